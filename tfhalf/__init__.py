@@ -1,0 +1,5 @@
+"""tfhalf: train Keras models in half precision, ship truly float16 artifacts, and prove that they answer like float32."""
+
+from __future__ import annotations
+
+__version__ = "0.1.0"

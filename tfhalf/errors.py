@@ -1,0 +1,71 @@
+"""Every exception that tfhalf raises on purpose.
+
+    TfhalfError
+    |-- InputError              exit 2: what the caller gave is at fault
+    |   |-- ConfigError         a pipeline file or an override
+    |   |-- RefError            "file.py:name" does not lead to a callable
+    |   |-- DataError           a data set, an image, a label
+    |   `-- ArtifactError       a path that holds no artifact, or not such a one
+    `-- ShortfallError          exit 1: the input was right and the job fell short
+        |-- TrainingError       loss scale collapsed, non-finite loss
+        |-- ExportError         a format cannot hold this model
+        |-- ParityError         an artifact does not answer like the float32 model
+        |-- IntegrityError      a file is missing or is not what its manifest says
+        `-- ResumeError         a run that cannot go on
+
+A message is one line: what was received, what is accepted, what to do.
+"""
+
+from __future__ import annotations
+
+
+class TfhalfError(Exception):
+    """Base of the tree. ``exit_code`` is what the command line ends with."""
+
+    exit_code = 1
+
+
+class InputError(TfhalfError):
+    """What the caller gave cannot be used as it is."""
+
+    exit_code = 2
+
+
+class ConfigError(InputError):
+    """A pipeline file or an override is malformed."""
+
+
+class RefError(InputError):
+    """A reference such as ``file.py:build`` does not lead to a callable."""
+
+
+class DataError(InputError):
+    """A data set cannot be had, or one of its items is wrong."""
+
+
+class ArtifactError(InputError):
+    """A path does not lead to an artifact that can be opened."""
+
+
+class ShortfallError(TfhalfError):
+    """The input was right, and the job fell short."""
+
+
+class TrainingError(ShortfallError):
+    """Training cannot go on: the numbers are lost."""
+
+
+class ExportError(ShortfallError):
+    """A model cannot be written in a format that was asked for."""
+
+
+class ParityError(ShortfallError):
+    """An artifact does not answer like the float32 model."""
+
+
+class IntegrityError(ShortfallError):
+    """A file is missing, or is not the one its manifest describes."""
+
+
+class ResumeError(ShortfallError):
+    """A run cannot be taken up again."""
