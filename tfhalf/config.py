@@ -1,35 +1,37 @@
 """The pipeline file as strict, frozen types.
 
-A pipeline is YAML: ``name``, ``model`` and ``data`` are needed, the rest has defaults. Unknown keys are refused with the
-nearest valid one, and every error names file, line and key. Overrides (``train.epochs=3``) pass the same checks.
+A pipeline is YAML: ``name``, ``model`` and ``data`` are needed, the rest has defaults. Unknown keys are refused with
+the nearest valid one, and every error is one line that names file, line and key (`tfhalf.config_file` reads the file
+and words the errors). Overrides (``train.epochs=3``) pass the same checks.
 """
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from tfhalf.errors import ConfigError
+from tfhalf.config_file import check, read, write
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+# Field descriptions stand in for the words that error messages otherwise make from types and bounds.
+NAME_WORDS = "1 to 64 letters, digits, '_', '-' or '.', the first a letter or a digit"
+VALIDATION = "a share in [0, 1) or a whole number >= 0"
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Epochs = Annotated[float, Field(ge=0, le=100_000)]
 Patterns = tuple[str, ...]
 
 
 class Section(BaseModel):
-    """Base of every section: frozen, no unknown keys, no silent conversion of types."""
+    """Base of every section: frozen, no unknown keys, no silent conversion of types, finite numbers only."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -46,7 +48,11 @@ def _compiled(patterns: Iterable[str]) -> None:
 
 
 class Model(Section):
-    """``build`` is ``file.py:name`` (relative to the pipeline file), ``package.module:name`` or ``keras.applications:Name``."""
+    """What is trained.
+
+    ``build`` is ``file.py:name`` (relative to the pipeline file), ``package.module:name`` or
+    ``keras.applications:Name``; ``args`` are its keyword arguments.
+    """
 
     build: Annotated[str, Field(min_length=3)]
     args: dict[str, Any] = {}
@@ -64,8 +70,16 @@ class Augment(Section):
 class Normalize(Section):
     """Fixed statistics per channel, in the source's own units: ``(x - mean) / std``."""
 
-    mean: tuple[float, ...]
-    std: tuple[Positive, ...]
+    mean: Annotated[tuple[float, ...], Field(min_length=1)]
+    std: Annotated[tuple[Positive, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _same_channels(self) -> Normalize:
+        if len(self.mean) != len(self.std):
+            raise ValueError(
+                f"mean and std need one number per channel each, received {len(self.mean)} and {len(self.std)}"
+            )
+        return self
 
 
 class Data(Section):
@@ -78,7 +92,7 @@ class Data(Section):
     source: Annotated[str, Field(min_length=3)]
     args: dict[str, Any] = {}
     image_size: tuple[Annotated[int, Field(ge=1, le=4096)], Annotated[int, Field(ge=1, le=4096)]] | None = None
-    validation: Annotated[int, Field(ge=0)] | Share = 0.1
+    validation: Annotated[int, Field(ge=0)] | Share = Field(0.1, description=VALIDATION)
     test: Annotated[float, Field(gt=0, lt=1)] = 0.2
     normalize: Literal["standardize", "unit", "none"] | Normalize = "standardize"
     augment: Augment = Augment()
@@ -124,7 +138,8 @@ class Schedule(Section):
     """Learning rate over training, as a multiple of ``optimizer.learning_rate``. Lengths are in epochs.
 
     ``step`` multiplies by ``factor`` at each epoch of ``milestones``; ``cosine`` ends at ``end``; ``triangular`` climbs
-    from ``start`` to 1 at the share ``peak`` of training and falls to ``end``. ``warmup_epochs`` climbs from 0 before any.
+    from ``start`` to 1 at the share ``peak`` of training and falls to ``end``. ``warmup_epochs`` climbs from 0 before
+    any of them.
     """
 
     name: Literal["constant", "step", "cosine", "triangular"] = "constant"
@@ -135,12 +150,17 @@ class Schedule(Section):
     peak: Annotated[float, Field(gt=0, lt=1)] = 0.23
     end: Annotated[float, Field(ge=0, le=1)] = 0.0
 
+    @field_validator("milestones")
+    @classmethod
+    def _rising(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if list(value) != sorted(set(value)):
+            raise ValueError(f"milestones must rise, received {list(value)}")
+        return value
+
     @model_validator(mode="after")
     def _milestones(self) -> Schedule:
         if self.name == "step" and not self.milestones:
             raise ValueError("schedule 'step' needs milestones, for example [60, 90]")
-        if list(self.milestones) != sorted(set(self.milestones)):
-            raise ValueError(f"milestones must rise, received {list(self.milestones)}")
         return self
 
 
@@ -173,12 +193,13 @@ class LossScale(Section):
     @model_validator(mode="after")
     def _ordered(self) -> LossScale:
         if not self.floor <= self.initial <= self.cap:
-            raise ValueError(f"floor <= initial <= cap is needed, received {self.floor:g}, {self.initial:g}, {self.cap:g}")
+            received = f"{self.floor:g}, {self.initial:g}, {self.cap:g}"
+            raise ValueError(f"floor <= initial <= cap is needed, received {received}")
         return self
 
 
 class Precision(Section):
-    """``keep_float32``: regular expressions searched in layer paths; such layers stay float32 in training and export."""
+    """``keep_float32``: regular expressions searched in layer paths; such layers train and ship in float32."""
 
     policy: Literal["mixed_float16", "mixed_bfloat16", "float32"] = "mixed_float16"
     keep_float32: Patterns = ()
@@ -221,7 +242,7 @@ class Verify(Section):
 class Pipeline(Section):
     """One pipeline file. ``name`` becomes a folder of ``exports/`` and ``runs/``."""
 
-    name: Annotated[str, Field(pattern=NAME)]
+    name: Annotated[str, Field(pattern=NAME, description=NAME_WORDS)]
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     model: Model
     data: Data
@@ -238,29 +259,15 @@ class Pipeline(Section):
         return value
 
     def dump(self) -> dict[str, Any]:
-        """Plain dict of every value, defaults included, that `load` reads back to an equal pipeline."""
+        """Plain dict of every value, defaults included: what JSON can hold."""
         return self.model_dump(mode="json")
 
+    def to_yaml(self) -> str:
+        """The text of a pipeline file that `load_pipeline` reads back to an equal pipeline.
 
-# --- reading ---------------------------------------------------------------------------------------------------------
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML with the scalars of version 1.2: ``1e-3`` is a number, ``on`` and ``no`` are strings."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, regex) for tag, regex in resolvers if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float")]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"),
-    list("-+0123456789."),
-)
-_MAX_BYTES = 1 << 20
-_Lines = dict[tuple[Hashable, ...], int]
+        ``yaml.safe_dump`` does not do: it leaves the string ``1e3`` unquoted, which is a number in YAML 1.2.
+        """
+        return write(self.dump())
 
 
 def load_pipeline(path: str | Path, overrides: Iterable[str] = ()) -> Pipeline:
@@ -271,151 +278,6 @@ def load_pipeline(path: str | Path, overrides: Iterable[str] = ()) -> Pipeline:
         overrides: ``key.path=value`` strings, values in YAML, applied in order.
 
     Raises:
-        ConfigError: with file, line and key, whatever is wrong with the file or an override.
+        ConfigError: in one line with file, line and key, whatever is wrong with the file or an override.
     """
-    path = Path(path)
-    try:
-        if path.is_dir():
-            raise ConfigError(f"{path}: is a folder; give a pipeline file, for example {path / 'digits.yaml'}")
-        if path.stat().st_size > _MAX_BYTES:
-            raise ConfigError(f"{path}: is larger than {_MAX_BYTES} bytes; this is no pipeline file")
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such pipeline file; `tfhalf init DIR` writes working ones to start from") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: is not UTF-8 text; a pipeline file is YAML") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    tree, lines = _parse(text, str(path))
-    for override in overrides:
-        _override(tree, override, lines)
-    return _validate(tree, str(path), lines)
-
-
-def _parse(text: str, where: str) -> tuple[dict[str, Any], _Lines]:
-    loader = _Loader(text)
-    try:
-        node = loader.get_single_node()
-        lines: _Lines = {}
-        if not isinstance(node, yaml.MappingNode):
-            raise ConfigError(f"{where}: a pipeline file is a mapping of keys such as name, model, data; found none")
-        _index(node, (), lines, where)
-        tree: dict[str, Any] = loader.construct_document(node)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise ConfigError(f"{where}{line}: is not valid YAML: {problem}") from None
-    except (RecursionError, ValueError, TypeError) as error:
-        raise ConfigError(f"{where}: is not valid YAML: {str(error).splitlines()[0]}") from None
-    finally:
-        loader.dispose()
-    return tree, lines
-
-
-def _index(node: yaml.Node, at: tuple[Hashable, ...], lines: _Lines, where: str) -> None:
-    """Note the line of every key and item; refuse duplicate keys, which YAML loaders drop in silence, and aliases."""
-    if at in lines and at:
-        raise ConfigError(f"{where}:{node.start_mark.line + 1}: {_dotted(at)}: is given twice; keep one")
-    lines[at] = node.start_mark.line + 1
-    if len(at) > 12:
-        raise ConfigError(f"{where}:{node.start_mark.line + 1}: {_dotted(at[:3])}...: is nested too deeply")
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise ConfigError(f"{where}:{key.start_mark.line + 1}: a key must be plain text")
-            _index(value, (*at, key.value), lines, where)
-            lines[(*at, key.value)] = key.start_mark.line + 1
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            _index(value, (*at, index), lines, where)
-
-
-def _override(tree: dict[str, Any], override: str, lines: _Lines) -> None:
-    key, equals, value = override.partition("=")
-    keys = key.strip().split(".")
-    if not equals or not all(keys):
-        raise ConfigError(f"--set {override}: the form is key.path=value, for example train.epochs=3")
-    try:
-        parsed = yaml.load(value, Loader=_Loader)  # noqa: S506 (a SafeLoader)
-    except yaml.YAMLError:
-        raise ConfigError(f"--set {override}: {value!r} is not a YAML value") from None
-    branch: Any = tree
-    for depth, step in enumerate(keys[:-1]):
-        branch = branch.setdefault(step, {}) if isinstance(branch, dict) else None
-        if not isinstance(branch, dict):
-            raise ConfigError(f"--set {override}: {'.'.join(keys[: depth + 1])} holds no keys")
-    branch[keys[-1]] = parsed
-    for known in [at for at in lines if at[: len(keys)] == tuple(keys)]:
-        del lines[known]
-
-
-def _validate(tree: dict[str, Any], where: str, lines: _Lines) -> Pipeline:
-    try:
-        return Pipeline.model_validate(tree)
-    except ValidationError as error:
-        problems = error.errors(include_url=False)
-    # A union reports one error per member; the first error of a key says enough.
-    first = min(problems, key=lambda problem: problem["type"] != "extra_forbidden")
-    at = tuple(step for step in first["loc"] if step not in _UNION_TAGS and not str(step).startswith(_UNION_PREFIXES))
-    message = _explain(first, at, problems)
-    known = next((at[:depth] for depth in range(len(at), 0, -1) if at[:depth] in lines), None)
-    if known is None and at and at[0] in tree and at not in lines:
-        raise ConfigError(f"--set {_dotted(at)}: {message}")
-    if known is None or (known != at and first["type"] != "missing"):
-        line = f":{lines[known]}" if known else ":1"
-        origin = f"{where}{line}"
-    else:
-        origin = f"{where}:{lines[known]}"
-    raise ConfigError(f"{origin}: {_dotted(at)}: {message}")
-
-
-_UNION_TAGS = {"int", "float", "str", "bool", "Normalize", "none"}
-_UNION_PREFIXES = ("literal[", "tuple[", "constrained-", "function-", "list[")
-
-
-def _explain(problem: Any, at: tuple[Any, ...], problems: list[Any]) -> str:
-    received = problem.get("input")
-    kind = problem["type"]
-    if kind == "extra_forbidden":
-        choices = _keys_at(at[:-1])
-        close = difflib.get_close_matches(str(at[-1]), choices, n=1, cutoff=0.5)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        return f"unknown key {str(at[-1])!r}{hint} (accepted: {', '.join(choices)})"
-    if kind == "missing":
-        return "is needed and missing"
-    same_key = [p for p in problems if p["loc"][: len(at)] == problem["loc"][: len(at)]]
-    wanted = " or ".join(dict.fromkeys(_wanted(p) for p in same_key))
-    if kind == "literal_error":
-        close = difflib.get_close_matches(str(received), re.findall(r"'([^']*)'", wanted), n=1, cutoff=0.5)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        return f"received {received!r}, accepted: {wanted}{hint}"
-    if kind == "value_error":
-        return _wanted(problem)
-    return f"received {received!r}, accepted: {wanted}"
-
-
-def _wanted(problem: Any) -> str:
-    message = str(problem["msg"])
-    for prefix in ("Value error, ", "Input should be ", "Input "):
-        message = message.removeprefix(prefix)
-    return message.removeprefix("a valid ").replace("String should match pattern", "text that matches")
-
-
-def _keys_at(at: tuple[Any, ...]) -> list[str]:
-    section: Any = Pipeline
-    for step in at:
-        annotation = section.model_fields[step].annotation
-        section = next(
-            candidate
-            for candidate in (annotation, *getattr(annotation, "__args__", ()))
-            if isinstance(candidate, type) and issubclass(candidate, Section)
-        )
-    return list(section.model_fields)
-
-
-def _dotted(at: tuple[Any, ...]) -> str:
-    dotted = ""
-    for step in at:
-        dotted += f"[{step}]" if isinstance(step, int) else f".{step}" if dotted else str(step)
-    return dotted or "the file"
+    return check(Pipeline, read(path, overrides))

@@ -10,14 +10,19 @@ from __future__ import annotations
 import difflib
 import hashlib
 import importlib
+import importlib.machinery
 import importlib.util
+import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from tfhalf.errors import RefError
+
+_MISSING = object()
 
 
 def resolve(ref: str, base: str | Path) -> Callable[..., Any]:
@@ -31,16 +36,21 @@ def resolve(ref: str, base: str | Path) -> Callable[..., Any]:
         RefError: no such file, module or name, the name is not callable, or the file fails while it is run.
     """
     where, colon, name = ref.rpartition(":")
-    if not colon or not where or not name.isidentifier():
+    is_file = where.endswith(".py")
+    is_module = all(part.isidentifier() for part in where.split("."))
+    if not colon or not name.isidentifier() or not (is_file or is_module):
         raise RefError(f"{ref!r} is no reference; accepted: file.py:name, package.module:name, keras.applications:Name")
-    module = _file(Path(base) / where, ref) if where.endswith(".py") else _module(where, ref)
-    target = getattr(module, name, None)
-    if target is None:
+    module = _file(Path(base) / where, ref) if is_file else _module(where, ref)
+    try:
+        target = getattr(module, name, _MISSING)
+    except Exception as error:  # a module may make its names on demand, and fail
+        raise RefError(f"{ref!r}: {where} fails to give {name!r}: {_one_line(error)}") from error
+    if target is _MISSING:
         near = difflib.get_close_matches(name, [n for n in dir(module) if not n.startswith("_")], n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise RefError(f"{ref!r}: {where} has no {name!r}{hint}")
     if not callable(target):
-        raise RefError(f"{ref!r}: {name!r} is a {type(target).__name__}, not a callable")
+        raise RefError(f"{ref!r}: {name!r} is of type {type(target).__name__}, not a callable")
     result: Callable[..., Any] = target
     return result
 
@@ -52,16 +62,35 @@ def sibling(function: Callable[..., Any], name: str) -> Callable[..., Any] | Non
     return found if callable(found) else None
 
 
+class _Exact(importlib.machinery.SourceFileLoader):
+    """Runs the very bytes that were read.
+
+    Python's own cache of compiled files tells versions apart by size and whole second: a file edited twice within one
+    would run as it was.
+    """
+
+    def __init__(self, name: str, path: str, source: bytes) -> None:
+        super().__init__(name, path)
+        self.source = source
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.source, self.path)
+
+
 def _file(path: Path, ref: str) -> ModuleType:
-    path = path.resolve()
-    if not path.is_file():
-        raise RefError(f"{ref!r}: there is no file {path}; the path starts from the pipeline file's folder")
+    try:
+        path = path.resolve()
+        source = path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        raise RefError(f"{ref!r}: there is no file {path}; the path starts from the pipeline file's folder") from None
+    except (OSError, RuntimeError, ValueError) as error:  # not readable, a loop of links, a null byte
+        raise RefError(f"{ref!r}: {path} cannot be read: {_one_line(error)}") from None
     # The content is part of the name: an edited file is run anew, an unchanged one once.
-    digest = hashlib.sha256(str(path).encode() + path.read_bytes()).hexdigest()[:16]
-    private = f"_tfhalf_user_{path.stem}_{digest}"
+    digest = hashlib.sha256(os.fsencode(path) + b"\0" + source).hexdigest()[:16]
+    private = f"_tfhalf_user_{re.sub(r'[^0-9A-Za-z_]', '_', path.stem)}_{digest}"
     if private in sys.modules:
         return sys.modules[private]
-    spec = importlib.util.spec_from_file_location(private, path)
+    spec = importlib.util.spec_from_file_location(private, path, loader=_Exact(private, str(path), source))
     if spec is None or spec.loader is None:
         raise RefError(f"{ref!r}: {path} cannot be run as Python")
     module = importlib.util.module_from_spec(spec)
@@ -69,11 +98,12 @@ def _file(path: Path, ref: str) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except BaseException as error:
-        del sys.modules[private]
-        if not isinstance(error, Exception):
+        sys.modules.pop(private, None)
+        # A file that ends the process, as a script does, is a fault of the file; an interrupt is the user's wish.
+        if not isinstance(error, (Exception, SystemExit)):
             raise
-        line = _line_in(error, path)
-        raise RefError(f"{ref!r}: {path}{line} fails while it is run: {type(error).__name__}: {_one_line(error)}") from error
+        what = f"{path}{_line_in(error, path)} fails while it is run: {type(error).__name__}: {_one_line(error)}"
+        raise RefError(f"{ref!r}: {what}") from error
     return module
 
 
@@ -89,8 +119,9 @@ def _module(name: str, ref: str) -> ModuleType:
 
 
 def _line_in(error: BaseException, path: Path) -> str:
-    if isinstance(error, SyntaxError):
-        return f":{error.lineno}"
+    """``:12``, the last line of ``path`` that ran, or the one that does not parse."""
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        return f":{error.lineno}" if error.lineno else ""
     trace, line = error.__traceback__, ""
     while trace is not None:
         if trace.tb_frame.f_code.co_filename == str(path):

@@ -1,0 +1,5 @@
+"""``python -m tfhalf``."""
+
+from tfhalf.cli import main
+
+main()

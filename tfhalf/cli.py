@@ -1,0 +1,252 @@
+"""The ``tfhalf`` command: parse, call, print. TensorFlow is imported by the commands that need it, not by ``--help``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tfhalf import __version__
+from tfhalf.errors import ConfigError, TfhalfError
+from tfhalf.progress import Progress, duration
+
+_STARTED = time.perf_counter()
+
+
+class _Group(click.Group):
+    """Ends every expected failure in one line and the exit code that its class carries."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except TfhalfError as error:
+            Progress(sys.stderr).line(f"error: {error}", always=True)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            Progress(sys.stderr).line("interrupted; nothing was published", always=True)
+            ctx.exit(130)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="tfhalf")
+def main() -> None:
+    """Train Keras models in half precision, export truly float16 artifacts, and prove that they answer like float32."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+
+def _pipeline_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key: train.epochs=3."),
+        click.option("--data-dir", metavar="DIR", help="Where TensorFlow Datasets keeps its data [TFDS_DATA_DIR]."),
+    ):
+        function = option(function)
+    return function
+
+
+_EXPORTS = click.option("--exports", type=click.Path(path_type=Path), default=Path("exports"), show_default=True)
+_RUNS = click.option("--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True)
+_QUIET = click.option("-q", "--quiet", is_flag=True, help="Only the result.")
+_JSON = click.option("--json", "as_json", is_flag=True, help="The result as JSON on standard output.")
+_PATH = click.Path(path_type=Path)
+
+
+@main.command()
+@click.argument("pipeline", type=_PATH, required=False)
+@_pipeline_options
+@click.option("--smoke", is_flag=True, help="Two steps and a few hundred test images; everything else for real.")
+@click.option("--resume", type=_PATH, metavar="RUN", help="Take up a run folder again; its own pipeline is used.")
+@_EXPORTS
+@_RUNS
+@_QUIET
+@_JSON
+def train(
+    pipeline: Path | None,
+    overrides: tuple[str, ...],
+    data_dir: str | None,
+    smoke: bool,
+    resume: Path | None,
+    exports: Path,
+    runs: Path,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Train PIPELINE, export it in float16, verify the artifacts and publish them.
+
+    A pipeline runs the Python that it names: read one before you run it.
+    """
+    from tfhalf.config import load_pipeline
+
+    if (pipeline is None) == (resume is None):
+        raise ConfigError("give either a PIPELINE file or --resume RUN")
+    if resume is not None and (overrides or smoke):
+        raise ConfigError("--resume takes the run's own settings; --set and --smoke belong to a new run")
+    checked = load_pipeline(pipeline, overrides) if pipeline else None  # before TensorFlow is imported: bad input is told at once
+    from tfhalf.pipeline import Places, open_run, train_and_export
+
+    places = Places(pipeline or Path(), runs, exports, data_dir)
+    if resume is not None:
+        checked, places = open_run(resume, places)
+    assert checked is not None
+    progress = _progress(quiet, as_json)
+    outcome = train_and_export(checked, places, progress, smoke=smoke, resume=resume, started=_STARTED)
+    _say_outcome(outcome, progress, as_json)
+
+
+@main.command()
+@click.argument("run", type=_PATH)
+@click.option("--data-dir", metavar="DIR", help="Where TensorFlow Datasets keeps its data [TFDS_DATA_DIR].")
+@_EXPORTS
+@_QUIET
+@_JSON
+def export(run: Path, data_dir: str | None, exports: Path, quiet: bool, as_json: bool) -> None:
+    """Export a finished RUN (a folder of runs/NAME) again, verify it, and publish the next version."""
+    from tfhalf.pipeline import Places, export_from_run, open_run
+
+    pipeline, places = open_run(run, Places(Path(), run.parent.parent, exports, data_dir))
+    progress = _progress(quiet, as_json)
+    outcome = export_from_run(run, pipeline, places, progress)
+    _say_outcome(outcome, progress, as_json)
+
+
+@main.command()
+@click.argument("pipeline", type=_PATH)
+@_pipeline_options
+@_JSON
+def check(pipeline: Path, overrides: tuple[str, ...], data_dir: str | None, as_json: bool) -> None:
+    """Validate PIPELINE, load its data, build its model, and print what it resolves to. Nothing is trained."""
+    from tfhalf.config import load_pipeline
+
+    checked = load_pipeline(pipeline, overrides)
+    from tfhalf.pipeline import Places, prepare
+
+    progress = _progress(as_json, False)
+    job = prepare(checked, Places(pipeline, Path("runs"), Path("exports"), data_dir), progress)
+    model = job.builder(checked.precision.policy)
+    facts = {
+        "pipeline": checked.dump(),
+        "data": {"sizes": job.splits.sizes, "classes": list(job.splits.class_names), "input": job.splits.input_shape},
+        "preprocess": job.preprocess.to_dict(),
+        "model": {"name": model.name, "parameters": model.count_params(), "layers": len(model.layers)},
+    }
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+        return
+    click.echo(checked.to_yaml().rstrip())
+    click.echo(f"# {pipeline}: valid")
+    click.echo(f"# data: {job.splits.sizes}, {job.splits.num_classes} classes, input {job.splits.input_shape}")
+    click.echo(f"# model: {model.name}, {model.count_params():,} parameters, {len(model.layers)} layers")
+
+
+@main.command()
+@click.argument("path", type=_PATH)
+@click.option("--data-dir", metavar="DIR", help="Where TensorFlow Datasets keeps its data [TFDS_DATA_DIR].")
+@_QUIET
+@_JSON
+def verify(path: Path, data_dir: str | None, quiet: bool, as_json: bool) -> None:
+    """Compare the artifacts of exports/NAME[/VERSION] with the float32 model, over the whole test set."""
+    from tfhalf.commands import verify_version
+
+    progress = _progress(quiet, as_json)
+    directory, comparisons = verify_version(path, data_dir, progress)
+    passed = all(c.passed for c in comparisons)
+    if as_json:
+        from tfhalf.verify import to_dict
+
+        rows = [to_dict(c) for c in comparisons]
+        click.echo(json.dumps({"version": str(directory), "passed": passed, "comparisons": rows}, indent=2))
+    else:
+        from tfhalf.report import parity_table
+
+        _print_table(parity_table(comparisons))
+        problems = [f"{c.artifact}: {problem}" for c in comparisons for problem in c.problems]
+        click.echo(f"{directory}: " + ("every artifact holds" if passed else "FALLS SHORT: " + "; ".join(problems)))
+    raise SystemExit(0 if passed else 1)
+
+
+@main.command()
+@click.argument("path", type=_PATH)
+@click.argument("images", type=_PATH, nargs=-1, required=True)
+@click.option("--runtime", type=click.Choice(["savedmodel", "onnx"]), help="Which artifact answers. [default: the first]")
+@click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="Labels per image.")
+@_JSON
+def predict(path: Path, images: tuple[Path, ...], runtime: str | None, top: int, as_json: bool) -> None:
+    """Print the most probable labels of each of IMAGES, as exports/NAME[/VERSION] answers."""
+    from tfhalf.commands import predict_images
+
+    answers = predict_images(path, images, runtime, top)
+    if as_json:
+        click.echo(json.dumps(answers, indent=2))
+        return
+    for answer in answers:
+        ranked = "  ".join(f"{row['label']} {row['probability'] * 100:.2f} %" for row in answer["labels"])
+        click.echo(f"{answer['image']}: {ranked}")
+
+
+@main.command()
+@click.option("--data-dir", metavar="DIR", help="Where TensorFlow Datasets keeps its data [TFDS_DATA_DIR].")
+@_JSON
+def doctor(data_dir: str | None, as_json: bool) -> None:
+    """Look at Python, TensorFlow, GPUs, XLA, disk and data, with advice for whatever is off."""
+    from tfhalf.doctor import diagnose, healthy, table
+
+    findings = diagnose(data_dir, Path.cwd())
+    well = healthy(findings)
+    if as_json:
+        click.echo(json.dumps({"healthy": well, "findings": [f.to_dict() for f in findings]}, indent=2))
+    else:
+        _print_table(table(findings))
+    raise SystemExit(0 if well else 1)
+
+
+@main.command()
+@click.argument("directory", type=_PATH)
+def init(directory: Path) -> None:
+    """Write the starter pipelines and models into DIRECTORY, which must be new or empty."""
+    from tfhalf.commands import write_starters
+
+    for path in write_starters(directory):
+        click.echo(path)
+    click.echo(f"next: cd {directory} && tfhalf train pipelines/digits.yaml")
+
+
+def _progress(quiet: bool, as_json: bool) -> Progress:
+    """Progress goes to standard output, or to standard error where that carries JSON."""
+    return Progress(sys.stderr if as_json else sys.stdout, quiet)
+
+
+def _say_outcome(outcome: Any, progress: Progress, as_json: bool) -> None:
+    from tfhalf.verify import to_dict
+
+    if as_json:
+        facts = {
+            "version": str(outcome.version),
+            "run": str(outcome.run),
+            "test_accuracy": outcome.accuracy,
+            "comparisons": [to_dict(c) for c in outcome.comparisons],
+            "seconds": outcome.seconds,
+        }
+        click.echo(json.dumps(facts, indent=2))
+        return
+    progress.line()
+    split = ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in outcome.seconds.items())
+    progress.line(f"time       {split}; in all {duration(sum(outcome.seconds.values()))}")
+    progress.line(f"published  {outcome.version}", always=True)
+    progress.line(f"run        {outcome.run}")
+
+
+def _print_table(table: Any) -> None:
+    from rich.console import Console
+
+    console = Console()
+    Console(width=None if console.is_terminal else 160).print(table)
+
+
+if __name__ == "__main__":
+    main()

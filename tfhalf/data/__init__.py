@@ -1,0 +1,9 @@
+"""Data: sources turned into checked numpy arrays, and the statistics that normalise them.
+
+Importing this package loads numpy only; a source imports the library it needs when it is read.
+"""
+
+from tfhalf.data.preprocess import Preprocess
+from tfhalf.data.splits import Splits, load_splits
+
+__all__ = ["Preprocess", "Splits", "load_splits"]

@@ -1,0 +1,83 @@
+"""Random changes to a batch of training images, on whatever device the batch lies.
+
+Every draw is a function of (seed, step), so a run that is taken up again draws what it would have drawn.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from tfhalf.config import Augment
+
+# The same generator on every device, compiled or not: "auto_select" would differ between them.
+_ALGORITHM = "philox"
+
+
+def augment(x_NHWC: Any, index: Any, *, config: Augment, seed: int, epoch: Any, step: Any) -> Any:
+    """Flip and crop one batch.
+
+    Args:
+        x_NHWC: any dtype, [N, H, W, C].
+        index: int32 [N], each image's place in the training set; alternating flips go by it.
+        epoch, step: int32 scalars, counted from the start of training.
+
+    Returns:
+        Same shape and dtype.
+    """
+    if config.flip != "none":
+        flip = _flips(index, config.flip, seed, epoch, step)
+        x_NHWC = tf.where(flip[:, None, None, None], tf.reverse(x_NHWC, [2]), x_NHWC)
+    if config.crop:
+        x_NHWC = _crop(x_NHWC, config, seed, step)
+    return x_NHWC
+
+
+def cutout(x_NHWC: Any, *, size: int, seed: int, step: Any) -> Any:
+    """Set a ``size`` x ``size`` square of each normalised image to 0, its centre drawn uniformly (DeVries and Taylor,
+    arXiv:1708.04552)."""
+    if not size:
+        return x_NHWC
+    shape = tf.shape(x_NHWC)
+    outside = []
+    for axis, salt in ((1, 3), (2, 4)):
+        centre = tf.random.stateless_uniform(
+            [shape[0]], _key(seed, step, salt), 0, shape[axis], tf.int32, alg=_ALGORITHM
+        )
+        first = centre[:, None] - size // 2
+        place = tf.range(shape[axis])[None]
+        outside.append((place < first) | (place >= first + size))
+    keep = outside[0][:, :, None] | outside[1][:, None, :]
+    return x_NHWC * tf.cast(keep, x_NHWC.dtype)[..., None]
+
+
+def _flips(index: Any, kind: str, seed: int, epoch: Any, step: Any) -> Any:
+    """``random``: a coin per image and step. ``alternating`` (Jordan, arXiv:2404.00498, section 3.6): a coin per image
+    once, then the other side every epoch, so that each pair of epochs shows both."""
+    if kind == "random":
+        return tf.random.stateless_uniform(tf.shape(index), _key(seed, step, 1), alg=_ALGORITHM) < 0.5
+    mixed = tf.bitwise.bitwise_xor(tf.cast(index, tf.uint32) + tf.constant(seed % 2**31, tf.uint32), 0x9E3779B9)
+    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):  # an integer hash; its lowest bit is the coin
+        mixed = tf.bitwise.bitwise_xor(mixed, tf.bitwise.right_shift(mixed, tf.constant(shift, tf.uint32)))
+        mixed *= tf.constant(factor, tf.uint32)
+    mixed = tf.bitwise.bitwise_xor(mixed, tf.bitwise.right_shift(mixed, tf.constant(16, tf.uint32)))
+    return (tf.cast(mixed % 2, tf.int32) + epoch) % 2 == 1
+
+
+def _crop(x_NHWC: Any, config: Augment, seed: int, step: Any) -> Any:
+    """Pad by ``crop`` pixels on each side and cut the original size out at a random place."""
+    pad, height, width = config.crop, x_NHWC.shape[1], x_NHWC.shape[2]
+    mode = "REFLECT" if config.crop_padding == "reflect" else "CONSTANT"
+    padded = tf.pad(x_NHWC, [[0, 0], [pad, pad], [pad, pad], [0, 0]], mode)
+    offset = tf.random.stateless_uniform(
+        [tf.shape(x_NHWC)[0], 2], _key(seed, step, 2), 0, 2 * pad + 1, tf.int32, alg=_ALGORITHM
+    )
+    rows = offset[:, :1] + tf.range(height)[None]
+    columns = offset[:, 1:] + tf.range(width)[None]
+    padded = tf.gather(padded, rows, axis=1, batch_dims=1)
+    return tf.gather(padded, columns, axis=2, batch_dims=1)
+
+
+def _key(seed: int, step: Any, salt: int) -> Any:
+    return tf.stack([tf.constant(seed * 8 + salt, tf.int64), tf.cast(step, tf.int64)])

@@ -1,0 +1,122 @@
+"""Normalisation as two vectors: ``(x - mean) / std`` along the last axis."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from tfhalf import config
+from tfhalf.data.check import Array
+from tfhalf.errors import DataError
+
+_CHUNK = 32
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """``(x - mean) / std``, in the source's own units. One number each, or one per channel (last axis).
+
+    Raises:
+        DataError: an empty vector, two lengths of which neither is 1, a value that is not finite, or a std <= 0.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if not values or not all(math.isfinite(value) for value in values):
+                raise DataError(f"normalize.{name} is {list(values)}; accepted: finite numbers, one or one per channel")
+        if min(self.std) <= 0:
+            raise DataError(
+                f"normalize.std is {list(self.std)}; accepted: numbers above 0; use 1 to leave a channel as it is"
+            )
+        if len(self.mean) != len(self.std) and 1 not in (len(self.mean), len(self.std)):
+            raise DataError(
+                f"normalize.mean has {len(self.mean)} values and std {len(self.std)}; accepted: one or one per "
+                "channel; make them as long"
+            )
+
+    @classmethod
+    def fit(cls, normalize: Literal["standardize", "unit", "none"] | config.Normalize, x_train: Array) -> Preprocess:
+        """The normalisation that a pipeline asks for, measured on the training part where it depends on data.
+
+        Args:
+            normalize: ``standardize``: mean and std of each channel in float64 (a std of 0 becomes 1). ``unit``: mean
+                0, and std 255 for integers or the largest absolute value for floats (1 if all are 0). ``none``: 0 and
+                1. `config.Normalize`: as given.
+            x_train: [N, ..., C] of rank >= 2, integers or floats.
+
+        Raises:
+            DataError: given vectors that are neither 1 nor C long, or no items to measure.
+        """
+        channels = x_train.shape[-1]
+        if isinstance(normalize, config.Normalize):
+            for name, values in (("mean", normalize.mean), ("std", normalize.std)):
+                if len(values) not in (1, channels):
+                    raise DataError(
+                        f"data.normalize.{name} has {len(values)} values; accepted: 1 or {channels}, one per channel; "
+                        "correct the list"
+                    )
+            return cls(tuple(map(float, normalize.mean)), tuple(map(float, normalize.std)))
+        if normalize == "none":
+            return cls((0.0,), (1.0,))
+        if not len(x_train):
+            raise DataError(f"data.normalize is {normalize!r} and there is no training item; at least one is needed")
+        if normalize == "unit":
+            largest = 255.0 if x_train.dtype.kind in "ui" else max(abs(float(x_train.max())), abs(float(x_train.min())))
+            return cls((0.0,), (largest or 1.0,))
+        return cls(*_statistics(x_train))
+
+    def apply(self, x: Array) -> npt.NDArray[np.float32]:
+        """``(x - mean) / std`` as float32, same shape. ``x`` is [..., C], any real dtype."""
+        mean = np.asarray(self.mean, np.float32)
+        std = np.asarray(self.std, np.float32)
+        shifted = np.subtract(x, mean, dtype=np.float32, casting="unsafe")
+        return np.asarray(np.divide(shifted, std, out=shifted), np.float32)
+
+    def to_dict(self) -> dict[str, list[float]]:
+        """``{"mean": [...], "std": [...]}``, which `from_dict` reads back to an equal object."""
+        return {"mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Preprocess:
+        """The inverse of `to_dict`.
+
+        Raises:
+            DataError: other keys, or values that are no lists of numbers.
+        """
+        if set(values) != {"mean", "std"}:
+            raise DataError(f"preprocess holds {', '.join(sorted(values)) or 'nothing'}; accepted: mean, std")
+        vectors = []
+        for name in ("mean", "std"):
+            try:
+                vectors.append(tuple(float(value) for value in values[name]))
+            except (TypeError, ValueError):
+                raise DataError(f"preprocess.{name} is {values[name]!r}; accepted: a list of numbers") from None
+        return cls(*vectors)
+
+
+def _statistics(x: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and population std per channel. Two passes: the sum of squares about the mean cancels nothing."""
+    channels = x.shape[-1]
+    count = x.size // channels
+
+    # Summing whole items first, channels last, runs along contiguous memory.
+    total = np.zeros(x.shape[1:])
+    for start in range(0, len(x), _CHUNK):
+        total += x[start : start + _CHUNK].sum(axis=0, dtype=np.float64)
+    mean = total.reshape(-1, channels).sum(axis=0) / count
+    squares = np.zeros(x.shape[1:])
+    for start in range(0, len(x), _CHUNK):
+        offset = np.subtract(x[start : start + _CHUNK], mean, dtype=np.float64)
+        squares += np.einsum("n...,n...->...", offset, offset)
+    std = np.sqrt(squares.reshape(-1, channels).sum(axis=0) / count)
+    # A constant channel may leave a rounding residue instead of 0.
+    std[std <= 1e-12 * np.maximum(1.0, np.abs(mean))] = 1.0
+    return tuple(map(float, mean)), tuple(map(float, std))

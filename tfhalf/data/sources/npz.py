@@ -1,0 +1,84 @@
+"""``npz:PATH``: arrays in one numpy archive. Pickled objects are never loaded."""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfhalf.data import memory
+from tfhalf.data.check import ACCEPTED, KEYS, Arrays, from_mapping
+from tfhalf.errors import DataError
+
+_MAKE = "write it with numpy.savez"
+# What zipfile and numpy raise on bytes that are no archive of arrays, or on a packed, encrypted or cut one.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    RuntimeError,
+    MemoryError,
+)
+
+
+def read(path: Path, source: str) -> Arrays:
+    """The arrays of ``path``: ``x_train, y_train[, x_test, y_test]`` or ``x, y``, and optionally ``class_names``.
+
+    Raises:
+        DataError: no such file, no npz, truncated, Python objects inside, a missing or unknown key.
+    """
+    _is_archive(path, source)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            needed = sum(item.file_size for item in archive.infolist())
+        memory.guard(2 * needed, source, "store fewer or smaller items, for example as uint8")
+        with np.load(path, allow_pickle=False) as archive:
+            # Unknown keys are refused by name: what they hold is not read.
+            found = {key: _member(archive, key, source) if key in KEYS else None for key in archive.files}
+    except _DAMAGE as error:
+        raise DataError(f"{source}: {path} is damaged ({_first(error)}); copy it again, or {_MAKE}") from error
+    return from_mapping(found, source)
+
+
+def _is_archive(path: Path, source: str) -> None:
+    if not path.is_file():
+        kind = "is a folder" if path.is_dir() else "does not exist"
+        raise DataError(f"{source}: {path} {kind}; accepted: an npz file with {ACCEPTED}; correct the path")
+    try:
+        with path.open("rb") as file:
+            start = file.read(6)
+    except OSError as error:
+        raise DataError(f"{source}: {path} cannot be read ({error.strerror}); make it readable") from error
+    if start == b"\x93NUMPY":
+        raise DataError(f"{source}: {path} is a single array (npy); accepted: an npz file with {ACCEPTED}; {_MAKE}")
+    if not start.startswith(b"PK"):
+        raise DataError(f"{source}: {path} is no npz file; accepted: an npz file with {ACCEPTED}; {_MAKE}")
+    # The directory of a zip file stands at its end.
+    if not zipfile.is_zipfile(path):
+        raise DataError(f"{source}: {path} is cut short; an npz file must be whole; copy it again, or {_MAKE}")
+
+
+def _member(archive: Any, key: str, source: str) -> Any:
+    try:
+        return archive[key]
+    except ValueError as error:
+        if "allow_pickle" in str(error):
+            raise DataError(
+                f"{source}: {key} holds Python objects, which would run code when loaded; accepted: numeric arrays "
+                "(class_names: text); store it as one"
+            ) from error
+        raise DataError(f"{source}: {key} is no readable array ({_first(error)}); {_MAKE}") from error
+    except _DAMAGE as error:
+        raise DataError(f"{source}: {key} is damaged ({_first(error)}); copy the file again, or {_MAKE}") from error
+
+
+def _first(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

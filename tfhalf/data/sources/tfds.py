@@ -1,0 +1,188 @@
+"""``tfds:NAME[/CONFIG][:VERSION]``: image-classification sets of TensorFlow Datasets.
+
+Prepared data is read without touching the network; what is not prepared is downloaded once, by
+`tfhalf.data.sources.fetch`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfhalf.data import memory
+from tfhalf.data.check import Array, Arrays
+from tfhalf.data.sources import fetch
+from tfhalf.errors import DataError
+
+Progress = Callable[[str], None]
+
+_NAME = re.compile(r"^([a-z0-9_]+)(/[A-Za-z0-9_.+-]+)?(:[0-9*]+(\.[0-9*]+){0,2})?$")
+_BATCH = 256
+
+
+def read(name: str, data_dir: str | None, size: tuple[int, int] | None, source: str, say: Progress) -> Arrays:
+    """Read a set by its name, downloading it first if it is not prepared.
+
+    Args:
+        name: ``NAME``, ``NAME/CONFIG``, either with ``:VERSION``.
+        data_dir: where sets are prepared; else ``TFDS_DATA_DIR``, else TFDS's default.
+        size: (height, width) that images are resized to, antialiased bilinear; needed where they vary.
+        source: for messages.
+        say: called with progress messages.
+
+    Raises:
+        DataError: unknown name, no image-classification set, not to be had, damaged, or too large for the memory.
+    """
+    return read_builder(_builder(name, data_dir, source), size, source, say)
+
+
+def read_builder(builder: Any, size: tuple[int, int] | None, source: str, say: Progress) -> Arrays:
+    """The same for a ``tfds.core.DatasetBuilder``: parts ``train`` and ``test``, else ``validation`` as the test."""
+    image_key, label_key = _keys(builder, source)
+    fetch.prepare(builder, source, say)
+    splits = builder.info.splits
+    if "train" not in splits:
+        raise DataError(f"{source}: has the parts {', '.join(splits)}; a part 'train' is needed; use another source")
+    test = next((part for part in ("test", "validation") if part in splits), None)
+    names = tuple(builder.info.features[label_key].names)
+    parts = ["train"] + ([test] if test else [])
+    say(f"{source}: reading {' and '.join(parts)} from {builder.data_path}")
+    _guard(builder, parts, image_key, size, source)
+    arrays = [_read_part(builder, part, image_key, size, source) for part in parts]
+    x_test, y_test = arrays[1] if test else (None, None)
+    if y_test is not None and (y_test < 0).any():
+        # Contest sets publish their test part without labels: all are -1.
+        raise DataError(f"{source}: the part {test!r} has no labels; a labelled one is needed; use another source")
+    return Arrays(*arrays[0], x_test, y_test, class_names=names, declared=True)
+
+
+# --- which set -------------------------------------------------------------------------------------------------------
+
+
+def _builder(name: str, data_dir: str | None, source: str) -> Any:
+    import tensorflow_datasets as tfds
+
+    matched = _NAME.match(name)
+    if not matched:
+        raise DataError(
+            f"{source}: {name!r} is no set's name; accepted: tfds:NAME, tfds:NAME/CONFIG, tfds:NAME:VERSION"
+        )
+    root = data_dir or os.environ.get("TFDS_DATA_DIR") or None
+    if root and "://" not in root:
+        root = str(Path(root).expanduser())
+    folder = Path(root or "~/tensorflow_datasets").expanduser()
+    # Without community sets, whose list lies on the network.
+    known = tfds.list_builders(with_community_datasets=False)
+    if matched[1] not in known and "://" not in str(root) and not (folder / matched[1]).is_dir():
+        near = difflib.get_close_matches(matched[1], known, n=3, cutoff=0.6)
+        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+        raise DataError(
+            f"{source}: TFDS knows no set {matched[1]!r}{hint}; accepted: the names of tfds.list_builders(); correct "
+            "data.source"
+        )
+    try:
+        return tfds.builder(name, data_dir=root, try_gcs=False)
+    except (AssertionError, ValueError, RuntimeError, OSError) as error:
+        raise DataError(f"{source}: TFDS cannot open it: {_first(error)}; correct the config or version") from error
+
+
+def _keys(builder: Any, source: str) -> tuple[str, str]:
+    from tensorflow_datasets.core import features
+
+    keys, known = builder.info.supervised_keys, builder.info.features
+    if keys and len(keys) == 2 and all(isinstance(key, str) for key in keys):
+        image, label = keys
+        if isinstance(known[image], features.Image) and isinstance(known[label], features.ClassLabel):
+            return str(image), str(label)
+    raise DataError(
+        f"{source}: is no image-classification set (supervised keys {keys}); accepted: sets with one image and one "
+        "class label; use another set, or file.py:load"
+    )
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def _guard(builder: Any, parts: list[str], key: str, size: tuple[int, int] | None, source: str) -> None:
+    """Judge the arrays by count and shape; beside them stands one copy, made when validation is drawn."""
+    shape, dtype = builder.info.features[key].shape, builder.info.features[key].np_dtype
+    sides = size or shape[:2]
+    if None in sides:
+        return  # judged once the first image is known
+    count = sum(builder.info.splits[part].num_examples for part in parts)
+    bytes_each = int(np.prod(sides)) * (shape[2] or 3) * np.dtype(dtype).itemsize
+    memory.guard(2 * count * bytes_each, source, "set a smaller data.image_size, or use a smaller set")
+
+
+def _read_part(
+    builder: Any, part: str, image_key: str, size: tuple[int, int] | None, source: str
+) -> tuple[Array, Array]:
+    import tensorflow as tf
+
+    count = int(builder.info.splits[part].num_examples)
+    known = builder.info.features[image_key].shape
+    # Images that may differ cannot be stacked: they come one by one, and the first that differs is named.
+    batch = 1 if size is None and None in known else _BATCH
+    try:
+        # Accelerators have no part in this.
+        with tf.device("CPU:0"):
+            return _fill(_dataset(builder, part, known, size, batch), part, count, source)
+    except tf.errors.OpError as error:
+        raise DataError(
+            f"{source}: the part {part!r} in {builder.data_path} cannot be read ({_first(error)}); delete that "
+            "folder and prepare it again"
+        ) from error
+
+
+def _dataset(builder: Any, part: str, known: tuple[int | None, ...], size: tuple[int, int] | None, batch: int) -> Any:
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    def resized(images: Any, labels: Any) -> tuple[Any, Any]:
+        kind = images.dtype
+        images = tf.image.resize(images, size, method="bilinear", antialias=True)
+        return tf.saturate_cast(tf.round(images), kind) if kind.is_integer else images, labels
+
+    parallel = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
+    plain = tfds.ReadConfig(try_autocache=False)
+    # TFDS decodes in parallel and keeps the order of the files.
+    dataset = builder.as_dataset(split=part, shuffle_files=False, as_supervised=True, read_config=plain)
+    if size is None or size == known[:2]:
+        return dataset.batch(batch, **parallel).prefetch(tf.data.AUTOTUNE)
+    if None in known:
+        return dataset.map(resized, **parallel).batch(batch, **parallel).prefetch(tf.data.AUTOTUNE)
+    return dataset.batch(batch, **parallel).map(resized, **parallel).prefetch(tf.data.AUTOTUNE)
+
+
+def _fill(dataset: Any, part: str, count: int, source: str) -> tuple[Array, Array]:
+    x: Array | None = None
+    y = np.empty(count, np.int64)
+    done = 0
+    for images, labels in dataset.as_numpy_iterator():
+        if x is None:
+            memory.guard(2 * count * images[0].nbytes, source, "set data.image_size, for example [64, 64]")
+            x = np.empty((count, *images.shape[1:]), images.dtype)
+        if images.shape[1:] != x.shape[1:]:
+            raise DataError(
+                f"{source}: image 0 of {part!r} has shape {x.shape[1:]} and image {done} {images.shape[1:]}; all must "
+                f"have one size; set data.image_size, for example [{x.shape[1]}, {x.shape[2]}]"
+            )
+        x[done : done + len(labels)] = images
+        y[done : done + len(labels)] = labels
+        done += len(labels)
+    if x is None or done != count:
+        raise DataError(
+            f"{source}: the part {part!r} holds {done} of the {count} items that its description promises; delete its "
+            "folder and prepare it again"
+        )
+    return x, y
+
+
+def _first(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]

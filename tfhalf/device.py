@@ -1,0 +1,198 @@
+"""The device that work runs on: what it is, and whether it computes in float16 itself."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+# NVIDIA's compute capability from which an instruction exists.
+FLOAT16_ARITHMETIC = (5, 3)
+TENSOR_CORES = (7, 0)
+
+_CPU_FLOAT16 = {"avx512_fp16", "amx_fp16", "asimdhp", "fphp"}  # x86, x86, Arm, Arm
+# The last stands in Windows' Linux.
+_NVIDIA_NODES = ("/proc/driver/nvidia/version", "/dev/nvidia0", "/dev/nvidiactl", "/usr/lib/wsl/lib/nvidia-smi")
+
+
+@dataclass(frozen=True)
+class Device:
+    """A GPU, or the CPU where there is none.
+
+    ``memory_bytes`` is the device's whole memory, None where it cannot be told. ``native_float16`` says that the device
+    has float16 arithmetic; without it every operation goes through float32. ``cpu_cores`` counts the cores this process
+    may use.
+    """
+
+    kind: Literal["GPU", "CPU"]
+    name: str
+    compute_capability: tuple[int, int] | None
+    memory_bytes: int | None
+    native_float16: bool
+    tensor_cores: bool
+    cpu_cores: int
+
+    def describe(self) -> str:
+        """One line, such as ``NVIDIA H200, compute capability 9.0, 139.8 GiB, float16 Tensor Cores, 16 CPU cores``."""
+        parts = [self.name]
+        if self.compute_capability:
+            parts.append("compute capability {}.{}".format(*self.compute_capability))
+        if self.memory_bytes:
+            parts.append(f"{self.memory_bytes / 2**30:.1f} GiB")
+        if self.tensor_cores:
+            parts.append("float16 Tensor Cores")
+        else:
+            parts.append("float16 arithmetic" if self.native_float16 else "float16 emulated in float32")
+        parts.append(f"{self.cpu_cores} CPU core{'s' if self.cpu_cores != 1 else ''}")
+        return ", ".join(parts)
+
+
+def detect() -> Device:
+    """The first GPU that TensorFlow sees, or else the CPU. Starts no GPU context, so it takes no GPU memory."""
+    found = gpus()
+    return found[0] if found else cpu()
+
+
+def gpus() -> list[Device]:
+    """Every GPU that TensorFlow sees, in its order. Starts no GPU context, so it takes no GPU memory."""
+    import tensorflow as tf
+
+    devices = []
+    for index, physical in enumerate(tf.config.list_physical_devices("GPU")):
+        details: dict[str, Any] = tf.config.experimental.get_device_details(physical)
+        capability = details.get("compute_capability")
+        devices.append(
+            Device(
+                kind="GPU",
+                name=details.get("device_name", physical.name),
+                compute_capability=capability,
+                memory_bytes=_gpu_memory(index),
+                native_float16=capability is not None and capability >= FLOAT16_ARITHMETIC,
+                tensor_cores=capability is not None and capability >= TENSOR_CORES,
+                cpu_cores=_cores(),
+            )
+        )
+    return devices
+
+
+def cpu() -> Device:
+    """The CPU, as the kernel describes it. Needs no TensorFlow."""
+    facts = _cpu_facts()
+    flags = set(facts.get("flags", facts.get("Features", "")).split())
+    return Device(
+        kind="CPU",
+        name=facts.get("model name") or platform.processor() or platform.machine() or "CPU",
+        compute_capability=None,
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        native_float16=bool(flags & _CPU_FLOAT16),
+        tensor_cores=False,
+        cpu_cores=_cores(),
+    )
+
+
+def xla_decision(mode: Literal["auto", "on", "off"], device: Device) -> tuple[bool, str]:
+    """Whether training goes through XLA, and why, as a sentence for the user.
+
+    ``auto`` is on for a GPU and off for a CPU.
+    """
+    slow = "XLA on a CPU makes half precision slower"
+    if mode == "off":
+        return False, "XLA is off: train.xla is off"
+    if mode == "on":
+        return True, "XLA is on: train.xla is on" + (f", though {slow}" if device.kind == "CPU" else "")
+    if device.kind == "GPU":
+        return True, "XLA is on: it joins the operations of a training step into few GPU kernels"
+    return False, f"XLA is off: {slow}"
+
+
+def grow_memory() -> None:
+    """Let TensorFlow take GPU memory as it needs it, not all at once.
+
+    Raises:
+        RuntimeError: TensorFlow has started a GPU already, with the memory it found.
+    """
+    import tensorflow as tf
+
+    for physical in tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.set_memory_growth(physical, True)
+
+
+def nvidia_driver() -> str | None:
+    """The version of NVIDIA's driver, None where there is none.
+
+    Raises:
+        subprocess.TimeoutExpired: nvidia-smi hangs, as it does on a GPU that is lost.
+    """
+    proc = Path("/proc/driver/nvidia/version")
+    if proc.is_file() and (match := re.search(r"Kernel Module.*?\s(\d+\.[\d.]+)", proc.read_text())):
+        return match[1]
+    if program := shutil.which("nvidia-smi"):
+        command = [program, "--query-gpu=driver_version", "--format=csv,noheader"]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        if result.returncode == 0 and result.stdout.strip():
+            return result.stdout.split()[0]
+    return None
+
+
+def nvidia_device() -> str | None:
+    """Where an NVIDIA device shows itself, None where there is none."""
+    for node in _NVIDIA_NODES:
+        if Path(node).exists():
+            return node
+    for vendor in Path("/sys/bus/pci/devices").glob("*/vendor"):
+        # Class 03 is a display controller: NVIDIA makes network cards as well.
+        if vendor.read_text().strip() == "0x10de" and vendor.with_name("class").read_text().startswith("0x03"):
+            return str(vendor.parent)
+    return None
+
+
+def library(file: str) -> str | None:
+    """Where a shared library is: in NVIDIA's Python packages, which TensorFlow searches first, or on the system."""
+    package = importlib.util.find_spec("nvidia")
+    for folder in (package.submodule_search_locations or []) if package else []:
+        for path in Path(folder).glob(f"*/lib/{file}"):
+            return str(path)
+    try:
+        ctypes.CDLL(file)
+    except OSError:
+        return None
+    return f"{file} of the system"
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _cpu_facts(path: Path = Path("/proc/cpuinfo")) -> dict[str, str]:
+    """The first processor's entry, key by key; empty on a system without the file."""
+    if not path.is_file():
+        return {}
+    facts: dict[str, str] = {}
+    for line in path.read_text(errors="replace").splitlines():
+        key, _, value = line.partition(":")
+        facts.setdefault(key.strip(), value.strip())
+    return facts
+
+
+def _gpu_memory(index: int) -> int | None:
+    """Bytes, from NVIDIA's driver: it numbers devices as TensorFlow does, and asking it starts no context."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:  # a GPU of another maker
+        return None
+    handle, size = ctypes.c_int(), ctypes.c_size_t()
+    failed = (
+        driver.cuInit(0)
+        or driver.cuDeviceGet(ctypes.byref(handle), index)
+        or driver.cuDeviceTotalMem_v2(ctypes.byref(size), handle)
+    )
+    return None if failed else size.value

@@ -1,0 +1,82 @@
+"""A trained model written in each format: `write_artifacts`."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from tfhalf import config
+from tfhalf.export import onnx_format, savedmodel
+from tfhalf.export.program import INPUT, OUTPUTS, make_program
+from tfhalf.export.rebuild import Rebuilt, rebuild
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One format on disk. ``bytes`` is the sum of its files."""
+
+    format: str
+    files: tuple[str, ...]
+    bytes: int
+
+
+def write_artifacts(
+    model: keras.Model,
+    directory: Path,
+    pipeline: config.Pipeline,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    input_shape: Sequence[int],
+    labels: Sequence[str],
+) -> tuple[list[Artifact], Rebuilt]:
+    """Rebuild ``model`` in float16 and write it in the formats of ``pipeline.export``.
+
+    Args:
+        model: trained, giving logits; any policy.
+        directory: exists and is empty.
+        mean, std: of the preprocessing that goes into the artifacts, length 1 or C.
+
+    Raises:
+        ExportError: the model cannot be rebuilt or a format cannot hold it.
+    """
+    rebuilt = rebuild(
+        model, keep_float32=pipeline.precision.keep_float32, fold_batchnorm=pipeline.export.fold_batchnorm
+    )
+    program = make_program(rebuilt.model, mean, std, input_shape)
+    artifacts = []
+    for kind in pipeline.export.formats:
+        if kind == "savedmodel":
+            files = savedmodel.write(program, directory)
+        else:
+            metadata = {"labels": list(labels), "mean": list(mean), "std": list(std), "precision": "float16"}
+            path = directory / "model.onnx"
+            files = onnx_format.write(program, path, opset=pipeline.export.opset, metadata=metadata)
+        names = tuple(path.relative_to(directory).as_posix() for path in files)
+        artifacts.append(Artifact(kind, names, sum(path.stat().st_size for path in files)))
+    return artifacts, rebuilt
+
+
+def describe(rebuilt: Rebuilt, input_shape: Sequence[int], num_classes: int) -> dict[str, Any]:
+    """The manifest's account of a float16 model: signature, parameters per dtype, what was folded, kept and clamped."""
+    parameters: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
+    for variable in rebuilt.model.weights:
+        dtype = keras.backend.standardize_dtype(variable.dtype)
+        count = math.prod(variable.shape)
+        parameters[dtype] += count
+        sizes[dtype] += count * {"float16": 2, "bfloat16": 2, "float64": 8, "int64": 8}.get(dtype, 4)
+    return {
+        "input": {"name": INPUT, "dtype": "float32", "shape": ["batch", *input_shape]},
+        "outputs": [{"name": name, "dtype": "float32", "shape": ["batch", num_classes]} for name in OUTPUTS],
+        "parameters": {dtype: {"count": parameters[dtype], "bytes": sizes[dtype]} for dtype in sorted(parameters)},
+        "cast": asdict(rebuilt.counts),
+        "kept_float32": list(rebuilt.kept_float32),
+        "folded_batchnorm": list(rebuilt.folded),
+    }

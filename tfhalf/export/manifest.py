@@ -1,0 +1,118 @@
+"""``manifest.json``: what an artifact is, how it was made, and the sha256 of each of its files."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from tfhalf.errors import ArtifactError, IntegrityError
+
+NAME = "manifest.json"
+SCHEMA = 1
+_PACKAGES = ("tfhalf", "tensorflow", "keras", "numpy", "onnx", "onnxruntime", "tf2onnx", "tensorflow-datasets")
+# Written after the artifacts are judged, so not among the files whose hash the manifest holds.
+_UNHASHED = {NAME, "report.md"}
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that made an artifact."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def git_revision(folder: Path) -> str | None:
+    """The commit that ``folder`` stands at, with ``-dirty`` for uncommitted changes; None outside a repository."""
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(folder), *arguments],  # noqa: S607
+                capture_output=True,
+                text=True,
+                timeout=10,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    revision = git("rev-parse", "HEAD")
+    if not revision:
+        return None
+    return f"{revision}-dirty" if git("status", "--porcelain", "--untracked-files=no") else revision
+
+
+def file_hashes(directory: Path) -> dict[str, dict[str, Any]]:
+    """``{relative path: {"bytes", "sha256"}}`` of every artifact file below ``directory``."""
+    hashes = {}
+    for path in sorted(directory.rglob("*")):
+        relative = path.relative_to(directory).as_posix()
+        if path.is_file() and relative not in _UNHASHED and not path.name.startswith("."):
+            hashes[relative] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+    return hashes
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's content."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write(directory: Path, manifest: dict[str, Any]) -> None:
+    """Write ``directory/manifest.json``."""
+    (directory / NAME).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read(directory: Path) -> dict[str, Any]:
+    """The manifest of a version directory.
+
+    Raises:
+        ArtifactError: there is none, or it is not one that this version reads.
+    """
+    path = directory / NAME
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ArtifactError(f"{directory}: holds no {NAME}; give a version that `tfhalf train` made") from None
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path}: is not readable JSON: {' '.join(str(error).split())[:120]}") from None
+    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
+        found = manifest.get("schema") if isinstance(manifest, dict) else type(manifest).__name__
+        raise ArtifactError(f"{path}: has schema {found!r}; this tfhalf reads {SCHEMA}")
+    missing = [key for key in ("name", "config", "files", "labels", "input") if key not in manifest]
+    if missing or not isinstance(manifest["files"], dict):
+        raise ArtifactError(f"{path}: lacks {', '.join(missing) or 'files'}; it is damaged, export again")
+    return manifest
+
+
+def check_files(directory: Path, manifest: dict[str, Any]) -> None:
+    """Compare every file with its recorded hash.
+
+    Raises:
+        IntegrityError: names the first file that is missing, differs, or is not recorded.
+    """
+    there = file_hashes(directory)
+    for relative, recorded in manifest["files"].items():
+        if relative not in there:
+            raise IntegrityError(f"{directory / relative}: is missing; restore it, or export again")
+        if there[relative]["sha256"] != recorded.get("sha256"):
+            raise IntegrityError(
+                f"{directory / relative}: is not the file that was published (sha256 {there[relative]['sha256'][:12]}..., "
+                f"recorded {str(recorded.get('sha256'))[:12]}...); restore it, or export again"
+            )
+    unknown = sorted(set(there) - set(manifest["files"]))
+    if unknown:
+        raise IntegrityError(f"{directory / unknown[0]}: is not in the manifest; take it out")

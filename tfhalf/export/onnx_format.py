@@ -1,0 +1,95 @@
+"""A `Program` as an ONNX file."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from tfhalf.errors import ExportError
+from tfhalf.export import onnx_rewrites
+from tfhalf.export.program import INPUT, OUTPUTS, Program
+
+
+def write(program: Program, path: Path, *, opset: int, metadata: Mapping[str, Any]) -> list[Path]:
+    """Convert with tf2onnx, tidy the graph, check it fully, and write it to ``path``.
+
+    Args:
+        opset: ONNX operator set, 13 to 18.
+        metadata: written to the file's ``metadata_props``, values as JSON unless they are text.
+
+    Raises:
+        ExportError: tf2onnx has no ONNX operator for a layer, or the graph does not pass `onnx.checker`.
+    """
+    model = convert(program, opset)
+    for key, value in metadata.items():
+        prop = model.metadata_props.add()
+        prop.key, prop.value = key, value if isinstance(value, str) else json.dumps(value)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except Exception as error:  # the checker's and shape inference's exceptions have no common base
+        raise ExportError(f"ONNX: the graph is not valid: {' '.join(str(error).split())[:300]}") from error
+    onnx.save(model, str(path))
+    return [path]
+
+
+def convert(program: Program, opset: int) -> onnx.ModelProto:
+    """The tidied graph: stable names, batch dimension ``batch``, no Cast pair around operators that only move values."""
+    unsupported: list[str] = []
+    with _tf2onnx_log(unsupported):
+        import tf2onnx
+
+        try:
+            model, _ = tf2onnx.convert.from_function(
+                program.function, input_signature=program.function.input_signature, opset=opset
+            )
+        except Exception as error:  # tf2onnx raises whatever its handlers meet
+            raise ExportError(f"ONNX: tf2onnx cannot convert this model: {' '.join(str(error).split())[:300]}") from error
+    if unsupported:
+        raise ExportError(f"ONNX: {unsupported[0]}; write the layer with other operators, or leave onnx out of export.formats")
+    onnx_rewrites.drop_cast_pairs(model.graph)
+    onnx_rewrites.drop_unused(model)
+    _name(model)
+    return model
+
+
+def _name(model: onnx.ModelProto) -> None:
+    graph = model.graph
+    names = [value.name for value in graph.input], sorted(value.name for value in graph.output)
+    if names != ([INPUT], sorted(OUTPUTS)):
+        raise ExportError(f"ONNX: inputs and outputs are {names}, expected {INPUT} and {', '.join(OUTPUTS)}")
+    outputs = sorted(graph.output, key=lambda value: OUTPUTS.index(value.name))
+    del graph.output[:]
+    graph.output.extend(outputs)
+    for value in [*graph.input, *graph.output]:
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    graph.name, graph.doc_string = "tfhalf", ""
+    model.producer_name = "tfhalf"
+    model.doc_string = "image: raw values as float32; preprocessing is inside. logits and probabilities are float32."
+
+
+class _tf2onnx_log:  # noqa: N801 (used like a function)
+    """Collect what tf2onnx only logs: an operator without a translation still gives a file, one that nothing opens."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        self.logger = logging.getLogger("tf2onnx")
+
+    def __enter__(self) -> None:
+        self.handler = logging.Handler(logging.ERROR)
+        self.handler.emit = self._emit  # type: ignore[method-assign]
+        self.before = self.logger.level, self.logger.propagate
+        self.logger.addHandler(self.handler)
+        self.logger.propagate = False
+        self.logger.setLevel(logging.ERROR)
+
+    def _emit(self, record: logging.LogRecord) -> None:
+        self.problems.append(" ".join(record.getMessage().split())[:300])
+
+    def __exit__(self, *_: Sequence[object]) -> None:
+        self.logger.removeHandler(self.handler)
+        self.logger.level, self.logger.propagate = self.before

@@ -1,0 +1,26 @@
+"""A `Program` as a SavedModel that plain `tf.saved_model.load` and TensorFlow Serving open."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import tensorflow as tf
+
+from tfhalf.export.program import Program
+
+
+def write(program: Program, directory: Path) -> list[Path]:
+    """Write ``saved_model.pb`` and ``variables/`` into ``directory``; returns the files.
+
+    Keras' own export keeps every weight of a mixed model in float32, and twice: once as the model's variable and once in
+    the tracked endpoint. Here a bare `tf.Module` holds each variable of the float16 model once.
+    """
+    module = tf.Module(name="tfhalf")
+    module.weights = [variable.value for variable in program.model.weights]
+    # Variables that are no weights (random seeds of dropout) are reached by the function, and must be tracked.
+    module.state = [v.value for v in program.model.variables if all(v is not w for w in program.model.weights)]
+    tf.saved_model.save(module, str(directory), signatures={"serving_default": program.function})
+    fingerprint = directory / "fingerprint.pb"
+    fingerprint.unlink(missing_ok=True)  # holds a hash of its own; the manifest's sha256 covers every file
+    (directory / "assets").rmdir()
+    return sorted(path for path in [directory / "saved_model.pb", *(directory / "variables").iterdir()])

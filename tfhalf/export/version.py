@@ -1,0 +1,124 @@
+"""Version directories that appear whole or not at all.
+
+An export is written into ``exports/NAME/.staging-*``, judged there, synced to disk, and renamed to the next number. A killed
+run leaves a staging folder that no server reads; the next export removes it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from tfhalf.errors import ArtifactError
+
+_STAGING = ".staging-"
+
+
+@contextmanager
+def staging(base: Path) -> Iterator[Path]:
+    """A new folder below ``base`` (``exports/NAME``) to export into; gone after the block unless it was published."""
+    base.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(base)
+    folder = base / f"{_STAGING}{uuid.uuid4().hex[:12]}"
+    folder.mkdir()
+    # The lock tells others that whoever writes here is alive; the kernel frees it when that process dies.
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_leftovers(base: Path) -> list[Path]:
+    """Remove staging folders of dead processes; returns them."""
+    gone = []
+    for folder in sorted(base.glob(f"{_STAGING}*")):
+        try:
+            lock: IO[str] = (folder / ".lock").open("w")
+        except FileNotFoundError:
+            continue  # made this instant, or just removed
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            shutil.rmtree(folder, ignore_errors=True)
+            gone.append(folder)
+    return gone
+
+
+@contextmanager
+def numbered(base: Path) -> Iterator[int]:
+    """The next free version number; no other export can take it within the block."""
+    with (base / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield max([0, *versions(base), *_failed(base)]) + 1
+
+
+def publish(folder: Path, base: Path, number: int, *, failed: bool = False) -> Path:
+    """Rename a staged ``folder`` to ``base/number``, or ``base/failed-number``, with everything on disk before."""
+    (folder / ".lock").unlink(missing_ok=True)
+    for path in [*folder.rglob("*"), folder]:
+        _sync(path)
+    target = base / (f"failed-{number}" if failed else str(number))
+    os.rename(folder, target)  # fails where a version stands: nothing published is ever replaced
+    _sync(base)
+    return target
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write a small file that is at every instant the old one or the new one; leaves an equal one alone."""
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(text, encoding="utf-8")
+    _sync(beside)
+    beside.replace(path)
+    _sync(path.parent)
+
+
+def versions(base: Path) -> list[int]:
+    """Published version numbers below ``base``, rising."""
+    if not base.is_dir():
+        return []
+    return sorted(int(p.name) for p in base.iterdir() if re.fullmatch(r"[1-9][0-9]{0,9}", p.name) and p.is_dir())
+
+
+def find_version(path: Path) -> Path:
+    """The version directory that ``path`` means: itself, or the newest below ``exports/NAME``.
+
+    Raises:
+        ArtifactError: there is none; it says what is there.
+    """
+    if not path.exists():
+        raise ArtifactError(f"{path}: does not exist; give exports/NAME or exports/NAME/VERSION")
+    if (path / "manifest.json").is_file():
+        return path
+    numbers = versions(path)
+    if numbers:
+        return path / str(numbers[-1])
+    inside = sorted(p.name for p in path.iterdir() if versions(p)) if path.is_dir() else []
+    if inside:
+        raise ArtifactError(f"{path}: holds the exports {', '.join(inside[:8])}; give one of them")
+    raise ArtifactError(f"{path}: holds no exported version; `tfhalf train PIPELINE` makes one")
+
+
+def _failed(base: Path) -> list[int]:
+    found = (re.fullmatch(r"failed-([0-9]{1,10})", path.name) for path in base.iterdir())
+    return [int(match.group(1)) for match in found if match]
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,77 @@
+"""Dtype policies: the global one set for the length of a block, and float32 islands within a mixed model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+
+from tfhalf.errors import ConfigError
+
+# Layers that divide by a variance: their statistics and scales stay float32 in a float16 model, as they do in training.
+NORMS = (
+    keras.layers.BatchNormalization,
+    keras.layers.LayerNormalization,
+    keras.layers.GroupNormalization,
+    keras.layers.RMSNormalization,
+    keras.layers.UnitNormalization,
+    keras.layers.SpectralNormalization,
+)
+# Preprocessing works on raw ranges such as 0..255 or a variance of 1e5.
+RAW_RANGE = (keras.layers.Normalization, keras.layers.Rescaling)
+
+
+@contextmanager
+def policy(name: str) -> Iterator[None]:
+    """Set Keras' global dtype policy to ``name`` within the block, and put back what was there before."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def flat_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """Every layer below ``model``, nested ones included, in the order Keras tracks them."""
+    layers: list[keras.layers.Layer] = list(model._flatten_layers(include_self=False, recursive=True))
+    return layers
+
+
+def matching(model: keras.Model, patterns: Iterable[str]) -> list[keras.layers.Layer]:
+    """The layers whose path (``block1/conv``; a top-level layer's path is its name) a pattern is found in.
+
+    Raises:
+        ConfigError: a pattern matches no layer; it names some that exist.
+    """
+    layers = flat_layers(model)
+    found: dict[int, keras.layers.Layer] = {}
+    for pattern in patterns:
+        hits = [layer for layer in layers if re.search(pattern, layer_path(layer))]
+        if not hits:
+            names = ", ".join(layer_path(layer) for layer in layers[:8])
+            raise ConfigError(f"precision.keep_float32: {pattern!r} matches no layer; the model has {names}, ...")
+        found.update((id(layer), layer) for layer in hits)
+    return list(found.values())
+
+
+def layer_path(layer: Any) -> str:
+    """``layer.path`` once built, its name before."""
+    return str(getattr(layer, "path", None) or layer.name)
+
+
+def keep_float32(model: keras.Model, patterns: Iterable[str]) -> list[str]:
+    """Make the matching layers of a mixed-precision ``model`` compute in float32; returns their paths.
+
+    In a mixed model variables are float32 already, so only the compute dtype changes.
+
+    Raises:
+        ConfigError: a pattern matches no layer.
+    """
+    chosen = matching(model, patterns)
+    for layer in chosen:
+        layer.dtype_policy = "float32"
+    return [layer_path(layer) for layer in chosen]

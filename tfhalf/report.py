@@ -1,0 +1,101 @@
+"""What a person reads: the parity table, and ``report.md`` beside the artifacts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+
+from tfhalf.progress import duration, size
+from tfhalf.verify import Comparison
+
+_COLUMNS = ("artifact", "computed by", "images", "accuracy", "agreement", "max diff", "mean diff", "non-finite", "time", "")
+
+
+def parity_rows(comparisons: Sequence[Comparison]) -> list[tuple[str, ...]]:
+    """One row of text per artifact, the float32 model first."""
+    rows = []
+    if comparisons:
+        first = comparisons[0]
+        rows.append(("float32 model", "TensorFlow", f"{first.images:,}", f"{first.reference_accuracy:.2f} %", *[""] * 6))
+    for c in comparisons:
+        rows.append(
+            (
+                c.artifact,
+                c.runtime,
+                f"{c.images:,}",
+                f"{c.accuracy:.2f} %",
+                f"{c.agreement:.2f} %",
+                f"{c.max_difference:.1e}",
+                f"{c.mean_difference:.1e}",
+                str(c.non_finite),
+                duration(c.seconds),
+                "ok" if c.passed else "FAILS",
+            )
+        )
+    return rows
+
+
+def parity_table(comparisons: Sequence[Comparison]) -> Table:
+    """The table for a terminal."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for i, column in enumerate(_COLUMNS):
+        table.add_column(column, justify="left" if i < 2 or i == len(_COLUMNS) - 1 else "right", no_wrap=i != 1)
+    for row in parity_rows(comparisons):
+        table.add_row(*row)
+    return table
+
+
+def report(manifest: dict[str, Any], comparisons: Sequence[Comparison]) -> str:
+    """``report.md``: what the artifact is, how it was made, how it compared."""
+    training, data = manifest["training"], manifest["data"]
+    sizes = manifest["data"]["sizes"]
+    lines = [
+        f"# {manifest['name']}",
+        "",
+        f"Made {manifest['created']} by tfhalf {manifest['versions'].get('tfhalf', '?')} on {manifest['hardware']['device']}.",
+        "",
+        f"Data: {data['source']}, {sizes['train']:,} training, {sizes['validation']:,} validation and "
+        f"{sizes['test']:,} test images, {len(manifest['labels'])} classes.",
+        f"Training: {training['epochs']} epochs in `{training['policy']}`, seed {manifest['seed']}, "
+        f"{duration(training['seconds']['train'])} (compilation {duration(training['seconds']['compile'])}), "
+        f"final loss scale {training['loss_scale']:,.0f}, {training['skipped']} skipped steps.",
+        "",
+        "## Parity with the float32 model",
+        "",
+        "| " + " | ".join(_COLUMNS) + " |",
+        "|" + " --- |" * len(_COLUMNS),
+        *("| " + " | ".join(row) + " |" for row in parity_rows(comparisons)),
+        "",
+        *_problems(comparisons),
+        "## Accuracy per class",
+        "",
+        "| class | " + " | ".join(c.artifact for c in comparisons) + " |",
+        "|" + " --- |" * (len(comparisons) + 1),
+        *_per_class(manifest["labels"], comparisons),
+        "",
+        "## Files",
+        "",
+        "| file | size | sha256 |",
+        "| --- | ---: | --- |",
+        *(f"| {name} | {size(f['bytes'])} | `{f['sha256'][:16]}` |" for name, f in manifest["files"].items()),
+        "",
+        "Input `image`: float32 [batch, " + ", ".join(map(str, manifest["input"]["shape"][1:])) + "], raw values as in the "
+        "source; preprocessing is inside. Outputs `logits` and `probabilities`: float32.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _problems(comparisons: Sequence[Comparison]) -> list[str]:
+    lines = [f"- {c.artifact}: {problem}" for c in comparisons for problem in c.problems]
+    return ["Falls short:", "", *lines, ""] if lines else []
+
+
+def _per_class(labels: Sequence[str], comparisons: Sequence[Comparison]) -> list[str]:
+    rows = []
+    for k, label in enumerate(labels):
+        values = [c.per_class_accuracy[k] for c in comparisons]
+        rows.append(f"| {label} | " + " | ".join("-" if v is None else f"{v:.2f} %" for v in values) + " |")
+    return rows

@@ -1,0 +1,87 @@
+"""An artifact opened as a Predictor: raw images in, probabilities out, no Keras objects needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from tfhalf.errors import ArtifactError
+
+FORMATS = {"savedmodel": "saved_model.pb", "onnx": "model.onnx"}
+RUNTIMES = ("savedmodel", "onnx", "onnx-float16")
+
+
+class Predictor(Protocol):
+    """``runtime`` says what computes. Calling it with float32 [N, *input_shape] gives float32 outputs by name."""
+
+    runtime: str
+
+    def __call__(self, x: np.ndarray) -> dict[str, np.ndarray]:
+        """``logits`` and ``probabilities``, float32 [N, num_classes]."""
+        ...
+
+
+def open_predictor(directory: Path, runtime: str) -> Predictor:
+    """Open the version ``directory`` for one of ``RUNTIMES``.
+
+    ``savedmodel``: TensorFlow. ``onnx``: onnxruntime, on a GPU where it has that provider. ``onnx-float16``: true float16
+    arithmetic, slow.
+
+    Raises:
+        ArtifactError: the file is not there or does not open.
+    """
+    name = FORMATS["savedmodel" if runtime == "savedmodel" else "onnx"]
+    if not (directory / name).is_file():
+        there = [kind for kind, file in FORMATS.items() if (directory / file).is_file()]
+        raise ArtifactError(f"{directory}: holds no {name}; it has {', '.join(there) or 'no artifact'}")
+    opener = {"savedmodel": _SavedModel, "onnx": _Onnx, "onnx-float16": _OnnxTrueFloat16}[runtime]
+    try:
+        return opener(directory)
+    except Exception as error:  # three libraries, each with exceptions of its own
+        raise ArtifactError(f"{directory / name}: does not open: {' '.join(str(error).split())[:300]}") from error
+
+
+class _SavedModel:
+    def __init__(self, directory: Path) -> None:
+        import tensorflow as tf
+
+        self._tf = tf
+        self._loaded = tf.saved_model.load(str(directory))  # kept: its variables go when it goes
+        self._function = self._loaded.signatures["serving_default"]
+        device = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
+        self.runtime = f"TensorFlow {tf.__version__}, {device}"
+
+    def __call__(self, x: np.ndarray) -> dict[str, np.ndarray]:
+        return {name: value.numpy() for name, value in self._function(image=self._tf.constant(x)).items()}
+
+
+class _Onnx:
+    def __init__(self, directory: Path) -> None:
+        import onnxruntime
+
+        wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
+        providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        self._session: Any = onnxruntime.InferenceSession(str(directory / FORMATS["onnx"]), options, providers=providers)
+        self._outputs = [value.name for value in self._session.get_outputs()]
+        device = self._session.get_providers()[0].removesuffix("ExecutionProvider")
+        self.runtime = f"onnxruntime {onnxruntime.__version__}, {device}"
+
+    def __call__(self, x: np.ndarray) -> dict[str, np.ndarray]:
+        return dict(zip(self._outputs, self._session.run(None, {"image": x}), strict=True))
+
+
+class _OnnxTrueFloat16:
+    def __init__(self, directory: Path) -> None:
+        import onnx
+
+        from tfhalf.true_float16 import TrueFloat16
+
+        self._model = TrueFloat16(onnx.load(str(directory / FORMATS["onnx"])))
+        self.runtime = "true float16, CPU"
+
+    def __call__(self, x: np.ndarray) -> dict[str, np.ndarray]:
+        return self._model(x)

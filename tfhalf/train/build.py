@@ -1,0 +1,91 @@
+"""A pipeline's model, built under a dtype policy by the function that the pipeline names."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from tfhalf import config
+from tfhalf.errors import ConfigError, RefError
+from tfhalf.precision.heads import as_logits
+from tfhalf.precision.policy import keep_float32, policy
+from tfhalf.refs import resolve, sibling
+
+
+class Builder:
+    """Builds the same net as often as needed: mixed to train, float32 to judge."""
+
+    def __init__(
+        self, pipeline: config.Pipeline, base: Path, *, input_shape: tuple[int, ...], num_classes: int
+    ) -> None:
+        self.pipeline, self.input_shape, self.num_classes = pipeline, input_shape, num_classes
+        self.ref = pipeline.model.build
+        self.function: Callable[..., Any] = resolve(self.ref, base)
+        self.arguments = self._arguments()
+
+    def __call__(self, policy_name: str) -> keras.Model:
+        """The model under ``policy_name``, giving logits; layers of ``precision.keep_float32`` compute in float32.
+
+        Raises:
+            RefError: the builder fails, or returns no Keras model.
+            ConfigError: its output is not [N, num_classes], or a pattern matches no layer.
+        """
+        before = keras.config.dtype_policy().name
+        try:
+            with policy(policy_name):
+                model = self.function(**self.arguments)
+        except Exception as error:
+            text = " ".join(str(error).split())[:300]
+            raise RefError(f"model.build: {self.ref} fails: {type(error).__name__}: {text}") from error
+        if not isinstance(model, keras.Model):
+            raise RefError(f"model.build: {self.ref} returned a {type(model).__name__}, accepted: a keras.Model")
+        if keras.config.dtype_policy().name != before:
+            raise RefError(f"model.build: {self.ref} changed the global dtype policy; the pipeline sets it")
+        if not model.built:
+            model.build((None, *self.input_shape))
+        with policy(policy_name):
+            model, _ = as_logits(model)
+        classes = model.outputs[0].shape[-1]
+        if classes != self.num_classes:
+            raise ConfigError(f"model.build: {self.ref} gives {classes} outputs, the data has {self.num_classes} classes")
+        if self.pipeline.precision.keep_float32 and policy_name != "float32":
+            keep_float32(model, self.pipeline.precision.keep_float32)
+        return model
+
+    def adapt(self, model: keras.Model, x_normalised: Any) -> bool:
+        """Call the model file's ``adapt(model, x)``, if it has one, with normalised training images; True if it has."""
+        function = sibling(self.function, "adapt") if ".py:" in self.ref else None
+        if function is None:
+            return False
+        try:
+            function(model, x_normalised)
+        except Exception as error:
+            text = " ".join(str(error).split())[:300]
+            raise RefError(f"model.build: adapt() beside {self.ref} fails: {type(error).__name__}: {text}") from error
+        return True
+
+    def _arguments(self) -> dict[str, Any]:
+        args = dict(self.pipeline.model.args)
+        if self.ref.startswith("keras.applications:"):
+            # Random weights, unless the pipeline asks for others; logits instead of a float16 softmax.
+            own = {"input_shape": self.input_shape, "classes": self.num_classes, "classifier_activation": None}
+            return {"weights": None, **own, **args}
+        try:
+            accepted = inspect.signature(self.function).parameters
+        except (TypeError, ValueError):
+            return {"input_shape": self.input_shape, "num_classes": self.num_classes, **args}
+        if not any(p.kind is p.VAR_KEYWORD for p in accepted.values()):
+            for name in args:
+                if name not in accepted:
+                    raise ConfigError(f"model.args: {self.ref} takes no {name!r} (accepted: {', '.join(accepted)})")
+            for name in ("input_shape", "num_classes"):
+                if name not in accepted:
+                    raise RefError(
+                        f"model.build: {self.ref} takes no {name!r}; a builder is "
+                        "build(*, input_shape, num_classes, **args) -> keras.Model"
+                    )
+        return {"input_shape": self.input_shape, "num_classes": self.num_classes, **args}

@@ -1,0 +1,82 @@
+"""What a run records: one row per epoch, and the loss scale of every step."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch. Accuracies are shares, 0 to 1; ``val_accuracy`` is None without a validation part. ``loss_scale`` is the
+    one in force at the end, ``skipped`` counts this epoch's steps."""
+
+    epoch: int
+    steps: int
+    loss: float
+    accuracy: float
+    val_accuracy: float | None
+    images_per_s: float
+    loss_scale: float
+    skipped: int
+    learning_rate: float
+    seconds: float
+
+    def line(self, epochs: int, left: str) -> str:
+        """The row as a person reads it; ``left`` is the estimate of what remains."""
+        val = "     -" if self.val_accuracy is None else f"{self.val_accuracy * 100:6.2f}"
+        return (
+            f"{self.epoch:>5}/{epochs:<5} {self.loss:>8.4f} {self.accuracy * 100:>7.2f} {val} "
+            f"{self.images_per_s:>11,.0f} {self.loss_scale:>11,.0f} {self.skipped:>7} {left:>12}"
+        )
+
+
+HEADER = f"{'epoch':>5}{'':6} {'loss':>8} {'train %':>7} {'val %':>6} {'images/s':>11} {'loss scale':>11} {'skipped':>7} {'left':>12}"
+
+
+class History:
+    """Writes ``history.csv``, ``history.jsonl`` and TensorBoard scalars into ``run`` while the run goes on."""
+
+    def __init__(self, run: Path, rows: list[dict[str, Any]]) -> None:
+        self.run = run
+        self.rows = [Epoch(**row) for row in rows]
+        self._board: Any = None
+        for name in ("history.csv", "history.jsonl"):
+            (run / name).write_text("")
+        with (run / "history.csv").open("w", newline="") as file:
+            csv.writer(file).writerow(Epoch.__dataclass_fields__)
+        for row in self.rows:
+            self._append(row)
+
+    def add(self, row: Epoch, first_step: int, loss: np.ndarray, scale: np.ndarray) -> None:
+        """Record an epoch; ``loss`` and ``scale`` are per step, the first of them step ``first_step``."""
+        self.rows.append(row)
+        self._append(row)
+        import tensorflow as tf
+
+        if self._board is None:
+            self._board = tf.summary.create_file_writer(str(self.run / "tensorboard"))
+        last = first_step + len(loss)
+        with self._board.as_default():
+            for name in ("loss", "accuracy", "val_accuracy", "images_per_s", "learning_rate", "skipped"):
+                value = getattr(row, name)
+                if value is not None:
+                    tf.summary.scalar(f"epoch/{name}", value, last)
+            # At most 50 points of each curve an epoch: a picture needs no more, and writing them costs time.
+            stride = max(1, len(loss) // 50)
+            for i in range(0, len(loss), stride):
+                tf.summary.scalar("step/loss", float(loss[i]), first_step + i)
+                tf.summary.scalar("step/loss_scale", float(scale[i]), first_step + i)
+        self._board.flush()
+
+    def _append(self, row: Epoch) -> None:
+        values = asdict(row)
+        with (self.run / "history.jsonl").open("a") as file:
+            file.write(json.dumps(values) + "\n")
+        with (self.run / "history.csv").open("a", newline="") as file:
+            csv.writer(file).writerow(values.values())

@@ -1,0 +1,60 @@
+"""Learning rate over training, counted in optimizer iterations, which a skipped step does not advance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from tfhalf.config import Schedule
+
+
+def multiplier(config: Schedule, epoch: float, epochs: float) -> float:
+    """The schedule as a plain function: share of the peak learning rate at ``epoch`` (a fraction) of ``epochs``."""
+    return float(ops.convert_to_numpy(_multiplier(config, ops.convert_to_tensor(float(epoch)), float(epochs))))
+
+
+def _multiplier(config: Schedule, epoch: Any, epochs: float) -> Any:
+    warmup = config.warmup_epochs
+    span = max(epochs - warmup, 1e-9)
+    share = ops.clip((epoch - warmup) / span, 0.0, 1.0)
+    if config.name == "constant":
+        value = ops.ones_like(epoch)
+    elif config.name == "step":
+        value = ops.ones_like(epoch)
+        for milestone in config.milestones:
+            value = value * ops.where(epoch >= milestone, config.factor, 1.0)
+    elif config.name == "cosine":
+        # Loshchilov and Hutter, arXiv:1608.03983, equation 5, without restarts
+        value = config.end + (1 - config.end) * 0.5 * (1 + ops.cos(share * 3.141592653589793))
+    else:
+        rise = config.start + (1 - config.start) * share / config.peak
+        fall = 1 + (config.end - 1) * (share - config.peak) / (1 - config.peak)
+        value = ops.where(share < config.peak, rise, fall)
+    if warmup:
+        value = value * ops.minimum(epoch / warmup, 1.0)
+    return value
+
+
+class EpochSchedule(keras.optimizers.schedules.LearningRateSchedule):
+    """``learning_rate`` times `multiplier`, over ``epochs`` of ``steps_per_epoch`` iterations."""
+
+    def __init__(self, config: Schedule, learning_rate: float, steps_per_epoch: int, epochs: int) -> None:
+        self.config, self.peak = config, learning_rate
+        self.steps_per_epoch, self.epochs = steps_per_epoch, epochs
+
+    def __call__(self, step: Any) -> Any:
+        """Learning rate, float32, at iteration ``step``."""
+        # The middle of the step: the first is then not at rate 0, nor the last.
+        epoch = (ops.cast(step, "float32") + 0.5) / self.steps_per_epoch
+        return self.peak * _multiplier(self.config, epoch, float(self.epochs))
+
+    def get_config(self) -> dict[str, Any]:
+        """Configuration as plain values."""
+        return {
+            "config": self.config.model_dump(),
+            "learning_rate": self.peak,
+            "steps_per_epoch": self.steps_per_epoch,
+            "epochs": self.epochs,
+        }

@@ -1,0 +1,181 @@
+"""One training step, and many of them as one program over data that lies on the device.
+
+TensorFlow-only code of the training room is in this file and in `evaluate`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfhalf.config import Augment
+from tfhalf.data.augment import augment, cutout
+from tfhalf.precision.loss_scale import GuardedLossScaleOptimizer
+
+
+class Batch(NamedTuple):
+    """``x`` in the source's dtype [N, ...], ``y`` int32 [N], ``index`` int32 [N] (places in the training set)."""
+
+    x: Any
+    y: Any
+    index: Any
+
+
+class StepResult(NamedTuple):
+    """Scalars: mean float32 loss (unscaled), number of right answers, whether every gradient was finite."""
+
+    loss: Any
+    correct: Any
+    finite: Any
+
+
+class Step:
+    """Augment, forward, scaled loss, backward, update; callable within `tf.function`."""
+
+    def __init__(
+        self,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        variables: list[Any],
+        *,
+        mean: np.ndarray,
+        std: np.ndarray,
+        label_smoothing: float,
+        augmentation: Augment | None,
+        seed: int,
+    ) -> None:
+        self.model, self.optimizer, self.variables = model, optimizer, variables
+        self.mean, self.scale = np.float32(mean), np.float32(1 / np.float64(std))
+        self.label_smoothing, self.augmentation, self.seed = label_smoothing, augmentation, seed
+        self.guarded = isinstance(optimizer, GuardedLossScaleOptimizer)
+        optimizer.build(variables)
+
+    def __call__(self, batch: Batch, epoch: Any, step: Any) -> StepResult:
+        """Change the model's and the optimizer's variables by one step; ``epoch`` and ``step`` are int32 scalars."""
+        statistics = [tf.identity(v.value) for v in self.model.non_trainable_variables] if self.guarded else []
+        loss, correct, gradients = self.gradients(batch, epoch, step)
+        if self.guarded:
+            finite = self.optimizer.apply(gradients, self.variables)
+            # A forward pass that overflowed has put inf into BatchNormalization's moving averages: undo that too.
+            for variable, before in zip(self.model.non_trainable_variables, statistics, strict=True):
+                if variable.value.dtype.is_floating:
+                    variable.assign(tf.where(finite, variable.value, before))
+        else:
+            finite = tf.math.is_finite(loss)
+            self.optimizer.apply(gradients, self.variables)
+        return StepResult(loss, correct, finite)
+
+    def gradients(self, batch: Batch, epoch: Any, step: Any) -> tuple[Any, Any, list[Any]]:
+        """Unscaled mean loss, right answers, and the (scaled) gradients of `variables`."""
+        x = self.prepare(batch, epoch, step)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch([v.value for v in self.variables])
+            logits = tf.cast(self.model(x, training=True), tf.float32)
+            loss = cross_entropy(batch.y, logits, self.label_smoothing)
+            if self.model.losses:  # what layers add: regularizers
+                loss += tf.cast(tf.add_n(self.model.losses), tf.float32)
+            scaled = self.optimizer.scale_loss(loss)
+        gradients = tape.gradient(scaled, [v.value for v in self.variables])
+        gradients = [tf.zeros_like(v.value) if g is None else tf.convert_to_tensor(g)
+                     for g, v in zip(gradients, self.variables, strict=True)]  # fmt: skip
+        correct = tf.reduce_sum(tf.cast(tf.argmax(logits, -1, tf.int32) == batch.y, tf.int32))
+        return loss, correct, gradients
+
+    def prepare(self, batch: Batch, epoch: Any, step: Any) -> Any:
+        """Augmented, normalised images, float32."""
+        x, config = batch.x, self.augmentation
+        if config is not None:
+            x = augment(x, batch.index, config=config, seed=self.seed, epoch=epoch, step=step)
+        x = (tf.cast(x, tf.float32) - self.mean) * self.scale
+        if config is not None and config.cutout:
+            x = cutout(x, size=config.cutout, seed=self.seed, step=step)
+        return x
+
+
+def cross_entropy(y: Any, logits: Any, label_smoothing: float) -> Any:
+    """Mean softmax cross-entropy in float32 (scalar); labels smoothed as Szegedy et al., arXiv:1512.00567, section 7."""
+    loss = tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits)
+    if label_smoothing:
+        uniform = -tf.reduce_mean(tf.nn.log_softmax(logits), -1)
+        loss = (1 - label_smoothing) * loss + label_smoothing * uniform
+    return tf.reduce_mean(loss)
+
+
+class ChunkResult(NamedTuple):
+    """What a chunk of steps leaves: arrays of length steps done (loss float32, correct int32, scale float32, finite bool)."""
+
+    loss: np.ndarray
+    correct: np.ndarray
+    scale: np.ndarray
+    finite: np.ndarray
+
+    @property
+    def steps(self) -> int:
+        """Number of steps that ran; fewer than asked for when too many in a row were skipped."""
+        return len(self.loss)
+
+
+class Chunk:
+    """Up to ``capacity`` steps as one program over a resident training set.
+
+    The number of steps is data, so one compiled program serves the full chunk, the last part of an epoch and the warm-up
+    of no step at all.
+    """
+
+    def __init__(
+        self, step: Step, x: np.ndarray, y: np.ndarray, *, batch_size: int, capacity: int, xla: bool, max_skipped: int
+    ) -> None:
+        self.step, self.capacity, self.batch_size, self.max_skipped = step, capacity, batch_size, max_skipped
+        self.x, self.y = tf.constant(x), tf.constant(y, tf.int32)
+        self._program = tf.function(self._run, jit_compile=xla, autograph=False)
+
+    def __call__(self, order: np.ndarray, epoch: int, first_step: int) -> ChunkResult:
+        """Run one step per row of ``order``.
+
+        Args:
+            order: int32 [steps, batch_size], places in the training set; at most ``capacity`` rows.
+            epoch, first_step: counted from the start of training.
+        """
+        padded = np.zeros((self.capacity, self.batch_size), np.int32)
+        padded[: len(order)] = order
+        done, loss, correct, scale, finite = self._program(
+            self.x,
+            self.y,
+            tf.constant(padded),
+            tf.constant(len(order), tf.int32),
+            tf.constant(epoch, tf.int32),
+            tf.constant(first_step, tf.int32),
+        )
+        n = int(done)
+        return ChunkResult(loss.numpy()[:n], correct.numpy()[:n], scale.numpy()[:n], finite.numpy()[:n])
+
+    def _run(self, x: Any, y: Any, order: Any, steps: Any, epoch: Any, first_step: Any) -> tuple[Any, ...]:
+        def go_on(i: Any, *_: Any) -> Any:
+            go = i < steps
+            if self.step.guarded:
+                go &= self.step.optimizer.skipped_in_row.value < self.max_skipped
+            return go
+
+        def one(i: Any, loss: Any, correct: Any, scale: Any, finite: Any) -> tuple[Any, ...]:
+            index = order[i]
+            batch = Batch(tf.gather(x, index), tf.gather(y, index), index)
+            scale = tf.tensor_scatter_nd_update(scale, [[i]], [self._scale()])
+            result = self.step(batch, epoch, first_step + i)
+            return (
+                i + 1,
+                tf.tensor_scatter_nd_update(loss, [[i]], [result.loss]),
+                tf.tensor_scatter_nd_update(correct, [[i]], [result.correct]),
+                scale,
+                tf.tensor_scatter_nd_update(finite, [[i]], [result.finite]),
+            )
+
+        empty = [tf.zeros([self.capacity], dtype) for dtype in (tf.float32, tf.int32, tf.float32, tf.bool)]
+        return tuple(tf.while_loop(go_on, one, [tf.constant(0), *empty]))
+
+    def _scale(self) -> Any:
+        if self.step.guarded:
+            return tf.convert_to_tensor(self.step.optimizer.dynamic_scale.value)
+        return tf.constant(1.0)

@@ -1,0 +1,266 @@
+"""An artifact compared with the float32 model, by a process that has nothing of the training in it.
+
+The float32 model's answers over the whole test set lie beside the artifacts (``reference.npz``), so a version can be judged
+for as long as its test data exists.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfhalf import config
+from tfhalf.errors import ArtifactError, IntegrityError, ParityError
+from tfhalf.export import manifest as manifests
+from tfhalf.progress import Progress, duration
+from tfhalf.runtime import Predictor, open_predictor
+
+REFERENCE = "reference.npz"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Answers of the float32 model: ``probabilities`` float32 [N, num_classes], labels ``y`` int32 [N]."""
+
+    probabilities: np.ndarray
+    y: np.ndarray
+    x_sha256: str
+
+    def save(self, directory: Path) -> None:
+        """Write ``reference.npz``."""
+        digest = np.frombuffer(self.x_sha256.encode(), np.uint8)
+        np.savez_compressed(directory / REFERENCE, probabilities=self.probabilities, y=self.y, x_sha256=digest)
+
+    @classmethod
+    def load(cls, directory: Path) -> Reference:
+        """Read ``reference.npz``.
+
+        Raises:
+            ArtifactError: it is missing or unreadable.
+        """
+        try:
+            with np.load(directory / REFERENCE, allow_pickle=False) as data:
+                return cls(data["probabilities"], data["y"], data["x_sha256"].tobytes().decode())
+        except (OSError, ValueError, KeyError) as error:
+            raise ArtifactError(f"{directory / REFERENCE}: cannot be read: {error}; export again") from None
+
+
+def data_sha256(x: np.ndarray) -> str:
+    """Hash of an array's dtype, shape and values."""
+    digest = hashlib.sha256(f"{x.dtype.str}{x.shape}".encode())
+    digest.update(np.ascontiguousarray(x).tobytes())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A candidate's answers beside the reference's on the same ``images``.
+
+    Accuracies are in percent, ``agreement`` is the percentage of images with the same top class, differences are of
+    probabilities. ``problems`` is empty where every threshold holds.
+    """
+
+    artifact: str
+    runtime: str
+    images: int
+    reference_accuracy: float
+    accuracy: float
+    agreement: float
+    max_difference: float
+    mean_difference: float
+    non_finite: int
+    per_class_accuracy: tuple[float | None, ...]
+    seconds: float
+    problems: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every threshold holds."""
+        return not self.problems
+
+
+def compare(
+    reference: np.ndarray,
+    candidate: Predictor,
+    x: np.ndarray,
+    y: np.ndarray,
+    thresholds: config.Verify,
+    *,
+    artifact: str,
+    progress: Progress,
+    batch_size: int = 250,
+) -> Comparison:
+    """Run ``candidate`` over ``x`` (raw, [N, ...]) and compare with the ``reference`` probabilities [N, num_classes]."""
+    start = time.perf_counter()
+    parts = []
+    for begin in range(0, len(x), batch_size):
+        answers = candidate(x[begin : begin + batch_size].astype(np.float32))
+        if set(answers) != {"logits", "probabilities"}:
+            raise ArtifactError(f"{artifact}: gives {', '.join(sorted(answers))}; expected logits and probabilities")
+        parts.append(answers["probabilities"])
+        done = begin + len(parts[-1])
+        passed = time.perf_counter() - start
+        progress.status(f"verify {artifact}: {done:,} of {len(x):,}, {duration(passed / done * (len(x) - done))} left")
+    got = np.concatenate(parts)
+    if got.shape != reference.shape:
+        raise ArtifactError(f"{artifact}: gives shape {got.shape}, expected {reference.shape}")
+    return judge(reference, got, y, thresholds, artifact, candidate.runtime, time.perf_counter() - start)
+
+
+def judge(
+    reference: np.ndarray,
+    got: np.ndarray,
+    y: np.ndarray,
+    thresholds: config.Verify,
+    artifact: str,
+    runtime: str,
+    seconds: float = 0.0,
+) -> Comparison:
+    """`Comparison` of two sets of probabilities [N, num_classes] against labels ``y`` [N]."""
+    n, finite = len(y), np.isfinite(got)
+    top = np.where(finite.all(-1), got.argmax(-1), -1)
+    right, right_before = top == y, reference.argmax(-1) == y
+    differing = int((top != reference.argmax(-1)).sum())
+    lost = int(right_before.sum()) - int(right.sum())
+    difference = np.abs(np.where(finite, got, 0).astype(np.float64) - reference)
+    problems = []
+    if not finite.all():
+        problems.append(f"{int((~finite).sum())} values are not finite")
+    if lost > _allowed(thresholds.max_accuracy_drop, n):
+        problems.append(f"accuracy is {lost / n * 100:.2f} points lower, {thresholds.max_accuracy_drop:g} allowed")
+    if differing > _allowed(100 - thresholds.min_agreement, n):
+        problems.append(f"{(1 - differing / n) * 100:.2f} % agree, {thresholds.min_agreement:g} % needed")
+    classes = reference.shape[-1]
+    return Comparison(
+        artifact=artifact,
+        runtime=runtime,
+        images=n,
+        reference_accuracy=float(right_before.mean() * 100),
+        accuracy=float(right.mean() * 100),
+        agreement=float((1 - differing / n) * 100),
+        max_difference=float(difference.max()),
+        mean_difference=float(difference.mean()),
+        non_finite=int((~finite).sum()),
+        per_class_accuracy=tuple(
+            float(right[y == k].mean() * 100) if (y == k).any() else None for k in range(classes)
+        ),
+        seconds=seconds,
+        problems=tuple(problems),
+    )
+
+
+def _allowed(percent: float, n: int) -> int:
+    """Images that ``percent`` of n allows; at least one, unless the threshold is 0: a share finer than one image of a small
+    set cannot be held."""
+    return max(1, math.floor(percent / 100 * n + 1e-9)) if percent > 0 else 0
+
+
+def verify_directory(directory: Path, x: np.ndarray, y: np.ndarray, progress: Progress) -> list[Comparison]:
+    """Compare every artifact of a version directory over the test set, in this process.
+
+    ONNX is run twice: by onnxruntime over all of it, and on the first ``verify.true_float16_samples`` images in true float16
+    arithmetic, since CPU runtimes upcast and so hide overflow (left out where onnxruntime computes on a GPU).
+
+    Raises:
+        IntegrityError: a file is not the published one.
+        ArtifactError: the directory is damaged, or the test data is not that of the export.
+    """
+    manifest = manifests.read(directory)
+    manifests.check_files(directory, manifest)
+    thresholds = config.Verify.model_validate(manifest["config"]["verify"])
+    reference = Reference.load(directory)
+    if data_sha256(x) != reference.x_sha256 or not np.array_equal(y, reference.y):
+        raise ArtifactError(
+            f"{directory}: was made with another test set ({len(reference.y):,} images, {manifest['data']['source']}); "
+            "verify with the same data"
+        )
+    found = []
+    for kind in manifest["config"]["export"]["formats"]:
+        predictor = open_predictor(directory, kind)
+        found.append(
+            compare(reference.probabilities, predictor, x, y, thresholds, artifact=kind, progress=progress)
+        )
+        sample = min(thresholds.true_float16_samples, len(x))
+        if kind == "onnx" and sample and "CUDA" not in predictor.runtime:
+            exact = open_predictor(directory, "onnx-float16")
+            found.append(
+                compare(
+                    reference.probabilities[:sample],
+                    exact,
+                    x[:sample],
+                    y[:sample],
+                    thresholds,
+                    artifact=f"onnx, first {sample}",
+                    progress=progress,
+                    batch_size=16,
+                )
+            )
+    progress.clear()
+    return found
+
+
+def verify_fresh(directory: Path, x: np.ndarray, y: np.ndarray, progress: Progress) -> list[Comparison]:
+    """`verify_directory` in a new Python process.
+
+    Raises:
+        ParityError: the process failed; the message is its last line.
+    """
+    with tempfile.TemporaryDirectory(prefix="tfhalf-verify-") as scratch:
+        data, answer = Path(scratch) / "test.npz", Path(scratch) / "answer.json"
+        np.savez(data, x=x, y=y)
+        command = [sys.executable, "-m", "tfhalf.verify", str(directory), str(data), str(answer)]
+        # The child may stand in another folder's package: the one that is running is put first.
+        root = str(Path(__file__).resolve().parent.parent)
+        paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
+        quiet = {"PYTHONPATH": paths, "TF_CPP_MIN_LOG_LEVEL": "3"}
+        stdout = None if progress.live else subprocess.DEVNULL
+        done = subprocess.run(
+            command, env={**os.environ, **quiet}, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False
+        )
+        progress.clear()
+        if done.returncode or not answer.is_file():
+            lines = [line for line in done.stderr.splitlines() if line.strip()]
+            said = lines[-1] if lines else f"it ended with code {done.returncode}"
+            raise ParityError(f"the process that verifies the artifacts failed: {said}")
+        rows = json.loads(answer.read_text())
+    return [_from_dict(row) for row in rows]
+
+
+def _from_dict(row: dict[str, Any]) -> Comparison:
+    return Comparison(
+        **{key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+    )
+
+
+def to_dict(comparison: Comparison) -> dict[str, Any]:
+    """Plain values, with ``passed``."""
+    return {**asdict(comparison), "passed": comparison.passed}
+
+
+def _main(directory: str, data: str, answer: str) -> None:
+    """Entry of the fresh process."""
+    from tfhalf.device import grow_memory
+
+    grow_memory()
+    with np.load(data, allow_pickle=False) as arrays:
+        x, y = arrays["x"], arrays["y"]
+    rows = verify_directory(Path(directory), x, y, Progress())
+    Path(answer).write_text(json.dumps([asdict(row) for row in rows]))
+
+
+if __name__ == "__main__":
+    try:
+        _main(*sys.argv[1:])
+    except (ArtifactError, IntegrityError) as error:
+        sys.exit(str(error))
