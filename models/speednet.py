@@ -76,4 +76,3 @@ def _conv(x, filters: int, name: str):
 
 def _norm(x, name: str):
     return layers.BatchNormalization(momentum=0.6, epsilon=1e-12, scale=False, name=name)(x)
-

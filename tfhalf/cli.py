@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -37,7 +38,7 @@ class _Group(click.Group):
 @click.version_option(__version__, prog_name="tfhalf")
 def main() -> None:
     """Train Keras models in half precision, export truly float16 artifacts, and prove that they answer like float32."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what matters comes as an exception too
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 
@@ -87,7 +88,10 @@ def train(
         raise ConfigError("give either a PIPELINE file or --resume RUN")
     if resume is not None and (overrides or smoke):
         raise ConfigError("--resume takes the run's own settings; --set and --smoke belong to a new run")
-    checked = load_pipeline(pipeline, overrides) if pipeline else None  # before TensorFlow is imported: bad input is told at once
+    checked = (
+        load_pipeline(pipeline, overrides) if pipeline else None
+    )  # before TensorFlow is imported: bad input is told at once
+    _import_tensorflow()
     from tfhalf.pipeline import Places, open_run, train_and_export
 
     places = Places(pipeline or Path(), runs, exports, data_dir)
@@ -107,6 +111,7 @@ def train(
 @_JSON
 def export(run: Path, data_dir: str | None, exports: Path, quiet: bool, as_json: bool) -> None:
     """Export a finished RUN (a folder of runs/NAME) again, verify it, and publish the next version."""
+    _import_tensorflow()
     from tfhalf.pipeline import Places, export_from_run, open_run
 
     pipeline, places = open_run(run, Places(Path(), run.parent.parent, exports, data_dir))
@@ -124,6 +129,7 @@ def check(pipeline: Path, overrides: tuple[str, ...], data_dir: str | None, as_j
     from tfhalf.config import load_pipeline
 
     checked = load_pipeline(pipeline, overrides)
+    _import_tensorflow()
     from tfhalf.pipeline import Places, prepare
 
     progress = _progress(as_json, False)
@@ -151,6 +157,7 @@ def check(pipeline: Path, overrides: tuple[str, ...], data_dir: str | None, as_j
 @_JSON
 def verify(path: Path, data_dir: str | None, quiet: bool, as_json: bool) -> None:
     """Compare the artifacts of exports/NAME[/VERSION] with the float32 model, over the whole test set."""
+    _import_tensorflow()
     from tfhalf.commands import verify_version
 
     progress = _progress(quiet, as_json)
@@ -173,11 +180,14 @@ def verify(path: Path, data_dir: str | None, quiet: bool, as_json: bool) -> None
 @main.command()
 @click.argument("path", type=_PATH)
 @click.argument("images", type=_PATH, nargs=-1, required=True)
-@click.option("--runtime", type=click.Choice(["savedmodel", "onnx"]), help="Which artifact answers. [default: the first]")
+@click.option(
+    "--runtime", type=click.Choice(["savedmodel", "onnx"]), help="Which artifact answers. [default: the first]"
+)
 @click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="Labels per image.")
 @_JSON
 def predict(path: Path, images: tuple[Path, ...], runtime: str | None, top: int, as_json: bool) -> None:
     """Print the most probable labels of each of IMAGES, as exports/NAME[/VERSION] answers."""
+    _import_tensorflow()
     from tfhalf.commands import predict_images
 
     answers = predict_images(path, images, runtime, top)
@@ -194,6 +204,7 @@ def predict(path: Path, images: tuple[Path, ...], runtime: str | None, top: int,
 @_JSON
 def doctor(data_dir: str | None, as_json: bool) -> None:
     """Look at Python, TensorFlow, GPUs, XLA, disk and data, with advice for whatever is off."""
+    _import_tensorflow()
     from tfhalf.doctor import diagnose, healthy, table
 
     findings = diagnose(data_dir, Path.cwd())
@@ -214,6 +225,28 @@ def init(directory: Path) -> None:
     for path in write_starters(directory):
         click.echo(path)
     click.echo(f"next: cd {directory} && tfhalf train pipelines/digits.yaml")
+
+
+def _import_tensorflow() -> None:
+    """Import TensorFlow without the lines that its libraries write to file descriptor 2 before they read any setting.
+
+    They are shown after all when the import fails.
+    """
+    backend = os.environ.get("KERAS_BACKEND")
+    if backend != "tensorflow":
+        raise ConfigError(f"KERAS_BACKEND is {backend!r}; tfhalf needs tensorflow: unset it")
+    with tempfile.TemporaryFile() as held:
+        before = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            import tensorflow  # noqa: F401
+        except BaseException:
+            held.seek(0)
+            os.write(before, held.read())
+            raise
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
 
 
 def _progress(quiet: bool, as_json: bool) -> Progress:

@@ -104,7 +104,9 @@ def _read_image(path: Path, shape: Sequence[int]) -> np.ndarray:
     except Image.DecompressionBombError:
         raise InputError(f"{path}: has more pixels than is safe to decode; make it smaller") from None
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        raise InputError(f"{path}: is no image that can be read ({os.strerror(error.errno) if getattr(error, 'errno', None) else type(error).__name__}); PNG, JPEG, WebP, BMP, GIF and TIFF are") from None
+        raise InputError(
+            f"{path}: is no image that can be read ({os.strerror(error.errno) if getattr(error, 'errno', None) else type(error).__name__}); PNG, JPEG, WebP, BMP, GIF and TIFF are"
+        ) from None
 
 
 def _json(value: Any) -> str:

@@ -183,19 +183,17 @@ def export_run(
         clock.stop("verify")
         published = _publish(folder, base, job, manifest, comparisons)
     for row in parity_rows(comparisons):
-        progress.line("           " + "  ".join(f"{cell:>{w}}" for cell, w in zip(row, _WIDTHS, strict=True)).rstrip())
+        progress.line("           " + "  ".join(format(cell, w) for cell, w in zip(row, _WIDTHS, strict=True)).rstrip())
     if not all(c.passed for c in comparisons):
         problems = "; ".join(f"{c.artifact}: {', '.join(c.problems)}" for c in comparisons if c.problems)
         raise ParityError(f"not published, kept as {published}: {problems}")
     return Outcome(published, run, accuracy, tuple(comparisons), dict(clock.seconds))
 
 
-_WIDTHS = (-16, 24, 7, 9, 9, 8, 8, 4, 9, 5)
+_WIDTHS = ("<16", "<24", ">7", ">8", ">8", ">8", ">8", ">3", ">9", "<5")
 
 
-def _publish(
-    folder: Path, base: Path, job: Job, manifest: dict[str, Any], comparisons: list[Comparison]
-) -> Path:
+def _publish(folder: Path, base: Path, job: Job, manifest: dict[str, Any], comparisons: list[Comparison]) -> Path:
     passed = all(c.passed for c in comparisons)
     with version.numbered(base) as number:
         whole = {**manifest, "version": number, "verification": [to_dict(c) for c in comparisons]}
@@ -224,7 +222,9 @@ def _test_accuracy(trainer: Trainer, progress: Progress) -> float:
     splits, views = trainer.splits, trainer.pipeline.train.test_views
     plain = trainer.evaluator.accuracy(splits.x_test, splits.y_test)
     progress.line()
-    progress.line(f"test       {plain * 100:.2f} % of {len(splits.x_test):,} images, one view each: what the artifacts give")
+    progress.line(
+        f"test       {plain * 100:.2f} % of {len(splits.x_test):,} images, one view each: what the artifacts give"
+    )
     if views == "none":
         return plain
     mean, std = np.asarray(trainer.preprocess.mean), np.asarray(trainer.preprocess.std)
@@ -347,5 +347,3 @@ class _Clock:
 def _timings(run: Path, outcome: Outcome) -> None:
     text = json.dumps({"seconds": outcome.seconds, "version": str(outcome.version), "pid": os.getpid()}, indent=2)
     (run / "outcome.json").write_text(text + "\n")
-
-

@@ -10,7 +10,18 @@ from rich.table import Table
 from tfhalf.progress import duration, size
 from tfhalf.verify import Comparison
 
-_COLUMNS = ("artifact", "computed by", "images", "accuracy", "agreement", "max diff", "mean diff", "non-finite", "time", "")
+_COLUMNS = (
+    "artifact",
+    "computed by",
+    "images",
+    "accuracy",
+    "agreement",
+    "max diff",
+    "mean diff",
+    "non-finite",
+    "time",
+    "",
+)
 
 
 def parity_rows(comparisons: Sequence[Comparison]) -> list[tuple[str, ...]]:
@@ -18,7 +29,9 @@ def parity_rows(comparisons: Sequence[Comparison]) -> list[tuple[str, ...]]:
     rows = []
     if comparisons:
         first = comparisons[0]
-        rows.append(("float32 model", "TensorFlow", f"{first.images:,}", f"{first.reference_accuracy:.2f} %", *[""] * 6))
+        rows.append(
+            ("float32 model", "TensorFlow", f"{first.images:,}", f"{first.reference_accuracy:.2f} %", *[""] * 6)
+        )
     for c in comparisons:
         rows.append(
             (
@@ -81,7 +94,9 @@ def report(manifest: dict[str, Any], comparisons: Sequence[Comparison]) -> str:
         "| --- | ---: | --- |",
         *(f"| {name} | {size(f['bytes'])} | `{f['sha256'][:16]}` |" for name, f in manifest["files"].items()),
         "",
-        "Input `image`: float32 [batch, " + ", ".join(map(str, manifest["input"]["shape"][1:])) + "], raw values as in the "
+        "Input `image`: float32 [batch, "
+        + ", ".join(map(str, manifest["input"]["shape"][1:]))
+        + "], raw values as in the "
         "source; preprocessing is inside. Outputs `logits` and `probabilities`: float32.",
         "",
     ]

@@ -65,7 +65,9 @@ class _Onnx:
         providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        self._session: Any = onnxruntime.InferenceSession(str(directory / FORMATS["onnx"]), options, providers=providers)
+        self._session: Any = onnxruntime.InferenceSession(
+            str(directory / FORMATS["onnx"]), options, providers=providers
+        )
         self._outputs = [value.name for value in self._session.get_outputs()]
         device = self._session.get_providers()[0].removesuffix("ExecutionProvider")
         self.runtime = f"onnxruntime {onnxruntime.__version__}, {device}"

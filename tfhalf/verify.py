@@ -152,9 +152,7 @@ def judge(
         max_difference=float(difference.max()),
         mean_difference=float(difference.mean()),
         non_finite=int((~finite).sum()),
-        per_class_accuracy=tuple(
-            float(right[y == k].mean() * 100) if (y == k).any() else None for k in range(classes)
-        ),
+        per_class_accuracy=tuple(float(right[y == k].mean() * 100) if (y == k).any() else None for k in range(classes)),
         seconds=seconds,
         problems=tuple(problems),
     )
@@ -188,9 +186,7 @@ def verify_directory(directory: Path, x: np.ndarray, y: np.ndarray, progress: Pr
     found = []
     for kind in manifest["config"]["export"]["formats"]:
         predictor = open_predictor(directory, kind)
-        found.append(
-            compare(reference.probabilities, predictor, x, y, thresholds, artifact=kind, progress=progress)
-        )
+        found.append(compare(reference.probabilities, predictor, x, y, thresholds, artifact=kind, progress=progress))
         sample = min(thresholds.true_float16_samples, len(x))
         if kind == "onnx" and sample and "CUDA" not in predictor.runtime:
             exact = open_predictor(directory, "onnx-float16")
@@ -238,9 +234,7 @@ def verify_fresh(directory: Path, x: np.ndarray, y: np.ndarray, progress: Progre
 
 
 def _from_dict(row: dict[str, Any]) -> Comparison:
-    return Comparison(
-        **{key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
-    )
+    return Comparison(**{key: tuple(value) if isinstance(value, list) else value for key, value in row.items()})
 
 
 def to_dict(comparison: Comparison) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,7 @@ def write(program: Program, path: Path, *, opset: int, metadata: Mapping[str, An
 
 def convert(program: Program, opset: int) -> onnx.ModelProto:
     """The tidied graph: stable names, batch dimension ``batch``, no Cast pair around operators that only move values."""
-    unsupported: list[str] = []
-    with _tf2onnx_log(unsupported):
+    with _tf2onnx_log() as unsupported:
         import tf2onnx
 
         try:
@@ -48,9 +48,13 @@ def convert(program: Program, opset: int) -> onnx.ModelProto:
                 program.function, input_signature=program.function.input_signature, opset=opset
             )
         except Exception as error:  # tf2onnx raises whatever its handlers meet
-            raise ExportError(f"ONNX: tf2onnx cannot convert this model: {' '.join(str(error).split())[:300]}") from error
+            raise ExportError(
+                f"ONNX: tf2onnx cannot convert this model: {' '.join(str(error).split())[:300]}"
+            ) from error
     if unsupported:
-        raise ExportError(f"ONNX: {unsupported[0]}; write the layer with other operators, or leave onnx out of export.formats")
+        raise ExportError(
+            f"ONNX: {unsupported[0]}; write the layer with other operators, or leave onnx out of export.formats"
+        )
     onnx_rewrites.drop_cast_pairs(model.graph)
     onnx_rewrites.drop_unused(model)
     _name(model)
@@ -72,24 +76,23 @@ def _name(model: onnx.ModelProto) -> None:
     model.doc_string = "image: raw values as float32; preprocessing is inside. logits and probabilities are float32."
 
 
-class _tf2onnx_log:  # noqa: N801 (used like a function)
-    """Collect what tf2onnx only logs: an operator without a translation still gives a file, one that nothing opens."""
+@contextmanager
+def _tf2onnx_log() -> Iterator[list[str]]:
+    """What tf2onnx only logs: for an operator without a translation it still gives a file, one that nothing opens.
 
-    def __init__(self, problems: list[str]) -> None:
-        self.problems = problems
-        self.logger = logging.getLogger("tf2onnx")
-
-    def __enter__(self) -> None:
-        self.handler = logging.Handler(logging.ERROR)
-        self.handler.emit = self._emit  # type: ignore[method-assign]
-        self.before = self.logger.level, self.logger.propagate
-        self.logger.addHandler(self.handler)
-        self.logger.propagate = False
-        self.logger.setLevel(logging.ERROR)
-
-    def _emit(self, record: logging.LogRecord) -> None:
-        self.problems.append(" ".join(record.getMessage().split())[:300])
-
-    def __exit__(self, *_: Sequence[object]) -> None:
-        self.logger.removeHandler(self.handler)
-        self.logger.level, self.logger.propagate = self.before
+    Its warnings, some of them to the root logger, are about its own choices and are held back.
+    """
+    problems: list[str] = []
+    handler, nothing = logging.Handler(logging.ERROR), logging.NullHandler()
+    handler.emit = lambda record: problems.append(" ".join(record.getMessage().split())[:300])  # type: ignore[method-assign]
+    logger, root = logging.getLogger("tf2onnx"), logging.getLogger()
+    before = logger.level, logger.propagate, root.handlers[:]
+    logger.addHandler(handler)
+    logger.propagate, root.handlers = False, [nothing]
+    logger.setLevel(logging.ERROR)
+    try:
+        yield problems
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before[0])
+        logger.propagate, root.handlers = before[1], before[2]

@@ -11,7 +11,8 @@ def config(name: str, input_shape: Sequence[int], num_classes: int) -> str:
     """Text for Triton's onnxruntime backend (its TensorFlow backend ended with release 25.02)."""
     dims = ", ".join(map(str, input_shape))
     outputs = ",\n".join(
-        f'  {{ name: "{output}" data_type: TYPE_FP32 dims: [ {num_classes} ] }}' for output in ("logits", "probabilities")
+        f'  {{ name: "{output}" data_type: TYPE_FP32 dims: [ {num_classes} ] }}'
+        for output in ("logits", "probabilities")
     )
     return (
         f'name: "{name}"\n'

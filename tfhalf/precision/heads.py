@@ -21,7 +21,9 @@ def as_logits(model: keras.Model) -> tuple[keras.Model, bool]:
         raise ConfigError(f"model.build: the model has {len(model.outputs)} outputs; a classifier with one is accepted")
     shape = model.outputs[0].shape
     if len(shape) != 2:
-        raise ConfigError(f"model.build: the output has shape {tuple(shape)}; logits of shape [N, num_classes] are accepted")
+        raise ConfigError(
+            f"model.build: the output has shape {tuple(shape)}; logits of shape [N, num_classes] are accepted"
+        )
     last: Any = model.outputs[0]._keras_history.operation
     if isinstance(last, keras.layers.Softmax) or (
         isinstance(last, keras.layers.Activation) and last.activation is keras.activations.softmax

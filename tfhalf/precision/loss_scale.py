@@ -87,9 +87,7 @@ class GuardedLossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
 
     def _next(self, finite: Any) -> ScaleState:
         state = ScaleState(*(ops.convert_to_tensor(variable) for variable in self._own))
-        return next_state(
-            state, finite, growth_interval=self.dynamic_growth_steps, floor=self.floor, cap=self.cap
-        )
+        return next_state(state, finite, growth_interval=self.dynamic_growth_steps, floor=self.floor, cap=self.cap)
 
     def _unscaled(self, grads: Sequence[Any]) -> list[Any]:
         inverse = ops.divide(1.0, ops.convert_to_tensor(self.dynamic_scale))

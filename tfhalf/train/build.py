@@ -51,7 +51,9 @@ class Builder:
             model, _ = as_logits(model)
         classes = model.outputs[0].shape[-1]
         if classes != self.num_classes:
-            raise ConfigError(f"model.build: {self.ref} gives {classes} outputs, the data has {self.num_classes} classes")
+            raise ConfigError(
+                f"model.build: {self.ref} gives {classes} outputs, the data has {self.num_classes} classes"
+            )
         if self.pipeline.precision.keep_float32 and policy_name != "float32":
             keep_float32(model, self.pipeline.precision.keep_float32)
         return model

@@ -46,7 +46,9 @@ def load(run: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
             record = json.loads(data["record"].tobytes())
             return record, [data[f"v{i}"] for i in range(len(data.files) - 1)]
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise ResumeError(f"{path}: cannot be read ({' '.join(str(error).split())[:120]}); start the run anew") from error
+        raise ResumeError(
+            f"{path}: cannot be read ({' '.join(str(error).split())[:120]}); start the run anew"
+        ) from error
 
 
 def restore(arrays: list[np.ndarray], model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:

@@ -55,9 +55,7 @@ class Trainer:
         builder.adapt(self.model, preprocess.apply(splits.x_train[:5000]))
         self.batch_size = min(settings.batch_size, len(splits.x_train))
         self.steps_per_epoch = len(splits.x_train) // self.batch_size
-        rate = EpochSchedule(
-            settings.schedule, settings.optimizer.learning_rate, self.steps_per_epoch, settings.epochs
-        )
+        rate = EpochSchedule(settings.schedule, settings.optimizer.learning_rate, self.steps_per_epoch, settings.epochs)
         optimizer = optimizers.make_optimizer(settings.optimizer, rate, settings.accumulate)
         if precision.policy == "mixed_float16":
             optimizer = optimizers.wrap(optimizer, precision.loss_scale)
@@ -135,7 +133,9 @@ class Trainer:
         record, arrays = checkpoint.load(run)
         done, epochs = record["epochs_done"], self.pipeline.train.epochs
         if done < epochs:
-            raise ResumeError(f"{run}: ended after epoch {done} of {epochs}; finish it first: tfhalf train --resume {run}")
+            raise ResumeError(
+                f"{run}: ended after epoch {done} of {epochs}; finish it first: tfhalf train --resume {run}"
+            )
         checkpoint.restore(arrays, self.model, self.optimizer)
         self.settle()
         rows = tuple(Epoch(**row) for row in record["rows"])
@@ -261,7 +261,9 @@ class _Run:
         before, now = record["pipeline"], self.t.pipeline.dump()
         differing = sorted(key for key in now if before.get(key) != now[key] and key not in ("export", "verify"))
         if differing:
-            raise ResumeError(f"{self.run}: was trained with other values of {', '.join(differing)}; start the run anew")
+            raise ResumeError(
+                f"{self.run}: was trained with other values of {', '.join(differing)}; start the run anew"
+            )
 
     def _log_scale(self, result: ChunkResult, first_step: int) -> None:
         """A line for each change of the loss scale, with the step that caused it."""
