@@ -1,4 +1,4 @@
-"""tfhalf: train Keras models in half precision, ship truly float16 artifacts, and prove that they answer like float32."""
+"""Train Keras models in half precision, ship truly float16 artifacts, prove that they answer like float32."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The ``tfhalf`` command: parse, call, print. TensorFlow is imported by the commands that need it, not by ``--help``."""
+"""The ``tfhalf`` command: parse, call, print.
+
+TensorFlow is imported by the commands that need it, not by ``--help``.
+"""
 
 from __future__ import annotations
 
@@ -88,18 +91,17 @@ def train(
         raise ConfigError("give either a PIPELINE file or --resume RUN")
     if resume is not None and (overrides or smoke):
         raise ConfigError("--resume takes the run's own settings; --set and --smoke belong to a new run")
-    checked = (
-        load_pipeline(pipeline, overrides) if pipeline else None
-    )  # before TensorFlow is imported: bad input is told at once
+    checked = load_pipeline(pipeline, overrides) if pipeline else None  # before TensorFlow: bad input is told at once
     _import_tensorflow()
-    from tfhalf.pipeline import Places, open_run, train_and_export
+    from tfhalf.pipeline import Places, resume_and_export, train_and_export
 
     places = Places(pipeline or Path(), runs, exports, data_dir)
-    if resume is not None:
-        checked, places = open_run(resume, places)
-    assert checked is not None
     progress = _progress(quiet, as_json)
-    outcome = train_and_export(checked, places, progress, smoke=smoke, resume=resume, started=_STARTED)
+    if checked is not None:
+        outcome = train_and_export(checked, places, progress, smoke=smoke, started=_STARTED)
+    else:
+        assert resume is not None
+        outcome = resume_and_export(resume, places, progress, started=_STARTED)
     _say_outcome(outcome, progress, as_json)
 
 
@@ -112,11 +114,10 @@ def train(
 def export(run: Path, data_dir: str | None, exports: Path, quiet: bool, as_json: bool) -> None:
     """Export a finished RUN (a folder of runs/NAME) again, verify it, and publish the next version."""
     _import_tensorflow()
-    from tfhalf.pipeline import Places, export_from_run, open_run
+    from tfhalf.pipeline import Places, export_from_run
 
-    pipeline, places = open_run(run, Places(Path(), run.parent.parent, exports, data_dir))
     progress = _progress(quiet, as_json)
-    outcome = export_from_run(run, pipeline, places, progress)
+    outcome = export_from_run(run, Places(Path(), run.parent.parent, exports, data_dir), progress)
     _say_outcome(outcome, progress, as_json)
 
 
@@ -130,7 +131,7 @@ def check(pipeline: Path, overrides: tuple[str, ...], data_dir: str | None, as_j
 
     checked = load_pipeline(pipeline, overrides)
     _import_tensorflow()
-    from tfhalf.pipeline import Places, prepare
+    from tfhalf.job import Places, prepare
 
     progress = _progress(as_json, False)
     job = prepare(checked, Places(pipeline, Path("runs"), Path("exports"), data_dir), progress)

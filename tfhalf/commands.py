@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -104,8 +103,9 @@ def _read_image(path: Path, shape: Sequence[int]) -> np.ndarray:
     except Image.DecompressionBombError:
         raise InputError(f"{path}: has more pixels than is safe to decode; make it smaller") from None
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+        why = " ".join(str(error).split())[:120] or type(error).__name__
         raise InputError(
-            f"{path}: is no image that can be read ({os.strerror(error.errno) if getattr(error, 'errno', None) else type(error).__name__}); PNG, JPEG, WebP, BMP, GIF and TIFF are"
+            f"{path}: cannot be read as an image ({why}); PNG, JPEG, WebP, BMP, GIF and TIFF can"
         ) from None
 
 

@@ -248,7 +248,7 @@ def _xla_difference() -> float:
 
     x = np.linspace(-1, 1, 64).reshape(8, 8).astype(np.float16)
 
-    @tf.function(jit_compile=True, autograph=False)  # type: ignore[untyped-decorator]
+    @tf.function(jit_compile=True, autograph=False)
     def compiled(x_NC: Any) -> Any:
         return tf.nn.relu(tf.matmul(x_NC, x_NC)) + tf.constant(0.5, tf.float16)
 

@@ -8,7 +8,8 @@ from typing import TextIO
 
 
 class Progress:
-    """Lines to ``stream``. ``quiet`` leaves only what `line` is told to keep; a stream that is no terminal gets plain lines."""
+    """Lines to ``stream``. ``quiet`` leaves only what `line` is told to keep; a stream that is no terminal gets plain
+    lines."""
 
     def __init__(self, stream: TextIO | None = None, quiet: bool = False) -> None:
         self.stream = stream or sys.stdout

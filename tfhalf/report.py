@@ -67,7 +67,8 @@ def report(manifest: dict[str, Any], comparisons: Sequence[Comparison]) -> str:
     lines = [
         f"# {manifest['name']}",
         "",
-        f"Made {manifest['created']} by tfhalf {manifest['versions'].get('tfhalf', '?')} on {manifest['hardware']['device']}.",
+        f"Made {manifest['created']} by tfhalf {manifest['versions'].get('tfhalf', '?')} on "
+        f"{manifest['hardware']['device']}.",
         "",
         f"Data: {data['source']}, {sizes['train']:,} training, {sizes['validation']:,} validation and "
         f"{sizes['test']:,} test images, {len(manifest['labels'])} classes.",

@@ -26,8 +26,8 @@ class Predictor(Protocol):
 def open_predictor(directory: Path, runtime: str) -> Predictor:
     """Open the version ``directory`` for one of ``RUNTIMES``.
 
-    ``savedmodel``: TensorFlow. ``onnx``: onnxruntime, on a GPU where it has that provider. ``onnx-float16``: true float16
-    arithmetic, slow.
+    ``savedmodel``: TensorFlow. ``onnx``: onnxruntime, on a GPU where it has that provider. ``onnx-float16``: true
+    float16 arithmetic, slow.
 
     Raises:
         ArtifactError: the file is not there or does not open.
@@ -36,9 +36,9 @@ def open_predictor(directory: Path, runtime: str) -> Predictor:
     if not (directory / name).is_file():
         there = [kind for kind, file in FORMATS.items() if (directory / file).is_file()]
         raise ArtifactError(f"{directory}: holds no {name}; it has {', '.join(there) or 'no artifact'}")
-    opener = {"savedmodel": _SavedModel, "onnx": _Onnx, "onnx-float16": _OnnxTrueFloat16}[runtime]
+    opener: Any = {"savedmodel": _SavedModel, "onnx": _Onnx, "onnx-float16": _OnnxTrueFloat16}[runtime]
     try:
-        return opener(directory)
+        return opener(directory)  # type: ignore[no-any-return]
     except Exception as error:  # three libraries, each with exceptions of its own
         raise ArtifactError(f"{directory / name}: does not open: {' '.join(str(error).split())[:300]}") from error
 

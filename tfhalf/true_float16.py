@@ -1,8 +1,9 @@
 """An ONNX file run in true float16 arithmetic on a CPU.
 
-CPU runtimes upcast float16 to float32, so an activation beyond 65504 that is infinite on a GPU looks fine in them. ONNX's own
-reference evaluator keeps every tensor in its declared dtype. Its convolution is slow, so convolution, matrix product and
-pooling are given here: products are summed in float32 and the result is rounded to float16 once, as GPU matrix units do.
+CPU runtimes upcast float16 to float32, so an activation beyond 65504 that is infinite on a GPU looks fine in them.
+ONNX's own reference evaluator keeps every tensor in its declared dtype. Its convolution is slow, so convolution, matrix
+product and pooling are given here: products are summed in float32 and the result is rounded to float16 once, as GPU
+matrix units do.
 """
 
 from __future__ import annotations

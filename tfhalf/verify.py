@@ -1,7 +1,7 @@
 """An artifact compared with the float32 model, by a process that has nothing of the training in it.
 
-The float32 model's answers over the whole test set lie beside the artifacts (``reference.npz``), so a version can be judged
-for as long as its test data exists.
+The float32 model's answers over the whole test set lie beside the artifacts (``reference.npz``), so a version can be
+judged for as long as its test data exists.
 """
 
 from __future__ import annotations
@@ -101,7 +101,8 @@ def compare(
     progress: Progress,
     batch_size: int = 250,
 ) -> Comparison:
-    """Run ``candidate`` over ``x`` (raw, [N, ...]) and compare with the ``reference`` probabilities [N, num_classes]."""
+    """Run ``candidate`` over ``x`` (raw, [N, ...]) and compare with the ``reference`` probabilities [N,
+    num_classes]."""
     start = time.perf_counter()
     parts = []
     for begin in range(0, len(x), batch_size):
@@ -159,16 +160,16 @@ def judge(
 
 
 def _allowed(percent: float, n: int) -> int:
-    """Images that ``percent`` of n allows; at least one, unless the threshold is 0: a share finer than one image of a small
-    set cannot be held."""
+    """Images that ``percent`` of n allows; at least one, unless the threshold is 0: a share finer than one image of a
+    small set cannot be held."""
     return max(1, math.floor(percent / 100 * n + 1e-9)) if percent > 0 else 0
 
 
 def verify_directory(directory: Path, x: np.ndarray, y: np.ndarray, progress: Progress) -> list[Comparison]:
     """Compare every artifact of a version directory over the test set, in this process.
 
-    ONNX is run twice: by onnxruntime over all of it, and on the first ``verify.true_float16_samples`` images in true float16
-    arithmetic, since CPU runtimes upcast and so hide overflow (left out where onnxruntime computes on a GPU).
+    ONNX is run twice: by onnxruntime over all of it, and on the first ``verify.true_float16_samples`` images in true
+    float16 arithmetic, since CPU runtimes upcast and so hide overflow (left out where onnxruntime computes on a GPU).
 
     Raises:
         IntegrityError: a file is not the published one.
@@ -229,12 +230,9 @@ def verify_fresh(directory: Path, x: np.ndarray, y: np.ndarray, progress: Progre
             lines = [line for line in done.stderr.splitlines() if line.strip()]
             said = lines[-1] if lines else f"it ended with code {done.returncode}"
             raise ParityError(f"the process that verifies the artifacts failed: {said}")
-        rows = json.loads(answer.read_text())
-    return [_from_dict(row) for row in rows]
-
-
-def _from_dict(row: dict[str, Any]) -> Comparison:
-    return Comparison(**{key: tuple(value) if isinstance(value, list) else value for key, value in row.items()})
+        rows: list[dict[str, Any]] = json.loads(answer.read_text())
+    lists = ("per_class_accuracy", "problems")
+    return [Comparison(**{**row, **{key: tuple(row[key]) for key in lists}}) for row in rows]
 
 
 def to_dict(comparison: Comparison) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """BatchNormalization folded into the linear layer before it.
 
-In inference BatchNormalization is an affine map per channel, ``y = x * a + b`` with ``a = gamma / sqrt(variance + epsilon)``
-and ``b = beta - mean * a`` (Ioffe and Szegedy, arXiv:1502.03167, section 3.1). Behind a convolution or dense layer it is
-absorbed by kernel and bias. Max pooling may stand between, as long as every ``a`` is positive.
+In inference BatchNormalization is an affine map per channel, ``y = x * a + b`` with ``a = gamma / sqrt(variance +
+epsilon)`` and ``b = beta - mean * a`` (Ioffe and Szegedy, arXiv:1502.03167, section 3.1). Behind a convolution or dense
+layer it is absorbed by kernel and bias. Max pooling may stand between, as long as every ``a`` is positive.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class Fold:
 def find_folds(model: keras.Model) -> list[Fold]:
     """The norms of a functional ``model`` that can go, nested functional models included.
 
-    A norm stays where its input has a second reader, the layer before is not linear or is shared, a maximum stands between
-    and some scale is not positive, or the folded weights would not fit float16.
+    A norm stays where its input has a second reader, the layer before is not linear or is shared, a maximum stands
+    between and some scale is not positive, or the folded weights would not fit float16.
     """
     found = []
     for graph in _graphs(model):

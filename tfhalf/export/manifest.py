@@ -110,8 +110,9 @@ def check_files(directory: Path, manifest: dict[str, Any]) -> None:
             raise IntegrityError(f"{directory / relative}: is missing; restore it, or export again")
         if there[relative]["sha256"] != recorded.get("sha256"):
             raise IntegrityError(
-                f"{directory / relative}: is not the file that was published (sha256 {there[relative]['sha256'][:12]}..., "
-                f"recorded {str(recorded.get('sha256'))[:12]}...); restore it, or export again"
+                f"{directory / relative}: is not the file that was published (its sha256 is "
+                f"{there[relative]['sha256'][:12]}..., recorded is {str(recorded.get('sha256'))[:12]}...); "
+                "restore it, or export again"
             )
     unknown = sorted(set(there) - set(manifest["files"]))
     if unknown:

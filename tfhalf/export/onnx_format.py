@@ -39,7 +39,7 @@ def write(program: Program, path: Path, *, opset: int, metadata: Mapping[str, An
 
 
 def convert(program: Program, opset: int) -> onnx.ModelProto:
-    """The tidied graph: stable names, batch dimension ``batch``, no Cast pair around operators that only move values."""
+    """The tidied graph: stable names, batch dimension ``batch``, no Cast pair round what only moves values."""
     with _tf2onnx_log() as unsupported:
         import tf2onnx
 

@@ -1,8 +1,8 @@
 """A trained model rebuilt in float16.
 
-Every layer is made anew from its own configuration with its dtype policy replaced, and the trained weights are cast into
-it. Norms keep ``mixed_float16`` (float32 variables and statistics), layers kept in float32 and raw-range preprocessing are
-float32, everything else is float16.
+Every layer is made anew from its own configuration with its dtype policy replaced, and the trained weights are cast
+into it. Norms keep ``mixed_float16`` (float32 variables and statistics), layers kept in float32 and raw-range
+preprocessing are float32, everything else is float16.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from tfhalf.export.program import Program
 def write(program: Program, directory: Path) -> list[Path]:
     """Write ``saved_model.pb`` and ``variables/`` into ``directory``; returns the files.
 
-    Keras' own export keeps every weight of a mixed model in float32, and twice: once as the model's variable and once in
-    the tracked endpoint. Here a bare `tf.Module` holds each variable of the float16 model once.
+    Keras' own export keeps every weight of a mixed model in float32, and twice: once as the model's variable and once
+    in the tracked endpoint. Here a bare `tf.Module` holds each variable of the float16 model once.
     """
     module = tf.Module(name="tfhalf")
     module.weights = [variable.value for variable in program.model.weights]

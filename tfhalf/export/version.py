@@ -1,7 +1,7 @@
 """Version directories that appear whole or not at all.
 
-An export is written into ``exports/NAME/.staging-*``, judged there, synced to disk, and renamed to the next number. A killed
-run leaves a staging folder that no server reads; the next export removes it.
+An export is written into ``exports/NAME/.staging-*``, judged there, synced to disk, and renamed to the next number. A
+killed run leaves a staging folder that no server reads; the next export removes it.
 """
 
 from __future__ import annotations

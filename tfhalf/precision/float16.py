@@ -18,8 +18,8 @@ SMALLEST_SUBNORMAL = 2.0**-24
 class CastCounts:
     """How many of ``total`` values a cast to float16 changed by more than rounding.
 
-    ``clamped``: beyond 65504, set to it. ``flushed``: not zero before and zero after. ``subnormal``: kept with fewer than
-    11 significant bits.
+    ``clamped``: beyond 65504, set to it. ``flushed``: not zero before and zero after. ``subnormal``: kept with fewer
+    than 11 significant bits.
     """
 
     total: int = 0

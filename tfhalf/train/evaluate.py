@@ -57,7 +57,8 @@ class Evaluator:
 
 @contextmanager
 def float32_exactly() -> Iterator[None]:
-    """Within the block a GPU multiplies float32 as float32: TensorFlow's default, TF32, keeps 11 bits as float16 does."""
+    """Within the block a GPU multiplies float32 as float32: TensorFlow's default, TF32, keeps 11 bits as float16
+    does."""
     before = tf.config.experimental.tensor_float_32_execution_enabled()
     tf.config.experimental.enable_tensor_float_32_execution(False)
     try:

@@ -13,8 +13,8 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch. Accuracies are shares, 0 to 1; ``val_accuracy`` is None without a validation part. ``loss_scale`` is the
-    one in force at the end, ``skipped`` counts this epoch's steps."""
+    """One epoch. Accuracies are shares, 0 to 1; ``val_accuracy`` is None without a validation part. ``loss_scale`` is
+    the one in force at the end, ``skipped`` counts this epoch's steps."""
 
     epoch: int
     steps: int
@@ -36,7 +36,10 @@ class Epoch:
         )
 
 
-HEADER = f"{'epoch':>5}{'':6} {'loss':>8} {'train %':>7} {'val %':>6} {'images/s':>11} {'loss scale':>11} {'skipped':>7} {'left':>12}"
+HEADER = (
+    f"{'epoch':>5}{'':6} {'loss':>8} {'train %':>7} {'val %':>6} "
+    f"{'images/s':>11} {'loss scale':>11} {'skipped':>7} {'left':>12}"
+)
 
 
 class History:

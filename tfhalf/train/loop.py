@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -270,7 +271,7 @@ class _Run:
         if not self.t.step.guarded or not result.steps:
             return
         scales = [*result.scale.tolist(), self.t.loss_scale()]
-        for i, (old, new) in enumerate(zip(scales, scales[1:], strict=False)):
+        for i, (old, new) in enumerate(pairwise(scales)):
             if old != new:
                 why = "gradients were finite for long" if new > old else "a gradient was not finite; step skipped"
                 self.progress.line(f"      step {first_step + i}: loss scale {old:,.0f} -> {new:,.0f} ({why})")
@@ -284,12 +285,12 @@ class _Run:
                 place = explain_non_finite(self.t.step, self.t.chunk, part[result.steps - 1], epoch, first_step)
                 raise TrainingError(
                     f"step {first_step + result.steps - 1}: {in_row} steps in a row had a non-finite gradient "
-                    f"(loss scale is down to {self.t.loss_scale():g}); {place}; lower the learning rate, or keep that layer in "
-                    "float32 (precision.keep_float32)"
+                    f"(loss scale is down to {self.t.loss_scale():g}); {place}; lower the learning rate, or "
+                    "keep that layer in float32 (precision.keep_float32)"
                 )
         elif not self.t.step.guarded and bad.any():
             step = int(np.argmax(bad))
             raise TrainingError(
-                f"step {first_step + step}: the loss is {result.loss[step]}; lower the learning rate, or clip gradients "
-                "(train.optimizer.clip_norm)"
+                f"step {first_step + step}: the loss is {result.loss[step]}; lower the learning rate, or clip "
+                "gradients (train.optimizer.clip_norm)"
             )

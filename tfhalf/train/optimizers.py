@@ -73,8 +73,8 @@ def _rate(config: Optimizer, path: str) -> float:
 class _PerVariable:
     """Mixin before a Keras optimizer: multipliers and L2 decay per variable.
 
-    ``learning_rate * rate(v)`` moves variable v. Coupled decay adds ``weight_decay / rate(v) * v`` to the gradient after
-    clipping, so that a multiplier speeds learning up and leaves the pull toward 0 as it is.
+    ``learning_rate * rate(v)`` moves variable v. Coupled decay adds ``weight_decay / rate(v) * v`` to the gradient
+    after clipping, so that a multiplier speeds learning up and leaves the pull toward 0 as it is.
     """
 
     def __init__(self, settings: Optimizer, **kwargs: Any) -> None:
@@ -88,7 +88,7 @@ class _PerVariable:
         super().build(variables)  # type: ignore[misc]
 
     def _path(self, variable: Any) -> str:
-        return self.paths[self._get_variable_index(variable)]  # type: ignore[attr-defined,no-any-return]
+        return self.paths[self._get_variable_index(variable)]  # type: ignore[attr-defined]
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         rate = _rate(self.settings, self._path(variable))

@@ -96,7 +96,8 @@ class Step:
 
 
 def cross_entropy(y: Any, logits: Any, label_smoothing: float) -> Any:
-    """Mean softmax cross-entropy in float32 (scalar); labels smoothed as Szegedy et al., arXiv:1512.00567, section 7."""
+    """Mean softmax cross-entropy in float32 (scalar); labels smoothed as Szegedy et al., arXiv:1512.00567, section
+    7."""
     loss = tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits)
     if label_smoothing:
         uniform = -tf.reduce_mean(tf.nn.log_softmax(logits), -1)
@@ -105,7 +106,8 @@ def cross_entropy(y: Any, logits: Any, label_smoothing: float) -> Any:
 
 
 class ChunkResult(NamedTuple):
-    """What a chunk of steps leaves: arrays of length steps done (loss float32, correct int32, scale float32, finite bool)."""
+    """What a chunk of steps leaves: arrays of length steps done (loss float32, correct int32, scale float32, finite
+    bool)."""
 
     loss: np.ndarray
     correct: np.ndarray
@@ -121,8 +123,8 @@ class ChunkResult(NamedTuple):
 class Chunk:
     """Up to ``capacity`` steps as one program over a resident training set.
 
-    The number of steps is data, so one compiled program serves the full chunk, the last part of an epoch and the warm-up
-    of no step at all.
+    The number of steps is data, so one compiled program serves the full chunk, the last part of an epoch and the
+    warm-up of no step at all.
     """
 
     def __init__(

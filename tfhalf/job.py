@@ -1,0 +1,103 @@
+"""A pipeline made ready to run: its data loaded, its builder resolved, its run folder made."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+
+from tfhalf import config
+from tfhalf.data import Preprocess, Splits, load_splits
+from tfhalf.errors import ConfigError, ResumeError
+from tfhalf.export import manifest as manifests
+from tfhalf.progress import Progress
+from tfhalf.train.build import Builder
+
+SMOKE_STEPS = 2
+SMOKE_TEST_IMAGES = 256
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where things are: the pipeline file, the folders that results go into, and TFDS's data."""
+
+    pipeline: Path
+    runs: Path
+    exports: Path
+    data_dir: str | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A pipeline with its data loaded and its builder resolved."""
+
+    pipeline: config.Pipeline
+    splits: Splits
+    preprocess: Preprocess
+    builder: Builder
+
+
+def prepare(pipeline: config.Pipeline, places: Places, progress: Progress, *, smoke: bool = False) -> Job:
+    """Load the data and resolve the builder; with ``smoke``, cut both the data and the training short."""
+    base = places.pipeline.resolve().parent
+    splits = load_splits(
+        pipeline.data, base=base, seed=pipeline.seed, data_dir=places.data_dir, progress=progress.status
+    )
+    progress.clear()
+    preprocess = Preprocess.fit(pipeline.data.normalize, splits.x_train)
+    if smoke:
+        pipeline, splits = _cut(pipeline, splits)
+    builder = Builder(pipeline, base, input_shape=splits.input_shape, num_classes=splits.num_classes)
+    return Job(pipeline, splits, preprocess, builder)
+
+
+def new_run(job: Job, places: Places, smoke: bool) -> Path:
+    """A new folder ``runs/NAME/STAMP`` holding the resolved pipeline and where it came from."""
+    stamp = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
+    for attempt in range(1000):
+        run = places.runs / job.pipeline.name / (stamp if not attempt else f"{stamp}-{attempt}")
+        try:
+            run.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        (run / "pipeline.yaml").write_text(job.pipeline.to_yaml(), encoding="utf-8")
+        where = {"pipeline_file": str(places.pipeline.resolve()), "data_dir": places.data_dir, "smoke": smoke}
+        (run / "run.json").write_text(json.dumps({**where, "versions": manifests.versions()}, indent=2) + "\n")
+        return run
+    raise ConfigError(f"{places.runs / job.pipeline.name}: holds a thousand runs of this second; choose another --runs")
+
+
+def open_run(run: Path, places: Places) -> tuple[config.Pipeline, Places, bool]:
+    """The pipeline of a run folder, the places it was started with, and whether it was a smoke run.
+
+    Raises:
+        ConfigError, ResumeError: this is no run folder, or its pipeline file is gone.
+    """
+    try:
+        where = json.loads((run / "run.json").read_text(encoding="utf-8"))
+        source = Path(where["pipeline_file"])
+    except FileNotFoundError:
+        raise ConfigError(f"{run}: is no run folder (it has no run.json); runs/NAME holds them") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ResumeError(f"{run / 'run.json'}: cannot be read: {error}; start the run anew") from None
+    pipeline = config.load_pipeline(run / "pipeline.yaml")
+    places = replace(places, pipeline=source, data_dir=places.data_dir or where.get("data_dir"))
+    return pipeline, places, bool(where.get("smoke"))
+
+
+def _cut(pipeline: config.Pipeline, splits: Splits) -> tuple[config.Pipeline, Splits]:
+    size = min(pipeline.train.batch_size, max(1, len(splits.x_train) // SMOKE_STEPS))
+    steps = SMOKE_STEPS * size
+    train = pipeline.train.model_copy(update={"epochs": 1, "batch_size": size})
+    n = SMOKE_TEST_IMAGES
+    splits = replace(
+        splits,
+        x_train=splits.x_train[:steps],
+        y_train=splits.y_train[:steps],
+        x_val=splits.x_val[:n],
+        y_val=splits.y_val[:n],
+        x_test=splits.x_test[:n],
+        y_test=splits.y_test[:n],
+    )
+    return pipeline.model_copy(update={"train": train}), splits

@@ -1,0 +1,171 @@
+"""A trained model exported, judged and published: the second half of the main job."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfhalf.device import Device
+from tfhalf.errors import ParityError
+from tfhalf.export import manifest as manifests
+from tfhalf.export import triton, version
+from tfhalf.export.artifacts import Artifact, describe, write_artifacts
+from tfhalf.export.rebuild import Rebuilt
+from tfhalf.job import Job, Places
+from tfhalf.progress import Progress, size
+from tfhalf.report import parity_rows, report
+from tfhalf.train.evaluate import Evaluator, float32_exactly
+from tfhalf.train.loop import TrainResult
+from tfhalf.verify import Comparison, Reference, data_sha256, to_dict, verify_fresh
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the main job leaves. ``version`` is the published directory; ``seconds`` split by stage."""
+
+    version: Path
+    run: Path
+    accuracy: float
+    comparisons: tuple[Comparison, ...]
+    seconds: dict[str, float]
+
+
+class Clock:
+    """Seconds by stage, the first counted from the start of the process."""
+
+    def __init__(self, started: float | None) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter() if started is None else started
+
+    def stop(self, stage: str) -> None:
+        """End ``stage`` now."""
+        now = time.perf_counter()
+        self.seconds[stage] = now - self._last
+        self._last = now
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A training run that has ended: what it was, what came of it, and where. ``accuracy`` is of the test set, 0 to 1."""
+
+    job: Job
+    places: Places
+    result: TrainResult
+    device: Device
+    run: Path
+    accuracy: float
+
+
+def export_and_publish(finished: Finished, progress: Progress, clock: Clock) -> Outcome:
+    """Export a trained model, verify it in a fresh process, and publish it as the next version.
+
+    Raises:
+        ExportError: the model cannot be rebuilt in float16, or a format cannot hold it.
+        ParityError: an artifact does not answer like the float32 model; it is kept as ``failed-N``.
+    """
+    job = finished.job
+    splits = job.splits
+    base = finished.places.exports / job.pipeline.name
+    with version.staging(base) as folder:
+        progress.line()
+        progress.line(f"export     float16, {', '.join(job.pipeline.export.formats)}")
+        artifacts, rebuilt = write_artifacts(
+            finished.result.model,
+            folder,
+            job.pipeline,
+            mean=job.preprocess.mean,
+            std=job.preprocess.std,
+            input_shape=splits.input_shape,
+            labels=splits.class_names,
+        )
+        _say_export(artifacts, rebuilt, progress)
+        _reference(job, finished.result.model).save(folder)
+        manifest = _manifest(finished, artifacts, rebuilt, folder)
+        manifests.write(folder, manifest)
+        clock.stop("export")
+        progress.line(f"verify     a fresh process runs each artifact over {len(splits.x_test):,} test images")
+        comparisons = verify_fresh(folder, splits.x_test, splits.y_test, progress)
+        published = _publish(folder, base, job, manifest, comparisons)
+        clock.stop("verify")
+    for row in parity_rows(comparisons):
+        progress.line("           " + "  ".join(format(cell, w) for cell, w in zip(row, _WIDTHS, strict=True)).rstrip())
+    if not all(c.passed for c in comparisons):
+        problems = "; ".join(f"{c.artifact}: {', '.join(c.problems)}" for c in comparisons if c.problems)
+        raise ParityError(f"not published, kept as {published}: {problems}")
+    return Outcome(published, finished.run, finished.accuracy, tuple(comparisons), dict(clock.seconds))
+
+
+def _say_export(artifacts: list[Artifact], rebuilt: Rebuilt, progress: Progress) -> None:
+    lost = rebuilt.counts
+    progress.line(
+        f"           {lost.total:,} parameters in float16: {lost.clamped} clamped, {lost.flushed} flushed to 0, "
+        f"{lost.subnormal} subnormal; {len(rebuilt.folded)} norms folded"
+    )
+    for artifact in artifacts:
+        progress.line(f"           {artifact.format}: {size(artifact.bytes)}")
+
+
+def _manifest(finished: Finished, artifacts: list[Artifact], rebuilt: Rebuilt, folder: Path) -> dict[str, Any]:
+    job, result, device = finished.job, finished.result, finished.device
+    pipeline, splits, source = job.pipeline, job.splits, finished.places.pipeline
+    return {
+        "schema": manifests.SCHEMA,
+        "name": pipeline.name,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "config": pipeline.dump(),
+        "pipeline_file": str(source),
+        "seed": pipeline.seed,
+        "git_revision": manifests.git_revision(source.resolve().parent),
+        "versions": manifests.versions(),
+        "hardware": {"device": device.describe(), "kind": device.kind, "cpu_cores": device.cpu_cores},
+        "data": {"source": splits.source, "sizes": splits.sizes, "preprocess": job.preprocess.to_dict()},
+        "labels": list(splits.class_names),
+        **describe(rebuilt, splits.input_shape, splits.num_classes),
+        "artifacts": [asdict(artifact) for artifact in artifacts],
+        "training": {
+            "policy": pipeline.precision.policy,
+            "epochs": len(result.epochs),
+            "steps": sum(row.steps for row in result.epochs),
+            "last_epoch": asdict(result.epochs[-1]) if result.epochs else None,
+            "test_accuracy": finished.accuracy,
+            "test_views": pipeline.train.test_views,
+            "loss_scale": result.loss_scale,
+            "skipped": result.skipped,
+            "seconds": result.seconds,
+        },
+        "files": manifests.file_hashes(folder),
+    }
+
+
+_WIDTHS = ("<16", "<24", ">7", ">8", ">8", ">8", ">8", ">3", ">9", "<5")
+
+
+def _publish(folder: Path, base: Path, job: Job, manifest: dict[str, Any], comparisons: list[Comparison]) -> Path:
+    passed = all(c.passed for c in comparisons)
+    with version.numbered(base) as number:
+        whole = {**manifest, "version": number, "verification": [to_dict(c) for c in comparisons]}
+        manifests.write(folder, whole)
+        (folder / "report.md").write_text(report(whole, comparisons), encoding="utf-8")
+        if passed and "onnx" in job.pipeline.export.formats:
+            splits = job.splits
+            text = triton.config(job.pipeline.name, splits.input_shape, splits.num_classes)
+            version.replace_file(base / "config.pbtxt", text)
+        return version.publish(folder, base, number, failed=not passed)
+
+
+def _reference(job: Job, trained: keras.Model) -> Reference:
+    """Answers of the same net built in float32, with TF32 off, over the test set."""
+    judge = job.builder("float32")
+    judge.set_weights(trained.get_weights())
+    splits = job.splits
+    with float32_exactly():
+        evaluator = Evaluator(judge, mean=np.asarray(job.preprocess.mean), std=np.asarray(job.preprocess.std))
+        logits = evaluator.logits(splits.x_test)
+    shifted = np.exp(logits - logits.max(-1, keepdims=True))
+    return Reference(shifted / shifted.sum(-1, keepdims=True), splits.y_test, data_sha256(splits.x_test))
