@@ -39,6 +39,7 @@ def train_and_export(
         TrainingError, ExportError, ParityError: the job fell short; nothing was published.
     """
     clock = Clock(started)
+    places.check()
     grow_memory()
     device = detect()
     job = prepare(pipeline, places, progress, smoke=smoke)
@@ -69,6 +70,7 @@ def export_from_run(run: Path, places: Places, progress: Progress) -> Outcome:
     """
     clock = Clock(None)
     pipeline, places, smoke = open_run(run, places)
+    places.check()
     grow_memory()
     device = detect()
     job = prepare(pipeline, places, progress, smoke=smoke)

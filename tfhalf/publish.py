@@ -52,7 +52,7 @@ class Clock:
 
 @dataclass(frozen=True)
 class Finished:
-    """A training run that has ended: what it was, what came of it, and where. ``accuracy`` is of the test set, 0 to 1."""
+    """A training run that has ended: what it was, what came of it, where; ``accuracy`` on the test set, 0 to 1."""
 
     job: Job
     places: Places
@@ -119,7 +119,7 @@ def _manifest(finished: Finished, artifacts: list[Artifact], rebuilt: Rebuilt, f
         "name": pipeline.name,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "config": pipeline.dump(),
-        "pipeline_file": str(source),
+        "pipeline_file": str(source.resolve()),
         "seed": pipeline.seed,
         "git_revision": manifests.git_revision(source.resolve().parent),
         "versions": manifests.versions(),

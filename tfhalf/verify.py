@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -50,9 +51,9 @@ class Reference:
             ArtifactError: it is missing or unreadable.
         """
         try:
-            with np.load(directory / REFERENCE, allow_pickle=False) as data:
+            with (directory / REFERENCE).open("rb") as file, np.load(file, allow_pickle=False) as data:
                 return cls(data["probabilities"], data["y"], data["x_sha256"].tobytes().decode())
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise ArtifactError(f"{directory / REFERENCE}: cannot be read: {error}; export again") from None
 
 

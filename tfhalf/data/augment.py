@@ -56,7 +56,8 @@ def _flips(index: Any, kind: str, seed: int, epoch: Any, step: Any) -> Any:
     """``random``: a coin per image and step. ``alternating`` (Jordan, arXiv:2404.00498, section 3.6): a coin per image
     once, then the other side every epoch, so that each pair of epochs shows both."""
     if kind == "random":
-        return tf.random.stateless_uniform(tf.shape(index), _key(seed, step, 1), alg=_ALGORITHM) < 0.5
+        # Whole numbers: XLA makes other floats of the same bits.
+        return tf.random.stateless_uniform(tf.shape(index), _key(seed, step, 1), 0, 2, tf.int32, alg=_ALGORITHM) == 1
     mixed = tf.bitwise.bitwise_xor(tf.cast(index, tf.uint32) + tf.constant(seed % 2**31, tf.uint32), 0x9E3779B9)
     for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):  # an integer hash; its lowest bit is the coin
         mixed = tf.bitwise.bitwise_xor(mixed, tf.bitwise.right_shift(mixed, tf.constant(shift, tf.uint32)))

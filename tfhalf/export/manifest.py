@@ -10,6 +10,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from tfhalf import config
 from tfhalf.errors import ArtifactError, IntegrityError
 
 NAME = "manifest.json"
@@ -17,6 +20,20 @@ SCHEMA = 1
 _PACKAGES = ("tfhalf", "tensorflow", "keras", "numpy", "onnx", "onnxruntime", "tf2onnx", "tensorflow-datasets")
 # Written after the artifacts are judged, so not among the files whose hash the manifest holds.
 _UNHASHED = {NAME, "report.md"}
+# What the commands take from a manifest, and as what.
+_NEEDED = {
+    "name": str,
+    "pipeline_file": str,
+    "config.data": dict,
+    "config.export.formats": list,
+    "config.verify": dict,
+    "seed": int,
+    "data.source": str,
+    "data.sizes.test": int,
+    "labels": list,
+    "input.shape": list,
+    "files": dict,
+}
 
 
 def versions() -> dict[str, str]:
@@ -87,15 +104,29 @@ def read(directory: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ArtifactError(f"{directory}: holds no {NAME}; give a version that `tfhalf train` made") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{path}: is not readable JSON: {' '.join(str(error).split())[:120]}") from None
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
         found = manifest.get("schema") if isinstance(manifest, dict) else type(manifest).__name__
         raise ArtifactError(f"{path}: has schema {found!r}; this tfhalf reads {SCHEMA}")
-    missing = [key for key in ("name", "config", "files", "labels", "input") if key not in manifest]
-    if missing or not isinstance(manifest["files"], dict):
-        raise ArtifactError(f"{path}: lacks {', '.join(missing) or 'files'}; it is damaged, export again")
+    missing = [key for key, kind in _NEEDED.items() if not isinstance(_value(manifest, key), kind)]
+    if not missing:
+        missing = [f"files.{name}" for name, recorded in manifest["files"].items() if not isinstance(recorded, dict)]
+    if missing:
+        raise ArtifactError(f"{path}: lacks {', '.join(missing[:5])}; it is damaged, export again")
+    for section, kind in (("data", config.Data), ("export", config.Export), ("verify", config.Verify)):
+        try:
+            kind.model_validate_json(json.dumps(manifest["config"][section]))
+        except ValidationError as error:
+            key = ".".join(map(str, error.errors()[0]["loc"]))
+            raise ArtifactError(f"{path}: config.{section}.{key} is not valid; it is damaged, export again") from None
     return manifest
+
+
+def _value(tree: Any, dotted: str) -> Any:
+    for step in dotted.split("."):
+        tree = tree.get(step) if isinstance(tree, dict) else None
+    return tree
 
 
 def check_files(directory: Path, manifest: dict[str, Any]) -> None:

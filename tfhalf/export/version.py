@@ -25,26 +25,37 @@ _STAGING = ".staging-"
 def staging(base: Path) -> Iterator[Path]:
     """A new folder below ``base`` (``exports/NAME``) to export into; gone after the block unless it was published."""
     base.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(base)
     folder = base / f"{_STAGING}{uuid.uuid4().hex[:12]}"
-    folder.mkdir()
-    # The lock tells others that whoever writes here is alive; the kernel frees it when that process dies.
-    with (folder / ".lock").open("w") as lock:
+    with _alone(base):
+        remove_leftovers(base)
+        folder.mkdir()
+        # This lock tells others that whoever writes here is alive; the kernel frees it when that process dies.
+        lock = (folder / ".lock").open("w")
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with lock:
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextmanager
+def _alone(base: Path) -> Iterator[None]:
+    """No other process makes, publishes or clears away a folder of ``base`` within the block."""
+    with (base / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def remove_leftovers(base: Path) -> list[Path]:
-    """Remove staging folders of dead processes; returns them."""
+    """Remove staging folders of dead processes; returns them. Only within `_alone`: a living process whose folder has
+    no lock, because it is being made or published, would count as dead."""
     gone = []
     for folder in sorted(base.glob(f"{_STAGING}*")):
         try:
             lock: IO[str] = (folder / ".lock").open("w")
         except FileNotFoundError:
-            continue  # made this instant, or just removed
+            continue  # its process has just removed it
         with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -58,8 +69,7 @@ def remove_leftovers(base: Path) -> list[Path]:
 @contextmanager
 def numbered(base: Path) -> Iterator[int]:
     """The next free version number; no other export can take it within the block."""
-    with (base / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with _alone(base):
         yield max([0, *versions(base), *_failed(base)]) + 1
 
 

@@ -28,7 +28,9 @@ def as_logits(model: keras.Model) -> tuple[keras.Model, bool]:
     if isinstance(last, keras.layers.Softmax) or (
         isinstance(last, keras.layers.Activation) and last.activation is keras.activations.softmax
     ):
-        return keras.Model(model.inputs, last.input, name=model.name), True
+        # A list of one input would make Keras warn at every call with a bare tensor.
+        inputs = model.inputs[0] if len(model.inputs) == 1 else model.inputs
+        return keras.Model(inputs, last.input, name=model.name), True
     if getattr(last, "activation", None) is keras.activations.softmax:
         last.activation = keras.activations.linear
         return model, True

@@ -34,16 +34,16 @@ class Builder:
             RefError: the builder fails, or returns no Keras model.
             ConfigError: its output is not [N, num_classes], or a pattern matches no layer.
         """
-        before = keras.config.dtype_policy().name
         try:
             with policy(policy_name):
                 model = self.function(**self.arguments)
+                left = keras.config.dtype_policy().name
         except Exception as error:
             text = " ".join(str(error).split())[:300]
             raise RefError(f"model.build: {self.ref} fails: {type(error).__name__}: {text}") from error
         if not isinstance(model, keras.Model):
             raise RefError(f"model.build: {self.ref} returned a {type(model).__name__}, accepted: a keras.Model")
-        if keras.config.dtype_policy().name != before:
+        if left != policy_name:
             raise RefError(f"model.build: {self.ref} changed the global dtype policy; the pipeline sets it")
         if not model.built:
             model.build((None, *self.input_shape))

@@ -42,7 +42,7 @@ def load(run: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
     if not path.is_file():
         raise ResumeError(f"{run}: has no {NAME}; the run was stopped before its first epoch ended, start it anew")
     try:
-        with np.load(path, allow_pickle=False) as data:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
             record = json.loads(data["record"].tobytes())
             return record, [data[f"v{i}"] for i in range(len(data.files) - 1)]
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:

@@ -93,20 +93,26 @@ class Trainer:
         self.compile_seconds = time.perf_counter() - start
         return self.compile_seconds
 
-    def measure_step(self, steps: int = 3) -> float:
-        """Seconds that a training step takes here; the state is put back as it was."""
+    def measure_step(self, patience: float = 1.0) -> float:
+        """Seconds that a training step takes here; the state is put back as it was.
+
+        One step is run, and up to ten more while they fit into ``patience`` seconds: the first also allocates.
+        """
         variables = [*self.model.variables, *self.optimizer.variables]
         before = [keras.ops.convert_to_numpy(v) for v in variables]
-        steps = min(steps, self.chunk.capacity)
-        order = np.arange(steps * self.batch_size, dtype=np.int32).reshape(steps, -1)
-        times = []
-        for _ in range(2):  # the first call also allocates
-            start = time.perf_counter()
-            self.chunk(order, 0, 0)
-            times.append((time.perf_counter() - start) / steps)
+        seconds = self._time_steps(1)
+        more = min(10, self.chunk.capacity, int(patience / seconds))
+        if more:
+            seconds = min(seconds, self._time_steps(more))
         for variable, value in zip(variables, before, strict=True):
             variable.assign(value)
-        return min(times)
+        return seconds
+
+    def _time_steps(self, steps: int) -> float:
+        order = np.arange(steps * self.batch_size, dtype=np.int32).reshape(steps, -1)
+        start = time.perf_counter()
+        self.chunk(order, 0, 0)
+        return (time.perf_counter() - start) / steps
 
     def emulation_cost(self) -> float:
         """How many times longer a step takes here than in float32, measured on at most 32 images."""

@@ -1,0 +1,48 @@
+"""What every test file shares: a quiet TensorFlow, a check of the global dtype policy, and where CIFAR-10 lies."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# Before anything imports TensorFlow or Keras, which read these once.
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+os.environ["KERAS_BACKEND"] = "tensorflow"
+
+settings.register_profile("tfhalf", deadline=None)  # the first example also pays for imports and tracing
+settings.load_profile("tfhalf")
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+def _dtype_policy() -> str:
+    """The global policy's name. A test that does not need Keras does not import it: ``float32`` is what it starts
+    with."""
+    keras = sys.modules.get("keras")
+    return "float32" if keras is None else keras.config.dtype_policy().name
+
+
+@pytest.fixture(autouse=True)
+def dtype_policy_is_put_back() -> Iterator[None]:
+    """Fail a test that leaves another global dtype policy than it found, and put the old one back for the next."""
+    before = _dtype_policy()
+    yield
+    after = _dtype_policy()
+    if after != before:
+        sys.modules["keras"].config.set_dtype_policy(before)
+        pytest.fail(f"the global dtype policy was {before!r} and is {after!r}")
+
+
+@pytest.fixture(scope="session")
+def cifar10_dir() -> Path:
+    """The TFDS data folder that has CIFAR-10 prepared; skips where there is none."""
+    there = os.environ.get("TFDS_DATA_DIR") or CHECKOUT.parent / "shared" / "tensorflow_datasets"
+    folder = Path(there).expanduser()
+    if not (folder / "cifar10").is_dir():
+        pytest.skip(f"CIFAR-10 is not prepared in {folder}; TFDS_DATA_DIR says where it is")
+    return folder

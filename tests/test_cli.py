@@ -1,0 +1,579 @@
+"""The command line: what each command says, and that whatever is wrong ends in one line and the right exit code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from tfhalf import __version__
+from tfhalf.cli import main
+from tfhalf.config import load_pipeline
+from tfhalf.config_file import write
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+MLP = CHECKOUT / "models" / "mlp.py"
+COMMANDS = ("train", "export", "check", "verify", "predict", "doctor", "init")
+BASE = f"name: job\nmodel: {{build: '{MLP}:build'}}\ndata: {{source: 'sklearn:digits'}}\n"
+
+
+@pytest.fixture(autouse=True)
+def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in (("KERAS_BACKEND", "tensorflow"), ("TF_CPP_MIN_LOG_LEVEL", "3")):
+        monkeypatch.setenv(name, value)  # the command sets them itself: put back afterwards
+
+
+def call(*arguments: object, **env: str) -> Result:
+    """The command in this process. An exception that is no exit is raised: it would be a traceback."""
+    result = CliRunner().invoke(main, [str(a) for a in arguments], env=env, catch_exceptions=False)
+    plain(result.stdout, result.stderr)
+    return result
+
+
+def process(*arguments: object, **env: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tfhalf", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env={**os.environ, **env})
+    plain(done.stdout, done.stderr)
+    return done
+
+
+def plain(*streams: str) -> None:
+    """No terminal codes where there is no terminal."""
+    for stream in streams:
+        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f\x9b]", stream), repr(stream)
+
+
+def refused(result: Any, code: int = 2) -> str:
+    """One line on standard error, nothing on standard output, nothing left behind; returns the message."""
+    exit_code = result.exit_code if isinstance(result, Result) else result.returncode
+    assert exit_code == code, (result.stdout, result.stderr)
+    assert result.stdout == ""
+    assert result.stderr.endswith("\n")
+    assert len(result.stderr.splitlines()) == 1, result.stderr
+    assert result.stderr.startswith("error: ")
+    assert "Traceback" not in result.stderr
+    assert not Path("runs").exists()
+    return str(result.stderr.removeprefix("error: ").rstrip("\n"))
+
+
+# --- help and version -------------------------------------------------------------------------------------------------
+
+
+def test_help_lists_every_command() -> None:
+    result = call("--help")
+    assert result.exit_code == 0
+    assert tuple(sorted(main.commands)) == tuple(sorted(COMMANDS))
+    for name in COMMANDS:
+        assert re.search(rf"^  {name} +[A-Z]", result.stdout, re.MULTILINE), name
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_a_command(name: str) -> None:
+    result = call(name, "--help")
+    assert result.exit_code == 0
+    assert result.stdout.startswith(f"Usage: main {name} ")
+    assert result.stderr == ""
+    for option in (option for option in main.commands[name].params if isinstance(option, click.Option)):
+        assert option.opts[0] in result.stdout
+    assert call(name, "-h").stdout == result.stdout
+
+
+def test_version() -> None:
+    assert call("--version").stdout == f"tfhalf, version {__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [("trian",), ("train", "--epochs", "3"), ("predict", "x"), ("verify",)])
+def test_usage_errors(arguments: tuple[str, ...]) -> None:
+    result = call(*arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert "Usage: " in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+# --- pipeline files that are malformed --------------------------------------------------------------------------------
+
+MALFORMED: dict[str, tuple[str | bytes, str]] = {
+    "empty": ("", "it is empty"),
+    "only a comment": ("# name: job\n", "it is empty"),
+    "a list": ("- name: job\n", "a pipeline file is a mapping"),
+    "a word": ("digits\n", "a pipeline file is a mapping"),
+    "a picture": (b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + bytes(range(256)), ""),
+    "not UTF-8": (BASE.encode() + "# caf\u00e9\n".encode("latin-1"), "UTF-8"),
+    "UTF-16": (BASE.encode("utf-16"), ""),
+    "a null byte": (BASE.encode() + b"seed: \x00\n", ""),
+    "an escape code": (BASE.encode() + b"\x1b[31mseed: 1\n", ""),
+    "an escaped escape code": (BASE + '"\\e[31mseed": 1\n', "\\x1b"),
+    "a key over two lines": (BASE + '"se\\ned": 1\n', "unknown key"),
+    "a tab": (BASE + "train:\n\tepochs: 3\n", "indent with spaces"),
+    "an open bracket": (BASE + "verify: {min_agreement: 99\n", ""),
+    "an open quote": (BASE + "train: {xla: 'on}\n", ""),
+    "a key twice": (BASE + "name: other\n", "is given twice"),
+    "two documents": (BASE + "---\n" + BASE, "a second document"),
+    "an anchor": (BASE + "train: &a {epochs: 1}\n", "anchor"),
+    "a bomb of aliases": ("a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n" + BASE, "anchor"),
+    "a Python object": (BASE + "seed: !!python/object/apply:os.system ['touch runs']\n", "tag"),
+    "too deep": (BASE + "train: " + "{a: " * 60 + "1" + "}" * 60 + "\n", ""),
+    "too long": (BASE + "# " + "x" * 300_000 + "\n", ""),
+    "no name": (BASE.replace("name: job", "seed: 1"), "name: is needed and missing"),
+    "no model": ("name: job\ndata: {source: 'sklearn:digits'}\n", "model: is needed and missing"),
+    "no data": (f"name: job\nmodel: {{build: '{MLP}:build'}}\n", "data: is needed and missing"),
+    "a name that climbs": (BASE.replace("job", "../job"), "name: received '../job'"),
+    "a name with a slash": (BASE.replace("job", "a/b"), "name: received 'a/b'"),
+    "a hidden name": (BASE.replace("job", ".staging-1"), "name: received"),
+    "a number for a name": (BASE.replace("job", "'12'"), "would be taken for a version"),
+    "a failed name": (BASE.replace("job", "failed-1"), "would be taken for a version"),
+    "a long name": (BASE.replace("job", "x" * 65), "1 to 64 letters"),
+    "an unknown section": (BASE + "trian: {epochs: 3}\n", "did you mean 'train'?"),
+    "an unknown key": (BASE + "train: {epoch: 3}\n", "did you mean 'epochs'?"),
+    "no epochs": (BASE + "train: {epochs: 0}\n", "train.epochs: received 0"),
+    "epochs as text": (BASE + "train: {epochs: three}\n", "train.epochs: received 'three'"),
+    "half an epoch": (BASE + "train: {epochs: 0.5}\n", "train.epochs: received 0.5"),
+    "a negative batch": (BASE + "train: {batch_size: -1}\n", "train.batch_size: received -1"),
+    "an infinite rate": (BASE + "train: {optimizer: {learning_rate: .inf}}\n", "numbers must be finite"),
+    "an unknown optimizer": (BASE + "train: {optimizer: {name: adamx}}\n", "did you mean 'adam'?"),
+    "an unknown policy": (BASE + "precision: {policy: float16}\n", "accepted: 'mixed_float16'"),
+    "a bad pattern": (BASE + "precision: {keep_float32: ['(']}\n", "no regular expression"),
+    "an unknown format": (BASE + "export: {formats: [tflite]}\n", "'savedmodel' or 'onnx'"),
+    "an opset of tomorrow": (BASE + "export: {opset: 19}\n", "from 13 to 18"),
+    "agreement above 100": (BASE + "verify: {min_agreement: 100.5}\n", "from 0 to 100"),
+    "a schedule without milestones": (BASE + "train: {schedule: {name: step}}\n", "needs milestones"),
+    "a scale above its cap": (BASE + "precision: {loss_scale: {initial: 8, cap: 4}}\n", "floor <= initial <= cap"),
+}
+
+
+@pytest.mark.parametrize("command", ["check", "train"])
+@pytest.mark.parametrize("what", MALFORMED)
+def test_a_malformed_pipeline(what: str, command: str) -> None:
+    text, part = MALFORMED[what]
+    Path("p.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    message = refused(call(command, "p.yaml"))
+    assert message.startswith("p.yaml")
+    assert part in message
+    assert sorted(os.listdir()) == ["p.yaml"]
+
+
+@pytest.mark.parametrize("what", ["a key twice", "a Python object", "an escaped escape code"])
+def test_a_malformed_pipeline_in_a_process(what: str) -> None:
+    text, part = MALFORMED[what]
+    Path("p.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    assert part in refused(process("train", "p.yaml"))
+    assert sorted(os.listdir()) == ["p.yaml"]
+
+
+def test_no_pipeline_file(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "loop.yaml").symlink_to("loop.yaml")
+    for command in ("check", "train"):
+        assert "absent.yaml" in refused(call(command, "absent.yaml"))
+        assert "folder" in refused(call(command, "folder"))
+        assert "loop.yaml" in refused(call(command, "loop.yaml"))
+        assert refused(call(command, "p\n\x1b[31m.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("override", "part"),
+    [
+        ("train.epochs", "the form is key.path=value"),
+        ("=3", "the form is key.path=value"),
+        ("train..epochs=3", "the form is key.path=value"),
+        ("", "the form is key.path=value"),
+        ("train.epochs=three", "--set train.epochs: received 'three'"),
+        ("train.epochs=", "--set train.epochs: received nothing (null)"),
+        ("train.epoch=3", "did you mean 'epochs'?"),
+        ("trian.epochs=3", "did you mean 'train'?"),
+        ("name.first=x", "which holds no keys"),
+        ("train=3", "--set train: received 3"),
+        ("train.epochs={a: [", "--set train.epochs"),
+        ("train.epochs=\x1b[31m", "--set train.epochs"),
+        ("seed=!!python/name:os.system ''", "tag"),
+    ],
+)
+def test_overrides_that_do_not_fit(override: str, part: str) -> None:
+    Path("p.yaml").write_text(BASE)
+    for command in ("check", "train"):
+        assert part in refused(call(command, "p.yaml", "--set", override))
+
+
+# --- pipelines that are well-formed and cannot be run -----------------------------------------------------------------
+
+MODELS = """
+import keras
+from keras import layers
+three = 3
+def build(*, input_shape, num_classes, width=4):
+    image = keras.Input(input_shape)
+    return keras.Model(image, layers.Dense(num_classes)(layers.Flatten()(image)))
+def raises(*, input_shape, num_classes):
+    raise RuntimeError("first line\\nsecond line")
+def nothing(*, input_shape, num_classes):
+    return None
+def no_arguments():
+    return None
+def seven(*, input_shape, num_classes):
+    return build(input_shape=input_shape, num_classes=7)
+def two(*, input_shape, num_classes):
+    model = build(input_shape=input_shape, num_classes=num_classes)
+    return keras.Model(model.inputs, [model.output, model.output])
+def not_flat(*, input_shape, num_classes):
+    image = keras.Input(input_shape)
+    return keras.Model(image, layers.Dense(num_classes)(image))
+def global_policy(*, input_shape, num_classes):
+    keras.config.set_dtype_policy("float16")
+    return build(input_shape=input_shape, num_classes=num_classes)
+def load():
+    return {"x": [[1.0, 2.0], [3.0]], "y": [0, 1]}
+def load_list():
+    return [1, 2]
+def load_raises():
+    raise OSError("no such disk")
+"""
+
+
+def _sources() -> None:
+    """Data and model files beside ``p.yaml``, right and wrong ones."""
+    Path("net.py").write_text(MODELS)
+    Path("broken.py").write_text("def build(:\n")
+    Path("dies.py").write_text("import sys\nsys.exit(3)\n")
+    x, y = np.zeros((20, 4, 4, 1), np.uint8), np.arange(20) % 2
+    np.savez("label.npz", x_train=x, y_train=y, x_test=x, y_test=np.where(np.arange(20) == 7, 2, y))
+    np.savez("negative.npz", x=x, y=y - 1)
+    np.savez("objects.npz", x=x, y=np.array([object()] * 20), allow_pickle=True)
+    np.savez("lengths.npz", x=x, y=y[:-1])
+    np.savez("infinite.npz", x=np.full((20, 4), np.inf, np.float32), y=y)
+    Path("cut.npz").write_bytes(Path("negative.npz").read_bytes()[:100])
+    for name in ("cat", "dog"):
+        (Path("images") / name).mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save(f"images/{name}/1.png")
+    Path("images/dog/2.png").write_bytes(Path("images/dog/1.png").read_bytes()[:40])
+
+
+UNUSABLE = {
+    "model.build: ['no.py:build']": "",
+    "model.build: no.py:build": "there is no file",
+    "model.build: net.py:bild": "did you mean 'build'?",
+    "model.build: net.py:three": "not a callable",
+    "model.build: net.py": "is no reference",
+    "model.build: no_such_module_here:build": "no module named",
+    "model.build: broken.py:build": "SyntaxError",
+    "model.build: dies.py:build": "SystemExit",
+    "model.build: net.py:raises": "RuntimeError: first line second line",
+    "model.build: net.py:nothing": "returned a NoneType",
+    "model.build: net.py:no_arguments": "takes no 'input_shape'",
+    "model.build: net.py:seven": "gives 7 outputs, the data has 10 classes",
+    "model.build: net.py:two": "2 outputs",
+    "model.build: net.py:not_flat": "logits of shape [N, num_classes]",
+    "model.build: net.py:global_policy": "changed the global dtype policy",
+    "model.args: {widht: 3}": "takes no 'widht'",
+    "precision.keep_float32: [conv9]": "'conv9' matches no layer",
+    "data.source: folder:nowhere": "does not exist",
+    "data.source: folder:images": "dog/2.png",
+    "data.source: npz:nowhere.npz": "does not exist",
+    "data.source: npz:label.npz": "y_test[7] is 2 where the training part has 2 classes",
+    "data.source: npz:negative.npz": "y_train[0] is -1",
+    "data.source: npz:objects.npz": "",
+    "data.source: npz:lengths.npz": "20 items",
+    "data.source: npz:infinite.npz": "finite",
+    "data.source: npz:cut.npz": "cut short",
+    "data.source: npz:net.py": "is no npz file",
+    "data.source: sklearn:iris": "accepted: sklearn:digits",
+    "data.source: sklaern:digits": "did you mean 'sklearn:digits'?",
+    "data.source: net.py:load": "",
+    "data.source: net.py:load_list": "",
+    "data.source: net.py:load_raises": "no such disk",
+    "data.source: net.py:laod": "did you mean 'load'?",
+    "data.args: {a: 1}": "remove data.args",
+    "data.validation: 5000": "data.validation",
+}
+
+
+@pytest.mark.parametrize("change", UNUSABLE)
+def test_a_pipeline_that_cannot_be_run(change: str) -> None:
+    _sources()
+    Path("p.yaml").write_text("name: job\nmodel: {build: 'net.py:build'}\ndata: {source: 'sklearn:digits'}\n")
+    key, _, value = change.partition(": ")
+    there = sorted(os.listdir())
+    for command in ("check", "train"):
+        assert UNUSABLE[change] in refused(call(command, "p.yaml", "--set", f"{key}={value}"))
+    assert sorted(os.listdir()) == there
+
+
+def test_check_says_what_a_pipeline_resolves_to() -> None:
+    Path("p.yaml").write_text(BASE)
+    result = call("check", "p.yaml", "--set", "train.epochs=3", "--set", "precision.policy=float32")
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    assert "# p.yaml: valid\n# data: {'train': 1294, 'validation': 144, 'test': 359}, 10 classes" in result.stdout
+    Path("resolved.yaml").write_text(result.stdout)
+    expected = load_pipeline("p.yaml", ["train.epochs=3", "precision.policy=float32"])
+    assert load_pipeline("resolved.yaml") == expected
+    told = json.loads(call("check", "p.yaml", "--json", "--set", "train.epochs=3").stdout)
+    assert told["pipeline"]["train"]["epochs"] == 3
+    assert told["data"]["input"] == [8, 8, 1]
+    assert told["data"]["classes"] == list("0123456789")
+    assert told["model"]["parameters"] == 64 * 128 + 128 + 128 * 64 + 64 + 64 * 10 + 10
+    assert not Path("runs").exists()
+    assert not Path("exports").exists()
+
+
+# --- runs -------------------------------------------------------------------------------------------------------------
+
+
+def test_train_needs_one_of_pipeline_and_resume() -> None:
+    Path("p.yaml").write_text(BASE)
+    assert "either a PIPELINE file or --resume RUN" in refused(call("train"))
+    assert "either a PIPELINE file or --resume RUN" in refused(call("train", "p.yaml", "--resume", "runs/x"))
+    assert "--set and --smoke" in refused(call("train", "--resume", "x", "--smoke"))
+    assert "--set and --smoke" in refused(call("train", "--resume", "x", "--set", "seed=1"))
+
+
+@pytest.mark.parametrize("arguments", [("train", "--resume"), ("export",)])
+def test_a_folder_that_is_no_run(arguments: tuple[str, ...]) -> None:
+    Path("empty").mkdir()
+    Path("file").write_text("")
+    for name in ("absent", "empty", "file"):
+        assert name in refused(call(*arguments, name))
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [("{", 1), ("[]", 1), ("{}", 1), ('{"pipeline_file": 3}', 1), ("\x00", 1), ('{"pipeline_file": "gone.yaml"}', 2)],
+)
+def test_a_damaged_run(text: str, code: int) -> None:
+    Path("run").mkdir()
+    Path("run/run.json").write_text(text)
+    assert "run" in refused(call("train", "--resume", "run"), code)
+    assert "run" in refused(call("export", "run"), code)
+
+
+def test_a_run_without_a_checkpoint() -> None:
+    Path("p.yaml").write_text(BASE)
+    Path("run").mkdir()
+    Path("run/run.json").write_text(json.dumps({"pipeline_file": str(Path("p.yaml").resolve()), "data_dir": None}))
+    Path("run/pipeline.yaml").write_text(write(load_pipeline("p.yaml").dump()))
+    assert "has no checkpoint.npz" in refused(call("export", "run"), 1)
+    Path("run/checkpoint.npz").write_bytes(b"PK\x03\x04 cut short")
+    assert "checkpoint.npz: cannot be read" in refused(call("export", "run"), 1)
+    assert not Path("exports").exists()
+
+
+@pytest.mark.parametrize("option", ["--exports", "--runs"])
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_results_that_have_no_place_to_go(option: str, place: str) -> None:
+    """Told before training, not after it."""
+    Path("p.yaml").write_text(BASE)
+    Path("file").write_text("")
+    message = refused(call("train", "p.yaml", option, place))
+    assert message.startswith(place)
+    assert option in message
+    assert sorted(os.listdir()) == ["file", "p.yaml"]
+
+
+# --- published versions -----------------------------------------------------------------------------------------------
+
+
+def version(directory: Path = Path("exports/job/1")) -> Path:
+    """A version directory whose artifacts hold nothing."""
+    directory.mkdir(parents=True)
+    (directory / "model.onnx").write_bytes(b"onnx")
+    (directory / "reference.npz").write_bytes(b"reference")
+    files = {
+        path.name: {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        for path in sorted(directory.iterdir())
+    }
+    Path("p.yaml").write_text(BASE)
+    pipeline = load_pipeline("p.yaml", ["export.formats=[onnx]"])
+    manifest = {
+        "schema": 1,
+        "name": "job",
+        "config": pipeline.dump(),
+        "pipeline_file": str(Path("p.yaml").resolve()),
+        "seed": 0,
+        "data": {"source": "sklearn:digits", "sizes": {"train": 1294, "validation": 144, "test": 359}},
+        "input": {"name": "image", "dtype": "float32", "shape": ["batch", 8, 8, 1]},
+        "labels": list("0123456789"),
+        "files": files,
+    }
+    (directory / "manifest.json").write_text(json.dumps(manifest))
+    return directory
+
+
+def test_verify_where_nothing_was_published() -> None:
+    Path("empty").mkdir()
+    Path("file").write_text("")
+    assert "does not exist" in refused(call("verify", "exports/job"))
+    assert "holds no exported version" in refused(call("verify", "empty"))
+    assert "file" in refused(call("verify", "file"))
+    version()
+    assert "holds the exports job; give one of them" in refused(call("verify", "exports"))
+    assert "does not exist" in refused(call("verify", "exports/job/2"))
+
+
+def test_verify_names_a_file_that_was_tampered_with() -> None:
+    directory = version()
+    (directory / "model.onnx").write_bytes(b"0nnx")
+    for path in ("exports/job", directory):
+        message = refused(call("verify", path), 1)
+        assert message.startswith("exports/job/1/model.onnx: is not the file that was published")
+    Image.new("L", (8, 8)).save("digit.png")
+    assert "model.onnx: is not the file" in refused(call("predict", "exports/job", "digit.png"), 1)
+
+
+def test_verify_names_a_file_that_is_missing_or_not_recorded() -> None:
+    directory = version()
+    (directory / "extra.bin").write_text("")
+    assert "extra.bin: is not in the manifest" in refused(call("verify", directory), 1)
+    (directory / "extra.bin").unlink()
+    (directory / "reference.npz").unlink()
+    assert "reference.npz: is missing" in refused(call("verify", directory), 1)
+
+
+def test_verify_of_artifacts_that_do_not_open() -> None:
+    assert "reference.npz: cannot be read" in refused(call("verify", version()))
+
+
+def without(*keys: str) -> str:
+    manifest = json.loads(Path("exports/job/1/manifest.json").read_text())
+    inner = manifest
+    for key in keys[:-1]:
+        inner = inner[key]
+    del inner[keys[-1]]
+    return json.dumps(manifest)
+
+
+@pytest.mark.parametrize("garbage", ["", "{", "[]", "null", "3", '"text"', "{}", '{"schema": 2}', "[" * 100_000])
+def test_a_manifest_that_is_garbage(garbage: str) -> None:
+    directory = version()
+    (directory / "manifest.json").write_text(garbage)
+    Image.new("L", (8, 8)).save("digit.png")
+    assert "manifest.json" in refused(call("verify", "exports/job"))
+    assert "manifest.json" in refused(call("predict", "exports/job", "digit.png"))
+
+
+def test_a_manifest_that_is_not_text() -> None:
+    (version() / "manifest.json").write_bytes(b"\xff\xfe\x00{")
+    assert "manifest.json: is not readable JSON" in refused(call("verify", "exports/job"))
+
+
+@pytest.mark.parametrize(
+    "keys", ["name", "config", "files", "labels", "input", "seed", "data", "config.data", "config.export", "data.sizes"]
+)
+def test_a_manifest_that_lacks_something(keys: str) -> None:
+    directory = version()
+    (directory / "manifest.json").write_text(without(*keys.split(".")))
+    assert "manifest.json" in refused(call("verify", "exports/job"))
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        *("config", "files", "labels", "input", "data", "pipeline_file", "files.model.onnx"),
+        *("config.data.source", "config.verify.min_agreement", "config.export.formats"),
+    ],
+)
+def test_a_manifest_with_values_of_other_kinds(keys: str) -> None:
+    directory = version()
+    manifest = inner = json.loads((directory / "manifest.json").read_text())
+    first, *rest = keys.split(".", 1 if keys.startswith("files") else -1)
+    for key in rest:
+        inner, first = inner[first], key
+    inner[first] = -3
+    (directory / "manifest.json").write_text(json.dumps(manifest))
+    assert "manifest.json" in refused(call("verify", "exports/job"))
+
+
+def test_predict_needs_images() -> None:
+    directory = version()
+    Image.new("L", (8, 8)).save("good.png")
+    Path("text.png").write_text("no image")
+    Path("none.png").write_bytes(b"")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save("whole.png")
+    Path("cut.png").write_bytes(Path("whole.png").read_bytes()[:2000])
+    Image.open("whole.png").save("whole.jpg")
+    Path("cut.jpg").write_bytes(Path("whole.jpg").read_bytes()[:700])
+    assert "absent.png: no such image" in refused(call("predict", directory, "absent.png"))
+    for name in ("text.png", "none.png", "cut.png", "cut.jpg", "exports", "p.yaml"):
+        assert f"{name}: cannot be read as an image" in refused(call("predict", directory, "good.png", name))
+    assert "does not exist" in refused(call("predict", "exports/other", "good.png"))
+    assert "holds no saved_model.pb; it has onnx" in refused(
+        call("predict", directory, "good.png", "--runtime", "savedmodel")
+    )
+    assert "model.onnx: does not open" in refused(call("predict", directory, "good.png"))
+    for wrong in (("--top", "0"), ("--runtime", "tflite")):
+        assert call("predict", directory, "good.png", *wrong).exit_code == 2
+
+
+def test_predict_where_the_model_takes_no_images() -> None:
+    directory = version()
+    manifest = json.loads((directory / "manifest.json").read_text())
+    manifest["input"]["shape"] = ["batch", 13]
+    (directory / "manifest.json").write_text(json.dumps(manifest))
+    Image.new("L", (8, 8)).save("good.png")
+    assert "takes arrays of shape [13]" in refused(call("predict", directory, "good.png"))
+
+
+# --- init and doctor --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_init_writes_the_starters(there: bool) -> None:
+    if there:
+        Path("mine").mkdir()
+    result = call("init", "mine")
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    written = {path.relative_to("mine").as_posix(): path.read_bytes() for path in Path("mine").rglob("*.*")}
+    wanted = [*CHECKOUT.glob("pipelines/*.yaml"), *CHECKOUT.glob("models/*.py")]
+    assert written == {path.relative_to(CHECKOUT).as_posix(): path.read_bytes() for path in wanted}
+    assert len(written) >= 7
+    *lines, last = result.stdout.splitlines()
+    assert sorted(lines) == sorted(f"mine/{name}" for name in written)
+    assert last == "next: cd mine && tfhalf train pipelines/digits.yaml"
+    assert load_pipeline("mine/pipelines/digits.yaml").name == "digits"
+
+
+def test_init_leaves_what_is_there() -> None:
+    Path("mine").mkdir()
+    Path("mine/notes.txt").write_text("mine")
+    Path("file").write_text("")
+    for name in ("mine", "file"):
+        assert "is not empty" in refused(call("init", name))
+    assert "cannot be written" in refused(call("init", "file/below"))
+    assert sorted(str(path) for path in Path().rglob("*")) == ["file", "mine", "mine/notes.txt"]
+
+
+def test_doctor() -> None:
+    result = call("doctor")
+    assert result.stderr == ""
+    assert re.search(r"^ok +Python +3\.", result.stdout, re.MULTILINE)
+    told = call("doctor", "--json")
+    findings = json.loads(told.stdout)
+    assert set(findings) == {"healthy", "findings"}
+    assert findings["healthy"] is all(row["status"] != "bad" for row in findings["findings"])
+    assert result.exit_code == told.exit_code == (0 if findings["healthy"] else 1)
+    assert {"Python", "tensorflow", "XLA"} <= {row["name"] for row in findings["findings"]}
+
+
+def test_another_backend_is_refused() -> None:
+    version()
+    for arguments in (("train", "p.yaml"), ("check", "p.yaml"), ("verify", "exports/job"), ("doctor",)):
+        assert "KERAS_BACKEND is 'jax'" in refused(call(*arguments, KERAS_BACKEND="jax"))
+    assert "KERAS_BACKEND is 'jax'" in refused(process("train", "p.yaml", KERAS_BACKEND="jax"))
+
+
+def test_a_failure_after_tensorflow_is_imported_is_one_line_too() -> None:
+    """TensorFlow's libraries write to standard error while they are imported: nothing of that is to be seen."""
+    Path("p.yaml").write_text(BASE)
+    assert "does not exist" in refused(process("train", "p.yaml", "--set", "data.source=npz:absent.npz"))

@@ -1,0 +1,89 @@
+"""The pipelines that are shipped: each one loads, says in its header what it is, and runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tfhalf import config
+from tfhalf.export import manifest as manifests
+from tfhalf.refs import resolve
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+PIPELINES = sorted(CHECKOUT.glob("pipelines/*.yaml"))
+HEADER = ("source", "cost", "expected", "command")
+
+
+def header(path: Path) -> dict[str, str]:
+    """The words of the comment at the top, by their keys; a deeper indented line continues the one above."""
+    found: dict[str, str] = {}
+    key = ""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        if match := re.match(r"# ([a-z]+) {2,}(\S.*)$", line):
+            key = match[1]
+            found[key] = match[2]
+        elif key and line.startswith("#    "):
+            found[key] += " " + line[1:].strip()
+    return found
+
+
+def data_dir() -> Path:
+    return Path(os.environ.get("TFDS_DATA_DIR") or CHECKOUT.parent / "shared" / "tensorflow_datasets")
+
+
+def test_there_are_some() -> None:
+    assert {"digits", "cifar10", "cifar10_resnet20", "cifar10_mlp"} <= {path.stem for path in PIPELINES}
+
+
+@pytest.mark.parametrize("path", PIPELINES, ids=lambda path: path.stem)
+def test_it_loads(path: Path) -> None:
+    pipeline = config.load_pipeline(path)
+    assert pipeline.name == path.stem
+    assert callable(resolve(pipeline.model.build, path.parent))
+    again = config.Pipeline.model_validate_json(json.dumps(pipeline.dump()))
+    assert again == pipeline
+
+
+@pytest.mark.parametrize("path", PIPELINES, ids=lambda path: path.stem)
+def test_its_header(path: Path) -> None:
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+    assert re.fullmatch(r"# \S.*\.", first), "the first line says what it is, in a sentence"
+    found = header(path)
+    assert tuple(found) == HEADER
+    for key, text in found.items():
+        assert not re.fullmatch(r"[A-Z]+", text), f"{key} is still to be filled in: {text}"
+    assert found["command"] == f"tfhalf train pipelines/{path.name}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", PIPELINES, ids=lambda path: path.stem)
+def test_it_runs(path: Path, tmp_path: Path) -> None:
+    """Two steps, and everything after them for real."""
+    source = config.load_pipeline(path).data.source
+    where = data_dir()
+    if source.startswith("tfds:") and not (where / source.removeprefix("tfds:")).is_dir():
+        pytest.skip(f"{source} is not in {where}; TFDS_DATA_DIR says where it is")
+    command = [sys.executable, "-m", "tfhalf", "train", str(path), "--smoke", "--json", "--data-dir", str(where)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["version"] == f"exports/{path.stem}/1"
+    version = tmp_path / told["version"]
+    manifest = manifests.read(version)
+    manifests.check_files(version, manifest)
+    assert manifest["training"]["steps"] == 2
+    assert manifest["data"]["sizes"]["test"] == 256
+    assert [row["runtime"].split()[0] for row in manifest["verification"]][:2] == ["TensorFlow", "onnxruntime"]
+    for row in manifest["verification"]:
+        assert row["passed"] is True
+        assert row["non_finite"] == 0
+        assert row["max_difference"] < 0.05
+    assert {path.name for path in (tmp_path / "exports" / path.stem).iterdir()} <= {"1", "config.pbtxt", ".lock"}
