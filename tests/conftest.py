@@ -46,3 +46,12 @@ def cifar10_dir() -> Path:
     if not (folder / "cifar10").is_dir():
         pytest.skip(f"CIFAR-10 is not prepared in {folder}; TFDS_DATA_DIR says where it is")
     return folder
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # numpy 2 asks __array__ for `copy`, which TensorFlow's tensors do not take; Keras' convert_to_numpy runs into it.
+    config.addinivalue_line(
+        "filterwarnings",
+        "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning:"
+        r"keras\.src\.backend\.tensorflow\.core",
+    )

@@ -179,7 +179,8 @@ def test_digits(tmp_path):
     assert splits.sizes["test"] == 359
     assert splits.input_shape == (8, 8, 1)
     assert splits.x_train.dtype == np.uint8
-    assert (splits.x_train.min(), splits.x_train.max()) == (0, 16)
+    assert (splits.x_train.min(), splits.x_train.max()) == (0, 255)
+    assert len(np.unique(splits.x_train)) == 17
     assert splits.class_names == tuple("0123456789")
 
 

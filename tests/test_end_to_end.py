@@ -67,7 +67,7 @@ def answers(directory: Path, x: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def test_set() -> tuple[np.ndarray, np.ndarray]:
-    """The pipeline's own test images [359, 8, 8, 1], values 0..16, and labels."""
+    """The pipeline's own test images [359, 8, 8, 1] and labels."""
     pipeline = config.load_pipeline(DIGITS)
     splits = load_splits(pipeline.data, base=DIGITS.parent, seed=pipeline.seed)
     return splits.x_test, splits.y_test
@@ -188,7 +188,7 @@ def test_verify(job: Job, tmp_path: Path) -> None:
 
 
 def test_predict(job: Job, test_set: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
-    """Pixel values go in as they are, and the digits' are 0..16."""
+    """Pictures in any common format, size and mode."""
     x, y = test_set
     sure = answers(job.version(1), x).max(-1)
     wanted = {}

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ import pytest
 from onnx import numpy_helper
 
 from tfhalf.export import manifest as manifests
+from tfhalf.export import version
 
 pytestmark = pytest.mark.slow
 
@@ -194,7 +196,7 @@ def test_a_run_killed_in_training_is_taken_up_again(normal: tuple[Path, float], 
     assert (code, said) == (1, "")
     assert re.fullmatch(r"error: \S+: ended after epoch \d+ of 30; finish it first: .*\n", complained)
     said = finish(tmp_path, "train", "--resume", folder)
-    resumed = re.search(r"^resumed at epoch (\d+) of 30$", said, re.MULTILINE)
+    resumed = re.search(r"^resumed after epoch (\d+) of 30$", said, re.MULTILINE)
     assert resumed
     assert 9 <= int(resumed[1]) <= 29
     assert weights(tmp_path / "exports/digits/1") == weights(normal[0] / "exports/digits/1")
@@ -226,7 +228,35 @@ def test_an_interrupt(moment: str, tmp_path: Path) -> None:
         run.kill(signal.SIGINT, group=True)
         code, said, complained = run.end()
     assert code == 130, complained
-    assert complained == "interrupted; nothing was published\n"
+    assert complained == "interrupted; no version is half-written\n"
     assert "published  " not in said
     if (tmp_path / "exports/digits").exists():
         assert set(os.listdir(tmp_path / "exports/digits")) <= {".lock"}
+
+
+def test_a_folder_without_a_lock_is_cleared_away(tmp_path: Path) -> None:
+    """What a kill leaves between the lock's removal and the rename, or before the lock was made."""
+    (tmp_path / ".staging-dead").mkdir()
+    (tmp_path / ".staging-dead/model.onnx").write_text("half")
+    with version.staging(tmp_path) as folder:
+        assert list(tmp_path.glob(".staging-*")) == [folder]
+    assert not list(tmp_path.glob(".staging-*"))
+
+
+def test_a_run_that_starts_leaves_a_folder_that_is_being_published(tmp_path: Path) -> None:
+    def start() -> None:
+        with version.staging(tmp_path):
+            pass
+
+    other = threading.Thread(target=start)
+    with version.staging(tmp_path) as folder:
+        (folder / "model.onnx").write_text("whole")
+        with version.numbered(tmp_path) as number:
+            (folder / ".lock").unlink()  # publish does so before it syncs and renames
+            other.start()
+            other.join(0.3)
+            assert other.is_alive()
+            published = version.publish(folder, tmp_path, number)
+        other.join(20)
+    assert not other.is_alive()
+    assert (published / "model.onnx").read_text() == "whole"

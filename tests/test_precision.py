@@ -152,7 +152,9 @@ def test_a_policy_that_does_not_exist_changes_nothing() -> None:
 
 
 def nested() -> keras.Model:
-    inner = keras.Sequential([keras.Input((4,)), layers.Dense(4, name="first"), layers.Dense(4, name="second")], name="inner")
+    inner = keras.Sequential(
+        [keras.Input((4,)), layers.Dense(4, name="first"), layers.Dense(4, name="second")], name="inner"
+    )
     x = keras.Input((4,))
     return keras.Model(x, layers.Dense(2, name="head")(inner(layers.Dense(4, name="stem")(x))))
 
@@ -167,7 +169,9 @@ def test_matching_searches_paths() -> None:
 
 @pytest.mark.parametrize("pattern", ["steam", "^first", "HEAD"])
 def test_a_pattern_without_a_match_is_refused(pattern: str) -> None:
-    with pytest.raises(ConfigError, match=re.escape(f"precision.keep_float32: {pattern!r} matches no layer; the model has ") + ".*stem"):
+    with pytest.raises(
+        ConfigError, match=re.escape(f"precision.keep_float32: {pattern!r} matches no layer; the model has ") + ".*stem"
+    ):
         matching(nested(), ["stem", pattern])
 
 
@@ -177,10 +181,30 @@ def test_keep_float32_changes_what_computes_and_nothing_else() -> None:
     before = [w.copy() for w in model.get_weights()]
     assert sorted(keep_float32(model, ["inner/", "head"])) == ["head", "inner/first", "inner/second"]
     computes = {layer.name: layer.compute_dtype for layer in flat_layers(model) if layer.weights}
-    assert computes == {"stem": "float16", "inner": "float16", "first": "float32", "second": "float32", "head": "float32"}
+    assert computes == {
+        "stem": "float16",
+        "inner": "float16",
+        "first": "float32",
+        "second": "float32",
+        "head": "float32",
+    }
     assert model(np.ones((3, 4), np.float32)).dtype == "float32"
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+def test_keep_float32_takes_along_what_a_layer_holds() -> None:
+    with policy("mixed_float16"):
+        model = nested()
+    assert keep_float32(model, ["^inner$"]) == ["inner"]
+    computes = {layer.name: layer.compute_dtype for layer in flat_layers(model) if layer.weights}
+    assert computes == {
+        "stem": "float16",
+        "inner": "float32",
+        "first": "float32",
+        "second": "float32",
+        "head": "float16",
+    }
 
 
 # --- heads --------------------------------------------------------------------------------------------------------------

@@ -73,7 +73,10 @@ def compiled(function: Callable[..., Any], mode: str) -> Callable[..., Any]:
 
 
 def weights() -> list[keras.Variable]:
-    return [keras.Variable(np.float32([[1, -2], [3, 4]]), name="kernel"), keras.Variable(np.float32([5, 6]), name="bias")]
+    return [
+        keras.Variable(np.float32([[1, -2], [3, 4]]), name="kernel"),
+        keras.Variable(np.float32([5, 6]), name="bias"),
+    ]
 
 
 def gradients(kernel: float, bias: float) -> list[Any]:
@@ -255,7 +258,8 @@ def test_config_round_trip() -> None:
 
 
 @pytest.mark.parametrize(
-    ("floor", "initial", "cap"), [(0, 1, 2), (-1, 1, 2), (2, 1, 4), (1, 8, 4), (1, 2, float("inf")), (1, float("nan"), 2)]
+    ("floor", "initial", "cap"),
+    [(0, 1, 2), (-1, 1, 2), (2, 1, 4), (1, 8, 4), (1, 2, float("inf")), (1, float("nan"), 2)],
 )
 def test_bounds_that_do_not_hold_are_refused(floor: float, initial: float, cap: float) -> None:
     with pytest.raises(ValueError, match="floor <= initial_scale <= cap"):

@@ -60,7 +60,7 @@ def test_schedules_at_their_ends() -> None:
     assert multiplier(SCHEDULES["cosine"], 11, 10) == pytest.approx(0.1)  # nothing beyond the end
 
 
-@given(st.sampled_from(sorted(SCHEDULES)), st.floats(0, 9.5), st.floats(0, 12))
+@given(st.sampled_from(sorted(SCHEDULES)), st.just(0.0) | st.floats(1e-3, 9.5), st.floats(0, 12))
 def test_schedule_stays_within_0_and_1(name: str, warmup: float, epoch: float) -> None:
     config = SCHEDULES[name].model_copy(update={"warmup_epochs": warmup})
     assert 0 <= multiplier(config, epoch, 10) <= 1 + 1e-6

@@ -33,7 +33,7 @@ class _Group(click.Group):
             Progress(sys.stderr).line(f"error: {error}", always=True)
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
-            Progress(sys.stderr).line("interrupted; nothing was published", always=True)
+            Progress(sys.stderr).line("interrupted; no version is half-written", always=True)
             ctx.exit(130)
 
 
@@ -61,7 +61,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="The result as JSON
 _PATH = click.Path(path_type=Path)
 
 
-@main.command()
+@main.command(short_help="Train a pipeline, export it, verify the artifacts, publish them.")
 @click.argument("pipeline", type=_PATH, required=False)
 @_pipeline_options
 @click.option("--smoke", is_flag=True, help="Two steps and a few hundred test images; everything else for real.")
@@ -105,7 +105,7 @@ def train(
     _say_outcome(outcome, progress, as_json)
 
 
-@main.command()
+@main.command(short_help="Export a finished run again.")
 @click.argument("run", type=_PATH)
 @click.option("--data-dir", metavar="DIR", help="Where TensorFlow Datasets keeps its data [TFDS_DATA_DIR].")
 @_EXPORTS
@@ -121,7 +121,7 @@ def export(run: Path, data_dir: str | None, exports: Path, quiet: bool, as_json:
     _say_outcome(outcome, progress, as_json)
 
 
-@main.command()
+@main.command(short_help="Validate a pipeline; train nothing.")
 @click.argument("pipeline", type=_PATH)
 @_pipeline_options
 @_JSON
@@ -151,7 +151,7 @@ def check(pipeline: Path, overrides: tuple[str, ...], data_dir: str | None, as_j
     click.echo(f"# model: {model.name}, {model.count_params():,} parameters, {len(model.layers)} layers")
 
 
-@main.command()
+@main.command(short_help="Compare published artifacts with the float32 model.")
 @click.argument("path", type=_PATH)
 @click.option("--data-dir", metavar="DIR", help="Where TensorFlow Datasets keeps its data [TFDS_DATA_DIR].")
 @_QUIET
@@ -178,7 +178,7 @@ def verify(path: Path, data_dir: str | None, quiet: bool, as_json: bool) -> None
     raise SystemExit(0 if passed else 1)
 
 
-@main.command()
+@main.command(short_help="Labels and probabilities of images.")
 @click.argument("path", type=_PATH)
 @click.argument("images", type=_PATH, nargs=-1, required=True)
 @click.option(
@@ -200,7 +200,7 @@ def predict(path: Path, images: tuple[Path, ...], runtime: str | None, top: int,
         click.echo(f"{answer['image']}: {ranked}")
 
 
-@main.command()
+@main.command(short_help="What is here, what is off, and what to do.")
 @click.option("--data-dir", metavar="DIR", help="Where TensorFlow Datasets keeps its data [TFDS_DATA_DIR].")
 @_JSON
 def doctor(data_dir: str | None, as_json: bool) -> None:
@@ -217,7 +217,7 @@ def doctor(data_dir: str | None, as_json: bool) -> None:
     raise SystemExit(0 if well else 1)
 
 
-@main.command()
+@main.command(short_help="Write starter pipelines and models.")
 @click.argument("directory", type=_PATH)
 def init(directory: Path) -> None:
     """Write the starter pipelines and models into DIRECTORY, which must be new or empty."""

@@ -83,10 +83,13 @@ class Normalize(Section):
 
 
 class Data(Section):
-    """``source``: ``tfds:NAME``, ``folder:PATH``, ``npz:PATH``, ``sklearn:digits`` or ``file.py:load``.
+    """``source``: ``tfds:NAME``, ``folder:PATH``, ``npz:PATH``, ``sklearn:digits``, ``file.py:load`` or
+    ``package.module:load``.
 
-    ``validation`` (share below 1, or a number of items) is taken from the training part, never from the test set.
-    ``test`` is the share split off where the source has no test set of its own.
+    ``image_size`` is (height, width). ``validation`` (share below 1, or a number of items) is taken from the training
+    part, never from the test set; ``test`` is the share split off where the source has no test set of its own.
+    ``normalize``: ``standardize`` uses each channel's mean and standard deviation over the training part, ``unit``
+    divides integers by 255 and floats by their largest absolute value.
     """
 
     source: Annotated[str, Field(min_length=3)]

@@ -9,6 +9,7 @@ import numpy as np
 
 from tfhalf import config
 from tfhalf.device import Device, detect, grow_memory
+from tfhalf.export.artifacts import rehearse
 from tfhalf.job import Places, new_run, open_run, prepare
 from tfhalf.progress import Progress, duration
 from tfhalf.publish import Clock, Finished, Outcome, export_and_publish
@@ -44,9 +45,18 @@ def train_and_export(
     device = detect()
     job = prepare(pipeline, places, progress, smoke=smoke)
     trainer = Trainer(job.pipeline, job.splits, job.builder, job.preprocess, device)
+    rehearse(
+        trainer.model,
+        job.pipeline,
+        mean=job.preprocess.mean,
+        std=job.preprocess.std,
+        input_shape=job.splits.input_shape,
+    )
     run = resume or new_run(job, places, smoke)
     clock.stop("start-up")
     _device_truth(trainer, device, progress)
+    progress.line(f"run        {run}")
+    progress.line()
     clock.stop("compile")
     result = trainer.run(run, progress, resume=resume is not None)
     accuracy = _test_accuracy(trainer, progress)
@@ -119,7 +129,6 @@ def _device_truth(trainer: Trainer, device: Device, progress: Progress) -> None:
     )
     if policy != "float32" and not device.native_float16:
         _say_emulated(trainer, progress)
-    progress.line()
 
 
 def _say_emulated(trainer: Trainer, progress: Progress) -> None:

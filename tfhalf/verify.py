@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 import zipfile
+import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ class Reference:
         try:
             with (directory / REFERENCE).open("rb") as file, np.load(file, allow_pickle=False) as data:
                 return cls(data["probabilities"], data["y"], data["x_sha256"].tobytes().decode())
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
             raise ArtifactError(f"{directory / REFERENCE}: cannot be read: {error}; export again") from None
 
 

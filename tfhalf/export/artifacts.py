@@ -63,6 +63,24 @@ def write_artifacts(
     return artifacts, rebuilt
 
 
+def rehearse(
+    model: keras.Model,
+    pipeline: config.Pipeline,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    input_shape: Sequence[int],
+) -> None:
+    """Find out before training whether ``model`` can be exported at all; nothing is written.
+
+    Raises:
+        ExportError, ConfigError: as `write_artifacts` would, after training.
+    """
+    rebuilt = rebuild(model, keep_float32=pipeline.precision.keep_float32)
+    if "onnx" in pipeline.export.formats:
+        onnx_format.convert(make_program(rebuilt.model, mean, std, input_shape), pipeline.export.opset)
+
+
 def describe(rebuilt: Rebuilt, input_shape: Sequence[int], num_classes: int) -> dict[str, Any]:
     """The manifest's account of a float16 model: signature, parameters per dtype, what was folded, kept and clamped."""
     parameters: Counter[str] = Counter()

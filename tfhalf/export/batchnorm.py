@@ -77,6 +77,8 @@ def _readers(graph: keras.Model) -> Counter[int]:
 
 
 def _fold(norm: keras.layers.BatchNormalization, readers: Counter[int]) -> Fold | None:
+    if not all(np.isfinite(np.asarray(v, np.float64)).all() for v in norm.weights):
+        return None  # an infinite variance would fold into zeros and hide what was lost
     scale, shift = _affine(norm)
     tensor = norm._inbound_nodes[0].input_tensors[0]
     if norm.axis not in (-1, len(tensor.shape) - 1):

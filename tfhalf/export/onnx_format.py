@@ -17,7 +17,7 @@ from tfhalf.export.program import INPUT, OUTPUTS, Program
 
 
 def write(program: Program, path: Path, *, opset: int, metadata: Mapping[str, Any]) -> list[Path]:
-    """Convert with tf2onnx, tidy the graph, check it fully, and write it to ``path``.
+    """`convert` the program and write it to ``path``.
 
     Args:
         opset: ONNX operator set, 13 to 18.
@@ -30,16 +30,16 @@ def write(program: Program, path: Path, *, opset: int, metadata: Mapping[str, An
     for key, value in metadata.items():
         prop = model.metadata_props.add()
         prop.key, prop.value = key, value if isinstance(value, str) else json.dumps(value)
-    try:
-        onnx.checker.check_model(model, full_check=True)
-    except Exception as error:  # the checker's and shape inference's exceptions have no common base
-        raise ExportError(f"ONNX: the graph is not valid: {' '.join(str(error).split())[:300]}") from error
     onnx.save(model, str(path))
     return [path]
 
 
 def convert(program: Program, opset: int) -> onnx.ModelProto:
-    """The tidied graph: stable names, batch dimension ``batch``, no Cast pair round what only moves values."""
+    """The tidied graph: stable names, batch dimension ``batch``, no Cast pair round what only moves values.
+
+    Raises:
+        ExportError: tf2onnx has no ONNX operator for a layer, or the graph does not pass `onnx.checker`.
+    """
     with _tf2onnx_log() as unsupported:
         import tf2onnx
 
@@ -58,6 +58,10 @@ def convert(program: Program, opset: int) -> onnx.ModelProto:
     onnx_rewrites.drop_cast_pairs(model.graph)
     onnx_rewrites.drop_unused(model)
     _name(model)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except Exception as error:  # the checker's and shape inference's exceptions have no common base
+        raise ExportError(f"ONNX: the graph is not valid: {' '.join(str(error).split())[:300]}") from error
     return model
 
 

@@ -32,14 +32,18 @@ def drop_cast_pairs(graph: onnx.GraphProto) -> int:
         up = producers.get(op.input[0])
         if up is None or not _is_cast(up, TensorProto.FLOAT) or readers[up.output[0]] != 1 or len(op.output) != 1:
             continue
+        if up.output[0] in outputs:
+            continue
         extra = [name for name in op.input[1:] if name in initializers and _is_float(initializers[name])]
         if op.op_type == "Concat" or (op.op_type == "Pad" and len(op.input) > 2 and op.input[2] and not extra):
             continue
         for name in extra:
-            narrow = numpy_helper.to_array(initializers[name]).astype(np.float16)
-            tensor = numpy_helper.from_array(narrow, f"{name}__float16")
-            graph.initializer.append(tensor)
-            op.input[list(op.input).index(name)] = tensor.name
+            half = f"{name}__float16"
+            if half not in initializers:  # two nodes may share a value
+                narrow = numpy_helper.to_array(initializers[name]).astype(np.float16)
+                graph.initializer.append(numpy_helper.from_array(narrow, half))
+                initializers[half] = graph.initializer[-1]
+            op.input[list(op.input).index(name)] = half
         op.input[0], op.output[0] = up.input[0], back.output[0]
         graph.node.remove(up)
         graph.node.remove(back)

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfhalf.errors import ExportError
+from tfhalf.errors import ConfigError, ExportError
 from tfhalf.export.batchnorm import Fold, find_folds
 from tfhalf.precision import float16
 from tfhalf.precision.float16 import CastCounts
@@ -40,7 +40,7 @@ def rebuild(model: keras.Model, *, keep_float32: Iterable[str] = (), fold_batchn
         fold_batchnorm: fold BatchNormalization into the layer before it where that is exact enough.
 
     Raises:
-        ConfigError: a pattern of ``keep_float32`` matches no layer.
+        ConfigError: a pattern of ``keep_float32`` matches no layer, or one within a layer that is not kept.
         ExportError: a layer cannot be made again from its configuration, or a weight is not finite.
     """
     kept = matching(model, keep_float32)
@@ -51,6 +51,7 @@ def rebuild(model: keras.Model, *, keep_float32: Iterable[str] = (), fold_batchn
         folds = find_folds(model) if fold_batchnorm else []
         folds = [fold for fold in folds if id(fold.linear) not in kept_ids and id(fold.norm) not in kept_ids]
         copy, pairs = _clone(model, kept_ids, folds)
+        _check_kept(kept, pairs)
     counts = _carry_weights(pairs, {id(fold.linear): fold for fold in folds})
     return Rebuilt(
         copy,
@@ -65,7 +66,7 @@ _Pairs = list[tuple[keras.layers.Layer, keras.layers.Layer]]
 
 def _clone(model: keras.Model, kept: set[int], folds: list[Fold]) -> tuple[keras.Model, _Pairs]:
     if isinstance(model, keras.Sequential):
-        model = keras.Model(model.inputs, model.outputs, name=model.name) if model.built else model
+        model = keras.Model(model.inputs[0], model.outputs[0], name=model.name) if model.built else model
     linears, norms = {id(fold.linear) for fold in folds}, {id(fold.norm) for fold in folds}
     pairs: _Pairs = []
     gone: set[int] = set()
@@ -73,11 +74,12 @@ def _clone(model: keras.Model, kept: set[int], folds: list[Fold]) -> tuple[keras
     def remake(layer: Any) -> Any:
         if not isinstance(layer, keras.layers.Layer):
             return layer  # a keras.ops function has no state and no dtype of its own
-        copy = _remake(layer, kept, use_bias=id(layer) in linears)
         if id(layer) in norms:
+            copy = keras.layers.Identity(name=layer.name)  # what a Sequential within calls by itself
             gone.add(id(copy))
-        else:
-            pairs.append((layer, copy))
+            return copy
+        copy = _remake(layer, kept, use_bias=id(layer) in linears)
+        pairs.append((layer, copy))
         return copy
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
@@ -89,14 +91,16 @@ def _clone(model: keras.Model, kept: set[int], folds: list[Fold]) -> tuple[keras
 
 
 def _remake(layer: keras.layers.Layer, kept: set[int], use_bias: bool) -> keras.layers.Layer:
-    config = layer.get_config()
-    _replace_policies(config, _policy_of(layer, id(layer) in kept))
-    if use_bias:
-        config["use_bias"] = True
     scope = {type(inner).__name__: type(inner) for inner in [layer, *layer._flatten_layers(include_self=False)]}
+    name = _policy_of(layer, id(layer) in kept)
     try:
-        with keras.saving.custom_object_scope(scope):
+        config = layer.get_config()
+        _replace_policies(config, name)
+        if use_bias:
+            config["use_bias"] = True
+        with policy(name), keras.saving.custom_object_scope(scope):  # layers made by its __init__ follow the policy
             copy = type(layer).from_config(config)
+            _widen_norms(copy, name)
     except (TypeError, ValueError, NotImplementedError) as error:
         raise ExportError(
             f"layer {layer_path(layer)!r} ({type(layer).__name__}) cannot be made again from its configuration: "
@@ -106,7 +110,23 @@ def _remake(layer: keras.layers.Layer, kept: set[int], use_bias: bool) -> keras.
         copy.build(layer._build_input_shape)
         copy.set_weights(layer.get_weights())
         copy.finalize_state()  # without it an adapted layer answers with mean 0 and variance 1
+        # tf2onnx makes required inputs of tensors that were computed outside the function.
+        copy.mean, copy.variance = np.asarray(copy.mean), np.asarray(copy.variance)
     return copy
+
+
+def _check_kept(kept: list[keras.layers.Layer], pairs: _Pairs) -> None:
+    """Refuse to keep a layer that another layer makes: it is rebuilt with that one, under its policy."""
+    remade = {id(source): source for source, _ in pairs}
+    for layer in kept:
+        if id(layer) in remade or isinstance(layer, keras.layers.InputLayer) or hasattr(layer, "operations"):
+            continue
+        for outer in remade.values():
+            if any(inner is layer for inner in outer._flatten_layers(include_self=False)) and outer not in kept:
+                raise ConfigError(
+                    f"precision.keep_float32: {layer_path(layer)!r} lies within {layer_path(outer)!r} "
+                    f"({type(outer).__name__}); match that layer instead"
+                )
 
 
 def _policy_of(layer: keras.layers.Layer, kept: bool) -> str:
@@ -129,17 +149,26 @@ def _replace_policies(config: Any, name: str) -> None:
             _replace_policies(value, name)
 
 
+def _widen_norms(layer: keras.layers.Layer, name: str) -> None:
+    """Norms that a layer's ``__init__`` makes are in no configuration."""
+    for inner in layer._flatten_layers(include_self=False):
+        if isinstance(inner, NORMS) and name == "float16" and not inner.built:
+            inner.dtype_policy = "mixed_float16"
+
+
 def _from_config(model: keras.Model, kept: set[int]) -> tuple[keras.Model, _Pairs]:
     """A subclassed model, from its own configuration; inner layers follow the global policy."""
     if kept:
         raise ExportError("keep_float32 needs a functional or sequential model; this one is a subclass of keras.Model")
-    config = model.get_config()
-    _replace_policies(config, "float16")
     scope = {type(layer).__name__: type(layer) for layer in [model, *flat_layers(model)]}
     try:
+        config = model.get_config()
+        _replace_policies(config, "float16")
         with policy("float16"), keras.saving.custom_object_scope(scope):
             copy = type(model).from_config(config)
-            copy.build(model._build_shapes_dict or model.input_shape) if not copy.built else None
+            _widen_norms(copy, "float16")
+            if not copy.built:
+                copy.build_from_config(model.get_build_config())
     except (TypeError, ValueError, NotImplementedError, AttributeError) as error:
         raise ExportError(
             f"model {model.name!r} ({type(model).__name__}) cannot be made again from its configuration: "

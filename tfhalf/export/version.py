@@ -85,10 +85,11 @@ def publish(folder: Path, base: Path, number: int, *, failed: bool = False) -> P
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Write a small file that is at every instant the old one or the new one; leaves an equal one alone."""
+    """Write a small file that is at every instant the old one or the new one; leaves an equal one alone. Only within
+    `numbered`: what it writes beside has one name, so that a killed process leaves no more than one such file."""
     if path.is_file() and path.read_text(encoding="utf-8") == text:
         return
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = path.with_name(f".{path.name}.new")
     beside.write_text(text, encoding="utf-8")
     _sync(beside)
     beside.replace(path)

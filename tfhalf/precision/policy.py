@@ -73,5 +73,6 @@ def keep_float32(model: keras.Model, patterns: Iterable[str]) -> list[str]:
     """
     chosen = matching(model, patterns)
     for layer in chosen:
-        layer.dtype_policy = "float32"
+        for inner in layer._flatten_layers():  # the layer itself, and what it holds
+            inner.dtype_policy = "float32"
     return [layer_path(layer) for layer in chosen]

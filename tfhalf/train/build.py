@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,10 +46,8 @@ class Builder:
             raise RefError(f"model.build: {self.ref} returned a {type(model).__name__}, accepted: a keras.Model")
         if left != policy_name:
             raise RefError(f"model.build: {self.ref} changed the global dtype policy; the pipeline sets it")
-        if not model.built:
-            model.build((None, *self.input_shape))
         with policy(policy_name):
-            model, _ = as_logits(model)
+            model, _ = as_logits(self._with_graph(model))
         classes = model.outputs[0].shape[-1]
         if classes != self.num_classes:
             raise ConfigError(
@@ -57,6 +56,24 @@ class Builder:
         if self.pipeline.precision.keep_float32 and policy_name != "float32":
             keep_float32(model, self.pipeline.precision.keep_float32)
         return model
+
+    def _with_graph(self, model: keras.Model) -> keras.Model:
+        """``model`` itself, built; a subclass of keras.Model becomes the one layer of a functional model."""
+        if isinstance(model, keras.Sequential) or hasattr(model, "operations"):
+            if not model.built:
+                model.build((None, *self.input_shape))
+            return model
+        image = keras.Input(self.input_shape, name="image")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # Keras warns of a failing call() before it raises
+                return keras.Model(image, model(image), name=f"{model.name}_graph")
+        except Exception as error:
+            text = " ".join(str(error).split())[:300]
+            raise RefError(
+                f"model.build: {self.ref} returned a {type(model).__name__} that cannot be called on images of shape "
+                f"{self.input_shape}: {type(error).__name__}: {text}"
+            ) from error
 
     def adapt(self, model: keras.Model, x_normalised: Any) -> bool:
         """Call the model file's ``adapt(model, x)``, if it has one, with normalised training images; True if it has."""

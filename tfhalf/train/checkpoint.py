@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def load(run: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
             record = json.loads(data["record"].tobytes())
             return record, [data[f"v{i}"] for i in range(len(data.files) - 1)]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise ResumeError(
             f"{path}: cannot be read ({' '.join(str(error).split())[:120]}); start the run anew"
         ) from error

@@ -196,7 +196,7 @@ class _Run:
             self._check_record(record)
             checkpoint.restore(arrays, self.t.model, self.t.optimizer)
             first, rows, self.spent = record["epochs_done"], record["rows"], record["seconds"]
-            self.progress.line(f"resumed at epoch {first + 1} of {self.t.pipeline.train.epochs}")
+            self.progress.line(f"resumed after epoch {first} of {self.t.pipeline.train.epochs}")
         self.history = History(self.run, rows)
         epochs = self.t.pipeline.train.epochs
         self.progress.line(HEADER)
@@ -283,19 +283,17 @@ class _Run:
                 self.progress.line(f"      step {first_step + i}: loss scale {old:,.0f} -> {new:,.0f} ({why})")
 
     def _check(self, result: ChunkResult, part: np.ndarray, epoch: int, first_step: int) -> None:
-        limit = self.t.pipeline.precision.loss_scale.max_skipped
-        bad = ~result.finite
-        if self.t.step.guarded and result.steps and bad[-limit:].all() and len(bad) >= 1:
+        if self.t.step.guarded:
             in_row = int(keras.ops.convert_to_numpy(self.t.optimizer.skipped_in_row))
-            if in_row >= limit:
+            if in_row >= self.t.pipeline.precision.loss_scale.max_skipped:
                 place = explain_non_finite(self.t.step, self.t.chunk, part[result.steps - 1], epoch, first_step)
                 raise TrainingError(
                     f"step {first_step + result.steps - 1}: {in_row} steps in a row had a non-finite gradient "
                     f"(loss scale is down to {self.t.loss_scale():g}); {place}; lower the learning rate, or "
                     "keep that layer in float32 (precision.keep_float32)"
                 )
-        elif not self.t.step.guarded and bad.any():
-            step = int(np.argmax(bad))
+        elif not result.finite.all():
+            step = int(np.argmax(~result.finite))
             raise TrainingError(
                 f"step {first_step + step}: the loss is {result.loss[step]}; lower the learning rate, or clip "
                 "gradients (train.optimizer.clip_norm)"

@@ -16,6 +16,7 @@ from tfhalf.precision.loss_scale import GuardedLossScaleOptimizer
 def make_optimizer(config: Optimizer, learning_rate: Any, accumulate: int = 1) -> keras.optimizers.Optimizer:
     """The optimizer that ``config`` names. ``learning_rate`` is a float or a Keras schedule."""
     common: dict[str, Any] = {
+        "name": config.name,  # the name that Keras makes of the class starts with "_", which no TensorFlow scope may
         "learning_rate": learning_rate,
         "weight_decay": None if config.coupled_decay else config.weight_decay or None,
         "global_clipnorm": config.clip_norm,

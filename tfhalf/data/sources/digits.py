@@ -9,7 +9,9 @@ from tfhalf.errors import DataError
 
 
 def read(name: str, source: str) -> Arrays:
-    """x [1797, 8, 8, 1] uint8 with values 0..16, y 0..9, no test set of its own.
+    """x [1797, 8, 8, 1] uint8, y 0..9, no test set of its own.
+
+    The 17 levels 0..16 of the set are stretched to 0..255, so that pictures in the usual range can be predicted.
 
     Raises:
         DataError: another name than ``digits``.
@@ -20,7 +22,7 @@ def read(name: str, source: str) -> Arrays:
 
     found = load_digits()
     return Arrays(
-        found.images.astype(np.uint8)[..., None],
+        np.rint(found.images * (255 / 16)).astype(np.uint8)[..., None],
         found.target.astype(np.int32),
         class_names=tuple(str(name) for name in found.target_names),
     )

@@ -1,0 +1,572 @@
+"""A whole training run: stopped and taken up again, given up when the numbers are lost, recorded, averaged."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import random
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from tfhalf import config
+from tfhalf.data import Preprocess, Splits
+from tfhalf.device import cpu
+from tfhalf.errors import ResumeError, TrainingError
+from tfhalf.progress import Progress
+from tfhalf.train import checkpoint, loop
+from tfhalf.train.build import Builder
+from tfhalf.train.evaluate import Evaluator, float32_exactly
+from tfhalf.train.history import Epoch
+from tfhalf.train.loop import Trainer
+from tfhalf.train.schedules import multiplier
+
+NET = '''
+import keras
+import tensorflow as tf
+from keras import layers
+
+
+def build(*, input_shape, num_classes, width=4):
+    image = keras.Input(input_shape)
+    x = layers.Conv2D(width, 3, name="conv")(image)
+    x = layers.ReLU()(layers.BatchNormalization(name="norm")(x))
+    x = layers.Dropout(0.2)(layers.GlobalAveragePooling2D()(x))
+    return keras.Model(image, layers.Dense(num_classes, name="head")(x))
+
+
+@tf.custom_gradient
+def amplify(x):
+    return tf.identity(x), lambda dy: dy * tf.cast(float("inf"), dy.dtype)
+
+
+class Amplify(layers.Layer):
+    """Passes on what it gets, and an infinite gradient."""
+
+    def call(self, x):
+        return amplify(x)
+
+
+def build_broken(*, input_shape, num_classes):
+    image = keras.Input(input_shape)
+    x = layers.Dense(4, name="early")(layers.Flatten()(image))
+    x = layers.Dense(4, name="culprit")(x)
+    x = Amplify()(x)
+    x = layers.Dense(4, name="late")(x)
+    return keras.Model(image, layers.Dense(num_classes, name="head")(x))
+'''
+
+
+def splits(validation: int = 8) -> Splits:
+    draw = np.random.default_rng(0)
+    y = (np.arange(60) % 3).astype(np.int32)
+    x = draw.integers(0, 128, (60, 6, 6, 1)).astype(np.uint8)
+    x[np.arange(60), y] += 100  # a bright row for each class
+    parts = x[:40], y[:40], x[40 : 40 + validation], y[40 : 40 + validation], x[48:], y[48:]
+    return Splits(*parts, 3, (6, 6, 1), ("a", "b", "c"), "made here")
+
+
+BASE: dict[str, Any] = {
+    "name": "job",
+    "seed": 5,
+    "model": {"build": "net.py:build"},
+    "data": {"source": "made here", "augment": {"flip": "random", "crop": 1, "cutout": 2}},
+    "train": {
+        "epochs": 4,
+        "batch_size": 8,
+        "optimizer": {"learning_rate": 0.05, "weight_decay": 0.001, "ema_momentum": 0.8, "clip_norm": 5.0},
+        "schedule": {"name": "triangular"},
+        "label_smoothing": 0.1,
+    },
+    "precision": {"policy": "mixed_float16", "loss_scale": {"growth_interval": 6}},
+}
+
+
+def pipeline(**changes: Any) -> config.Pipeline:
+    """``BASE`` with ``train__epochs=3`` and the like."""
+    values = json.loads(json.dumps(BASE))
+    for key, value in changes.items():
+        *path, last = key.split("__")
+        place = values
+        for name in path:
+            place = place.setdefault(name, {})
+        place[last] = value
+    return config.Pipeline.model_validate(values)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "net.py").write_text(NET)
+    return tmp_path
+
+
+def trainer(folder: Path, data: Splits | None = None, **changes: Any) -> Trainer:
+    pipe, data = pipeline(**changes), data or splits()
+    builder = Builder(pipe, folder, input_shape=data.input_shape, num_classes=3)
+    return Trainer(pipe, data, builder, Preprocess.fit("standardize", data.x_train), cpu())
+
+
+def run_folder(folder: Path, name: str) -> Path:
+    (folder / name).mkdir()
+    return folder / name
+
+
+def said() -> tuple[Progress, io.StringIO]:
+    stream = io.StringIO()
+    return Progress(stream), stream
+
+
+def quiet() -> Progress:
+    return Progress(io.StringIO(), quiet=True)
+
+
+def values(t: Trainer) -> list[np.ndarray]:
+    return [np.asarray(v).copy() for v in [*t.model.variables, *t.optimizer.variables]]
+
+
+def equal(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
+    return len(one) == len(other) and all(map(np.array_equal, one, other))
+
+
+def timeless(row: Epoch) -> dict[str, Any]:
+    return {key: value for key, value in asdict(row).items() if key not in ("seconds", "images_per_s")}
+
+
+class Stopped(Exception):
+    pass
+
+
+class StopAfter(Progress):
+    """Ends the run once the row of ``epoch`` is told, as a user's interrupt may."""
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__(io.StringIO())
+        self.start = f"{epoch:>5}/"
+
+    def line(self, text: str = "", always: bool = False) -> None:
+        if text.startswith(self.start):
+            raise Stopped
+
+
+# --- taken up again ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy_name", ["mixed_float16", "float32"])
+def test_a_resumed_run_equals_one_that_was_not_stopped(
+    folder: Path, policy_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    whole = trainer(folder, precision__policy=policy_name)
+    one = run_folder(folder, "whole")
+    expected = whole.run(one, quiet())
+
+    two = run_folder(folder, "stopped")
+    first = trainer(folder, precision__policy=policy_name)
+    with pytest.raises(Stopped):
+        first.run(two, StopAfter(2))
+    second = trainer(folder, precision__policy=policy_name)
+    progress, stream = said()
+    result = second.run(two, progress, resume=True)
+    assert "resumed after epoch 2 of 4" in stream.getvalue()
+    assert equal(values(second), values(whole))
+    assert [timeless(row) for row in result.epochs] == [timeless(row) for row in expected.epochs]
+    assert (result.loss_scale, result.skipped) == (expected.loss_scale, expected.skipped)
+    rows = [json.loads(line) for line in (two / "history.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
+
+    third = trainer(folder, precision__policy=policy_name)  # the finished run, taken up once more
+    again = third.run(two, quiet(), resume=True)
+    assert equal(values(third), values(whole))
+    assert [timeless(row) for row in again.epochs] == [timeless(row) for row in expected.epochs]
+    assert equal(values(trainer(folder, precision__policy=policy_name)), values(third)) is False
+    fourth = trainer(folder, precision__policy=policy_name)
+    restored = fourth.restored(two)
+    assert equal(values(fourth), values(whole))
+    assert restored.epochs == again.epochs
+
+
+def test_a_run_that_had_not_ended_is_not_restored(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    run = run_folder(folder, "run")
+    with pytest.raises(Stopped):
+        trainer(folder).run(run, StopAfter(1))
+    with pytest.raises(ResumeError, match="ended after epoch 1 of 4; finish it first: tfhalf train --resume"):
+        trainer(folder).restored(run)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``net.py`` and ``run``, a finished run of one epoch."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "net.py").write_text(NET)
+    trainer(folder, train__epochs=1).run(run_folder(folder, "run"), quiet())
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"train__optimizer__learning_rate": 0.01}, "train"),
+        ({"seed": 6}, "seed"),
+        ({"precision__loss_scale__floor": 2.0, "data__augment__crop": 0}, "data, precision"),
+    ],
+)
+def test_a_changed_pipeline_is_not_taken_up(finished: Path, changes: dict[str, Any], named: str) -> None:
+    t = trainer(finished, train__epochs=1, **changes)
+    before = values(t)
+    with pytest.raises(ResumeError, match=f"was trained with other values of {named}; start the run anew"):
+        t.run(finished / "run", quiet(), resume=True)
+    assert equal(values(t), before)
+
+
+def test_export_and_verify_settings_may_change(finished: Path) -> None:
+    t = trainer(finished, train__epochs=1, export__opset=15, verify__min_agreement=50.0)
+    assert len(t.run(finished / "run", quiet(), resume=True).epochs) == 1
+
+
+def test_other_variables_are_refused(finished: Path) -> None:
+    _, arrays = checkpoint.load(finished / "run")
+    t = trainer(finished, train__epochs=1, model__args={"width": 5})
+    with pytest.raises(ResumeError, match="holds other variables than this pipeline builds"):
+        checkpoint.restore(arrays, t.model, t.optimizer)
+    with pytest.raises(ResumeError, match="holds other variables"):
+        checkpoint.restore(arrays[:-1], *(lambda one: (one.model, one.optimizer))(trainer(finished, train__epochs=1)))
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "half", "text", "another npz", "pickled"])
+def test_a_damaged_checkpoint(finished: Path, tmp_path: Path, damage: str) -> None:
+    content = (finished / "run" / checkpoint.NAME).read_bytes()
+    path = tmp_path / checkpoint.NAME
+    if damage == "another npz":
+        np.savez(path, v0=np.zeros(3))
+    elif damage == "pickled":
+        np.savez(path, record=np.frombuffer(b"{}", np.uint8), v0=np.array([print], object))
+    elif damage != "missing":
+        path.write_bytes({"empty": b"", "half": content[: len(content) // 2], "text": b"PK nothing"}[damage])
+    words = "has no checkpoint.npz" if damage == "missing" else "cannot be read"
+    with pytest.raises(ResumeError, match=words) as caught:
+        checkpoint.load(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_a_checkpoint_with_garbled_bytes(finished: Path, tmp_path: Path) -> None:
+    """Whatever is overwritten, loading gives a checkpoint or a `ResumeError`, never something else."""
+    content, draw = (finished / "run" / checkpoint.NAME).read_bytes(), random.Random(0)
+    refused = 0
+    for _ in range(150):
+        garbled = bytearray(content)
+        # Where the zip file keeps its directory, nearly every byte means something.
+        for _ in range(draw.choice([1, 3])):
+            garbled[draw.randrange(len(content) - 3000, len(content))] = draw.randrange(256)
+        (tmp_path / checkpoint.NAME).write_bytes(garbled)
+        try:
+            checkpoint.load(tmp_path)
+        except ResumeError:
+            refused += 1
+    assert refused > 75
+
+
+def test_a_checkpoint_holds_everything_and_nothing_lies_beside_it(finished: Path) -> None:
+    record, arrays = checkpoint.load(finished / "run")
+    t = trainer(finished, train__epochs=1)
+    assert len(arrays) == len(values(t))
+    checkpoint.restore(arrays, t.model, t.optimizer)
+    assert equal(values(t), arrays)
+    assert record["epochs_done"] == 1
+    assert [path.name for path in (finished / "run").iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_failed_save_leaves_the_old_checkpoint(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = finished / "run"
+    before = (run / checkpoint.NAME).read_bytes()
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    t = trainer(finished, train__epochs=1)
+    with pytest.raises(OSError, match="No space"):
+        checkpoint.save(run, t.model, t.optimizer, {})
+    monkeypatch.undo()
+    assert (run / checkpoint.NAME).read_bytes() == before
+    for left in run.glob(f".{checkpoint.NAME}*"):
+        left.unlink()
+
+
+def test_checkpoints_are_not_written_more_often_than_needed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved: list[int] = []
+    monkeypatch.setattr(checkpoint, "save", lambda run, model, optimizer, record: saved.append(record["epochs_done"]))
+    trainer(folder).run(run_folder(folder, "run"), quiet())
+    assert saved == [4]
+
+
+# --- given up ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_of_skipped_steps_is_given_up_and_the_layer_named(folder: Path) -> None:
+    t = trainer(
+        folder,
+        model__build="net.py:build_broken",
+        precision__loss_scale__max_skipped=4,
+        precision__loss_scale__floor=2.0**14,
+    )
+    before = values(t)[: len(t.model.variables)]
+    progress, stream = said()
+    with pytest.raises(TrainingError) as caught:
+        t.run(run_folder(folder, "run"), progress)
+    message = str(caught.value)
+    assert message.startswith("step 3: 4 steps in a row had a non-finite gradient (loss scale is down to 16384); ")
+    assert "the first layer (from the loss) with one is 'culprit' (bias; 4 of 8); lower the learning rate" in message
+    assert "precision.keep_float32" in message
+    assert "step 0: loss scale 32,768 -> 16,384 (a gradient was not finite; step skipped)" in stream.getvalue()
+    assert stream.getvalue().count("loss scale") == 2  # the heading and one change: then the floor
+    assert equal(values(t)[: len(before)], before)
+
+
+def test_a_float32_loss_that_is_not_finite_ends_the_run(folder: Path) -> None:
+    t = trainer(
+        folder,
+        precision__policy="float32",
+        train__optimizer={"learning_rate": 1e30},
+        train__schedule={"name": "constant"},
+        data__augment={},
+    )
+    with pytest.raises(TrainingError, match=r"step [12]: the loss is (nan|inf); lower the learning rate, or clip"):
+        t.run(run_folder(folder, "run"), quiet())
+
+
+# --- what is recorded -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Trainer, Any, str]:
+    folder = tmp_path_factory.mktemp("recorded")
+    (folder / "net.py").write_text(NET)
+    t = trainer(folder, train__epochs=3)
+    run = run_folder(folder, "run")
+    progress, stream = said()
+    return run, t, t.run(run, progress), stream.getvalue()
+
+
+def test_rows(recorded: tuple[Path, Trainer, Any, str]) -> None:
+    _, t, result, text = recorded
+    assert [row.epoch for row in result.epochs] == [1, 2, 3]
+    for row in result.epochs:
+        assert row.steps == 5
+        assert 0 < row.loss < 3
+        assert 0 <= row.accuracy <= 1
+        assert (row.accuracy * 40) % 1 == pytest.approx(0, abs=1e-6)
+        assert (row.val_accuracy * 8) % 1 == 0
+        assert row.seconds > 0
+        assert row.skipped == 0
+    schedule = pipeline().train.schedule
+    rates = [0.05 * multiplier(schedule, epoch + 0.1, 3) for epoch in (1, 2, 3)]  # of the step that comes next
+    assert [row.learning_rate for row in result.epochs] == pytest.approx(rates, rel=1e-4)
+    assert [row.loss_scale for row in result.epochs] == [2.0**15, 2.0**16, 2.0**17]  # 15 steps, grown every 6
+    assert result.loss_scale == t.loss_scale() == 2.0**17
+    assert "      step 5: loss scale 32,768 -> 65,536 (gradients were finite for long)" in text
+    assert text.splitlines()[-1].endswith("done")
+
+
+def test_history_files(recorded: tuple[Path, Trainer, Any, str]) -> None:
+    run, _, result, _ = recorded
+    rows = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+    assert rows == [asdict(row) for row in result.epochs]
+    with (run / "history.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [list(row) for row in table] == [list(rows[0])] * 3
+    assert [float(row["loss"]) for row in table] == [row["loss"] for row in rows]
+
+
+def test_tensorboard(recorded: tuple[Path, Trainer, Any, str]) -> None:
+    run, _, result, _ = recorded
+    (file,) = (run / "tensorboard").iterdir()
+    found: dict[str, dict[int, float]] = {}
+    for record in tf.data.TFRecordDataset(str(file)):
+        event = tf.compat.v1.Event.FromString(record.numpy())
+        for value in event.summary.value:
+            found.setdefault(value.tag, {})[event.step] = float(tf.make_ndarray(value.tensor))
+    assert found["epoch/loss"] == pytest.approx({5 * row.epoch: row.loss for row in result.epochs})
+    assert set(found) == {f"epoch/{name}" for name in ("loss", "accuracy", "val_accuracy", "images_per_s",
+                          "learning_rate", "skipped")} | {"step/loss", "step/loss_scale"}  # fmt: skip
+    assert sorted(found["step/loss"]) == list(range(15))
+    assert list(found["step/loss_scale"].values()) == [2.0**15] * 6 + [2.0**16] * 6 + [2.0**17] * 3
+
+
+def test_no_validation_part(folder: Path) -> None:
+    data = splits(validation=0)
+    result = trainer(folder, data, train__epochs=1).run(run_folder(folder, "run"), quiet())
+    assert result.epochs[0].val_accuracy is None
+    assert json.loads((folder / "run/history.jsonl").read_text())["val_accuracy"] is None
+
+
+# --- settings that reach the numbers --------------------------------------------------------------------------------
+
+
+def test_measuring_a_step_leaves_no_trace(folder: Path) -> None:
+    t = trainer(folder)
+    before = values(t)
+    t.compile()
+    assert equal(values(t), before)
+    assert t.compile_seconds > 0
+    assert t.measure_step(patience=0.05) > 0
+    assert equal(values(t), before)
+    other = trainer(folder)
+    assert equal(values(other), before)
+    one, two = (each.run(run_folder(folder, name), quiet()) for each, name in ((t, "a"), (other, "b")))
+    assert [timeless(row) for row in one.epochs] == [timeless(row) for row in two.epochs]
+    assert equal(values(t), values(other))
+
+
+def test_the_seed_decides(folder: Path) -> None:
+    assert not np.array_equal(trainer(folder).order(0), trainer(folder, seed=6).order(0))
+    assert not equal(values(trainer(folder)), values(trainer(folder, seed=6)))
+
+
+def test_every_image_once_an_epoch(folder: Path) -> None:
+    t = trainer(folder)
+    for epoch in range(3):
+        assert sorted(t.order(epoch).ravel()) == list(range(40))
+    assert not np.array_equal(t.order(0), t.order(1))
+    odd = trainer(folder, train__batch_size=9)
+    assert odd.order(0).shape == (4, 9)
+    assert len(set(odd.order(0).ravel())) == 36
+    assert trainer(folder, train__batch_size=1000).order(0).shape == (1, 40)
+
+
+def test_averaged_weights_are_what_a_run_gives(folder: Path) -> None:
+    t = trainer(folder, train__epochs=1)
+    (kernel,) = [v for v in t.model.trainable_variables if v.path == "head/kernel"]
+    average = None
+    for i, row in enumerate(t.order(0)):
+        t.chunk(row[None], 0, i)
+        now = np.asarray(kernel).astype(np.float64)
+        average = now if average is None else 0.8 * average + 0.2 * now
+    trained = trainer(folder, train__epochs=1)
+    trained.run(run_folder(folder, "run"), quiet())
+    got = np.asarray(trained.model.get_layer("head").kernel)
+    np.testing.assert_allclose(got, average, rtol=1e-5, atol=1e-7)
+    assert not np.allclose(got, now, atol=1e-5)
+
+
+def test_a_frozen_variable_stays(folder: Path) -> None:
+    t = trainer(
+        folder, train__optimizer={"learning_rate": 0.05, "lr_multipliers": {"^conv/kernel": 0}, "ema_momentum": 0.5}
+    )
+    before = {v.path: np.asarray(v).copy() for v in t.model.trainable_variables}
+    t.run(run_folder(folder, "run"), quiet())
+    same = {v.path for v in t.model.trainable_variables if np.array_equal(np.asarray(v), before[v.path])}
+    assert same == {"conv/kernel"}
+
+
+def test_accumulation_moves_the_weights_every_nth_step(folder: Path) -> None:
+    t = trainer(folder, train__accumulate=2, train__optimizer={"learning_rate": 0.05})
+    kernel = t.model.get_layer("head").kernel
+    seen = [np.asarray(kernel).copy()]
+    for i, row in enumerate(t.order(0)):
+        t.chunk(row[None], 0, i)
+        seen.append(np.asarray(kernel).copy())
+    moved = [not np.array_equal(a, b) for a, b in zip(seen, seen[1:], strict=False)]
+    assert moved == [False, True, False, True, False]
+
+
+def test_the_schedule_reaches_its_end_with_accumulation_too(folder: Path) -> None:
+    result = trainer(folder, train__accumulate=2, train__epochs=2).run(run_folder(folder, "run"), quiet())
+    expected = 0.05 * multiplier(pipeline().train.schedule, 1.1, 2)
+    assert result.epochs[0].learning_rate == pytest.approx(expected, rel=1e-4)
+
+
+def test_label_smoothing_reaches_the_loss(folder: Path) -> None:
+    losses = []
+    for smoothing in (0.0, 0.5):
+        t = trainer(folder, train__label_smoothing=smoothing, data__augment={}, precision__policy="float32")
+        losses.append(t.chunk(t.order(0)[:1], 0, 0).loss[0])
+    assert losses[0] != losses[1]
+
+
+def test_training_learns(folder: Path) -> None:
+    data = splits()
+    t = trainer(
+        folder, data, train__epochs=40, train__optimizer={"name": "adam", "learning_rate": 0.02}, data__augment={}
+    )
+    result = t.run(run_folder(folder, "run"), quiet())
+    assert result.epochs[-1].loss < result.epochs[0].loss - 0.1
+
+
+@pytest.mark.slow
+def test_emulation_cost_is_a_ratio(folder: Path) -> None:
+    t = trainer(folder)
+    before = values(t)
+    assert 0.05 < t.emulation_cost() < 100
+    assert equal(values(t), before)
+
+
+# --- evaluation -------------------------------------------------------------------------------------------------------
+
+
+def evaluated(model: keras.Model, x: np.ndarray) -> np.ndarray:
+    return np.asarray(model((x.astype(np.float32) - 3) / 2, training=False)).astype(np.float64)
+
+
+@pytest.fixture(scope="module")
+def model() -> keras.Model:
+    keras.utils.set_random_seed(0)
+    return keras.Sequential([keras.Input((5, 4, 2)), layers.Conv2D(3, 3), layers.Flatten(), layers.Dense(4)])
+
+
+def test_views(model: keras.Model) -> None:
+    x = np.random.default_rng(0).integers(0, 20, (7, 5, 4, 2)).astype(np.uint8)
+    padded = np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)], mode="reflect")
+    shifts = [padded[:, :5, :4], padded[:, 2:, 2:]]
+    both = lambda v: (evaluated(model, v) + evaluated(model, v[:, :, ::-1])) / 2  # noqa: E731
+    expected = {
+        "none": evaluated(model, x),
+        "mirror": both(x),
+        "mirror_shift": 0.5 * both(x) + 0.25 * both(shifts[0]) + 0.25 * both(shifts[1]),
+    }
+    for views, answer in expected.items():
+        evaluator = Evaluator(model, mean=np.array([3.0]), std=np.array([2.0]), batch_size=3, views=views)
+        got = evaluator.logits(x)
+        assert got.dtype == np.float32
+        assert got.shape == (7, 4)
+        np.testing.assert_allclose(got, answer, rtol=1e-4, atol=1e-5)
+    y = expected["none"].argmax(-1)
+    y[:2] = (y[:2] + 1) % 4
+    assert Evaluator(model, mean=np.array([3.0]), std=np.array([2.0])).accuracy(x, y) == pytest.approx(5 / 7)
+
+
+def test_float32_exactly_puts_back_what_was() -> None:
+    enabled = tf.config.experimental.tensor_float_32_execution_enabled
+    before = enabled()
+
+    def fail() -> None:
+        with float32_exactly():
+            assert not enabled()
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert enabled() == before
+
+
+def test_vectors_are_not_augmented(folder: Path) -> None:
+    (folder / "net.py").write_text(NET + "\n\ndef flat(*, input_shape, num_classes):\n"
+        "    return keras.Sequential([keras.Input(input_shape), layers.Dense(num_classes)])\n")  # fmt: skip
+    data = splits()
+    flat = replace(
+        data,
+        x_train=data.x_train.reshape(40, 36),
+        x_val=data.x_val.reshape(8, 36),
+        x_test=data.x_test.reshape(12, 36),
+        input_shape=(36,),
+    )
+    result = trainer(folder, flat, model__build="net.py:flat", train__epochs=1).run(run_folder(folder, "run"), quiet())
+    assert np.isfinite(result.epochs[0].loss)
