@@ -224,13 +224,13 @@ def test_predictors(made: Made, runtime: str) -> None:
 
 
 def test_predictors_of_what_is_not_there(made: Made, tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="holds no model.onnx; it has no artifact"):
+    with pytest.raises(ArtifactError, match=r"holds no model.onnx; it has no artifact"):
         open_predictor(tmp_path, "onnx")
     (tmp_path / "model.onnx").write_bytes(b"nothing of the kind")
-    with pytest.raises(ArtifactError, match="holds no saved_model.pb; it has onnx"):
+    with pytest.raises(ArtifactError, match=r"holds no saved_model.pb; it has onnx"):
         open_predictor(tmp_path, "savedmodel")
     for runtime in ("onnx", "onnx-float16"):
-        with pytest.raises(ArtifactError, match="model.onnx: does not open: ") as caught:
+        with pytest.raises(ArtifactError, match=r"model.onnx: does not open: ") as caught:
             open_predictor(tmp_path, runtime)
         assert "\n" not in str(caught.value)
 
@@ -249,7 +249,7 @@ def test_an_operator_without_a_translation_leaves_no_file(tmp_path: Path) -> Non
     x = layers.Flatten()(layers.Activation("gelu")(layers.Conv2D(2, 3)(image)))  # the exact one: Erfc
     program = make_program(rebuild(keras.Model(image, layers.Dense(4)(x))).model, MEAN, STD, SHAPE)
     before = logging.getLogger().handlers[:], logging.getLogger("tf2onnx").level
-    with pytest.raises(ExportError, match="ONNX: .*Erfc.*leave onnx out of export.formats") as caught:
+    with pytest.raises(ExportError, match=r"ONNX: .*Erfc.*leave onnx out of export.formats") as caught:
         onnx_format.write(program, tmp_path / "model.onnx", opset=17, metadata={})
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
@@ -278,7 +278,7 @@ def test_kept_layers_are_float32_in_the_files(tmp_path: Path) -> None:
     assert 32 in wide  # the head's kernel, 8 x 4
 
 
-# --- rewrites of hand-made graphs ---------------------------------------------------------------------------------------
+# --- rewrites of hand-made graphs -------------------------------------------------------------------------------------
 
 
 def cast(name: str, source: str, to: int) -> onnx.NodeProto:

@@ -50,16 +50,20 @@ def test_a_published_version_is_never_replaced(tmp_path: Path) -> None:
     publish(tmp_path, "first")
     with version.staging(tmp_path) as folder:
         (folder / "data").write_text("second")
-        with pytest.raises(OSError, match="not empty|exists"):
+        with pytest.raises(OSError, match=r"not empty|exists"):
             version.publish(folder, tmp_path, 1)
     assert names(tmp_path) == ["1"]
     assert (tmp_path / "1" / "variables" / "data").read_text() == "first"
 
 
 def test_what_is_not_published_is_gone(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), version.staging(tmp_path) as folder:
-        (folder / "data").write_text("x")
-        raise RuntimeError
+    def fail() -> None:
+        with version.staging(tmp_path) as folder:
+            (folder / "data").write_text("x")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert names(tmp_path) == []
 
 
@@ -207,7 +211,7 @@ def test_a_manifest_in_which_one_thing_is_wrong(tmp_path: Path) -> None:
     changed = json.loads(json.dumps(manifest))
     changed["config"]["verify"]["min_agreement"] = "all"
     manifests.write(tmp_path, changed)
-    with pytest.raises(ArtifactError, match="config.verify.min_agreement is not valid"):
+    with pytest.raises(ArtifactError, match=r"config.verify.min_agreement is not valid"):
         manifests.read(tmp_path)
 
 

@@ -114,7 +114,7 @@ def test_the_limits_are_those_of_the_format() -> None:
     assert float(info.smallest_subnormal) == float16.SMALLEST_SUBNORMAL
 
 
-# --- the global policy --------------------------------------------------------------------------------------------------
+# --- the global policy ------------------------------------------------------------------------------------------------
 
 
 def test_policy_is_put_back() -> None:
@@ -148,7 +148,7 @@ def test_a_policy_that_does_not_exist_changes_nothing() -> None:
     assert keras.config.dtype_policy().name == "float32"
 
 
-# --- float32 islands ----------------------------------------------------------------------------------------------------
+# --- float32 islands --------------------------------------------------------------------------------------------------
 
 
 def nested() -> keras.Model:
@@ -207,7 +207,7 @@ def test_keep_float32_takes_along_what_a_layer_holds() -> None:
     }
 
 
-# --- heads --------------------------------------------------------------------------------------------------------------
+# --- heads ------------------------------------------------------------------------------------------------------------
 
 
 def softmax_in_the_layer(x):

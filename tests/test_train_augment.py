@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ def test_no_augmentation_changes_nothing() -> None:
 def test_alternating_flips_take_turns() -> None:
     config = Augment(flip="alternating")
     epochs = [flips(config, epoch=epoch, step=epoch * 7) for epoch in range(5)]
-    for one, two in zip(epochs, epochs[1:], strict=False):
+    for one, two in pairwise(epochs):
         np.testing.assert_array_equal(one, ~two)
     assert 0.4 < epochs[0].mean() < 0.6
     np.testing.assert_array_equal(epochs[0], flips(config, epoch=0, step=99))  # the step plays no part

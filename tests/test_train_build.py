@@ -139,7 +139,7 @@ def test_kept_layers(folder: Path) -> None:
     mixed = build("mixed_float16")
     computes = {layer.name: layer.compute_dtype for layer in mixed.layers if layer.weights}
     assert computes == {"hidden": "float16", "head": "float32"}
-    with pytest.raises(ConfigError, match="precision.keep_float32: 'nothing' matches no layer"):
+    with pytest.raises(ConfigError, match=r"precision.keep_float32: 'nothing' matches no layer"):
         builder(folder, keep=("nothing",))("mixed_float16")
 
 
@@ -175,9 +175,9 @@ def test_an_unbuilt_model_is_built(folder: Path) -> None:
 
 
 def test_arguments_that_no_builder_takes(folder: Path) -> None:
-    with pytest.raises(ConfigError, match="net.py:build takes no 'widht' .accepted: input_shape, num_classes, width"):
+    with pytest.raises(ConfigError, match=r"net.py:build takes no 'widht' .accepted: input_shape, num_classes, width"):
         builder(folder, widht=3)
-    with pytest.raises(RefError, match="net.py:no_shape takes no 'input_shape'; a builder is build"):
+    with pytest.raises(RefError, match=r"net.py:no_shape takes no 'input_shape'; a builder is build"):
         builder(folder, "net.py:no_shape")
 
 

@@ -7,6 +7,7 @@ import io
 import json
 import random
 from dataclasses import asdict, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -474,7 +475,7 @@ def test_accumulation_moves_the_weights_every_nth_step(folder: Path) -> None:
     for i, row in enumerate(t.order(0)):
         t.chunk(row[None], 0, i)
         seen.append(np.asarray(kernel).copy())
-    moved = [not np.array_equal(a, b) for a, b in zip(seen, seen[1:], strict=False)]
+    moved = [not np.array_equal(a, b) for a, b in pairwise(seen)]
     assert moved == [False, True, False, True, False]
 
 

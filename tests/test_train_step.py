@@ -151,6 +151,7 @@ def test_augmentation_goes_by_the_step() -> None:
         assert (image == 0).sum() >= 1
 
 
+@pytest.mark.slow
 def test_the_compiled_program_trains_alike() -> None:
     plain, chunk = make("float32", dropout=0)  # which Keras draws otherwise under XLA
     one = chunk(ORDER[:3], 0, 0)

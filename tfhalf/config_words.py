@@ -158,6 +158,7 @@ def shown(value: Any) -> str:
 
 
 def dotted(at: At) -> str:
+    """A place as messages write it: ``train.schedule.milestones[0]``."""
     dotted = ""
     for step in at:
         name = str(step) if isinstance(step, int) or (step.isprintable() and step == step.strip()) else repr(step)

@@ -1,0 +1,214 @@
+"""The house as DESIGN describes it: who may import whom, what a glance at the command costs, what every file owes."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+PACKAGE = CHECKOUT / "tfhalf"
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if "starters" not in path.parts)
+
+# From the top. A room imports from rooms below it (and within itself); rooms of one storey do not know each other.
+STOREYS: tuple[frozenset[str], ...] = tuple(
+    frozenset(names.split())
+    for names in (
+        "__main__",
+        "cli",
+        "commands",
+        "pipeline",
+        "publish",
+        "job",
+        "serve",
+        "compare report",
+        "verify",
+        "runtime",
+        "true_float16",
+        "export train",
+        "precision data",
+        "doctor progress",
+        "device",
+        "config",
+        "config_file",
+        "config_words refs",
+        "errors",
+        "__init__",
+    )
+)
+STOREY = {room: number for number, rooms in enumerate(STOREYS) for room in rooms}
+
+
+def name(path: Path) -> str:
+    return ".".join(path.relative_to(CHECKOUT).with_suffix("").parts)
+
+
+def room(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else "__init__"
+
+
+def imports(path: Path, *, at_load: bool = False) -> set[str]:
+    """Modules of tfhalf that a file imports, wherever in it or ``at_load``; names that are modules count as such."""
+    found = set()
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in tree.body if at_load else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name.split(".")[0] == "tfhalf"}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: a relative import"
+            if (node.module or "").split(".")[0] == "tfhalf":
+                for alias in node.names:
+                    inner = f"{node.module}.{alias.name}"
+                    there = CHECKOUT.joinpath(*inner.split("."))
+                    found.add(inner if there.is_dir() or there.with_suffix(".py").is_file() else node.module)
+    return found
+
+
+GRAPH = {name(path): imports(path) for path in FILES}
+
+
+def test_every_file_has_its_room() -> None:
+    assert {room(module) for module in GRAPH} <= set(STOREY)
+
+
+@pytest.mark.parametrize("module", GRAPH)
+def test_imports_run_one_way(module: str) -> None:
+    for other in GRAPH[module]:
+        here, there = room(module), room(other)
+        if here != there:
+            assert STOREY[here] < STOREY[there], f"{module} imports {other}"
+
+
+def test_the_checks_of_the_machine_are_for_the_command_alone() -> None:
+    assert {module for module, others in GRAPH.items() if "tfhalf.doctor" in others} == {"tfhalf.cli"}
+
+
+def test_what_judges_knows_nothing_of_training() -> None:
+    """The fresh process must not be able to fall back on what trained the model."""
+    seen, todo = set(), ["tfhalf.verify"]
+    while todo:
+        module = todo.pop()
+        if module not in seen:
+            seen.add(module)
+            todo += GRAPH.get(module, GRAPH.get(f"{module}.__init__", set()))
+    assert not {module for module in seen if room(module) in ("train", "precision", "data", "pipeline", "job")}
+
+
+def test_no_cycles() -> None:
+    """Of what is imported when a module is; within a room, a function may import what imports its module."""
+    graph = {name(path).removesuffix(".__init__"): imports(path, at_load=True) for path in FILES}
+    done: set[str] = set()
+
+    def visit(module: str, above: tuple[str, ...]) -> None:
+        assert module not in above, " -> ".join([*above, module])
+        if module in done:
+            return
+        for other in graph.get(module, ()):
+            visit(other, (*above, module))
+        done.add(module)
+
+    for module in graph:
+        visit(module, ())
+
+
+def importers(package: str) -> set[str]:
+    """Files that import ``package`` anywhere."""
+    found = set()
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if any(n.split(".")[0] == package for n in names):
+                found.add(name(path))
+    return found
+
+
+def test_tensorflow_stays_where_it_is_needed() -> None:
+    train = {module for module in importers("tensorflow") if room(module) == "train"}
+    assert train <= {f"tfhalf.train.{part}" for part in ("step", "evaluate", "trouble", "history")}
+    assert {room(m) for m in importers("tensorflow")} <= {
+        "train",
+        "export",
+        "data",
+        "device",
+        "runtime",
+        "doctor",
+        "cli",
+    }
+    assert {room(module) for module in importers("onnx")} <= {"export", "runtime", "true_float16"}
+
+
+# --- what the command costs -------------------------------------------------------------------------------------------
+
+
+def python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, json\n"
+        "from click.testing import CliRunner\n"
+        "from tfhalf.cli import main\n"
+        "result = CliRunner().invoke(main, ['--help'])\n"
+        "assert result.exit_code == 0 and 'train' in result.output\n"
+        "print(json.dumps(sorted(sys.modules)))\n"
+    )
+    loaded = set(json.loads(python(code)))
+    heavy = (
+        "tensorflow",
+        "keras",
+        "onnx",
+        "onnxruntime",
+        "tf2onnx",
+        "pydantic",
+        "numpy",
+        "sklearn",
+        "PIL",
+        "tensorflow_datasets",
+    )
+    assert not {module for module in heavy if module in loaded}
+
+
+def test_the_command_is_imported_fast() -> None:
+    code = "import time; start = time.perf_counter(); import tfhalf.cli; print(time.perf_counter() - start)"
+    assert min(float(python(code)) for _ in range(5)) < 0.3
+
+
+# --- what every file owes ---------------------------------------------------------------------------------------------
+
+
+def undocumented(tree: ast.AST, where: str) -> list[str]:
+    found = []
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            overrides = isinstance(tree, ast.ClassDef) and node.name in ("build", "call", "update_step")
+            if not ast.get_docstring(node) and not overrides:
+                found.append(f"{where}.{node.name}")
+            if isinstance(node, ast.ClassDef):
+                found += undocumented(node, f"{where}.{node.name}")
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_a_file(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    if text.strip():
+        assert ast.get_docstring(tree), "no docstring"
+    assert undocumented(tree, name(path)) == []
+    assert text.count("\n") <= 320
+
+
+def test_models_are_files_of_their_own() -> None:
+    for path in CHECKOUT.glob("models/*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert "tfhalf" not in text.replace("tfhalf train", "")
+        assert ast.get_docstring(ast.parse(text))

@@ -1,0 +1,157 @@
+"""True float16 on a CPU: its own operators against onnxruntime and float64, and the overflow that others hide."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from keras import layers
+from onnx import TensorProto, helper, numpy_helper
+
+from tfhalf.config import Verify
+from tfhalf.export import onnx_format
+from tfhalf.export.program import make_program
+from tfhalf.export.rebuild import rebuild
+from tfhalf.runtime import open_predictor
+from tfhalf.true_float16 import TrueFloat16
+from tfhalf.verify import judge
+
+DRAW = np.random.default_rng(0)
+TYPES = {np.dtype(np.float16): TensorProto.FLOAT16, np.dtype(np.float32): TensorProto.FLOAT}
+
+
+def one_node(op: str, x: np.ndarray, *others: np.ndarray, **attributes: Any) -> onnx.ModelProto:
+    names = ["x", *(f"c{i}" for i in range(len(others)))]
+    kind = TYPES[x.dtype]
+    graph = helper.make_graph(
+        [helper.make_node(op, names, ["y"], **attributes)],
+        "g",
+        [helper.make_tensor_value_info("x", kind, x.shape)],
+        [helper.make_tensor_value_info("y", kind, None)],
+        [numpy_helper.from_array(other, name) for other, name in zip(others, names[1:], strict=True)],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+def runtime(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    answer: np.ndarray = session.run(None, {"x": x})[0]
+    return answer
+
+
+def check(op: str, x: np.ndarray, *others: np.ndarray, **attributes: Any) -> None:
+    """Float16 within one rounding of onnxruntime's float32 on the same (float16) numbers; float32 as it."""
+    half = [x.astype(np.float16), *(o.astype(np.float16) for o in others)]
+    wide = [h.astype(np.float32) for h in half]
+    expected = runtime(one_node(op, *wide, **attributes), wide[0])
+    got = TrueFloat16(one_node(op, *half, **attributes))(half[0])["y"]
+    assert got.dtype == np.float16
+    assert got.shape == expected.shape
+    np.testing.assert_allclose(got.astype(np.float64), expected, rtol=2.0**-11 * 1.01, atol=2e-5)
+    same = TrueFloat16(one_node(op, *wide, **attributes))(wide[0])["y"]
+    assert same.dtype == np.float32
+    np.testing.assert_allclose(same, expected, rtol=1e-5, atol=1e-5)
+
+
+CONVOLUTIONS: dict[str, tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = {
+    "plain": ((2, 3, 8, 7), (4, 3, 3, 3), {}),
+    "1x1": ((2, 3, 8, 7), (4, 3, 1, 1), {}),
+    "strides": ((2, 3, 8, 7), (4, 3, 3, 2), {"strides": [2, 3]}),
+    "pads": ((2, 3, 8, 7), (4, 3, 3, 3), {"pads": [1, 0, 2, 1]}),
+    "dilations": ((2, 3, 9, 9), (4, 3, 3, 2), {"dilations": [2, 3]}),
+    "groups": ((2, 6, 8, 7), (4, 3, 3, 3), {"group": 2}),
+    "depthwise": ((2, 3, 8, 7), (6, 1, 3, 3), {"group": 3, "pads": [1, 1, 1, 1]}),
+    "SAME_UPPER": ((2, 3, 8, 7), (4, 3, 4, 2), {"auto_pad": "SAME_UPPER"}),
+    "SAME_UPPER, strides": ((2, 3, 8, 7), (4, 3, 3, 3), {"auto_pad": "SAME_UPPER", "strides": [2, 2]}),
+    "SAME_LOWER": ((2, 3, 8, 7), (4, 3, 4, 2), {"auto_pad": "SAME_LOWER", "strides": [2, 1]}),
+    "VALID": ((2, 3, 8, 7), (4, 3, 3, 3), {"auto_pad": "VALID"}),
+    "all at once": (
+        (2, 4, 11, 9),
+        (6, 2, 3, 2),
+        {"group": 2, "strides": [2, 1], "dilations": [2, 1], "pads": [1, 0, 0, 2]},
+    ),
+    "one dimension": ((2, 3, 9), (4, 3, 3), {"strides": [2], "pads": [1, 1]}),
+    "three dimensions": ((1, 2, 5, 4, 6), (3, 2, 2, 3, 2), {"pads": [1, 0, 0, 0, 1, 1]}),
+}
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("case", CONVOLUTIONS)
+def test_convolution(case: str, bias: bool) -> None:
+    shape, kernel, attributes = CONVOLUTIONS[case]
+    x, w = DRAW.normal(size=shape), DRAW.normal(size=kernel)
+    check("Conv", x, w, *([DRAW.normal(size=kernel[0])] if bias else []), **attributes)
+
+
+POOLS: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
+    "plain": ((2, 3, 8, 7), {"kernel_shape": [2, 2], "strides": [2, 2]}),
+    "overlapping": ((2, 3, 8, 7), {"kernel_shape": [3, 2]}),
+    "pads": ((2, 3, 8, 7), {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}),
+    "SAME_UPPER": ((2, 3, 8, 7), {"kernel_shape": [3, 3], "strides": [2, 2], "auto_pad": "SAME_UPPER"}),
+    "SAME_LOWER": ((2, 3, 8, 7), {"kernel_shape": [2, 3], "strides": [1, 2], "auto_pad": "SAME_LOWER"}),
+    "dilations": ((2, 3, 9, 9), {"kernel_shape": [2, 2], "dilations": [2, 3]}),
+    "one dimension": ((2, 3, 9), {"kernel_shape": [3], "strides": [3]}),
+}
+
+
+@pytest.mark.parametrize("case", POOLS)
+def test_max_pooling(case: str) -> None:
+    shape, attributes = POOLS[case]
+    check("MaxPool", DRAW.normal(size=shape) - 5, **attributes)  # all negative: padding must not win
+
+
+def test_max_pooling_with_ceil_mode_is_refused() -> None:
+    x = np.zeros((1, 1, 5, 5), np.float16)
+    with pytest.raises(Exception, match="ceil_mode"):
+        TrueFloat16(one_node("MaxPool", x, kernel_shape=[2, 2], ceil_mode=1))(x)
+
+
+@pytest.mark.parametrize(("a", "b"), [((5, 7), (7, 3)), ((2, 5, 7), (7, 3)), ((4, 2, 5, 7), (2, 7, 3)), ((7,), (7, 3))])
+def test_matrix_product(a: tuple[int, ...], b: tuple[int, ...]) -> None:
+    check("MatMul", DRAW.normal(size=a), DRAW.normal(size=b))
+
+
+def test_sums_are_rounded_once() -> None:
+    """4,096 times 1 added up in float16 stays at 2,048; summed in float32 and rounded once it is exact."""
+    x, w = np.ones((1, 4096), np.float16), np.ones((4096, 1), np.float16)
+    assert TrueFloat16(one_node("MatMul", x, w))(x)["y"].item() == 4096
+    image, kernel = np.ones((1, 4096, 1, 1), np.float16), np.ones((1, 4096, 1, 1), np.float16)
+    assert TrueFloat16(one_node("Conv", image, kernel))(image)["y"].item() == 4096
+
+
+def test_overflow_shows() -> None:
+    x, w = np.full((1, 2), 300, np.float16), np.full((2, 1), 300, np.float16)  # 180,000
+    assert TrueFloat16(one_node("MatMul", x, w))(x)["y"].item() == np.inf
+    image, kernel = x.reshape(1, 2, 1, 1), w.reshape(1, 2, 1, 1)
+    assert TrueFloat16(one_node("Conv", image, kernel))(image)["y"].item() == np.inf
+    assert TrueFloat16(one_node("MatMul", x, -w))(x)["y"].item() == -np.inf
+
+
+def test_the_overflow_that_onnxruntime_hides(tmp_path: Path) -> None:
+    """Activations near 250,000 that the next layer brings back: fine wherever float16 is computed in float32."""
+    x = keras.Input((4,))
+    big = layers.Dense(8, name="big", kernel_initializer=keras.initializers.Constant(250.0))(x)
+    back = layers.Dense(8, name="back", kernel_initializer=keras.initializers.Constant(1e-5))(big)
+    model = keras.Model(x, layers.Dense(3, name="head")(back))
+    data = np.full((6, 4), 250, np.float32) + np.arange(6, dtype=np.float32)[:, None]
+    logits = np.asarray(model(data)).astype(np.float64)
+    e = np.exp(logits - logits.max(-1, keepdims=True))
+    reference = (e / e.sum(-1, keepdims=True)).astype(np.float32)
+
+    program = make_program(rebuild(model).model, (0.0,), (1.0,), (4,))
+    onnx_format.write(program, tmp_path / "model.onnx", opset=17, metadata={})
+    hidden = open_predictor(tmp_path, "onnx")(data)["probabilities"]
+    shown = open_predictor(tmp_path, "onnx-float16")(data)["probabilities"]
+    y = reference.argmax(-1)
+    if np.isfinite(hidden).all():  # on a CPU; where onnxruntime computes in float16 it overflows too
+        assert judge(reference, hidden, y, Verify(min_agreement=0.0, max_accuracy_drop=100.0), "onnx", "ort").passed
+    assert not np.isfinite(shown).any()
+    told = judge(reference, shown, y, Verify(), "onnx", "true float16")
+    assert not told.passed
+    assert told.problems[0] == "18 values are not finite"
+    assert (told.accuracy, told.agreement, told.non_finite) == (0.0, 0.0, 18)
