@@ -126,7 +126,10 @@ def export(run: Path, data_dir: str | None, exports: Path, quiet: bool, as_json:
 @_pipeline_options
 @_JSON
 def check(pipeline: Path, overrides: tuple[str, ...], data_dir: str | None, as_json: bool) -> None:
-    """Validate PIPELINE, load its data, build its model, and print what it resolves to. Nothing is trained."""
+    """Validate PIPELINE, load its data, build its model, try whether it can be exported, and print what it resolves to.
+
+    Nothing is trained or written.
+    """
     from tfhalf.config import load_pipeline
 
     checked = load_pipeline(pipeline, overrides)
@@ -136,6 +139,7 @@ def check(pipeline: Path, overrides: tuple[str, ...], data_dir: str | None, as_j
     progress = _progress(as_json, False)
     job = prepare(checked, Places(pipeline, Path("runs"), Path("exports"), data_dir), progress)
     model = job.builder(checked.precision.policy)
+    job.rehearse_export(model)
     facts = {
         "pipeline": checked.dump(),
         "data": {"sizes": job.splits.sizes, "classes": list(job.splits.class_names), "input": job.splits.input_shape},
@@ -149,6 +153,7 @@ def check(pipeline: Path, overrides: tuple[str, ...], data_dir: str | None, as_j
     click.echo(f"# {pipeline}: valid")
     click.echo(f"# data: {job.splits.sizes}, {job.splits.num_classes} classes, input {job.splits.input_shape}")
     click.echo(f"# model: {model.name}, {model.count_params():,} parameters, {len(model.layers)} layers")
+    click.echo(f"# export: {', '.join(checked.export.formats)} can be made in float16")
 
 
 @main.command(short_help="Compare published artifacts with the float32 model.")

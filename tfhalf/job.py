@@ -8,10 +8,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
+import keras
+
 from tfhalf import config
 from tfhalf.data import Preprocess, Splits, load_splits
 from tfhalf.errors import ConfigError, ResumeError
 from tfhalf.export import manifest as manifests
+from tfhalf.export.artifacts import rehearse
 from tfhalf.progress import Progress
 from tfhalf.train.build import Builder
 
@@ -51,6 +54,15 @@ class Job:
     splits: Splits
     preprocess: Preprocess
     builder: Builder
+
+    def rehearse_export(self, model: keras.Model) -> None:
+        """Find out before training whether ``model`` can be exported; nothing is written.
+
+        Raises:
+            ExportError, ConfigError: as the export would, after training.
+        """
+        mean, std = self.preprocess.mean, self.preprocess.std
+        rehearse(model, self.pipeline, mean=mean, std=std, input_shape=self.splits.input_shape)
 
 
 def prepare(pipeline: config.Pipeline, places: Places, progress: Progress, *, smoke: bool = False) -> Job:

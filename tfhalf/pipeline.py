@@ -9,7 +9,6 @@ import numpy as np
 
 from tfhalf import config
 from tfhalf.device import Device, detect, grow_memory
-from tfhalf.export.artifacts import rehearse
 from tfhalf.job import Places, new_run, open_run, prepare
 from tfhalf.progress import Progress, duration
 from tfhalf.publish import Clock, Finished, Outcome, export_and_publish
@@ -45,13 +44,7 @@ def train_and_export(
     device = detect()
     job = prepare(pipeline, places, progress, smoke=smoke)
     trainer = Trainer(job.pipeline, job.splits, job.builder, job.preprocess, device)
-    rehearse(
-        trainer.model,
-        job.pipeline,
-        mean=job.preprocess.mean,
-        std=job.preprocess.std,
-        input_shape=job.splits.input_shape,
-    )
+    job.rehearse_export(trainer.model)
     run = resume or new_run(job, places, smoke)
     clock.stop("start-up")
     _device_truth(trainer, device, progress)

@@ -139,8 +139,7 @@ def _replace_policies(config: Any, name: str) -> None:
     """Set every dtype policy within a layer's configuration, inner layers' included."""
     if isinstance(config, dict):
         if "dtype" in config and (config["dtype"] is None or isinstance(config["dtype"], str | dict)):
-            norm = str(config.get("class_name", "")) in {cls.__name__ for cls in NORMS}
-            config["dtype"] = "mixed_float16" if norm and name == "float16" else name
+            config["dtype"] = name
         for key, value in config.items():
             if key != "dtype":
                 _replace_policies(value, name)
@@ -150,7 +149,7 @@ def _replace_policies(config: Any, name: str) -> None:
 
 
 def _widen_norms(layer: keras.layers.Layer, name: str) -> None:
-    """Norms that a layer's ``__init__`` makes are in no configuration."""
+    """Norms within another layer keep float32 variables too, whether a configuration or an ``__init__`` made them."""
     for inner in layer._flatten_layers(include_self=False):
         if isinstance(inner, NORMS) and name == "float16" and not inner.built:
             inner.dtype_policy = "mixed_float16"

@@ -26,6 +26,7 @@ from tfhalf.train.step import Chunk, ChunkResult, Step
 from tfhalf.train.trouble import explain_non_finite
 
 CHECKPOINT_SECONDS = 10.0
+CALL_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -78,12 +79,12 @@ class Trainer:
             splits.x_train,
             splits.y_train,
             batch_size=self.batch_size,
-            # A chunk is the grain of progress and of stopping; on a GPU it is long, because each call costs a launch.
-            capacity=min(self.steps_per_epoch, 500 if device.kind == "GPU" else 50),
+            capacity=min(self.steps_per_epoch, 500),
             xla=self.xla,
             max_skipped=precision.loss_scale.max_skipped,
         )
         self.evaluator = Evaluator(self.model, mean=np.asarray(preprocess.mean), std=np.asarray(preprocess.std))
+        self.rows = self.chunk.capacity  # steps in a call; fewer where they are slow
         self.compile_seconds = 0.0
 
     def compile(self) -> float:
@@ -96,7 +97,8 @@ class Trainer:
     def measure_step(self, patience: float = 1.0) -> float:
         """Seconds that a training step takes here; the state is put back as it was.
 
-        One step is run, and up to ten more while they fit into ``patience`` seconds: the first also allocates.
+        One step is run, and up to ten more while they fit into ``patience`` seconds: the first also allocates. From
+        then on a call holds as many steps as fit into `CALL_SECONDS`, so that progress shows and Ctrl-C is heard.
         """
         variables = [*self.model.variables, *self.optimizer.variables]
         before = [keras.ops.convert_to_numpy(v) for v in variables]
@@ -106,6 +108,7 @@ class Trainer:
             seconds = min(seconds, self._time_steps(more))
         for variable, value in zip(variables, before, strict=True):
             variable.assign(value)
+        self.rows = max(1, min(self.chunk.capacity, int(CALL_SECONDS / seconds)))
         return seconds
 
     def _time_steps(self, steps: int) -> float:
@@ -217,8 +220,8 @@ class _Run:
         t, start = self.t, time.perf_counter()
         order, first_step = t.order(epoch), epoch * t.steps_per_epoch
         results: list[ChunkResult] = []
-        for begin in range(0, len(order), t.chunk.capacity):
-            part = order[begin : begin + t.chunk.capacity]
+        for begin in range(0, len(order), t.rows):
+            part = order[begin : begin + t.rows]
             result = t.chunk(part, epoch, first_step + begin)
             self._log_scale(result, first_step + begin)
             self._check(result, part, epoch, first_step + begin)
