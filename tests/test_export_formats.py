@@ -424,3 +424,33 @@ def test_what_nobody_reads_goes() -> None:
     onnx_rewrites.drop_unused(model)
     assert len(model.graph.initializer) == 0
     assert [o.domain for o in model.opset_import] == [""]
+
+
+def test_the_same_model_gives_the_same_file_again() -> None:
+    """tf2onnx numbers names through the whole process; what is written must not depend on what was converted before."""
+    model = rebuild(net()).model
+    first, second = (
+        onnx_format.convert(make_program(model, MEAN, STD, SHAPE), 18).SerializeToString(deterministic=True)
+        for _ in range(2)
+    )
+    assert first == second
+    names = [name for node in onnx.load_from_string(first).graph.node for name in node.output]
+    assert len(names) == len(set(names))
+
+
+def test_names_are_numbered_by_place() -> None:
+    nodes = [
+        helper.make_node("Add", ["x", "w__7"], ["Add__12"], name="Add__12"),
+        helper.make_node("Add", ["Add__12", "w__9"], ["Add__15"], name="Add__15"),
+        helper.make_node("Relu", ["Add__15"], ["y"], name="Relu"),
+    ]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]
+    weights = [numpy_helper.from_array(np.ones(1, np.float32) * k, f"w__{k}") for k in (7, 9)]
+    made = helper.make_graph(nodes, "g", values[:1], values[1:], weights)
+    onnx_rewrites.stable_names(made)
+    assert [(list(node.input), list(node.output), node.name) for node in made.node] == [
+        (["x", "w"], ["Add"], "Add"),
+        (["Add", "w__1"], ["Add__1"], "Add__1"),
+        (["Add__1"], ["y"], "Relu"),
+    ]
+    assert [tensor.name for tensor in made.initializer] == ["w", "w__1"]

@@ -57,6 +57,7 @@ def convert(program: Program, opset: int) -> onnx.ModelProto:
         )
     onnx_rewrites.drop_cast_pairs(model.graph)
     onnx_rewrites.drop_unused(model)
+    onnx_rewrites.stable_names(model.graph)
     _name(model)
     try:
         onnx.checker.check_model(model, full_check=True)

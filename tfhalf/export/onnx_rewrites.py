@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import re
+
 import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
@@ -51,6 +54,42 @@ def drop_cast_pairs(graph: onnx.GraphProto) -> int:
     if dropped:
         del graph.value_info[:]  # their dtypes are those of before
     return dropped
+
+
+def stable_names(graph: onnx.GraphProto) -> None:
+    """Number nodes and tensors by their place in the graph, and put initializers in the order of their first reader.
+
+    tf2onnx's names end in a counter of the whole process (``Reshape__43``), so that the same model would give another
+    file each time it is exported. A graph with graphs inside (If, Loop) is left as it is.
+    """
+    if any(attribute.HasField("g") or attribute.graphs for node in graph.node for attribute in node.attribute):
+        return
+    taken = {value.name for value in [*graph.input, *graph.output]} | {""}
+    names = {name: name for name in taken}
+    nodes: set[str] = set()
+    for node in graph.node:
+        node.name = _free(node.name or node.op_type, nodes)
+        for place in (node.input, node.output):
+            for i, name in enumerate(place):
+                if name not in names:
+                    names[name] = _free(name, taken)
+                place[i] = names[name]
+    place_of = {name: i for i, name in enumerate(names)}
+    tensors = sorted(graph.initializer, key=lambda tensor: place_of.get(tensor.name, len(place_of)))
+    for tensor in tensors:
+        tensor.name = names.get(tensor.name, tensor.name)
+    del graph.initializer[:]
+    graph.initializer.extend(tensors)
+    del graph.value_info[:]  # it speaks of the old names; shape inference makes it anew
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """``name`` without tf2onnx's counters, and with the smallest number that makes it new among ``taken``."""
+    base = re.sub(r"__\d+", "", name)
+    names = itertools.chain([base], (f"{base}__{k}" for k in itertools.count(1)))
+    free = next(name for name in names if name not in taken)
+    taken.add(free)
+    return free
 
 
 def drop_unused(model: onnx.ModelProto) -> None:
