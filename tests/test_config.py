@@ -467,3 +467,13 @@ def test_a_file_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(Path, "open", denied)
     with pytest.raises(ConfigError, match="cannot be read: Permission denied"):
         load_pipeline(tmp_path / "p.yaml")
+
+
+@pytest.mark.parametrize(("written", "read"), [("SGD", "sgd"), ("AdamW", "adamw"), ("lion", "lion")])
+def test_optimizers_go_by_the_names_keras_writes(tmp_path: Path, written: str, read: str) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(
+        "name: a\nmodel: {build: 'm.py:build'}\ndata: {source: 'sklearn:digits'}\n"
+        f"train: {{optimizer: {{name: {written}}}}}\n"
+    )
+    assert load_pipeline(path).train.optimizer.name == read

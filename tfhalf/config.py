@@ -124,6 +124,11 @@ class Optimizer(Section):
     clip_value: Positive | None = None
     ema_momentum: Annotated[float, Field(gt=0, lt=1)] | None = None
 
+    @field_validator("name", mode="before")
+    @classmethod
+    def _any_case(cls, value: Any) -> Any:
+        return value.lower() if isinstance(value, str) else value  # Keras writes SGD and AdamW
+
     @field_validator("no_decay", "lr_multipliers")
     @classmethod
     def _patterns(cls, value: Any) -> Any:
