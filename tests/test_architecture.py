@@ -21,7 +21,7 @@ STOREYS: tuple[frozenset[str], ...] = tuple(
         "__main__",
         "cli",
         "commands",
-        "pipeline",
+        "bench pipeline",
         "publish",
         "job",
         "serve",
@@ -31,9 +31,11 @@ STOREYS: tuple[frozenset[str], ...] = tuple(
         "true_float16",
         "export train",
         "precision data",
-        "doctor progress",
+        "doctor start progress",
         "device",
         "config",
+        "config_optimizer",
+        "config_section",
         "config_file",
         "config_words refs",
         "errors",
@@ -130,15 +132,17 @@ def importers(package: str) -> set[str]:
 
 def test_tensorflow_stays_where_it_is_needed() -> None:
     train = {module for module in importers("tensorflow") if room(module) == "train"}
-    assert train <= {f"tfhalf.train.{part}" for part in ("step", "evaluate", "trouble", "history")}
+    parts = ("step", "feed", "resident", "streamed", "kernels", "evaluate", "trouble", "history")
+    assert train <= {f"tfhalf.train.{part}" for part in parts}
     assert {room(m) for m in importers("tensorflow")} <= {
+        "bench",
         "train",
         "export",
         "data",
         "device",
         "runtime",
         "doctor",
-        "cli",
+        "start",
     }
     assert {room(module) for module in importers("onnx")} <= {"export", "runtime", "true_float16"}
 

@@ -31,7 +31,7 @@ COMMAND = (sys.executable, "-m", "tfhalf")
 SAVES_OFTEN = (
     sys.executable,
     "-c",
-    "import tfhalf.train.loop as loop; loop.CHECKPOINT_SECONDS = 0; from tfhalf.cli import main; main()",
+    "import tfhalf.train.epochs as epochs; epochs.CHECKPOINT_SECONDS = 0; from tfhalf.cli import main; main()",
 )
 # What has happened when the signal is sent: a share of a normal run's time, something said, or a file that is there.
 # The process alone is killed, or with it the one that verifies.

@@ -15,7 +15,8 @@ from tfhalf.export.rebuild import rebuild
 from tfhalf.precision.policy import flat_layers, policy
 from tfhalf.refs import resolve, sibling
 from tfhalf.train.optimizers import make_optimizer, wrap
-from tfhalf.train.step import Chunk, Step
+from tfhalf.train.resident import Resident
+from tfhalf.train.step import Step
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
 SHAPE = (32, 32, 3)
@@ -24,6 +25,8 @@ NETS: dict[str, tuple[str, dict[str, Any], float]] = {
     "resnet20": ("resnet.py:build", {"depth": 20}, 0.27e6),
     "resnet56": ("resnet.py:build", {"depth": 56}, 0.85e6),
     "resnet18": ("resnet.py:build", {"depth": 18}, 11.17e6),
+    "resnet50": ("resnet.py:build", {"depth": 50, "stem": "large", "num_classes": 1000}, 25_557_032),  # torchvision's
+    "resnet9": ("resnet9.py:build", {}, 6_573_120),  # its docstring has the sum
     "speednet": ("speednet.py:build", {}, 1.97e6),
 }
 
@@ -35,7 +38,7 @@ def build(name: str, policy_name: str = "float32", **more: Any) -> keras.Model:
         return resolve(ref, MODELS)(**{"input_shape": SHAPE, "num_classes": 10, **args, **more})
 
 
-@pytest.mark.parametrize("name", ["mlp", "resnet20", "speednet"])
+@pytest.mark.parametrize("name", ["mlp", "resnet20", "resnet9", "speednet"])
 @pytest.mark.parametrize("policy_name", ["float32", "mixed_float16", "mixed_bfloat16"])
 def test_policies(name: str, policy_name: str) -> None:
     model = build(name, policy_name)
@@ -46,7 +49,7 @@ def test_policies(name: str, policy_name: str) -> None:
     assert len({v.path for v in model.weights}) == len(model.weights)
 
 
-@pytest.mark.parametrize("name", ["mlp", "resnet20", "resnet56", "resnet18"])
+@pytest.mark.parametrize("name", ["mlp", "resnet20", "resnet56", "resnet18", "resnet50", "resnet9"])
 def test_parameters(name: str) -> None:
     expected = NETS[name][2]
     trained = sum(int(np.prod(v.shape)) for v in build(name).trainable_variables)
@@ -69,6 +72,28 @@ def test_stems_of_resnet18(stem: str) -> None:
     assert before_pool == ((None, 4, 4, 512) if stem == "small" else (None, 1, 1, 512))
 
 
+def test_resnet50_halves_images_in_its_3x3_convolutions() -> None:
+    """ "v1.5": 56, 28, 14 and 7 pixels from one of 224, and every 1x1 convolution on the way sees all of them."""
+    model = build("resnet50", input_shape=(224, 224, 3))
+    strides = {layer.name: layer.strides for layer in model.layers if isinstance(layer, keras.layers.Conv2D)}
+    assert len(strides) == 1 + 3 * (3 + 4 + 6 + 3) + 4
+    halving = {name for name, stride in strides.items() if stride == (2, 2)}
+    stages = [f"stage{stage}_block1_{part}_conv" for stage in (2, 3, 4) for part in ("b", "shortcut")]
+    assert halving == {"stem_conv", *stages}
+    assert model.get_layer("stage4_block3_add").output.shape == (None, 7, 7, 2048)
+    assert build("resnet50", num_classes=10, stem="small").get_layer("pool").input.shape == (None, 4, 4, 2048)
+
+
+def test_resnet9_is_made_as_described() -> None:
+    model = build("resnet9")
+    assert [layer.name for layer in model.layers if isinstance(layer, keras.layers.Add)] == ["layer1_add", "layer3_add"]
+    assert model.get_layer("pool").input.shape == (None, 4, 4, 512)
+    assert build("resnet9", widths=[4, 8, 8, 8], input_shape=(16, 16, 1), num_classes=3).output_shape == (None, 3)
+    x = np.random.default_rng(0).normal(size=(2, *SHAPE)).astype(np.float32)
+    unscaled = keras.Model(model.input, model.get_layer("head").output)
+    np.testing.assert_allclose(np.asarray(model(x)), np.asarray(unscaled(x)) / 8, rtol=1e-6)
+
+
 def steps(model: keras.Model, guarded: bool, count: int = 3) -> Any:
     """Loss before each step on one and the same batch."""
     draw = np.random.default_rng(0)
@@ -79,13 +104,18 @@ def steps(model: keras.Model, guarded: bool, count: int = 3) -> Any:
         optimizer = wrap(optimizer, config.LossScale(initial=1024.0))
     step = Step(model, optimizer, model.trainable_variables, mean=np.array([127.0]), std=np.array([64.0]),
                 label_smoothing=0.0, augmentation=None, seed=0)  # fmt: skip
-    chunk = Chunk(step, x, y, batch_size=16, capacity=count, xla=False, max_skipped=50)
-    return chunk(np.tile(np.arange(16, dtype=np.int32), (count, 1)), 0, 0)
+    feed = Resident(step, x, y, batch_size=16, capacity=count, xla=False, max_skipped=50)
+    return feed(np.tile(np.arange(16, dtype=np.int32), (count, 1)), 0, 0)
 
 
 @pytest.mark.parametrize(
     ("name", "more"),
-    [("mlp", {}), pytest.param("resnet20", {}, marks=pytest.mark.slow), ("speednet", {"widths": [16, 16, 16]})],
+    [
+        ("mlp", {}),
+        pytest.param("resnet20", {}, marks=pytest.mark.slow),
+        ("resnet9", {"widths": [8, 8, 8, 8]}),
+        ("speednet", {"widths": [16, 16, 16]}),
+    ],
     ids=lambda v: str(v),
 )
 @pytest.mark.parametrize("policy_name", ["float32", "mixed_float16"])
@@ -99,7 +129,14 @@ def test_it_trains(name: str, more: dict[str, Any], policy_name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "folded"),
-    [("mlp", 0), ("resnet20", 19), pytest.param("resnet18", 20, marks=pytest.mark.slow), ("speednet", 6)],
+    [
+        ("mlp", 0),
+        ("resnet20", 19),
+        pytest.param("resnet18", 20, marks=pytest.mark.slow),
+        pytest.param("resnet50", 53, marks=pytest.mark.slow),
+        ("resnet9", 8),
+        ("speednet", 6),
+    ],
 )
 def test_float16_copies(name: str, folded: int) -> None:
     """Every norm of the shipped nets folds, so the copies are float16 through and through."""

@@ -264,3 +264,23 @@ def test_config_round_trip() -> None:
 def test_bounds_that_do_not_hold_are_refused(floor: float, initial: float, cap: float) -> None:
     with pytest.raises(ValueError, match="floor <= initial_scale <= cap"):
         GuardedLossScaleOptimizer(keras.optimizers.SGD(0.5), initial, floor=floor, cap=cap)
+
+
+def after_two_skipped(branchless: bool, momentum: float, mode: str) -> list[np.ndarray]:
+    weight = keras.Variable(np.float32([1.0, 2.0]))
+    optimizer = GuardedLossScaleOptimizer(keras.optimizers.SGD(0.1, momentum), initial_scale=8.0)
+    optimizer.branchless = branchless
+    optimizer.build([weight])
+    run = compiled(lambda gradient: optimizer.apply([gradient], [weight]), mode)
+    for gradient in ([8.0, 16.0], [np.inf, 8.0], [np.nan, 0.0], [4.0, 4.0]):
+        assert bool(run(tf.constant(gradient, tf.float32))) == bool(np.isfinite(gradient).all())
+    return [np.asarray(v) for v in [weight, *optimizer.variables]]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_without_a_branch_the_same_weights_come_out(momentum: float, mode: str) -> None:
+    """`branchless` selects between old and new; slots, iterations and weights of a skipped step stay as they were."""
+    pairs = zip(after_two_skipped(False, momentum, mode), after_two_skipped(True, momentum, mode), strict=True)
+    for one, other in pairs:
+        np.testing.assert_allclose(one, other, rtol=1e-6)

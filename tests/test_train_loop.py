@@ -22,7 +22,7 @@ from tfhalf.data import Preprocess, Splits
 from tfhalf.device import cpu
 from tfhalf.errors import ResumeError, TrainingError
 from tfhalf.progress import Progress
-from tfhalf.train import checkpoint, loop
+from tfhalf.train import checkpoint, epochs
 from tfhalf.train.build import Builder
 from tfhalf.train.evaluate import Evaluator, float32_exactly
 from tfhalf.train.history import Epoch
@@ -163,7 +163,7 @@ class StopAfter(Progress):
 def test_a_resumed_run_equals_one_that_was_not_stopped(
     folder: Path, policy_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(epochs, "CHECKPOINT_SECONDS", 0.0)
     whole = trainer(folder, precision__policy=policy_name)
     one = run_folder(folder, "whole")
     expected = whole.run(one, quiet())
@@ -194,7 +194,7 @@ def test_a_resumed_run_equals_one_that_was_not_stopped(
 
 
 def test_a_run_that_had_not_ended_is_not_restored(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(epochs, "CHECKPOINT_SECONDS", 0.0)
     run = run_folder(folder, "run")
     with pytest.raises(Stopped):
         trainer(folder).run(run, StopAfter(1))
@@ -448,7 +448,7 @@ def test_averaged_weights_are_what_a_run_gives(folder: Path) -> None:
     (kernel,) = [v for v in t.model.trainable_variables if v.path == "head/kernel"]
     average = None
     for i, row in enumerate(t.order(0)):
-        t.chunk(row[None], 0, i)
+        t.feed(row[None], 0, i)
         now = np.asarray(kernel).astype(np.float64)
         average = now if average is None else 0.8 * average + 0.2 * now
     trained = trainer(folder, train__epochs=1)
@@ -473,7 +473,7 @@ def test_accumulation_moves_the_weights_every_nth_step(folder: Path) -> None:
     kernel = t.model.get_layer("head").kernel
     seen = [np.asarray(kernel).copy()]
     for i, row in enumerate(t.order(0)):
-        t.chunk(row[None], 0, i)
+        t.feed(row[None], 0, i)
         seen.append(np.asarray(kernel).copy())
     moved = [not np.array_equal(a, b) for a, b in pairwise(seen)]
     assert moved == [False, True, False, True, False]
@@ -489,7 +489,7 @@ def test_label_smoothing_reaches_the_loss(folder: Path) -> None:
     losses = []
     for smoothing in (0.0, 0.5):
         t = trainer(folder, train__label_smoothing=smoothing, data__augment={}, precision__policy="float32")
-        losses.append(t.chunk(t.order(0)[:1], 0, 0).loss[0])
+        losses.append(t.feed(t.order(0)[:1], 0, 0).loss[0])
     assert losses[0] != losses[1]
 
 

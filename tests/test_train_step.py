@@ -13,8 +13,9 @@ from keras import layers
 from tfhalf.config import Augment, LossScale, Optimizer
 from tfhalf.precision.policy import policy
 from tfhalf.train.optimizers import make_optimizer, trained_variables, wrap
+from tfhalf.train.resident import Resident
 from tfhalf.train.schedules import EpochSchedule, Schedule
-from tfhalf.train.step import Batch, Chunk, Step, cross_entropy
+from tfhalf.train.step import Batch, Step, cross_entropy
 from tfhalf.train.trouble import explain_non_finite
 
 DRAW = np.random.default_rng(0)
@@ -40,7 +41,7 @@ def make(
     xla: bool = False,
     dropout: float = 0.2,
     **scale: float,
-) -> tuple[Step, Chunk]:
+) -> tuple[Step, Resident]:
     keras.utils.set_random_seed(0)
     with policy(policy_name):
         model = net(dropout)
@@ -58,7 +59,7 @@ def make(
         augmentation=Augment(flip="random", crop=1, cutout=2),
         seed=7,
     )
-    chunk = Chunk(step, x, Y, batch_size=4, capacity=capacity, xla=xla, max_skipped=max_skipped)
+    chunk = Resident(step, x, Y, batch_size=4, capacity=capacity, xla=xla, max_skipped=max_skipped)
     return step, chunk
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ import click
 from tfhalf import __version__
 from tfhalf.errors import ConfigError, TfhalfError
 from tfhalf.progress import Progress, duration
+from tfhalf.start import import_tensorflow
 
 _STARTED = time.perf_counter()
 
@@ -92,7 +92,7 @@ def train(
     if resume is not None and (overrides or smoke):
         raise ConfigError("--resume takes the run's own settings; --set and --smoke belong to a new run")
     checked = load_pipeline(pipeline, overrides) if pipeline else None  # before TensorFlow: bad input is told at once
-    _import_tensorflow()
+    import_tensorflow(keep_programs=runs)
     from tfhalf.pipeline import Places, resume_and_export, train_and_export
 
     places = Places(pipeline or Path(), runs, exports, data_dir)
@@ -113,7 +113,7 @@ def train(
 @_JSON
 def export(run: Path, data_dir: str | None, exports: Path, quiet: bool, as_json: bool) -> None:
     """Export a finished RUN (a folder of runs/NAME) again, verify it, and publish the next version."""
-    _import_tensorflow()
+    import_tensorflow()
     from tfhalf.pipeline import Places, export_from_run
 
     progress = _progress(quiet, as_json)
@@ -133,7 +133,7 @@ def check(pipeline: Path, overrides: tuple[str, ...], data_dir: str | None, as_j
     from tfhalf.config import load_pipeline
 
     checked = load_pipeline(pipeline, overrides)
-    _import_tensorflow()
+    import_tensorflow()
     from tfhalf.job import Places, prepare
 
     progress = _progress(as_json, False)
@@ -163,7 +163,7 @@ def check(pipeline: Path, overrides: tuple[str, ...], data_dir: str | None, as_j
 @_JSON
 def verify(path: Path, data_dir: str | None, quiet: bool, as_json: bool) -> None:
     """Compare the artifacts of exports/NAME[/VERSION] with the float32 model, over the whole test set."""
-    _import_tensorflow()
+    import_tensorflow()
     from tfhalf.commands import verify_version
 
     progress = _progress(quiet, as_json)
@@ -193,7 +193,7 @@ def verify(path: Path, data_dir: str | None, quiet: bool, as_json: bool) -> None
 @_JSON
 def predict(path: Path, images: tuple[Path, ...], runtime: str | None, top: int, as_json: bool) -> None:
     """Print the most probable labels of each of IMAGES, as exports/NAME[/VERSION] answers."""
-    _import_tensorflow()
+    import_tensorflow()
     from tfhalf.commands import predict_images
 
     answers = predict_images(path, images, runtime, top)
@@ -205,12 +205,40 @@ def predict(path: Path, images: tuple[Path, ...], runtime: str | None, top: int,
         click.echo(f"{answer['image']}: {ranked}")
 
 
+@main.command(short_help="How fast a pipeline trains, or an export answers.")
+@click.argument("target", type=_PATH)
+@_pipeline_options
+@click.option("--policies", metavar="A,B", help="Dtype policies to train under. [default: all three]")
+@click.option("--repeats", type=click.IntRange(1, 1000), help="Timed repeats of each policy. [default: 5]")
+@click.option("--batch-sizes", metavar="1,8,32", help="Images in a call of an export. [default: 1,8,32,128,512]")
+@click.option("--seconds", type=float, default=2.0, show_default=True, help="Time of a repeat, or of a batch size.")
+@click.option("--plot", type=_PATH, metavar="FILE", help="A picture of the result: PNG or SVG by its suffix.")
+@_QUIET
+@_JSON
+def bench(target: Path, plot: Path | None, quiet: bool, as_json: bool, **options: Any) -> None:
+    """Measure how fast TARGET trains under each policy (a pipeline), or answers in each runtime (exports/NAME).
+
+    Each row has a process of its own. A pipeline runs the Python that it names: read one before you run it.
+    """
+    from tfhalf.bench import plots, run, tables
+
+    plots.check(plot)
+    progress = _progress(quiet, as_json)
+    found = run.bench(target, run.Options(**options), progress)
+    plots.draw(found, plot)
+    if as_json:
+        click.echo(json.dumps(found.to_dict(), indent=2))
+    else:
+        tables.show(found, progress)
+    run.check(found)
+
+
 @main.command(short_help="What is here, what is off, and what to do.")
 @click.option("--data-dir", metavar="DIR", help="Where TensorFlow Datasets keeps its data [TFDS_DATA_DIR].")
 @_JSON
 def doctor(data_dir: str | None, as_json: bool) -> None:
     """Look at Python, TensorFlow, GPUs, XLA, disk and data, with advice for whatever is off."""
-    _import_tensorflow()
+    import_tensorflow()
     from tfhalf.doctor import diagnose, healthy, table
 
     findings = diagnose(data_dir, Path.cwd())
@@ -231,28 +259,6 @@ def init(directory: Path) -> None:
     for path in write_starters(directory):
         click.echo(path)
     click.echo(f"next: cd {directory} && tfhalf train pipelines/digits.yaml")
-
-
-def _import_tensorflow() -> None:
-    """Import TensorFlow without the lines that its libraries write to file descriptor 2 before they read any setting.
-
-    They are shown after all when the import fails.
-    """
-    backend = os.environ.get("KERAS_BACKEND")
-    if backend != "tensorflow":
-        raise ConfigError(f"KERAS_BACKEND is {backend!r}; tfhalf needs tensorflow: unset it")
-    with tempfile.TemporaryFile() as held:
-        before = os.dup(2)
-        os.dup2(held.fileno(), 2)
-        try:
-            import tensorflow  # noqa: F401
-        except BaseException:
-            held.seek(0)
-            os.write(before, held.read())
-            raise
-        finally:
-            os.dup2(before, 2)
-            os.close(before)
 
 
 def _progress(quiet: bool, as_json: bool) -> Progress:

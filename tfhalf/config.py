@@ -7,44 +7,24 @@ and words the errors). Overrides (``train.epochs=3``) pass the same checks.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tfhalf.config_file import check, read, write
+from tfhalf.config_optimizer import Lookahead as Lookahead
+from tfhalf.config_optimizer import Muon as Muon
+from tfhalf.config_optimizer import Optimizer as Optimizer
+from tfhalf.config_section import Patterns, Positive, Section, Share, check_patterns
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 # Field descriptions stand in for the words that error messages otherwise make from types and bounds.
 NAME_WORDS = "1 to 64 letters, digits, '_', '-' or '.', the first a letter or a digit"
 VALIDATION = "a share in [0, 1) or a whole number >= 0"
 
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, lt=1)]
 Epochs = Annotated[float, Field(ge=0, le=100_000)]
-Patterns = tuple[str, ...]
-
-
-class Section(BaseModel):
-    """Base of every section: frozen, no unknown keys, no silent conversion of types, finite numbers only."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _lists_are_tuples(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
-
-
-def _compiled(patterns: Iterable[str]) -> None:
-    for pattern in patterns:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
 
 
 class Model(Section):
@@ -55,7 +35,7 @@ class Model(Section):
     """
 
     build: Annotated[str, Field(min_length=3)]
-    args: dict[str, Any] = {}
+    args: dict[str, Any] = Field(default_factory=dict)
 
 
 class Augment(Section):
@@ -83,63 +63,27 @@ class Normalize(Section):
 
 
 class Data(Section):
-    """``source``: ``tfds:NAME``, ``folder:PATH``, ``npz:PATH``, ``sklearn:digits``, ``file.py:load`` or
-    ``package.module:load``.
+    """``source``: ``tfds:NAME``, ``folder:PATH``, ``npz:PATH``, ``sklearn:digits``, ``synthetic:HxWxC``,
+    ``file.py:load`` or ``package.module:load``.
 
+    ``args`` are the function's keyword arguments. ``synthetic:224x224x3`` makes random images of that height, width and
+    number of channels, to measure speed on; its ``args`` are ``classes`` (10), ``train`` (5120) and ``test`` (512).
     ``image_size`` is (height, width). ``validation`` (share below 1, or a number of items) is taken from the training
     part, never from the test set; ``test`` is the share split off where the source has no test set of its own.
     ``normalize``: ``standardize`` uses each channel's mean and standard deviation over the training part, ``unit``
-    divides integers by 255 and floats by their largest absolute value.
+    divides integers by 255 and floats by their largest absolute value. ``decode``: ``eager`` decodes every image before
+    training; ``lazy`` (``folder:`` and ``tfds:``) keeps training images encoded and decodes them again each epoch;
+    ``auto`` is eager where that fits into the memory.
     """
 
     source: Annotated[str, Field(min_length=3)]
-    args: dict[str, Any] = {}
+    args: dict[str, Any] = Field(default_factory=dict)
     image_size: tuple[Annotated[int, Field(ge=1, le=4096)], Annotated[int, Field(ge=1, le=4096)]] | None = None
     validation: Annotated[int, Field(ge=0)] | Share = Field(0.1, description=VALIDATION)
     test: Annotated[float, Field(gt=0, lt=1)] = 0.2
     normalize: Literal["standardize", "unit", "none"] | Normalize = "standardize"
     augment: Augment = Augment()
-
-
-class Optimizer(Section):
-    """A Keras optimizer by its name, with what is set on it.
-
-    ``weight_decay`` is decoupled (Loshchilov and Hutter 2019: multiplied by the learning rate, beside the gradient)
-    unless ``coupled_decay`` adds it to the gradient (L2, as He et al. 2015). ``no_decay`` and ``lr_multipliers`` are
-    regular expressions searched in variable paths such as ``conv1/kernel``; a multiplier of 0 freezes a variable.
-    """
-
-    name: Literal["sgd", "adam", "adamw", "lion"] = "sgd"
-    learning_rate: Positive = 0.1
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    nesterov: bool = True
-    beta_1: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    beta_2: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    epsilon: Positive = 1e-7
-    weight_decay: NonNegative = 0.0
-    coupled_decay: bool = False
-    no_decay: Patterns = ()
-    lr_multipliers: dict[str, NonNegative] = {}
-    clip_norm: Positive | None = None
-    clip_value: Positive | None = None
-    ema_momentum: Annotated[float, Field(gt=0, lt=1)] | None = None
-
-    @field_validator("name", mode="before")
-    @classmethod
-    def _any_case(cls, value: Any) -> Any:
-        return value.lower() if isinstance(value, str) else value  # Keras writes SGD and AdamW
-
-    @field_validator("no_decay", "lr_multipliers")
-    @classmethod
-    def _patterns(cls, value: Any) -> Any:
-        _compiled(value)
-        return value
-
-    @model_validator(mode="after")
-    def _one_clip(self) -> Optimizer:
-        if self.clip_norm and self.clip_value:
-            raise ValueError("clip_norm and clip_value exclude each other: keep one")
-        return self
+    decode: Literal["auto", "eager", "lazy"] = "auto"
 
 
 class Schedule(Section):
@@ -172,9 +116,24 @@ class Schedule(Section):
         return self
 
 
+class Callback(Section):
+    """A Keras callback, called at the beginning and the end of training and of every epoch.
+
+    ``build`` is a class or a function that returns one: ``keras.callbacks:EarlyStopping``, ``file.py:name`` (relative
+    to the pipeline file) or ``package.module:name``; ``args`` are its keyword arguments.
+    """
+
+    build: Annotated[str, Field(min_length=3)]
+    args: dict[str, Any] = Field(default_factory=dict)
+
+
 class Train(Section):
     """``test_views`` averages the model's answers over mirrored (and shifted) images in the test figure printed after
-    training; exported artifacts and their verification always use the plain image."""
+    training; exported artifacts and their verification always use the plain image.
+
+    ``feed``: ``resident`` keeps the training set in the device's memory, ``streamed`` brings it there block by block;
+    ``auto`` is resident where it fits. Both train the same.
+    """
 
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 10
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 128
@@ -183,7 +142,9 @@ class Train(Section):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     accumulate: Annotated[int, Field(ge=1, le=4096)] = 1
     xla: Literal["auto", "on", "off"] = "auto"
+    feed: Literal["auto", "resident", "streamed"] = "auto"
     test_views: Literal["none", "mirror", "mirror_shift"] = "none"
+    callbacks: tuple[Callback, ...] = ()
 
 
 class LossScale(Section):
@@ -216,7 +177,7 @@ class Precision(Section):
     @field_validator("keep_float32")
     @classmethod
     def _patterns(cls, value: Patterns) -> Patterns:
-        _compiled(value)
+        check_patterns(value)
         return value
 
 

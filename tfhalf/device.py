@@ -141,6 +141,14 @@ def nvidia_driver() -> str | None:
     return None
 
 
+def gpu_models() -> list[str]:
+    """Names of NVIDIA's GPUs as the kernel's driver tells them; needs no TensorFlow, empty where it does not."""
+    models = []
+    for facts in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+        models += re.findall(r"^Model:\s*(.+)$", facts.read_text(errors="replace"), re.MULTILINE)
+    return models
+
+
 def nvidia_device() -> str | None:
     """Where an NVIDIA device shows itself, None where there is none."""
     for node in _NVIDIA_NODES:

@@ -11,7 +11,7 @@ from pathlib import Path
 import keras
 
 from tfhalf import config
-from tfhalf.data import Preprocess, Splits, load_splits
+from tfhalf.data import LazyImages, Preprocess, Splits, load_splits
 from tfhalf.errors import ConfigError, ResumeError
 from tfhalf.export import manifest as manifests
 from tfhalf.export.artifacts import rehearse
@@ -72,7 +72,10 @@ def prepare(pipeline: config.Pipeline, places: Places, progress: Progress, *, sm
         pipeline.data, base=base, seed=pipeline.seed, data_dir=places.data_dir, progress=progress.status
     )
     progress.clear()
-    preprocess = Preprocess.fit(pipeline.data.normalize, splits.x_train)
+    x = splits.x_train
+    if isinstance(x, LazyImages) and pipeline.data.normalize == "standardize" and x.sampled < len(x):
+        progress.line(f"normalise  by mean and std of a fixed sample: {x.sampled:,} of {len(x):,} training images")
+    preprocess = Preprocess.fit(pipeline.data.normalize, x)
     if smoke:
         pipeline, splits = _cut(pipeline, splits)
     builder = Builder(pipeline, base, input_shape=splits.input_shape, num_classes=splits.num_classes)

@@ -109,6 +109,7 @@ def _device_truth(trainer: Trainer, device: Device, progress: Progress) -> None:
     progress.line(f"xla        {trainer.xla_reason}")
     sizes = ", ".join(f"{count:,} {part}" for part, count in splits.sizes.items())
     progress.line(f"data       {splits.source}: {sizes}; {splits.num_classes} classes, input {splits.input_shape}")
+    progress.line(f"feed       {trainer.feed_reason}")
     progress.line(f"model      {trainer.builder.ref}: {trainer.model.count_params():,} parameters")
     if trainer.xla:
         progress.status("compiling the training step ...")

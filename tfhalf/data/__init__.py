@@ -3,7 +3,8 @@
 Importing this package loads numpy only; a source imports the library it needs when it is read.
 """
 
+from tfhalf.data.lazy import LazyImages
 from tfhalf.data.preprocess import Preprocess
 from tfhalf.data.splits import Splits, load_splits
 
-__all__ = ["Preprocess", "Splits", "load_splits"]
+__all__ = ["LazyImages", "Preprocess", "Splits", "load_splits"]

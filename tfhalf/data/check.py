@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tfhalf.data.lazy import Array as Array
+from tfhalf.data.lazy import LazyImages
 from tfhalf.errors import DataError
-
-Array = npt.NDArray[Any]
 
 KEYS = ("x_train", "y_train", "x_test", "y_test", "x", "y", "class_names")
 ACCEPTED = "x_train, y_train[, x_test, y_test][, class_names] or x, y[, class_names]"
@@ -24,11 +24,12 @@ class Arrays:
     """What a source hands over, before validation is drawn.
 
     ``x_*`` has shape [N, ...] of rank >= 2, ``y_*`` shape [N]. A source without a test (or validation) set leaves None.
+    ``x_train`` may be encoded still (`LazyImages`).
     ``class_names`` says how many classes there are where the source knows; ``declared`` allows some of them to have no
     training item (some published sets name more classes than they use).
     """
 
-    x_train: Array
+    x_train: Array | LazyImages
     y_train: Array
     x_test: Array | None = None
     y_test: Array | None = None
@@ -77,25 +78,29 @@ def check(arrays: Arrays, source: str) -> Arrays:
     Raises:
         DataError: wrong rank, length, dtype, label or a non-finite value; the message names key and index.
     """
-    parts = {"train": (arrays.x_train, arrays.y_train)}
+    x_train = arrays.x_train
+    _shape(x_train, arrays.y_train, "train", source)
+    if not isinstance(x_train, LazyImages):
+        x_train = _native(x_train, "train", source)
+    y_train = _labels(arrays.y_train, "train", source)
+    checked = {}
     for part, x, y in (("val", arrays.x_val, arrays.y_val), ("test", arrays.x_test, arrays.y_test)):
         if x is not None and y is not None:
-            parts[part] = (x, y)
-    checked = {part: _part(x, y, part, source) for part, (x, y) in parts.items()}
-    x_train, y_train = checked["train"]
+            _shape(x, y, part, source)
+            checked[part] = _native(x, part, source), _labels(y, part, source)
     for part, (x, _) in checked.items():
         if x.shape[1:] != x_train.shape[1:] or x.dtype != x_train.dtype:
             raise DataError(
                 f"{source}: x_{part} holds {x.dtype} items of shape {x.shape[1:]}, x_train {x_train.dtype} of "
                 f"{x_train.shape[1:]}; both must be alike; convert one"
             )
-    names = _classes(arrays, {part: y for part, (_, y) in checked.items()}, source)
+    names = _classes(arrays, {"train": y_train, **{part: y for part, (_, y) in checked.items()}}, source)
     x_val, y_val = checked.get("val", (None, None))
     x_test, y_test = checked.get("test", (None, None))
     return Arrays(x_train, y_train, x_test, y_test, x_val, y_val, names, arrays.declared)
 
 
-def _part(x: Array, y: Array, part: str, source: str) -> tuple[Array, Array]:
+def _shape(x: Array | LazyImages, y: Array, part: str, source: str) -> None:
     if x.dtype.kind not in "uif":
         raise DataError(
             f"{source}: x_{part} holds {x.dtype}; accepted: integers or floats; convert it, for example to uint8"
@@ -114,10 +119,13 @@ def _part(x: Array, y: Array, part: str, source: str) -> tuple[Array, Array]:
         )
     if not len(x) and part != "val":
         raise DataError(f"{source}: x_{part} is empty; at least one item is needed; add items or leave the key out")
+
+
+def _native(x: Array, part: str, source: str) -> Array:
     x = np.ascontiguousarray(x, dtype=x.dtype.newbyteorder("="))
     if x.dtype.kind == "f":
         _finite(x, part, source)
-    return x, _labels(y, part, source)
+    return x
 
 
 def _finite(x: Array, part: str, source: str) -> None:

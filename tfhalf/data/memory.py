@@ -17,17 +17,22 @@ def available() -> int | None:
     return min(known) if known else None
 
 
+def fits(needed: int) -> bool:
+    """Whether ``needed`` bytes are at most 80 % of the available memory."""
+    free = available()
+    return free is None or needed <= SHARE * free
+
+
 def guard(needed: int, source: str, remedy: str) -> None:
     """Refuse what would take more than 80 % of the available memory.
 
     Raises:
         DataError: with both sizes and ``remedy``.
     """
-    free = available()
-    if free is not None and needed > SHARE * free:
+    if not fits(needed):
         raise DataError(
-            f"{source}: needs about {_size(needed)} of memory where {_size(free)} is available; accepted: up to "
-            f"{SHARE:.0%} of that; {remedy}"
+            f"{source}: needs about {_size(needed)} of memory where {_size(available() or 0)} is available; accepted: "
+            f"up to {SHARE:.0%} of that; {remedy}"
         )
 
 

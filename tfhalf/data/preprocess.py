@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfhalf import config
-from tfhalf.data.check import Array
+from tfhalf.data.lazy import Array, LazyImages
 from tfhalf.errors import DataError
 
 _CHUNK = 32
@@ -43,14 +43,17 @@ class Preprocess:
             )
 
     @classmethod
-    def fit(cls, normalize: Literal["standardize", "unit", "none"] | config.Normalize, x_train: Array) -> Preprocess:
+    def fit(
+        cls, normalize: Literal["standardize", "unit", "none"] | config.Normalize, x_train: Array | LazyImages
+    ) -> Preprocess:
         """The normalisation that a pipeline asks for, measured on the training part where it depends on data.
 
         Args:
             normalize: ``standardize``: mean and std of each channel in float64 (a std of 0 becomes 1). ``unit``: mean
                 0, and std 255 for integers or the largest absolute value for floats (1 if all are 0). ``none``: 0 and
                 1. `config.Normalize`: as given.
-            x_train: [N, ..., C] of rank >= 2, integers or floats.
+            x_train: [N, ..., C] of rank >= 2, integers or floats. Of images that are encoded still, a fixed sample is
+                measured: at most 10,000, and no more than 1 GiB.
 
         Raises:
             DataError: given vectors that are neither 1 nor C long, or no items to measure.
@@ -68,8 +71,12 @@ class Preprocess:
             return cls((0.0,), (1.0,))
         if not len(x_train):
             raise DataError(f"data.normalize is {normalize!r} and there is no training item; at least one is needed")
+        if normalize == "unit" and x_train.dtype.kind in "ui":
+            return cls((0.0,), (255.0,))
+        if isinstance(x_train, LazyImages):
+            x_train = x_train.sample()
         if normalize == "unit":
-            largest = 255.0 if x_train.dtype.kind in "ui" else max(abs(float(x_train.max())), abs(float(x_train.min())))
+            largest = max(abs(float(x_train.max())), abs(float(x_train.min())))
             return cls((0.0,), (largest or 1.0,))
         return cls(*_statistics(x_train))
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tfhalf.data.check import Array, Arrays
+from tfhalf.data.check import Arrays
+from tfhalf.data.lazy import Array, LazyImages
 from tfhalf.errors import DataError
 
 
@@ -27,7 +28,7 @@ def resize(arrays: Arrays, size: tuple[int, int] | None, source: str) -> Arrays:
             f"{source}: x_train has shape {arrays.x_train.shape} and data.image_size is set; it is for images "
             "[N, H, W, C]; reshape x or leave image_size out"
         )
-    if arrays.x_train.shape[1:3] == size:
+    if arrays.x_train.shape[1:3] == size or isinstance(arrays.x_train, LazyImages):  # which are decoded at that size
         return arrays
     parts = {"x_train": arrays.x_train, "x_val": arrays.x_val, "x_test": arrays.x_test}
     resized: dict[str, Any] = {key: None if x is None else _images(x, size) for key, x in parts.items()}

@@ -12,16 +12,17 @@ from pathlib import Path
 import numpy as np
 
 from tfhalf import config
-from tfhalf.data.check import Array, Arrays, check
+from tfhalf.data.check import Arrays, check
 from tfhalf.data.draw import draw
+from tfhalf.data.lazy import Array, LazyImages, subset
 from tfhalf.data.resize import resize
-from tfhalf.data.sources import call, digits, folder, npz, tfds
+from tfhalf.data.sources import call, digits, folder, npz, synthetic, tfds
 from tfhalf.errors import DataError
 
 Progress = Callable[[str], None]
 
-FORMS = "tfds:NAME, folder:PATH, npz:PATH, sklearn:digits, file.py:load, package.module:load"
-_SCHEMES = ("tfds", "folder", "npz", "sklearn")
+FORMS = "tfds:NAME, folder:PATH, npz:PATH, sklearn:digits, synthetic:HxWxC, file.py:load, package.module:load"
+_SCHEMES = ("tfds", "folder", "npz", "sklearn", "synthetic")
 # The test set of a source without one must be the same for every run, whatever its seed.
 _TEST_SEED = 1797
 
@@ -31,10 +32,11 @@ class Splits:
     """Three disjoint parts of one data set.
 
     ``x_*`` has shape [N, *input_shape], uint8 or the source's own integer or float dtype, in the source's own units;
-    ``y_*`` has shape [N], int32, values 0..num_classes-1. ``x_val`` may be empty. ``source`` is the pipeline's text.
+    ``y_*`` has shape [N], int32, values 0..num_classes-1. ``x_val`` may be empty. ``x_train`` may be encoded still.
+    ``source`` is the pipeline's text.
     """
 
-    x_train: Array
+    x_train: Array | LazyImages
     y_train: Array
     x_val: Array
     y_val: Array
@@ -92,17 +94,23 @@ def _read(data: config.Data, base: Path, data_dir: str | None, say: Progress) ->
         near = difflib.get_close_matches(scheme.lower(), _SCHEMES, n=1, cutoff=0.5)
         hint = f"; did you mean {near[0] + ':' + (rest or '...')!r}?" if near else ""
         raise DataError(f"data.source {source!r} is no known form{hint}; accepted: {FORMS}; correct data.source")
+    if data.decode == "lazy" and scheme not in ("tfds", "folder"):
+        raise DataError(
+            f"{source}: data.decode is lazy; only folder: and tfds: hold encoded images; leave data.decode out"
+        )
     if scheme not in _SCHEMES:
         return call.read(source, base, data.args)
+    if scheme == "synthetic":
+        return synthetic.read(rest, data.args, source)
     if data.args:
         raise DataError(
-            f"{source}: data.args holds {', '.join(data.args)}; only file.py:load and package.module:load take args; "
-            "remove data.args"
+            f"{source}: data.args holds {', '.join(data.args)}; only file.py:load, package.module:load and "
+            "synthetic:HxWxC take args; remove data.args"
         )
     if scheme == "tfds":
-        return tfds.read(rest, data_dir, data.image_size, source, say)
+        return tfds.read(rest, data_dir, data.image_size, source, say, data.decode)
     if scheme == "folder":
-        return folder.read(base / Path(rest).expanduser(), data.image_size, source, say)
+        return folder.read(base / Path(rest).expanduser(), data.image_size, source, say, data.decode)
     if scheme == "npz":
         return npz.read(base / Path(rest).expanduser(), source)
     return digits.read(rest, source)
@@ -122,13 +130,13 @@ def _split(arrays: Arrays, data: config.Data, seed: int) -> Splits:
     x, y, x_test, y_test = arrays.x_train, arrays.y_train, arrays.x_test, arrays.y_test
     if x_test is None or y_test is None:
         kept, drawn = draw(y, data.test, _TEST_SEED, key="data.test", source=data.source)
-        x, y, x_test, y_test = x[kept], y[kept], x[drawn], y[drawn]
+        x, y, x_test, y_test = subset(x, kept), y[kept], x[drawn], y[drawn]
     x_val, y_val = arrays.x_val, arrays.y_val
     if x_val is None or y_val is None or not len(x_val):
         kept, drawn = draw(y, data.validation, seed, key="data.validation", source=data.source)
         x_val, y_val = x[drawn], y[drawn]
         if len(drawn):
-            x, y = x[kept], y[kept]
+            x, y = subset(x, kept), y[kept]
     names = arrays.class_names
     assert names is not None  # filled in by check
     shape = tuple(int(side) for side in x.shape[1:])

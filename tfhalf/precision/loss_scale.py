@@ -72,6 +72,7 @@ class GuardedLossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
             raise ValueError(f"0 < floor <= initial_scale <= cap is needed, received {floor}, {initial_scale}, {cap}")
         super().__init__(inner_optimizer, initial_scale, dynamic_growth_steps, name=name, **kwargs)
         self.floor, self.cap = floor, cap
+        self.branchless = False  # compute every update and select: a branch makes a compiled GPU program wait for it
 
     def build(self, var_list: Sequence[Any]) -> None:
         """Create the counters beside Keras' scale and step counter."""
@@ -100,11 +101,21 @@ class GuardedLossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
         finite = self.check_finite(grads)
         new = self._next(finite)
         unscaled = self._unscaled(grads)
-        ops.cond(
-            finite,
-            lambda: self.inner_optimizer.apply(unscaled, trainable_variables=trainable_variables),
-            lambda: None,
-        )
+        if self.branchless:
+            variables = [
+                *(trainable_variables or self.inner_optimizer._trainable_variables),
+                *self.inner_optimizer.variables,
+            ]
+            before = [ops.copy(ops.convert_to_tensor(variable)) for variable in variables]
+            self.inner_optimizer.apply(unscaled, trainable_variables=trainable_variables)
+            for variable, old in zip(variables, before, strict=True):
+                variable.assign(ops.where(finite, ops.convert_to_tensor(variable), old))
+        else:
+            ops.cond(
+                finite,
+                lambda: self.inner_optimizer.apply(unscaled, trainable_variables=trainable_variables),
+                lambda: None,
+            )
         for variable, value in zip(self._own, new, strict=True):
             variable.assign(value)
         return finite

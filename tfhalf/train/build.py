@@ -24,7 +24,7 @@ class Builder:
         self, pipeline: config.Pipeline, base: Path, *, input_shape: tuple[int, ...], num_classes: int
     ) -> None:
         self.pipeline, self.input_shape, self.num_classes = pipeline, input_shape, num_classes
-        self.ref = pipeline.model.build
+        self.ref, self.base = pipeline.model.build, base
         self.function: Callable[..., Any] = resolve(self.ref, base)
         self.arguments = self._arguments()
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from tfhalf.progress import duration
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,18 @@ HEADER = (
     f"{'epoch':>5}{'':6} {'loss':>8} {'train %':>7} {'val %':>6} "
     f"{'images/s':>11} {'loss scale':>11} {'skipped':>7} {'left':>12}"
 )
+
+
+def scale_changes(scales: Sequence[float], first_step: int) -> Iterator[str]:
+    """A line for each change of the loss scale, with the step that caused it.
+
+    Args:
+        scales: the scale before each step, the first of them ``first_step``, and the one after the last.
+    """
+    for i, (old, new) in enumerate(pairwise(scales)):
+        if old != new:
+            why = "gradients were finite for long" if new > old else "a gradient was not finite; step skipped"
+            yield f"      step {first_step + i}: loss scale {old:,.0f} -> {new:,.0f} ({why})"
 
 
 class History:
@@ -76,6 +92,10 @@ class History:
                 tf.summary.scalar("step/loss", float(loss[i]), first_step + i)
                 tf.summary.scalar("step/loss_scale", float(scale[i]), first_step + i)
         self._board.flush()
+
+    def left(self, epochs: int) -> str:
+        """About how long the epochs that are left of ``epochs`` will take."""
+        return duration((epochs - len(self.rows)) * float(np.median([row.seconds for row in self.rows])))
 
     def _append(self, row: Epoch) -> None:
         values = asdict(row)

@@ -1,20 +1,34 @@
-"""Keras optimizers as the pipeline file describes them, with L2 decay and learning rates per variable."""
+"""Keras optimizers as the pipeline file describes them: with L2 decay and learning rates per variable, with Muon for
+some of the variables, and with Lookahead around all of it."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
-from tfhalf.config import LossScale, Optimizer
+from tfhalf.config import Lookahead, LossScale, Muon, Optimizer
 from tfhalf.errors import ConfigError
 from tfhalf.precision.loss_scale import GuardedLossScaleOptimizer
+from tfhalf.train import lookahead, muon
 
 
-def make_optimizer(config: Optimizer, learning_rate: Any, accumulate: int = 1) -> keras.optimizers.Optimizer:
-    """The optimizer that ``config`` names. ``learning_rate`` is a float or a Keras schedule."""
+def make_optimizer(
+    config: Optimizer, learning_rate: Any, accumulate: int = 1, total_steps: int | None = None
+) -> keras.optimizers.Optimizer:
+    """The optimizer that ``config`` names.
+
+    Args:
+        learning_rate: a float, which becomes a variable that callbacks may set, or a Keras schedule.
+        accumulate: gradients of so many steps are averaged and applied as one.
+        total_steps: steps of the whole training, before accumulation; `Lookahead` with a ``power`` needs it.
+    """
+    if config.lookahead and config.lookahead.power and total_steps is None:
+        raise ValueError("lookahead with a power needs total_steps")
+    updates = max(1, (total_steps or 0) // accumulate)
     common: dict[str, Any] = {
         "name": config.name,  # the name that Keras makes of the class starts with "_", which no TensorFlow scope may
         "learning_rate": learning_rate,
@@ -32,7 +46,7 @@ def make_optimizer(config: Optimizer, learning_rate: Any, accumulate: int = 1) -
         "adamw": {**betas, "epsilon": config.epsilon, "weight_decay": common["weight_decay"] or 0.0},
         "lion": betas,
     }[config.name]
-    return _CLASSES[config.name](settings=config, **{**common, **own})
+    return _CLASSES[config.name](settings=config, updates=updates, **{**common, **own})
 
 
 def wrap(optimizer: keras.optimizers.Optimizer, config: LossScale) -> GuardedLossScaleOptimizer:
@@ -50,16 +64,33 @@ def trained_variables(model: keras.Model, config: Optimizer) -> list[Any]:
     """The trainable variables that the optimizer moves: all but those with a learning-rate multiplier of 0.
 
     Raises:
-        ConfigError: a pattern of ``lr_multipliers`` or ``no_decay`` matches no variable.
+        ConfigError: a pattern of ``lr_multipliers``, ``no_decay`` or ``muon.match`` matches no variable, or Muon is to
+            move a variable that is no matrix.
     """
     paths = [variable.path for variable in model.trainable_variables]
-    for key, patterns in (("lr_multipliers", config.lr_multipliers), ("no_decay", config.no_decay)):
+    matched = {"lr_multipliers": config.lr_multipliers, "no_decay": config.no_decay, "muon.match": _muon(config)}
+    for key, patterns in matched.items():
         for pattern in patterns:
             if not any(re.search(pattern, path) for path in paths):
                 raise ConfigError(
                     f"train.optimizer.{key}: {pattern!r} matches no variable; the model has {', '.join(paths[:6])}, ..."
                 )
-    return [v for v in model.trainable_variables if _rate(config, v.path) > 0]
+    trained = [v for v in model.trainable_variables if _rate(config, v.path) > 0]
+    for variable in trained:
+        if len(variable.shape) < 2 and _found(_muon(config), variable.path):
+            raise ConfigError(
+                f"train.optimizer.muon.match: matches {variable.path} of shape {tuple(variable.shape)}; Muon moves "
+                "kernels, which have two dimensions or more: narrow the pattern, for example to 'kernel'"
+            )
+    return trained
+
+
+def _muon(config: Optimizer) -> Iterable[str]:
+    return config.muon.match if config.muon else ()
+
+
+def _found(patterns: Iterable[str], path: str) -> bool:
+    return any(re.search(pattern, path) for pattern in patterns)
 
 
 def _rate(config: Optimizer, path: str) -> float:
@@ -71,39 +102,125 @@ def _rate(config: Optimizer, path: str) -> float:
     return rate
 
 
-class _PerVariable:
-    """Mixin before a Keras optimizer: multipliers and L2 decay per variable.
+class _PerVariable(keras.optimizers.Optimizer):
+    """Mixin before a Keras optimizer: multipliers and L2 decay per variable, Muon and Lookahead.
 
     ``learning_rate * rate(v)`` moves variable v. Coupled decay adds ``weight_decay / rate(v) * v`` to the gradient
     after clipping, so that a multiplier speeds learning up and leaves the pull toward 0 as it is.
+
+    Muon's variables have neither slots nor decay of the optimizer named. Clipping, accumulation and moving averages lie
+    around `_backend_update_step` and so are the same for all.
     """
 
-    def __init__(self, settings: Optimizer, **kwargs: Any) -> None:
+    def __init__(self, settings: Optimizer, updates: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.settings = settings
+        self.settings, self.updates = settings, updates
         self.paths: tuple[str, ...] = ()
 
     def build(self, variables: list[Any]) -> None:
+        if self.built:
+            return
         # Keras' TensorFlow trainer hands `update_step` bare tf.Variables, which know no path.
         self.paths = tuple(variable.path for variable in variables)
-        super().build(variables)  # type: ignore[misc]
+        super().build(variables)
+        self.momenta = [self._slot(v, "muon_momentum") if self._by_muon(v.path) else None for v in variables]
+        self.slow = [self._slot(v, "slow") for v in variables] if self.settings.lookahead else []
+        self.start()
+
+    def start(self) -> None:
+        """Training starts from the weights as they are now, and so do Lookahead's slow ones."""
+        for slow, variable in zip(self.slow, self._trainable_variables, strict=False):
+            slow.assign(variable)
+
+    def add_optimizer_variables(self, trainable_variables: list[Any], name: Any, initializer: Any = "zeros") -> Any:
+        """As Keras makes slots, with None where Muon moves the variable; moving averages are for all."""
+        own = [name == "average" or not self._by_muon(v.path) for v in trainable_variables]
+        chosen = [v for v, mine in zip(trainable_variables, own, strict=True) if mine]
+        made = super().add_optimizer_variables(chosen, name, initializer)
+        rows = [iter(row) for row in ([made] if isinstance(name, str) else made)]
+        slots = [[next(row) if mine else None for mine in own] for row in rows]
+        return slots[0] if isinstance(name, str) else tuple(slots)
+
+    def _slot(self, variable: Any, name: str) -> Any:
+        return self.add_variable_from_reference(variable, name=name)
 
     def _path(self, variable: Any) -> str:
-        return self.paths[self._get_variable_index(variable)]  # type: ignore[attr-defined]
+        path: str = self.paths[self._get_variable_index(variable)]
+        return path
+
+    def _by_muon(self, path: str) -> bool:
+        return _found(_muon(self.settings), path)
+
+    def _backend_update_step(self, grads: Sequence[Any], variables: Sequence[Any], learning_rate: Any) -> None:
+        """Keras calls this once per applied step, with clipped gradients in the variables' order."""
+        momenta = [self.momenta[self._get_variable_index(v)] for v in variables]
+        triples = list(zip(grads, variables, momenta, strict=True))
+        own = [(g, v) for g, v, m in triples if m is None]
+        if own:
+            super()._backend_update_step([g for g, _ in own], [v for _, v in own], learning_rate)
+        if self.settings.muon and len(own) < len(triples):
+            self._muon_step([triple for triple in triples if triple[2] is not None], learning_rate, self.settings.muon)
+        if self.settings.lookahead:
+            self._synchronize(self.settings.lookahead)
+
+    def _muon_step(self, triples: list[tuple[Any, Any, Any]], learning_rate: Any, config: Muon) -> None:
+        variables, momenta = [v for _, v, _ in triples], [m for _, _, m in triples]
+        # Schedules and callbacks speak of the optimizer's learning rate: Muon's keeps its ratio to it.
+        ratio = config.learning_rate / self.settings.learning_rate
+        weights, new_momenta = muon.update(
+            [ops.convert_to_tensor(v) for v in variables],
+            [ops.cast(g, "float32") for g, _, _ in triples],
+            [ops.convert_to_tensor(m) for m in momenta],
+            rates=[_rate(self.settings, self._path(v)) for v in variables],
+            decays=[self.settings.weight_decay if self._decays(v) else 0.0 for v in variables],
+            learning_rate=ops.multiply(ops.cast(learning_rate, "float32"), ratio),
+            config=config,
+        )
+        for variable, value in zip([*variables, *momenta], [*weights, *new_momenta], strict=True):
+            self.assign(variable, value)
+
+    def _synchronize(self, config: Lookahead) -> None:
+        fast = [ops.convert_to_tensor(v) for v in self._trainable_variables]
+        slow = [ops.convert_to_tensor(v) for v in self.slow]
+        applied = ops.add(self.iterations, 1)  # Keras counts the step after it
+        fast, slow = lookahead.synchronize(fast, slow, applied, self.updates, config)
+        for variable, value in zip([*self._trainable_variables, *self.slow], [*fast, *slow], strict=True):
+            self.assign(variable, value)
+
+    def finalize_variable_values(self, var_list: list[Any]) -> None:
+        """Training is over: where weights were averaged, or followed by slow ones, those become the weights."""
+        super().finalize_variable_values(var_list)
+        if self.slow:
+            for variable in var_list:
+                variable.assign(self.slow[self._get_variable_index(variable)])
+
+    @property
+    def learning_rate(self) -> Any:
+        """The learning rate in force: a variable, or a tensor that a schedule gives."""
+        return super().learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value: Any) -> None:
+        if callable(self._learning_rate) or callable(value):
+            raise ConfigError(
+                "train.callbacks: a callback sets the learning rate, which follows train.schedule; only schedule "
+                "'constant' without warmup_epochs leaves it to callbacks, which then set it to a number"
+            )
+        self._learning_rate.assign(value)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         rate = _rate(self.settings, self._path(variable))
         if self.settings.coupled_decay and self.settings.weight_decay and self._decays(variable):
             decay = self.settings.weight_decay / rate
             gradient = ops.add(gradient, ops.multiply(ops.cast(decay, gradient.dtype), ops.convert_to_tensor(variable)))
-        super().update_step(gradient, variable, learning_rate if rate == 1 else learning_rate * rate)  # type: ignore[misc]
+        super().update_step(gradient, variable, learning_rate if rate == 1 else learning_rate * rate)
 
     def _decays(self, variable: Any) -> bool:
-        return not any(re.search(pattern, self._path(variable)) for pattern in self.settings.no_decay)
+        return not _found(self.settings.no_decay, self._path(variable))
 
     def _use_weight_decay(self, variable: Any) -> bool:
         """Keras asks this for decoupled decay."""
-        return self._decays(variable)
+        return self._decays(variable) and not self._by_muon(self._path(variable))
 
 
 class _SGD(_PerVariable, keras.optimizers.SGD):

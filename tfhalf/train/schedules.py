@@ -37,6 +37,13 @@ def _multiplier(config: Schedule, epoch: Any, epochs: float) -> Any:
     return value
 
 
+def learning_rate(config: Schedule, peak: float, steps_per_epoch: int, epochs: int) -> float | EpochSchedule:
+    """What an optimizer is made with: the schedule, or, where that is constant, ``peak``, which callbacks may set."""
+    if config.name == "constant" and not config.warmup_epochs:
+        return peak
+    return EpochSchedule(config, peak, steps_per_epoch, epochs)
+
+
 class EpochSchedule(keras.optimizers.schedules.LearningRateSchedule):
     """``learning_rate`` times `multiplier`, over ``epochs`` of ``steps_per_epoch`` iterations."""
 

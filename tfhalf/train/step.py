@@ -1,6 +1,6 @@
-"""One training step, and many of them as one program over data that lies on the device.
+"""One training step; `tfhalf.train.feed` runs many of them as one program.
 
-TensorFlow-only code of the training room is in this file and in `evaluate`.
+TensorFlow-only code of the training room is in this file, in what feeds it, and in `evaluate`.
 """
 
 from __future__ import annotations
@@ -103,81 +103,3 @@ def cross_entropy(y: Any, logits: Any, label_smoothing: float) -> Any:
         uniform = -tf.reduce_mean(tf.nn.log_softmax(logits), -1)
         loss = (1 - label_smoothing) * loss + label_smoothing * uniform
     return tf.reduce_mean(loss)
-
-
-class ChunkResult(NamedTuple):
-    """What a chunk of steps leaves: arrays of length steps done (loss float32, correct int32, scale float32, finite
-    bool)."""
-
-    loss: np.ndarray
-    correct: np.ndarray
-    scale: np.ndarray
-    finite: np.ndarray
-
-    @property
-    def steps(self) -> int:
-        """Number of steps that ran; fewer than asked for when too many in a row were skipped."""
-        return len(self.loss)
-
-
-class Chunk:
-    """Up to ``capacity`` steps as one program over a resident training set.
-
-    The number of steps is data, so one compiled program serves the full chunk, the last part of an epoch and the
-    warm-up of no step at all.
-    """
-
-    def __init__(
-        self, step: Step, x: np.ndarray, y: np.ndarray, *, batch_size: int, capacity: int, xla: bool, max_skipped: int
-    ) -> None:
-        self.step, self.capacity, self.batch_size, self.max_skipped = step, capacity, batch_size, max_skipped
-        self.x, self.y = tf.constant(x), tf.constant(y, tf.int32)
-        self._program = tf.function(self._run, jit_compile=xla, autograph=False)
-
-    def __call__(self, order: np.ndarray, epoch: int, first_step: int) -> ChunkResult:
-        """Run one step per row of ``order``.
-
-        Args:
-            order: int32 [steps, batch_size], places in the training set; at most ``capacity`` rows.
-            epoch, first_step: counted from the start of training.
-        """
-        padded = np.zeros((self.capacity, self.batch_size), np.int32)
-        padded[: len(order)] = order
-        done, loss, correct, scale, finite = self._program(
-            self.x,
-            self.y,
-            tf.constant(padded),
-            tf.constant(len(order), tf.int32),
-            tf.constant(epoch, tf.int32),
-            tf.constant(first_step, tf.int32),
-        )
-        n = int(done)
-        return ChunkResult(loss.numpy()[:n], correct.numpy()[:n], scale.numpy()[:n], finite.numpy()[:n])
-
-    def _run(self, x: Any, y: Any, order: Any, steps: Any, epoch: Any, first_step: Any) -> tuple[Any, ...]:
-        def go_on(i: Any, *_: Any) -> Any:
-            go = i < steps
-            if self.step.guarded:
-                go &= self.step.optimizer.skipped_in_row.value < self.max_skipped
-            return go
-
-        def one(i: Any, loss: Any, correct: Any, scale: Any, finite: Any) -> tuple[Any, ...]:
-            index = order[i]
-            batch = Batch(tf.gather(x, index), tf.gather(y, index), index)
-            scale = tf.tensor_scatter_nd_update(scale, [[i]], [self._scale()])
-            result = self.step(batch, epoch, first_step + i)
-            return (
-                i + 1,
-                tf.tensor_scatter_nd_update(loss, [[i]], [result.loss]),
-                tf.tensor_scatter_nd_update(correct, [[i]], [result.correct]),
-                scale,
-                tf.tensor_scatter_nd_update(finite, [[i]], [result.finite]),
-            )
-
-        empty = [tf.zeros([self.capacity], dtype) for dtype in (tf.float32, tf.int32, tf.float32, tf.bool)]
-        return tuple(tf.while_loop(go_on, one, [tf.constant(0), *empty]))
-
-    def _scale(self) -> Any:
-        if self.step.guarded:
-            return tf.convert_to_tensor(self.step.optimizer.dynamic_scale.value)
-        return tf.constant(1.0)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from tfhalf.train.step import Batch, Chunk, Step
+from tfhalf.train.feed import Feed
+from tfhalf.train.step import Step
 
 
-def explain_non_finite(step: Step, chunk: Chunk, index: np.ndarray, epoch: int, number: int) -> str:
+def explain_non_finite(step: Step, feed: Feed, index: np.ndarray, epoch: int, number: int) -> str:
     """Run one batch again without changing anything, and name the first layer with a non-finite gradient.
 
     "First" is counted from the loss backwards, the way a gradient travels: the layers before it inherit the fault.
@@ -16,11 +17,9 @@ def explain_non_finite(step: Step, chunk: Chunk, index: np.ndarray, epoch: int, 
     Args:
         index: int32 [batch_size], the batch's places in the training set.
     """
-    places = tf.constant(index, tf.int32)
-    batch = Batch(tf.gather(chunk.x, places), tf.gather(chunk.y, places), places)
     state = [*step.model.non_trainable_variables]
     before = [tf.identity(v.value) for v in state]
-    loss, _, gradients = step.gradients(batch, tf.constant(epoch), tf.constant(number))
+    loss, _, gradients = step.gradients(feed.batch(index), tf.constant(epoch), tf.constant(number))
     for variable, value in zip(state, before, strict=True):
         variable.assign(value)
     weights = [v.path for v in step.variables if not bool(tf.reduce_all(tf.math.is_finite(v.value)))]

@@ -6,10 +6,13 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
+from tfhalf.data import memory
 from tfhalf.data.check import Arrays
+from tfhalf.data.lazy import Array, LazyImages
 from tfhalf.data.sources import images
 from tfhalf.errors import DataError
 
@@ -20,7 +23,13 @@ LAYOUT = "PATH/CLASS/*.png|jpg or PATH/train/CLASS/* with PATH/test/CLASS/*"
 Found = dict[str, list[Path]]
 
 
-def read(path: Path, size: tuple[int, int] | None, source: str, say: Callable[[str], None]) -> Arrays:
+def read(
+    path: Path,
+    size: tuple[int, int] | None,
+    source: str,
+    say: Callable[[str], None],
+    decode: Literal["auto", "eager", "lazy"] = "auto",
+) -> Arrays:
     """Images of PATH/CLASS/* (no test set) or of PATH/train/CLASS/* and PATH/test/CLASS/*, in the order of their names.
 
     x is uint8 [N, H, W, 3], or [N, H, W, 1] where every image is gray. EXIF orientation is applied, transparency
@@ -32,6 +41,7 @@ def read(path: Path, size: tuple[int, int] | None, source: str, say: Callable[[s
         size: (height, width) that images are resized to, antialiased bilinear; None where all have one size.
         source: for messages.
         say: called with progress messages.
+        decode: whether training images are decoded here or when they are asked for; ``auto`` goes by the memory.
 
     Raises:
         DataError: naming the folder or file at fault.
@@ -49,14 +59,26 @@ def read(path: Path, size: tuple[int, int] | None, source: str, say: Callable[[s
         )
     files = [file for found in parts.values() for listed in found.values() for file in listed]
     say(f"{source}: reading {len(files)} images of {len(names)} classes")
-    x = images.read(files, path, size, source)
+    found = images.Images(files, path, size, source)
     labels = {
-        part: np.repeat(np.arange(len(names), dtype=np.int32), [len(found[name]) for name in names])
-        for part, found in parts.items()
+        part: np.repeat(np.arange(len(names), dtype=np.int32), [len(listed[name]) for name in names])
+        for part, listed in parts.items()
     }
     count = len(labels["train"])
-    x_test, y_test = (x[count:], labels["test"]) if "test" in parts else (None, None)
-    return Arrays(x[:count], labels["train"], x_test, y_test, class_names=tuple(names))
+    x_train, x_test = _decoded(found, count, decode, say)
+    return Arrays(x_train, labels["train"], x_test, labels.get("test"), class_names=tuple(names))
+
+
+def _decoded(
+    found: images.Images, count: int, decode: str, say: Callable[[str], None]
+) -> tuple[Array | LazyImages, Array | None]:
+    """The first ``count`` images as the training part and what is left, if anything, as the test part."""
+    whole = range(len(found))
+    if decode == "lazy" or (decode == "auto" and not memory.fits(2 * len(found) * found.bytes_each)):
+        say(f"{found.source}: {count} training images stay encoded and are decoded while training goes on")
+        return found.lazy(whole[:count]), found.read(whole[count:]) if count < len(found) else None
+    x = found.read(whole)
+    return x[:count], x[count:] if count < len(found) else None
 
 
 @dataclass(frozen=True)

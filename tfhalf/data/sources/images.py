@@ -1,4 +1,4 @@
-"""Image files to one uint8 array, decoded by Pillow in parallel."""
+"""Image files as one uint8 array, decoded by Pillow in parallel: all at once, or when they are asked for."""
 
 from __future__ import annotations
 
@@ -12,52 +12,104 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tfhalf.data import memory
-from tfhalf.data.check import Array
+from tfhalf.data.lazy import Array, LazyImages
 from tfhalf.errors import DataError
 
 _GRAY = ("1", "L", "LA")
+_THREADS = min(32, os.cpu_count() or 1)
+_TASK = 8  # images that a thread decodes in a row
 # What Pillow raises on bytes that are no image, or on half of one.
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error)
 
 
-def read(files: Sequence[Path], root: Path, size: tuple[int, int] | None, source: str) -> Array:
-    """Every file as uint8 [N, H, W, 3], or [N, H, W, 1] where all are gray.
+class Images:
+    """PNG and JPEG files that make one uint8 array [N, H, W, 3], or [N, H, W, 1] where all are gray.
 
     Args:
-        files: PNG or JPEG files below ``root``, at least one.
+        files: files below ``root``, at least one.
         root: names in messages start from here.
         size: (height, width) to resize to; None where all have one size.
         source: for messages.
 
     Raises:
-        DataError: a file is damaged, has too many pixels or more than 8 bits a channel, or sizes differ; or all
-            together do not fit into the memory.
+        DataError: a file's header is damaged, tells of too many pixels or of more than 8 bits a channel, or of another
+            size than the first file's where ``size`` is None; or the first file cannot be decoded.
     """
-    from PIL import Image
 
-    reader = _Reader(root, size, source)
-    with warnings.catch_warnings():
-        # An image above Pillow's pixel limit is refused below, by name.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            # The whole list is walked, so that each header is checked before anything is decoded.
-            gray = all(list(pool.map(reader.is_gray, files)))
-            first = reader.decode(files[0], gray)
-            memory.guard(2 * len(files) * first.nbytes, source, "set data.image_size, for example [64, 64]")
-            x = np.empty((len(files), *first.shape), np.uint8)
+    def __init__(self, files: Sequence[Path], root: Path, size: tuple[int, int] | None, source: str) -> None:
+        from PIL import Image
 
-            def fill(index: int) -> None:
-                image = reader.decode(files[index], gray)
-                if image.shape != first.shape:
-                    raise reader.error(files[0], _differs(first, image, files[index].relative_to(root)))
-                x[index] = image
+        self.files, self.source, self._reader = files, source, _Reader(root, size, source)
+        with warnings.catch_warnings():
+            # An image above Pillow's pixel limit is refused by name.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with ThreadPoolExecutor(_THREADS) as pool:
+                # The whole list is walked, so that each header is checked before anything is decoded.
+                headers = list(pool.map(self._reader.header, files))
+        self.gray = all(gray for gray, _ in headers)
+        self.item = self._reader.decode(files[0], self.gray).shape
+        if size is None:
+            self._one_size([sides for _, sides in headers])
 
-            # Results come in the order of the files, so the first file at fault is the one named.
-            for _ in pool.map(fill, range(len(files))):
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @property
+    def bytes_each(self) -> int:
+        """Bytes of one decoded image."""
+        return int(np.prod(self.item))
+
+    def read(self, places: range) -> Array:
+        """The images at ``places``, uint8 [n, H, W, C].
+
+        Raises:
+            DataError: one is damaged or has another shape than the first, or they do not fit into the memory.
+        """
+        memory.guard(2 * len(places) * self.bytes_each, self.source, "set data.image_size, for example [64, 64]")
+        x = np.empty((len(places), *self.item), np.uint8)
+        self.decode(np.asarray(places), x)
+        return x
+
+    def lazy(self, places: range) -> LazyImages:
+        """The images at ``places``, to be decoded when they are asked for."""
+        return LazyImages(self.decode, np.asarray(places, np.intp), self.item, np.dtype(np.uint8), self.source)
+
+    def decode(self, places: npt.NDArray[np.intp], out: Array) -> None:
+        """Fill ``out``, uint8 [n, H, W, C], with the images at ``places`` [n].
+
+        Raises:
+            DataError: names the first that is damaged or has another shape than the first file.
+        """
+
+        def fill(start: int) -> None:
+            for i in range(start, min(start + _TASK, len(places))):
+                file = self.files[places[i]]
+                image = self._reader.decode(file, self.gray)
+                if image.shape != self.item:
+                    raise self._differs(file, image.shape)
+                out[i] = image
+
+        with ThreadPoolExecutor(_THREADS) as pool:
+            # Results come in the order of the places, so the first file at fault is the one named.
+            for _ in pool.map(fill, range(0, len(places), _TASK)):
                 pass
-    return x
+
+    def _one_size(self, sides: list[tuple[int, int]]) -> None:
+        """Refuse what differs by its header alone; a header does not always tell whether its image is to be turned."""
+        for file, (height, width) in zip(self.files, sides, strict=True):
+            if sorted((height, width)) != sorted(self.item[:2]):
+                raise self._differs(file, (height, width))
+
+    def _differs(self, file: Path, shape: tuple[int, ...]) -> DataError:
+        height, width = self.item[:2]
+        return self._reader.error(
+            self.files[0],
+            f"is {height} x {width} and {file.relative_to(self._reader.root)} {shape[0]} x {shape[1]} (height x "
+            f"width); all must have one size; set data.image_size, for example [{height}, {width}]",
+        )
 
 
 @dataclass(frozen=True)
@@ -66,7 +118,8 @@ class _Reader:
     size: tuple[int, int] | None
     source: str
 
-    def is_gray(self, file: Path) -> bool:
+    def header(self, file: Path) -> tuple[bool, tuple[int, int]]:
+        """Whether the image is gray, and its (height, width) before it is turned or resized."""
         from PIL import Image
 
         with self._open(file) as image:
@@ -81,7 +134,7 @@ class _Reader:
                     f"has more than 8 bits a channel (mode {image.mode}); accepted: 8 bits; convert it, or load the "
                     "images with a file.py:load of your own",
                 )
-            return image.mode in _GRAY
+            return image.mode in _GRAY, (image.height, image.width)
 
     def decode(self, file: Path, gray: bool) -> Array:
         """uint8 [H, W, 3] or [H, W, 1]."""
@@ -122,11 +175,3 @@ class _Reader:
     def _damaged(self, file: Path, error: BaseException) -> DataError:
         first = next(iter(str(error).splitlines()), type(error).__name__)
         return self.error(file, f"is damaged ({first}); a whole PNG or JPEG is needed; replace or remove it")
-
-
-def _differs(first: Array, image: Array, name: Path) -> str:
-    height, width = first.shape[:2]
-    return (
-        f"is {height} x {width} and {name} {image.shape[0]} x {image.shape[1]} (height x width); all must have one "
-        f"size; set data.image_size, for example [{height}, {width}]"
-    )

@@ -9,15 +9,17 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from tfhalf.data import memory
-from tfhalf.data.check import Array, Arrays
-from tfhalf.data.sources import fetch
+from tfhalf.data.check import Arrays
+from tfhalf.data.lazy import Array, LazyImages
+from tfhalf.data.sources import encoded, fetch
 from tfhalf.errors import DataError
 
 Progress = Callable[[str], None]
@@ -26,7 +28,14 @@ _NAME = re.compile(r"^([a-z0-9_]+)(/[A-Za-z0-9_.+-]+)?(:[0-9*]+(\.[0-9*]+){0,2})
 _BATCH = 256
 
 
-def read(name: str, data_dir: str | None, size: tuple[int, int] | None, source: str, say: Progress) -> Arrays:
+def read(
+    name: str,
+    data_dir: str | None,
+    size: tuple[int, int] | None,
+    source: str,
+    say: Progress,
+    decode: Literal["auto", "eager", "lazy"] = "auto",
+) -> Arrays:
     """Read a set by its name, downloading it first if it is not prepared.
 
     Args:
@@ -35,14 +44,17 @@ def read(name: str, data_dir: str | None, size: tuple[int, int] | None, source: 
         size: (height, width) that images are resized to, antialiased bilinear; needed where they vary.
         source: for messages.
         say: called with progress messages.
+        decode: whether training images are decoded here or when they are asked for; ``auto`` goes by the memory.
 
     Raises:
         DataError: unknown name, no image-classification set, not to be had, damaged, or too large for the memory.
     """
-    return read_builder(_builder(name, data_dir, source), size, source, say)
+    return read_builder(_builder(name, data_dir, source), size, source, say, decode)
 
 
-def read_builder(builder: Any, size: tuple[int, int] | None, source: str, say: Progress) -> Arrays:
+def read_builder(
+    builder: Any, size: tuple[int, int] | None, source: str, say: Progress, decode: str = "auto"
+) -> Arrays:
     """The same for a ``tfds.core.DatasetBuilder``: parts ``train`` and ``test``, else ``validation`` as the test."""
     image_key, label_key = _keys(builder, source)
     fetch.prepare(builder, source, say)
@@ -53,13 +65,22 @@ def read_builder(builder: Any, size: tuple[int, int] | None, source: str, say: P
     names = tuple(builder.info.features[label_key].names)
     parts = ["train"] + ([test] if test else [])
     say(f"{source}: reading {' and '.join(parts)} from {builder.data_path}")
-    _guard(builder, parts, image_key, size, source)
-    arrays = [_read_part(builder, part, image_key, size, source) for part in parts]
-    x_test, y_test = arrays[1] if test else (None, None)
+    item = _item(builder, image_key, size, source)
+    lazy = decode == "lazy" or (decode == "auto" and not memory.fits(_needed(builder, parts, image_key, item)))
+    needed = _needed(builder, parts[1:] if lazy else parts, image_key, item)
+    memory.guard(needed, source, "set a smaller data.image_size, or use a smaller set")
+    x: Array | LazyImages
+    if lazy:
+        say(f"{source}: training images stay encoded and are decoded while training goes on")
+        with _readable(builder, "train", source):
+            x, y = encoded.read(builder, "train", (image_key, label_key), item, size, source)
+    else:
+        x, y = _read_part(builder, "train", image_key, size, source)
+    x_test, y_test = _read_part(builder, test, image_key, size, source) if test else (None, None)
     if y_test is not None and (y_test < 0).any():
         # Contest sets publish their test part without labels: all are -1.
         raise DataError(f"{source}: the part {test!r} has no labels; a labelled one is needed; use another source")
-    return Arrays(*arrays[0], x_test, y_test, class_names=names, declared=True)
+    return Arrays(x, y, x_test, y_test, class_names=names, declared=True)
 
 
 # --- which set -------------------------------------------------------------------------------------------------------
@@ -109,30 +130,33 @@ def _keys(builder: Any, source: str) -> tuple[str, str]:
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
-def _guard(builder: Any, parts: list[str], key: str, size: tuple[int, int] | None, source: str) -> None:
-    """Judge the arrays by count and shape; beside them stands one copy, made when validation is drawn."""
-    shape, dtype = builder.info.features[key].shape, builder.info.features[key].np_dtype
-    sides = size or shape[:2]
-    if None in sides:
-        return  # judged once the first image is known
-    count = sum(builder.info.splits[part].num_examples for part in parts)
-    bytes_each = int(np.prod(sides)) * (shape[2] or 3) * np.dtype(dtype).itemsize
-    memory.guard(2 * count * bytes_each, source, "set a smaller data.image_size, or use a smaller set")
+def _item(builder: Any, key: str, size: tuple[int, int] | None, source: str) -> tuple[int, ...]:
+    """(height, width, channels) of a decoded image: the first one's, where neither the set nor ``size`` tells."""
+    shape = builder.info.features[key].shape
+    item = (*(size or shape[:2]), shape[2])
+    if None not in item:
+        return item
+    with _readable(builder, "train", source):
+        for images, _ in _dataset(builder, "train", shape, size, 1).take(1).as_numpy_iterator():
+            return tuple(int(side) for side in images.shape[1:])
+    raise encoded.short("train", 0, int(builder.info.splits["train"].num_examples), source)
 
 
-def _read_part(
-    builder: Any, part: str, image_key: str, size: tuple[int, int] | None, source: str
-) -> tuple[Array, Array]:
+def _needed(builder: Any, parts: list[str], key: str, item: tuple[int, ...]) -> int:
+    """Bytes of ``parts`` decoded, twice: beside them stands one copy, made when validation is drawn."""
+    count = sum(int(builder.info.splits[part].num_examples) for part in parts)
+    return 2 * count * int(np.prod(item)) * int(np.dtype(builder.info.features[key].np_dtype).itemsize)
+
+
+@contextmanager
+def _readable(builder: Any, part: str, source: str) -> Iterator[None]:
+    """Within the block ``part`` is read, on the CPU; what TensorFlow cannot read is told as a `DataError`."""
     import tensorflow as tf
 
-    count = int(builder.info.splits[part].num_examples)
-    known = builder.info.features[image_key].shape
-    # Images that may differ cannot be stacked: they come one by one, and the first that differs is named.
-    batch = 1 if size is None and None in known else _BATCH
     try:
         # Accelerators have no part in this.
         with tf.device("CPU:0"):
-            return _fill(_dataset(builder, part, known, size, batch), part, count, source)
+            yield
     except tf.errors.OpError as error:
         raise DataError(
             f"{source}: the part {part!r} in {builder.data_path} cannot be read ({_first(error)}); delete that "
@@ -140,14 +164,24 @@ def _read_part(
         ) from error
 
 
+def _read_part(
+    builder: Any, part: str, image_key: str, size: tuple[int, int] | None, source: str
+) -> tuple[Array, Array]:
+    count = int(builder.info.splits[part].num_examples)
+    known = builder.info.features[image_key].shape
+    # Images that may differ cannot be stacked: they come one by one, and the first that differs is named.
+    batch = 1 if size is None and None in known else _BATCH
+    with _readable(builder, part, source):
+        return _fill(_dataset(builder, part, known, size, batch), part, count, source)
+
+
 def _dataset(builder: Any, part: str, known: tuple[int | None, ...], size: tuple[int, int] | None, batch: int) -> Any:
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
     def resized(images: Any, labels: Any) -> tuple[Any, Any]:
-        kind = images.dtype
-        images = tf.image.resize(images, size, method="bilinear", antialias=True)
-        return tf.saturate_cast(tf.round(images), kind) if kind.is_integer else images, labels
+        assert size is not None
+        return encoded.resized(images, size), labels
 
     parallel = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
     plain = tfds.ReadConfig(try_autocache=False)
@@ -166,7 +200,6 @@ def _fill(dataset: Any, part: str, count: int, source: str) -> tuple[Array, Arra
     done = 0
     for images, labels in dataset.as_numpy_iterator():
         if x is None:
-            memory.guard(2 * count * images[0].nbytes, source, "set data.image_size, for example [64, 64]")
             x = np.empty((count, *images.shape[1:]), images.dtype)
         if images.shape[1:] != x.shape[1:]:
             raise DataError(
@@ -177,10 +210,7 @@ def _fill(dataset: Any, part: str, count: int, source: str) -> tuple[Array, Arra
         y[done : done + len(labels)] = labels
         done += len(labels)
     if x is None or done != count:
-        raise DataError(
-            f"{source}: the part {part!r} holds {done} of the {count} items that its description promises; delete its "
-            "folder and prepare it again"
-        )
+        raise encoded.short(part, done, count, source)
     return x, y
 
 

@@ -1,0 +1,130 @@
+"""A picture of a benchmark, by matplotlib."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from tfhalf.bench.results import InferenceBench, Training, TrainingBench
+from tfhalf.bench.runtimes import RUNTIMES
+from tfhalf.bench.tables import number, share
+from tfhalf.errors import ConfigError
+
+_SUFFIXES = (".png", ".svg")
+_BLUE, _INK, _GREY = "#4477aa", "#222222", "#888888"
+# P. Tol's bright scheme: told apart by colour-blind readers too; markers say it once more.
+_LINES = (("#4477aa", "o"), ("#ee6677", "s"), ("#228833", "^"), ("#ccbb44", "D"))
+
+
+def check(path: Path | None) -> None:
+    """Before anything is measured; nothing without a ``path``.
+
+    Raises:
+        ConfigError: no picture can be written there.
+    """
+    if path is None:
+        return
+    if path.suffix.lower() not in _SUFFIXES:
+        raise ConfigError(f"--plot {path}: accepted: a name that ends in {' or '.join(_SUFFIXES)}; rename it")
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise ConfigError(f"--plot {path}: accepted: a file in a folder that exists; make the folder, or take another")
+    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+        raise ConfigError(f"--plot {path}: cannot be written; take another place")
+    _figure(1, 1)
+
+
+def draw(found: TrainingBench | InferenceBench, path: Path | None) -> None:
+    """Write the picture of ``found`` to ``path``, PNG or SVG by its suffix; none without a ``path``."""
+    if path is None:
+        return
+    figure = _training(found) if isinstance(found, TrainingBench) else _inference(found)
+    figure.savefig(path, dpi=150)
+
+
+def _figure(width: float, height: float) -> Any:
+    try:
+        from matplotlib.figure import Figure  # without pyplot: no display, no global state
+    except ImportError:
+        raise ConfigError("--plot needs matplotlib, which is not installed: pip install matplotlib") from None
+    return Figure((width, height), layout="constrained")
+
+
+def _training(found: TrainingBench) -> Any:
+    """A bar per policy: its median, whiskers from the slowest repeat to the fastest."""
+    rows = found.rows
+    figure = _figure(max(6.4, 1.6 + 1.7 * len(rows)), 4.8)
+    axes = figure.add_subplot()
+    medians = [row.images_per_s for row in rows]
+    below = [row.images_per_s - min(row.samples) for row in rows]
+    above = [max(row.samples) - row.images_per_s for row in rows]
+    axes.bar([row.policy for row in rows], medians, width=0.6, color=_BLUE, yerr=[below, above], capsize=8, ecolor=_INK)
+    for place, row in enumerate(rows):
+        axes.annotate(
+            _words(row, found.ratio(row)), (place, max(row.samples)), (0, 6), textcoords="offset points", ha="center",
+            va="bottom", fontsize=9, color=_INK,
+        )  # fmt: skip
+    axes.set_ylim(0, max(max(row.samples) for row in rows) * 1.3)
+    axes.set_ylabel("images per second")
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    _tidy(axes)
+    title = f"{found.pipeline}: training throughput, batch {rows[0].batch_size}"
+    axes.set_title(f"{title}\n{_short(rows[0].device)}", fontsize=11)
+    figure.supxlabel(
+        "bars: median of the repeats; whiskers: slowest, fastest; MFU: share of the measured rate of matrix products",
+        fontsize=7.5,
+        color=_GREY,
+    )
+    return figure
+
+
+def _words(row: Training, ratio: float | None) -> str:
+    lines = [f"{number(row.images_per_s)} images/s"]
+    if ratio is not None and row.policy != "float32":
+        lines.append(f"{ratio:.2f} x float32")
+    return "\n".join([*lines, f"MFU {share(row.mfu)}"])
+
+
+def _inference(found: InferenceBench) -> Any:
+    """Latency and throughput over the batch size, a line per runtime."""
+    from matplotlib.ticker import LogLocator
+
+    rows = [row for row in found.rows if row.cells]
+    figure = _figure(11, 4.8)
+    latency, throughput = figure.subplots(1, 2)
+    for row, (colour, marker) in zip(rows, _LINES, strict=False):
+        sizes = [cell.batch_size for cell in row.cells]
+        style = {"color": colour, "marker": marker, "label": RUNTIMES[row.runtime][0]}
+        latency.plot(sizes, [cell.p50_ms for cell in row.cells], **style)
+        latency.plot(sizes, [cell.p99_ms for cell in row.cells], color=colour, linestyle=":", marker=".")
+        throughput.plot(sizes, [cell.images_per_s for cell in row.cells], **style)
+    latency.set_title("Latency of a call; solid: median, dotted: 99th percentile", fontsize=10)
+    latency.set_ylabel("milliseconds")
+    throughput.set_title("Throughput, one call at a time", fontsize=10)
+    throughput.set_ylabel("images per second")
+    sizes = sorted({cell.batch_size for row in rows for cell in row.cells})
+    for axes in (latency, throughput):
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xticks(sizes, [str(size) for size in sizes])
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
+        axes.minorticks_off()
+        axes.set_xlabel("images in a call (batch size)")
+        _tidy(axes)
+    throughput.legend(frameon=False)
+    title = f"{found.version}: float16 export, input {found.input_shape}"
+    figure.suptitle(f"{title}\n{_short(rows[0].device)}", fontsize=11)
+    return figure
+
+
+def _tidy(axes: Any) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", which="major", color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def _short(device: str) -> str:
+    """The device's name, and of a CPU the number of its cores too."""
+    name, *rest = device.split(", ")
+    return f"{name}, {rest[-1]}" if rest and "capability" not in device else name

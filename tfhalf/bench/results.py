@@ -1,0 +1,163 @@
+"""What a benchmark found, as frozen values: they come from the processes that measure as JSON."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Training:
+    """One policy's training, measured.
+
+    ``samples`` are images per second, one per repeat; ``steps`` those that were timed, of which ``skipped`` had a
+    non-finite gradient. ``flops_forward`` and ``flops_step`` are floating-point operations (two per multiply-add) of
+    one batch; ``uncounted`` names operations that could not be counted. ``matrix_flops`` is the measured rate, per
+    second, of the product that ``matrix`` describes, in the policy's compute dtype. ``memory_of`` says whose peak
+    ``memory_bytes`` is. ``emulated`` is float16 on a device without float16 arithmetic.
+    """
+
+    policy: str
+    samples: tuple[float, ...]
+    batch_size: int
+    steps: int
+    skipped: int
+    compile_seconds: float
+    memory_bytes: int
+    memory_of: str
+    flops_forward: int
+    flops_step: int
+    uncounted: tuple[str, ...]
+    matrix: str
+    matrix_flops: float
+    device: str
+    device_kind: str
+    emulated: bool
+    model: str
+    parameters: int
+    input_shape: tuple[int, ...]
+    feed: str
+    xla: str
+
+    @property
+    def images_per_s(self) -> float:
+        """The repeats' median."""
+        return statistics.median(self.samples)
+
+    @property
+    def steps_per_s(self) -> float:
+        """The repeats' median."""
+        return self.images_per_s / self.batch_size
+
+    @property
+    def spread(self) -> float:
+        """From the slowest repeat to the fastest, as a share of the median."""
+        return (max(self.samples) - min(self.samples)) / self.images_per_s
+
+    @property
+    def mfu(self) -> float | None:
+        """Share of ``matrix_flops`` that training reaches (MFU), None where not everything could be counted."""
+        if self.uncounted or not self.flops_step:
+            return None
+        return self.flops_step * self.steps_per_s / self.matrix_flops
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A row that could not be measured: its name, and why in one line."""
+
+    name: str
+    error: str
+
+
+@dataclass(frozen=True)
+class TrainingBench:
+    """A pipeline's rows, in the order of the policies asked for."""
+
+    pipeline: str
+    settings: dict[str, Any]
+    versions: dict[str, str]
+    rows: tuple[Training, ...]
+    failed: tuple[Failed, ...]
+
+    def ratio(self, row: Training) -> float | None:
+        """Images per second of ``row`` as a multiple of float32's, None where float32 was not measured."""
+        base = next((other for other in self.rows if other.policy == "float32"), None)
+        return row.images_per_s / base.images_per_s if base else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """What JSON can hold, medians and shares included."""
+        return {
+            "kind": "training",
+            "pipeline": self.pipeline,
+            "settings": self.settings,
+            "versions": self.versions,
+            "policies": [self._row(row) for row in self.rows],
+            "failed": [asdict(one) for one in self.failed],
+        }
+
+    def _row(self, row: Training) -> dict[str, Any]:
+        own = {
+            "images_per_s": {"median": row.images_per_s, "min": min(row.samples), "max": max(row.samples)},
+            "steps_per_s": row.steps_per_s,
+            "spread": row.spread,
+            "mfu": row.mfu,
+            "ratio_to_float32": self.ratio(row),
+        }
+        return {**asdict(row), **own}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One batch size in one runtime: ``calls`` timed one after another, each with its answers on the host.
+
+    ``warm_up_seconds`` is what the calls before them took: compilation and allocation.
+    """
+
+    batch_size: int
+    calls: int
+    p50_ms: float
+    p99_ms: float
+    images_per_s: float
+    warm_up_seconds: float
+
+
+@dataclass(frozen=True)
+class Inference:
+    """One runtime's cells by rising batch size.
+
+    ``note`` says why there are none where the runtime cannot be had, ``error`` why there are fewer than asked for; both
+    are empty otherwise. ``computed_by`` is the library, its version and the device.
+    """
+
+    runtime: str
+    computed_by: str
+    device: str
+    cells: tuple[Cell, ...]
+    note: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class InferenceBench:
+    """A version directory's rows, one per runtime."""
+
+    version: str
+    input_shape: tuple[int, ...]
+    settings: dict[str, Any]
+    versions: dict[str, str]
+    rows: tuple[Inference, ...]
+    failed: tuple[Failed, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What JSON can hold."""
+        return {
+            "kind": "inference",
+            "version": self.version,
+            "input_shape": list(self.input_shape),
+            "settings": self.settings,
+            "versions": self.versions,
+            "runtimes": [asdict(row) for row in self.rows],
+            "failed": [asdict(one) for one in self.failed],
+        }

@@ -1,0 +1,158 @@
+"""`tfhalf bench`: each row asked of a process of its own, and what came of it put together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from tfhalf import config
+from tfhalf.bench.fresh import ask
+from tfhalf.bench.results import Cell, Failed, Inference, InferenceBench, Training, TrainingBench
+from tfhalf.bench.runtimes import RUNTIMES
+from tfhalf.errors import ConfigError, ShortfallError
+from tfhalf.export import manifest as manifests
+from tfhalf.export.version import find_version
+from tfhalf.progress import Progress
+
+POLICIES: tuple[str, ...] = get_args(config.Precision.model_fields["policy"].annotation)
+BATCH_SIZES = (1, 8, 32, 128, 512)
+REPEATS, SECONDS = 5, 2.0
+_LARGEST_BATCH, _LONGEST = 65536, 3600
+_ORDER = ("mixed_float16", "float32", "mixed_bfloat16")  # of the rows, where --policies does not say another
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says; None and empty where it says nothing. Some options belong to one kind only."""
+
+    overrides: tuple[str, ...] = ()
+    data_dir: str | None = None
+    policies: str | None = None
+    repeats: int | None = None
+    batch_sizes: str | None = None
+    seconds: float = SECONDS
+
+
+def bench(target: Path, options: Options, progress: Progress) -> TrainingBench | InferenceBench:
+    """Benchmark ``target``: the training of a pipeline file, or the answers of ``exports/NAME[/VERSION]``.
+
+    Raises:
+        ConfigError, ArtifactError: it is neither, or an option is malformed or belongs to the other.
+        InputError: the pipeline, its data or the export cannot be used.
+        ShortfallError: no row could be measured.
+    """
+    if not 0 < options.seconds <= _LONGEST:  # nan is not either
+        raise ConfigError(f"--seconds: received {options.seconds:g}; accepted: above 0, up to {_LONGEST}")
+    if not target.exists():
+        raise ConfigError(f"{target}: does not exist; give a pipeline file, exports/NAME or exports/NAME/VERSION")
+    if not target.is_dir():
+        _refuse(f"{target} is a pipeline file", {"--batch-sizes": options.batch_sizes})
+        return _bench_pipeline(target, options, progress)
+    of_pipelines = {"--set": options.overrides, "--data-dir": options.data_dir}
+    _refuse(f"{target} is an export", {**of_pipelines, "--policies": options.policies, "--repeats": options.repeats})
+    return _bench_export(target, options, progress)
+
+
+def check(found: TrainingBench | InferenceBench) -> None:
+    """After what was measured has been told.
+
+    Raises:
+        ShortfallError: rows that could not be measured, each named.
+    """
+    if found.failed:
+        raise ShortfallError("; ".join(one.error for one in found.failed))
+
+
+def _refuse(what: str, given: dict[str, Any]) -> None:
+    wrong = [option for option, value in given.items() if value]
+    if wrong:
+        raise ConfigError(f"{what}, which takes no {', '.join(wrong)}; leave that out")
+
+
+def _bench_pipeline(path: Path, options: Options, progress: Progress) -> TrainingBench:
+    policies = _policies(options)
+    pipeline = config.load_pipeline(path, options.overrides)  # before a process starts: bad input is told at once
+    settings = {"repeats": options.repeats or REPEATS, "seconds": options.seconds}
+    asked = {"pipeline": str(path), "overrides": list(options.overrides), "data_dir": options.data_dir}
+    rows: list[Training] = []
+    failed: list[Failed] = []
+    for policy in policies:
+        progress.status(f"{policy}: starting a process ...")
+        try:
+            found = ask({"kind": "training", **asked, "policy": policy, **settings}, policy, progress)
+        except ShortfallError as error:  # another policy may well do: this one's row is missing
+            failed.append(Failed(policy, str(error)))
+            continue
+        rows.append(_training(found))
+    _need(rows, failed)
+    return TrainingBench(pipeline.name, {**asked, **settings}, manifests.versions(), tuple(rows), tuple(failed))
+
+
+def _bench_export(path: Path, options: Options, progress: Progress) -> InferenceBench:
+    sizes = _batch_sizes(options.batch_sizes)
+    directory = find_version(path)
+    manifest = manifests.read(directory)
+    manifests.check_files(directory, manifest)
+    settings: dict[str, Any] = {"batch_sizes": list(sizes), "seconds": options.seconds}
+    rows: list[Inference] = []
+    failed: list[Failed] = []
+    for runtime, (name, _) in RUNTIMES.items():
+        progress.status(f"{name}: starting a process ...")
+        request = {"kind": "inference", "directory": str(directory), "runtime": runtime, **settings}
+        try:
+            row = _inference(ask(request, name, progress))
+        except ShortfallError as error:
+            failed.append(Failed(runtime, str(error)))
+            continue
+        rows.append(row)
+        if row.error:
+            failed.append(Failed(runtime, f"{name}: {row.error}"))
+    _need([row for row in rows if row.cells], failed)
+    shape = tuple(manifest["input"]["shape"][1:])
+    return InferenceBench(str(directory), shape, settings, manifests.versions(), tuple(rows), tuple(failed))
+
+
+def _need(rows: Sequence[Any], failed: Sequence[Failed]) -> None:
+    if not rows:
+        raise ShortfallError("; ".join(one.error for one in failed) or "no runtime could be measured")
+
+
+def _policies(options: Options) -> list[str]:
+    if any(text.replace(" ", "").startswith("precision.policy=") for text in options.overrides):
+        raise ConfigError("--set precision.policy is what --policies chooses; give --policies instead")
+    names = options.policies.split(",") if options.policies is not None else list(_ORDER)
+    return _each_once([name.strip() for name in names], "--policies", POLICIES)
+
+
+def _each_once(names: list[str], option: str, accepted: Sequence[str]) -> list[str]:
+    wrong = next((name for name in names if name not in accepted), None)
+    if wrong is not None:
+        raise ConfigError(f"{option}: {wrong!r} is not one of {', '.join(accepted)}; give some of them, with commas")
+    if len(set(names)) < len(names):
+        raise ConfigError(f"{option}: {', '.join(names)} holds a name twice; give each once")
+    return names
+
+
+def _batch_sizes(text: str | None) -> tuple[int, ...]:
+    if text is None:
+        return BATCH_SIZES
+    sizes = []
+    for part in text.split(","):
+        if not part.strip().isdecimal() or not 1 <= int(part) <= _LARGEST_BATCH:
+            raise ConfigError(
+                f"--batch-sizes: {part.strip()!r} is no batch size; accepted: whole numbers from 1 to "
+                f"{_LARGEST_BATCH}, with commas: 1,8,32"
+            )
+        sizes.append(int(part))
+    return tuple(sorted(set(sizes)))
+
+
+def _training(found: dict[str, Any]) -> Training:
+    lists = ("samples", "uncounted", "input_shape")
+    return Training(**{**found, **{key: tuple(found[key]) for key in lists}})
+
+
+def _inference(found: dict[str, Any]) -> Inference:
+    return Inference(**{**found, "cells": tuple(Cell(**cell) for cell in found["cells"])})

@@ -1,0 +1,90 @@
+"""The runtimes that an export's files are benchmarked in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfhalf.errors import ArtifactError
+from tfhalf.runtime import FORMATS, Predictor, open_predictor
+
+# Key: what the table calls it, and the format that it opens.
+RUNTIMES = {
+    "savedmodel": ("SavedModel", "savedmodel"),
+    "savedmodel-xla": ("SavedModel, XLA", "savedmodel"),
+    "onnx-cpu": ("ONNX Runtime, CPU", "onnx"),
+    "onnx-cuda": ("ONNX Runtime, CUDA", "onnx"),
+}
+
+
+def missing(directory: Path, runtime: str) -> str:
+    """Why ``runtime`` cannot be had here for the version ``directory``; empty where it can."""
+    file = FORMATS[RUNTIMES[runtime][1]]
+    if not (directory / file).is_file():
+        return f"the version holds no {file}"
+    if runtime == "onnx-cuda":
+        import onnxruntime
+
+        there = onnxruntime.get_available_providers()
+        if "CUDAExecutionProvider" not in there:
+            return f"onnxruntime {onnxruntime.__version__} has {', '.join(there)}; onnxruntime-gpu brings CUDA"
+    return ""
+
+
+def open_runtime(directory: Path, runtime: str) -> Predictor:
+    """Open the files of a version ``directory``, whose hashes were checked, in one of ``RUNTIMES``.
+
+    Raises:
+        ArtifactError: they do not open, or the runtime falls back to another device.
+    """
+    if runtime == "savedmodel":
+        return open_predictor(directory, "savedmodel")
+    try:
+        if runtime == "savedmodel-xla":
+            return _SavedModelXla(directory)
+        return _Onnx(directory, {"onnx-cpu": "CPU", "onnx-cuda": "CUDA"}[runtime])
+    except ArtifactError:
+        raise
+    except Exception as error:  # two libraries, each with exceptions of its own
+        text = " ".join(str(error).split())[:300]
+        raise ArtifactError(f"{directory}: does not open in {RUNTIMES[runtime][0]}: {text}") from error
+
+
+class _SavedModelXla:
+    """The serving signature compiled by XLA, once for each batch size."""
+
+    def __init__(self, directory: Path) -> None:
+        import tensorflow as tf
+
+        self._tf = tf
+        self._loaded = tf.saved_model.load(str(directory))  # kept: its variables go when it goes
+        signature = self._loaded.signatures["serving_default"]
+        self._function = tf.function(lambda image: signature(image=image), jit_compile=True, autograph=False)
+        device = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
+        self.runtime = f"TensorFlow {tf.__version__}, {device}, XLA"
+
+    def __call__(self, x: np.ndarray) -> dict[str, np.ndarray]:
+        return {name: value.numpy() for name, value in self._function(self._tf.constant(x)).items()}
+
+
+class _Onnx:
+    """ONNX Runtime on one provider (which itself gives what it cannot compute to the CPU)."""
+
+    def __init__(self, directory: Path, device: str) -> None:
+        import onnxruntime
+
+        provider = f"{device}ExecutionProvider"
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        self._session: Any = onnxruntime.InferenceSession(
+            str(directory / FORMATS["onnx"]), options, providers=[provider]
+        )
+        if self._session.get_providers()[0] != provider:
+            raise ArtifactError(f"{directory}: onnxruntime {onnxruntime.__version__} could not start {provider}")
+        self._outputs = [value.name for value in self._session.get_outputs()]
+        self.runtime = f"onnxruntime {onnxruntime.__version__}, {device}"
+
+    def __call__(self, x: np.ndarray) -> dict[str, np.ndarray]:
+        return dict(zip(self._outputs, self._session.run(None, {"image": x}), strict=True))

@@ -1,0 +1,148 @@
+"""What a person reads of a benchmark: a few lines, and a table."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from tfhalf.bench.results import Inference, InferenceBench, Training, TrainingBench
+from tfhalf.bench.runtimes import RUNTIMES
+from tfhalf.progress import Progress, duration, size
+
+_TRAINING = (
+    *("policy", "images/s", "slowest", "fastest", "spread", "steps/s", "x float32", "compile", "peak memory"),
+    *("GFLOP/step", "matrix TFLOP/s", "MFU"),
+)
+_INFERENCE = ("runtime", "batch", "p50 ms", "p99 ms", "images/s", "calls", "warm-up")
+_PACKAGES = ("tensorflow", "keras", "onnxruntime", "python")
+
+
+def heading(found: TrainingBench | InferenceBench) -> list[str]:
+    """One line per fact that all rows share, its name first."""
+    if isinstance(found, InferenceBench):
+        lines = [f"export     {found.version}: input {found.input_shape}; random images, one call at a time"]
+        device = next(row.device for row in found.rows if row.cells)
+        return [*lines, f"device     {device}", _versions(found.versions)]
+    row = found.rows[0]
+    times = f"{found.settings['repeats']} repeats of about {duration(found.settings['seconds'])}"
+    lines = [
+        f"pipeline   {found.pipeline}: {row.model}, {row.parameters:,} parameters, input {row.input_shape}",
+        f"device     {row.device}",
+        _versions(found.versions),
+        f"batch      {row.batch_size} images; {times} after warming up, augmentation included",
+        f"feed       {row.feed}",
+        f"xla        {row.xla}",
+        f"memory     {row.memory_of}",
+        "matrix     best rate of square products, of which MFU is the share: "
+        + ", ".join(other.matrix for other in found.rows),
+    ]
+    if any(other.emulated for other in found.rows):
+        lines.append("           this CPU has no float16 arithmetic: mixed_float16 is emulated, and so is slow")
+    return lines
+
+
+def _versions(versions: dict[str, str]) -> str:
+    return "versions   " + ", ".join(f"{name} {versions[name]}" for name in _PACKAGES if name in versions)
+
+
+def table(found: TrainingBench | InferenceBench) -> Table:
+    """One row per policy, or per runtime and batch size."""
+    if isinstance(found, InferenceBench):
+        return _inference(found)
+    made = _empty(_TRAINING)
+    for row in found.rows:
+        made.add_row(*_training_row(row, found.ratio(row)))
+    return made
+
+
+def show(found: TrainingBench | InferenceBench, progress: Progress) -> None:
+    """Print the table, and through ``progress`` what stands above and below it.
+
+    Where a terminal is too narrow, lines wrap, but no figure is cut short.
+    """
+    for line in [*heading(found), ""]:
+        progress.line(line)
+    made = table(found)
+    needed = Console(width=1000).measure(made).maximum
+    Console(width=max(Console().width, needed)).print(made)
+    for line in notes(found):
+        progress.line(line)
+
+
+def notes(found: TrainingBench | InferenceBench) -> list[str]:
+    """What the table cannot say, a line each."""
+    if isinstance(found, InferenceBench):
+        return [f"{RUNTIMES[row.runtime][0]}: {row.note}" for row in found.rows if row.note]
+    lines = []
+    for row in found.rows:
+        if row.skipped:
+            lines.append(f"{row.policy}: {row.skipped} of {row.steps} steps were skipped for a non-finite gradient")
+        if len(row.samples) < found.settings["repeats"]:
+            lines.append(f"{row.policy}: {len(row.samples)} of {found.settings['repeats']} repeats: its steps are slow")
+        if row.uncounted:
+            lines.append(f"{row.policy}: not counted, so no share of the matrix rate: {', '.join(row.uncounted)}")
+    return lines
+
+
+def _empty(columns: tuple[str, ...]) -> Table:
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for i, column in enumerate(columns):
+        made.add_column(column, justify="right" if i else "left", no_wrap=True)
+    return made
+
+
+def _training_row(row: Training, ratio: float | None) -> list[str]:
+    return [
+        row.policy,
+        number(row.images_per_s),
+        number(min(row.samples)),
+        number(max(row.samples)),
+        f"{row.spread * 100:.1f} %",
+        number(row.steps_per_s),
+        f"{ratio:.2f}" if ratio is not None else "-",
+        duration(row.compile_seconds),
+        size(row.memory_bytes),
+        number(row.flops_step / 1e9),
+        number(row.matrix_flops / 1e12),
+        share(row.mfu),
+    ]
+
+
+def _inference(found: InferenceBench) -> Table:
+    made = _empty(_INFERENCE)
+    for row in found.rows:
+        for i, cells in enumerate(_cells(row)):
+            made.add_row(RUNTIMES[row.runtime][0] if not i else "", *cells)
+        if not row.cells:
+            made.add_row(RUNTIMES[row.runtime][0], *["-"] * (len(_INFERENCE) - 1))
+    return made
+
+
+def _cells(row: Inference) -> list[list[str]]:
+    return [
+        [
+            str(cell.batch_size),
+            number(cell.p50_ms),
+            number(cell.p99_ms),
+            number(cell.images_per_s),
+            f"{cell.calls:,}",
+            duration(cell.warm_up_seconds),
+        ]
+        for cell in row.cells
+    ]
+
+
+def number(value: float) -> str:
+    """Three or more significant digits: ``123,456``, ``98.7``, ``0.0123``."""
+    if value >= 100 or value == 0:
+        return f"{value:,.0f}"
+    if value >= 0.1:
+        return f"{value:.2f}" if value < 10 else f"{value:.1f}"
+    return f"{value:.2g}"
+
+
+def share(value: float | None) -> str:
+    """``43.2 %``; ``-`` for None."""
+    if value is None:
+        return "-"
+    return f"{value * 100:.1f} %" if value >= 0.001 else f"{value * 100:.1g} %"

@@ -1,0 +1,94 @@
+"""The sections of a pipeline file that say how weights are moved."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from tfhalf.config_section import NonNegative, Patterns, Positive, Section, check_patterns
+
+
+class Muon(Section):
+    """Kernels moved by Muon (`tfhalf.train.muon`): ``match`` are regular expressions searched in variable paths such as
+    ``conv1/kernel``. For kernels of Conv and Dense layers, which keep their filters last.
+
+    ``learning_rate`` follows the schedule that `Optimizer.learning_rate` follows. ``steps`` is the number of
+    Newton-Schulz rounds. ``normalize`` sets each kernel's norm to the root of its number of filters before every step,
+    in place of weight decay; without it, decay is decoupled.
+    """
+
+    match: Annotated[Patterns, Field(min_length=1)]
+    learning_rate: Positive = 0.24
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.6
+    nesterov: bool = True
+    steps: Annotated[int, Field(ge=1, le=10)] = 3
+    normalize: bool = True
+
+    @field_validator("match")
+    @classmethod
+    def _patterns(cls, value: Patterns) -> Patterns:
+        check_patterns(value)
+        return value
+
+
+class Lookahead(Section):
+    """Slow weights that go part of the way to the trained ones ``every`` applied steps, and in the end are the result.
+
+    The part falls from 1 to ``alpha`` with the ``power`` of the share of training that is done; power 0: it is
+    ``alpha`` throughout.
+    """
+
+    every: Annotated[int, Field(ge=1)] = 5
+    alpha: Annotated[float, Field(gt=0, le=1)] = 0.5
+    power: NonNegative = 0.0
+
+
+class Optimizer(Section):
+    """A Keras optimizer by its name, with what is set on it.
+
+    ``weight_decay`` is decoupled (Loshchilov and Hutter 2019: multiplied by the learning rate, beside the gradient)
+    unless ``coupled_decay`` adds it to the gradient (L2, as He et al. 2015). ``no_decay`` and ``lr_multipliers`` are
+    regular expressions searched in variable paths such as ``conv1/kernel``; a multiplier of 0 freezes a variable.
+    ``muon`` moves the variables that it matches in this optimizer's place.
+    """
+
+    name: Literal["sgd", "adam", "adamw", "lion"] = "sgd"
+    learning_rate: Positive = 0.1
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    nesterov: bool = True
+    beta_1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta_2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    epsilon: Positive = 1e-7
+    weight_decay: NonNegative = 0.0
+    coupled_decay: bool = False
+    no_decay: Patterns = ()
+    lr_multipliers: dict[str, NonNegative] = Field(default_factory=dict)
+    clip_norm: Positive | None = None
+    clip_value: Positive | None = None
+    ema_momentum: Annotated[float, Field(gt=0, lt=1)] | None = None
+    muon: Muon | None = None
+    lookahead: Lookahead | None = None
+
+    @field_validator("name", mode="before")
+    @classmethod
+    def _any_case(cls, value: Any) -> Any:
+        return value.lower() if isinstance(value, str) else value  # Keras writes SGD and AdamW
+
+    @field_validator("no_decay", "lr_multipliers")
+    @classmethod
+    def _patterns(cls, value: Any) -> Any:
+        check_patterns(value)
+        return value
+
+    @model_validator(mode="after")
+    def _one_clip(self) -> Optimizer:
+        if self.clip_norm and self.clip_value:
+            raise ValueError("clip_norm and clip_value exclude each other: keep one")
+        return self
+
+    @model_validator(mode="after")
+    def _one_average(self) -> Optimizer:
+        if self.lookahead and self.ema_momentum:
+            raise ValueError("lookahead and ema_momentum exclude each other, as only one can be the result: keep one")
+        return self

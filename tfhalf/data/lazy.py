@@ -1,0 +1,100 @@
+"""Training images that are decoded when they are asked for: what stands for an array that the memory cannot hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tfhalf.data import memory
+
+Array = npt.NDArray[Any]
+Places = npt.NDArray[np.intp]
+
+SAMPLE = 10_000
+_SAMPLE_BYTES = 2**30
+# Statistics are those of the set, whatever seed trains on it.
+_SAMPLE_SEED = 1797
+_REMEDY = "set data.image_size, for example [64, 64], or take fewer images into validation and test"
+
+
+@dataclass(frozen=True, eq=False)
+class LazyImages:
+    """[N, H, W, C] of ``dtype``, encoded.
+
+    ``decode(places, out)`` fills ``out`` [n, H, W, C] with the source's images at ``places`` [n], on all cores; it
+    raises `DataError` with the name of the first image that cannot be decoded, or has another shape. ``places`` are
+    those of the source's images that belong to this part.
+    """
+
+    decode: Callable[[Places, Array], None]
+    places: Places
+    item: tuple[int, ...]
+    dtype: np.dtype[Any]
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, H, W, C)."""
+        return (len(self), *self.item)
+
+    @property
+    def ndim(self) -> int:
+        """4."""
+        return len(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all images decoded."""
+        return len(self) * self.item_bytes
+
+    @property
+    def item_bytes(self) -> int:
+        """Bytes of one image decoded."""
+        return int(np.prod(self.item)) * self.dtype.itemsize
+
+    def __getitem__(self, index: Any) -> Array:
+        """The images of a slice or an index array, decoded: what an array holding them would give.
+
+        Raises:
+            DataError: one cannot be decoded, or together they do not fit into the memory.
+        """
+        places = np.asarray(self.places[index])
+        memory.guard(places.size * self.item_bytes, self.source, _REMEDY)
+        out = np.empty((*places.shape, *self.item), self.dtype)
+        self.decode(places.reshape(-1), out.reshape(-1, *self.item))
+        return out
+
+    def fill(self, index: Array, out: Array) -> None:
+        """Decode the images at ``index`` [n] of this part into ``out`` [n, H, W, C].
+
+        Raises:
+            DataError: one cannot be decoded.
+        """
+        self.decode(self.places[index], out)
+
+    def subset(self, index: Array) -> LazyImages:
+        """The part of these images at ``index`` [n], still encoded."""
+        return replace(self, places=self.places[index])
+
+    @property
+    def sampled(self) -> int:
+        """How many images `sample` decodes: at most 10,000, and no more than 1 GiB."""
+        return min(len(self), SAMPLE, max(1, _SAMPLE_BYTES // self.item_bytes))
+
+    def sample(self) -> Array:
+        """`sampled` of the images, drawn evenly and the same ones each time, in the order of the set; all where they
+        are few."""
+        drawn = np.random.default_rng(_SAMPLE_SEED).permutation(len(self))[: self.sampled]
+        return self[np.sort(drawn)]
+
+
+def subset(x: Array | LazyImages, index: Array) -> Array | LazyImages:
+    """``x[index]``, not decoded where ``x`` is not."""
+    return x.subset(index) if isinstance(x, LazyImages) else x[index]

@@ -1,0 +1,220 @@
+"""Keras callbacks around a training whose steps run many at a time: at begin and end, and round each epoch."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from tfhalf import config
+from tfhalf.errors import ConfigError, RefError, TfhalfError
+from tfhalf.progress import Progress
+from tfhalf.refs import resolve
+from tfhalf.train.history import Epoch
+
+_BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_train_batch_begin", "on_train_batch_end")
+_LOGS = ("loss", "accuracy", "val_accuracy", "learning_rate", "loss_scale", "images_per_s")
+_GROWING = ("accuracy", "val_accuracy", "images_per_s")
+
+Made = list[tuple[str, keras.callbacks.Callback]]  # each with its reference
+
+
+class Callbacks:
+    """The callbacks that a pipeline names: found at once, made when training starts, and anew when it is resumed."""
+
+    def __init__(self, configs: Sequence[config.Callback], base: Path) -> None:
+        """Find what ``configs`` name, files relative to ``base``; nothing is called yet.
+
+        Raises:
+            RefError: a reference leads nowhere, or to a class that is no callback.
+            ConfigError: what it leads to does not take the arguments.
+        """
+        self.makers = [(one.build, _maker(one, base)) for one in configs]
+
+    @contextmanager
+    def running(
+        self,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        progress: Progress,
+        *,
+        validation: bool,
+        **params: Any,
+    ) -> Iterator[Hooks]:
+        """Training begins; within the block callbacks find ``model.optimizer`` and may set ``model.stop_training``.
+
+        Args:
+            validation: whether there is a validation part.
+            params: what Keras tells callbacks: ``epochs``, ``steps``.
+
+        Raises:
+            RefError: a function fails, or what it returns is no callback; a callback fails.
+            ConfigError: a callback sets the learning rate, which a schedule decides, or monitors what logs do not hold.
+        """
+        hooks = Hooks(self._make(), model, progress)
+        if not self.makers:
+            yield hooks
+            return
+        model.optimizer, model.stop_training = optimizer, False
+        try:
+            hooks.begin([key for key in _LOGS if validation or key != "val_accuracy"], params)
+            yield hooks
+        finally:
+            # They are no part of the model: what builds or exports it again must not find them.
+            del model.optimizer, model.stop_training
+
+    def _make(self) -> Made:
+        made = []
+        for ref, maker in self.makers:
+            try:
+                callback = maker()
+            except Exception as error:
+                raise RefError(f"train.callbacks: {ref} fails: {_words(error)}") from error
+            if not isinstance(callback, keras.callbacks.Callback):
+                raise RefError(
+                    f"train.callbacks: {ref} returned a {type(callback).__name__}, accepted: a keras.callbacks.Callback"
+                )
+            made.append((ref, callback))
+        return made
+
+
+class Hooks:
+    """The hooks of the callbacks of one training; those of batches, tests and predictions are never called.
+
+    Epochs are counted from 0, as Keras does. Logs hold ``loss``, ``accuracy``, ``val_accuracy`` (with a validation
+    part), ``learning_rate``, ``loss_scale`` and ``images_per_s``.
+    """
+
+    def __init__(self, callbacks: Made, model: keras.Model, progress: Progress) -> None:
+        self.callbacks, self.model, self.progress = callbacks, model, progress
+        self.logs: dict[str, float] = {}
+        self.list = keras.callbacks.CallbackList()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a callback asked for the end of training."""
+        return bool(self.callbacks and self.model.stop_training)
+
+    def begin(self, keys: list[str], params: dict[str, Any]) -> None:
+        """Check what can be known before training, and call ``on_train_begin``. ``keys`` are what logs will hold."""
+        for place, (ref, callback) in enumerate(self.callbacks):
+            _check_rate(callback, self.model.optimizer)
+            _check_monitor(ref, callback, keys, self.callbacks[:place])
+            unheard = _batch_hooks(callback)
+            if unheard:
+                self.progress.line(
+                    f"callbacks  {ref}: {', '.join(unheard)}: not called, because many steps run as one program"
+                )
+        plain = [callback for _, callback in self.callbacks]
+        with self._named("set_model"):
+            self.list = keras.callbacks.CallbackList(plain, model=self.model, verbose=0, **params)
+        self._call("on_train_begin")
+
+    def epoch_begin(self, epoch: int) -> None:
+        """Before ``epoch``, counted from 0."""
+        self._call("on_epoch_begin", epoch)
+
+    def epoch_end(self, row: Epoch) -> None:
+        """After the epoch of ``row``."""
+        self.logs = {key: getattr(row, key) for key in _LOGS if getattr(row, key) is not None}
+        self._call("on_epoch_end", row.epoch - 1, dict(self.logs))
+
+    def end(self) -> None:
+        """After training, once averaged weights have become the model's; what callbacks restore then stays."""
+        self._call("on_train_end", dict(self.logs))
+
+    def _call(self, hook: str, *arguments: Any) -> None:
+        if self.callbacks:
+            with self._named(hook):
+                getattr(self.list, hook)(*arguments)
+
+    @contextmanager
+    def _named(self, hook: str) -> Iterator[None]:
+        self.progress.clear()  # callbacks print
+        try:
+            yield
+        except TfhalfError:
+            raise
+        except Exception as error:
+            raise RefError(f"train.callbacks: {self._culprit(error)}{hook} fails: {_words(error)}") from error
+
+    def _culprit(self, error: Exception) -> str:
+        """The reference of the callback whose method ``error`` came through."""
+        trace = error.__traceback__
+        while trace is not None:
+            owner = trace.tb_frame.f_locals.get("self")
+            for ref, callback in self.callbacks:
+                if owner is callback:
+                    return f"{ref}: "
+            trace = trace.tb_next
+        return ""
+
+
+def _maker(one: config.Callback, base: Path) -> Callable[[], Any]:
+    function = resolve(one.build, base)
+    if isinstance(function, type) and not issubclass(function, keras.callbacks.Callback):
+        raise RefError(
+            f"train.callbacks: {one.build} is the class {function.__name__}, accepted: a keras.callbacks.Callback, or "
+            "a function that returns one"
+        )
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # a function written in C may not tell
+        return partial(function, **one.args)
+    try:
+        signature.bind(**one.args)
+    except TypeError as error:
+        accepted = ", ".join(signature.parameters) or "none"
+        raise ConfigError(f"train.callbacks: {one.build}: {error} (accepted: {accepted})") from None
+    return partial(function, **one.args)
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+def _is_keras_own(callback: keras.callbacks.Callback) -> bool:
+    """One whose class says all that it does: no functions of the user's."""
+    return type(callback).__module__.split(".")[0] == "keras" and not isinstance(
+        callback, keras.callbacks.LambdaCallback
+    )
+
+
+def _batch_hooks(callback: keras.callbacks.Callback) -> list[str]:
+    """Hooks that ``callback`` waits for in vain; some of Keras' own do nothing as long as they work by the epoch."""
+    frequency = getattr(callback, "save_freq", getattr(callback, "update_freq", None))
+    if _is_keras_own(callback) and frequency == "epoch" and not getattr(callback, "_should_trace", False):
+        return []
+    plain = keras.callbacks.Callback
+    own = {name for name in _BATCH_HOOKS if getattr(type(callback), name) is not getattr(plain, name)}
+    return [name for name in _BATCH_HOOKS if name in own or name in vars(callback)]
+
+
+def _check_rate(callback: keras.callbacks.Callback, optimizer: keras.optimizers.Optimizer) -> None:
+    """Tell before training, not in the middle of it, that a learning rate cannot be set: set it to what it is."""
+    if isinstance(callback, keras.callbacks.LearningRateScheduler | keras.callbacks.ReduceLROnPlateau):
+        optimizer.learning_rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+
+
+def _check_monitor(ref: str, callback: keras.callbacks.Callback, keys: list[str], earlier: Made) -> None:
+    """Refuse to wait for a value that never comes, of which Keras would only warn; give accuracies their direction."""
+    if not hasattr(callback, "monitor_op"):  # what those have that Keras derives from its MonitorCallback
+        return
+    if callback.mode == "auto" and callback.monitor in _GROWING:
+        callback.mode = "max"  # Keras asks the metrics of a compiled model, and there is none
+    used = getattr(callback, "save_best_only", True)
+    # Callbacks of one's own may add to the logs, which those behind them see.
+    if used and callback.monitor not in keys and all(_is_keras_own(other) for _, other in earlier):
+        raise ConfigError(
+            f"train.callbacks: {ref}: received monitor {callback.monitor!r}, accepted: {', '.join(keys)}; "
+            + (
+                "set args.monitor"
+                if "val_accuracy" in keys
+                else "set args.monitor, or data.validation to have val_accuracy"
+            )
+        )

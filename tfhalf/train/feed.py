@@ -1,0 +1,165 @@
+"""What feeds the training step: many steps as one program, over data that comes from somewhere.
+
+`tfhalf.train.resident` keeps the training set on the device, `tfhalf.train.streamed` brings it there block by block.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tfhalf.data.lazy import LazyImages
+from tfhalf.device import Device
+from tfhalf.errors import ConfigError
+from tfhalf.progress import size as words
+from tfhalf.train.step import Batch, Step
+
+# Of a GPU's memory that the training set may take; activations and workspaces need the rest.
+RESIDENT_SHARE = 0.4
+
+
+class ChunkResult(NamedTuple):
+    """What a chunk of steps leaves: arrays of length steps done (loss float32, correct int32, scale float32, finite
+    bool)."""
+
+    loss: np.ndarray
+    correct: np.ndarray
+    scale: np.ndarray
+    finite: np.ndarray
+
+    @property
+    def steps(self) -> int:
+        """Number of steps that ran; fewer than asked for when too many in a row were skipped."""
+        return len(self.loss)
+
+
+class Feed(ABC):
+    """Runs up to ``capacity`` steps a call over a training set.
+
+    The number of steps is data, so one compiled program serves the full call, the last part of an epoch and the
+    warm-up of no step at all. A training resolution (``size``) has a program of its own.
+    """
+
+    def __init__(self, step: Step, *, batch_size: int, capacity: int, max_skipped: int) -> None:
+        self.step, self.batch_size, self.capacity, self.max_skipped = step, batch_size, capacity, max_skipped
+
+    @abstractmethod
+    def __call__(self, order: np.ndarray, epoch: int, first_step: int, size: int | None = None) -> ChunkResult:
+        """Run one step per row of ``order``.
+
+        Args:
+            order: int32 [steps, batch_size], places in the training set; at most ``capacity`` rows.
+            epoch, first_step: counted from the start of training.
+            size: height and width that the step brings images to; None leaves them as they are.
+        """
+
+    @abstractmethod
+    def announce(self, order: np.ndarray) -> None:
+        """Say what the call after the next one will ask for, so that it can be fetched early; nothing depends on it."""
+
+    @abstractmethod
+    def batch(self, index: np.ndarray) -> Batch:
+        """The batch at the places ``index``, int32 [N], as a step gets it."""
+
+    def _steps(
+        self,
+        fetch: Callable[[Any], Batch],
+        steps: Any,
+        epoch: Any,
+        first_step: Any,
+        *,
+        room: int,
+        size: int | None,
+    ) -> tuple[Any, ...]:
+        """Within `tf.function`: steps 0, 1, ... over the batches that ``fetch`` gives for them, until ``steps`` (an
+        int32 scalar, at most ``room``) are done or ``max_skipped`` in a row were skipped.
+
+        Returns:
+            Steps done; then loss, correct, scale and finite, [room] each, of which the first so many count.
+        """
+
+        def go_on(i: Any, *_: Any) -> Any:
+            go = i < steps
+            if self.step.guarded:
+                go &= self.step.optimizer.skipped_in_row.value < self.max_skipped
+            return go
+
+        def one(i: Any, loss: Any, correct: Any, scale: Any, finite: Any) -> tuple[Any, ...]:
+            batch = fetch(i)
+            scale = tf.tensor_scatter_nd_update(scale, [[i]], [self._scale()])
+            sized = () if size is None else (size,)
+            result = self.step(batch, epoch, first_step + i, *sized)
+            return (
+                i + 1,
+                tf.tensor_scatter_nd_update(loss, [[i]], [result.loss]),
+                tf.tensor_scatter_nd_update(correct, [[i]], [result.correct]),
+                scale,
+                tf.tensor_scatter_nd_update(finite, [[i]], [result.finite]),
+            )
+
+        empty = [tf.zeros([room], dtype) for dtype in (tf.float32, tf.int32, tf.float32, tf.bool)]
+        return tuple(tf.while_loop(go_on, one, [tf.constant(0), *empty]))
+
+    def _scale(self) -> Any:
+        if self.step.guarded:
+            return tf.convert_to_tensor(self.step.optimizer.dynamic_scale.value)
+        return tf.constant(1.0)
+
+
+def make(
+    mode: Literal["auto", "resident", "streamed"],
+    step: Step,
+    x: np.ndarray | LazyImages,
+    y: np.ndarray,
+    device: Device,
+    **settings: Any,
+) -> tuple[Feed, str]:
+    """The feed for ``x`` [N, ...] and ``y`` int32 [N], and why it is this one, as a sentence for the user.
+
+    ``settings`` are those of `Resident` and `Streamed`: batch_size, capacity, xla, max_skipped.
+
+    Raises:
+        ConfigError: ``mode`` is ``resident`` and the images are encoded still.
+    """
+    from tfhalf.train.resident import Resident
+    from tfhalf.train.streamed import Streamed
+
+    resident, reason = choose(mode, x, device)
+    if resident:
+        assert not isinstance(x, LazyImages)
+        return Resident(step, x, y, **settings), reason
+    feed = Streamed(step, x, y, **settings)
+    return feed, f"{reason}; {feed.block} steps, {words(feed.block * feed.step_bytes)}, at a time"
+
+
+def choose(
+    mode: Literal["auto", "resident", "streamed"], x: np.ndarray | LazyImages, device: Device
+) -> tuple[bool, str]:
+    """Whether the training set is to be resident, and why. ``auto``: where an array takes at most 40 % of what is free
+    of a GPU's memory, or there is no GPU.
+
+    Raises:
+        ConfigError: ``mode`` is ``resident`` and the images are encoded still.
+    """
+    lazy = isinstance(x, LazyImages)
+    if lazy and mode == "resident":
+        raise ConfigError(
+            "train.feed is resident and the training images stay encoded (data.decode); accepted: streamed or auto; "
+            "change one of the two"
+        )
+    if lazy:
+        return False, f"streamed: images are decoded while training goes on, {words(x.nbytes)} of them"
+    total = device.memory_bytes
+    memory = f"{words(x.nbytes)} of {total / 2**30:.1f} GiB" if total else words(x.nbytes)
+    if mode != "auto":
+        return mode == "resident", f"{mode}: train.feed is {mode}; {memory}"
+    if device.kind == "CPU" or total is None:
+        return True, f"resident: {memory}"
+    free = total - tf.config.experimental.get_memory_info("GPU:0")["current"]
+    if x.nbytes <= RESIDENT_SHARE * free:
+        return True, f"resident: {memory}"
+    return False, f"streamed: {memory}, more than the {RESIDENT_SHARE:.0%} that the training set may take"

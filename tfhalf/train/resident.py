@@ -1,0 +1,63 @@
+"""The training set on the device, whole: nothing crosses the bus while a program of many steps runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfhalf.train.feed import ChunkResult, Feed
+from tfhalf.train.step import Batch, Step
+
+
+class Resident(Feed):
+    """Up to ``capacity`` steps as one program over a resident training set.
+
+    Args:
+        x: [N, ...] in the source's dtype.
+        y: int32 [N].
+        xla: whether XLA compiles the program.
+    """
+
+    def __init__(
+        self, step: Step, x: np.ndarray, y: np.ndarray, *, batch_size: int, capacity: int, xla: bool, max_skipped: int
+    ) -> None:
+        super().__init__(step, batch_size=batch_size, capacity=capacity, max_skipped=max_skipped)
+        self.x, self.y = tf.constant(x), tf.constant(y, tf.int32)
+        self._program = tf.function(self._run, jit_compile=xla, autograph=False)
+
+    def __call__(self, order: np.ndarray, epoch: int, first_step: int, size: int | None = None) -> ChunkResult:
+        """Run one step per row of ``order``, int32 [steps, batch_size]; see `Feed`."""
+        padded = np.zeros((self.capacity, self.batch_size), np.int32)
+        padded[: len(order)] = order
+        done, loss, correct, scale, finite = self._program(
+            self.x,
+            self.y,
+            tf.constant(padded),
+            tf.constant(len(order), tf.int32),
+            tf.constant(epoch, tf.int32),
+            tf.constant(first_step, tf.int32),
+            size,
+        )
+        n = int(done)
+        return ChunkResult(loss.numpy()[:n], correct.numpy()[:n], scale.numpy()[:n], finite.numpy()[:n])
+
+    def announce(self, order: np.ndarray) -> None:
+        """Nothing: all images are there."""
+
+    def batch(self, index: np.ndarray) -> Batch:
+        """The batch at the places ``index``, int32 [N]."""
+        return _gathered(self.x, self.y, tf.constant(index, tf.int32))
+
+    def _run(
+        self, x: Any, y: Any, order: Any, steps: Any, epoch: Any, first_step: Any, size: int | None
+    ) -> tuple[Any, ...]:
+        def fetch(i: Any) -> Batch:
+            return _gathered(x, y, order[i])
+
+        return self._steps(fetch, steps, epoch, first_step, room=self.capacity, size=size)
+
+
+def _gathered(x: Any, y: Any, index: Any) -> Batch:
+    return Batch(tf.gather(x, index), tf.gather(y, index), index)

@@ -1,0 +1,144 @@
+"""The training set in host memory, brought to the device in blocks of steps while the block before is computed on."""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfhalf.data.lazy import LazyImages
+from tfhalf.train.feed import ChunkResult, Feed
+from tfhalf.train.step import Batch, Step
+
+BLOCK_BYTES = 128 * 2**20
+AHEAD = 2  # blocks gathered or copied while one is computed on: as many are on the device besides it
+_ALIGNMENT = 64  # bytes; TensorFlow takes a buffer over as it is only where it starts at a multiple of this
+
+
+class Streamed(Feed):
+    """Up to ``capacity`` steps a call, as one program per block of ``block`` steps.
+
+    Threads gather a block's images in the source's dtype, one copy in C for each image, and move it to the device. No
+    thread holds Python's lock meanwhile, and the set itself, which may be a memory map, is never copied as a whole.
+    Blocks come in the order of the steps, however long each took, so training is the same as with `Resident`.
+
+    Args:
+        x: [N, ...] in the source's dtype, or images that are encoded still.
+        y: int32 [N].
+        xla: whether XLA compiles the program.
+        block_bytes: of images in a block, at most, though a block holds at least one step.
+    """
+
+    def __init__(
+        self,
+        step: Step,
+        x: np.ndarray | LazyImages,
+        y: np.ndarray,
+        *,
+        batch_size: int,
+        capacity: int,
+        xla: bool,
+        max_skipped: int,
+        block_bytes: int = BLOCK_BYTES,
+    ) -> None:
+        super().__init__(step, batch_size=batch_size, capacity=capacity, max_skipped=max_skipped)
+        self.x, self.y = x, tf.constant(y, tf.int32)
+        self.step_bytes = batch_size * int(np.prod(x.shape[1:])) * x.dtype.itemsize
+        most = max(1, min(capacity, block_bytes // self.step_bytes))
+        self.block = -(-capacity // -(-capacity // most))  # as few blocks as that allows, and all about as long
+        self._device = "GPU:0" if tf.config.list_logical_devices("GPU") else "CPU:0"
+        self._program = tf.function(self._run, jit_compile=xla, autograph=False)
+        self._threads = ThreadPoolExecutor(AHEAD, "tfhalf-feed")
+        self._announced: list[np.ndarray] = []
+        self._coming: deque[tuple[np.ndarray, Future[Any]]] = deque()
+
+    def announce(self, order: np.ndarray) -> None:
+        """Begin to fetch ``order`` while the next call computes its own steps."""
+        self._announced = self._blocks(order)
+
+    def __call__(self, order: np.ndarray, epoch: int, first_step: int, size: int | None = None) -> ChunkResult:
+        """Run one step per row of ``order``, int32 [steps, batch_size]; see `Feed`.
+
+        Raises:
+            DataError: an image that was encoded still cannot be decoded.
+        """
+        blocks = self._blocks(order) or [order]
+        running: tuple[Any, ...] | None = None
+        results: list[ChunkResult] = []
+        for i, rows in enumerate(blocks):
+            self._fetch([*blocks[i:], *self._announced][: 1 + AHEAD])
+            x, index = self._coming.popleft()[1].result()
+            scalars = (tf.constant(value, tf.int32) for value in (len(rows), epoch, first_step + i * self.block))
+            before, running = running, self._program(x, self.y, index, *scalars, size)
+            # Waiting for the block before, and not for this one, leaves the device no gap between them.
+            if before is not None:
+                results.append(_read(before))
+                if results[-1].steps < self.block:  # too many in a row were skipped: this block runs no step either
+                    break
+        assert running is not None
+        results.append(_read(running))
+        self._announced = []
+        return ChunkResult(*(np.concatenate(arrays) for arrays in zip(*results, strict=True)))
+
+    def batch(self, index: np.ndarray) -> Batch:
+        """The batch at the places ``index``, int32 [N]."""
+        places = tf.constant(index, tf.int32)
+        return Batch(tf.constant(self.x[index]), tf.gather(self.y, places), places)
+
+    def _blocks(self, order: np.ndarray) -> list[np.ndarray]:
+        return [order[start : start + self.block] for start in range(0, len(order), self.block)]
+
+    def _fetch(self, wanted: list[np.ndarray]) -> None:
+        """Have the blocks ``wanted`` come next, keeping those of them that are on their way already."""
+        kept: deque[tuple[np.ndarray, Future[Any]]] = deque()
+        for rows in wanted:
+            if self._coming and np.array_equal(self._coming[0][0], rows):
+                kept.append(self._coming.popleft())
+            else:
+                for _, useless in self._coming:
+                    useless.cancel()
+                self._coming.clear()
+                kept.append((rows, self._threads.submit(self._bring, rows)))
+        self._coming = kept
+
+    def _bring(self, rows: np.ndarray) -> tuple[Any, Any]:
+        """Images and places of the steps ``rows``, on the device: x [block, batch_size, ...], index int32 [block,
+        batch_size]. What a last block lacks in steps is left as the memory was."""
+        x = _aligned((self.block, self.batch_size, *self.x.shape[1:]), self.x.dtype)
+        wanted = x[: len(rows)].reshape(-1, *self.x.shape[1:])
+        if isinstance(self.x, LazyImages):
+            self.x.fill(rows.reshape(-1), wanted)
+        else:
+            np.take(self.x, rows.reshape(-1), axis=0, out=wanted, mode="clip")  # another mode buffers the result
+        index = np.zeros((self.block, self.batch_size), np.int32)
+        index[: len(rows)] = rows
+        with tf.device("CPU:0"):
+            here = tf.experimental.dlpack.from_dlpack(x.__dlpack__())  # keeps the buffer alive, and copies nothing
+        with tf.device(self._device):
+            there = tf.identity(here)
+        return there, tf.constant(index)
+
+    def _run(
+        self, x: Any, y: Any, index: Any, steps: Any, epoch: Any, first_step: Any, size: int | None
+    ) -> tuple[Any, ...]:
+        def fetch(i: Any) -> Batch:
+            return Batch(x[i], tf.gather(y, index[i]), index[i])
+
+        return self._steps(fetch, steps, epoch, first_step, room=self.block, size=size)
+
+
+def _read(run: tuple[Any, ...]) -> ChunkResult:
+    """What a program gave, once it has ended."""
+    done, *arrays = run
+    return ChunkResult(*(array.numpy()[: int(done)] for array in arrays))
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+    """Uninitialised memory that TensorFlow can take over."""
+    size = int(np.prod(shape)) * dtype.itemsize
+    raw = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % _ALIGNMENT
+    return raw[start : start + size].view(dtype).reshape(shape)
