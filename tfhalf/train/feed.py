@@ -37,6 +37,12 @@ class ChunkResult(NamedTuple):
         return len(self.loss)
 
 
+def read(run: tuple[Any, ...]) -> ChunkResult:
+    """What a program of `Feed._steps` gave, once it has ended."""
+    done, *arrays = run
+    return ChunkResult(*(array.numpy()[: int(done)] for array in arrays))
+
+
 class Feed(ABC):
     """Runs up to ``capacity`` steps a call over a training set.
 

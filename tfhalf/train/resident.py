@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfhalf.train.feed import ChunkResult, Feed
+from tfhalf.train.feed import ChunkResult, Feed, read
 from tfhalf.train.step import Batch, Step
 
 
@@ -31,7 +31,7 @@ class Resident(Feed):
         """Run one step per row of ``order``, int32 [steps, batch_size]; see `Feed`."""
         padded = np.zeros((self.capacity, self.batch_size), np.int32)
         padded[: len(order)] = order
-        done, loss, correct, scale, finite = self._program(
+        run = self._program(
             self.x,
             self.y,
             tf.constant(padded),
@@ -40,8 +40,7 @@ class Resident(Feed):
             tf.constant(first_step, tf.int32),
             size,
         )
-        n = int(done)
-        return ChunkResult(loss.numpy()[:n], correct.numpy()[:n], scale.numpy()[:n], finite.numpy()[:n])
+        return read(run)
 
     def announce(self, order: np.ndarray) -> None:
         """Nothing: all images are there."""

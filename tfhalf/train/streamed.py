@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfhalf.data.lazy import LazyImages
-from tfhalf.train.feed import ChunkResult, Feed
+from tfhalf.train.feed import ChunkResult, Feed, read
 from tfhalf.train.step import Batch, Step
 
 BLOCK_BYTES = 128 * 2**20
@@ -75,11 +75,11 @@ class Streamed(Feed):
             before, running = running, self._program(x, self.y, index, *scalars, size)
             # Waiting for the block before, and not for this one, leaves the device no gap between them.
             if before is not None:
-                results.append(_read(before))
+                results.append(read(before))
                 if results[-1].steps < self.block:  # too many in a row were skipped: this block runs no step either
                     break
         assert running is not None
-        results.append(_read(running))
+        results.append(read(running))
         self._announced = []
         return ChunkResult(*(np.concatenate(arrays) for arrays in zip(*results, strict=True)))
 
@@ -128,12 +128,6 @@ class Streamed(Feed):
             return Batch(x[i], tf.gather(y, index[i]), index[i])
 
         return self._steps(fetch, steps, epoch, first_step, room=self.block, size=size)
-
-
-def _read(run: tuple[Any, ...]) -> ChunkResult:
-    """What a program gave, once it has ended."""
-    done, *arrays = run
-    return ChunkResult(*(array.numpy()[: int(done)] for array in arrays))
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
