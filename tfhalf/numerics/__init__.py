@@ -1,0 +1,1 @@
+"""Numbers in half precision: the formats themselves, and arithmetic in them, exact to the last bit."""
