@@ -44,8 +44,8 @@ def test_the_same_arguments_give_the_same_images() -> None:
 
 
 def test_images_are_made_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(synthetic, "_BLOCK", 4 * 4 * 3 * 7)  # 50 images in blocks of seven: the last block holds one
-    x = load("synthetic:4x4x3", args={"train": 50}, validation=0).x_train
+    monkeypatch.setattr(synthetic, "_BLOCK", 5 * 3 * 3 * 7)  # 50 images in blocks of seven: the last block holds one
+    x = load("synthetic:5x3x3", args={"train": 50}, validation=0).x_train  # 45 bytes: words are cut
     assert len(np.unique(x.reshape(50, -1), axis=0)) == 50
     assert (x.reshape(50, -1).std(1) > 20).all()
 
@@ -54,13 +54,15 @@ def test_noise_is_uniform_and_shifted_by_the_class() -> None:
     splits = load("synthetic:16x16x3", args={"classes": 4, "train": 400}, validation=0)
     x = splits.x_train
     assert x.min() == 0
-    assert x.max() == 191 + 64
+    assert x.max() == 127 + 128
     means = np.stack([x[splits.y_train == k].mean((0, 1, 2)) for k in range(4)])
-    for channel in range(3):  # noise has the mean 95.5; four even shifts from 0 to 64, in an order of the channel's own
-        assert np.allclose(sorted(means[:, channel]), 95.5 + np.array([0, 21, 43, 64]), atol=1)
+    for channel in range(
+        3
+    ):  # noise has the mean 63.5; four even shifts from 0 to 128, in an order of the channel's own
+        assert np.allclose(sorted(means[:, channel]), 63.5 + np.array([0, 43, 85, 128]), atol=1)
     first = x[splits.y_train == 0][..., 0].astype(int)
-    assert len(np.unique(first)) == 192
-    assert first.std() == pytest.approx(192 / 12**0.5, rel=0.02)
+    assert len(np.unique(first)) == 128
+    assert first.std() == pytest.approx(128 / 12**0.5, rel=0.02)
 
 
 def test_a_classifier_can_do_better_than_chance() -> None:

@@ -12,12 +12,13 @@ import numpy as np
 
 from tfhalf.bench.results import Cell, Inference
 from tfhalf.bench.runtimes import RUNTIMES, missing, open_runtime
+from tfhalf.bench.watch import Stages
 from tfhalf.data import memory
 from tfhalf.device import cpu, detect, grow_memory
 from tfhalf.errors import ArtifactError
 from tfhalf.export import manifest as manifests
-from tfhalf.progress import Progress
 from tfhalf.runtime import Predictor
+from tfhalf.start import import_tensorflow
 
 CALLS = 30  # a cell holds at least so many, unless they take far too long
 _WARM_UP_CALLS = 3
@@ -26,9 +27,7 @@ _OVERRUN = 5.0
 _IMAGES = ("tfds:", "folder:", "sklearn:", "synthetic:")
 
 
-def measure(
-    *, directory: str, runtime: str, batch_sizes: Sequence[int], seconds: float, progress: Progress
-) -> Inference:
+def measure(*, directory: str, runtime: str, batch_sizes: Sequence[int], seconds: float, stages: Stages) -> Inference:
     """Time the version ``directory`` in ``runtime`` at each of ``batch_sizes`` for about ``seconds``.
 
     One call is made at a time, from float32 images on the host to answers on the host. A batch size that fails ends the
@@ -47,8 +46,11 @@ def measure(
     if runtime == "onnx-cpu":
         device = cpu()  # no TensorFlow, whose threads would be idle beside those that are timed
     else:
+        stages.stage("importing TensorFlow")
+        import_tensorflow(without=("keras",))
         grow_memory()
         device = detect()
+    stages.stage("opening the export")
     try:
         predictor = open_runtime(where, runtime)
     except ArtifactError as error:
@@ -57,8 +59,9 @@ def measure(
         return Inference(runtime, name, device.describe(), (), note=f"not available: {error}")  # a GPU is no must
     cells: list[Cell] = []
     failed = ""
+    stages.stage("measuring")
     for size in sorted(batch_sizes):
-        progress.status(f"{name}: batch {size} ...")
+        stages.status(f"batch {size}")
         x = images(manifest, size)
         try:
             cells.append(_cell(predictor, x, seconds))
@@ -66,7 +69,6 @@ def measure(
             text = " ".join(str(error).split())[:160]
             failed = f"batch {size}: {type(error).__name__}: {text}; leave it out of --batch-sizes"
             break
-    progress.clear()
     return Inference(runtime, predictor.runtime, device.describe(), tuple(cells), error=failed)
 
 

@@ -114,7 +114,8 @@ def _inference(found: InferenceBench) -> Any:
         _tidy(axes)
     throughput.legend(frameon=False)
     title = f"{found.version}: float16 export, input {found.input_shape}"
-    figure.suptitle(f"{title}\n{_short(rows[0].device)}", fontsize=11)
+    devices = " and ".join(dict.fromkeys(_short(row.device) for row in rows))
+    figure.suptitle(f"{title}\n{devices}", fontsize=11)
     return figure
 
 

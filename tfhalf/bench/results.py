@@ -15,7 +15,8 @@ class Training:
     non-finite gradient. ``flops_forward`` and ``flops_step`` are floating-point operations (two per multiply-add) of
     one batch; ``uncounted`` names operations that could not be counted. ``matrix_flops`` is the measured rate, per
     second, of the product that ``matrix`` describes, in the policy's compute dtype. ``memory_of`` says whose peak
-    ``memory_bytes`` is. ``emulated`` is float16 on a device without float16 arithmetic.
+    ``memory_bytes`` is. ``emulated`` is float16 on a device without float16 arithmetic. ``images`` is the size of the
+    training set, ``image_bytes`` what all of them take decoded; ``normalised_by`` so many of them were.
     """
 
     policy: str
@@ -34,6 +35,10 @@ class Training:
     device: str
     device_kind: str
     emulated: bool
+    source: str
+    images: int
+    image_bytes: int
+    normalised_by: int
     model: str
     parameters: int
     input_shape: tuple[int, ...]

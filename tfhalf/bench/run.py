@@ -11,6 +11,8 @@ from tfhalf import config
 from tfhalf.bench.fresh import ask
 from tfhalf.bench.results import Cell, Failed, Inference, InferenceBench, Training, TrainingBench
 from tfhalf.bench.runtimes import RUNTIMES
+from tfhalf.bench.tables import number
+from tfhalf.bench.watch import Watch
 from tfhalf.errors import ConfigError, ShortfallError
 from tfhalf.export import manifest as manifests
 from tfhalf.export.version import find_version
@@ -75,19 +77,27 @@ def _bench_pipeline(path: Path, options: Options, progress: Progress) -> Trainin
     policies = _policies(options)
     pipeline = config.load_pipeline(path, options.overrides)  # before a process starts: bad input is told at once
     settings = {"repeats": options.repeats or REPEATS, "seconds": options.seconds}
-    asked = {"pipeline": str(path), "overrides": list(options.overrides), "data_dir": options.data_dir}
+    overrides = list(options.overrides)
+    if pipeline.train.sizes:  # a rate is one of images of one size
+        overrides.append("train.sizes=[]")
+    asked = {"pipeline": str(path), "overrides": overrides, "data_dir": options.data_dir}
     rows: list[Training] = []
     failed: list[Failed] = []
+    watch = Watch(progress, policies)
     for policy in policies:
-        progress.status(f"{policy}: starting a process ...")
+        watch.begin(policy)
         try:
-            found = ask({"kind": "training", **asked, "policy": policy, **settings}, policy, progress)
+            row = _training(ask({"kind": "training", **asked, "policy": policy, **settings}, policy, watch))
         except ShortfallError as error:  # another policy may well do: this one's row is missing
             failed.append(Failed(policy, str(error)))
+            watch.end("could not be measured")
             continue
-        rows.append(_training(found))
+        rows.append(row)
+        watch.end(f"{number(row.images_per_s)} images/s")
+    progress.line()
     _need(rows, failed)
-    return TrainingBench(pipeline.name, {**asked, **settings}, manifests.versions(), tuple(rows), tuple(failed))
+    told = {**asked, **settings, "sizes_left_out": list(pipeline.train.sizes)}
+    return TrainingBench(pipeline.name, told, manifests.versions(), tuple(rows), tuple(failed))
 
 
 def _bench_export(path: Path, options: Options, progress: Progress) -> InferenceBench:
@@ -98,20 +108,30 @@ def _bench_export(path: Path, options: Options, progress: Progress) -> Inference
     settings: dict[str, Any] = {"batch_sizes": list(sizes), "seconds": options.seconds}
     rows: list[Inference] = []
     failed: list[Failed] = []
+    watch = Watch(progress, [name for name, _ in RUNTIMES.values()])
     for runtime, (name, _) in RUNTIMES.items():
-        progress.status(f"{name}: starting a process ...")
+        watch.begin(name)
         request = {"kind": "inference", "directory": str(directory), "runtime": runtime, **settings}
         try:
-            row = _inference(ask(request, name, progress))
+            row = _inference(ask(request, name, watch))
         except ShortfallError as error:
             failed.append(Failed(runtime, str(error)))
+            watch.end("could not be measured")
             continue
         rows.append(row)
+        watch.end(_best(row))
         if row.error:
             failed.append(Failed(runtime, f"{name}: {row.error}"))
+    progress.line()
     _need([row for row in rows if row.cells], failed)
     shape = tuple(manifest["input"]["shape"][1:])
     return InferenceBench(str(directory), shape, settings, manifests.versions(), tuple(rows), tuple(failed))
+
+
+def _best(row: Inference) -> str:
+    if not row.cells:
+        return "could not be measured" if row.error else "not available"
+    return f"up to {number(max(cell.images_per_s for cell in row.cells))} images/s"
 
 
 def _need(rows: Sequence[Any], failed: Sequence[Failed]) -> None:

@@ -13,7 +13,7 @@ _TRAINING = (
     *("policy", "images/s", "slowest", "fastest", "spread", "steps/s", "x float32", "compile", "peak memory"),
     *("GFLOP/step", "matrix TFLOP/s", "MFU"),
 )
-_INFERENCE = ("runtime", "batch", "p50 ms", "p99 ms", "images/s", "calls", "warm-up")
+_INFERENCE = ("runtime", "batch", "p50 ms", "p99 ms", "images/s", "calls", "warm-up ms")
 _PACKAGES = ("tensorflow", "keras", "onnxruntime", "python")
 
 
@@ -21,12 +21,13 @@ def heading(found: TrainingBench | InferenceBench) -> list[str]:
     """One line per fact that all rows share, its name first."""
     if isinstance(found, InferenceBench):
         lines = [f"export     {found.version}: input {found.input_shape}; random images, one call at a time"]
-        device = next(row.device for row in found.rows if row.cells)
-        return [*lines, f"device     {device}", _versions(found.versions)]
+        return [*lines, *_devices(found), _versions(found.versions)]
     row = found.rows[0]
-    times = f"{found.settings['repeats']} repeats of about {duration(found.settings['seconds'])}"
+    repeats = found.settings["repeats"]
+    times = f"{repeats} repeat{'s' if repeats != 1 else ''} of about {duration(found.settings['seconds'])}"
     lines = [
         f"pipeline   {found.pipeline}: {row.model}, {row.parameters:,} parameters, input {row.input_shape}",
+        f"data       {row.source}: {row.images:,} training images, {size(row.image_bytes)}, {_normalised(row)}",
         f"device     {row.device}",
         _versions(found.versions),
         f"batch      {row.batch_size} images; {times} after warming up, augmentation included",
@@ -36,9 +37,27 @@ def heading(found: TrainingBench | InferenceBench) -> list[str]:
         "matrix     best rate of square products, of which MFU is the share: "
         + ", ".join(other.matrix for other in found.rows),
     ]
+    if left_out := found.settings.get("sizes_left_out"):
+        lines.append(f"sizes      images as large as they are: train.sizes, {left_out}, is left out")
     if any(other.emulated for other in found.rows):
         lines.append("           this CPU has no float16 arithmetic: mixed_float16 is emulated, and so is slow")
     return lines
+
+
+def _devices(found: InferenceBench) -> list[str]:
+    """A line per device, with its runtimes where there are several devices."""
+    names: dict[str, list[str]] = {}
+    for row in found.rows:
+        if row.cells:
+            names.setdefault(row.device, []).append(RUNTIMES[row.runtime][0])
+    if len(names) == 1:
+        return [f"device     {next(iter(names))}"]
+    return [f"{'' if i else 'device':<10} {device}: {'; '.join(names[device])}" for i, device in enumerate(names)]
+
+
+def _normalised(row: Training) -> str:
+    whole = row.normalised_by == row.images
+    return "normalised by all of them" if whole else f"normalised by {row.normalised_by:,} of them"
 
 
 def _versions(versions: dict[str, str]) -> str:
@@ -126,7 +145,7 @@ def _cells(row: Inference) -> list[list[str]]:
             number(cell.p99_ms),
             number(cell.images_per_s),
             f"{cell.calls:,}",
-            duration(cell.warm_up_seconds),
+            number(1000 * cell.warm_up_seconds),
         ]
         for cell in row.cells
     ]

@@ -1,4 +1,8 @@
-"""How fast a pipeline trains, measured in this process."""
+"""How fast a pipeline trains, measured in this process.
+
+The training set is there as a whole, since its size decides how many steps a program runs and where the images lie.
+What no step sees costs as little as it can: normalisation is that of a sample, and nothing is evaluated.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +20,18 @@ import tensorflow as tf
 from tfhalf import config
 from tfhalf.bench import flops, matrix
 from tfhalf.bench.results import Training
+from tfhalf.bench.tables import number
+from tfhalf.bench.watch import Stages
+from tfhalf.data import Preprocess, Splits, load_splits
+from tfhalf.data.lazy import subset
 from tfhalf.device import Device, detect, grow_memory
 from tfhalf.errors import TrainingError
-from tfhalf.job import Places, prepare
-from tfhalf.progress import Progress
+from tfhalf.train.build import Builder
 from tfhalf.train.loop import Trainer
 
 # Repeats end when they have taken so many times what they were given: a slow step is not run more often than needed.
 _OVERRUN = 2.0
+_SAMPLE = 1000  # images that normalisation is measured on, at most
 _STATUS = Path("/proc/self/status")
 
 
@@ -35,7 +43,7 @@ def measure(
     policy: str,
     repeats: int,
     seconds: float,
-    progress: Progress,
+    stages: Stages,
 ) -> Training:
     """Build the `Trainer` of the file ``pipeline`` as `tfhalf train` does, and time its steps under ``policy``.
 
@@ -48,15 +56,17 @@ def measure(
         TrainingError: too many steps in a row had a non-finite gradient.
     """
     checked = config.load_pipeline(pipeline, [*overrides, f"precision.policy={policy}"])
-    places = Places(Path(pipeline), Path("runs"), Path("exports"), data_dir)
+    base = Path(pipeline).resolve().parent
     grow_memory()
     device = detect()
-    found = _train(checked, places, device, repeats, seconds, progress)
+    stages.stage("reading the data")
+    splits = load_splits(checked.data, base=base, seed=checked.seed, data_dir=data_dir, progress=stages.status)
+    found = _train(checked, base, splits, device, repeats, seconds, stages)
+    del splits
     gc.collect()  # the training's memory, for the matrices
-    progress.status(f"{policy}: multiplying matrices ...")
+    stages.stage("multiplying matrices")
     dtype = policy.removeprefix("mixed_")
     peak = matrix.peak(dtype, device)
-    progress.clear()
     return Training(
         policy=policy,
         matrix=peak.matrix,
@@ -69,18 +79,34 @@ def measure(
 
 
 def _train(
-    pipeline: config.Pipeline, places: Places, device: Device, repeats: int, seconds: float, progress: Progress
+    pipeline: config.Pipeline,
+    base: Path,
+    splits: Splits,
+    device: Device,
+    repeats: int,
+    seconds: float,
+    stages: Stages,
 ) -> dict[str, Any]:
     """What `Training` holds of the training itself."""
-    job = prepare(pipeline, places, progress)
-    trainer = Trainer(job.pipeline, job.splits, job.builder, job.preprocess, device)
-    progress.status(f"{pipeline.precision.policy}: compiling the training step ...")
+    stages.stage("building the model")
+    count = len(splits.x_train)
+    sampled = min(count, _SAMPLE)  # spread over all of it: classes may stand one behind the other
+    sample = subset(splits.x_train, np.arange(sampled) * count // sampled)
+    preprocess = Preprocess.fit(pipeline.data.normalize, sample)
+    builder = Builder(pipeline, base, input_shape=splits.input_shape, num_classes=splits.num_classes)
+    trainer = Trainer(pipeline, splits, builder, preprocess, device)
+    stages.stage("compiling the step" + (" with XLA" if trainer.xla else ""))
     compiling = trainer.compile()
-    timed = _Timed(trainer, progress)
+    timed = _Timed(trainer, stages)
     samples = timed.repeats(repeats, seconds)
     memory, memory_of = memory_peak(device)  # before anything else takes some
-    work = flops.count(trainer.model, job.splits.input_shape, trainer.batch_size, trainer.step.variables)
+    stages.stage("counting operations")
+    work = flops.count(trainer.model, splits.input_shape, trainer.batch_size, trainer.step.variables)
     return {
+        "source": splits.source,
+        "images": count,
+        "image_bytes": splits.x_train.nbytes,
+        "normalised_by": sampled,
         "samples": tuple(samples),
         "batch_size": trainer.batch_size,
         "steps": timed.steps,
@@ -91,9 +117,9 @@ def _train(
         "flops_forward": work.forward,
         "flops_step": work.step,
         "uncounted": work.uncounted,
-        "model": job.builder.ref,
+        "model": builder.ref,
         "parameters": trainer.model.count_params(),
-        "input_shape": tuple(job.splits.input_shape),
+        "input_shape": tuple(splits.input_shape),
         "feed": trainer.feed_reason,
         "xla": trainer.xla_reason,
     }
@@ -102,9 +128,8 @@ def _train(
 class _Timed:
     """A compiled trainer's calls, one after another through its epochs."""
 
-    def __init__(self, trainer: Trainer, progress: Progress) -> None:
-        self.trainer, self.progress = trainer, progress
-        self.policy = trainer.pipeline.precision.policy
+    def __init__(self, trainer: Trainer, stages: Stages) -> None:
+        self.trainer, self.stages = trainer, stages
         self.steps, self.skipped = 0, 0
         # All but the loss scale: it settles while warming up, and steps are not skipped over again in each repeat.
         scale = getattr(trainer.optimizer, "dynamic_scale", None)
@@ -113,7 +138,7 @@ class _Timed:
 
     def repeats(self, count: int, seconds: float) -> list[float]:
         """Images per second of up to ``count`` repeats; at least one."""
-        self.progress.status(f"{self.policy}: warming up ...")
+        self.stages.stage("warming up")
         step = self.trainer.measure_step()
         rows = min(self.trainer.rows, max(1, int(seconds / step)))
         self.calls = _calls(self.trainer, rows)
@@ -123,9 +148,10 @@ class _Timed:
         if self.trainer.device.kind == "GPU":
             tf.config.experimental.reset_memory_stats("GPU:0")
         samples: list[float] = []
+        self.stages.stage(f"measuring, {number(1000 * step)} ms a step")
         start = time.perf_counter()
         while len(samples) < count and time.perf_counter() - start < _OVERRUN * count * seconds:
-            self.progress.status(f"{self.policy}: repeat {len(samples) + 1} of {count}, {1000 * step:,.1f} ms a step")
+            self.stages.status(f"repeat {len(samples) + 1} of {count}")
             samples.append(self._go(seconds))
         return samples
 

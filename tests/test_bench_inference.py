@@ -1,0 +1,205 @@
+"""``tfhalf bench EXPORT``: what is asked of a runtime, what is timed, and an export of digits for real."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from bench_helpers import DIGITS, MANIFEST, Clock, call, refused, tfhalf, unheard, unseen
+
+from tfhalf.bench import fresh, inference, runtimes
+from tfhalf.bench.results import Inference
+from tfhalf.data import memory
+from tfhalf.errors import ArtifactError, DataError, InputError, ShortfallError
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(inference, "time", made)
+    return made
+
+
+def test_images_for_an_export() -> None:
+    x = inference.images(MANIFEST, 64)
+    assert x.shape == (64, 4, 4, 3)
+    assert x.dtype == np.float32
+    assert (x.min(), x.max()) == (1, 255)
+    assert (x == x.round()).all()
+    assert np.array_equal(x, inference.images(MANIFEST, 64))
+    mine = {**MANIFEST, "data": {"source": "npz:mine.npz", "preprocess": {"mean": [3.0, 5.0], "std": [1.0, 2.0]}}}
+    x = inference.images(mine, 64)
+    assert 2.5 <= x.min() < 2.6
+    assert 5.4 < x.max() <= 5.5
+    for preprocess in ({"mean": [0.0], "std": [255.0]}, {}):  # normalize: unit, and a manifest that does not say
+        x = inference.images({**MANIFEST, "data": {"source": "a.py:load", "preprocess": preprocess}}, 64)
+        assert x.min() > 0
+        assert x.max() <= (255 if preprocess else 1)
+
+
+@pytest.mark.parametrize("shape", [["batch"], ["batch", 0], ["batch", "wide"], ["batch", -3]])
+def test_a_shape_that_is_none(shape: list[Any]) -> None:
+    with pytest.raises(ArtifactError, match=r"input\.shape is .* damaged"):
+        inference.images({**MANIFEST, "input": {"shape": shape}}, 2)
+
+
+def test_a_batch_that_the_memory_does_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available", lambda: 10**5)
+    with pytest.raises(DataError, match=r"take a smaller batch \(--batch-sizes\)"):
+        inference.images(MANIFEST, 1000)
+
+
+@pytest.mark.parametrize(
+    ("pause", "seconds", "calls"), [(0.01, 0.1, 30), (0.01, 1.0, 101), (3.0, 2.0, 4), (60.0, 2.0, 1)]
+)
+def test_a_cell_holds_thirty_calls_unless_they_are_slow(clock: Clock, pause: float, seconds: float, calls: int) -> None:
+    """Five times its seconds are the most that a call is begun after."""
+    asked = []
+
+    def answer(x: np.ndarray) -> dict[str, np.ndarray]:
+        asked.append(len(x))
+        clock.now += pause
+        return {}
+
+    cell = inference._cell(answer, np.zeros((4, 2)), seconds)  # type: ignore[arg-type]
+    warm = len(asked) - cell.calls
+    assert (cell.batch_size, cell.calls) == (4, pytest.approx(calls, abs=1 if calls > 30 else 0))
+    assert 1 <= warm <= 3
+    assert cell.warm_up_seconds == pytest.approx(warm * pause)
+    assert (cell.p50_ms, cell.p99_ms) == pytest.approx((1000 * pause, 1000 * pause))
+    assert cell.images_per_s == pytest.approx(4 / pause)
+
+
+def test_percentiles_of_a_cell(clock: Clock) -> None:
+    pauses = iter([9.0] * 3 + [0.001 * (k + 1) for k in range(1000)])
+
+    def answer(x: np.ndarray) -> dict[str, np.ndarray]:
+        clock.now += next(pauses)
+        return {}
+
+    cell = inference._cell(answer, np.zeros((1, 2)), 100.0)  # type: ignore[arg-type]
+    assert cell.p50_ms == pytest.approx(cell.calls / 2, abs=1)
+    assert cell.p99_ms == pytest.approx(cell.calls * 0.99, abs=1)
+
+
+def measured(monkeypatch: pytest.MonkeyPatch, runtime: str, opens: Callable[..., Any]) -> Inference:
+    """An export whose files are all there, in a runtime that ``opens`` as it says."""
+    monkeypatch.setattr(inference.manifests, "read", lambda where: MANIFEST)
+    monkeypatch.setattr(inference.manifests, "check_files", lambda where, manifest: None)
+    monkeypatch.setattr(inference, "missing", lambda where, runtime: "")
+    monkeypatch.setattr(inference, "open_runtime", opens)
+    monkeypatch.setattr(inference, "grow_memory", lambda: None)
+    return inference.measure(
+        directory="exports/net/1", runtime=runtime, batch_sizes=[8, 1, 4], seconds=0.001, stages=unheard()
+    )
+
+
+def test_a_batch_size_that_fails_leaves_the_smaller_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Small:
+        runtime = "a small one"
+
+        def __call__(self, x: np.ndarray) -> dict[str, np.ndarray]:
+            if len(x) > 4:
+                raise ValueError("out of\nmemory")
+            return {}
+
+    row = measured(monkeypatch, "onnx-cpu", lambda where, runtime: Small())
+    assert [cell.batch_size for cell in row.cells] == [1, 4]
+    assert row.computed_by == "a small one"
+    assert row.error == "batch 8: ValueError: out of memory; leave it out of --batch-sizes"
+    assert row.note == ""
+
+
+def test_a_gpu_runtime_that_does_not_start_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def opens(where: Path, runtime: str) -> Any:
+        raise ArtifactError("could not start CUDAExecutionProvider")
+
+    row = measured(monkeypatch, "onnx-cuda", opens)
+    assert (row.cells, row.error) == ((), "")
+    assert row.note == "not available: could not start CUDAExecutionProvider"
+    with pytest.raises(ArtifactError):
+        measured(monkeypatch, "onnx-cpu", opens)
+
+
+def test_a_runtime_that_cannot_be_had(tmp_path: Path) -> None:
+    assert runtimes.missing(tmp_path, "savedmodel-xla") == "the version holds no saved_model.pb"
+    assert runtimes.missing(tmp_path, "onnx-cuda") == "the version holds no model.onnx"
+    (tmp_path / "model.onnx").write_bytes(b"onnx")
+    assert runtimes.missing(tmp_path, "onnx-cpu") == ""
+    import onnxruntime
+
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        assert "onnxruntime-gpu brings CUDA" in runtimes.missing(tmp_path, "onnx-cuda")
+    with pytest.raises(ArtifactError, match="does not open in ONNX Runtime, CPU"):
+        runtimes.open_runtime(tmp_path, "onnx-cpu")
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``exports/digits`` of a smoke run."""
+    where = tmp_path_factory.mktemp("exported")
+    command = [sys.executable, "-m", "tfhalf", "train", str(DIGITS), "--smoke", "--quiet"]
+    done = subprocess.run(command, cwd=where, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return where / "exports" / "digits"
+
+
+@pytest.mark.slow
+def test_an_export_answers_for_real(exported: Path, tmp_path: Path) -> None:
+    options = ("--batch-sizes", "8,1", "--seconds", 0.05)
+    done = tfhalf(exported, *options, "--json", "--plot", tmp_path / "a.svg")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert set(told) == {"kind", "version", "input_shape", "settings", "versions", "runtimes", "failed"}
+    assert told["version"] == str(exported / "1")
+    assert told["input_shape"] == [8, 8, 1]
+    assert [row["runtime"] for row in told["runtimes"]] == list(runtimes.RUNTIMES)
+    *there, cuda = told["runtimes"]
+    for row in there:
+        assert set(row) == {"runtime", "computed_by", "device", "cells", "note", "error"}
+        assert (row["note"], row["error"]) == ("", "")
+        assert [cell["batch_size"] for cell in row["cells"]] == [1, 8]
+        for cell in row["cells"]:
+            assert cell["calls"] >= 30
+            assert 0 < cell["p50_ms"] <= cell["p99_ms"]
+            assert cell["images_per_s"] < 1.01 * cell["batch_size"] / (cell["p50_ms"] / 1000) * 2
+    assert ["XLA" in row["computed_by"] for row in there] == [False, True, False]
+    assert there[2]["computed_by"].endswith(", CPU")
+    assert cuda["cells"] or cuda["note"].startswith("not available: ")
+    assert "<!-- ONNX Runtime, CPU -->" in (tmp_path / "a.svg").read_text()
+    for i, (name, _) in enumerate(runtimes.RUNTIMES.values()):
+        assert f" {i + 1}/4 {name} " in done.stderr
+
+
+@pytest.mark.slow
+def test_runtimes_answer_alike(exported: Path) -> None:
+    """What is timed is the model: each runtime gives the same probabilities for the same images."""
+    manifest = json.loads((exported / "1" / "manifest.json").read_text())
+    x = inference.images(manifest, 16)
+    answers = [runtimes.open_runtime(exported / "1", name)(x) for name in ("savedmodel", "savedmodel-xla", "onnx-cpu")]
+    for answer in answers:
+        assert set(answer) == {"logits", "probabilities"}
+        np.testing.assert_allclose(answer["probabilities"], answers[0]["probabilities"], atol=0.01)
+    np.testing.assert_allclose(answers[0]["probabilities"].sum(-1), 1, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_files_that_were_changed_are_not_opened(exported: Path, tmp_path: Path) -> None:
+    shutil.copytree(exported, tmp_path / "exports" / "digits")
+    version = tmp_path / "exports" / "digits" / "1"
+    with (version / "model.onnx").open("ab") as file:
+        file.write(b"x")
+    assert "model.onnx: is not the file that was published" in refused(call(version), 1)
+    request = {"directory": str(version), "runtime": "onnx-cpu", "batch_sizes": [1], "seconds": 0.01}
+    with pytest.raises(ShortfallError, match=r"^onnx: .*model\.onnx: is not the file that was published"):
+        fresh.ask({"kind": "inference", **request}, "onnx", unseen("onnx"))
+    shutil.rmtree(version)
+    with pytest.raises(InputError, match=r"^onnx: "):
+        fresh.ask({"kind": "inference", **request}, "onnx", unseen("onnx"))

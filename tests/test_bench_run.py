@@ -1,0 +1,149 @@
+"""``tfhalf bench``: what is refused before anything is measured, and a row that fails says so in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bench_helpers import DIGITS, HALF, MANIFEST, call, refused
+
+from tfhalf.bench import run
+from tfhalf.bench.watch import Watch
+from tfhalf.errors import InputError, ShortfallError
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["absent.yaml"], "absent.yaml: does not exist; give a pipeline file, exports/NAME or exports/NAME/VERSION"),
+        (["exports/absent"], "exports/absent: does not exist"),
+        (
+            [DIGITS, "--policies", "float16"],
+            "--policies: 'float16' is not one of mixed_float16, mixed_bfloat16, float32",
+        ),
+        ([DIGITS, "--policies", "float32,"], "--policies: '' is not one of"),
+        ([DIGITS, "--policies", "float32,float32"], "--policies: float32, float32 holds a name twice"),
+        ([DIGITS, "--batch-sizes", "1,8"], f"{DIGITS} is a pipeline file, which takes no --batch-sizes"),
+        ([DIGITS, "--set", "precision.policy=float32"], "give --policies instead"),
+        ([DIGITS, "--set", "train.epocs=3"], "did you mean 'epochs'?"),
+        ([DIGITS, "--seconds", "nan"], "--seconds: received nan; accepted: above 0, up to 3600"),
+        ([DIGITS, "--seconds", "0"], "--seconds: received 0; accepted"),
+        (["empty", "--seconds", "4000"], "--seconds: received 4000; accepted"),
+        (["empty"], "holds no exported version"),
+        (["empty", "--policies", "float32", "--repeats", "3"], "is an export, which takes no --policies, --repeats"),
+        (["empty", "--set", "seed=1", "--data-dir", "x"], "takes no --set, --data-dir"),
+        (
+            ["empty", "--batch-sizes", "1,0"],
+            "--batch-sizes: '0' is no batch size; accepted: whole numbers from 1 to 65536",
+        ),
+        (["empty", "--batch-sizes", "1,x"], "--batch-sizes: 'x' is no batch size"),
+        (["empty", "--batch-sizes", ""], "--batch-sizes: '' is no batch size"),
+    ],
+)
+def test_bad_arguments(arguments: list[Any], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+
+    def never(*_: Any) -> None:
+        raise AssertionError("a process was started")
+
+    monkeypatch.setattr(run, "ask", never)
+    assert words in refused(call(*arguments))
+
+
+@pytest.mark.parametrize("arguments", [["--repeats", "0"], ["--seconds", "x"], ["--repeats", "x"]])
+def test_usage_errors(arguments: list[str]) -> None:
+    result = call(DIGITS, *arguments)
+    assert result.exit_code == 2
+    assert "Usage: " in result.stderr
+
+
+def test_one_policy_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ask(request: dict[str, Any], name: str, watch: Watch) -> dict[str, Any]:
+        assert request["kind"] == "training"
+        if request["policy"] == "float32":
+            raise ShortfallError("float32: out of memory")
+        return {**HALF.__dict__, "policy": name, "samples": [1.0], "input_shape": [8], "uncounted": []}
+
+    monkeypatch.setattr(run, "ask", ask)
+    result = call(DIGITS, "--json", "--quiet")
+    assert result.exit_code == 1
+    assert result.stderr == "error: float32: out of memory\n"
+    told = json.loads(result.stdout)
+    assert [row["policy"] for row in told["policies"]] == ["mixed_float16", "mixed_bfloat16"]
+    assert told["failed"] == [{"name": "float32", "error": "float32: out of memory"}]
+    assert told["policies"][0]["ratio_to_float32"] is None
+    assert refused(call(DIGITS, "--policies", "float32", "--quiet"), 1) == "float32: out of memory"
+
+
+def test_one_runtime_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    cell = {"batch_size": 1, "calls": 30, "p50_ms": 1.0, "p99_ms": 2.0, "images_per_s": 900.0, "warm_up_seconds": 0.1}
+
+    def ask(request: dict[str, Any], name: str, watch: Watch) -> dict[str, Any]:
+        runtime = request["runtime"]
+        if runtime == "savedmodel":
+            raise ShortfallError(f"{name}: it died")
+        row = {"runtime": runtime, "computed_by": "x", "device": "y", "note": "", "error": ""}
+        return {**row, "cells": [cell], "error": "batch 8: no" if runtime == "onnx-cpu" else ""}
+
+    monkeypatch.setattr(run, "ask", ask)
+    monkeypatch.setattr(run.manifests, "read", lambda where: MANIFEST)
+    monkeypatch.setattr(run.manifests, "check_files", lambda where, manifest: None)
+    (tmp_path / "manifest.json").write_text("{}")
+    result = call(tmp_path, "--json", "--quiet")
+    assert result.exit_code == 1
+    assert result.stderr == "error: SavedModel: it died; ONNX Runtime, CPU: batch 8: no\n"
+    told = json.loads(result.stdout)
+    assert [row["runtime"] for row in told["runtimes"]] == ["savedmodel-xla", "onnx-cpu", "onnx-cuda"]
+    assert [one["name"] for one in told["failed"]] == ["savedmodel", "onnx-cpu"]
+
+
+def test_an_input_at_fault_ends_it_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def ask(request: dict[str, Any], name: str, watch: Watch) -> dict[str, Any]:
+        asked.append(name)
+        raise InputError(f"{name}: npz:absent.npz does not exist")
+
+    monkeypatch.setattr(run, "ask", ask)
+    assert refused(call(DIGITS)) == "mixed_float16: npz:absent.npz does not exist"
+    assert asked == ["mixed_float16"]
+
+
+def test_what_is_said_while_rows_fail_and_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ask(request: dict[str, Any], name: str, watch: Watch) -> dict[str, Any]:
+        watch.hear("compiling the step")
+        watch.hear("\trepeat 1 of 3")
+        if name == "mixed_float16":
+            raise ShortfallError(f"{name}: out of memory")
+        return {**HALF.__dict__, "policy": name, "input_shape": [8], "uncounted": []}
+
+    monkeypatch.setattr(run, "ask", ask)
+    progress = call(DIGITS).stdout.partition("\npipeline ")[0].splitlines()
+    assert [line.split("s  ", 1)[1].split(";")[0] for line in progress] == [
+        "1/3 mixed_float16   compiling the step",
+        "1/3 mixed_float16   could not be measured",
+        "2/3 float32         compiling the step",
+        "2/3 float32         250 images/s",
+        "3/3 mixed_bfloat16  compiling the step",
+        "3/3 mixed_bfloat16  250 images/s",
+    ]
+    assert call(DIGITS, "--quiet").stdout.startswith("policy ")
+
+
+def test_sizes_of_images_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rate of images is one of images of one size."""
+    asked = []
+
+    def ask(request: dict[str, Any], name: str, watch: Watch) -> dict[str, Any]:
+        asked.append(request["overrides"])
+        return {**HALF.__dict__, "policy": name, "input_shape": [8], "uncounted": []}
+
+    monkeypatch.setattr(run, "ask", ask)
+    told = json.loads(call(DIGITS, "--set", "train.sizes=[4, 8]", "--policies", "float32", "--json", "--quiet").stdout)
+    assert asked == [["train.sizes=[4, 8]", "train.sizes=[]"]]
+    assert told["settings"]["sizes_left_out"] == [4, 8]
+    call(DIGITS, "--policies", "float32", "--quiet")
+    assert asked[-1] == []

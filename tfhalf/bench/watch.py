@@ -1,0 +1,93 @@
+"""What a benchmark says while it goes on: which row, what its process does, since when, and how long all may take."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from typing import TextIO
+
+from tfhalf.progress import Progress, duration
+
+
+class Stages(Progress):
+    """In the process that measures: what it does, to the one that asked for it, a line each.
+
+    A stage begins with `stage`; `status` is a detail of it, and stands behind a tab.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream, quiet=True)
+
+    def stage(self, text: str) -> None:
+        """From now on ``text`` is done."""
+        self._say(text)
+
+    def status(self, text: str) -> None:
+        """How far the stage is."""
+        self._say("\t" + text)
+
+    def _say(self, text: str) -> None:
+        print(" ".join(text.split("\n")), file=self.stream, flush=True)
+
+
+class Watch:
+    """In the process that asks: the rows ``names``, one after another, told of through ``progress``.
+
+    A terminal shows one line that counts the seconds; elsewhere each stage is a line that stays, once.
+    """
+
+    def __init__(self, progress: Progress, names: Sequence[str]) -> None:
+        self.progress, self.names = progress, names
+        self.width = max(map(len, names)) + 2 * len(str(len(names))) + 2
+        self.place = 0
+        self.started = self.row_started = self.stage_started = time.monotonic()
+        self.stage = self.detail = ""
+
+    def begin(self, name: str) -> None:
+        """The row ``name`` is next."""
+        self.place += 1
+        self.row_started = time.monotonic()
+        self._enter("starting a process")
+
+    def hear(self, line: str) -> None:
+        """A line of the row's `Stages`."""
+        if line.startswith("\t"):
+            self.detail = line.strip()
+        else:
+            self._enter(line)
+            if not self.progress.live:
+                self.progress.line(f"{self._where()} {line}")
+        self.tick()
+
+    def tick(self) -> None:
+        """Time has passed."""
+        words = f"{self.stage}, {self.detail}" if self.detail else self.stage
+        passed = duration(time.monotonic() - self.stage_started)
+        line = f"{self._row()}: {words}; {passed}{self._left()}"
+        self.progress.status(line[: shutil.get_terminal_size().columns - 1])  # a line that wraps cannot be taken away
+
+    def end(self, words: str) -> None:
+        """The row is over; ``words`` say what came of it."""
+        seconds = time.monotonic() - self.row_started
+        self.progress.line(f"{self._where()} {words}; took {duration(seconds)}{self._left(ended=True)}")
+
+    def _enter(self, stage: str) -> None:
+        self.stage, self.detail, self.stage_started = stage, "", time.monotonic()
+
+    def _where(self) -> str:
+        return f"{duration(time.monotonic() - self.started):>11}  {self._row():{self.width}} "
+
+    def _row(self) -> str:
+        return f"{self.place}/{len(self.names)} {self.names[self.place - 1]}"
+
+    def _left(self, ended: bool = False) -> str:
+        """As long for each row to come as the rows that ended took on average; nothing is known before one did, nor
+        once that time is over."""
+        now = time.monotonic()
+        done = self.place if ended else self.place - 1
+        if not done or done == len(self.names):
+            return ""
+        spent = (now if ended else self.row_started) - self.started
+        left = spent / done * (len(self.names) - done) - (now - self.started - spent)
+        return f"; about {duration(left)} left" if left > 0 else ""
