@@ -24,7 +24,7 @@ from tfhalf.config_file import write
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 MLP = CHECKOUT / "models" / "mlp.py"
-COMMANDS = ("train", "export", "check", "verify", "predict", "bench", "doctor", "init")
+COMMANDS = ("train", "export", "check", "verify", "predict", "bench", "doctor", "float16", "init")
 BASE = f"name: job\nmodel: {{build: '{MLP}:build'}}\ndata: {{source: 'sklearn:digits'}}\n"
 
 

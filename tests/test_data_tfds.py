@@ -6,6 +6,8 @@ import io
 import os
 import shutil
 import socket
+import subprocess
+import sys
 import threading
 import time
 import zipfile
@@ -283,6 +285,45 @@ def test_without_network_and_data_one_error_names_the_ways_out(nowhere, tmp_path
     ):
         assert way in message
     assert str(tmp_path) in message
+
+
+def test_without_a_network_it_is_told_before_tensorflow_is_imported(tmp_path):
+    """In the words of the reading, and without TFDS where the set is there."""
+    code = (
+        "import sys; from tfhalf.config import Data; from tfhalf.data import check_at_hand, load_splits\n"
+        "from tfhalf.data.sources import fetch; from tfhalf.errors import DataError; from pathlib import Path\n"
+        f"fetch.reachable, folder = lambda urls: False, {str(tmp_path)!r}\n"
+        "def told(check):\n"
+        "    try: check(Data(source='tfds:mnist'))\n"
+        "    except DataError as error: return str(error)\n"
+        "first = told(lambda data: check_at_hand(data, folder))\n"
+        "assert 'cannot be downloaded, no connection to' in first and 'is not prepared in' in first\n"
+        "assert 'tensorflow' not in sys.modules\n"
+        "assert first == told(lambda data: load_splits(data, base=Path(), seed=0, data_dir=folder))\n"
+        "for name in [name for name in sys.modules if name.startswith('tensorflow_datasets')]: del sys.modules[name]\n"
+        "Path(folder, 'mnist/3.0.1').mkdir(parents=True); Path(folder, 'mnist/3.0.1/dataset_info.json').touch()\n"
+        "check_at_hand(Data(source='tfds:mnist'), folder)\n"
+        "check_at_hand(Data(source='sklearn:digits'), folder)\n"
+        "assert 'tensorflow_datasets' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", ["train", "check"])
+def test_the_commands_tell_it_before_tensorflow_is_imported(command, tmp_path):
+    (tmp_path / "net.py").write_text("def build(**arguments): ...\n")
+    (tmp_path / "job.yaml").write_text("name: job\nmodel: {build: 'net.py:build'}\ndata: {source: 'tfds:mnist'}\n")
+    code = (
+        "import sys; from click.testing import CliRunner; from tfhalf.cli import main\n"
+        "from tfhalf.data.sources import fetch; fetch.reachable = lambda urls: False\n"
+        f"result = CliRunner().invoke(main, [{command!r}, 'job.yaml', '--data-dir', 'nowhere'])\n"
+        "assert result.exit_code == 2, result.output\n"
+        "assert 'error: tfds:mnist: cannot be downloaded, no connection to' in result.stderr, result.stderr\n"
+        "assert 'tensorflow' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_an_address_that_never_answers_ends_in_time(monkeypatch):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,6 +60,19 @@ def test_the_same_machine_finds_its_programs_again(with_gpu: pytest.MonkeyPatch,
     assert len(found) == 1
 
 
+def test_the_fastest_kernels_are_kept_beside_the_programs(with_gpu: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with_gpu.setenv("XLA_FLAGS", "--xla_gpu_autotune_level=0")
+    start._keep_programs(tmp_path)
+    kernels = Path(place()) / "kernels"
+    assert kernels.is_dir()
+    flags = f"--xla_gpu_autotune_level=0 {start._KERNELS}={kernels}"
+    assert os.environ["XLA_FLAGS"] == flags
+    with_gpu.setenv("TF_XLA_FLAGS", "")
+    start._keep_programs(tmp_path)  # again, as a process that inherits them does
+    assert os.environ["XLA_FLAGS"] == flags
+    assert Path(place()) / "kernels" == kernels
+
+
 def test_the_users_own_cache_stands(with_gpu: pytest.MonkeyPatch, tmp_path: Path) -> None:
     own = "--tf_xla_persistent_cache_directory=/mine"
     with_gpu.setenv("TF_XLA_FLAGS", own)
@@ -73,3 +90,42 @@ def test_another_backend_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     with pytest.raises(ConfigError, match="KERAS_BACKEND is 'jax'"):
         start.import_tensorflow()
+
+
+def python(code: str) -> None:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_is_hidden_is_found_again() -> None:
+    python(
+        "import gc, os, sys; os.environ['KERAS_BACKEND'] = 'tensorflow'\n"
+        "import PIL.Image as there\n"
+        "from tfhalf.start import import_tensorflow\n"
+        "import_tensorflow(without=('PIL',))\n"
+        "assert sys.modules['PIL.Image'] is there\n"
+        "assert 'keras' in sys.modules\n"
+        "assert not {'sklearn', 'matplotlib', 'pandas', 'jax'} & set(sys.modules)\n"
+        "import sklearn.datasets, matplotlib\n"
+        "assert gc.isenabled() and gc.get_freeze_count()\n"
+        "kept = gc.get_freeze_count(); import_tensorflow(); assert gc.get_freeze_count() <= kept"
+    )
+
+
+def test_what_is_hidden_is_found_again_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "wave", raising=False)
+    with pytest.raises(ModuleNotFoundError), start._hidden(("wave",)):
+        importlib.import_module("wave")
+    assert importlib.import_module("wave").__name__ == "wave"
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_the_collector_is_put_back(collects: bool) -> None:
+    before = gc.isenabled()
+    (gc.enable if collects else gc.disable)()
+    try:
+        with start._all_kept():
+            assert not gc.isenabled()
+        assert gc.isenabled() == collects
+    finally:
+        (gc.enable if before else gc.disable)()

@@ -193,18 +193,18 @@ def test_a_global_policy_of_the_caller_is_left_alone(folder: Path) -> None:
 def test_adapt(folder: Path) -> None:
     x = np.full((2, 4, 4, 1), 0.5, np.float32)
     build = builder(folder)
-    assert build.adapt(build("float32"), x) is False
+    assert build.adapt(build("float32"), lambda: x) is False
     (folder / "net.py").write_text(
         NET + "\n\ndef adapt(model, x):\n    model.get_layer('head').bias.assign([x.sum(), 2.0, 3.0])\n"
     )
     build = builder(folder)
     model = build("float32")
-    assert build.adapt(model, x) is True
+    assert build.adapt(model, lambda: x) is True
     assert np.asarray(model.get_layer("head").bias).tolist() == [16.0, 2.0, 3.0]
     (folder / "net.py").write_text(NET + "\n\ndef adapt(model, x):\n    raise KeyError('whitening')\n")
     build = builder(folder)
     with pytest.raises(RefError, match=r"model.build: adapt\(\) beside net.py:build fails: KeyError: 'whitening'"):
-        build.adapt(build("float32"), x)
+        build.adapt(build("float32"), lambda: x)
 
 
 # --- keras.applications -----------------------------------------------------------------------------------------------
@@ -220,4 +220,4 @@ def test_keras_applications() -> None:
     answers = np.asarray(model(np.zeros((2, 32, 32, 3), np.float32)))
     assert answers.shape == (2, 5)
     assert np.isfinite(answers.astype(np.float64)).all()
-    assert build.adapt(model, None) is False
+    assert build.adapt(model, lambda: None) is False

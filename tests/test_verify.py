@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,14 +20,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from keras import layers
 
-from tfhalf import config
+from tfhalf import config, verify
 from tfhalf.config import Verify
 from tfhalf.errors import ArtifactError, IntegrityError, ParityError
 from tfhalf.export import manifest as manifests
 from tfhalf.export.artifacts import describe, write_artifacts
+from tfhalf.fresh import Verifier
 from tfhalf.progress import Progress
 from tfhalf.report import parity_rows, report
-from tfhalf.verify import Reference, compare, data_sha256, judge, to_dict, verify_directory, verify_fresh
+from tfhalf.verify import Reference, compare, data_sha256, judge, to_dict, verify_directory
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tf2onnx")
 
@@ -225,7 +231,8 @@ def version(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_good_version_passes_in_a_fresh_process(version: Path) -> None:
-    told = verify_fresh(version, X, Y, quiet())
+    with Verifier(quiet()) as verifier:
+        told = verifier(version, X, Y)
     assert [(c.artifact, c.images) for c in told] == [("savedmodel", 40), ("onnx", 40), ("onnx, first 10", 10)]
     for one in told:
         assert one.passed, one.problems
@@ -249,12 +256,6 @@ def test_another_test_set_is_refused(version: Path) -> None:
             verify_directory(version, x, y, quiet())
 
 
-@pytest.mark.slow
-def test_a_failure_of_the_fresh_process_is_told(version: Path) -> None:
-    with pytest.raises(ParityError, match=r"the process that verifies the artifacts failed: .*another test set"):
-        verify_fresh(version, X + 1, Y, quiet())
-
-
 def test_a_tampered_version_is_refused(tmp_path: Path) -> None:
     export(tmp_path)
     path = tmp_path / "model.onnx"
@@ -270,3 +271,172 @@ def test_an_artifact_of_other_weights_falls_short(tmp_path: Path) -> None:
     assert not any(c.passed for c in told)
     assert all("% agree, 99.5 % needed" in " ".join(c.problems) for c in told)
     assert "Falls short" in report(manifests.read(tmp_path), told)
+
+
+class Slow:
+    """Answers after a while, until it has been asked 200 times."""
+
+    runtime = "slow"
+
+    def __init__(self) -> None:
+        self.batches = 0
+
+    def __call__(self, x: np.ndarray) -> dict[str, np.ndarray]:
+        self.batches += 1
+        assert self.batches < 200
+        time.sleep(0.02)
+        return dict.fromkeys(("logits", "probabilities"), np.zeros((len(x), 3), np.float32))
+
+
+@pytest.mark.parametrize("error", [ArtifactError, KeyboardInterrupt])
+def test_a_failure_ends_what_runs_beside_it(
+    version: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    beside = Slow()
+
+    def opened(directory: Path, kind: str) -> Slow:
+        if kind == "savedmodel":
+            while not beside.batches:
+                time.sleep(0.001)
+            raise error("it does not open")
+        return beside
+
+    monkeypatch.setattr(verify, "open_predictor", opened)
+    monkeypatch.setattr(verify, "BATCH", 1)
+    monkeypatch.setattr(verify, "EXACT_BATCH", 1)
+    many = 300 // len(X)
+    reference = Reference.load(version)
+    again = Reference(
+        np.tile(reference.probabilities, (many, 1)), np.tile(Y, many), data_sha256(np.tile(X, (many, 1, 1, 1)))
+    )
+    monkeypatch.setattr(Reference, "load", lambda directory: again)
+    with pytest.raises(error, match="it does not open"):
+        verify_directory(version, np.tile(X, (many, 1, 1, 1)), np.tile(Y, many), quiet())
+    assert 1 <= beside.batches < 200
+
+
+# --- the fresh process ------------------------------------------------------------------------------------------------
+
+
+def stands(pid: int) -> bool:
+    """Whether there is such a process; a zombie counts."""
+    return Path(f"/proc/{pid}").exists()
+
+
+def pid_of(verifier: Verifier) -> int:
+    assert verifier._process is not None
+    return verifier._process.pid
+
+
+def test_it_is_started_once_and_goes_with_the_block() -> None:
+    def training_fails() -> None:
+        with Verifier(quiet()) as verifier:
+            verifier.start()
+            pids.append(pid_of(verifier))
+            verifier.start()
+            pids.append(pid_of(verifier))
+            assert stands(pids[0])
+            raise ZeroDivisionError
+
+    pids: list[int] = []
+    with pytest.raises(ZeroDivisionError):
+        training_fails()
+    assert len(set(pids)) == 1
+    assert not stands(pids[0])
+
+
+def test_one_that_died_early_is_replaced(version: Path) -> None:
+    with Verifier(quiet()) as verifier:
+        verifier.start()
+        first = pid_of(verifier)
+        os.kill(first, signal.SIGKILL)
+        told = verifier(version, X, Y)
+    assert not stands(first)
+    assert len(told) == 3
+    assert all(c.passed for c in told)
+
+
+def test_one_that_dies_just_before_it_is_asked_is_replaced(version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[int] = []
+
+    def start() -> None:
+        really_start()
+        started.append(pid_of(verifier))
+        if len(started) == 2:
+            os.kill(started[1], signal.SIGKILL)
+            while "zombie" not in Path(f"/proc/{started[1]}/status").read_text():
+                time.sleep(0.001)
+
+    with Verifier(quiet()) as verifier:
+        really_start = verifier.start
+        monkeypatch.setattr(verifier, "start", start)
+        verifier.start()
+        assert len(verifier(version, X, Y)) == 3
+    assert started[0] == started[1] != started[2]
+    assert not any(map(stands, started))
+
+
+@pytest.mark.parametrize("after", [0.05, pytest.param(8.0, marks=pytest.mark.slow)])
+def test_it_ends_when_what_started_it_is_killed(after: float) -> None:
+    """While it starts or imports, and while it waits."""
+    code = (
+        "import sys, time; from tfhalf.fresh import Verifier; from tfhalf.progress import Progress\n"
+        "verifier = Verifier(Progress(quiet=True)); verifier.start(); print(verifier._process.pid, flush=True)\n"
+        "time.sleep(100)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        time.sleep(after)
+        assert stands(pid)
+        parent.kill()
+    end = time.monotonic() + 20
+    while stands(pid) and "zombie" not in Path(f"/proc/{pid}/status").read_text():  # whose parent is gone, too
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+def test_its_failure_is_told(version: Path) -> None:
+    with (
+        Verifier(quiet()) as verifier,
+        pytest.raises(ParityError, match=r"the process that verifies the artifacts failed: .*another test set"),
+    ):
+        verifier(version, X + 1, Y)
+
+
+def test_its_end_without_a_word_is_told(version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with Verifier(quiet()) as verifier:
+        verifier.start()
+        with pytest.raises(ParityError, match="failed: it ended with code 1"):
+            verifier(version, X, Y)
+
+
+def test_it_needs_no_keras_and_touches_no_device_before_it_is_asked(version: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "test.npz", x=X, y=Y)
+    request = {"cwd": str(tmp_path), "directory": str(version), "data": "test.npz", "answer": "answer.json"}
+    request["begun"] = str(tmp_path / "begun")
+    code = (
+        "import os, sys; from tfhalf import fresh\n"
+        "def asked():\n"
+        "    from tensorflow.python.eager import context\n"
+        "    print('touched', context.context()._initialized or context.context()._physical_devices)\n"
+        "def end(code):\n"
+        "    print('keras' in sys.modules, 'sklearn' in sys.modules, code, flush=True); really_end(code)\n"
+        "fresh.grow_memory, os._exit, really_end = asked, end, os._exit\n"
+        "fresh._main()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "KERAS_BACKEND": "tensorflow"},
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps(request) + "\n")
+        process.stdin.flush()
+        assert process.stdout.read() == "touched None\nFalse False 0\n"
+    assert len(json.loads((tmp_path / "answer.json").read_text())) == 3

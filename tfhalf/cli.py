@@ -86,12 +86,16 @@ def train(
     A pipeline runs the Python that it names: read one before you run it.
     """
     from tfhalf.config import load_pipeline
+    from tfhalf.data import check_at_hand
 
     if (pipeline is None) == (resume is None):
         raise ConfigError("give either a PIPELINE file or --resume RUN")
     if resume is not None and (overrides or smoke):
         raise ConfigError("--resume takes the run's own settings; --set and --smoke belong to a new run")
-    checked = load_pipeline(pipeline, overrides) if pipeline else None  # before TensorFlow: bad input is told at once
+    checked = None
+    if pipeline is not None:  # before TensorFlow: bad input is told at once
+        checked = load_pipeline(pipeline, overrides)
+        check_at_hand(checked.data, data_dir)
     import_tensorflow(keep_programs=runs)
     from tfhalf.pipeline import Places, resume_and_export, train_and_export
 
@@ -131,8 +135,10 @@ def check(pipeline: Path, overrides: tuple[str, ...], data_dir: str | None, as_j
     Nothing is trained or written.
     """
     from tfhalf.config import load_pipeline
+    from tfhalf.data import check_at_hand
 
     checked = load_pipeline(pipeline, overrides)
+    check_at_hand(checked.data, data_dir)
     import_tensorflow()
     from tfhalf.job import Places, prepare
 
@@ -248,6 +254,22 @@ def doctor(data_dir: str | None, as_json: bool) -> None:
     else:
         _print_table(table(findings))
     raise SystemExit(0 if well else 1)
+
+
+@main.command(short_help="What float16 makes of a number.", context_settings={"ignore_unknown_options": True})
+@click.argument("values", metavar="[VALUE]...", nargs=-1)  # -0.5 is a value and no option
+@click.option("--op", type=click.Choice(["add", "sub", "mul", "div", "fma", "sum"]), help="Compute with the values.")
+@_JSON
+def float16(values: tuple[str, ...], op: str | None, as_json: bool) -> None:
+    """Print the bits, the neighbours and the error of each VALUE in float16, bfloat16 and float32.
+
+    VALUE: 0.1, -1e-8, 1/3, 2^-24, inf, nan, 0x1.8p3, or a float16 pattern, 0x3c00 or 0b0011110000000000.
+    Without one, what the formats can hold.
+    """
+    from tfhalf.numerics import show
+
+    found = show.look(values, op, as_json)
+    click.echo(json.dumps(found, indent=2) if as_json else found)
 
 
 @main.command(short_help="Write starter pipelines and models.")

@@ -131,6 +131,9 @@ class Train(Section):
     """``test_views`` averages the model's answers over mirrored (and shifted) images in the test figure printed after
     training; exported artifacts and their verification always use the plain image.
 
+    ``sizes``: heights (and widths) in pixels that square images are scaled down to, an equal part of the epochs each:
+    [24, 28, 32] spends the first third on images of 24x24. The model must have the same weights for all of them.
+
     ``feed``: ``resident`` keeps the training set in the device's memory, ``streamed`` brings it there block by block;
     ``auto`` is resident where it fits. Both train the same.
     """
@@ -141,10 +144,17 @@ class Train(Section):
     schedule: Schedule = Schedule()
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     accumulate: Annotated[int, Field(ge=1, le=4096)] = 1
+    sizes: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = ()
     xla: Literal["auto", "on", "off"] = "auto"
     feed: Literal["auto", "resident", "streamed"] = "auto"
     test_views: Literal["none", "mirror", "mirror_shift"] = "none"
     callbacks: tuple[Callback, ...] = ()
+
+    @model_validator(mode="after")
+    def _an_epoch_each(self) -> Train:
+        if len(self.sizes) > self.epochs:
+            raise ValueError(f"sizes needs an epoch each, received {len(self.sizes)} sizes for {self.epochs} epochs")
+        return self
 
 
 class LossScale(Section):

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
-
 from tfhalf import config
 from tfhalf.device import Device, detect, grow_memory
+from tfhalf.fresh import Verifier
 from tfhalf.job import Places, new_run, open_run, prepare
 from tfhalf.progress import Progress, duration
 from tfhalf.publish import Clock, Finished, Outcome, export_and_publish
-from tfhalf.train.evaluate import Evaluator
 from tfhalf.train.loop import Trainer
 
 __all__ = ["Outcome", "Places", "export_from_run", "resume_and_export", "train_and_export"]
@@ -51,10 +49,13 @@ def train_and_export(
     progress.line(f"run        {run}")
     progress.line()
     clock.stop("compile")
-    result = trainer.run(run, progress, resume=resume is not None)
-    accuracy = _test_accuracy(trainer, progress)
-    clock.stop("train")
-    outcome = export_and_publish(Finished(job, places, result, device, run, accuracy), progress, clock)
+    with Verifier(progress) as verifier:
+        verifier.start()  # now, so that it has imported what it needs when training is over
+        result = trainer.run(run, progress, resume=resume is not None)
+        accuracy = _test_accuracy(trainer, progress)
+        clock.stop("train")
+        finished = Finished(job, places, result, device, run, accuracy)
+        outcome = export_and_publish(finished, verifier, progress, clock)
     _record_outcome(outcome)
     return outcome
 
@@ -80,8 +81,11 @@ def export_from_run(run: Path, places: Places, progress: Progress) -> Outcome:
     trainer = Trainer(job.pipeline, job.splits, job.builder, job.preprocess, device)
     result = trainer.restored(run)
     clock.stop("start-up")
-    accuracy = _test_accuracy(trainer, progress)
-    return export_and_publish(Finished(job, places, result, device, run, accuracy), progress, clock)
+    with Verifier(progress) as verifier:
+        verifier.start()
+        accuracy = _test_accuracy(trainer, progress)
+        finished = Finished(job, places, result, device, run, accuracy)
+        return export_and_publish(finished, verifier, progress, clock)
 
 
 def _test_accuracy(trainer: Trainer, progress: Progress) -> float:
@@ -93,8 +97,7 @@ def _test_accuracy(trainer: Trainer, progress: Progress) -> float:
     )
     if views == "none":
         return plain
-    mean, std = np.asarray(trainer.preprocess.mean), np.asarray(trainer.preprocess.std)
-    averaged = Evaluator(trainer.model, mean=mean, std=std, views=views).accuracy(splits.x_test, splits.y_test)
+    averaged = trainer.evaluator.accuracy(splits.x_test, splits.y_test, views)
     count = {"mirror": 2, "mirror_shift": 6}[views]
     progress.line(f"           {averaged * 100:.2f} % with the answers averaged over {count} views ({views})")
     return averaged

@@ -17,12 +17,13 @@ from tfhalf.export import manifest as manifests
 from tfhalf.export import triton, version
 from tfhalf.export.artifacts import Artifact, describe, write_artifacts
 from tfhalf.export.rebuild import Rebuilt
+from tfhalf.fresh import Verifier
 from tfhalf.job import Job, Places
 from tfhalf.progress import Progress, size
 from tfhalf.report import parity_rows, report
 from tfhalf.train.evaluate import Evaluator, float32_exactly
 from tfhalf.train.loop import TrainResult
-from tfhalf.verify import Comparison, Reference, data_sha256, to_dict, verify_fresh
+from tfhalf.verify import Comparison, Reference, data_sha256, to_dict
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Finished:
     accuracy: float
 
 
-def export_and_publish(finished: Finished, progress: Progress, clock: Clock) -> Outcome:
+def export_and_publish(finished: Finished, verifier: Verifier, progress: Progress, clock: Clock) -> Outcome:
     """Export a trained model, verify it in a fresh process, and publish it as the next version.
 
     Raises:
@@ -90,7 +91,7 @@ def export_and_publish(finished: Finished, progress: Progress, clock: Clock) -> 
         manifests.write(folder, manifest)
         clock.stop("export")
         progress.line(f"verify     a fresh process runs each artifact over {len(splits.x_test):,} test images")
-        comparisons = verify_fresh(folder, splits.x_test, splits.y_test, progress)
+        comparisons = verifier(folder, splits.x_test, splits.y_test)
         published = _publish(folder, base, job, manifest, comparisons)
         clock.stop("verify")
     for row in parity_rows(comparisons):

@@ -5,9 +5,13 @@ Everything here happens before TensorFlow is imported: it reads its settings onc
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
+import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
@@ -16,15 +20,20 @@ from tfhalf.errors import ConfigError
 
 PROGRAMS = ".xla"
 _CACHE = "--tf_xla_persistent_cache_directory"
+_KERNELS = "--xla_gpu_experimental_autotuner_cache_dir"
+# TensorFlow and Keras import these where they are installed, for wrappers and plots that nothing here uses: a third of
+# the time that TensorFlow's import takes.
+_UNUSED = ("sklearn", "matplotlib", "pandas", "jax")
 
 
-def import_tensorflow(keep_programs: Path | None = None) -> None:
+def import_tensorflow(keep_programs: Path | None = None, *, without: tuple[str, ...] = ()) -> None:
     """Import TensorFlow without the lines that its libraries write to file descriptor 2 before they read any setting.
 
     They are shown after all when the import fails.
 
     Args:
         keep_programs: folder under which XLA's compiled GPU programs are kept for the next run; None keeps none.
+        without: packages that TensorFlow and Keras import where they can, beside `_UNUSED`; they do without.
 
     Raises:
         ConfigError: Keras is set to another backend.
@@ -34,11 +43,14 @@ def import_tensorflow(keep_programs: Path | None = None) -> None:
         raise ConfigError(f"KERAS_BACKEND is {backend!r}; tfhalf needs tensorflow: unset it")
     if keep_programs is not None:
         _keep_programs(keep_programs)
+    if "tensorflow" in sys.modules:
+        return
     with tempfile.TemporaryFile() as held:
         before = os.dup(2)
         os.dup2(held.fileno(), 2)
         try:
-            import tensorflow  # noqa: F401
+            with _hidden((*_UNUSED, *without)), _all_kept():
+                import tensorflow  # noqa: F401
         except BaseException:
             held.seek(0)
             os.write(before, held.read())
@@ -48,8 +60,38 @@ def import_tensorflow(keep_programs: Path | None = None) -> None:
             os.close(before)
 
 
+@contextmanager
+def _hidden(packages: tuple[str, ...]) -> Iterator[None]:
+    """Within the block ``packages`` cannot be imported, except those that are already; afterwards they can."""
+    hidden = [package for package in packages if package not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None is Python's word for "not to be had"
+    try:
+        yield
+    finally:
+        for package in hidden:
+            sys.modules.pop(package, None)
+
+
+@contextmanager
+def _all_kept() -> Iterator[None]:
+    """Within the block nothing is looked through for garbage, and what is there at its end never is.
+
+    A large library's modules stay until the process ends. Going through them again and again takes a quarter of their
+    import, and going through them once more most of the time in which a process ends.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+    gc.freeze()
+
+
 def _keep_programs(folder: Path) -> None:
-    """Have XLA look for its programs in ``folder/.xla/KEY`` and leave new ones there.
+    """Have XLA look for its programs in ``folder/.xla/KEY`` and leave new ones there; and beside them which kernels
+    were the fastest for each convolution and matrix product, so that a changed program need not try them all again.
 
     KEY stands for what a program depends on beside its own text, which XLA compares itself: the versions, the GPUs,
     their driver, and XLA's flags. Only for GPUs: on a CPU compiling is short, and reading programs back has crashed.
@@ -57,14 +99,19 @@ def _keep_programs(folder: Path) -> None:
     flags = os.environ.get("TF_XLA_FLAGS", "")
     if _CACHE in flags or nvidia_device() is None or " " in str(folder.absolute()):
         return  # the user's own setting stands; a path with a blank cannot be said in flags
+    xla = os.environ.get("XLA_FLAGS", "")
     parts = [
         *(metadata.version(package) for package in ("tensorflow", "keras")),
         nvidia_driver() or "",
         *gpu_models(),
-        os.environ.get("XLA_FLAGS", ""),
+        " ".join(flag for flag in xla.split() if not flag.startswith(_KERNELS)),
     ]
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
     place = folder.absolute() / PROGRAMS / key
     os.environ["TF_XLA_FLAGS"] = (
         f"{flags} {_CACHE}={place} --tf_xla_persistent_cache_device_types=GPU,XLA_GPU_JIT".strip()
     )
+    if _KERNELS not in xla:
+        kernels = place / "kernels"
+        kernels.mkdir(parents=True, exist_ok=True)
+        os.environ["XLA_FLAGS"] = f"{xla} {_KERNELS}={kernels}".strip()

@@ -34,12 +34,13 @@ class Conv(OpRun):
         strides: Any = None,
     ) -> tuple[Any]:
         kernel = w.shape[2:]
-        windows = _windows(x, kernel, auto_pad, dilations, pads, strides, fill=0.0)
+        # Widened before the windows are cut, which hold each value many times.
+        windows = _windows(x.astype(np.float32), kernel, auto_pad, dilations, pads, strides, fill=0.0)
         rank, groups = len(kernel), group or 1
         axes = [1, *range(2 + rank, 2 + 2 * rank)]
         parts = []
         for part, weights in zip(np.split(windows, groups, 1), np.split(w, groups, 0), strict=True):
-            product = np.tensordot(part.astype(np.float32), weights.astype(np.float32), (axes, range(1, 2 + rank)))
+            product = np.tensordot(part, weights.astype(np.float32), (axes, range(1, 2 + rank)))
             parts.append(np.moveaxis(product, -1, 1))
         y = np.concatenate(parts, 1)
         if b is not None:

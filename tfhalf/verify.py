@@ -7,15 +7,12 @@ judged for as long as its test data exists.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-import os
-import subprocess
-import sys
-import tempfile
+import threading
 import time
 import zipfile
 import zlib
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +20,14 @@ from typing import Any
 import numpy as np
 
 from tfhalf import config
-from tfhalf.errors import ArtifactError, IntegrityError, ParityError
+from tfhalf.errors import ArtifactError
 from tfhalf.export import manifest as manifests
 from tfhalf.progress import Progress, duration
 from tfhalf.runtime import Predictor, open_predictor
 
 REFERENCE = "reference.npz"
+BATCH = 250
+EXACT_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ class Comparison:
     """A candidate's answers beside the reference's on the same ``images``.
 
     Accuracies are in percent, ``agreement`` is the percentage of images with the same top class, differences are of
-    probabilities. ``problems`` is empty where every threshold holds.
+    probabilities. ``problems`` is empty where every threshold holds. ``seconds`` passed beside other comparisons.
     """
 
     artifact: str
@@ -101,13 +100,20 @@ def compare(
     *,
     artifact: str,
     progress: Progress,
-    batch_size: int = 250,
+    batch_size: int = BATCH,
+    stop: threading.Event | None = None,
 ) -> Comparison:
-    """Run ``candidate`` over ``x`` (raw, [N, ...]) and compare with the ``reference`` probabilities [N,
-    num_classes]."""
+    """Run ``candidate`` over ``x`` (raw, [N, ...]) and compare with the ``reference`` probabilities [N, num_classes].
+
+    Raises:
+        ArtifactError: the answers are of another kind or shape.
+        CancelledError: ``stop`` was set; looked at before each batch.
+    """
     start = time.perf_counter()
     parts = []
     for begin in range(0, len(x), batch_size):
+        if stop is not None and stop.is_set():
+            raise CancelledError
         answers = candidate(x[begin : begin + batch_size].astype(np.float32))
         if set(answers) != {"logits", "probabilities"}:
             raise ArtifactError(f"{artifact}: gives {', '.join(sorted(answers))}; expected logits and probabilities")
@@ -186,75 +192,42 @@ def verify_directory(directory: Path, x: np.ndarray, y: np.ndarray, progress: Pr
             f"{directory}: was made with another test set ({len(reference.y):,} images, {manifest['data']['source']}); "
             "verify with the same data"
         )
-    found = []
-    for kind in manifest["config"]["export"]["formats"]:
-        predictor = open_predictor(directory, kind)
-        found.append(compare(reference.probabilities, predictor, x, y, thresholds, artifact=kind, progress=progress))
-        sample = min(thresholds.true_float16_samples, len(x))
-        if kind == "onnx" and sample and "CUDA" not in predictor.runtime:
-            exact = open_predictor(directory, "onnx-float16")
-            found.append(
-                compare(
-                    reference.probabilities[:sample],
-                    exact,
-                    x[:sample],
-                    y[:sample],
-                    thresholds,
-                    artifact=f"onnx, first {sample}",
-                    progress=progress,
-                    batch_size=16,
-                )
-            )
-    progress.clear()
-    return found
+    stop = threading.Event()
 
-
-def verify_fresh(directory: Path, x: np.ndarray, y: np.ndarray, progress: Progress) -> list[Comparison]:
-    """`verify_directory` in a new Python process.
-
-    Raises:
-        ParityError: the process failed; the message is its last line.
-    """
-    with tempfile.TemporaryDirectory(prefix="tfhalf-verify-") as scratch:
-        data, answer = Path(scratch) / "test.npz", Path(scratch) / "answer.json"
-        np.savez(data, x=x, y=y)
-        command = [sys.executable, "-m", "tfhalf.verify", str(directory), str(data), str(answer)]
-        # The child may stand in another folder's package: the one that is running is put first.
-        root = str(Path(__file__).resolve().parent.parent)
-        paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
-        quiet = {"PYTHONPATH": paths, "TF_CPP_MIN_LOG_LEVEL": "3"}
-        stdout = None if progress.live else subprocess.DEVNULL
-        done = subprocess.run(
-            command, env={**os.environ, **quiet}, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False
+    def judged(artifact: str, opened: Predictor | str, n: int, batch_size: int) -> Comparison:
+        predictor = open_predictor(directory, opened) if isinstance(opened, str) else opened
+        return compare(
+            reference.probabilities[:n],
+            predictor,
+            x[:n],
+            y[:n],
+            thresholds,
+            artifact=artifact,
+            progress=progress,
+            batch_size=batch_size,
+            stop=stop,
         )
-        progress.clear()
-        if done.returncode or not answer.is_file():
-            lines = [line for line in done.stderr.splitlines() if line.strip()]
-            said = lines[-1] if lines else f"it ended with code {done.returncode}"
-            raise ParityError(f"the process that verifies the artifacts failed: {said}")
-        rows: list[dict[str, Any]] = json.loads(answer.read_text())
-    lists = ("per_class_accuracy", "problems")
-    return [Comparison(**{**row, **{key: tuple(row[key]) for key in lists}}) for row in rows]
+
+    found: list[Future[Comparison]] = []
+    # Beside each other: all compute outside of Python, TensorFlow on a GPU where there is one, the others on the CPU.
+    with ThreadPoolExecutor(max_workers=3) as pool:
+        try:
+            for kind in manifest["config"]["export"]["formats"]:
+                if kind != "onnx":
+                    found.append(pool.submit(judged, kind, kind, len(x), BATCH))
+                    continue
+                predictor = open_predictor(directory, kind)
+                found.append(pool.submit(judged, kind, predictor, len(x), BATCH))
+                sample = min(thresholds.true_float16_samples, len(x))
+                if sample and "CUDA" not in predictor.runtime:
+                    found.append(pool.submit(judged, f"onnx, first {sample}", "onnx-float16", sample, EXACT_BATCH))
+            comparisons = [one.result() for one in found]
+        finally:
+            stop.set()  # after a failure or Ctrl-C the others end with their batch
+    progress.clear()
+    return comparisons
 
 
 def to_dict(comparison: Comparison) -> dict[str, Any]:
     """Plain values, with ``passed``."""
     return {**asdict(comparison), "passed": comparison.passed}
-
-
-def _main(directory: str, data: str, answer: str) -> None:
-    """Entry of the fresh process."""
-    from tfhalf.device import grow_memory
-
-    grow_memory()
-    with np.load(data, allow_pickle=False) as arrays:
-        x, y = arrays["x"], arrays["y"]
-    rows = verify_directory(Path(directory), x, y, Progress())
-    Path(answer).write_text(json.dumps([asdict(row) for row in rows]))
-
-
-if __name__ == "__main__":
-    try:
-        _main(*sys.argv[1:])
-    except (ArtifactError, IntegrityError) as error:
-        sys.exit(str(error))

@@ -53,6 +53,17 @@ class Splits:
         return {"train": len(self.x_train), "validation": len(self.x_val), "test": len(self.x_test)}
 
 
+def check_at_hand(data: config.Data, data_dir: str | None = None) -> None:
+    """Before TensorFlow is imported, which takes longer: whether a source that lies on the network can be had.
+
+    Raises:
+        DataError: it cannot, as `load_splits` would say.
+    """
+    scheme, _, name = data.source.partition(":")
+    if scheme == "tfds" and name.strip() and not data.args:
+        tfds.check_at_hand(name, data_dir, data.source)
+
+
 def load_splits(
     data: config.Data,
     *,

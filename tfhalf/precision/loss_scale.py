@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
 from keras import ops
+
+_SMALL = 2**18  # numbers in a gradient
 
 
 class ScaleState(NamedTuple):
@@ -89,6 +92,21 @@ class GuardedLossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
     def _next(self, finite: Any) -> ScaleState:
         state = ScaleState(*(ops.convert_to_tensor(variable) for variable in self._own))
         return next_state(state, finite, growth_interval=self.dynamic_growth_steps, floor=self.floor, cap=self.cap)
+
+    def check_finite(self, grads: Sequence[Any]) -> Any:
+        """Whether no gradient holds an inf or a NaN, a bool scalar.
+
+        Small ones are looked at together: each check is a kernel of its own on a GPU, and takes longer to start than
+        to run.
+        """
+        found = [g for g in grads if g is not None]
+        small = [g for g in found if math.prod(g.shape) <= _SMALL] if self.branchless else []
+        groups = [g for g in found if not any(g is other for other in small)]
+        by_dtype: dict[str, list[Any]] = {}
+        for g in small:
+            by_dtype.setdefault(keras.backend.standardize_dtype(g.dtype), []).append(ops.reshape(g, (-1,)))
+        groups += [ops.concatenate(alike) for alike in by_dtype.values()]
+        return ops.all(ops.stack([ops.all(ops.isfinite(g)) for g in groups])) if groups else ops.convert_to_tensor(True)
 
     def _unscaled(self, grads: Sequence[Any]) -> list[Any]:
         inverse = ops.divide(1.0, ops.convert_to_tensor(self.dynamic_scale))

@@ -28,16 +28,20 @@ class Builder:
         self.function: Callable[..., Any] = resolve(self.ref, base)
         self.arguments = self._arguments()
 
-    def __call__(self, policy_name: str) -> keras.Model:
+    def __call__(self, policy_name: str, size: int | None = None) -> keras.Model:
         """The model under ``policy_name``, giving logits; layers of ``precision.keep_float32`` compute in float32.
+
+        Args:
+            size: height and width of its images, where they are not those of the data.
 
         Raises:
             RefError: the builder fails, or returns no Keras model.
             ConfigError: its output is not [N, num_classes], or a pattern matches no layer.
         """
+        input_shape = self.input_shape if size is None else (size, size, *self.input_shape[2:])
         try:
             with policy(policy_name):
-                model = self.function(**self.arguments)
+                model = self.function(**{**self.arguments, "input_shape": input_shape})
                 left = keras.config.dtype_policy().name
         except Exception as error:
             text = " ".join(str(error).split())[:300]
@@ -47,7 +51,7 @@ class Builder:
         if left != policy_name:
             raise RefError(f"model.build: {self.ref} changed the global dtype policy; the pipeline sets it")
         with policy(policy_name):
-            model, _ = as_logits(self._with_graph(model))
+            model, _ = as_logits(self._with_graph(model, input_shape))
         classes = model.outputs[0].shape[-1]
         if classes != self.num_classes:
             raise ConfigError(
@@ -57,13 +61,13 @@ class Builder:
             keep_float32(model, self.pipeline.precision.keep_float32)
         return model
 
-    def _with_graph(self, model: keras.Model) -> keras.Model:
+    def _with_graph(self, model: keras.Model, input_shape: tuple[int, ...]) -> keras.Model:
         """``model`` itself, built; a subclass of keras.Model becomes the one layer of a functional model."""
         if isinstance(model, keras.Sequential) or hasattr(model, "operations"):
             if not model.built:
-                model.build((None, *self.input_shape))
+                model.build((None, *input_shape))
             return model
-        image = keras.Input(self.input_shape, name="image")
+        image = keras.Input(input_shape, name="image")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # Keras warns of a failing call() before it raises
@@ -72,16 +76,17 @@ class Builder:
             text = " ".join(str(error).split())[:300]
             raise RefError(
                 f"model.build: {self.ref} returned a {type(model).__name__} that cannot be called on images of shape "
-                f"{self.input_shape}: {type(error).__name__}: {text}"
+                f"{input_shape}: {type(error).__name__}: {text}"
             ) from error
 
-    def adapt(self, model: keras.Model, x_normalised: Any) -> bool:
-        """Call the model file's ``adapt(model, x)``, if it has one, with normalised training images; True if it has."""
+    def adapt(self, model: keras.Model, images: Callable[[], Any]) -> bool:
+        """Call the model file's ``adapt(model, x)``, if it has one, with what ``images`` returns: normalised training
+        images. True if it has."""
         function = sibling(self.function, "adapt") if ".py:" in self.ref else None
         if function is None:
             return False
         try:
-            function(model, x_normalised)
+            function(model, images())
         except Exception as error:
             text = " ".join(str(error).split())[:300]
             raise RefError(f"model.build: adapt() beside {self.ref} fails: {type(error).__name__}: {text}") from error

@@ -74,10 +74,11 @@ class Epochs:
         t, start = self.t, time.perf_counter()
         order, first_step = t.order(epoch), epoch * t.steps_per_epoch
         results: list[ChunkResult] = []
+        size = t.sizes.of(epoch)
         for begin in range(0, len(order), t.rows):
             part = order[begin : begin + t.rows]
             t.feed.announce(self._after(epoch, begin, order))
-            result = t.feed(part, epoch, first_step + begin)
+            result = t.feed(part, epoch, first_step + begin, size)
             self._log_scale(result, first_step + begin)
             self._check(result, part, epoch, first_step + begin)
             results.append(result)
@@ -138,7 +139,8 @@ class Epochs:
         if self.t.step.guarded:
             in_row = int(keras.ops.convert_to_numpy(self.t.optimizer.skipped_in_row))
             if in_row >= self.t.pipeline.precision.loss_scale.max_skipped:
-                place = explain_non_finite(self.t.step, self.t.feed, part[result.steps - 1], epoch, first_step)
+                last, size = part[result.steps - 1], self.t.sizes.of(epoch)
+                place = explain_non_finite(self.t.step, self.t.feed, last, epoch, first_step, size)
                 raise TrainingError(
                     f"step {first_step + result.steps - 1}: {in_row} steps in a row had a non-finite gradient "
                     f"(loss scale is down to {self.t.loss_scale():g}); {place}; lower the learning rate, or "

@@ -14,45 +14,57 @@ Views = Literal["none", "mirror", "mirror_shift"]
 
 
 class Evaluator:
-    """Logits of ``model`` in batches; compiled once per batch size, never by XLA (a second long compilation)."""
+    """Logits of ``model`` in batches of one size, for which one program is made.
+
+    Args:
+        mean, std: of the normalisation, per channel.
+        xla: whether XLA compiles the program.
+    """
 
     def __init__(
-        self, model: keras.Model, *, mean: np.ndarray, std: np.ndarray, batch_size: int = 500, views: Views = "none"
+        self, model: keras.Model, *, mean: np.ndarray, std: np.ndarray, batch_size: int = 500, xla: bool = False
     ) -> None:
-        self.model, self.batch_size, self.views = model, batch_size, views
+        self.model, self.batch_size = model, batch_size
         self.mean, self.scale = np.float32(mean), np.float32(1 / np.float64(std))
-        self._logits = tf.function(self._forward, reduce_retracing=True)
+        self._answer = tf.function(self._forward, jit_compile=xla, autograph=False, reduce_retracing=True)
 
-    def logits(self, x: np.ndarray) -> np.ndarray:
-        """Float32 [N, num_classes] for images [N, ...] in the source's dtype."""
-        parts = [
-            self._logits(tf.constant(x[start : start + self.batch_size])).numpy()
-            for start in range(0, len(x), self.batch_size)
-        ]
-        return np.concatenate(parts)
+    def logits(self, x: np.ndarray, views: Views = "none") -> np.ndarray:
+        """Float32 [N, num_classes] for images [N, ...] in the source's dtype, averaged over ``views`` of each."""
+        size = self.batch_size
+        parts = []
+        for start in range(0, len(x), size):
+            part = x[start : start + size]
+            if len(part) < size:  # else the last batch had a program of its own
+                part = np.concatenate([part, np.zeros((size - len(part), *x.shape[1:]), x.dtype)])
+            weighted = [weight * self._answer(view) for weight, view in _views(tf.constant(part), views)]
+            parts.append(tf.add_n(weighted))
+        answers: np.ndarray = np.concatenate([part.numpy() for part in parts])[: len(x)]
+        return answers
 
-    def accuracy(self, x: np.ndarray, y: np.ndarray) -> float:
+    def accuracy(self, x: np.ndarray, y: np.ndarray, views: Views = "none") -> float:
         """Share of right answers, 0 to 1."""
-        return float((self.logits(x).argmax(-1) == y).mean())
+        return float((self.logits(x, views).argmax(-1) == y).mean())
 
     def _forward(self, x: Any) -> Any:
         x = (tf.cast(x, tf.float32) - self.mean) * self.scale
-        if self.views == "none":
-            return self._answer(x)
-        total = self._mirrored(x)
-        if self.views == "mirror_shift":
-            # Jordan, arXiv:2404.00498, section 3.5: half the weight on the centre, a quarter on each diagonal shift.
-            padded = tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]], "REFLECT")
-            height, width = x.shape[1], x.shape[2]
-            shifted = [padded[:, 0:height, 0:width], padded[:, 2 : height + 2, 2 : width + 2]]
-            total = 0.5 * total + 0.25 * sum(self._mirrored(view) for view in shifted)
-        return total
-
-    def _mirrored(self, x: Any) -> Any:
-        return 0.5 * (self._answer(x) + self._answer(tf.reverse(x, [2])))
-
-    def _answer(self, x: Any) -> Any:
         return tf.cast(self.model(x, training=False), tf.float32)
+
+
+def _views(x_NHWC: Any, views: Views) -> list[tuple[float, Any]]:
+    """What stands for each image, and with which weight.
+
+    ``mirror_shift``: Jordan, arXiv:2404.00498, section 3.5: half the weight on the centre, a quarter on each diagonal
+    shift.
+    """
+    if views == "none":
+        return [(1.0, x_NHWC)]
+    centres = [(1.0, x_NHWC)]
+    if views == "mirror_shift":
+        padded = tf.pad(x_NHWC, [[0, 0], [1, 1], [1, 1], [0, 0]], "REFLECT")
+        height, width = x_NHWC.shape[1:3]
+        shifted = [padded[:, 0:height, 0:width], padded[:, 2 : height + 2, 2 : width + 2]]
+        centres = [(0.5, x_NHWC), *((0.25, view) for view in shifted)]
+    return [(weight / 2, side) for weight, view in centres for side in (view, tf.reverse(view, [2]))]
 
 
 @contextmanager

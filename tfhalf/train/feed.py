@@ -50,8 +50,10 @@ class Feed(ABC):
     warm-up of no step at all. A training resolution (``size``) has a program of its own.
     """
 
-    def __init__(self, step: Step, *, batch_size: int, capacity: int, max_skipped: int) -> None:
+    def __init__(self, step: Step, *, batch_size: int, capacity: int, xla: bool, max_skipped: int) -> None:
         self.step, self.batch_size, self.capacity, self.max_skipped = step, batch_size, capacity, max_skipped
+        self._function = tf.function(self._run, jit_compile=xla, autograph=False)
+        self._programs: dict[int | None, Any] = {}
 
     @abstractmethod
     def __call__(self, order: np.ndarray, epoch: int, first_step: int, size: int | None = None) -> ChunkResult:
@@ -70,6 +72,17 @@ class Feed(ABC):
     @abstractmethod
     def batch(self, index: np.ndarray) -> Batch:
         """The batch at the places ``index``, int32 [N], as a step gets it."""
+
+    @abstractmethod
+    def _run(self, *arguments: Any) -> tuple[Any, ...]:
+        """What the program does: tensors, of the same shapes at every call, and the size last; see `_steps`."""
+
+    def _program(self, size: int | None, *tensors: Any) -> tuple[Any, ...]:
+        """Run the program for ``size``, which the first call for it traces."""
+        if size not in self._programs:
+            self._programs[size] = self._function.get_concrete_function(*tensors, size)
+        run: tuple[Any, ...] = self._programs[size](*tensors, size)
+        return run
 
     def _steps(
         self,
@@ -97,8 +110,7 @@ class Feed(ABC):
         def one(i: Any, loss: Any, correct: Any, scale: Any, finite: Any) -> tuple[Any, ...]:
             batch = fetch(i)
             scale = tf.tensor_scatter_nd_update(scale, [[i]], [self._scale()])
-            sized = () if size is None else (size,)
-            result = self.step(batch, epoch, first_step + i, *sized)
+            result = self.step(batch, epoch, first_step + i, size)
             return (
                 i + 1,
                 tf.tensor_scatter_nd_update(loss, [[i]], [result.loss]),

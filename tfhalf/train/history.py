@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -11,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from tfhalf.progress import duration
 
@@ -64,7 +68,7 @@ class History:
     def __init__(self, run: Path, rows: list[dict[str, Any]]) -> None:
         self.run = run
         self.rows = [Epoch(**row) for row in rows]
-        self._board: Any = None
+        self._board = EventFileWriter(str(run / "tensorboard"))
         for name in ("history.csv", "history.jsonl"):
             (run / name).write_text("")
         with (run / "history.csv").open("w", newline="") as file:
@@ -76,22 +80,21 @@ class History:
         """Record an epoch; ``loss`` and ``scale`` are per step, the first of them step ``first_step``."""
         self.rows.append(row)
         self._append(row)
-        import tensorflow as tf
-
-        if self._board is None:
-            self._board = tf.summary.create_file_writer(str(self.run / "tensorboard"))
         last = first_step + len(loss)
-        with self._board.as_default():
-            for name in ("loss", "accuracy", "val_accuracy", "images_per_s", "learning_rate", "skipped"):
-                value = getattr(row, name)
-                if value is not None:
-                    tf.summary.scalar(f"epoch/{name}", value, last)
-            # At most 50 points of each curve an epoch: a picture needs no more, and writing them costs time.
-            stride = max(1, len(loss) // 50)
-            for i in range(0, len(loss), stride):
-                tf.summary.scalar("step/loss", float(loss[i]), first_step + i)
-                tf.summary.scalar("step/loss_scale", float(scale[i]), first_step + i)
+        for name in ("loss", "accuracy", "val_accuracy", "images_per_s", "learning_rate", "skipped"):
+            value = getattr(row, name)
+            if value is not None:
+                self._scalar(f"epoch/{name}", value, last)
+        # At most 50 points of each curve an epoch: a picture needs no more.
+        for i in range(0, len(loss), max(1, len(loss) // 50)):
+            self._scalar("step/loss", float(loss[i]), first_step + i)
+            self._scalar("step/loss_scale", float(scale[i]), first_step + i)
         self._board.flush()
+
+    def _scalar(self, name: str, value: float, step: int) -> None:
+        """To TensorBoard, by its own writer: `tf.summary` takes twenty times as long, a tenth of a short training."""
+        summary = Summary(value=[Summary.Value(tag=name, simple_value=value)])
+        self._board.add_event(Event(step=step, wall_time=time.time(), summary=summary))
 
     def left(self, epochs: int) -> str:
         """About how long the epochs that are left of ``epochs`` will take."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from tfhalf.train.history import Epoch
 from tfhalf.train.kernels import fewer_passes
 from tfhalf.train.resume import check_preprocess
 from tfhalf.train.schedules import learning_rate
+from tfhalf.train.sizes import Sizes, twins
 from tfhalf.train.step import Step
 
 CALL_SECONDS = 2.0
@@ -58,7 +59,8 @@ class Trainer:
         self.callbacks = Callbacks(settings.callbacks, builder.base)
         keras.utils.set_random_seed(pipeline.seed)
         self.model = builder(precision.policy)
-        builder.adapt(self.model, preprocess.apply(splits.x_train[:5000]))
+        builder.adapt(self.model, lambda: preprocess.apply(splits.x_train[:5000]))
+        self.sizes = Sizes(settings.sizes, settings.epochs, splits.input_shape)
         self.batch_size = min(settings.batch_size, len(splits.x_train))
         self.steps_per_epoch = len(splits.x_train) // self.batch_size
         steps, epochs = self.steps_per_epoch, settings.epochs
@@ -80,6 +82,7 @@ class Trainer:
             label_smoothing=settings.label_smoothing,
             augmentation=pipeline.data.augment if image else None,
             seed=pipeline.seed,
+            twins=twins(self.model, builder, precision.policy, self.sizes),
         )
         self.feed, self.feed_reason = make(
             settings.feed,
@@ -92,39 +95,51 @@ class Trainer:
             xla=self.xla,
             max_skipped=precision.loss_scale.max_skipped,
         )
-        self.evaluator = Evaluator(self.model, mean=np.asarray(preprocess.mean), std=np.asarray(preprocess.std))
+        self.evaluator = Evaluator(
+            self.model,
+            mean=np.asarray(preprocess.mean),
+            std=np.asarray(preprocess.std),
+            batch_size=min(2000 if self.xla else 500, max(len(splits.x_test), 1)),
+            xla=self.xla,
+        )
         self.rows = self.feed.capacity  # steps in a call; fewer where they are slow
         self.compile_seconds = 0.0
 
     def compile(self) -> float:
-        """Trace and compile the step without running one; returns and keeps the seconds it took."""
+        """Trace and compile the step, for each size of images, without running one; returns and keeps the seconds it
+        took."""
         start = time.perf_counter()
-        with fewer_passes(self.model) if self.xla else nullcontext():
-            self.feed(np.zeros((0, self.batch_size), np.int32), 0, 0)
+        with ExitStack() as stack:
+            for model in (self.model, *self.step.twins.values()) if self.xla else ():
+                stack.enter_context(fewer_passes(model))
+            for size in self.sizes.all:
+                self.feed(np.zeros((0, self.batch_size), np.int32), 0, 0, size)
         self.compile_seconds = time.perf_counter() - start
         return self.compile_seconds
 
     def measure_step(self, patience: float = 1.0) -> float:
-        """Seconds that a training step takes here; the state is put back as it was.
+        """Seconds that a training step takes here, the mean over all epochs; the state is put back as it was.
 
         One step is run, and up to ten more while they fit into ``patience`` seconds: the first also allocates. From
         then on a call holds as many steps as fit into `CALL_SECONDS`, so that progress shows and Ctrl-C is heard.
         """
         variables = [*self.model.variables, *self.optimizer.variables]
         before = [keras.ops.convert_to_numpy(v) for v in variables]
-        seconds = self._time_steps(1)
-        more = min(10, self.feed.capacity, int(patience / seconds))
-        if more:
-            seconds = min(seconds, self._time_steps(more))
+        seconds = {size: self._step_seconds(size, patience / len(self.sizes.all)) for size in self.sizes.all}
         for variable, value in zip(variables, before, strict=True):
             variable.assign(value)
-        self.rows = max(1, min(self.feed.capacity, int(CALL_SECONDS / seconds)))
-        return seconds
+        self.rows = max(1, min(self.feed.capacity, int(CALL_SECONDS / max(seconds.values()))))
+        return float(np.mean([seconds[self.sizes.of(epoch)] for epoch in range(self.pipeline.train.epochs)]))
 
-    def _time_steps(self, steps: int) -> float:
+    def _step_seconds(self, size: int | None, patience: float) -> float:
+        seconds = self._time_steps(1, size)
+        more = min(10, self.feed.capacity, int(patience / seconds))
+        return min(seconds, self._time_steps(more, size)) if more else seconds
+
+    def _time_steps(self, steps: int, size: int | None) -> float:
         order = np.arange(steps * self.batch_size, dtype=np.int32).reshape(steps, -1)
         start = time.perf_counter()
-        self.feed(order, 0, 0)
+        self.feed(order, 0, 0, size)
         return (time.perf_counter() - start) / steps
 
     def emulation_cost(self) -> float:
@@ -132,7 +147,9 @@ class Trainer:
         times = []
         for name in (self.pipeline.precision.policy, "float32"):
             plain = self.pipeline.precision.model_copy(update={"policy": name})
-            train = self.pipeline.train.model_copy(update={"batch_size": 32, "xla": "off", "callbacks": ()})
+            train = self.pipeline.train.model_copy(
+                update={"batch_size": 32, "xla": "off", "callbacks": (), "sizes": ()}
+            )
             twin = Trainer(
                 self.pipeline.model_copy(update={"precision": plain, "train": train}),
                 self.splits,

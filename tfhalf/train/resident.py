@@ -23,22 +23,21 @@ class Resident(Feed):
     def __init__(
         self, step: Step, x: np.ndarray, y: np.ndarray, *, batch_size: int, capacity: int, xla: bool, max_skipped: int
     ) -> None:
-        super().__init__(step, batch_size=batch_size, capacity=capacity, max_skipped=max_skipped)
+        super().__init__(step, batch_size=batch_size, capacity=capacity, xla=xla, max_skipped=max_skipped)
         self.x, self.y = tf.constant(x), tf.constant(y, tf.int32)
-        self._program = tf.function(self._run, jit_compile=xla, autograph=False)
 
     def __call__(self, order: np.ndarray, epoch: int, first_step: int, size: int | None = None) -> ChunkResult:
         """Run one step per row of ``order``, int32 [steps, batch_size]; see `Feed`."""
         padded = np.zeros((self.capacity, self.batch_size), np.int32)
         padded[: len(order)] = order
         run = self._program(
+            size,
             self.x,
             self.y,
             tf.constant(padded),
             tf.constant(len(order), tf.int32),
             tf.constant(epoch, tf.int32),
             tf.constant(first_step, tf.int32),
-            size,
         )
         return read(run)
 

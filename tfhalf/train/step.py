@@ -5,6 +5,7 @@ TensorFlow-only code of the training room is in this file, in what feeds it, and
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import keras
@@ -14,6 +15,7 @@ import tensorflow as tf
 from tfhalf.config import Augment
 from tfhalf.data.augment import augment, cutout
 from tfhalf.precision.loss_scale import GuardedLossScaleOptimizer
+from tfhalf.train.sizes import call, scaled_down
 
 
 class Batch(NamedTuple):
@@ -33,7 +35,10 @@ class StepResult(NamedTuple):
 
 
 class Step:
-    """Augment, forward, scaled loss, backward, update; callable within `tf.function`."""
+    """Augment, forward, scaled loss, backward, update; callable within `tf.function`.
+
+    ``twins``: for each size that images are scaled down to, the net that takes them (`tfhalf.train.sizes`).
+    """
 
     def __init__(
         self,
@@ -46,43 +51,58 @@ class Step:
         label_smoothing: float,
         augmentation: Augment | None,
         seed: int,
+        twins: Mapping[int, keras.Model] | None = None,
     ) -> None:
+        self.twins = dict(twins or {})
         self.model, self.optimizer, self.variables = model, optimizer, variables
         self.mean, self.scale = np.float32(mean), np.float32(1 / np.float64(std))
         self.label_smoothing, self.augmentation, self.seed = label_smoothing, augmentation, seed
         self.guarded = isinstance(optimizer, GuardedLossScaleOptimizer)
         optimizer.build(variables)
 
-    def __call__(self, batch: Batch, epoch: Any, step: Any) -> StepResult:
-        """Change the model's and the optimizer's variables by one step; ``epoch`` and ``step`` are int32 scalars."""
+    def __call__(self, batch: Batch, epoch: Any, step: Any, size: int | None = None) -> StepResult:
+        """Change the model's and the optimizer's variables by one step.
+
+        ``epoch`` and ``step`` are int32 scalars; images are scaled down to ``size``, where it is given.
+        """
         statistics = [tf.identity(v.value) for v in self.model.non_trainable_variables] if self.guarded else []
-        loss, correct, gradients = self.gradients(batch, epoch, step)
+        loss, correct, gradients = self.gradients(batch, epoch, step, size)
         if self.guarded:
             finite = self.optimizer.apply(gradients, self.variables)
-            # A forward pass that overflowed has put inf into BatchNormalization's moving averages: undo that too.
+            # A forward pass that overflowed has put inf into BatchNormalization's moving averages: undo that, without
+            # waiting for the gradients' verdict, which would cost a GPU a kernel for each of them.
             for variable, before in zip(self.model.non_trainable_variables, statistics, strict=True):
                 if variable.value.dtype.is_floating:
-                    variable.assign(tf.where(finite, variable.value, before))
+                    variable.assign(tf.where(tf.math.is_finite(variable.value), variable.value, before))
         else:
             finite = tf.math.is_finite(loss)
             self.optimizer.apply(gradients, self.variables)
         return StepResult(loss, correct, finite)
 
-    def gradients(self, batch: Batch, epoch: Any, step: Any) -> tuple[Any, Any, list[Any]]:
+    def gradients(self, batch: Batch, epoch: Any, step: Any, size: int | None = None) -> tuple[Any, Any, list[Any]]:
         """Unscaled mean loss, right answers, and the (scaled) gradients of `variables`."""
         x = self.prepare(batch, epoch, step)
+        if size is not None:
+            x = scaled_down(x, size)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([v.value for v in self.variables])
-            logits = tf.cast(self.model(x, training=True), tf.float32)
+            logits, losses = self._answers(x, size)
             loss = cross_entropy(batch.y, logits, self.label_smoothing)
-            if self.model.losses:  # what layers add: regularizers
-                loss += tf.cast(tf.add_n(self.model.losses), tf.float32)
+            if losses:  # what layers add: regularizers
+                loss += tf.cast(tf.add_n(losses), tf.float32)
             scaled = self.optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled, [v.value for v in self.variables])
         gradients = [tf.zeros_like(v.value) if g is None else tf.convert_to_tensor(g)
                      for g, v in zip(gradients, self.variables, strict=True)]  # fmt: skip
         correct = tf.reduce_sum(tf.cast(tf.argmax(logits, -1, tf.int32) == batch.y, tf.int32))
         return loss, correct, gradients
+
+    def _answers(self, x: Any, size: int | None) -> tuple[Any, list[Any]]:
+        if size is None:
+            answers, losses = self.model(x, training=True), self.model.losses
+        else:
+            answers, losses = call(self.model, self.twins[size], x)
+        return tf.cast(answers, tf.float32), losses
 
     def prepare(self, batch: Batch, epoch: Any, step: Any) -> Any:
         """Augmented, normalised images, float32."""

@@ -44,13 +44,12 @@ class Streamed(Feed):
         max_skipped: int,
         block_bytes: int = BLOCK_BYTES,
     ) -> None:
-        super().__init__(step, batch_size=batch_size, capacity=capacity, max_skipped=max_skipped)
+        super().__init__(step, batch_size=batch_size, capacity=capacity, xla=xla, max_skipped=max_skipped)
         self.x, self.y = x, tf.constant(y, tf.int32)
         self.step_bytes = batch_size * int(np.prod(x.shape[1:])) * x.dtype.itemsize
         most = max(1, min(capacity, block_bytes // self.step_bytes))
         self.block = -(-capacity // -(-capacity // most))  # as few blocks as that allows, and all about as long
         self._device = "GPU:0" if tf.config.list_logical_devices("GPU") else "CPU:0"
-        self._program = tf.function(self._run, jit_compile=xla, autograph=False)
         self._threads = ThreadPoolExecutor(AHEAD, "tfhalf-feed")
         self._announced: list[np.ndarray] = []
         self._coming: deque[tuple[np.ndarray, Future[Any]]] = deque()
@@ -72,7 +71,7 @@ class Streamed(Feed):
             self._fetch([*blocks[i:], *self._announced][: 1 + AHEAD])
             x, index = self._coming.popleft()[1].result()
             scalars = (tf.constant(value, tf.int32) for value in (len(rows), epoch, first_step + i * self.block))
-            before, running = running, self._program(x, self.y, index, *scalars, size)
+            before, running = running, self._program(size, x, self.y, index, *scalars)
             # Waiting for the block before, and not for this one, leaves the device no gap between them.
             if before is not None:
                 results.append(read(before))

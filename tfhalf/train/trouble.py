@@ -9,17 +9,20 @@ from tfhalf.train.feed import Feed
 from tfhalf.train.step import Step
 
 
-def explain_non_finite(step: Step, feed: Feed, index: np.ndarray, epoch: int, number: int) -> str:
+def explain_non_finite(
+    step: Step, feed: Feed, index: np.ndarray, epoch: int, number: int, size: int | None = None
+) -> str:
     """Run one batch again without changing anything, and name the first layer with a non-finite gradient.
 
     "First" is counted from the loss backwards, the way a gradient travels: the layers before it inherit the fault.
 
     Args:
         index: int32 [batch_size], the batch's places in the training set.
+        size: what images are scaled down to.
     """
     state = [*step.model.non_trainable_variables]
     before = [tf.identity(v.value) for v in state]
-    loss, _, gradients = step.gradients(feed.batch(index), tf.constant(epoch), tf.constant(number))
+    loss, _, gradients = step.gradients(feed.batch(index), tf.constant(epoch), tf.constant(number), size)
     for variable, value in zip(state, before, strict=True):
         variable.assign(value)
     weights = [v.path for v in step.variables if not bool(tf.reduce_all(tf.math.is_finite(v.value)))]

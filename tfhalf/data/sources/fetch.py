@@ -23,23 +23,29 @@ _TIMEOUT = 3.0
 def prepare(builder: Any, source: str, say: Progress) -> None:
     """Download and prepare ``builder``'s set unless it is prepared already.
 
-    TFDS itself retries each URL ten times, for minutes; so the hosts are tried first, for four seconds at most.
-
     Raises:
         DataError: no host can be reached, or downloading or preparing fails.
     """
-    folder = builder.data_path  # may lie in a cloud bucket, so it stays TFDS's own kind of path
-    if (folder / "dataset_info.json").exists():
-        return
-    ways = (
-        f"it is not prepared in {folder}: give TFDS_DATA_DIR or --data-dir where it is, or prepare it once on a "
-        "machine with network and copy the folder, or use another source such as folder:PATH or sklearn:digits"
-    )
+    if not prepared(builder, source):
+        _download(builder, source, say)
+
+
+def prepared(builder: Any, source: str) -> bool:
+    """Whether ``builder``'s set is prepared already. Needs no TensorFlow.
+
+    TFDS itself retries each URL ten times, for minutes; so the hosts are tried first, for four seconds at most.
+
+    Raises:
+        DataError: it is not, and no host can be reached.
+    """
+    # It may lie in a cloud bucket, so it stays TFDS's own kind of path.
+    if (builder.data_path / "dataset_info.json").exists():
+        return True
     urls = list(_missing(builder))
     if urls and not reachable(urls):
         hosts = ", ".join(sorted({urlsplit(url).hostname or url for url in urls}))
-        raise DataError(f"{source}: cannot be downloaded, no connection to {hosts}; {ways}")
-    _download(builder, source, ways, say)
+        raise DataError(f"{source}: cannot be downloaded, no connection to {hosts}; {_ways(builder)}")
+    return False
 
 
 def reachable(urls: Iterable[str]) -> bool:
@@ -59,7 +65,14 @@ def reachable(urls: Iterable[str]) -> bool:
     return False
 
 
-def _download(builder: Any, source: str, ways: str, say: Progress) -> None:
+def _ways(builder: Any) -> str:
+    return (
+        f"it is not prepared in {builder.data_path}: give TFDS_DATA_DIR or --data-dir where it is, or prepare it once "
+        "on a machine with network and copy the folder, or use another source such as folder:PATH or sklearn:digits"
+    )
+
+
+def _download(builder: Any, source: str, say: Progress) -> None:
     import tensorflow_datasets as tfds
 
     say(f"{source}: downloading and preparing into {builder.data_path}")
@@ -68,7 +81,7 @@ def _download(builder: Any, source: str, ways: str, say: Progress) -> None:
         builder.download_and_prepare(download_config=without_gcs)
     except Exception as error:  # the set's own code runs here and may raise anything
         what = f"{type(error).__name__}: {_first(error)}"
-        raise DataError(f"{source}: TFDS cannot download or prepare it ({what}); {ways}") from error
+        raise DataError(f"{source}: TFDS cannot download or prepare it ({what}); {_ways(builder)}") from error
     say(f"{source}: prepared in {builder.data_path}")
 
 

@@ -83,6 +83,18 @@ def read_builder(
     return Arrays(x, y, x_test, y_test, class_names=names, declared=True)
 
 
+def check_at_hand(name: str, data_dir: str | None, source: str) -> None:
+    """Find out without TensorFlow, in a second, whether a set can be had at all.
+
+    Raises:
+        DataError: it is unknown, or neither prepared nor to be downloaded.
+    """
+    root, matched = _root(data_dir), _NAME.match(name)
+    if matched and any((_folder(root) / matched[1]).rglob("dataset_info.json")):
+        return  # the usual case; whether it is the version asked for is told when it is read
+    fetch.prepared(_builder(name, data_dir, source), source)
+
+
 # --- which set -------------------------------------------------------------------------------------------------------
 
 
@@ -94,13 +106,10 @@ def _builder(name: str, data_dir: str | None, source: str) -> Any:
         raise DataError(
             f"{source}: {name!r} is no set's name; accepted: tfds:NAME, tfds:NAME/CONFIG, tfds:NAME:VERSION"
         )
-    root = data_dir or os.environ.get("TFDS_DATA_DIR") or None
-    if root and "://" not in root:
-        root = str(Path(root).expanduser())
-    folder = Path(root or "~/tensorflow_datasets").expanduser()
+    root = _root(data_dir)
     # Without community sets, whose list lies on the network.
     known = tfds.list_builders(with_community_datasets=False)
-    if matched[1] not in known and "://" not in str(root) and not (folder / matched[1]).is_dir():
+    if matched[1] not in known and "://" not in str(root) and not (_folder(root) / matched[1]).is_dir():
         near = difflib.get_close_matches(matched[1], known, n=3, cutoff=0.6)
         hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
         raise DataError(
@@ -111,6 +120,15 @@ def _builder(name: str, data_dir: str | None, source: str) -> Any:
         return tfds.builder(name, data_dir=root, try_gcs=False)
     except (AssertionError, ValueError, RuntimeError, OSError) as error:
         raise DataError(f"{source}: TFDS cannot open it: {_first(error)}; correct the config or version") from error
+
+
+def _root(data_dir: str | None) -> str | None:
+    root = data_dir or os.environ.get("TFDS_DATA_DIR") or None
+    return str(Path(root).expanduser()) if root and "://" not in root else root
+
+
+def _folder(root: str | None) -> Path:
+    return Path(root or "~/tensorflow_datasets").expanduser()
 
 
 def _keys(builder: Any, source: str) -> tuple[str, str]:

@@ -1,0 +1,70 @@
+"""A pipeline's training loop without export, compiled once and run from many seeds."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from tfhalf.config import load_pipeline
+from tfhalf.device import detect, grow_memory
+from tfhalf.job import Places, prepare
+from tfhalf.progress import Progress
+from tfhalf.train.evaluate import Views
+from tfhalf.train.loop import Trainer, TrainResult
+
+
+class Loop:
+    """The pipeline's trainer, its programs compiled and run once.
+
+    ``compile_seconds`` is what that took: training programs, evaluation program, a first run of each.
+    """
+
+    def __init__(self, path: Path, overrides: Sequence[str]) -> None:
+        grow_memory()
+        self.pipeline = load_pipeline(path, overrides)
+        self.job = prepare(self.pipeline, Places(path, Path("runs"), Path("exports")), Progress(quiet=True))
+        self.device = detect()
+        self.trainer = Trainer(self.pipeline, self.job.splits, self.job.builder, self.job.preprocess, self.device)
+        self._fresh = [keras.ops.convert_to_numpy(v) for v in self.trainer.optimizer.variables]
+        start = time.perf_counter()
+        self.trainer.compile()
+        self.trainer.measure_step()
+        for views in ("none", self.pipeline.train.test_views):
+            self.accuracy(views)
+        self.compile_seconds = time.perf_counter() - start
+
+    def start_from(self, seed: int) -> None:
+        """The weights and the optimizer as they are at the start of a training with ``seed``."""
+        keras.utils.set_random_seed(seed)
+        self.trainer.model.set_weights(self.job.builder(self.pipeline.precision.policy).get_weights())
+        for variable, value in zip(self.trainer.optimizer.variables, self._fresh, strict=True):
+            variable.assign(value)
+        self.trainer.pipeline = self.pipeline.model_copy(update={"seed": seed})
+
+    def train(self) -> tuple[TrainResult, float]:
+        """What the data sets in the model (`adapt`), then every epoch, its record and the last checkpoint: the result
+        and the seconds."""
+        with tempfile.TemporaryDirectory() as run:
+            start = time.perf_counter()
+            images, splits = self.job.preprocess, self.job.splits
+            self.job.builder.adapt(self.trainer.model, lambda: images.apply(splits.x_train[:5000]))
+            result = self.trainer.run(Path(run), Progress(quiet=True))
+            return result, time.perf_counter() - start
+
+    def accuracy(self, views: Views) -> float:
+        """Percent of the test set."""
+        return self.trainer.evaluator.accuracy(self.job.splits.x_test, self.job.splits.y_test, views) * 100
+
+    def facts(self) -> dict[str, Any]:
+        """What a row of results says of all its runs."""
+        return {
+            "policy": self.pipeline.precision.policy,
+            "epochs": self.pipeline.train.epochs,
+            "device": self.device.describe(),
+            "compile_s": round(self.compile_seconds, 1),
+        }
