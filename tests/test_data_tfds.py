@@ -168,6 +168,18 @@ def test_a_set_is_downloaded_once_prepared_and_read(server, tmp_path):
     assert load("loopback_shapes:1.0.0", tmp_path, validation=3).num_classes == 4
 
 
+def test_a_part_of_one_file_is_read_by_the_batch_to_what_tfds_gives(server, tmp_path, monkeypatch):
+    built = builder(server, tmp_path)
+    fetch.prepare(built, "tfds:loopback", lambda message: None)
+    assert tfds._in_one_file(built, "train")
+    fast = read(built)
+    monkeypatch.setattr(tfds, "_in_one_file", lambda built, part: False)
+    slow = read(built)
+    for part in ("x_train", "y_train", "x_test", "y_test"):
+        np.testing.assert_array_equal(getattr(fast, part), getattr(slow, part))
+        assert getattr(fast, part).dtype == getattr(slow, part).dtype
+
+
 def test_images_of_varying_size_need_image_size(server, tmp_path):
     built = builder(server, tmp_path, shape=(None, None, 3), crop=2)
     with pytest.raises(

@@ -202,6 +202,8 @@ def _dataset(builder: Any, part: str, known: tuple[int | None, ...], size: tuple
         return encoded.resized(images, size), labels
 
     parallel = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
+    if batch > 1 and size in (None, known[:2]) and _in_one_file(builder, part):
+        return _of_one_file(builder, part, batch).prefetch(tf.data.AUTOTUNE)
     plain = tfds.ReadConfig(try_autocache=False)
     # TFDS decodes in parallel and keeps the order of the files.
     dataset = builder.as_dataset(split=part, shuffle_files=False, as_supervised=True, read_config=plain)
@@ -210,6 +212,33 @@ def _dataset(builder: Any, part: str, known: tuple[int | None, ...], size: tuple
     if None in known:
         return dataset.map(resized, **parallel).batch(batch, **parallel).prefetch(tf.data.AUTOTUNE)
     return dataset.batch(batch, **parallel).map(resized, **parallel).prefetch(tf.data.AUTOTUNE)
+
+
+def _in_one_file(builder: Any, part: str) -> bool:
+    """Whether ``part`` is one file of records that hold an image and a label as they are."""
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    stored = builder.info.features.get_serialized_info()
+    kinds = {(stored[key].shape, tf.as_dtype(stored[key].dtype).name) for key in builder.info.supervised_keys}
+    records = builder.info.file_format == tfds.core.FileFormat.TFRECORD
+    return records and len(builder.info.splits[part].filepaths) == 1 and kinds == {((), "string"), ((), "int64")}
+
+
+def _of_one_file(builder: Any, part: str, batch: int) -> Any:
+    """What TFDS gives, read by the batch: in half the time for small images, of which each costs TFDS a few calls."""
+    import tensorflow as tf
+
+    image, label = builder.info.supervised_keys
+    kinds = {image: tf.io.FixedLenFeature([], tf.string), label: tf.io.FixedLenFeature([], tf.int64)}
+
+    def parsed(records: Any) -> tuple[Any, Any]:
+        found = tf.io.parse_example(records, kinds)
+        return builder.info.features[image].decode_batch_example(found[image]), found[label]
+
+    files = [str(path) for path in builder.info.splits[part].filepaths]
+    records = tf.data.TFRecordDataset(files).batch(batch)
+    return records.map(parsed, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
 def _fill(dataset: Any, part: str, count: int, source: str) -> tuple[Array, Array]:
