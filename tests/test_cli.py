@@ -21,10 +21,25 @@ from tfhalf import __version__
 from tfhalf.cli import main
 from tfhalf.config import load_pipeline
 from tfhalf.config_file import write
+from tfhalf.errors import ConfigError, ResumeError
+from tfhalf.runs import held
+from tfhalf.training import Request, check
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 MLP = CHECKOUT / "models" / "mlp.py"
-COMMANDS = ("train", "export", "check", "verify", "predict", "bench", "doctor", "float16", "init")
+COMMANDS = (
+    "train",
+    "export",
+    "check",
+    "verify",
+    "predict",
+    "bench",
+    "doctor",
+    "float16",
+    "inspect",
+    "numerics",
+    "init",
+)
 BASE = f"name: job\nmodel: {{build: '{MLP}:build'}}\ndata: {{source: 'sklearn:digits'}}\n"
 
 
@@ -331,12 +346,77 @@ def test_check_says_what_a_pipeline_resolves_to() -> None:
 # --- runs -------------------------------------------------------------------------------------------------------------
 
 
-def test_train_needs_one_of_pipeline_and_resume() -> None:
+def run_folder(name: str, *overrides: str, **facts: object) -> Path:
+    """A run of ``p.yaml`` that has only begun."""
     Path("p.yaml").write_text(BASE)
-    assert "either a PIPELINE file or --resume RUN" in refused(call("train"))
-    assert "either a PIPELINE file or --resume RUN" in refused(call("train", "p.yaml", "--resume", "runs/x"))
+    run = Path(name)
+    run.mkdir(parents=True)
+    held = {"pipeline_file": str(Path("p.yaml").resolve()), "data_dir": None, **facts}
+    (run / "run.json").write_text(json.dumps(held))
+    (run / "pipeline.yaml").write_text(write(load_pipeline("p.yaml", overrides).dump()))
+    return run
+
+
+def test_what_train_and_resume_are_given() -> None:
+    Path("p.yaml").write_text(BASE)
+    assert "give a PIPELINE file, --resume RUN, or both" in refused(call("train"))
+    assert "give PIPELINE, or name RUN" in refused(call("train", "--resume"))
+    assert "give PIPELINE, or name RUN" in refused(call("train", "--resume", "--quiet"))
+    assert "p.yaml: is a pipeline file; put it before --resume" in refused(call("train", "--resume", "p.yaml"))
+    assert "runs/x: is no run folder" in refused(call("train", "p.yaml", "--resume", "runs/x"))
+    assert "holds no unfinished run; leave --resume out" in refused(call("train", "p.yaml", "--resume"))
     assert "--set and --smoke" in refused(call("train", "--resume", "x", "--smoke"))
+    assert "--set and --smoke" in refused(call("train", "p.yaml", "--smoke", "--resume"))
     assert "--set and --smoke" in refused(call("train", "--resume", "x", "--set", "seed=1"))
+
+
+def test_a_pipeline_that_no_longer_matches_its_run() -> None:
+    run = run_folder("jobs/job/20260101-000000", "seed=3", "train.epochs=7")
+    words = f"{run}: was trained with other settings: seed 3 -> 0, train.epochs 7 -> 10; bring them back"
+    assert words in refused(call("train", "p.yaml", "--resume", str(run)))
+    assert words in refused(call("train", "p.yaml", "--runs", "jobs", "--resume"))
+    changed = ("--set", "train.epochs=9", "--set", "seed=3")
+    assert "settings: train.epochs 7 -> 9;" in refused(call("train", "p.yaml", *changed, "--runs", "jobs", "--resume"))
+    assert "started without --deterministic" in refused(call("train", "--resume", str(run), "--deterministic"))
+
+
+def test_the_newest_unfinished_run() -> None:
+    old, new = (run_folder(f"jobs/job/20260101-00000{second}", smoke=False) for second in (1, 3))
+    later = run_folder("jobs/job/20260101-000003-10", deterministic=True)
+    smoke = run_folder("jobs/job/20260101-000004", smoke=True)
+    (Path("jobs/job") / "20260101-000009").mkdir()  # killed before it became a run
+
+    def found(*overrides: str) -> Request:
+        return check(Path("p.yaml"), overrides, resume="newest", runs_folder=Path("jobs"))
+
+    request = found("export.opset=15", "train.feed=streamed")
+    assert (request.run, request.deterministic, request.smoke) == (later, True, False)
+    assert (request.pipeline.export.opset, request.pipeline.train.feed) == (15, "streamed")
+    (later / "outcome.json").write_text("{}")
+    assert found().run == new
+    (new / "outcome.json").write_text("{}")
+    assert found().run == old
+    (old / "outcome.json").write_text("{}")
+    with pytest.raises(ConfigError, match="holds no unfinished run"):
+        found()
+    named = check(None, (), resume=str(smoke), runs_folder=Path("jobs"), on_blowup="rollback")
+    assert (named.run, named.smoke, named.source) == (smoke, True, Path("p.yaml").resolve())
+    assert named.pipeline.train.blowup.action == "rollback"
+
+
+def test_layers_that_were_found_for_a_run_are_not_looked_for_again() -> None:
+    run_folder("jobs/job/20260101-000000", "precision.keep_float32=[dense]")
+    Path("p.yaml").write_text(BASE + "precision: {keep_float32: auto}\n")
+    request = check(Path("p.yaml"), (), resume="newest", runs_folder=Path("jobs"))
+    assert request.pipeline.precision.keep_float32 == ("dense",)
+
+
+def test_one_process_at_a_time_works_in_a_run() -> None:
+    run = run_folder("jobs/job/20260101-000000")
+    with held(run), pytest.raises(ResumeError, match="another process is training it"), held(run):
+        pass
+    with held(run):
+        pass
 
 
 @pytest.mark.parametrize("arguments", [("train", "--resume"), ("export",)])
@@ -359,13 +439,13 @@ def test_a_damaged_run(text: str, code: int) -> None:
 
 
 def test_a_run_without_a_checkpoint() -> None:
-    Path("p.yaml").write_text(BASE)
-    Path("run").mkdir()
-    Path("run/run.json").write_text(json.dumps({"pipeline_file": str(Path("p.yaml").resolve()), "data_dir": None}))
-    Path("run/pipeline.yaml").write_text(write(load_pipeline("p.yaml").dump()))
-    assert "has no checkpoint.npz" in refused(call("export", "run"), 1)
-    Path("run/checkpoint.npz").write_bytes(b"PK\x03\x04 cut short")
-    assert "checkpoint.npz: cannot be read" in refused(call("export", "run"), 1)
+    run = run_folder("run")
+    assert "ended after epoch 0 of 10; finish it first" in refused(call("export", "run"), 1)
+    (run / "checkpoints/00000010").mkdir(parents=True)
+    done = call("export", "run")
+    assert done.stdout == "checkpoint run/checkpoints/00000010: passed over: No such file or directory\n"
+    assert "no checkpoint in it is whole (1 damaged)" in done.stderr
+    assert done.exit_code == 1
     assert not Path("exports").exists()
 
 

@@ -134,7 +134,7 @@ MALFORMED: list[tuple[str, int, str, str]] = [
         "train.schedule.milestones[1]",
         "received 'x', accepted",
     ),
-    ("precision: {loss_scale: {initial: 0.5}}", 4, "precision.loss_scale.initial", "a number from 1 to 1.70141e+38"),
+    ("precision: {loss_scale: {initial: 0.5}}", 4, "precision.loss_scale.initial", "a number from 1 to 8.50706e+37"),
     (
         "precision:\n  loss_scale: {floor: 4, initial: 2}",
         5,

@@ -103,7 +103,7 @@ def test_layout(job: Job) -> None:
         *("manifest.json", "report.md", "reference.npz"),
     }
     assert not [name for name in os.listdir(job.where / "exports/digits") if name.startswith(".staging")]
-    assert {"pipeline.yaml", "run.json", "checkpoint.npz", "history.csv", "history.jsonl", "outcome.json"} <= set(
+    assert {"pipeline.yaml", "run.json", "checkpoints", "history.csv", "history.jsonl", "outcome.json"} <= set(
         os.listdir(job.run)
     )
 

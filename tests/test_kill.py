@@ -18,6 +18,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from random_kills import POLICIES, Job
 
 from tfhalf.export import manifest as manifests
 from tfhalf.export import version
@@ -27,12 +28,7 @@ pytestmark = pytest.mark.slow
 CHECKOUT = Path(__file__).resolve().parent.parent
 DIGITS = CHECKOUT / "pipelines" / "digits.yaml"
 COMMAND = (sys.executable, "-m", "tfhalf")
-# The same command, saving after every epoch instead of every ten seconds.
-SAVES_OFTEN = (
-    sys.executable,
-    "-c",
-    "import tfhalf.train.epochs as epochs; epochs.CHECKPOINT_SECONDS = 0; from tfhalf.cli import main; main()",
-)
+SAVES_OFTEN = ("--set", "train.checkpoint_seconds=0")
 # What has happened when the signal is sent: a share of a normal run's time, something said, or a file that is there.
 # The process alone is killed, or with it the one that verifies.
 KILLS = (
@@ -185,7 +181,7 @@ def test_a_killed_run(normal: tuple[Path, float], index: int) -> None:
 
 def test_a_run_killed_in_training_is_taken_up_again(normal: tuple[Path, float], tmp_path: Path) -> None:
     """It gives the very weights that it would have given undisturbed."""
-    with running(tmp_path, "train", DIGITS, command=SAVES_OFTEN) as run:
+    with running(tmp_path, "train", DIGITS, *SAVES_OFTEN) as run:
         assert run.wait_until(lambda: run.says(" 9/30 "))
         run.kill(signal.SIGKILL, group=True)
         assert run.end()[0] == -signal.SIGKILL
@@ -196,7 +192,7 @@ def test_a_run_killed_in_training_is_taken_up_again(normal: tuple[Path, float], 
     assert (code, said) == (1, "")
     assert re.fullmatch(r"error: \S+: ended after epoch \d+ of 30; finish it first: .*\n", complained)
     said = finish(tmp_path, "train", "--resume", folder)
-    resumed = re.search(r"^resumed after epoch (\d+) of 30$", said, re.MULTILINE)
+    resumed = re.search(r"^resumed after epoch (\d+) of 30$", said, re.MULTILINE)  # an epoch is one call
     assert resumed
     assert 9 <= int(resumed[1]) <= 29
     assert weights(tmp_path / "exports/digits/1") == weights(normal[0] / "exports/digits/1")
@@ -204,27 +200,79 @@ def test_a_run_killed_in_training_is_taken_up_again(normal: tuple[Path, float], 
     assert history["epoch"].tolist() == list(range(1, 31))
 
 
-def test_a_run_killed_before_its_first_checkpoint(tmp_path: Path) -> None:
-    with running(tmp_path, "train", DIGITS, "--set", "train.epochs=3000") as run:
-        assert run.wait_until(lambda: run.says(" 1/3000 "))
+def test_a_run_killed_before_its_first_checkpoint(normal: tuple[Path, float], tmp_path: Path) -> None:
+    with running(tmp_path, "train", DIGITS) as run:
+        assert run.wait_until(lambda: run.says(" 1/30 "))
         run.kill(signal.SIGKILL, group=False)
         assert run.end()[0] == -signal.SIGKILL
     (folder,) = (tmp_path / "runs/digits").iterdir()
-    with running(tmp_path, "train", "--resume", folder) as run:
-        code, _, complained = run.end()
-    assert code == 1
-    assert re.fullmatch(r"error: \S+: has no checkpoint\.npz; .*, start it anew\n", complained)
-    assert not (tmp_path / "exports/digits").exists()
+    assert not (folder / "checkpoints").exists()
+    assert "\nresumed from the beginning\n" in finish(tmp_path, "train", "--resume", folder)
+    assert weights(tmp_path / "exports/digits/1") == weights(normal[0] / "exports/digits/1")
 
 
-@pytest.mark.parametrize("moment", [" 2/3000 ", "verify "])
-def test_an_interrupt(moment: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_while_training(normal: tuple[Path, float], number: signal.Signals, code: int, tmp_path: Path) -> None:
+    """It saves, says how to go on, and goes on to the very weights of a run that was left alone."""
+    with running(tmp_path, "train", DIGITS) as run:
+        assert run.wait_until(lambda: run.says(" 2/30 "))
+        run.kill(number, group=True)
+        ended, said, complained = run.end()
+    assert ended == code, complained
+    stopped = re.fullmatch(
+        rf"stopped by {number.name} after step ([\d,]+) of 600; go on with: tfhalf train --resume (\S+)\n", complained
+    )
+    assert stopped
+    assert "published  " not in said
+    step = int(stopped[1])
+    assert [path.name for path in (tmp_path / stopped[2] / "checkpoints").iterdir()] == [f"{step:08d}"]
+    again = finish(tmp_path, "train", DIGITS, "--resume")  # the newest unfinished run
+    assert f"\nresumed after epoch {step // 20} of 30\n" in again
+    assert weights(tmp_path / "exports/digits/1") == weights(normal[0] / "exports/digits/1")
+    with running(tmp_path, "train", DIGITS, "--resume") as run:
+        assert run.end()[0] == 2  # nothing is unfinished
+
+
+def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
+    """One step takes longer than anyone waits; the process ends in the middle of it."""
+    (tmp_path / "net.py").write_text(
+        "import keras\nimport tensorflow as tf\n\n"
+        "class Slow(keras.layers.Layer):\n"
+        "    def call(self, x):\n"
+        "        wait = tf.while_loop(lambda i: i < 10**8, lambda i: [i + 1], [0])[0]\n"
+        "        return x + tf.cast(wait * 0, x.dtype)\n\n"
+        "def build(*, input_shape, num_classes):\n"
+        "    image = keras.Input(input_shape)\n"
+        "    return keras.Model(image, Slow()(keras.layers.Dense(num_classes)(keras.layers.Flatten()(image))))\n"
+    )
+    code = (
+        "import sys; from pathlib import Path; from tfhalf.start import import_tensorflow; import os\n"
+        "os.environ['KERAS_BACKEND'] = 'tensorflow'; import_tensorflow()\n"
+        "from tfhalf import config; from tfhalf.device import cpu; from tfhalf.job import Places, prepare\n"
+        "from tfhalf.progress import Progress; from tfhalf.train.loop import Trainer\n"
+        "pipe = config.Pipeline.model_validate({'name': 'slow', 'model': {'build': 'net.py:build'},\n"
+        "    'data': {'source': 'sklearn:digits'}, 'precision': {'policy': 'float32'}})\n"
+        "job = prepare(pipe, Places(Path('p.yaml'), Path('runs'), Path('exports')), Progress())\n"
+        "Path('run').mkdir()\n"
+        "Trainer(job.pipeline, job.splits, job.builder, job.preprocess, cpu()).run(Path('run'), Progress())\n"
+    )
+    with running(tmp_path, command=(sys.executable, "-c", code)) as run:
+        assert run.wait_until(lambda: run.says("loss scale"))
+        time.sleep(2)
+        run.kill(signal.SIGTERM, group=False)
+        time.sleep(1)
+        assert run.process.poll() is None
+        told = time.monotonic()
+        run.kill(signal.SIGTERM, group=False)
+        assert run.end()[0] == 143
+        assert time.monotonic() - told < 5
+
+
+def test_an_interrupt_while_verifying(tmp_path: Path) -> None:
     """As from a terminal: the whole process group is told."""
-    epochs = 3000 if "3000" in moment else 3
-    with running(tmp_path, "train", DIGITS, "--set", f"train.epochs={epochs}") as run:
-        assert run.wait_until(lambda: run.says(moment))
-        if moment == "verify ":
-            time.sleep(1)  # so that the process that verifies is there
+    with running(tmp_path, "train", DIGITS, "--set", "train.epochs=3") as run:
+        assert run.wait_until(lambda: run.says("verify "))
+        time.sleep(1)  # so that the process that verifies is there
         run.kill(signal.SIGINT, group=True)
         code, said, complained = run.end()
     assert code == 130, complained
@@ -232,6 +280,30 @@ def test_an_interrupt(moment: str, tmp_path: Path) -> None:
     assert "published  " not in said
     if (tmp_path / "exports/digits").exists():
         assert set(os.listdir(tmp_path / "exports/digits")) <= {".lock"}
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_random_kills(policy: str, tmp_path: Path) -> None:
+    """``python tests/random_kills.py 50`` does more of them."""
+    job = Job(tmp_path / "job", policy)
+    for seed in range(2 if policy == "mixed_float16" else 1):
+        same, words = job.killed(seed)
+        print(words)
+        assert same, words
+
+
+def test_a_deterministic_run(tmp_path: Path) -> None:
+    """Written down, taken up as such, and the same bits again."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        finish(tmp_path / name, "train", DIGITS, "--set", "train.epochs=4", "--deterministic")
+    one, two = (tmp_path / name / "exports/digits/1" for name in ("one", "two"))
+    assert weights(one) == weights(two)
+    assert manifests.read(one)["training"]["deterministic"] is True
+    (run,) = (tmp_path / "one/runs/digits").iterdir()
+    finish(tmp_path / "one", "train", "--resume", run)
+    assert manifests.read(tmp_path / "one/exports/digits/2")["training"]["deterministic"] is True
+    assert weights(tmp_path / "one/exports/digits/2") == weights(one)
 
 
 def test_a_folder_without_a_lock_is_cleared_away(tmp_path: Path) -> None:

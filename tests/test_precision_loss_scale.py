@@ -3,63 +3,113 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scale_model import model
 
-from tfhalf.precision.loss_scale import GuardedLossScaleOptimizer, ScaleState, next_state
+from tfhalf.precision.loss_scale import GuardedLossScaleOptimizer, Rule, ScaleState, next_state
 
 # --- the algorithm ----------------------------------------------------------------------------------------------------
 
 
-def model(state: tuple[float, int, int, int], finite: bool, interval: int, floor: float, cap: float) -> Any:
-    """The pseudocode of `next_state`, line by line, in Python's own numbers."""
-    scale, good_steps, skipped, skipped_in_row = state
-    if finite:
-        good_steps, skipped_in_row = good_steps + 1, 0
-        if good_steps == interval:
-            scale, good_steps = min(2 * scale, cap), 0
-    else:
-        scale, good_steps = max(scale / 2, floor), 0
-        skipped, skipped_in_row = skipped + 1, skipped_in_row + 1
-    return scale, good_steps, skipped, skipped_in_row
+def powers(low: int, high: int) -> st.SearchStrategy[float]:
+    return st.integers(low, high).map(lambda n: 2.0**n)
 
 
-BOUNDS = st.tuples(*[st.floats(2.0**-24, 2.0**127, width=32)] * 3).map(sorted)
+BOUNDS = st.tuples(*[powers(-24, 126)] * 3).map(sorted)
+RULES = st.builds(
+    lambda bounds, **kwargs: (bounds[1], Rule(floor=bounds[0], cap=bounds[2], **kwargs)),
+    st.one_of(BOUNDS, powers(-24, 126).map(lambda scale: [scale] * 3)),  # which is a static scale
+    growth_interval=st.integers(1, 5),
+    growth_factor=powers(1, 8),
+    backoff_factor=powers(-8, -1),
+    hysteresis=st.integers(1, 4),
+    consecutive_hysteresis=st.booleans(),
+)
 
 
-@settings(max_examples=40)
-@given(BOUNDS, st.integers(1, 5), st.lists(st.booleans(), max_size=30))
-def test_next_state_against_the_pseudocode(bounds: list[float], interval: int, finite: list[bool]) -> None:
-    floor, scale, cap = bounds
-    expected = (scale, 0, 0, 0)
-    state = ScaleState(np.float32(scale), np.int32(0), np.int32(0), np.int32(0))
+def runs(most: int) -> st.SearchStrategy[list[bool]]:
+    """Of finite steps (true) and others, long ones included."""
+    return st.lists(st.tuples(st.booleans(), st.integers(1, 12)), max_size=most).map(
+        lambda pairs: [one for one, count in pairs for _ in range(count)]
+    )
+
+
+def start(scale: float) -> ScaleState:
+    return ScaleState(np.float32(scale), *[np.int32(0)] * 4)
+
+
+@settings(max_examples=60)
+@given(RULES, runs(6))
+def test_next_state_against_the_pseudocode(case: tuple[float, Rule], finite: list[bool]) -> None:
+    """Equal, not close: powers of two are exact in float32."""
+    scale, rule = case
+    expected, state = ScaleState(scale, 0, 0, 0, 0), start(scale)
     for one in finite:
-        expected = model(expected, one, interval, floor, cap)
-        state = next_state(state, np.bool_(one), growth_interval=interval, floor=floor, cap=cap)
+        expected = model(expected, one, rule)
+        state = next_state(state, np.bool_(one), rule)
         assert tuple(float(value) for value in state) == expected
-        assert floor <= float(state.scale) <= cap
+        assert rule.floor <= float(state.scale) <= rule.cap
+        assert np.frexp(float(state.scale))[0] == 0.5
+
+
+def scales(finite: str, **rule: Any) -> list[float]:
+    """The scale, from 64 on, after each step; ``x`` is one that is not finite."""
+    state, seen = start(64.0), []
+    for one in finite:
+        state = next_state(state, np.bool_(one != "x"), Rule(**{"growth_interval": 4, **rule}))
+        seen.append(float(state.scale))
+    return seen
+
+
+def test_hysteresis_lets_pass_until_the_scale_has_grown() -> None:
+    assert scales("xx.xx", hysteresis=1) == [32, 16, 16, 8, 4]
+    assert scales("xxxx", hysteresis=3) == [64, 64, 32, 16]
+    assert scales("x.x.x", hysteresis=3) == [64, 64, 64, 64, 32]
+    # lowered, then grown, then let pass again; a scale at its cap counts as grown
+    assert scales("xx....xx", hysteresis=2) == [64, 32, 32, 32, 32, 64, 64, 32]
+    assert scales("x....xx", hysteresis=2, cap=64) == [64, 64, 64, 64, 64, 64, 32]
+
+
+def test_consecutive_hysteresis_lets_pass_after_every_finite_step() -> None:
+    assert scales("x.x.xx", hysteresis=2, consecutive_hysteresis=True) == [64, 64, 64, 64, 64, 32]
+    assert scales("x.x.xx", hysteresis=2) == [64, 64, 32, 32, 16, 8]
+
+
+def test_factors() -> None:
+    assert scales("x....", growth_factor=4.0, backoff_factor=0.125) == [8, 8, 8, 8, 32]
+    assert scales("xxxx", backoff_factor=0.125, floor=0.5) == [8, 1, 0.5, 0.5]
+    assert scales("....", growth_factor=8.0, cap=128.0)[-1] == 128
+
+
+@settings(max_examples=100)
+@given(st.floats(-(2.0**60), 2.0**60, width=32), powers(-24, 60))
+def test_a_power_of_two_scales_without_rounding(value: float, scale: float) -> None:
+    assume(value == 0 or abs(value) > 2.0**-60)
+    assert (np.float32(value) * np.float32(scale)) * (np.float32(1) / np.float32(scale)) == value
 
 
 def test_next_state_keeps_dtypes_in_a_compiled_step() -> None:
     @tf.function(jit_compile=True)
     def step(state: ScaleState, finite: Any) -> ScaleState:
-        return next_state(state, finite, growth_interval=2, floor=1.0, cap=8.0)
+        return next_state(state, finite, Rule(growth_interval=2, floor=1.0, cap=8.0))
 
-    state = ScaleState(tf.constant(4.0), *[tf.constant(0)] * 3)
+    state = ScaleState(tf.constant(4.0), *[tf.constant(0)] * 4)
     seen = []
     for finite in (True, True, True, True, False, False, False, False, False, True):
         state = step(state, tf.constant(finite))
         seen.append(tuple(value.numpy().item() for value in state))
-    assert [value.dtype for value in state] == [tf.float32, tf.int32, tf.int32, tf.int32]
+    assert [value.dtype for value in state] == [tf.float32] + [tf.int32] * 4
     assert [row[0] for row in seen] == [4, 8, 8, 8, 4, 2, 1, 1, 1, 1]
-    assert seen[8] == (1, 0, 5, 5)
-    assert seen[9] == (1, 1, 5, 0)
+    assert seen[8] == (1, 0, 5, 5, 0)
+    assert seen[9] == (1, 1, 5, 0, 0)
 
 
 # --- the optimizer ----------------------------------------------------------------------------------------------------
@@ -211,7 +261,10 @@ class PureSGD(keras.optimizers.SGD):
 @pytest.mark.parametrize("jit", [False, True])
 def test_stateless_apply_equals_apply(jit: bool) -> None:
     draw = np.random.default_rng(2)
-    bounds = {"initial_scale": 64.0, "dynamic_growth_steps": 2, "floor": 32.0, "cap": 256.0}
+    bounds: dict[str, Any] = {
+        "initial_scale": 64.0, "dynamic_growth_steps": 2, "floor": 16.0, "cap": 256.0, "growth_factor": 4.0,
+        "hysteresis": 2,
+    }  # fmt: skip
     variables, stateful = weights(), GuardedLossScaleOptimizer(PureSGD(0.5), **bounds)
     stateful.build(variables)
     held, pure = weights(), GuardedLossScaleOptimizer(PureSGD(0.5), **bounds)
@@ -249,11 +302,19 @@ def test_gradients_that_underflow_without_a_scale_arrive_with_one() -> None:
 
 
 def test_config_round_trip() -> None:
-    optimizer = GuardedLossScaleOptimizer(keras.optimizers.SGD(0.5, momentum=0.9), 256.0, 7, floor=2.0, cap=512.0)
+    more: dict[str, Any] = {
+        "growth_factor": 4.0,
+        "backoff_factor": 0.25,
+        "hysteresis": 3,
+        "consecutive_hysteresis": True,
+    }
+    inner = keras.optimizers.SGD(0.5, momentum=0.9)
+    optimizer = GuardedLossScaleOptimizer(inner, 256.0, 7, floor=2.0, cap=512.0, **more)
     again = GuardedLossScaleOptimizer.from_config(optimizer.get_config())
     assert type(again) is GuardedLossScaleOptimizer
     assert again.get_config() == optimizer.get_config()
-    assert (again.floor, again.cap, again.initial_scale, again.dynamic_growth_steps) == (2.0, 512.0, 256.0, 7)
+    assert again.rule == optimizer.rule == Rule(7, 4.0, 0.25, 2.0, 512.0, 3, True)
+    assert (again.initial_scale, again.dynamic_growth_steps) == (256.0, 7)
     assert again.inner_optimizer.momentum == 0.9
 
 
@@ -264,6 +325,15 @@ def test_config_round_trip() -> None:
 def test_bounds_that_do_not_hold_are_refused(floor: float, initial: float, cap: float) -> None:
     with pytest.raises(ValueError, match="floor <= initial_scale <= cap"):
         GuardedLossScaleOptimizer(keras.optimizers.SGD(0.5), initial, floor=floor, cap=cap)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"growth_factor": 3.0}, {"growth_factor": 1.0}, {"backoff_factor": 0.3}, {"backoff_factor": 2.0},
+              {"growth_factor": float("inf")}, {"backoff_factor": 0.0}, {"hysteresis": 0}],
+)  # fmt: skip
+def test_factors_that_round_or_lead_the_wrong_way_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"powers of two|hysteresis >= 1"):
+        GuardedLossScaleOptimizer(keras.optimizers.SGD(0.5), **wrong)
 
 
 def after_two_skipped(branchless: bool, momentum: float, mode: str) -> list[np.ndarray]:
@@ -284,3 +354,100 @@ def test_without_a_branch_the_same_weights_come_out(momentum: float, mode: str) 
     pairs = zip(after_two_skipped(False, momentum, mode), after_two_skipped(True, momentum, mode), strict=True)
     for one, other in pairs:
         np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
+# --- the optimizer as a whole, against float64 ------------------------------------------------------------------------
+
+RULES_TRIED = {
+    "dynamic": Rule(growth_interval=3, floor=2.0**-2, cap=2.0**20),
+    "hysteresis": Rule(growth_interval=2, growth_factor=4.0, backoff_factor=0.25, cap=2.0**20, hysteresis=2),
+    "static": Rule(growth_interval=2, floor=2.0**10, cap=2.0**10),
+}
+MOMENTUM, RATE, CLIP = 0.9, 2.0**-9, 100.0
+
+
+class Trained:
+    """Two weights that a compiled step moves: gradients are scaled and rounded to float16, as by a backward pass."""
+
+    def __init__(self, rule: Rule, branchless: bool, jit: bool) -> None:
+        self.variables = weights()
+        own = rule._asdict()
+        interval = own.pop("growth_interval")
+        inner = keras.optimizers.SGD(RATE, momentum=MOMENTUM, global_clipnorm=CLIP)
+        self.optimizer = GuardedLossScaleOptimizer(inner, 2.0**10, interval, **own)
+        self.optimizer.branchless = branchless
+        self.optimizer.build(self.variables)
+        self.state = [*self.variables, *self.optimizer.variables]
+        self.before = values(self.state)
+        self.step = tf.function(self._step, jit_compile=jit, autograph=False)
+
+    def _step(self, kernel: Any, bias: Any) -> Any:
+        scaled = [tf.cast(self.optimizer.scale_loss(g), tf.float16) for g in (kernel, bias)]
+        return self.optimizer.guarded_apply([tf.cast(g, tf.float32) for g in scaled], self.variables)
+
+    def reset(self) -> None:
+        for variable, value in zip(self.state, self.before, strict=True):
+            variable.assign(value)
+
+
+trained = cache(Trained)
+NUMBERS = st.one_of(
+    st.floats(-(2.0**8), 2.0**8, width=16), powers(-30, 14), st.sampled_from([0.0, float("inf"), float("nan")])
+)
+
+
+@pytest.mark.parametrize(("branchless", "jit"), [(False, False), (True, True)])
+@pytest.mark.parametrize("name", RULES_TRIED)
+@settings(max_examples=25)
+@given(st.lists(st.tuples(NUMBERS, NUMBERS), max_size=25))
+def test_the_optimizer_against_float64(
+    name: str, branchless: bool, jit: bool, grads: list[tuple[float, float]]
+) -> None:
+    """Momentum, clipping and the scale together: a scale that is too high makes its own overflow, and is lowered."""
+    rule, t = RULES_TRIED[name], trained(RULES_TRIED[name], branchless, jit)
+    t.reset()
+    expected = ScaleState(2.0**10, 0, 0, 0, 0)
+    wide, momenta = [v.astype(np.float64) for v in values(t.variables)], [np.zeros((2, 2)), np.zeros(2)]
+    for i, pair in enumerate(grads):
+        one = [np.float32([[pair[0], 1], [0, -1]]), np.float32([1, pair[1]])]
+        with np.errstate(over="ignore", invalid="ignore"):
+            seen = [np.float16(g * np.float32(expected.scale)).astype(np.float64) / expected.scale for g in one]
+        bad = [place for place, g in enumerate(seen) if not np.isfinite(g).all()]
+        if not bad:
+            norm = np.sqrt(sum((g**2).sum() for g in seen))
+            for w, m, g in zip(wide, momenta, seen, strict=True):
+                m[:] = MOMENTUM * m - RATE * g * min(1, CLIP / norm)
+                w += m
+        expected = model(expected, not bad, rule)
+        assert int(t.step(*[tf.constant(g) for g in one])) == (bad[-1] if bad else -1), i
+        assert tuple(float(v) for v in t.optimizer._own) == expected
+    for mine, theirs in zip(values(t.variables), wide, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-5)
+
+
+# --- the culprit ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("branchless", [False, True])
+def test_the_culprit_is_the_last_gradient_that_is_not_finite(branchless: bool, jit: bool) -> None:
+    """Of two dtypes, of one number, of none, and too many to be looked at with others."""
+    shapes = [((3, 2), "float32"), ((4,), "float16"), ((600, 500), "float32"), ((), "float32"), ((5,), "float16"),
+              ((0,), "float32"), ((2, 2), "float32")]  # fmt: skip
+    optimizer = GuardedLossScaleOptimizer(keras.optimizers.SGD(0.1))
+    optimizer.branchless = branchless
+    find = tf.function(
+        lambda grads: optimizer.culprit([*grads[:3], None, *grads[3:]]), jit_compile=jit, autograph=False
+    )
+    fine = [np.ones(shape, dtype) for shape, dtype in shapes]
+    places = [0, 1, 2, 4, 5, 6, 7]  # with the one that has no gradient
+    assert int(find([tf.constant(g) for g in fine])) == -1
+    draw = np.random.default_rng(0)
+    sized = [i for i, g in enumerate(fine) if g.size]
+    for chosen in [*([i] for i in sized), [0, 1], [0, 4], [1, 2], [2, 6], [3, 4], sized]:
+        grads = [g.copy() for g in fine]
+        for i in chosen:
+            grads[i].reshape(-1)[draw.integers(grads[i].size)] = draw.choice([np.inf, -np.inf, np.nan])
+        assert int(find([tf.constant(g) for g in grads])) == places[max(chosen)], chosen
+    assert int(optimizer.culprit([])) == -1
+    assert int(optimizer.culprit([None])) == -1

@@ -18,7 +18,7 @@ from tfhalf.data import Preprocess, Splits
 from tfhalf.device import cpu
 from tfhalf.errors import ConfigError, RefError, ResumeError, TfhalfError
 from tfhalf.progress import Progress
-from tfhalf.train import checkpoint, epochs
+from tfhalf.train import checkpoint
 from tfhalf.train.build import Builder
 from tfhalf.train.loop import Trainer, TrainResult
 
@@ -209,8 +209,7 @@ def test_a_callback_may_set_weights_before_training(tmp_path: Path) -> None:
     assert (np.asarray(t.model.get_layer("head").kernel) == 3).all()
 
 
-def test_a_resumed_run_starts_them_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(epochs, "CHECKPOINT_SECONDS", 0.0)
+def test_a_resumed_run_starts_them_anew(tmp_path: Path) -> None:
     args = {"factor": 0.5, "patience": 1, "monitor": "score"}
     listed = [
         {"build": "my.py:Scores", "args": {"scores": [1, 1, 1, 1]}},
@@ -225,7 +224,7 @@ def test_a_resumed_run_starts_them_anew(tmp_path: Path, monkeypatch: pytest.Monk
 
     (tmp_path / "run").mkdir()
     with pytest.raises(InterruptedError):
-        trainer(tmp_path, *listed).run(tmp_path / "run", StopAfterThree(io.StringIO()))
+        trainer(tmp_path, *listed, checkpoint_seconds=0).run(tmp_path / "run", StopAfterThree(io.StringIO()))
     again = trainer(tmp_path, *listed)
     run(again, tmp_path, resume=True)
     rates = [call[2]["learning_rate"] for call in told(tmp_path) if call[0] == "end of epoch"]
@@ -263,8 +262,9 @@ def test_early_stopping(tmp_path: Path, average: dict[str, Any]) -> None:
 
     rows = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
-    record, _ = checkpoint.load(tmp_path / "run")
-    assert (record["epochs_done"], record["ended"], len(record["rows"])) == (4, True, 4)
+    found = checkpoint.load(tmp_path / "run")
+    assert found is not None
+    assert (found.record["epochs_done"], found.record["ended"], len(found.record["rows"])) == (4, True, 4)
 
     calls = len(told(tmp_path))
     other = trainer(tmp_path, *stopping(tmp_path), **more)
@@ -296,14 +296,15 @@ def test_the_direction_of_an_accuracy_is_known(tmp_path: Path) -> None:
         assert len(run(trainer(tmp_path, rigged, stop), tmp_path)[0].epochs) == expected
 
 
-def test_a_failure_at_the_end_leaves_a_run_to_be_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(epochs, "CHECKPOINT_SECONDS", 0.0)
+def test_a_failure_at_the_end_leaves_a_run_to_be_resumed(tmp_path: Path) -> None:
     fails = {"build": "my.py:Fails", "args": {"where": "on_train_end"}}
     with pytest.raises(RefError, match="on_train_end fails"):
-        run(trainer(tmp_path, fails), tmp_path)
+        run(trainer(tmp_path, fails, checkpoint_seconds=0), tmp_path)
     with pytest.raises(ResumeError, match="finish it first"):
         trainer(tmp_path, fails).restored(tmp_path / "run")
-    assert checkpoint.load(tmp_path / "run")[0]["epochs_done"] == 4
+    found = checkpoint.load(tmp_path / "run")
+    assert found is not None
+    assert found.record["epochs_done"] == 4
 
 
 # --- the learning rate ------------------------------------------------------------------------------------------------

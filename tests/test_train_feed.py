@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +21,7 @@ from tfhalf.device import Device, cpu
 from tfhalf.errors import ConfigError, DataError, ResumeError
 from tfhalf.precision.policy import policy
 from tfhalf.progress import Progress
-from tfhalf.train import checkpoint, epochs, feed
+from tfhalf.train import checkpoint, feed
 from tfhalf.train.build import Builder
 from tfhalf.train.feed import ChunkResult, Feed
 from tfhalf.train.loop import Trainer
@@ -139,7 +138,7 @@ def test_skipped_steps_are_skipped_alike() -> None:
     assert int(two.optimizer.skipped) == 3
     assert float(two.optimizer.dynamic_scale) == float(one.optimizer.dynamic_scale) == 2.0**12
     assert explain_non_finite(two, streamed, ORDER[1], 0, 0) == explain_non_finite(one, resident, ORDER[1], 0, 0)
-    assert "'head'" in explain_non_finite(two, streamed, ORDER[1], 0, 0)
+    assert "'conv'" in explain_non_finite(two, streamed, ORDER[1], 0, 0)
 
 
 @pytest.mark.parametrize("first_hot", [0, 1, 2, 5])
@@ -385,6 +384,7 @@ def trainer(folder: Path, feed_name: str, x: Any = X, **data: Any) -> Trainer:
             "data": {"source": "made here", "augment": {"flip": "random", "crop": 1, "cutout": 2}, **data},
             "train": {
                 "epochs": 4,
+                "checkpoint_seconds": 0,
                 "batch_size": 4,
                 "optimizer": {"learning_rate": 0.05, "ema_momentum": 0.8},
                 "accumulate": 2,
@@ -428,7 +428,6 @@ class StopAfter(Progress):
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     init = Streamed.__init__
     monkeypatch.setattr(Streamed, "__init__", lambda self, *a, **k: init(self, *a, **k, block_bytes=8 * ITEM))
-    monkeypatch.setattr(epochs, "CHECKPOINT_SECONDS", 0.0)
 
 
 @pytest.mark.usefixtures("small_blocks")
@@ -492,9 +491,9 @@ def test_other_images_than_those_trained_on_are_not_taken_up(tmp_path: Path) -> 
     run.mkdir()
     t = trainer(tmp_path, "resident")
     t.run(run, quiet())
-    record, _ = checkpoint.load(run)
-    assert record["preprocess"] == t.preprocess.to_dict()
-    json.dumps(record)
+    found = checkpoint.load(run)
+    assert found is not None
+    assert found.record["preprocess"] == t.preprocess.to_dict()
     other = trainer(tmp_path, "resident", X // 2, decode="eager")
     for take_up in (lambda: other.run(run, quiet(), resume=True), lambda: other.restored(run)):
         with pytest.raises(

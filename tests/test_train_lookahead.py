@@ -19,7 +19,6 @@ from tfhalf.data import Preprocess, Splits
 from tfhalf.device import cpu
 from tfhalf.errors import ConfigError
 from tfhalf.progress import Progress
-from tfhalf.train import epochs
 from tfhalf.train.build import Builder
 from tfhalf.train.loop import Trainer
 from tfhalf.train.optimizers import make_optimizer, wrap
@@ -199,6 +198,7 @@ RUN = {
     "data": {"source": "made here", "augment": {"flip": "random"}},
     "train": {
         "epochs": 3,
+        "checkpoint_seconds": 0,
         "batch_size": 8,
         "optimizer": {
             "learning_rate": 0.05,
@@ -247,8 +247,7 @@ def equal(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
     return len(one) == len(other) and all(map(np.array_equal, one, other))
 
 
-def test_a_resumed_run_equals_one_that_was_not_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(epochs, "CHECKPOINT_SECONDS", 0.0)
+def test_a_resumed_run_equals_one_that_was_not_stopped(tmp_path: Path) -> None:
     for name in ("whole", "stopped"):
         (tmp_path / name).mkdir()
     whole = trainer(tmp_path)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import random
 from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
@@ -22,7 +21,6 @@ from tfhalf.data import Preprocess, Splits
 from tfhalf.device import cpu
 from tfhalf.errors import ResumeError, TrainingError
 from tfhalf.progress import Progress
-from tfhalf.train import checkpoint, epochs
 from tfhalf.train.build import Builder
 from tfhalf.train.evaluate import Evaluator, float32_exactly
 from tfhalf.train.history import Epoch
@@ -81,6 +79,7 @@ BASE: dict[str, Any] = {
     "data": {"source": "made here", "augment": {"flip": "random", "crop": 1, "cutout": 2}},
     "train": {
         "epochs": 4,
+        "checkpoint_seconds": 0,
         "batch_size": 8,
         "optimizer": {"learning_rate": 0.05, "weight_decay": 0.001, "ema_momentum": 0.8, "clip_norm": 5.0},
         "schedule": {"name": "triangular"},
@@ -160,10 +159,7 @@ class StopAfter(Progress):
 
 
 @pytest.mark.parametrize("policy_name", ["mixed_float16", "float32"])
-def test_a_resumed_run_equals_one_that_was_not_stopped(
-    folder: Path, policy_name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(epochs, "CHECKPOINT_SECONDS", 0.0)
+def test_a_resumed_run_equals_one_that_was_not_stopped(folder: Path, policy_name: str) -> None:
     whole = trainer(folder, precision__policy=policy_name)
     one = run_folder(folder, "whole")
     expected = whole.run(one, quiet())
@@ -193,120 +189,12 @@ def test_a_resumed_run_equals_one_that_was_not_stopped(
     assert restored.epochs == again.epochs
 
 
-def test_a_run_that_had_not_ended_is_not_restored(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(epochs, "CHECKPOINT_SECONDS", 0.0)
+def test_a_run_that_had_not_ended_is_not_restored(folder: Path) -> None:
     run = run_folder(folder, "run")
     with pytest.raises(Stopped):
         trainer(folder).run(run, StopAfter(1))
     with pytest.raises(ResumeError, match="ended after epoch 1 of 4; finish it first: tfhalf train --resume"):
         trainer(folder).restored(run)
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with ``net.py`` and ``run``, a finished run of one epoch."""
-    folder = tmp_path_factory.mktemp("finished")
-    (folder / "net.py").write_text(NET)
-    trainer(folder, train__epochs=1).run(run_folder(folder, "run"), quiet())
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("changes", "named"),
-    [
-        ({"train__optimizer__learning_rate": 0.01}, "train"),
-        ({"seed": 6}, "seed"),
-        ({"precision__loss_scale__floor": 2.0, "data__augment__crop": 0}, "data, precision"),
-    ],
-)
-def test_a_changed_pipeline_is_not_taken_up(finished: Path, changes: dict[str, Any], named: str) -> None:
-    t = trainer(finished, train__epochs=1, **changes)
-    before = values(t)
-    with pytest.raises(ResumeError, match=f"was trained with other values of {named}; start the run anew"):
-        t.run(finished / "run", quiet(), resume=True)
-    assert equal(values(t), before)
-
-
-def test_export_and_verify_settings_may_change(finished: Path) -> None:
-    t = trainer(finished, train__epochs=1, export__opset=15, verify__min_agreement=50.0)
-    assert len(t.run(finished / "run", quiet(), resume=True).epochs) == 1
-
-
-def test_other_variables_are_refused(finished: Path) -> None:
-    _, arrays = checkpoint.load(finished / "run")
-    t = trainer(finished, train__epochs=1, model__args={"width": 5})
-    with pytest.raises(ResumeError, match="holds other variables than this pipeline builds"):
-        checkpoint.restore(arrays, t.model, t.optimizer)
-    with pytest.raises(ResumeError, match="holds other variables"):
-        checkpoint.restore(arrays[:-1], *(lambda one: (one.model, one.optimizer))(trainer(finished, train__epochs=1)))
-
-
-@pytest.mark.parametrize("damage", ["missing", "empty", "half", "text", "another npz", "pickled"])
-def test_a_damaged_checkpoint(finished: Path, tmp_path: Path, damage: str) -> None:
-    content = (finished / "run" / checkpoint.NAME).read_bytes()
-    path = tmp_path / checkpoint.NAME
-    if damage == "another npz":
-        np.savez(path, v0=np.zeros(3))
-    elif damage == "pickled":
-        np.savez(path, record=np.frombuffer(b"{}", np.uint8), v0=np.array([print], object))
-    elif damage != "missing":
-        path.write_bytes({"empty": b"", "half": content[: len(content) // 2], "text": b"PK nothing"}[damage])
-    words = "has no checkpoint.npz" if damage == "missing" else "cannot be read"
-    with pytest.raises(ResumeError, match=words) as caught:
-        checkpoint.load(tmp_path)
-    assert "\n" not in str(caught.value)
-    assert str(tmp_path) in str(caught.value)
-
-
-def test_a_checkpoint_with_garbled_bytes(finished: Path, tmp_path: Path) -> None:
-    """Whatever is overwritten, loading gives a checkpoint or a `ResumeError`, never something else."""
-    content, draw = (finished / "run" / checkpoint.NAME).read_bytes(), random.Random(0)
-    refused = 0
-    for _ in range(150):
-        garbled = bytearray(content)
-        # Where the zip file keeps its directory, nearly every byte means something.
-        for _ in range(draw.choice([1, 3])):
-            garbled[draw.randrange(len(content) - 3000, len(content))] = draw.randrange(256)
-        (tmp_path / checkpoint.NAME).write_bytes(garbled)
-        try:
-            checkpoint.load(tmp_path)
-        except ResumeError:
-            refused += 1
-    assert refused > 75
-
-
-def test_a_checkpoint_holds_everything_and_nothing_lies_beside_it(finished: Path) -> None:
-    record, arrays = checkpoint.load(finished / "run")
-    t = trainer(finished, train__epochs=1)
-    assert len(arrays) == len(values(t))
-    checkpoint.restore(arrays, t.model, t.optimizer)
-    assert equal(values(t), arrays)
-    assert record["epochs_done"] == 1
-    assert [path.name for path in (finished / "run").iterdir() if path.name.startswith(".")] == []
-
-
-def test_a_failed_save_leaves_the_old_checkpoint(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = finished / "run"
-    before = (run / checkpoint.NAME).read_bytes()
-
-    def full(*_: Any, **__: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(np, "savez", full)
-    t = trainer(finished, train__epochs=1)
-    with pytest.raises(OSError, match="No space"):
-        checkpoint.save(run, t.model, t.optimizer, {})
-    monkeypatch.undo()
-    assert (run / checkpoint.NAME).read_bytes() == before
-    for left in run.glob(f".{checkpoint.NAME}*"):
-        left.unlink()
-
-
-def test_checkpoints_are_not_written_more_often_than_needed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    saved: list[int] = []
-    monkeypatch.setattr(checkpoint, "save", lambda run, model, optimizer, record: saved.append(record["epochs_done"]))
-    trainer(folder).run(run_folder(folder, "run"), quiet())
-    assert saved == [4]
 
 
 # --- given up ---------------------------------------------------------------------------------------------------------
@@ -327,8 +215,17 @@ def test_a_run_of_skipped_steps_is_given_up_and_the_layer_named(folder: Path) ->
     assert message.startswith("step 3: 4 steps in a row had a non-finite gradient (loss scale is down to 16384); ")
     assert "the first layer (from the loss) with one is 'culprit' (bias; 4 of 8); lower the learning rate" in message
     assert "precision.keep_float32" in message
-    assert "step 0: loss scale 32,768 -> 16,384 (a gradient was not finite; step skipped)" in stream.getvalue()
-    assert stream.getvalue().count("loss scale") == 2  # the heading and one change: then the floor
+    told = [line for line in stream.getvalue().splitlines() if "loss scale" in line][1:]
+    assert told == [
+        "      step 0: loss scale 32,768 -> 16,384 (gradient of culprit/bias not finite; step skipped)",
+        "      step 1: loss scale stays 16,384 (gradient of culprit/bias not finite; step skipped)",
+        "warning    step 1: the loss scale is stuck at its floor, 16,384: gradient of culprit/bias not finite, and no "
+        "lower scale is left to try; lower precision.loss_scale.floor, keep that layer in float32 "
+        "(precision.keep_float32), clip gradients (train.optimizer.clip_norm) or lower the learning rate",
+        "      step 2: loss scale stays 16,384 (gradient of culprit/bias not finite; step skipped)",
+        "      step 3: loss scale stays 16,384 (gradient of culprit/bias not finite; step skipped)",
+    ]
+    assert (folder / "run/loss_scale.png").is_file()
     assert equal(values(t)[: len(before)], before)
 
 
@@ -340,7 +237,7 @@ def test_a_float32_loss_that_is_not_finite_ends_the_run(folder: Path) -> None:
         train__schedule={"name": "constant"},
         data__augment={},
     )
-    with pytest.raises(TrainingError, match=r"step [12]: the loss is (nan|inf); lower the learning rate, or clip"):
+    with pytest.raises(TrainingError, match=r"step [12]: the loss is (nan|inf); .*; lower the learning rate, or clip"):
         t.run(run_folder(folder, "run"), quiet())
 
 
@@ -396,10 +293,15 @@ def test_tensorboard(recorded: tuple[Path, Trainer, Any, str]) -> None:
         for value in event.summary.value:
             found.setdefault(value.tag, {})[event.step] = value.simple_value
     assert found["epoch/loss"] == pytest.approx({5 * row.epoch: row.loss for row in result.epochs})
-    assert set(found) == {f"epoch/{name}" for name in ("loss", "accuracy", "val_accuracy", "images_per_s",
-                          "learning_rate", "skipped")} | {"step/loss", "step/loss_scale"}  # fmt: skip
+    epoch = ["loss", "accuracy", "val_accuracy", "images_per_s", "learning_rate", "skipped", "skipped_at_floor"]
+    step = ["loss", "loss_scale", "learning_rate", "skipped", "skipped_in_row"]
+    assert set(found) == {f"epoch/{name}" for name in epoch} | {f"step/{name}" for name in step}
     assert sorted(found["step/loss"]) == list(range(15))
     assert list(found["step/loss_scale"].values()) == [2.0**15] * 6 + [2.0**16] * 6 + [2.0**17] * 3
+    schedule = pipeline().train.schedule
+    rates = [0.05 * multiplier(schedule, (step + 0.5) / 5, 3) for step in range(15)]
+    assert list(found["step/learning_rate"].values()) == pytest.approx(rates, rel=1e-4)
+    assert set(found["step/skipped"].values()) == {0.0}
 
 
 def test_no_validation_part(folder: Path) -> None:

@@ -227,5 +227,5 @@ def test_a_pattern_without_a_match_is_refused(key: str) -> None:
 
 def test_wrap_takes_every_bound() -> None:
     optimizer = wrap(make_optimizer(Optimizer(), RATE), LossScale(initial=8.0, growth_interval=3, floor=2.0, cap=64.0))
-    found = (optimizer.initial_scale, optimizer.dynamic_growth_steps, optimizer.floor, optimizer.cap)
-    assert found == (8.0, 3, 2.0, 64.0)
+    assert (optimizer.initial_scale, optimizer.dynamic_growth_steps) == (8.0, 3)
+    assert (optimizer.rule.growth_interval, optimizer.rule.floor, optimizer.rule.cap) == (3, 2.0, 64.0)

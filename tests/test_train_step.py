@@ -16,7 +16,7 @@ from tfhalf.train.optimizers import make_optimizer, trained_variables, wrap
 from tfhalf.train.resident import Resident
 from tfhalf.train.schedules import EpochSchedule, Schedule
 from tfhalf.train.step import Batch, Step, cross_entropy
-from tfhalf.train.trouble import explain_non_finite
+from tfhalf.train.trouble import explain_non_finite, overflowed_layer
 
 DRAW = np.random.default_rng(0)
 X = DRAW.integers(0, 256, (40, 6, 6, 1)).astype(np.float32)
@@ -247,7 +247,9 @@ def test_the_explanation_changes_nothing() -> None:
     step, chunk = make("mixed_float16", x=hot)
     before = state(step)
     said = explain_non_finite(step, chunk, ORDER[0], 0, 0)
-    assert said.startswith("the first layer (from the loss) with one is 'head' (bias; 6 of 6), and the loss is nan")
+    assert said == "the loss is nan: the forward pass overflowed, first in the output of layer 'conv'"
+    assert overflowed_layer(step, chunk, ORDER[0], 0, 0) == "conv"
+    assert overflowed_layer(step, chunk, ORDER[1], 0, 0) is None
     assert explain_non_finite(step, chunk, ORDER[1], 0, 0) == "run again on its own, that batch gives finite gradients"
     assert equal(state(step), before)
     step.model.get_layer("conv").kernel.assign(np.full((3, 3, 1, 4), np.nan))

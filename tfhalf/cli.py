@@ -9,14 +9,16 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from tfhalf import __version__
-from tfhalf.errors import ConfigError, TfhalfError
+from tfhalf.cli_inspect import inspect
+from tfhalf.cli_numerics import float16, numerics
+from tfhalf.cli_options import DATA_DIR, EXPORTS, JSON, PATH, QUIET, RUNS, pipeline_options, progress_for
+from tfhalf.errors import Interrupted, TfhalfError
 from tfhalf.progress import Progress, duration
 from tfhalf.start import import_tensorflow
 
@@ -29,6 +31,9 @@ class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except Interrupted as stop:
+            Progress(sys.stderr).line(str(stop), always=True)
+            ctx.exit(stop.exit_code)
         except TfhalfError as error:
             Progress(sys.stderr).line(f"error: {error}", always=True)
             ctx.exit(error.exit_code)
@@ -45,90 +50,77 @@ def main() -> None:
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 
-def _pipeline_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    for option in (
-        click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key: train.epochs=3."),
-        click.option("--data-dir", metavar="DIR", help="Where TensorFlow Datasets keeps its data [TFDS_DATA_DIR]."),
-    ):
-        function = option(function)
-    return function
-
-
-_EXPORTS = click.option("--exports", type=click.Path(path_type=Path), default=Path("exports"), show_default=True)
-_RUNS = click.option("--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True)
-_QUIET = click.option("-q", "--quiet", is_flag=True, help="Only the result.")
-_JSON = click.option("--json", "as_json", is_flag=True, help="The result as JSON on standard output.")
-_PATH = click.Path(path_type=Path)
-
-
 @main.command(short_help="Train a pipeline, export it, verify the artifacts, publish them.")
-@click.argument("pipeline", type=_PATH, required=False)
-@_pipeline_options
+@click.argument("pipeline", type=PATH, required=False)
+@pipeline_options
 @click.option("--smoke", is_flag=True, help="Two steps and a few hundred test images; everything else for real.")
-@click.option("--resume", type=_PATH, metavar="RUN", help="Take up a run folder again; its own pipeline is used.")
-@_EXPORTS
-@_RUNS
-@_QUIET
-@_JSON
+@click.option(
+    "--resume",
+    is_flag=False,
+    flag_value="newest",
+    metavar="[RUN]",
+    help="Go on with a run folder; alone, with the newest unfinished one of PIPELINE. Without PIPELINE, with its own.",
+)
+@click.option("--deterministic", is_flag=True, help="The same bits each time on a GPU too; slower.")
+@click.option("--on-blowup", type=click.Choice(["stop", "rollback"]), help="Sets train.blowup.action.")
+@EXPORTS
+@RUNS
+@QUIET
+@JSON
 def train(
     pipeline: Path | None,
     overrides: tuple[str, ...],
-    data_dir: str | None,
-    smoke: bool,
-    resume: Path | None,
     exports: Path,
     runs: Path,
     quiet: bool,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Train PIPELINE, export it in float16, verify the artifacts and publish them.
 
     A pipeline runs the Python that it names: read one before you run it.
+
+    SIGINT and SIGTERM end training after a checkpoint, with exit code 130 and 143; --resume goes on from there.
     """
-    from tfhalf.config import load_pipeline
-    from tfhalf.data import check_at_hand
+    from tfhalf.training import check
 
-    if (pipeline is None) == (resume is None):
-        raise ConfigError("give either a PIPELINE file or --resume RUN")
-    if resume is not None and (overrides or smoke):
-        raise ConfigError("--resume takes the run's own settings; --set and --smoke belong to a new run")
-    checked = None
-    if pipeline is not None:  # before TensorFlow: bad input is told at once
-        checked = load_pipeline(pipeline, overrides)
-        check_at_hand(checked.data, data_dir)
-    import_tensorflow(keep_programs=runs)
-    from tfhalf.pipeline import Places, resume_and_export, train_and_export
+    request = check(pipeline, overrides, runs_folder=runs, **options)  # before TensorFlow: bad input is told at once
+    import_tensorflow(keep_programs=runs, deterministic=request.deterministic)
+    from tfhalf.pipeline import Places, train_and_export
 
-    places = Places(pipeline or Path(), runs, exports, data_dir)
-    progress = _progress(quiet, as_json)
-    if checked is not None:
-        outcome = train_and_export(checked, places, progress, smoke=smoke, started=_STARTED)
-    else:
-        assert resume is not None
-        outcome = resume_and_export(resume, places, progress, started=_STARTED)
+    progress = progress_for(quiet, as_json)
+    outcome = train_and_export(
+        request.pipeline,
+        Places(request.source, runs, exports, request.data_dir),
+        progress,
+        smoke=request.smoke,
+        resume=request.run,
+        deterministic=request.deterministic,
+        started=_STARTED,
+    )
     _say_outcome(outcome, progress, as_json)
 
 
 @main.command(short_help="Export a finished run again.")
-@click.argument("run", type=_PATH)
-@click.option("--data-dir", metavar="DIR", help="Where TensorFlow Datasets keeps its data [TFDS_DATA_DIR].")
-@_EXPORTS
-@_QUIET
-@_JSON
+@click.argument("run", type=PATH)
+@DATA_DIR
+@EXPORTS
+@QUIET
+@JSON
 def export(run: Path, data_dir: str | None, exports: Path, quiet: bool, as_json: bool) -> None:
     """Export a finished RUN (a folder of runs/NAME) again, verify it, and publish the next version."""
     import_tensorflow()
     from tfhalf.pipeline import Places, export_from_run
 
-    progress = _progress(quiet, as_json)
+    progress = progress_for(quiet, as_json)
     outcome = export_from_run(run, Places(Path(), run.parent.parent, exports, data_dir), progress)
     _say_outcome(outcome, progress, as_json)
 
 
 @main.command(short_help="Validate a pipeline; train nothing.")
-@click.argument("pipeline", type=_PATH)
-@_pipeline_options
-@_JSON
+@click.argument("pipeline", type=PATH)
+@pipeline_options
+@JSON
 def check(pipeline: Path, overrides: tuple[str, ...], data_dir: str | None, as_json: bool) -> None:
     """Validate PIPELINE, load its data, build its model, try whether it can be exported, and print what it resolves to.
 
@@ -142,7 +134,7 @@ def check(pipeline: Path, overrides: tuple[str, ...], data_dir: str | None, as_j
     import_tensorflow()
     from tfhalf.job import Places, prepare
 
-    progress = _progress(as_json, False)
+    progress = progress_for(as_json, False)
     job = prepare(checked, Places(pipeline, Path("runs"), Path("exports"), data_dir), progress)
     model = job.builder(checked.precision.policy)
     job.rehearse_export(model)
@@ -163,16 +155,16 @@ def check(pipeline: Path, overrides: tuple[str, ...], data_dir: str | None, as_j
 
 
 @main.command(short_help="Compare published artifacts with the float32 model.")
-@click.argument("path", type=_PATH)
-@click.option("--data-dir", metavar="DIR", help="Where TensorFlow Datasets keeps its data [TFDS_DATA_DIR].")
-@_QUIET
-@_JSON
+@click.argument("path", type=PATH)
+@DATA_DIR
+@QUIET
+@JSON
 def verify(path: Path, data_dir: str | None, quiet: bool, as_json: bool) -> None:
     """Compare the artifacts of exports/NAME[/VERSION] with the float32 model, over the whole test set."""
     import_tensorflow()
     from tfhalf.commands import verify_version
 
-    progress = _progress(quiet, as_json)
+    progress = progress_for(quiet, as_json)
     directory, comparisons = verify_version(path, data_dir, progress)
     passed = all(c.passed for c in comparisons)
     if as_json:
@@ -190,13 +182,13 @@ def verify(path: Path, data_dir: str | None, quiet: bool, as_json: bool) -> None
 
 
 @main.command(short_help="Labels and probabilities of images.")
-@click.argument("path", type=_PATH)
-@click.argument("images", type=_PATH, nargs=-1, required=True)
+@click.argument("path", type=PATH)
+@click.argument("images", type=PATH, nargs=-1, required=True)
 @click.option(
     "--runtime", type=click.Choice(["savedmodel", "onnx"]), help="Which artifact answers. [default: the first]"
 )
 @click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="Labels per image.")
-@_JSON
+@JSON
 def predict(path: Path, images: tuple[Path, ...], runtime: str | None, top: int, as_json: bool) -> None:
     """Print the most probable labels of each of IMAGES, as exports/NAME[/VERSION] answers."""
     import_tensorflow()
@@ -212,24 +204,25 @@ def predict(path: Path, images: tuple[Path, ...], runtime: str | None, top: int,
 
 
 @main.command(short_help="How fast a pipeline trains, or an export answers.")
-@click.argument("target", type=_PATH)
-@_pipeline_options
+@click.argument("target", type=PATH)
+@pipeline_options
 @click.option("--policies", metavar="A,B", help="Dtype policies to train under. [default: all three]")
 @click.option("--repeats", type=click.IntRange(1, 1000), help="Timed repeats of each policy. [default: 5]")
 @click.option("--batch-sizes", metavar="1,8,32", help="Images in a call of an export. [default: 1,8,32,128,512]")
 @click.option("--seconds", type=float, default=2.0, show_default=True, help="Time of a repeat, or of a batch size.")
-@click.option("--plot", type=_PATH, metavar="FILE", help="A picture of the result: PNG or SVG by its suffix.")
-@_QUIET
-@_JSON
+@click.option("--plot", type=PATH, metavar="FILE", help="A picture of the result: PNG or SVG by its suffix.")
+@QUIET
+@JSON
 def bench(target: Path, plot: Path | None, quiet: bool, as_json: bool, **options: Any) -> None:
     """Measure how fast TARGET trains under each policy (a pipeline), or answers in each runtime (exports/NAME).
 
     Each row has a process of its own. A pipeline runs the Python that it names: read one before you run it.
     """
+    from tfhalf import pictures
     from tfhalf.bench import plots, run, tables
 
-    plots.check(plot)
-    progress = _progress(quiet, as_json)
+    pictures.check(plot)
+    progress = progress_for(quiet, as_json)
     found = run.bench(target, run.Options(**options), progress)
     plots.draw(found, plot)
     if as_json:
@@ -240,8 +233,8 @@ def bench(target: Path, plot: Path | None, quiet: bool, as_json: bool, **options
 
 
 @main.command(short_help="What is here, what is off, and what to do.")
-@click.option("--data-dir", metavar="DIR", help="Where TensorFlow Datasets keeps its data [TFDS_DATA_DIR].")
-@_JSON
+@DATA_DIR
+@JSON
 def doctor(data_dir: str | None, as_json: bool) -> None:
     """Look at Python, TensorFlow, GPUs, XLA, disk and data, with advice for whatever is off."""
     import_tensorflow()
@@ -256,24 +249,13 @@ def doctor(data_dir: str | None, as_json: bool) -> None:
     raise SystemExit(0 if well else 1)
 
 
-@main.command(short_help="What float16 makes of a number.", context_settings={"ignore_unknown_options": True})
-@click.argument("values", metavar="[VALUE]...", nargs=-1)  # -0.5 is a value and no option
-@click.option("--op", type=click.Choice(["add", "sub", "mul", "div", "fma", "sum"]), help="Compute with the values.")
-@_JSON
-def float16(values: tuple[str, ...], op: str | None, as_json: bool) -> None:
-    """Print the bits, the neighbours and the error of each VALUE in float16, bfloat16 and float32.
-
-    VALUE: 0.1, -1e-8, 1/3, 2^-24, inf, nan, 0x1.8p3, or a float16 pattern, 0x3c00 or 0b0011110000000000.
-    Without one, what the formats can hold.
-    """
-    from tfhalf.numerics import show
-
-    found = show.look(values, op, as_json)
-    click.echo(json.dumps(found, indent=2) if as_json else found)
+main.add_command(float16)
+main.add_command(inspect)
+main.add_command(numerics)
 
 
 @main.command(short_help="Write starter pipelines and models.")
-@click.argument("directory", type=_PATH)
+@click.argument("directory", type=PATH)
 def init(directory: Path) -> None:
     """Write the starter pipelines and models into DIRECTORY, which must be new or empty."""
     from tfhalf.commands import write_starters
@@ -281,11 +263,6 @@ def init(directory: Path) -> None:
     for path in write_starters(directory):
         click.echo(path)
     click.echo(f"next: cd {directory} && tfhalf train pipelines/digits.yaml")
-
-
-def _progress(quiet: bool, as_json: bool) -> Progress:
-    """Progress goes to standard output, or to standard error where that carries JSON."""
-    return Progress(sys.stderr if as_json else sys.stdout, quiet)
 
 
 def _say_outcome(outcome: Any, progress: Progress, as_json: bool) -> None:

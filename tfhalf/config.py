@@ -7,6 +7,7 @@ and words the errors). Overrides (``train.epochs=3``) pass the same checks.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from tfhalf.config_file import check, read, write
+from tfhalf.config_guard import Blowup as Blowup
 from tfhalf.config_optimizer import Lookahead as Lookahead
 from tfhalf.config_optimizer import Muon as Muon
 from tfhalf.config_optimizer import Optimizer as Optimizer
@@ -136,6 +138,9 @@ class Train(Section):
 
     ``feed``: ``resident`` keeps the training set in the device's memory, ``streamed`` brings it there block by block;
     ``auto`` is resident where it fits. Both train the same.
+
+    ``checkpoint_seconds`` lie between two checkpoints, 0 for as many as there can be; ``keep_checkpoints`` of them are
+    kept, and that of the best validation accuracy.
     """
 
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 10
@@ -149,6 +154,9 @@ class Train(Section):
     feed: Literal["auto", "resident", "streamed"] = "auto"
     test_views: Literal["none", "mirror", "mirror_shift"] = "none"
     callbacks: tuple[Callback, ...] = ()
+    checkpoint_seconds: Annotated[float, Field(ge=0, le=86_400)] = 10.0
+    keep_checkpoints: Annotated[int, Field(ge=1, le=1000)] = 2
+    blowup: Blowup = Blowup()
 
     @model_validator(mode="after")
     def _an_epoch_each(self) -> Train:
@@ -158,37 +166,68 @@ class Train(Section):
 
 
 class LossScale(Section):
-    """Dynamic loss scaling with a floor and a cap (used by ``mixed_float16`` only).
+    """Loss scaling with a floor and a cap (used by ``mixed_float16`` only).
+
+    ``dynamic``: the scale starts at ``initial``, is multiplied by ``growth_factor`` after ``growth_interval`` finite
+    steps, and by ``backoff_factor`` at a step with a non-finite gradient, which is skipped. With ``hysteresis`` n it is
+    lowered at the n-th such step only, and those after it; counting starts anew when the scale has grown, with
+    ``consecutive_hysteresis`` at every finite step. ``static``: the scale stays at ``initial``; non-finite steps are
+    skipped still. All scales and factors are powers of two: so scaling rounds nothing.
 
     ``max_skipped`` skipped steps in a row end the run.
     """
 
-    initial: Annotated[float, Field(ge=1, le=2.0**127)] = 2.0**15
+    mode: Literal["dynamic", "static"] = "dynamic"
+    initial: Annotated[float, Field(ge=1, le=2.0**126)] = 2.0**15
     growth_interval: Annotated[int, Field(ge=1)] = 2000
-    floor: Annotated[float, Field(ge=2.0**-24, le=2.0**127)] = 1.0
-    cap: Annotated[float, Field(ge=1, le=2.0**127)] = 2.0**24
-    max_skipped: Annotated[int, Field(ge=1)] = 50
+    growth_factor: Annotated[float, Field(ge=2, le=2.0**16)] = 2.0
+    backoff_factor: Annotated[float, Field(ge=2.0**-16, le=0.5)] = 0.5
+    floor: Annotated[float, Field(ge=2.0**-24, le=2.0**126)] = 1.0
+    cap: Annotated[float, Field(ge=1, le=2.0**126)] = 2.0**24
+    hysteresis: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    consecutive_hysteresis: bool = False
+    max_skipped: Annotated[int, Field(ge=1, le=2**31 - 1)] = 50
+
+    @field_validator("initial", "growth_factor", "backoff_factor", "floor", "cap")
+    @classmethod
+    def _power_of_two(cls, value: float) -> float:
+        mantissa, exponent = math.frexp(value)
+        if mantissa != 0.5:
+            below, above = math.ldexp(0.5, exponent), math.ldexp(1.0, exponent)
+            raise ValueError(
+                f"received {value:.15g}, accepted: a power of two, which rounds no gradient; "
+                f"take {below:.15g} or {above:.15g}"
+            )
+        return value
 
     @model_validator(mode="after")
     def _ordered(self) -> LossScale:
-        if not self.floor <= self.initial <= self.cap:
+        if self.mode == "dynamic" and not self.floor <= self.initial <= self.cap:
             received = f"{self.floor:g}, {self.initial:g}, {self.cap:g}"
             raise ValueError(f"floor <= initial <= cap is needed, received {received}")
         return self
 
 
 class Precision(Section):
-    """``keep_float32``: regular expressions searched in layer paths; such layers train and ship in float32."""
+    """``keep_float32``: regular expressions searched in layer paths; such layers train and ship in float32. ``auto``:
+    before training, a few steps in float32 show which layers float16 does not hold, and these are the list.
+    """
 
     policy: Literal["mixed_float16", "mixed_bfloat16", "float32"] = "mixed_float16"
-    keep_float32: Patterns = ()
+    keep_float32: Literal["auto"] | Patterns = ()
     loss_scale: LossScale = LossScale()
 
     @field_validator("keep_float32")
     @classmethod
-    def _patterns(cls, value: Patterns) -> Patterns:
-        check_patterns(value)
+    def _patterns(cls, value: Literal["auto"] | Patterns) -> Literal["auto"] | Patterns:
+        if value != "auto":
+            check_patterns(value)
         return value
+
+    @property
+    def islands(self) -> Patterns:
+        """The patterns of ``keep_float32``; none while they are to be found still."""
+        return () if self.keep_float32 == "auto" else self.keep_float32
 
 
 class Export(Section):

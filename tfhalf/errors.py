@@ -11,7 +11,8 @@
         |-- ExportError         a format cannot hold this model
         |-- ParityError         an artifact does not answer like the float32 model
         |-- IntegrityError      a file is missing or is not what its manifest says
-        `-- ResumeError         a run that cannot go on
+        |-- ResumeError         a run that cannot go on
+        `-- Interrupted         exit 130, 143: a signal ended training, which can go on from a checkpoint
 
 A message is one line: what was received, what is accepted, what to do.
 """
@@ -69,3 +70,11 @@ class IntegrityError(ShortfallError):
 
 class ResumeError(ShortfallError):
     """A run cannot be taken up again."""
+
+
+class Interrupted(ShortfallError):  # noqa: N818  # nothing went wrong
+    """A signal ended training, after a checkpoint; ``exit_code`` is 128 and the signal's number."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + number

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import keras
 
-from tfhalf import config
+from tfhalf import config, runs
 from tfhalf.data import LazyImages, Preprocess, Splits, load_splits
-from tfhalf.errors import ConfigError, ResumeError
+from tfhalf.errors import ConfigError
 from tfhalf.export import manifest as manifests
 from tfhalf.export.artifacts import rehearse
 from tfhalf.progress import Progress
@@ -82,8 +82,8 @@ def prepare(pipeline: config.Pipeline, places: Places, progress: Progress, *, sm
     return Job(pipeline, splits, preprocess, builder)
 
 
-def new_run(job: Job, places: Places, smoke: bool) -> Path:
-    """A new folder ``runs/NAME/STAMP`` holding the resolved pipeline and where it came from."""
+def new_run(job: Job, places: Places, smoke: bool, deterministic: bool = False) -> Path:
+    """A new folder ``runs/NAME/STAMP`` holding the resolved pipeline, where it came from, and how it was started."""
     stamp = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
     for attempt in range(1000):
         run = places.runs / job.pipeline.name / (stamp if not attempt else f"{stamp}-{attempt}")
@@ -91,9 +91,17 @@ def new_run(job: Job, places: Places, smoke: bool) -> Path:
             run.mkdir(parents=True)
         except FileExistsError:
             continue
-        (run / "pipeline.yaml").write_text(job.pipeline.to_yaml(), encoding="utf-8")
-        where = {"pipeline_file": str(places.pipeline.resolve()), "data_dir": places.data_dir, "smoke": smoke}
-        (run / "run.json").write_text(json.dumps({**where, "versions": manifests.versions()}, indent=2) + "\n")
+        (run / runs.PIPELINE).write_text(job.pipeline.to_yaml(), encoding="utf-8")
+        facts = {
+            "pipeline_file": str(places.pipeline.resolve()),
+            "data_dir": places.data_dir,
+            "smoke": smoke,
+            "deterministic": deterministic,
+            "versions": manifests.versions(),
+        }
+        beside = run / f".{runs.FACTS}"  # a folder is a run as soon as it has the file, which then is whole
+        beside.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        beside.rename(run / runs.FACTS)
         return run
     raise ConfigError(f"{places.runs / job.pipeline.name}: holds a thousand runs of this second; choose another --runs")
 
@@ -104,14 +112,9 @@ def open_run(run: Path, places: Places) -> tuple[config.Pipeline, Places, bool]:
     Raises:
         ConfigError, ResumeError: this is no run folder, or its pipeline file is gone.
     """
-    try:
-        where = json.loads((run / "run.json").read_text(encoding="utf-8"))
-        source = Path(where["pipeline_file"])
-    except (FileNotFoundError, NotADirectoryError):
-        raise ConfigError(f"{run}: is no run folder (it has no run.json); runs/NAME holds them") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ResumeError(f"{run / 'run.json'}: cannot be read: {error}; start the run anew") from None
-    pipeline = config.load_pipeline(run / "pipeline.yaml")
+    where = runs.facts(run)
+    pipeline = config.load_pipeline(run / runs.PIPELINE)
+    source = Path(where["pipeline_file"])
     places = replace(places, pipeline=source, data_dir=places.data_dir or where.get("data_dir"))
     return pipeline, places, bool(where.get("smoke"))
 

@@ -11,9 +11,11 @@ from tfhalf.fresh import Verifier
 from tfhalf.job import Places, new_run, open_run, prepare
 from tfhalf.progress import Progress, duration
 from tfhalf.publish import Clock, Finished, Outcome, export_and_publish
+from tfhalf.ranges.settle import settle
+from tfhalf.runs import OUTCOME, held
 from tfhalf.train.loop import Trainer
 
-__all__ = ["Outcome", "Places", "export_from_run", "resume_and_export", "train_and_export"]
+__all__ = ["Outcome", "Places", "export_from_run", "train_and_export"]
 
 
 def train_and_export(
@@ -23,6 +25,7 @@ def train_and_export(
     *,
     smoke: bool = False,
     resume: Path | None = None,
+    deterministic: bool = False,
     started: float | None = None,
 ) -> Outcome:
     """Train ``pipeline``, export it in float16, verify the artifacts in a fresh process, and publish them.
@@ -30,26 +33,28 @@ def train_and_export(
     Args:
         smoke: two steps, one epoch and a few hundred test images; everything else for real.
         resume: a run folder to take up again; ``pipeline`` is the one it was started with.
+        deterministic: what to write down; TensorFlow has been told by `import_tensorflow`.
         started: `time.perf_counter` at the start of the process, for the split of time.
 
     Raises:
         DataError, RefError, ConfigError: the pipeline cannot be run as it is.
         TrainingError, ExportError, ParityError: the job fell short; nothing was published.
+        ResumeError, Interrupted: as `Trainer.run`; or another process is training the run.
     """
     clock = Clock(started)
     places.check()
     grow_memory()
     device = detect()
-    job = prepare(pipeline, places, progress, smoke=smoke)
+    job = settle(prepare(pipeline, places, progress, smoke=smoke), device, progress)
     trainer = Trainer(job.pipeline, job.splits, job.builder, job.preprocess, device)
     job.rehearse_export(trainer.model)
-    run = resume or new_run(job, places, smoke)
+    run = resume or new_run(job, places, smoke, deterministic)
     clock.stop("start-up")
     _device_truth(trainer, device, progress)
     progress.line(f"run        {run}")
     progress.line()
     clock.stop("compile")
-    with Verifier(progress) as verifier:
+    with held(run), Verifier(progress) as verifier:
         verifier.start()  # now, so that it has imported what it needs when training is over
         result = trainer.run(run, progress, resume=resume is not None)
         accuracy = _test_accuracy(trainer, progress)
@@ -58,12 +63,6 @@ def train_and_export(
         outcome = export_and_publish(finished, verifier, progress, clock)
     _record_outcome(outcome)
     return outcome
-
-
-def resume_and_export(run: Path, places: Places, progress: Progress, started: float | None = None) -> Outcome:
-    """Take the run folder ``run`` up where its checkpoint stands, and go on as `train_and_export` does."""
-    pipeline, places, smoke = open_run(run, places)
-    return train_and_export(pipeline, places, progress, smoke=smoke, resume=run, started=started)
 
 
 def export_from_run(run: Path, places: Places, progress: Progress) -> Outcome:
@@ -79,7 +78,7 @@ def export_from_run(run: Path, places: Places, progress: Progress) -> Outcome:
     device = detect()
     job = prepare(pipeline, places, progress, smoke=smoke)
     trainer = Trainer(job.pipeline, job.splits, job.builder, job.preprocess, device)
-    result = trainer.restored(run)
+    result = trainer.restored(run, progress)
     clock.stop("start-up")
     with Verifier(progress) as verifier:
         verifier.start()
@@ -139,4 +138,4 @@ def _say_emulated(trainer: Trainer, progress: Progress) -> None:
 
 def _record_outcome(outcome: Outcome) -> None:
     text = json.dumps({"seconds": outcome.seconds, "version": str(outcome.version)}, indent=2)
-    (outcome.run / "outcome.json").write_text(text + "\n", encoding="utf-8")
+    (outcome.run / OUTCOME).write_text(text + "\n", encoding="utf-8")

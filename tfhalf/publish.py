@@ -21,6 +21,7 @@ from tfhalf.fresh import Verifier
 from tfhalf.job import Job, Places
 from tfhalf.progress import Progress, size
 from tfhalf.report import parity_rows, report
+from tfhalf.runs import facts
 from tfhalf.train.evaluate import Evaluator, float32_exactly
 from tfhalf.train.loop import TrainResult
 from tfhalf.verify import Comparison, Reference, data_sha256, to_dict
@@ -138,6 +139,9 @@ def _manifest(finished: Finished, artifacts: list[Artifact], rebuilt: Rebuilt, f
             "test_views": pipeline.train.test_views,
             "loss_scale": result.loss_scale,
             "skipped": result.skipped,
+            "skipped_at_floor": sum(row.skipped_at_floor for row in result.epochs),
+            "rollbacks": list(result.rollbacks),
+            "deterministic": bool(facts(finished.run).get("deterministic")),
             "seconds": result.seconds,
         },
         "files": manifests.file_hashes(folder),

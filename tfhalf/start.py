@@ -21,18 +21,22 @@ from tfhalf.errors import ConfigError
 PROGRAMS = ".xla"
 _CACHE = "--tf_xla_persistent_cache_directory"
 _KERNELS = "--xla_gpu_experimental_autotuner_cache_dir"
+_SAME_BITS = "--xla_gpu_deterministic_ops"  # which also has no kernel chosen by how fast it was
 # TensorFlow and Keras import these where they are installed, for wrappers and plots that nothing here uses: a third of
 # the time that TensorFlow's import takes.
 _UNUSED = ("sklearn", "matplotlib", "pandas", "jax")
 
 
-def import_tensorflow(keep_programs: Path | None = None, *, without: tuple[str, ...] = ()) -> None:
+def import_tensorflow(
+    keep_programs: Path | None = None, *, deterministic: bool = False, without: tuple[str, ...] = ()
+) -> None:
     """Import TensorFlow without the lines that its libraries write to file descriptor 2 before they read any setting.
 
     They are shown after all when the import fails.
 
     Args:
         keep_programs: folder under which XLA's compiled GPU programs are kept for the next run; None keeps none.
+        deterministic: have every operation give the same bits each time, or be refused.
         without: packages that TensorFlow and Keras import where they can, beside `_UNUSED`; they do without.
 
     Raises:
@@ -41,10 +45,19 @@ def import_tensorflow(keep_programs: Path | None = None, *, without: tuple[str, 
     backend = os.environ.get("KERAS_BACKEND")
     if backend != "tensorflow":
         raise ConfigError(f"KERAS_BACKEND is {backend!r}; tfhalf needs tensorflow: unset it")
+    if deterministic and _SAME_BITS not in os.environ.get("XLA_FLAGS", ""):
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_SAME_BITS}=true".strip()
     if keep_programs is not None:
         _keep_programs(keep_programs)
-    if "tensorflow" in sys.modules:
-        return
+    if "tensorflow" not in sys.modules:
+        _import(without)
+    if deterministic:
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+
+
+def _import(without: tuple[str, ...]) -> None:
     with tempfile.TemporaryFile() as held:
         before = os.dup(2)
         os.dup2(held.fileno(), 2)

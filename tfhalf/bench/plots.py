@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
+from tfhalf import pictures
 from tfhalf.bench.results import InferenceBench, Training, TrainingBench
 from tfhalf.bench.runtimes import RUNTIMES
 from tfhalf.bench.tables import number, share
-from tfhalf.errors import ConfigError
 
-_SUFFIXES = (".png", ".svg")
 _BLUE, _INK, _GREY = "#4477aa", "#222222", "#888888"
 # P. Tol's bright scheme: told apart by colour-blind readers too; markers say it once more.
 _LINES = (("#4477aa", "o"), ("#ee6677", "s"), ("#228833", "^"), ("#ccbb44", "D"))
-
-
-def check(path: Path | None) -> None:
-    """Before anything is measured; nothing without a ``path``.
-
-    Raises:
-        ConfigError: no picture can be written there.
-    """
-    if path is None:
-        return
-    if path.suffix.lower() not in _SUFFIXES:
-        raise ConfigError(f"--plot {path}: accepted: a name that ends in {' or '.join(_SUFFIXES)}; rename it")
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        raise ConfigError(f"--plot {path}: accepted: a file in a folder that exists; make the folder, or take another")
-    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
-        raise ConfigError(f"--plot {path}: cannot be written; take another place")
-    _figure(1, 1)
 
 
 def draw(found: TrainingBench | InferenceBench, path: Path | None) -> None:
@@ -42,18 +23,10 @@ def draw(found: TrainingBench | InferenceBench, path: Path | None) -> None:
     figure.savefig(path, dpi=150)
 
 
-def _figure(width: float, height: float) -> Any:
-    try:
-        from matplotlib.figure import Figure  # without pyplot: no display, no global state
-    except ImportError:
-        raise ConfigError("--plot needs matplotlib, which is not installed: pip install matplotlib") from None
-    return Figure((width, height), layout="constrained")
-
-
 def _training(found: TrainingBench) -> Any:
     """A bar per policy: its median, whiskers from the slowest repeat to the fastest."""
     rows = found.rows
-    figure = _figure(max(6.4, 1.6 + 1.7 * len(rows)), 4.8)
+    figure = pictures.figure(max(6.4, 1.6 + 1.7 * len(rows)), 4.8)
     axes = figure.add_subplot()
     medians = [row.images_per_s for row in rows]
     below = [row.images_per_s - min(row.samples) for row in rows]
@@ -90,7 +63,7 @@ def _inference(found: InferenceBench) -> Any:
     from matplotlib.ticker import LogLocator
 
     rows = [row for row in found.rows if row.cells]
-    figure = _figure(11, 4.8)
+    figure = pictures.figure(11, 4.8)
     latency, throughput = figure.subplots(1, 2)
     for row, (colour, marker) in zip(rows, _LINES, strict=False):
         sizes = [cell.batch_size for cell in row.cells]

@@ -26,6 +26,9 @@ from tfhalf.data import Preprocess, Splits, load_splits
 from tfhalf.data.lazy import subset
 from tfhalf.device import Device, detect, grow_memory
 from tfhalf.errors import TrainingError
+from tfhalf.job import Job
+from tfhalf.progress import Progress
+from tfhalf.ranges.settle import settle
 from tfhalf.train.build import Builder
 from tfhalf.train.loop import Trainer
 
@@ -94,7 +97,8 @@ def _train(
     sample = subset(splits.x_train, np.arange(sampled) * count // sampled)
     preprocess = Preprocess.fit(pipeline.data.normalize, sample)
     builder = Builder(pipeline, base, input_shape=splits.input_shape, num_classes=splits.num_classes)
-    trainer = Trainer(pipeline, splits, builder, preprocess, device)
+    job = settle(Job(pipeline, splits, preprocess, builder), device, Progress(quiet=True))
+    trainer = Trainer(job.pipeline, splits, job.builder, preprocess, device)
     stages.stage("compiling the step" + (" with XLA" if trainer.xla else ""))
     compiling = trainer.compile()
     timed = _Timed(trainer, stages)

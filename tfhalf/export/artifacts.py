@@ -46,9 +46,7 @@ def write_artifacts(
     Raises:
         ExportError: the model cannot be rebuilt or a format cannot hold it.
     """
-    rebuilt = rebuild(
-        model, keep_float32=pipeline.precision.keep_float32, fold_batchnorm=pipeline.export.fold_batchnorm
-    )
+    rebuilt = rebuild(model, keep_float32=pipeline.precision.islands, fold_batchnorm=pipeline.export.fold_batchnorm)
     program = make_program(rebuilt.model, mean, std, input_shape)
     artifacts = []
     for kind in pipeline.export.formats:
@@ -76,7 +74,7 @@ def rehearse(
     Raises:
         ExportError, ConfigError: as `write_artifacts` would, after training.
     """
-    rebuilt = rebuild(model, keep_float32=pipeline.precision.keep_float32)
+    rebuilt = rebuild(model, keep_float32=pipeline.precision.islands)
     if "onnx" in pipeline.export.formats:
         onnx_format.convert(make_program(rebuilt.model, mean, std, input_shape), pipeline.export.opset)
 

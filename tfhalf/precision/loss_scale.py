@@ -7,32 +7,71 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 from keras import ops
 
 _SMALL = 2**18  # numbers in a gradient
+_NONE = np.int32(-1)
+
+
+def is_power_of_two(value: float) -> bool:
+    """Whether multiplying by ``value`` changes nothing of a number but its exponent."""
+    return 0 < value < math.inf and math.frexp(value)[0] == 0.5
 
 
 class ScaleState(NamedTuple):
-    """State of the algorithm: the scale, finite steps since it changed, skipped steps in all and in a row."""
+    """State of the algorithm: the scale, finite steps since it changed, skipped steps in all and in a row, and those
+    that hysteresis has let pass."""
 
     scale: Any
     good_steps: Any
     skipped: Any
     skipped_in_row: Any
+    tolerated: Any
 
 
-def next_state(state: ScaleState, finite: Any, *, growth_interval: int, floor: float, cap: float) -> ScaleState:
-    """One step of dynamic loss scaling (Micikevicius et al., arXiv:1710.03740, section 3.2), with bounds.
+class Rule(NamedTuple):
+    """How the scale moves; see `next_state`. With ``floor`` and ``cap`` at the scale it is static: it never moves."""
+
+    growth_interval: int = 2000
+    growth_factor: float = 2.0
+    backoff_factor: float = 0.5
+    floor: float = 1.0
+    cap: float = 2.0**24
+    hysteresis: int = 1
+    consecutive_hysteresis: bool = False
+
+
+def next_state(state: ScaleState, finite: Any, rule: Rule) -> ScaleState:
+    """One step of dynamic loss scaling (Micikevicius et al., arXiv:1710.03740, section 3.2), with bounds, and with
+    hysteresis as in DeepSpeed's ``DynamicLossScaler`` (deepspeed/runtime/fp16/loss_scaler.py).
 
     ::
 
-        if every gradient is finite:
-            good_steps += 1;  skipped_in_row = 0
+        if finite:                               # every number of every gradient
+            good_steps += 1
+            skipped_in_row = 0
+            if consecutive_hysteresis:
+                tolerated = 0
             if good_steps == growth_interval:
-                scale = min(2 * scale, cap);  good_steps = 0
+                scale = min(scale * growth_factor, cap)
+                good_steps = 0
+                tolerated = 0
         else:                                    # the weights stay as they are
-            scale = max(scale / 2, floor);  good_steps = 0
-            skipped += 1;  skipped_in_row += 1
+            good_steps = 0
+            skipped += 1
+            skipped_in_row += 1
+            if tolerated < hysteresis - 1:
+                tolerated += 1
+            else:
+                scale = max(scale * backoff_factor, floor)
+
+    So ``hysteresis`` n lets n - 1 non-finite steps pass; the n-th and all after it lower the scale, until it has grown
+    (or, with ``consecutive_hysteresis``, until a step is finite). Where DeepSpeed differs: its scale has no cap, and at
+    the floor it ends the run with an exception.
+
+    The factors are powers of two, and so is a scale that starts as one: multiplying by it and dividing by it again
+    changes the exponent of a number and no digit, as long as nothing leaves the format's range.
 
     Args:
         state: scalars; ``scale`` float32, the counts int32.
@@ -42,23 +81,34 @@ def next_state(state: ScaleState, finite: Any, *, growth_interval: int, floor: f
         The new state; works on arrays and inside a compiled step alike.
     """
     good = ops.add(state.good_steps, 1)
-    grow = ops.greater_equal(good, growth_interval)
-    grown = ops.where(grow, ops.minimum(ops.multiply(state.scale, 2.0), cap), state.scale)
-    backed_off = ops.maximum(ops.multiply(state.scale, 0.5), floor)
+    grow = ops.greater_equal(good, rule.growth_interval)
+    grown = ops.where(grow, ops.minimum(ops.multiply(state.scale, rule.growth_factor), rule.cap), state.scale)
+    passes = ops.less(state.tolerated, rule.hysteresis - 1)
+    lowered = ops.maximum(ops.multiply(state.scale, rule.backoff_factor), rule.floor)
+    reset = ops.where(grow, 0, 0 if rule.consecutive_hysteresis else state.tolerated)
     return ScaleState(
-        scale=ops.where(finite, grown, backed_off),
+        scale=ops.where(finite, grown, ops.where(passes, state.scale, lowered)),
         good_steps=ops.where(finite, ops.where(grow, 0, good), 0),
         skipped=ops.add(state.skipped, ops.where(finite, 0, 1)),
         skipped_in_row=ops.where(finite, 0, ops.add(state.skipped_in_row, 1)),
+        tolerated=ops.where(finite, reset, ops.add(state.tolerated, ops.where(passes, 1, 0))),
     )
 
 
 class GuardedLossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
-    """Keras' `LossScaleOptimizer` with a floor, a cap and counts.
+    """Keras' `LossScaleOptimizer` with a floor, a cap, hysteresis and counts.
 
     Keras halves the scale without end: 200 non-finite steps take it to 0, and the next finite gradient divides by it.
     Here the scale stays in [``floor``, ``cap``], both powers of two for exact division. Clipping, moving averages and
-    accumulation belong on ``inner_optimizer``, which sees unscaled gradients and only finite ones.
+    accumulation belong on ``inner_optimizer``, which sees unscaled gradients and only finite ones: so a skipped step
+    advances neither its learning rate nor anything else of it.
+
+    Args:
+        dynamic_growth_steps: `Rule.growth_interval`, by the name that Keras has for it.
+        growth_factor, backoff_factor: powers of two, at least 2 and at most 1/2.
+
+    Raises:
+        ValueError: a bound or a factor does not hold.
     """
 
     def __init__(
@@ -68,13 +118,28 @@ class GuardedLossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
         dynamic_growth_steps: int = 2000,
         floor: float = 1.0,
         cap: float = 2.0**24,
+        growth_factor: float = 2.0,
+        backoff_factor: float = 0.5,
+        hysteresis: int = 1,
+        consecutive_hysteresis: bool = False,
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
         if not 0 < floor <= initial_scale <= cap or cap == float("inf"):
             raise ValueError(f"0 < floor <= initial_scale <= cap is needed, received {floor}, {initial_scale}, {cap}")
+        if not (
+            is_power_of_two(growth_factor) and is_power_of_two(backoff_factor) and backoff_factor < 1 < growth_factor
+        ):
+            raise ValueError(
+                "powers of two with backoff_factor < 1 < growth_factor are needed, "
+                f"received {backoff_factor}, {growth_factor}"
+            )
+        if hysteresis < 1:
+            raise ValueError(f"hysteresis >= 1 is needed, received {hysteresis}")
         super().__init__(inner_optimizer, initial_scale, dynamic_growth_steps, name=name, **kwargs)
-        self.floor, self.cap = floor, cap
+        self.rule = Rule(
+            dynamic_growth_steps, growth_factor, backoff_factor, floor, cap, hysteresis, consecutive_hysteresis
+        )
         self.branchless = False  # compute every update and select: a branch makes a compiled GPU program wait for it
 
     def build(self, var_list: Sequence[Any]) -> None:
@@ -83,30 +148,46 @@ class GuardedLossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
             return
         self.skipped = self.add_variable(shape=(), dtype="int", initializer="zeros", name="skipped")
         self.skipped_in_row = self.add_variable(shape=(), dtype="int", initializer="zeros", name="skipped_in_row")
+        self.tolerated = self.add_variable(shape=(), dtype="int", initializer="zeros", name="tolerated")
         super().build(var_list)
 
     @property
     def _own(self) -> list[Any]:
-        return [self.dynamic_scale, self.step_counter, self.skipped, self.skipped_in_row]
+        return [self.dynamic_scale, self.step_counter, self.skipped, self.skipped_in_row, self.tolerated]
 
     def _next(self, finite: Any) -> ScaleState:
         state = ScaleState(*(ops.convert_to_tensor(variable) for variable in self._own))
-        return next_state(state, finite, growth_interval=self.dynamic_growth_steps, floor=self.floor, cap=self.cap)
+        return next_state(state, finite, self.rule)
 
     def check_finite(self, grads: Sequence[Any]) -> Any:
-        """Whether no gradient holds an inf or a NaN, a bool scalar.
+        """Whether no gradient holds an inf or a NaN, a bool scalar."""
+        return ops.less(self.culprit(grads), 0)
+
+    def culprit(self, grads: Sequence[Any]) -> Any:
+        """The place of the last of ``grads`` that holds an inf or a NaN, an int32 scalar; -1 where none does.
+
+        The last in the variables' order is the nearest to the loss, where the backward pass met the fault first.
 
         Small ones are looked at together: each check is a kernel of its own on a GPU, and takes longer to start than
-        to run.
+        to run. One reduction finds the last bad number among them, and its place tells whose it is.
         """
-        found = [g for g in grads if g is not None]
-        small = [g for g in found if math.prod(g.shape) <= _SMALL] if self.branchless else []
-        groups = [g for g in found if not any(g is other for other in small)]
-        by_dtype: dict[str, list[Any]] = {}
-        for g in small:
-            by_dtype.setdefault(keras.backend.standardize_dtype(g.dtype), []).append(ops.reshape(g, (-1,)))
-        groups += [ops.concatenate(alike) for alike in by_dtype.values()]
-        return ops.all(ops.stack([ops.all(ops.isfinite(g)) for g in groups])) if groups else ops.convert_to_tensor(True)
+        found = [(i, g) for i, g in enumerate(grads) if g is not None]
+        small = {i for i, g in found if math.prod(g.shape) <= _SMALL} if self.branchless else set()
+        bad = [
+            ops.reshape(ops.where(ops.all(ops.isfinite(g)), _NONE, np.int32(i)), (1,))
+            for i, g in found
+            if i not in small
+        ]
+        by_dtype: dict[str, list[tuple[int, Any]]] = {}
+        for i, g in found:
+            if i in small:
+                by_dtype.setdefault(keras.backend.standardize_dtype(g.dtype), []).append((i, g))
+        for alike in by_dtype.values():
+            flat = ops.concatenate([ops.reshape(g, (-1,)) for _, g in alike])
+            last = ops.max(ops.where(ops.isfinite(flat), _NONE, ops.arange(flat.shape[0], dtype="int32")), initial=-1)
+            starts = np.cumsum([0, *(math.prod(g.shape) for _, g in alike[:-1])]).astype(np.int32)
+            bad.append(ops.where(ops.greater_equal(last, starts), np.asarray([i for i, _ in alike], np.int32), _NONE))
+        return ops.max(ops.concatenate(bad)) if bad else ops.convert_to_tensor(_NONE)
 
     def _unscaled(self, grads: Sequence[Any]) -> list[Any]:
         inverse = ops.divide(1.0, ops.convert_to_tensor(self.dynamic_scale))
@@ -114,9 +195,14 @@ class GuardedLossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
 
     def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> Any:
         """Unscale ``grads`` and apply them, or skip the step when one is not finite. Returns whether it was applied."""
+        return ops.less(self.guarded_apply(grads, trainable_variables), 0)
+
+    def guarded_apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> Any:
+        """`apply`, which returns the `culprit`: -1 where the step was applied."""
         if not self.built:
             self.build(trainable_variables or [])
-        finite = self.check_finite(grads)
+        culprit = self.culprit(grads)
+        finite = ops.less(culprit, 0)
         new = self._next(finite)
         unscaled = self._unscaled(grads)
         if self.branchless:
@@ -136,7 +222,7 @@ class GuardedLossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
             )
         for variable, value in zip(self._own, new, strict=True):
             variable.assign(value)
-        return finite
+        return culprit
 
     def stateless_apply(
         self, optimizer_variables: Sequence[Any], grads: Sequence[Any], trainable_variables: Sequence[Any]
@@ -159,4 +245,6 @@ class GuardedLossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
 
     def get_config(self) -> dict[str, Any]:
         """Configuration that `from_config` takes."""
-        return {**super().get_config(), "floor": self.floor, "cap": self.cap}
+        own = self.rule._asdict()
+        del own["growth_interval"]  # Keras has it, as dynamic_growth_steps
+        return {**super().get_config(), **own}

@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import keras
+from keras.src.backend.common import global_state
 
 from tfhalf import config
 from tfhalf.errors import ConfigError, RefError
 from tfhalf.precision.heads import as_logits
 from tfhalf.precision.policy import keep_float32, policy
 from tfhalf.refs import resolve, sibling
+
+
+@contextmanager
+def _numbered_anew() -> Iterator[None]:
+    """Within the block Keras counts from the start the names that it makes for layers without one: so every model of a
+    builder has layers of the same names, which ``precision.keep_float32`` goes by."""
+    before = global_state.get_global_attribute("object_name_uids")
+    global_state.set_global_attribute("object_name_uids", defaultdict(int))
+    try:
+        yield
+    finally:
+        global_state.set_global_attribute("object_name_uids", before)
 
 
 class Builder:
@@ -40,7 +55,7 @@ class Builder:
         """
         input_shape = self.input_shape if size is None else (size, size, *self.input_shape[2:])
         try:
-            with policy(policy_name):
+            with policy(policy_name), _numbered_anew():
                 model = self.function(**{**self.arguments, "input_shape": input_shape})
                 left = keras.config.dtype_policy().name
         except Exception as error:
@@ -57,8 +72,8 @@ class Builder:
             raise ConfigError(
                 f"model.build: {self.ref} gives {classes} outputs, the data has {self.num_classes} classes"
             )
-        if self.pipeline.precision.keep_float32 and policy_name != "float32":
-            keep_float32(model, self.pipeline.precision.keep_float32)
+        if self.pipeline.precision.islands and policy_name != "float32":
+            keep_float32(model, self.pipeline.precision.islands)
         return model
 
     def _with_graph(self, model: keras.Model, input_shape: tuple[int, ...]) -> keras.Model:

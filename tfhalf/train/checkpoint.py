@@ -1,69 +1,215 @@
-"""The whole state of a run at an epoch's end, in one file that appears whole or not at all.
+"""The whole state of a run at some step, in a folder that appears whole or not at all.
 
-An ``.npz`` (no pickle) of every variable of model and optimizer, loss scale and random seeds included, beside what was
-recorded so far. Data order and augmentation are functions of seed and step and need no state.
+``run/checkpoints/STEP/`` holds ``arrays.npz`` (no pickle): every variable of model and optimizer, loss scale and random
+seeds included, and what each step of the epoch that goes on gave; and ``record.json``: where that is, all that was
+recorded before, and the sha256 of both. Data order and augmentation are functions of seed and step and need no state.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
+import shutil
 import zipfile
 import zlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 
-from tfhalf.errors import ResumeError
+from tfhalf.errors import ResumeError, TrainingError
 
-NAME = "checkpoint.npz"
-
-
-def save(run: Path, model: keras.Model, optimizer: keras.optimizers.Optimizer, record: dict[str, Any]) -> None:
-    """Write ``run/checkpoint.npz``: beside it first, synced, then renamed over the one before."""
-    arrays = {f"v{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(_variables(model, optimizer))}
-    arrays["record"] = np.frombuffer(json.dumps(record).encode(), np.uint8)
-    beside = run / f".{NAME}.{os.getpid()}"
-    with beside.open("wb") as file:
-        np.savez(file, **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(run / NAME)
+FOLDER, ARRAYS, RECORD = "checkpoints", "arrays.npz", "record.json"
+_NAME = re.compile(r"\d{8,}(\.\d+)?")  # the step; a second number where there is one of that step already
+_DAMAGED = ".damaged"
+_UNREADABLE = (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
-def load(run: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
-    """Record and arrays of ``run``'s checkpoint.
+class Checkpoint(NamedTuple):
+    """What `load` finds. ``arrays`` are the variables' values in their order, ``within`` what `save` was given."""
+
+    path: Path
+    record: dict[str, Any]
+    arrays: list[np.ndarray]
+    within: dict[str, np.ndarray]
+
+
+def save(
+    run: Path,
+    step: int,
+    arrays: Sequence[np.ndarray],
+    record: Mapping[str, Any],
+    within: Mapping[str, np.ndarray] | None = None,
+    keep: int = 2,
+) -> Path:
+    """Write ``run/checkpoints/STEP``, and remove older ones.
+
+    Written beside under another name, synced, then renamed. The newest ``keep`` are kept, and of those whose ``record``
+    has a ``val_accuracy`` the best.
 
     Raises:
-        ResumeError: there is none, or it cannot be read.
+        TrainingError: the disk does not take it; what was there before is as it was.
     """
-    path = run / NAME
-    if not path.is_file():
-        raise ResumeError(f"{run}: has no {NAME}; the run was stopped before its first epoch ended, start it anew")
+    folder = run / FOLDER
+    beside = folder / f".{step:08d}.{os.getpid()}"
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
-            record = json.loads(data["record"].tobytes())
-            return record, [data[f"v{i}"] for i in range(len(data.files) - 1)]
-    except (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise ResumeError(
-            f"{path}: cannot be read ({' '.join(str(error).split())[:120]}); start the run anew"
+        folder.mkdir(exist_ok=True)
+        _clear_leftovers(folder)
+        beside.mkdir()
+        _write(beside, arrays, record, within or {})
+        path = _free(folder, step)
+        beside.rename(path)
+        _sync(folder)
+    except OSError as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise TrainingError(
+            f"{folder}: a checkpoint cannot be written: {error.strerror or error}; make room, then go on with: "
+            f"tfhalf train --resume {run}"
         ) from error
+    _prune(folder, keep)
+    return path
 
 
-def restore(arrays: list[np.ndarray], model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
-    """Put ``arrays`` into the variables.
+def load(run: Path, say: Callable[[str], None] | None = None, *, set_aside: bool = False) -> Checkpoint | None:
+    """The newest whole checkpoint of ``run``; None where none was written yet.
+
+    Args:
+        say: is told of each that is damaged and passed over.
+        set_aside: give such a one another name, so that it is not met again.
 
     Raises:
-        ResumeError: they are not this model's and optimizer's.
+        ResumeError: there are some, and none of them is whole.
     """
-    variables = _variables(model, optimizer)
+    found = _all(run / FOLDER)
+    for path in reversed(found):
+        try:
+            return _read(path)
+        except _UNREADABLE as error:
+            why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            if say:
+                say(f"checkpoint {path}: passed over: {' '.join(why.split())[:120]}")
+            if set_aside:
+                with suppress(OSError):
+                    path.rename(path.with_name(path.name + _DAMAGED))
+    if found:
+        raise ResumeError(f"{run / FOLDER}: no checkpoint in it is whole ({len(found)} damaged); start the run anew")
+    return None
+
+
+def clear(run: Path) -> None:
+    """Remove all checkpoints of ``run``."""
+    shutil.rmtree(run / FOLDER, ignore_errors=True)
+
+
+def restore(arrays: Sequence[np.ndarray], variables: Sequence[Any]) -> None:
+    """Put ``arrays`` into ``variables``.
+
+    Raises:
+        ResumeError: they are not those of these variables.
+    """
     if [tuple(v.shape) for v in variables] != [a.shape for a in arrays]:
         raise ResumeError("the checkpoint holds other variables than this pipeline builds; start the run anew")
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)
 
 
-def _variables(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> list[Any]:
-    return [*model.variables, *optimizer.variables]
+# --- one of them ------------------------------------------------------------------------------------------------------
+
+
+def _write(
+    folder: Path, arrays: Sequence[np.ndarray], record: Mapping[str, Any], within: Mapping[str, np.ndarray]
+) -> None:
+    named = {f"v{i}": array for i, array in enumerate(arrays)} | {f"within_{k}": v for k, v in within.items()}
+    with (folder / ARRAYS).open("wb") as file:
+        np.savez(file, **named)  # type: ignore[arg-type]  # its stubs take the names for its own arguments
+        file.flush()
+        os.fsync(file.fileno())
+    held = {"record": dict(record), "variables": len(arrays), "within": sorted(within)}
+    held["arrays_sha256"] = _sha256(folder / ARRAYS)
+    with (folder / RECORD).open("w", encoding="utf-8") as text:
+        json.dump({**held, "sha256": _own_sha256(held)}, text)
+        text.flush()
+        os.fsync(text.fileno())
+    _sync(folder)
+
+
+def _read(path: Path) -> Checkpoint:
+    """A checkpoint whose hashes hold; one of `_UNREADABLE` where it is not whole."""
+    held = _held(path)
+    if _sha256(path / ARRAYS) != held["arrays_sha256"]:
+        raise ValueError(f"{ARRAYS} is not what {RECORD} says (sha256)")
+    with (path / ARRAYS).open("rb") as file, np.load(file, allow_pickle=False) as data:
+        arrays = [data[f"v{i}"] for i in range(held["variables"])]
+        return Checkpoint(path, held["record"], arrays, {name: data[f"within_{name}"] for name in held["within"]})
+
+
+def _held(path: Path) -> dict[str, Any]:
+    try:
+        held: dict[str, Any] = json.loads((path / RECORD).read_bytes())
+    except ValueError:
+        raise ValueError(f"{RECORD} is no JSON") from None
+    if not isinstance(held, dict) or held.pop("sha256", None) != _own_sha256(held):
+        raise ValueError(f"{RECORD} is not as it was written (sha256)")
+    return held
+
+
+def _own_sha256(held: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(held, sort_keys=True).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+# --- all of them ------------------------------------------------------------------------------------------------------
+
+
+def _all(folder: Path) -> list[Path]:
+    """Oldest first."""
+    found = [path for path in folder.glob("*") if _NAME.fullmatch(path.name)]
+    return sorted(found, key=lambda path: tuple(map(int, path.name.split("."))))
+
+
+def _free(folder: Path, step: int) -> Path:
+    there = [path.name.split(".") for path in _all(folder) if int(path.name.split(".")[0]) == step]
+    return folder / (f"{step:08d}.{int(there[-1][-1]) + 1 if len(there[-1]) > 1 else 1}" if there else f"{step:08d}")
+
+
+def _prune(folder: Path, keep: int) -> None:
+    """What cannot be removed stays: nobody waits for that room."""
+    paths = _all(folder)
+    scores: list[tuple[float, Path]] = []
+    for path in paths:
+        with suppress(*_UNREADABLE):
+            score = _held(path)["record"].get("val_accuracy")
+            scores += [] if score is None else [(float(score), path)]
+    best = max(scores, key=lambda one: one[0])[1] if scores else None  # the first of equals
+    for path in paths[:-keep]:
+        if path != best:
+            hidden = path.with_name(f".{path.name}")  # so that no half of one is ever seen
+            with suppress(OSError):
+                path.rename(hidden)
+            shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _clear_leftovers(folder: Path) -> None:
+    """What a killed process left half-written or half-removed, and what was set aside as damaged."""
+    for path in folder.glob("*"):
+        if path.name.startswith(".") or path.name.endswith(_DAMAGED):
+            shutil.rmtree(path, ignore_errors=True)

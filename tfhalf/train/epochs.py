@@ -1,8 +1,11 @@
-"""Training from the first epoch to the last, recorded as it goes."""
+"""Training from the first epoch to the last, recorded as it goes, and taken up again at any step."""
 
 from __future__ import annotations
 
+import shlex
+import signal
 import time
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,103 +13,167 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from tfhalf.errors import TrainingError
+from tfhalf.errors import Interrupted, TrainingError
 from tfhalf.progress import Progress, duration
 from tfhalf.train import checkpoint
+from tfhalf.train.blowup import BlowUp, blown_up, explain
+from tfhalf.train.callbacks import Hooks
 from tfhalf.train.feed import ChunkResult
-from tfhalf.train.history import HEADER, Epoch, History, scale_changes
+from tfhalf.train.history import HEADER, Epoch, History
 from tfhalf.train.resume import check_pipeline, check_preprocess
-from tfhalf.train.trouble import explain_non_finite
+from tfhalf.train.scale_log import ScaleLog
+from tfhalf.train.signals import Signals
+
+_START: dict[str, Any] = {
+    "epochs_done": 0,
+    "done": 0,
+    "seconds": 0.0,
+    "stepping": 0.0,
+    "rows": [],
+    "rollbacks": [],
+}
+_ADVICE = "lower the learning rate, or clip gradients (train.optimizer.clip_norm)"
+_SHARE = 0.02  # of the time, that saves may take
 
 if TYPE_CHECKING:  # the trainer makes one of these, and these work on a trainer
     from tfhalf.train.loop import Trainer, TrainResult
 
-CHECKPOINT_SECONDS = 10.0
-
 
 class Epochs:
-    """One call of `Trainer.run`: what changes while it goes on."""
+    """One call of `Trainer.run`: what changes while it goes on.
+
+    The place is ``epoch``, epochs that are over, and ``done``, steps of the one that goes on; ``results`` are theirs,
+    and ``stepping`` the seconds that they took.
+    """
 
     def __init__(self, trainer: Trainer, run: Path, progress: Progress) -> None:
         self.t, self.run, self.progress = trainer, run, progress
-        self.spent = 0.0
-        self.saved_at = time.monotonic()
+        self.signals = Signals()
+        self.rollbacks: list[dict[str, Any]] = []
+        self.spent, self.stepping = 0.0, 0.0
+        self.epoch, self.done = 0, 0
+        self.results: list[ChunkResult] = []
+        self.saved_at = self.epoch_saved_at = time.monotonic()
+        self.saving = 0.0  # seconds that the last save took
+        self.start = trainer.values()  # what to go back to while there is no checkpoint
 
     def go(self, resume: bool) -> TrainResult:
-        """From the first epoch, or with ``resume`` from the run's checkpoint, to the last; see `Trainer.run`."""
-        first, rows, ended = 0, [], False
+        """From the first step, or with ``resume`` from the run's last checkpoint, to the last; see `Trainer.run`."""
+        found = checkpoint.load(self.run, self.progress.line, set_aside=True) if resume else None
+        if not resume:
+            checkpoint.clear(self.run)
+        if found is not None:
+            check_pipeline(found.record, self.t.pipeline, self.run)
+            check_preprocess(found.record, self.t.preprocess, self.run)
+        self.history = History(self.run, [])
+        self._take(found)
         if resume:
-            record, arrays = checkpoint.load(self.run)
-            check_pipeline(record, self.t.pipeline, self.run)
-            check_preprocess(record, self.t.preprocess, self.run)
-            checkpoint.restore(arrays, self.t.model, self.t.optimizer)
-            first, rows, self.spent = record["epochs_done"], record["rows"], record["seconds"]
-            ended = record.get("ended", False)
-            self.progress.line(f"resumed after epoch {first} of {self.t.pipeline.train.epochs}")
-        self.history = History(self.run, rows)
-        if not ended:
-            self._train(first)
-        return self.t.result(self.history.rows, self.spent)
+            self.progress.line(self._resumed())
+        if not (found and found.record["ended"]):
+            with self.signals:
+                self._train(taken_up=found is not None)
+                if self.signals.number is not None:
+                    self._interrupt()
+        return self.t.result(self.history.rows, self.spent, self.rollbacks)
 
-    def _train(self, first: int) -> None:
-        t, epochs, rows = self.t, self.t.pipeline.train.epochs, self.history.rows
+    def _take(self, found: checkpoint.Checkpoint | None) -> None:
+        """Be where the checkpoint is; at the start where there is none."""
+        record = found.record if found else _START
+        checkpoint.restore(found.arrays if found else self.start, self.t.variables)
+        self.rollbacks = record["rollbacks"]
+        self.epoch, self.done = record["epochs_done"], record["done"]
+        self.spent, self.stepping = record["seconds"], record["stepping"]
+        self.history.begin(record["rows"])
+        self.scale = ScaleLog(self.t, self.run, self.progress)
+        self.results = [ChunkResult(**found.within)] if found and self.done else []
+        if self.results:
+            self.scale.take_up(self.results[0], self.epoch * self.t.steps_per_epoch, record["in_row"])
+
+    def _resumed(self) -> str:
+        epochs, steps = self.t.pipeline.train.epochs, self.t.steps_per_epoch
+        if self.done:
+            return f"resumed in epoch {self.epoch + 1} of {epochs}, after step {self.done} of {steps}"
+        return f"resumed after epoch {self.epoch} of {epochs}" if self.epoch else "resumed from the beginning"
+
+    def _train(self, taken_up: bool) -> None:
+        t, epochs = self.t, self.t.pipeline.train.epochs
         told: dict[str, Any] = {"epochs": epochs, "steps": t.steps_per_epoch, "validation": len(t.splits.x_val) > 0}
+        before = t.values() if taken_up and t.callbacks.makers else []
         with t.callbacks.running(t.model, t.optimizer, self.progress, **told) as hooks:
-            if not first:  # a callback may have set weights
+            if before:  # what they do when training starts was done then
+                checkpoint.restore(before, t.variables)
+            if not taken_up:  # a callback may have set weights
                 getattr(t.optimizer, "inner_optimizer", t.optimizer).start()
+                self.start = t.values()
             self.progress.line(HEADER)
-            for epoch in range(first, epochs):
-                hooks.epoch_begin(epoch)
-                row = self._epoch(epoch)
-                hooks.epoch_end(row)
-                self._save()
-                if hooks.stopped or epoch + 1 == epochs:
-                    break
-                self.progress.line(row.line(epochs, self.history.left(epochs)))
+            while not hooks.stopped and self.epoch < epochs:
+                try:
+                    self._next(hooks)
+                except BlowUp as blow_up:
+                    self._go_back(blow_up)
             t.settle()
             hooks.end()
+        rows = self.history.rows
         self._save(ended=True)
+        self.scale.finish()
         self.progress.line(rows[-1].line(epochs, "done"))
         if len(rows) < epochs:
             self.progress.line(f"ended after epoch {len(rows)} of {epochs}: a callback set model.stop_training")
 
-    def _epoch(self, epoch: int) -> Epoch:
-        t, start = self.t, time.perf_counter()
-        order, first_step = t.order(epoch), epoch * t.steps_per_epoch
-        results: list[ChunkResult] = []
-        size = t.sizes.of(epoch)
-        for begin in range(0, len(order), t.rows):
-            part = order[begin : begin + t.rows]
+    def _next(self, hooks: Hooks) -> None:
+        """An epoch, or what is left of one."""
+        epochs = self.t.pipeline.train.epochs
+        # Within an epoch, what callbacks do at its beginning was done then.
+        with self.t.unchanged() if self.done and hooks.callbacks else nullcontext():
+            hooks.epoch_begin(self.epoch)
+        row = self._epoch()
+        hooks.epoch_end(row)
+        self.epoch, self.done, self.results, self.stepping = self.epoch + 1, 0, [], 0.0
+        last = hooks.stopped or self.epoch == epochs
+        self._boundary(last)
+        if not last:
+            self.progress.line(row.line(epochs, self.history.left(epochs)))
+
+    def _epoch(self) -> Epoch:
+        t, epoch, start = self.t, self.epoch, time.perf_counter() - self.stepping
+        order, first_step, size = t.order(epoch), epoch * t.steps_per_epoch, t.sizes.of(epoch)
+        while self.done < len(order):
+            begin, part = self.done, order[self.done : self.done + t.rows]
             t.feed.announce(self._after(epoch, begin, order))
             result = t.feed(part, epoch, first_step + begin, size)
-            self._log_scale(result, first_step + begin)
+            self.scale.chunk(result, part, epoch, first_step + begin)
             self._check(result, part, epoch, first_step + begin)
-            results.append(result)
-            share = (begin + len(part)) / len(order)
-            passed = time.perf_counter() - start
+            self.results.append(result)
+            self.done += len(part)
+            self.stepping = time.perf_counter() - start
+            share = self.done / len(order)
             self.progress.status(
                 f"epoch {epoch + 1}: {share * 100:.0f} %, loss {np.mean(result.loss):.4f}, "
-                f"{duration(passed / share - passed)} left of this epoch"
+                f"{duration(self.stepping / share - self.stepping)} left of this epoch"
             )
-        stepping = time.perf_counter() - start
-        loss, scale, finite = (np.concatenate([getattr(r, k) for r in results]) for k in ("loss", "scale", "finite"))
-        correct = sum(int(r.correct.sum()) for r in results)
+            if self.done < len(order):
+                self._boundary()
+        loss, finite = (np.concatenate([getattr(r, k) for r in self.results]) for k in ("loss", "finite"))
+        correct = sum(int(r.correct.sum()) for r in self.results)
         val = t.evaluator.accuracy(t.splits.x_val, t.splits.y_val) if len(t.splits.x_val) else None
         seconds = time.perf_counter() - start
         self.spent += seconds
+        steps = self.scale.end_epoch()
         row = Epoch(
             epoch=epoch + 1,
             steps=len(loss),
             loss=float(loss[finite].mean()) if finite.any() else float("nan"),
             accuracy=correct / order.size,
             val_accuracy=val,
-            images_per_s=order.size / stepping,
+            images_per_s=order.size / self.stepping,
             loss_scale=self.t.loss_scale(),
             skipped=int((~finite).sum()),
             learning_rate=float(keras.ops.convert_to_numpy(t.optimizer.learning_rate)),
             seconds=seconds,
+            skipped_at_floor=steps.at_floor,
+            rollbacks=len(self.rollbacks),
         )
-        self.history.add(row, first_step, loss, scale)
+        self.history.add(row, steps.first_step, steps.curves)
         return row
 
     def _after(self, epoch: int, begin: int, order: np.ndarray) -> np.ndarray:
@@ -115,40 +182,117 @@ class Epochs:
             return self.t.order(epoch + 1)[: self.t.rows]
         return order[begin + self.t.rows : begin + 2 * self.t.rows]
 
+    # --- checkpoints --------------------------------------------------------------------------------------------------
+
+    def _boundary(self, last: bool = False) -> None:
+        """Between two calls: save where it is time, or where a signal asks for the end, which comes here.
+
+        The ends of epochs are timed on their own: they alone have a validation accuracy to be the best by. ``last``:
+        what follows takes no time and saves anyway.
+        """
+        wait = self.t.pipeline.train.checkpoint_seconds
+        wait = max(wait, self.saving / _SHARE) if wait else 0.0
+        since = time.monotonic() - (self.saved_at if self.done else self.epoch_saved_at)
+        asked = self.signals.number is not None and not last
+        if last or since >= wait or asked:
+            self._check_weights()
+        if since >= wait or asked:
+            self._save()
+        if asked:
+            self._interrupt()
+
     def _save(self, ended: bool = False) -> None:
-        """Write a checkpoint, if the last is old or training has ``ended``: the weights are the result's then."""
-        if not ended and time.monotonic() - self.saved_at < CHECKPOINT_SECONDS:
-            return
+        """Write a checkpoint; once training has ``ended`` its weights are the result's."""
+        t, settings = self.t, self.t.pipeline.train
+        start, step = time.monotonic(), self.epoch * t.steps_per_epoch + self.done
+        self.scale.save()
+        rows = [asdict(row) for row in self.history.rows]
         record = {
-            "epochs_done": len(self.history.rows),
+            "epochs_done": self.epoch,
+            "done": self.done,
             "ended": ended,
             "seconds": self.spent,
-            "rows": [asdict(row) for row in self.history.rows],
-            "pipeline": self.t.pipeline.dump(),
-            "preprocess": self.t.preprocess.to_dict(),
+            "stepping": self.stepping,
+            "in_row": self.scale.in_row,
+            "val_accuracy": rows[-1]["val_accuracy"] if rows and not self.done else None,
+            "rows": rows,
+            "rollbacks": self.rollbacks,
+            "pipeline": t.pipeline.dump(),
+            "preprocess": t.preprocess.to_dict(),
         }
-        checkpoint.save(self.run, self.t.model, self.t.optimizer, record)
+        within = {k: np.concatenate([getattr(r, k) for r in self.results]) for k in ChunkResult._fields if self.results}
+        checkpoint.save(self.run, step, t.values(), record, within, settings.keep_checkpoints)
         self.saved_at = time.monotonic()
+        self.saving, self.start = self.saved_at - start, []
+        if not self.done:
+            self.epoch_saved_at = self.saved_at
 
-    def _log_scale(self, result: ChunkResult, first_step: int) -> None:
-        if self.t.step.guarded and result.steps:
-            for line in scale_changes([*result.scale.tolist(), self.t.loss_scale()], first_step):
-                self.progress.line(line)
+    def _interrupt(self) -> None:
+        assert self.signals.number is not None
+        name, steps = signal.Signals(self.signals.number).name, self.t.steps_per_epoch
+        raise Interrupted(
+            f"stopped by {name} after step {self.epoch * steps + self.done:,} of "
+            f"{self.t.pipeline.train.epochs * steps:,}; go on with: tfhalf train --resume {shlex.quote(str(self.run))}",
+            self.signals.number,
+        )
+
+    # --- training that blows up ---------------------------------------------------------------------------------------
 
     def _check(self, result: ChunkResult, part: np.ndarray, epoch: int, first_step: int) -> None:
-        if self.t.step.guarded:
-            in_row = int(keras.ops.convert_to_numpy(self.t.optimizer.skipped_in_row))
-            if in_row >= self.t.pipeline.precision.loss_scale.max_skipped:
-                last, size = part[result.steps - 1], self.t.sizes.of(epoch)
-                place = explain_non_finite(self.t.step, self.t.feed, last, epoch, first_step, size)
-                raise TrainingError(
-                    f"step {first_step + result.steps - 1}: {in_row} steps in a row had a non-finite gradient "
-                    f"(loss scale is down to {self.t.loss_scale():g}); {place}; lower the learning rate, or "
-                    "keep that layer in float32 (precision.keep_float32)"
-                )
-        elif not result.finite.all():
-            step = int(np.argmax(~result.finite))
-            raise TrainingError(
-                f"step {first_step + step}: the loss is {result.loss[step]}; lower the learning rate, or clip "
-                "gradients (train.optimizer.clip_norm)"
-            )
+        guarded = self.t.step.guarded
+        found = blown_up(result, first_step, guarded, self.t.pipeline.train.blowup.bound)
+        if found:
+            raise found
+        why = self.scale.given_up(result, part, epoch, first_step) if guarded else None
+        if why:
+            raise BlowUp(first_step + result.steps - 1, float(result.loss[-1]), why, explained=True)
+
+    def _check_weights(self) -> None:
+        """Before they are saved: the last step may have had a loss, and yet left no numbers to go on with."""
+        for variable in self.t.step.variables:
+            if not np.isfinite(keras.ops.convert_to_numpy(variable)).all():
+                step = self.epoch * self.t.steps_per_epoch + self.done - 1
+                raise BlowUp(step, float("nan"), f"step {step}: the weight {variable.path} is not finite after it")
+
+    def _go_back(self, blow_up: BlowUp) -> None:
+        """To the last checkpoint, with half the learning rate.
+
+        Raises:
+            TrainingError: the pipeline does not say so, or not once more.
+        """
+        settings = self.t.pipeline.train.blowup
+        found = checkpoint.load(self.run)
+        why = blow_up.why if blow_up.explained else f"{blow_up.why}; {self._explain(blow_up.step, found)}"
+        place = f"the last good checkpoint is {found.path}" if found else "there is no checkpoint yet"
+        if settings.action == "stop":
+            advice = "" if blow_up.explained else f"; {_ADVICE}"
+            then = "goes on from it" if found else "begins again"
+            raise TrainingError(f"{why}{advice}; {place}; --on-blowup rollback {then} with half the learning rate")
+        if len(self.rollbacks) >= settings.retries:
+            raise TrainingError(f"{why}; {place}; gone back {settings.retries} times already (train.blowup.retries)")
+        self._take(found)
+        if hasattr(self.t.model, "stop_training"):  # there are callbacks, and what they saw is undone
+            self.t.model.stop_training = False
+        self.t.halve_rate()
+        back = self.epoch * self.t.steps_per_epoch + self.done
+        self.rollbacks = [*self.rollbacks, {"step": blow_up.step, "back_to": back, "why": why}]
+        self.progress.line(f"blow-up    {why}")
+        self.progress.line(
+            f"rollback   to step {back:,}, with half the learning rate ({len(self.rollbacks)} of {settings.retries})"
+        )
+        self._save()
+
+    def _explain(self, step: int, found: checkpoint.Checkpoint | None) -> str:
+        """The layer at which ``step`` goes wrong, with the weights as they were before it: those of the last
+        checkpoint, moved on again by the steps since."""
+        t, steps, record = self.t, self.t.steps_per_epoch, found.record if found else _START
+        self.progress.status("looking for the layer ...")
+        checkpoint.restore(found.arrays if found else self.start, t.variables)
+        at = record["epochs_done"] * steps + record["done"]
+        while at < step:
+            epoch, done = divmod(at, steps)
+            part = t.order(epoch)[done : min(done + t.rows, done + step - at)]
+            t.feed(part, epoch, at, t.sizes.of(epoch))
+            at += len(part)
+        epoch, done = divmod(step, steps)
+        return explain(t.step, t.feed, t.order(epoch)[done], epoch, step, t.sizes.of(epoch))

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -16,20 +17,25 @@ from tfhalf.data.lazy import LazyImages
 from tfhalf.device import Device
 from tfhalf.errors import ConfigError
 from tfhalf.progress import size as words
-from tfhalf.train.step import Batch, Step
+from tfhalf.train.step import FINITE, Batch, Step
 
 # Of a GPU's memory that the training set may take; activations and workspaces need the rest.
 RESIDENT_SHARE = 0.4
 
 
 class ChunkResult(NamedTuple):
-    """What a chunk of steps leaves: arrays of length steps done (loss float32, correct int32, scale float32, finite
-    bool)."""
+    """What a chunk of steps leaves: arrays of length steps done (loss float32, correct int32, scale before the step
+    float32, culprit int32: the place of the variable with a non-finite gradient, `FINITE` or `UNKNOWN`)."""
 
     loss: np.ndarray
     correct: np.ndarray
     scale: np.ndarray
-    finite: np.ndarray
+    culprit: np.ndarray
+
+    @property
+    def finite(self) -> np.ndarray:
+        """Whether each step was finite, bool."""
+        return np.asarray(self.culprit == FINITE)
 
     @property
     def steps(self) -> int:
@@ -52,8 +58,16 @@ class Feed(ABC):
 
     def __init__(self, step: Step, *, batch_size: int, capacity: int, xla: bool, max_skipped: int) -> None:
         self.step, self.batch_size, self.capacity, self.max_skipped = step, batch_size, capacity, max_skipped
+        self.xla = xla
         self._function = tf.function(self._run, jit_compile=xla, autograph=False)
         self._programs: dict[int | None, Any] = {}
+
+    def beside(self, step: Step) -> Feed:
+        """A feed that runs ``step`` over the same data, which is not held twice."""
+        other = copy.copy(self)
+        other.step, other._programs = step, {}
+        other._function = tf.function(other._run, jit_compile=self.xla, autograph=False)
+        return other
 
     @abstractmethod
     def __call__(self, order: np.ndarray, epoch: int, first_step: int, size: int | None = None) -> ChunkResult:
@@ -98,7 +112,7 @@ class Feed(ABC):
         int32 scalar, at most ``room``) are done or ``max_skipped`` in a row were skipped.
 
         Returns:
-            Steps done; then loss, correct, scale and finite, [room] each, of which the first so many count.
+            Steps done; then loss, correct, scale and culprit, [room] each, of which the first so many count.
         """
 
         def go_on(i: Any, *_: Any) -> Any:
@@ -107,7 +121,7 @@ class Feed(ABC):
                 go &= self.step.optimizer.skipped_in_row.value < self.max_skipped
             return go
 
-        def one(i: Any, loss: Any, correct: Any, scale: Any, finite: Any) -> tuple[Any, ...]:
+        def one(i: Any, loss: Any, correct: Any, scale: Any, culprit: Any) -> tuple[Any, ...]:
             batch = fetch(i)
             scale = tf.tensor_scatter_nd_update(scale, [[i]], [self._scale()])
             result = self.step(batch, epoch, first_step + i, size)
@@ -116,10 +130,10 @@ class Feed(ABC):
                 tf.tensor_scatter_nd_update(loss, [[i]], [result.loss]),
                 tf.tensor_scatter_nd_update(correct, [[i]], [result.correct]),
                 scale,
-                tf.tensor_scatter_nd_update(finite, [[i]], [result.finite]),
+                tf.tensor_scatter_nd_update(culprit, [[i]], [tf.where(result.finite, FINITE, result.culprit)]),
             )
 
-        empty = [tf.zeros([room], dtype) for dtype in (tf.float32, tf.int32, tf.float32, tf.bool)]
+        empty = [tf.zeros([room], dtype) for dtype in (tf.float32, tf.int32, tf.float32, tf.int32)]
         return tuple(tf.while_loop(go_on, one, [tf.constant(0), *empty]))
 
     def _scale(self) -> Any:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import time
-from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,8 @@ from tfhalf.progress import duration
 @dataclass(frozen=True)
 class Epoch:
     """One epoch. Accuracies are shares, 0 to 1; ``val_accuracy`` is None without a validation part. ``loss_scale`` is
-    the one in force at the end, ``skipped`` counts this epoch's steps."""
+    the one in force at the end, ``skipped`` counts this epoch's steps, ``skipped_at_floor`` those of them that no
+    lower scale was left for; ``rollbacks`` are those so far."""
 
     epoch: int
     steps: int
@@ -34,13 +33,15 @@ class Epoch:
     skipped: int
     learning_rate: float
     seconds: float
+    skipped_at_floor: int = 0
+    rollbacks: int = 0
 
     def line(self, epochs: int, left: str) -> str:
         """The row as a person reads it; ``left`` is the estimate of what remains."""
         val = "     -" if self.val_accuracy is None else f"{self.val_accuracy * 100:6.2f}"
         return (
             f"{self.epoch:>5}/{epochs:<5} {self.loss:>8.4f} {self.accuracy * 100:>7.2f} {val} "
-            f"{self.images_per_s:>11,.0f} {self.loss_scale:>11,.0f} {self.skipped:>7} {left:>12}"
+            f"{self.images_per_s:>11,.0f} {scale_words(self.loss_scale):>11} {self.skipped:>7} {left:>12}"
         )
 
 
@@ -50,16 +51,9 @@ HEADER = (
 )
 
 
-def scale_changes(scales: Sequence[float], first_step: int) -> Iterator[str]:
-    """A line for each change of the loss scale, with the step that caused it.
-
-    Args:
-        scales: the scale before each step, the first of them ``first_step``, and the one after the last.
-    """
-    for i, (old, new) in enumerate(pairwise(scales)):
-        if old != new:
-            why = "gradients were finite for long" if new > old else "a gradient was not finite; step skipped"
-            yield f"      step {first_step + i}: loss scale {old:,.0f} -> {new:,.0f} ({why})"
+def scale_words(scale: float) -> str:
+    """``32,768``; ``0.0625`` or ``5.96e-08`` for what is less than 1."""
+    return f"{scale:,.0f}" if scale >= 1 else f"{scale:.3g}"
 
 
 class History:
@@ -67,33 +61,34 @@ class History:
 
     def __init__(self, run: Path, rows: list[dict[str, Any]]) -> None:
         self.run = run
-        self.rows = [Epoch(**row) for row in rows]
         self._board = EventFileWriter(str(run / "tensorboard"))
-        for name in ("history.csv", "history.jsonl"):
-            (run / name).write_text("")
-        with (run / "history.csv").open("w", newline="") as file:
+        self.begin(rows)
+
+    def begin(self, rows: list[dict[str, Any]]) -> None:
+        """Write the tables anew, with ``rows``, and go on from there."""
+        self.rows = [Epoch(**row) for row in rows]
+        (self.run / "history.jsonl").write_text("")
+        with (self.run / "history.csv").open("w", newline="") as file:
             csv.writer(file).writerow(Epoch.__dataclass_fields__)
         for row in self.rows:
             self._append(row)
 
-    def add(self, row: Epoch, first_step: int, loss: np.ndarray, scale: np.ndarray) -> None:
-        """Record an epoch; ``loss`` and ``scale`` are per step, the first of them step ``first_step``."""
+    def add(self, row: Epoch, first_step: int, curves: dict[str, np.ndarray]) -> None:
+        """Record an epoch; ``curves`` hold a number per step, the first of them step ``first_step``."""
         self.rows.append(row)
         self._append(row)
-        last = first_step + len(loss)
-        for name in ("loss", "accuracy", "val_accuracy", "images_per_s", "learning_rate", "skipped"):
-            value = getattr(row, name)
-            if value is not None:
-                self._scalar(f"epoch/{name}", value, last)
+        names = ("loss", "accuracy", "val_accuracy", "images_per_s", "learning_rate", "skipped", "skipped_at_floor")
+        values = {f"epoch/{name}": getattr(row, name) for name in names}
+        steps = min(map(len, curves.values()))
+        self._point({name: value for name, value in values.items() if value is not None}, first_step + steps)
         # At most 50 points of each curve an epoch: a picture needs no more.
-        for i in range(0, len(loss), max(1, len(loss) // 50)):
-            self._scalar("step/loss", float(loss[i]), first_step + i)
-            self._scalar("step/loss_scale", float(scale[i]), first_step + i)
+        for i in range(0, steps, max(1, steps // 50)):
+            self._point({f"step/{name}": float(curve[i]) for name, curve in curves.items()}, first_step + i)
         self._board.flush()
 
-    def _scalar(self, name: str, value: float, step: int) -> None:
+    def _point(self, values: dict[str, float], step: int) -> None:
         """To TensorBoard, by its own writer: `tf.summary` takes twenty times as long, a tenth of a short training."""
-        summary = Summary(value=[Summary.Value(tag=name, simple_value=value)])
+        summary = Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in values.items()])
         self._board.add_event(Event(step=step, wall_time=time.time(), summary=summary))
 
     def left(self, epochs: int) -> str:

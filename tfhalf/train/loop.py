@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
+from keras.src.random.seed_generator import global_seed_generator
 
 from tfhalf import config
 from tfhalf.data import Preprocess, Splits
@@ -26,7 +29,7 @@ from tfhalf.train.feed import make
 from tfhalf.train.history import Epoch
 from tfhalf.train.kernels import fewer_passes
 from tfhalf.train.resume import check_preprocess
-from tfhalf.train.schedules import learning_rate
+from tfhalf.train.schedules import EpochSchedule, learning_rate
 from tfhalf.train.sizes import Sizes, twins
 from tfhalf.train.step import Step
 
@@ -37,7 +40,8 @@ CALL_SECONDS = 2.0
 class TrainResult:
     """The trained ``model`` (float32 variables, mixed policy), one row per epoch, and what it took.
 
-    ``seconds`` splits into ``compile`` and ``train`` (validation and checkpoints included).
+    ``seconds`` splits into ``compile`` and ``train`` (validation and checkpoints included). ``rollbacks`` holds one
+    entry for each time that training went back.
     """
 
     model: keras.Model
@@ -45,6 +49,7 @@ class TrainResult:
     loss_scale: float
     skipped: int
     seconds: dict[str, float]
+    rollbacks: tuple[dict[str, Any], ...] = ()
 
 
 class Trainer:
@@ -64,8 +69,8 @@ class Trainer:
         self.batch_size = min(settings.batch_size, len(splits.x_train))
         self.steps_per_epoch = len(splits.x_train) // self.batch_size
         steps, epochs = self.steps_per_epoch, settings.epochs
-        rate = learning_rate(settings.schedule, settings.optimizer.learning_rate, steps, epochs)
-        optimizer = optimizers.make_optimizer(settings.optimizer, rate, settings.accumulate, steps * epochs)
+        self.rate = learning_rate(settings.schedule, settings.optimizer.learning_rate, steps, epochs)
+        optimizer = optimizers.make_optimizer(settings.optimizer, self.rate, settings.accumulate, steps * epochs)
         if precision.policy == "mixed_float16":
             optimizer = optimizers.wrap(optimizer, precision.loss_scale)
         self.optimizer = optimizer
@@ -102,6 +107,9 @@ class Trainer:
             batch_size=min(2000 if self.xla else 500, max(len(splits.x_test), 1)),
             xla=self.xla,
         )
+        # Of layers that draw numbers and name no seed. Made here at the latest, which takes a number from Python's own.
+        self.seeds = global_seed_generator()
+        self.seeds.state.assign([pipeline.seed, 0])
         self.rows = self.feed.capacity  # steps in a call; fewer where they are slow
         self.compile_seconds = 0.0
 
@@ -123,11 +131,8 @@ class Trainer:
         One step is run, and up to ten more while they fit into ``patience`` seconds: the first also allocates. From
         then on a call holds as many steps as fit into `CALL_SECONDS`, so that progress shows and Ctrl-C is heard.
         """
-        variables = [*self.model.variables, *self.optimizer.variables]
-        before = [keras.ops.convert_to_numpy(v) for v in variables]
-        seconds = {size: self._step_seconds(size, patience / len(self.sizes.all)) for size in self.sizes.all}
-        for variable, value in zip(variables, before, strict=True):
-            variable.assign(value)
+        with self.unchanged():
+            seconds = {size: self._step_seconds(size, patience / len(self.sizes.all)) for size in self.sizes.all}
         self.rows = max(1, min(self.feed.capacity, int(CALL_SECONDS / max(seconds.values()))))
         return float(np.mean([seconds[self.sizes.of(epoch)] for epoch in range(self.pipeline.train.epochs)]))
 
@@ -161,26 +166,51 @@ class Trainer:
             times.append(twin.measure_step())
         return times[0] / times[1]
 
-    def restored(self, run: Path) -> TrainResult:
-        """The state of ``run``'s checkpoint as a result.
+    def restored(self, run: Path, progress: Progress | None = None) -> TrainResult:
+        """The state of ``run``'s last checkpoint as a result; ``progress`` is told of damaged ones.
 
         Raises:
             ResumeError: there is no checkpoint, training had not ended, or images are normalised otherwise now.
         """
-        record, arrays = checkpoint.load(run)
-        done, epochs = record["epochs_done"], self.pipeline.train.epochs
-        if not record.get("ended"):
+        found = checkpoint.load(run, progress.line if progress else None)
+        done, epochs = found.record["epochs_done"] if found else 0, self.pipeline.train.epochs
+        if found is None or not found.record["ended"]:
             raise ResumeError(
                 f"{run}: ended after epoch {done} of {epochs}; finish it first: tfhalf train --resume {run}"
             )
-        check_preprocess(record, self.preprocess, run)
-        checkpoint.restore(arrays, self.model, self.optimizer)
-        return self.result([Epoch(**row) for row in record["rows"]], record["seconds"])
+        check_preprocess(found.record, self.preprocess, run)
+        checkpoint.restore(found.arrays, self.variables)
+        rows = [Epoch(**row) for row in found.record["rows"]]
+        return self.result(rows, found.record["seconds"], found.record["rollbacks"])
 
-    def result(self, rows: list[Epoch], seconds: float) -> TrainResult:
+    def result(self, rows: list[Epoch], seconds: float, rollbacks: list[dict[str, Any]]) -> TrainResult:
         """The trainer's state, once training is over; ``seconds`` were spent on ``rows``."""
         spent = {"compile": self.compile_seconds, "train": seconds}
-        return TrainResult(self.model, tuple(rows), self.loss_scale(), sum(row.skipped for row in rows), spent)
+        skipped = sum(row.skipped for row in rows)
+        return TrainResult(self.model, tuple(rows), self.loss_scale(), skipped, spent, tuple(rollbacks))
+
+    @property
+    def variables(self) -> list[Any]:
+        """All that training changes: model, optimizer and loss scale, random seeds, the learning rate's factor."""
+        factor = [self.rate.factor] if isinstance(self.rate, EpochSchedule) else []
+        return [*self.model.variables, *self.optimizer.variables, *factor, self.seeds.state]
+
+    def values(self) -> list[np.ndarray]:
+        """Copies of what `variables` hold now."""
+        return [np.array(keras.ops.convert_to_numpy(v)) for v in self.variables]
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """What the block does to `variables` is undone after it."""
+        before = self.values()
+        yield
+        checkpoint.restore(before, self.variables)
+
+    def halve_rate(self) -> None:
+        """Go on with half the learning rate; a callback that sets one has the last word."""
+        inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        variable = self.rate.factor if isinstance(self.rate, EpochSchedule) else inner.learning_rate
+        variable.assign(variable * 0.5)
 
     def settle(self) -> None:
         """Training is over: averaged or slow weights, where there are any, become the weights."""
@@ -205,8 +235,10 @@ class Trainer:
         """Train to the end, recording into ``run``.
 
         Raises:
-            TrainingError: too many skipped steps in a row, or a loss that is not finite.
-            ResumeError: ``resume`` and the run's checkpoint cannot be taken up.
+            TrainingError: too many skipped steps in a row, a loss that is not finite or too high, or a full disk.
+            ResumeError: ``resume`` and none of the run's checkpoints can be taken up.
+            ConfigError: ``resume`` and the pipeline is not the one that the run was started with.
+            Interrupted: SIGINT or SIGTERM came; there is a checkpoint to go on from.
         """
         with policy(self.pipeline.precision.policy):  # for layers that users build within call()
             return Epochs(self, run, progress).go(resume)

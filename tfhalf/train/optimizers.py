@@ -15,6 +15,8 @@ from tfhalf.errors import ConfigError
 from tfhalf.precision.loss_scale import GuardedLossScaleOptimizer
 from tfhalf.train import lookahead, muon
 
+_INT32 = 2**31 - 1  # the largest that counters hold
+
 
 def make_optimizer(
     config: Optimizer, learning_rate: Any, accumulate: int = 1, total_steps: int | None = None
@@ -50,13 +52,18 @@ def make_optimizer(
 
 
 def wrap(optimizer: keras.optimizers.Optimizer, config: LossScale) -> GuardedLossScaleOptimizer:
-    """``optimizer`` behind guarded dynamic loss scaling."""
+    """``optimizer`` behind guarded loss scaling; a static scale is one whose floor and cap are where it is."""
+    static = config.mode == "static"
     return GuardedLossScaleOptimizer(
         optimizer,
         initial_scale=config.initial,
-        dynamic_growth_steps=config.growth_interval,
-        floor=config.floor,
-        cap=config.cap,
+        dynamic_growth_steps=min(config.growth_interval, _INT32),
+        growth_factor=config.growth_factor,
+        backoff_factor=config.backoff_factor,
+        floor=config.initial if static else config.floor,
+        cap=config.initial if static else config.cap,
+        hysteresis=config.hysteresis,
+        consecutive_hysteresis=config.consecutive_hysteresis,
     )
 
 

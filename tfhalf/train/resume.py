@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from tfhalf import config
+from tfhalf.config_words import dotted, one_line, shown
 from tfhalf.data import Preprocess
-from tfhalf.errors import ResumeError
+from tfhalf.errors import ConfigError, ResumeError
 
-# What is made of a trained model may change, and how images are held and fed: no number of the training depends on it.
-_FREE = ("export", "verify")
-_HELD = {"data": "decode", "train": "feed"}
+# What is made of a trained model may change, and how images are held and fed, when the run is saved, and what becomes
+# of one that blows up: no number of a training that goes well depends on it.
+_FREE = {
+    ("export",),
+    ("verify",),
+    ("data", "decode"),
+    *(("train", key) for key in ("feed", "checkpoint_seconds", "keep_checkpoints", "blowup")),
+}
+_NAMED = 8
 
 
 def check_pipeline(record: dict[str, Any], pipeline: config.Pipeline, run: Path) -> None:
-    """Compare the pipeline that ``run`` was trained with.
+    """Compare the pipeline that ``run`` was trained with, a dump of it in ``record``.
 
     Raises:
-        ResumeError: names the sections that differ.
+        ConfigError: names the keys that differ, with what they were and are.
     """
-    before, now = _compared(record["pipeline"]), _compared(pipeline.dump())
-    differing = sorted(key for key in now if before.get(key) != now[key])
+    differing = list(_differing(_filled(record["pipeline"]), pipeline.dump()))
     if differing:
-        raise ResumeError(f"{run}: was trained with other values of {', '.join(differing)}; start the run anew")
+        named = ", ".join(f"{dotted(at)} {shown(old)} -> {shown(new)}" for at, old, new in differing[:_NAMED])
+        more = f" and {len(differing) - _NAMED} more" if len(differing) > _NAMED else ""
+        raise ConfigError(
+            one_line(f"{run}: was trained with other settings: {named}{more}; bring them back, or start the run anew")
+        )
 
 
 def check_preprocess(record: dict[str, Any], preprocess: Preprocess, run: Path) -> None:
@@ -48,9 +61,19 @@ def check_preprocess(record: dict[str, Any], preprocess: Preprocess, run: Path) 
             )
 
 
-def _compared(pipeline: dict[str, Any]) -> dict[str, Any]:
-    return {
-        section: {key: value for key, value in values.items() if key != _HELD[section]} if section in _HELD else values
-        for section, values in pipeline.items()
-        if section not in _FREE
-    }
+def _filled(pipeline: dict[str, Any]) -> dict[str, Any]:
+    """With the defaults of keys that did not exist when it was written."""
+    try:
+        return config.Pipeline.model_validate_json(json.dumps(pipeline)).dump()
+    except ValidationError:
+        return pipeline
+
+
+def _differing(old: Any, new: Any, at: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any, Any]]:
+    if at in _FREE:
+        return
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in dict.fromkeys([*old, *new]):
+            yield from _differing(old.get(key), new.get(key), (*at, key))
+    elif old != new:
+        yield at, old, new

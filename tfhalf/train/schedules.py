@@ -45,17 +45,22 @@ def learning_rate(config: Schedule, peak: float, steps_per_epoch: int, epochs: i
 
 
 class EpochSchedule(keras.optimizers.schedules.LearningRateSchedule):
-    """``learning_rate`` times `multiplier`, over ``epochs`` of ``steps_per_epoch`` iterations."""
+    """``learning_rate`` times `multiplier`, over ``epochs`` of ``steps_per_epoch`` iterations.
+
+    ``factor``, a variable, multiplies all of it: 1 until a run that has blown up goes back and on more slowly.
+    """
 
     def __init__(self, config: Schedule, learning_rate: float, steps_per_epoch: int, epochs: int) -> None:
         self.config, self.peak = config, learning_rate
         self.steps_per_epoch, self.epochs = steps_per_epoch, epochs
+        self.factor = keras.Variable(1.0, dtype="float32", trainable=False, name="rate_factor")
 
     def __call__(self, step: Any) -> Any:
         """Learning rate, float32, at iteration ``step``."""
         # The middle of the step: the first is then not at rate 0, nor the last.
         epoch = (ops.cast(step, "float32") + 0.5) / self.steps_per_epoch
-        return self.peak * _multiplier(self.config, epoch, float(self.epochs))
+        rate = self.peak * _multiplier(self.config, epoch, float(self.epochs))
+        return rate * ops.convert_to_tensor(self.factor)
 
     def get_config(self) -> dict[str, Any]:
         """Configuration as plain values."""

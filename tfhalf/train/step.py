@@ -26,12 +26,17 @@ class Batch(NamedTuple):
     index: Any
 
 
+FINITE, UNKNOWN = -1, -2  # for the place of a non-finite gradient: there is none; nobody looked for it
+
+
 class StepResult(NamedTuple):
-    """Scalars: mean float32 loss (unscaled), number of right answers, whether every gradient was finite."""
+    """Scalars: mean float32 loss (unscaled), number of right answers, whether every gradient was finite; int32, the
+    place among the step's variables of the last whose gradient was not."""
 
     loss: Any
     correct: Any
     finite: Any
+    culprit: Any = UNKNOWN
 
 
 class Step:
@@ -68,22 +73,19 @@ class Step:
         statistics = [tf.identity(v.value) for v in self.model.non_trainable_variables] if self.guarded else []
         loss, correct, gradients = self.gradients(batch, epoch, step, size)
         if self.guarded:
-            finite = self.optimizer.apply(gradients, self.variables)
+            culprit = self.optimizer.guarded_apply(gradients, self.variables)
             # A forward pass that overflowed has put inf into BatchNormalization's moving averages: undo that, without
             # waiting for the gradients' verdict, which would cost a GPU a kernel for each of them.
             for variable, before in zip(self.model.non_trainable_variables, statistics, strict=True):
                 if variable.value.dtype.is_floating:
                     variable.assign(tf.where(tf.math.is_finite(variable.value), variable.value, before))
-        else:
-            finite = tf.math.is_finite(loss)
-            self.optimizer.apply(gradients, self.variables)
-        return StepResult(loss, correct, finite)
+            return StepResult(loss, correct, culprit == FINITE, culprit)
+        self.optimizer.apply(gradients, self.variables)
+        return StepResult(loss, correct, tf.math.is_finite(loss))
 
     def gradients(self, batch: Batch, epoch: Any, step: Any, size: int | None = None) -> tuple[Any, Any, list[Any]]:
         """Unscaled mean loss, right answers, and the (scaled) gradients of `variables`."""
-        x = self.prepare(batch, epoch, step)
-        if size is not None:
-            x = scaled_down(x, size)
+        x = self._images(batch, epoch, step, size)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([v.value for v in self.variables])
             logits, losses = self._answers(x, size)
@@ -96,6 +98,14 @@ class Step:
                      for g, v in zip(gradients, self.variables, strict=True)]  # fmt: skip
         correct = tf.reduce_sum(tf.cast(tf.argmax(logits, -1, tf.int32) == batch.y, tf.int32))
         return loss, correct, gradients
+
+    def forward(self, batch: Batch, epoch: Any, step: Any, size: int | None = None) -> Any:
+        """Logits of the step's forward pass, float32 [N, classes]."""
+        return self._answers(self._images(batch, epoch, step, size), size)[0]
+
+    def _images(self, batch: Batch, epoch: Any, step: Any, size: int | None) -> Any:
+        x = self.prepare(batch, epoch, step)
+        return x if size is None else scaled_down(x, size)
 
     def _answers(self, x: Any, size: int | None) -> tuple[Any, list[Any]]:
         if size is None:

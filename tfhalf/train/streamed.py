@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import tensorflow as tf
@@ -53,6 +53,12 @@ class Streamed(Feed):
         self._threads = ThreadPoolExecutor(AHEAD, "tfhalf-feed")
         self._announced: list[np.ndarray] = []
         self._coming: deque[tuple[np.ndarray, Future[Any]]] = deque()
+
+    def beside(self, step: Step) -> Feed:
+        """A feed that runs ``step`` over the same data; what it has fetched is its own."""
+        other = cast("Streamed", super().beside(step))
+        other._announced, other._coming = [], deque()
+        return other
 
     def announce(self, order: np.ndarray) -> None:
         """Begin to fetch ``order`` while the next call computes its own steps."""

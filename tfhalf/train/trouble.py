@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -12,29 +17,85 @@ from tfhalf.train.step import Step
 def explain_non_finite(
     step: Step, feed: Feed, index: np.ndarray, epoch: int, number: int, size: int | None = None
 ) -> str:
-    """Run one batch again without changing anything, and name the first layer with a non-finite gradient.
+    """Run one batch again without changing anything, and name the layer where it goes wrong.
 
-    "First" is counted from the loss backwards, the way a gradient travels: the layers before it inherit the fault.
+    Where the forward pass overflows, that is the first layer with a non-finite output. Otherwise it is the first with a
+    non-finite gradient, counted from the loss backwards, the way a gradient travels: the layers before it inherit the
+    fault.
 
     Args:
         index: int32 [batch_size], the batch's places in the training set.
         size: what images are scaled down to.
     """
-    state = [*step.model.non_trainable_variables]
-    before = [tf.identity(v.value) for v in state]
-    loss, _, gradients = step.gradients(feed.batch(index), tf.constant(epoch), tf.constant(number), size)
-    for variable, value in zip(state, before, strict=True):
-        variable.assign(value)
-    weights = [v.path for v in step.variables if not bool(tf.reduce_all(tf.math.is_finite(v.value)))]
+    batch = feed.batch(index)
+    with unchanged(step), _watched(_net(step, size)) as overflowed:
+        loss, _, gradients = step.gradients(batch, tf.constant(epoch), tf.constant(number), size)
+    weights = [v.path for v in step.variables if not _finite(v.value)]
     if weights:
         return f"the weight {weights[0]} itself is not finite"
-    bad = [
-        variable.path
-        for variable, gradient in zip(step.variables, gradients, strict=True)
-        if not bool(tf.reduce_all(tf.math.is_finite(gradient)))
-    ]
+    if not _finite(loss):
+        if not _finite(batch.x):
+            return f"the loss is {float(loss)}: an image of that batch holds a number that is not finite"
+        where = f", first in the output of layer {overflowed[0]!r}" if overflowed else ""
+        return f"the loss is {float(loss)}: the forward pass overflowed{where}"
+    bad = [v.path for v, gradient in zip(step.variables, gradients, strict=True) if not _finite(gradient)]
     if not bad:
         return "run again on its own, that batch gives finite gradients"
     layer, _, name = bad[-1].rpartition("/")
-    forward = "" if bool(tf.math.is_finite(loss)) else f", and the loss is {float(loss)}: the forward pass overflowed"
-    return f"the first layer (from the loss) with one is {layer!r} ({name}; {len(bad)} of {len(gradients)}){forward}"
+    return f"the first layer (from the loss) with one is {layer!r} ({name}; {len(bad)} of {len(gradients)})"
+
+
+def overflowed_layer(
+    step: Step, feed: Feed, index: np.ndarray, epoch: int, number: int, size: int | None = None
+) -> str | None:
+    """Path of the first layer with a non-finite output, when one batch is run forward again with the weights as they
+    are now; None where all are finite. See `explain_non_finite`."""
+    batch = feed.batch(index)
+    with unchanged(step), _watched(_net(step, size)) as overflowed:
+        step.forward(batch, tf.constant(epoch), tf.constant(number), size)
+    return overflowed[0] if overflowed else None
+
+
+def _net(step: Step, size: int | None) -> keras.Model:
+    return step.model if size is None else step.twins[size]
+
+
+def _finite(x: Any) -> bool:
+    x = tf.convert_to_tensor(x)
+    return not x.dtype.is_floating or bool(tf.reduce_all(tf.math.is_finite(x)))
+
+
+@contextmanager
+def unchanged(step: Step) -> Iterator[None]:
+    """A forward pass moves BatchNormalization's statistics and Dropout's seeds; put them back after the block."""
+    state = [*step.model.non_trainable_variables]
+    before = [tf.identity(v.value) for v in state]
+    try:
+        yield
+    finally:
+        for variable, value in zip(state, before, strict=True):
+            variable.assign(value)
+
+
+@contextmanager
+def _watched(net: keras.Model) -> Iterator[list[str]]:
+    """Paths of the layers of ``net`` that give something not finite within the block, in the order of their calls."""
+    bad: list[str] = []
+
+    def watch(layer: keras.Layer, call: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(*arguments: Any, **named: Any) -> Any:
+            out = call(*arguments, **named)
+            if tf.executing_eagerly() and not all(_finite(t) for t in keras.tree.flatten(out) if tf.is_tensor(t)):
+                bad.append(layer.path)
+            return out
+
+        return watched
+
+    layers = [layer for layer in net._flatten_layers(include_self=False) if "call" not in vars(layer)]
+    for layer in layers:
+        layer.call = watch(layer, layer.call)
+    try:
+        yield bad
+    finally:
+        for layer in layers:
+            del layer.call

@@ -1,0 +1,63 @@
+"""The commands that look at numbers: ``tfhalf float16`` and ``tfhalf numerics``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tfhalf.cli_options import JSON, PATH, QUIET, pipeline_options, progress_for
+from tfhalf.start import import_tensorflow
+
+
+@click.command(short_help="What float16 makes of a number.", context_settings={"ignore_unknown_options": True})
+@click.argument("values", metavar="[VALUE]...", nargs=-1)  # -0.5 is a value and no option
+@click.option("--op", type=click.Choice(["add", "sub", "mul", "div", "fma", "sum"]), help="Compute with the values.")
+@JSON
+def float16(values: tuple[str, ...], op: str | None, as_json: bool) -> None:
+    """Print the bits, the neighbours and the error of each VALUE in float16, bfloat16 and float32.
+
+    VALUE: 0.1, -1e-8, 1/3, 2^-24, inf, nan, 0x1.8p3, or a float16 pattern, 0x3c00 or 0b0011110000000000.
+    Without one, what the formats can hold.
+    """
+    from tfhalf.numerics import show
+
+    found = show.look(values, op, as_json)
+    click.echo(json.dumps(found, indent=2) if as_json else found)
+
+
+@click.command(short_help="What float16 makes of a net's numbers.")
+@click.argument("pipeline", type=PATH, required=False)
+@pipeline_options
+@click.option("--run", type=PATH, metavar="RUN", help="Take up the weights of a run folder; its own pipeline is used.")
+@click.option("--steps", type=click.IntRange(1, 1_000_000), default=200, show_default=True, help="Steps to train.")
+@click.option("--every", type=click.IntRange(1, 100_000), default=10, show_default=True, help="Measure one of so many.")
+@click.option("--batch-size", type=click.IntRange(1, 65536), help="Images in a step. [default: the pipeline's]")
+@click.option("--plot", type=PATH, metavar="FILE", help="A picture of the histograms: PNG or SVG by its suffix.")
+@click.option("--all", "whole", is_flag=True, help="Every layer in the table, not only those that lose most.")
+@QUIET
+@JSON
+def numerics(pipeline: Path | None, plot: Path | None, whole: bool, quiet: bool, as_json: bool, **options: Any) -> None:
+    """Train PIPELINE for some steps in float32, and report what float16 would make of its numbers.
+
+    Weights, activations, their gradients and updates by exponent: what is zero, flushed, subnormal or overflows, at
+    scale 1, at the loss scale in force, and at the one that this proposes with the layers to keep in float32. Nothing
+    is written. A pipeline runs the Python that it names: read one before you run it.
+    """
+    from tfhalf import pictures
+    from tfhalf.ranges import ask
+
+    pictures.check(plot)
+    asked = ask.check(pipeline, **options)
+    import_tensorflow()
+    from tfhalf.ranges import command, plots, tables
+
+    progress = progress_for(quiet, as_json)
+    report = command.measure(asked, progress)
+    plots.draw(report, plot)
+    if as_json:
+        click.echo(json.dumps(report.to_dict(), indent=2))
+    else:
+        tables.show(report, progress, whole)

@@ -1,0 +1,30 @@
+"""Options that several commands take, and where their progress goes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tfhalf.progress import Progress
+
+PATH = click.Path(path_type=Path)
+DATA_DIR = click.option("--data-dir", metavar="DIR", help="Where TensorFlow Datasets keeps its data [TFDS_DATA_DIR].")
+EXPORTS = click.option("--exports", type=PATH, default=Path("exports"), show_default=True)
+RUNS = click.option("--runs", type=PATH, default=Path("runs"), show_default=True)
+QUIET = click.option("-q", "--quiet", is_flag=True, help="Only the result.")
+JSON = click.option("--json", "as_json", is_flag=True, help="The result as JSON on standard output.")
+_SET = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key: train.epochs=3.")
+
+
+def pipeline_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``--set`` and ``--data-dir``, for commands that take a pipeline file."""
+    return DATA_DIR(_SET(function))
+
+
+def progress_for(quiet: bool, as_json: bool) -> Progress:
+    """Progress goes to standard output, or to standard error where that carries JSON."""
+    return Progress(sys.stderr if as_json else sys.stdout, quiet)

@@ -1,0 +1,127 @@
+"""``variables.index`` of a SavedModel or checkpoint: which tensor lies where.
+
+A sorted table as in LevelDB (github.com/google/leveldb, doc/table_format.md), which TensorFlow writes uncompressed; its
+values are BundleEntryProto, and the entry with the empty key is the header.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from tfhalf.inspect import tf_messages
+from tfhalf.inspect.facts import Tensor, bytes_of, checked_shape, damaged
+
+_MAGIC = 0xDB4775248B80FB57
+_FOOTER = 48
+MAX_BYTES = 1 << 29
+MAX_ENTRIES = 2_000_000
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A tensor, and its bytes in ``file``. ``crc`` is that of its bytes."""
+
+    tensor: Tensor
+    file: Path
+    offset: int
+    crc: int
+
+
+def read(index: Path) -> list[Entry]:
+    """The numeric tensors of a bundle, in the order of their keys.
+
+    Raises:
+        ArtifactError: it is none, or its data files are missing or shorter than it says.
+    """
+    try:
+        if index.stat().st_size > MAX_BYTES:
+            raise ValueError(f"its {index.stat().st_size:,} bytes are more than any model's index has")
+        return list(_entries(index, index.read_bytes()))
+    except (ValueError, IndexError, DecodeError) as error:
+        raise damaged(index, f"cannot be read as an index of variables: {error}") from None
+
+
+def _entries(index: Path, data: bytes) -> Iterator[Entry]:
+    if len(data) < _FOOTER or int.from_bytes(data[-8:], "little") != _MAGIC:
+        raise ValueError("it does not end in a table's mark")
+    footer = data[-_FOOTER:]
+    _, place = _handle(footer, 0)
+    where, _ = _handle(footer, place)
+    shards, sizes, count = 1, dict[Path, int](), 0
+    for _, handle in _block(data, *where):
+        count += 1
+        for key, value in _block(data, *_handle(handle, 0)[0]):
+            count += 1
+            if count > MAX_ENTRIES:
+                raise ValueError(f"it has more than {MAX_ENTRIES:,} entries")
+            if not key:
+                header = tf_messages.parse("Header", value)
+                shards = header.shards
+                if header.endianness:
+                    raise ValueError("it is big-endian")
+                continue
+            entry = _entry(index, key.decode("utf-8", "replace"), tf_messages.parse("Entry", value), shards)
+            if entry is not None:
+                if entry.file not in sizes:
+                    sizes[entry.file] = entry.file.stat().st_size if entry.file.is_file() else -1
+                if entry.offset < 0 or entry.offset + entry.tensor.bytes > sizes[entry.file]:
+                    raise damaged(entry.file, f"does not hold all of {entry.tensor.name!r}")
+                yield entry
+
+
+def _entry(index: Path, key: str, entry: Any, shards: int) -> Entry | None:
+    dtype = tf_messages.dtype_name(entry.dtype)
+    if dtype in ("string", "resource", "variant", ""):
+        return None
+    shape = checked_shape(index, key, [dim.size for dim in entry.shape.dims])
+    tensor = Tensor(key.removesuffix("/.ATTRIBUTES/VARIABLE_VALUE"), dtype, shape, entry.size)
+    if not entry.slices and entry.size != bytes_of(dtype, tensor.count):
+        raise ValueError(f"{key!r} has {entry.size:,} bytes, not {bytes_of(dtype, tensor.count):,}")
+    file = index.with_name(f"{index.stem}.data-{entry.shard:05d}-of-{shards:05d}")
+    return Entry(tensor, file, entry.offset, entry.crc)
+
+
+def _varint(data: bytes | memoryview, place: int) -> tuple[int, int]:
+    value = shift = 0
+    while shift < 64:
+        byte = data[place]
+        place += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, place
+        shift += 7
+    raise ValueError("a number does not end")
+
+
+def _handle(data: bytes, place: int) -> tuple[tuple[int, int], int]:
+    offset, place = _varint(data, place)
+    size, place = _varint(data, place)
+    return (offset, size), place
+
+
+def _block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
+    """Keys and values of a block; each key is told as what it adds to the start of the one before."""
+    if offset + size + 5 > len(data) or size < 4:
+        raise ValueError("a block lies outside of it")
+    if data[offset + size]:
+        raise ValueError("it is compressed; TensorFlow writes it uncompressed")
+    block = memoryview(data)[offset : offset + size]
+    end = size - 4 - 4 * int.from_bytes(block[-4:], "little")
+    if end < 0:
+        raise ValueError("a block's restarts lie outside of it")
+    place, key = 0, b""
+    while place < end:
+        shared, place = _varint(block, place)
+        fresh, place = _varint(block, place)
+        length, place = _varint(block, place)
+        if shared > len(key) or place + fresh + length > end:
+            raise ValueError("an entry lies outside of its block")
+        key = key[:shared] + block[place : place + fresh]
+        place += fresh
+        yield key, bytes(block[place : place + length])
+        place += length

@@ -1,0 +1,152 @@
+"""The words that every format is told in: tensors, ports, nodes, and the account of one artifact."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tfhalf.errors import ArtifactError
+
+# Bits of a value. What is missing here (strings, resources) has no fixed size.
+BITS = {
+    **dict.fromkeys(("float64", "int64", "uint64", "complex64"), 64),
+    **dict.fromkeys(("float32", "int32", "uint32", "qint32"), 32),
+    **dict.fromkeys(("float16", "bfloat16", "int16", "uint16", "qint16", "quint16"), 16),
+    **dict.fromkeys(("int8", "uint8", "bool", "qint8", "quint8"), 8),
+    **dict.fromkeys(("float8e4m3fn", "float8e4m3fnuz", "float8e5m2", "float8e5m2fnuz", "float8e8m0"), 8),
+    **dict.fromkeys(("float6e2m3", "float6e3m2"), 6),
+    **dict.fromkeys(("int4", "uint4", "float4e2m1"), 4),
+    **dict.fromkeys(("int2", "uint2"), 2),
+    "complex128": 128,
+}
+MAX_RANK = 64
+Shape = tuple[int | str | None, ...]
+
+
+def words(listed: str) -> tuple[str, ...]:
+    """The words of a text: how a long list of names stays readable."""
+    return tuple(listed.split())
+
+
+def is_float(dtype: str) -> bool:
+    """Whether ``dtype`` is a floating-point type, of whatever width."""
+    return dtype.startswith(("float", "bfloat"))
+
+
+def bytes_of(dtype: str, count: int) -> int:
+    """Bytes of ``count`` values, packed; 0 for a type without a fixed size."""
+    return (count * BITS.get(dtype, 0) + 7) // 8
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output. ``shape`` has a name or None for what is open, and is None where even the rank is."""
+
+    name: str
+    dtype: str
+    shape: Shape | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"name": self.name, "dtype": self.dtype, "shape": None if self.shape is None else list(self.shape)}
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """Stored values. ``role`` is ``weight``, ``optimizer`` (not part of the answer) or ``copy`` (stored before)."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    bytes: int
+    role: str = "weight"
+
+    @property
+    def count(self) -> int:
+        """How many values."""
+        return math.prod(self.shape)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        shape = list(self.shape)
+        return {"name": self.name, "dtype": self.dtype, "shape": shape, "bytes": self.bytes, "role": self.role}
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operation. ``dtype`` is what it computes in, ``to`` the type of its first output; empty where unknown."""
+
+    name: str
+    op: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    dtype: str
+    to: str
+
+
+@dataclass
+class Graph:
+    """What is computed, calls and branches unfolded. ``stored`` says which values are tensors of the file."""
+
+    nodes: list[Node] = field(default_factory=list)
+    stored: dict[str, Tensor] = field(default_factory=dict)
+    inputs: set[str] = field(default_factory=set)
+    outputs: set[str] = field(default_factory=set)
+
+
+@dataclass
+class Values:
+    """What the float16 values of a file are: ``checked`` of ``total``."""
+
+    total: int = 0
+    checked: int = 0
+    subnormal: int = 0
+    infinite: int = 0
+    nan: int = 0
+
+
+@dataclass
+class Account:
+    """One artifact, told. ``facts`` are its own lines, by label; ``details`` go into the JSON alone."""
+
+    path: Path
+    kind: str
+    bytes: int
+    facts: dict[str, str] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+    inputs: list[Port] = field(default_factory=list)
+    outputs: list[Port] = field(default_factory=list)
+    tensors: list[Tensor] = field(default_factory=list)
+    graph: Graph | None = None
+    values: Values | None = None
+    notes: list[str] = field(default_factory=list)
+    policies: dict[str, int] = field(default_factory=dict)
+
+    def weights(self) -> list[Tensor]:
+        """The tensors that the answer is computed with, each once."""
+        return [tensor for tensor in self.tensors if tensor.role == "weight"]
+
+
+def printable(text: str, length: int = 200) -> str:
+    """A name out of a file as it may be shown: no control characters, cut in its middle to ``length``."""
+    clean = "".join(c if c.isprintable() else "?" for c in text[: 4 * length])
+    return clean if len(clean) <= length else f"{clean[: length // 2 - 2]}...{clean[-(length - length // 2 - 1) :]}"
+
+
+def damaged(path: Path, why: str) -> ArtifactError:
+    """The error for a file that is not what it says."""
+    return ArtifactError(f"{path}: {printable(' '.join(why.split()))}; it is damaged or cut short, make it again")
+
+
+def checked_shape(path: Path, name: str, dims: list[int]) -> tuple[int, ...]:
+    """A stored tensor's shape.
+
+    Raises:
+        ArtifactError: it cannot be that of stored values.
+    """
+    if len(dims) > MAX_RANK or any(d < 0 for d in dims) or math.prod(dims) >= 1 << 60:
+        told = "x".join(map(str, dims[:6])) + ("x..." if len(dims) > 6 else "")
+        raise damaged(path, f"tensor {printable(name, 60)!r} claims the shape {told}")
+    return tuple(dims)

@@ -1,0 +1,232 @@
+"""A ``.keras`` file: `inspect_keras`, from its JSON and the HDF5 file within. No layer is built, no code of it runs."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+import zlib
+from collections import Counter, deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import h5py
+
+from tfhalf.inspect.facts import Account, Port, Shape, Tensor, checked_shape, damaged, printable
+
+_CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
+MAX_JSON = 64 << 20
+MAX_UNPACKED = 4 << 30  # of weights that are compressed in the archive; Keras stores them as they are
+MAX_RATIO = 200
+MAX_DATASETS = 200_000
+# Code that is stored within the file: shown, never run.
+_CODE = ("Lambda", "__lambda__")
+_NO_LAYERS = ("InputLayer", "Functional", "Sequential", "DTypePolicy")
+
+
+def inspect_keras(path: Path) -> Account:
+    """The account of a ``.keras`` file.
+
+    Raises:
+        ArtifactError: it is none, or not whole.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = set(archive.namelist())
+            if _CONFIG not in names:
+                raise ValueError(f"it lacks {_CONFIG}")
+            config = _json(archive, _CONFIG)
+            metadata = _json(archive, _METADATA) if _METADATA in names else {}
+            account = Account(path, "Keras", path.stat().st_size)
+            _describe(account, config, metadata)
+            weights = sorted(n for n in names if n.endswith(".weights.h5") and "/" not in n)
+            if not weights:
+                raise ValueError(f"it lacks {_WEIGHTS}")
+            for name in weights:
+                account.tensors += _tensors(path, archive, name)
+    except (ValueError, OSError, RuntimeError, KeyError, RecursionError, NotImplementedError) as error:
+        raise damaged(path, f"cannot be read as a Keras file: {error}") from None
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise damaged(path, f"cannot be read as a zip archive: {error}") from None
+    return account
+
+
+def _json(archive: zipfile.ZipFile, name: str) -> dict[str, Any]:
+    """A member as a JSON object; what the archive claims of its size is not believed."""
+    with archive.open(name) as file:
+        data = file.read(MAX_JSON + 1)
+    if len(data) > MAX_JSON:
+        raise ValueError(f"{name} has more than {MAX_JSON:,} bytes")
+    found = json.loads(data)
+    if not isinstance(found, dict):
+        raise ValueError(f"{name} holds no object")
+    return found
+
+
+# --- what it says -----------------------------------------------------------------------------------------------------
+
+
+def _describe(account: Account, config: dict[str, Any], metadata: dict[str, Any]) -> None:
+    policies: Counter[str] = Counter()
+    layers: Counter[str] = Counter()
+    custom: set[str] = set()
+    code = 0
+    for layer in _objects({key: value for key, value in config.items() if key != "compile_config"}):
+        name, module = str(layer["class_name"]), layer.get("module")
+        inner = layer["config"] if isinstance(layer.get("config"), dict) else {}
+        code += name in _CODE
+        if ">" in str(layer.get("registered_name")) or (module is None and layer.get("registered_name")):
+            custom.add(printable(str(layer.get("registered_name")), 60))
+        elif isinstance(module, str) and module.split(".")[0] not in ("keras", "builtins"):
+            custom.add(printable(f"{module}.{name}", 60))
+        if name == "InputLayer":
+            account.inputs.append(_port(inner))
+        policy = _policy(inner.get("dtype"))
+        if policy and "name" in inner and name not in _NO_LAYERS:
+            policies[policy] += 1
+            layers[printable(name, 60)] += 1
+    account.policies = dict(sorted(policies.items()))
+    version, saved = (printable(str(metadata.get(key, "not said")), 40) for key in ("keras_version", "date_saved"))
+    told = ", ".join(f"{name} {count:,}" for name, count in layers.most_common(8))
+    account.facts = {
+        "made by": f"Keras {version}, saved {saved}",
+        "model": f"{printable(str(config.get('class_name')), 40)}: {told}" + (", ..." if len(layers) > 8 else ""),
+        "policies": ", ".join(f"{count:,} of {policy}" for policy, count in account.policies.items()) or "not said",
+        "custom": ", ".join(sorted(custom)[:6]) + (": their code is needed to load it" if custom else ""),
+    }
+    account.details = {
+        "keras_version": version,
+        "policies": account.policies,
+        "layers": dict(sorted(layers.items())),
+        "custom": sorted(custom),
+        "stored_code": code,
+    }
+    if code:
+        account.notes.append(f"{code:,} Lambda layers hold Python bytecode: loading it runs code; it was not run here")
+
+
+def _objects(tree: Any) -> Iterator[dict[str, Any]]:
+    """Every serialized object within a config."""
+    todo = deque([tree])
+    while todo:
+        node = todo.popleft()
+        if isinstance(node, dict):
+            if isinstance(node.get("class_name"), str):
+                yield node
+            todo += [value for value in node.values() if isinstance(value, dict | list)]
+        else:
+            todo += [value for value in node if isinstance(value, dict | list)]
+
+
+def _policy(dtype: Any) -> str:
+    """A layer's dtype policy by name."""
+    if isinstance(dtype, dict):
+        inner = dtype.get("config")
+        dtype = inner.get("name") if isinstance(inner, dict) else None
+    return printable(dtype, 40) if isinstance(dtype, str) else ""
+
+
+def _port(config: dict[str, Any]) -> Port:
+    given = config.get("batch_shape", config.get("batch_input_shape"))
+    shape: Shape | None = None
+    if isinstance(given, list):
+        shape = tuple(dim if isinstance(dim, int) else None for dim in given[:64])
+    return Port(printable(str(config.get("name"))), _policy(config.get("dtype")) or "float32", shape)
+
+
+# --- what it holds ----------------------------------------------------------------------------------------------------
+
+
+class _Window(io.RawIOBase):
+    """A stored member of an archive, read where it lies: ``length`` bytes of ``file`` from ``start`` on."""
+
+    def __init__(self, file: IO[bytes], start: int, length: int) -> None:
+        self.file, self.start, self.length, self.place = file, start, length, 0
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go to a place within the window."""
+        self.place = offset + (0, self.place, self.length)[whence]
+        return self.place
+
+    def tell(self) -> int:
+        """The place within the window."""
+        return self.place
+
+    def readinto(self, buffer: Any) -> int:
+        """Read on, up to the end of the window."""
+        count = max(0, min(len(buffer), self.length - self.place))
+        self.file.seek(self.start + self.place)
+        data = self.file.read(count)
+        buffer[: len(data)] = data
+        self.place += len(data)
+        return len(data)
+
+
+def _tensors(path: Path, archive: zipfile.ZipFile, name: str) -> list[Tensor]:
+    info = archive.getinfo(name)
+    if info.compress_type == zipfile.ZIP_STORED:
+        with archive.open(info), path.open("rb") as file:  # opening checks the member's own header
+            file.seek(info.header_offset)
+            header = file.read(30)
+            start = info.header_offset + 30 + int.from_bytes(header[26:28], "little")
+            start += int.from_bytes(header[28:30], "little")
+            if info.file_size != info.compress_size or start + info.file_size > path.stat().st_size:
+                raise ValueError(f"{name} is not whole")
+            return _datasets(path, _Window(file, start, info.file_size))
+    if info.file_size > min(MAX_UNPACKED, MAX_RATIO * max(info.compress_size, 1 << 16)):
+        raise ValueError(f"{name} claims {info.file_size:,} bytes out of {info.compress_size:,}")
+    with archive.open(info) as member:
+        return _datasets(path, io.BytesIO(member.read(info.file_size)))
+
+
+def _datasets(path: Path, file: Any) -> list[Tensor]:
+    """The datasets of an HDF5 file, through hard links alone: no other file is opened and no values are read."""
+    found: list[Tensor] = []
+    seen: set[Any] = set()
+    with h5py.File(file, "r") as h5:
+        todo = [("", h5.id)]
+        while todo:
+            prefix, group = todo.pop()
+            for raw in group:
+                name = prefix + raw.decode("utf-8", "replace")
+                if group.links.get_info(raw).type != h5py.h5l.TYPE_HARD:
+                    raise ValueError(f"{printable(name, 60)!r} links to elsewhere; Keras writes no such links")
+                inner = h5py.h5o.open(group, raw)
+                where = h5py.h5o.get_info(inner)
+                if (where.fileno, where.addr) in seen:
+                    continue
+                seen.add((where.fileno, where.addr))
+                if len(seen) > MAX_DATASETS:
+                    raise ValueError(f"it holds more than {MAX_DATASETS:,} groups and datasets")
+                if isinstance(inner, h5py.h5g.GroupID):
+                    todo.append((f"{name}/", inner))
+                elif isinstance(inner, h5py.h5d.DatasetID):
+                    found.append(_tensor(path, name, inner))
+    return sorted(found, key=lambda tensor: tensor.name)
+
+
+def _tensor(path: Path, name: str, dataset: Any) -> Tensor:
+    shape = checked_shape(path, name, list(dataset.shape or ()))
+    try:
+        dtype = dataset.dtype
+    except TypeError:
+        raise ValueError(f"{printable(name, 60)!r} has a type that numpy lacks") from None
+    told = Tensor(printable(name), str(dtype), shape, 0)
+    size = told.count * dtype.itemsize
+    plan = dataset.get_create_plist()
+    if plan.get_external_count() or plan.get_layout() == h5py.h5d.VIRTUAL:
+        raise ValueError(f"{printable(name, 60)!r} has its values in another file; Keras writes no such datasets")
+    if plan.get_nfilters() == 0 and plan.get_layout() == h5py.h5d.CONTIGUOUS and dataset.get_storage_size() < size:
+        raise ValueError(f"{printable(name, 60)!r} claims {size:,} bytes and has {dataset.get_storage_size():,}")
+    written = "bfloat16" if dtype.kind == "V" and dtype.itemsize == 2 else str(dtype)  # numpy has none of its own
+    role = "optimizer" if name.startswith("optimizer/") else "state" if "seed_generator" in name else "weight"
+    return Tensor(told.name, written, shape, size, role)

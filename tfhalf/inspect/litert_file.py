@@ -1,0 +1,165 @@
+"""A LiteRT (TensorFlow Lite) file: `inspect_litert`. Nothing of it is run; its FlatBuffer is read with every offset
+checked."""
+
+from __future__ import annotations
+
+import mmap
+from pathlib import Path
+
+from tfhalf.inspect import values as look_at
+from tfhalf.inspect.facts import (
+    MAX_RANK,
+    Account,
+    Graph,
+    Node,
+    Port,
+    Tensor,
+    Values,
+    bytes_of,
+    checked_shape,
+    damaged,
+    is_float,
+    printable,
+    words,
+)
+from tfhalf.inspect.flatbuffer import Table
+from tfhalf.inspect.litert_ops import BUILTIN
+
+MARK = b"TFL3"
+MAX_PARTS = 2_000_000
+_DTYPES = words(
+    "float32 float16 int32 uint8 int64 string bool int16 complex64 int8 float64 complex128 uint64 resource variant "
+    "uint32 uint16 int4 bfloat16 int2 uint4"
+)
+_PLACEHOLDER, _CUSTOM = 127, 32  # the byte that says to look at the wider number; and an operator by name
+
+
+def inspect_litert(path: Path) -> Account:
+    """The account of a LiteRT file.
+
+    Raises:
+        ArtifactError: it is none, or not whole.
+    """
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return _Reading(path, data).account()
+    except (ValueError, RecursionError) as error:
+        raise damaged(path, f"cannot be read as LiteRT: {error}") from None
+
+
+class _Reading:
+    def __init__(self, path: Path, data: mmap.mmap) -> None:
+        self.path = path
+        self.model = Table.root(data)
+        self.buffers = self.model.tables(4)
+        self.size = len(data)
+        self.values = Values()
+        self._left = MAX_PARTS
+
+    def _spend(self, count: int) -> None:
+        """A FlatBuffer may use one list in many places, and so be far larger than its file: there is an end to it."""
+        self._left -= count
+        if self._left < 0:
+            raise ValueError(f"it has more than {MAX_PARTS:,} parts")
+
+    def account(self) -> Account:
+        graphs = self.model.tables(2)
+        if not graphs:
+            raise ValueError("it has no graph")
+        codes = [self._operator(code) for code in self.model.tables(1)]
+        account = Account(self.path, "LiteRT", self.path.stat().st_size, graph=Graph(), values=self.values)
+        version = self.model.number(0, "u4")
+        account.facts = {"made by": printable(self.model.text(3), 80) or "not said", "schema": f"version {version}"}
+        account.details = {"schema_version": version, "graphs": len(graphs)}
+        seen: set[int] = set()
+        for number, table in enumerate(graphs):
+            self._graph(account, table, codes, number, seen)
+        return account
+
+    @staticmethod
+    def _operator(code: Table) -> str:
+        number = code.number(0, "i1")
+        number = code.number(3, "i4") if number in (_PLACEHOLDER, 0) else number
+        if number == _CUSTOM:
+            return printable(code.text(1), 60) or "CUSTOM"
+        return BUILTIN[number] if 0 <= number < len(BUILTIN) else f"operator {number}"
+
+    def _graph(self, account: Account, table: Table, codes: list[str], number: int, seen: set[int]) -> None:
+        assert account.graph is not None
+        self._spend(table.length(0, 4) + table.length(3, 4))
+        tensors = table.tables(0)
+        names = [f"{number}/{place}" for place in range(len(tensors))]
+        dtypes = [self._dtype(tensor) for tensor in tensors]
+        for place, tensor in enumerate(tensors):
+            buffer = tensor.number(2, "u4")
+            told = self._tensor(tensor, dtypes[place], look=buffer not in seen)
+            if told is not None:
+                account.graph.stored[names[place]] = told
+                if buffer not in seen:
+                    account.tensors.append(told)
+                seen.add(buffer)
+        for operator in table.tables(3):
+            taken, given = (self._places(operator, field, len(tensors)) for field in (1, 2))
+            code = operator.number(0, "u4")
+            if code >= len(codes):
+                raise ValueError("an operation has no operator")
+            to = dtypes[given[0]] if given else ""
+            dtype = next((dtypes[i] for i in taken if is_float(dtypes[i])), dtypes[taken[0]] if taken else to)
+            name = printable(tensors[given[0]].text(3), 80) if given else codes[code]
+            inputs, outputs = tuple(names[i] for i in taken), tuple(names[i] for i in given)
+            account.graph.nodes.append(Node(name, codes[code], inputs, outputs, dtype, to))
+        if number == 0:
+            for field, ports, values in (
+                (1, account.inputs, account.graph.inputs),
+                (2, account.outputs, account.graph.outputs),
+            ):
+                for place in self._places(table, field, len(tensors)):
+                    ports.append(self._port(tensors[place], dtypes[place]))
+                    values.add(names[place])
+
+    def _places(self, table: Table, field: int, count: int) -> list[int]:
+        """Tensors by number; -1 stands for one that is left out."""
+        self._spend(table.length(field, 4))
+        places = [place for place in table.numbers(field, "i4", MAX_PARTS) if place != -1]
+        if any(not 0 <= place < count for place in places):
+            raise ValueError("an operation has no such tensor")
+        return places
+
+    @staticmethod
+    def _dtype(tensor: Table) -> str:
+        number = tensor.number(1, "i1")
+        return _DTYPES[number] if 0 <= number < len(_DTYPES) else ""
+
+    @staticmethod
+    def _port(tensor: Table, dtype: str) -> Port:
+        dims = tensor.numbers(7, "i4", MAX_RANK) or tensor.numbers(0, "i4", MAX_RANK)
+        return Port(printable(tensor.text(3), 80), dtype, tuple(dim if dim >= 0 else None for dim in dims))
+
+    def _tensor(self, tensor: Table, dtype: str, look: bool) -> Tensor | None:
+        """The tensor's stored values, if it has any."""
+        number = tensor.number(2, "u4")
+        if not number or number >= len(self.buffers):
+            return None
+        buffer = self.buffers[number]
+        offset, size = buffer.number(1, "u8"), buffer.number(2, "u8")  # of values that lie behind the FlatBuffer
+        held = size if offset > 1 else buffer.length(0, 1)
+        if not held:
+            return None
+        name = printable(tensor.text(3), 80)
+        shape = checked_shape(self.path, name, tensor.numbers(0, "i4", MAX_RANK))
+        told = Tensor(name, dtype, shape, held)
+        wanted = bytes_of(dtype, told.count)
+        sparse = tensor.table(6) is not None
+        if (wanted and wanted != held and not sparse) or offset + size > self.size:
+            raise ValueError(f"tensor {name!r} has {held:,} bytes, not {wanted:,}")
+        if dtype == "float16" and look and not sparse:
+            self._look(told, buffer, offset)
+        return told
+
+    def _look(self, told: Tensor, buffer: Table, offset: int) -> None:
+        self.values.total += told.count
+        if self.values.checked * 2 < look_at.LOOK_AT_MOST:
+            if offset > 1:
+                look_at.count(self.values, look_at.read(self.path, offset, told.bytes))
+            else:
+                look_at.count(self.values, (buffer.block(0),))

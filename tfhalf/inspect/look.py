@@ -1,0 +1,114 @@
+"""Which kind of artifact a path holds, by its content: `inspect`."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tfhalf.errors import ArtifactError
+from tfhalf.export.version import find_version, versions
+from tfhalf.inspect import verdict
+from tfhalf.inspect.facts import Account, printable
+from tfhalf.inspect.graph import Looked
+
+ACCEPTED = (
+    "a SavedModel folder, an ONNX file, a .keras file, a LiteRT (.tflite) file, or a version that tfhalf made: "
+    "exports/NAME[/VERSION]"
+)
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """An artifact's account, the verdict on it, and what its graph computes."""
+
+    account: Account
+    verdict: verdict.Verdict
+    looked: Looked
+
+
+def inspect(path: Path) -> list[Inspected]:
+    """Every artifact that ``path`` means: one, or those of a version directory in the order of its formats.
+
+    Raises:
+        ArtifactError: it is no artifact, or a damaged one.
+    """
+    try:
+        return [Inspected(account, *verdict.judge(account)) for account in _accounts(path)]
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read: {error.strerror or error}; give a readable artifact") from None
+    except MemoryError:
+        raise ArtifactError(f"{path}: needs more memory than there is to be read") from None
+
+
+def _accounts(path: Path) -> list[Account]:
+    if not path.exists():
+        raise ArtifactError(f"{path}: does not exist; give {ACCEPTED}")
+    if path.is_file():
+        return [_reader(path)(path)]
+    if not path.is_dir():
+        raise ArtifactError(f"{path}: is neither a file nor a folder; give {ACCEPTED}")
+    return _directory(path)
+
+
+def _directory(path: Path) -> list[Account]:
+    saved_model = (path / "saved_model.pb").is_file()
+    if not saved_model and (versions(path) or (path / "manifest.json").is_file()):
+        path = find_version(path)
+        saved_model = (path / "saved_model.pb").is_file()
+    found = []
+    if saved_model:
+        from tfhalf.inspect.saved_model import inspect_saved_model
+
+        found.append(inspect_saved_model(path))
+    if (path / "manifest.json").is_file() or not saved_model:
+        beside = sorted(p for suffix in ("onnx", "tflite", "keras") for p in path.glob(f"*.{suffix}") if p.is_file())
+        found += [_reader(file)(file) for file in beside[:20]]
+    if not found:
+        inside = sorted(printable(p.name, 40) for p in path.iterdir())
+        told = f"holds {', '.join(inside[:5])}{', ...' * (len(inside) > 5)}" if inside else "is an empty folder"
+        raise ArtifactError(f"{path}: {told}; give {ACCEPTED}")
+    return found
+
+
+def _reader(path: Path) -> Callable[[Path], Account]:
+    """What reads a file, by its first bytes; ONNX has no mark, so it is what protobuf takes."""
+    with path.open("rb") as file:
+        start = file.read(512)
+    if start[4:8] == b"TFL3":
+        from tfhalf.inspect.litert_file import inspect_litert
+
+        return inspect_litert
+    if start[:4] in (b"PK\x03\x04", b"PK\x05\x06") or (path.suffix == ".keras" and zipfile.is_zipfile(path)):
+        from tfhalf.inspect.keras_file import inspect_keras
+
+        return inspect_keras
+    if path.name == "saved_model.pb":
+        from tfhalf.inspect.saved_model import inspect_saved_model
+
+        return lambda file: inspect_saved_model(file.parent)
+    other = _other(start)
+    if not start or other or (path.suffix == ".keras" or path.suffix == ".tflite"):
+        raise ArtifactError(
+            f"{path}: is {other or ('empty' if not start else 'not what its name says')}; give {ACCEPTED}"
+        )
+    from tfhalf.inspect.onnx_file import inspect_onnx
+
+    if path.suffix == ".onnx" or start[0] == 0x08:  # field 1, the IR version, which every writer puts first
+        return inspect_onnx
+    raise ArtifactError(f"{path}: starts with {start[:8]!r}, which no artifact does; give {ACCEPTED}")
+
+
+def _other(start: bytes) -> str:
+    """What a file is that people may well give instead."""
+    marks = {
+        b"\x89HDF\r\n\x1a\n": "an HDF5 file: weights, or a model in Keras' old format; save it as .keras",
+        b"\x80\x02": "a pickle, which runs code when it is read",
+        b"\x80\x04": "a pickle, which runs code when it is read",
+        b"\x93NUMPY": "a numpy array",
+        b"GGUF": "a GGUF file",
+        b"\x1f\x8b": "gzip-compressed; unpack it first",
+        b"\x7fELF": "a program",
+    }
+    return next((told for mark, told in marks.items() if start.startswith(mark)), "")

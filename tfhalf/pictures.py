@@ -1,0 +1,41 @@
+"""Pictures, by matplotlib: where they may be written, told before the work that they show."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from tfhalf.errors import ConfigError
+
+_SUFFIXES = (".png", ".svg")
+
+
+def check(path: Path | None) -> None:
+    """Before anything is measured; nothing without a ``path``.
+
+    Raises:
+        ConfigError: no picture can be written there.
+    """
+    if path is None:
+        return
+    if path.suffix.lower() not in _SUFFIXES:
+        raise ConfigError(f"--plot {path}: accepted: a name that ends in {' or '.join(_SUFFIXES)}; rename it")
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise ConfigError(f"--plot {path}: accepted: a file in a folder that exists; make the folder, or take another")
+    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+        raise ConfigError(f"--plot {path}: cannot be written; take another place")
+    figure(1, 1)
+
+
+def figure(width: float, height: float) -> Any:
+    """An empty figure of so many inches, without pyplot: no display, no global state.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ConfigError("--plot needs matplotlib, which is not installed: pip install matplotlib") from None
+    return Figure((width, height), layout="constrained")

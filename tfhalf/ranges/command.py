@@ -1,0 +1,117 @@
+"""``tfhalf numerics``: a pipeline's net measured as it trains, and what follows from that."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from tfhalf import config
+from tfhalf.data import check_at_hand
+from tfhalf.device import Device, detect, grow_memory
+from tfhalf.errors import ConfigError, ResumeError
+from tfhalf.export import manifest as manifests
+from tfhalf.job import Job, Places, open_run, prepare
+from tfhalf.progress import Progress, duration
+from tfhalf.ranges.ask import Asked
+from tfhalf.ranges.islands import choose
+from tfhalf.ranges.measure import Measuring, check_steps, twin
+from tfhalf.ranges.observe import operations
+from tfhalf.ranges.report import Report
+from tfhalf.train import checkpoint
+from tfhalf.train.loop import Trainer
+from tfhalf.train.resume import check_preprocess
+
+
+def measure(asked: Asked, progress: Progress) -> Report:
+    """Train a pipeline, or a run of one, for some steps in float32, and measure its numbers.
+
+    Raises:
+        ConfigError, DataError, RefError: the pipeline cannot be run, or an option does not go with it.
+        ResumeError: the run has no checkpoint, or not this pipeline's.
+        TrainingError: the loss is not finite in float32 either.
+    """
+    pipeline, places = _taken_up(asked)
+    grow_memory()
+    device = detect()
+    job = prepare(pipeline, places, progress)
+    if asked.batch_size is not None:
+        settings = job.pipeline.train.model_copy(update={"batch_size": asked.batch_size})
+        job = replace(job, pipeline=job.pipeline.model_copy(update={"train": settings}))
+    trainer = twin(job, device)
+    first, exponent, state = _state(job, trainer, device, asked.run, progress)
+    steps = check_steps(trainer, first, asked.steps, asked.every)
+    measuring = Measuring(trainer)
+    progress.status("compiling the training step, with and without measuring ...")
+    measuring.compile()
+    timing = measuring.time()
+    count = steps // asked.every
+    needed = timing.plain * (steps - count) + timing.measured * count
+    progress.line(f"measuring  {count} of {steps} steps in float32: about {duration(needed)}")
+    measured = measuring.run(first, steps, asked.every, timing, progress)
+    islands = choose(trainer.model, measured, pipeline.precision.loss_scale.floor)
+    return Report(
+        pipeline=pipeline.name,
+        model=f"{job.builder.ref}",
+        parameters=trainer.model.count_params(),
+        source=job.splits.source,
+        device=device.describe(),
+        policy=pipeline.precision.policy,
+        scale_exponent=exponent,
+        state=state,
+        every=asked.every,
+        measured=measured,
+        order=tuple(operations(trainer.model)),
+        islands=islands,
+        versions=manifests.versions(),
+    )
+
+
+def _taken_up(asked: Asked) -> tuple[config.Pipeline, Places]:
+    """The pipeline to measure: the run's own, if there is a run."""
+    places = Places(asked.path or Path(), Path("runs"), Path("exports"), asked.data_dir)
+    if asked.run is None:
+        assert asked.pipeline is not None
+        return asked.pipeline, places
+    pipeline, places, _ = open_run(asked.run, places)
+    if asked.pipeline is not None and asked.pipeline.name != pipeline.name:
+        raise ConfigError(
+            f"--run {asked.run}: is a run of {pipeline.name!r}, and {asked.path} is {asked.pipeline.name!r}; "
+            "give its own pipeline"
+        )
+    check_at_hand(pipeline.data, places.data_dir)
+    return pipeline, places
+
+
+def _state(job: Job, trainer: Trainer, device: Device, run: Path | None, progress: Progress) -> tuple[int, int, str]:
+    """Put the run's state into the float32 ``trainer``: the step to begin with, the scale's exponent, and both told."""
+    precision = job.pipeline.precision
+    guarded = precision.policy == "mixed_float16"
+    if run is None:
+        exponent = _exponent(precision.loss_scale.initial) if guarded else 0
+        where = "precision.loss_scale.initial" if guarded else f"none under {precision.policy}"
+        return 0, exponent, f"new weights, seed {job.pipeline.seed}; scale in force 2^{exponent} ({where})"
+    found = checkpoint.load(run, progress.line)
+    if found is None:
+        raise ResumeError(f"{run}: has no checkpoint; measure its pipeline without --run, or train longer first")
+    check_preprocess(found.record, job.preprocess, run)
+    trained = Trainer(job.pipeline, job.splits, job.builder, job.preprocess, device)
+    checkpoint.restore(found.arrays, trained.variables)
+    trainer.model.set_weights(trained.model.get_weights())
+    inner = getattr(trained.optimizer, "inner_optimizer", trained.optimizer)
+    checkpoint.restore([keras.ops.convert_to_numpy(v) for v in inner.variables], trainer.optimizer.variables)
+    epochs = job.pipeline.train.epochs
+    epoch = done = found.record["epochs_done"]
+    told = f"{run}, after epoch {done} of {epochs}"
+    if found.record["ended"] or done >= epochs:  # its last epoch once more, at that epoch's learning rate
+        epoch = max(0, done - 1)
+        told += ", whose last epoch is trained once more"
+    trainer.optimizer.iterations.assign(epoch * trained.steps_per_epoch)
+    exponent = _exponent(trained.loss_scale())
+    return epoch * trained.steps_per_epoch, exponent, f"{told}; scale in force 2^{exponent}"
+
+
+def _exponent(scale: float) -> int:
+    return int(np.log2(scale))

@@ -1,0 +1,116 @@
+"""What every layer of a net takes and gives, and the gradients of what it gives, seen while a step is traced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfhalf.precision.policy import flat_layers, layer_path
+
+
+@dataclass
+class Seen:
+    """Float tensors by the operation's path, one for each of its calls: ``taken`` and ``given``, and the gradients of
+    the loss with regard to ``given``, which come while the tape is read; ``scores``: what attention takes the softmax
+    of, before it is divided by the root of the size of a head."""
+
+    taken: dict[str, list[Any]] = field(default_factory=dict)
+    given: dict[str, list[Any]] = field(default_factory=dict)
+    gradients: dict[str, list[Any]] = field(default_factory=dict)
+    scores: dict[str, list[Any]] = field(default_factory=dict)
+
+
+def operations(model: keras.Model) -> dict[str, Any]:
+    """Everything in the graph of ``model`` that computes, by its path and in its order: layers, each followed by those
+    within it, and operations of `keras.ops`. Models within the model are opened: what one gives is what its last layer
+    gives."""
+    named: dict[str, Any] = {}
+    for operation in dict.fromkeys(_within(model)):
+        name = layer_path(operation)
+        while name in named:
+            name += "'"
+        named[name] = operation
+    return named
+
+
+def _within(model: Any) -> Iterator[Any]:
+    for operation in graph(model).operations:
+        if isinstance(operation, keras.layers.InputLayer):
+            continue
+        if graph(operation) is not None:
+            yield from _within(operation)
+            continue
+        yield operation
+        if isinstance(operation, keras.layers.Layer):
+            yield from (inner for inner in flat_layers(operation) if graph(inner) is None)
+
+
+def graph(operation: Any) -> Any:
+    """The graph of a functional or sequential model; None for everything else."""
+    if isinstance(operation, keras.Sequential):
+        return operation._functional
+    return operation if hasattr(operation, "operations") else None
+
+
+@contextmanager
+def observed(named: dict[str, Any]) -> Iterator[Seen]:
+    """Within the block, while a step is traced, calls of the operations ``named`` leave their tensors in what this
+    yields. The numbers stay what they were.
+
+    A call within a loop of the graph, such as that of a recurrent layer's cell, is not seen: its tensors exist there
+    only.
+    """
+    seen = Seen()
+    outer = tf.compat.v1.get_default_graph()
+
+    def here(tensors: Any) -> list[Any]:
+        flat = [x for x in keras.tree.flatten(tensors) if tf.is_tensor(x) and x.dtype.is_floating]
+        return [x for x in flat if getattr(x, "graph", outer) is outer]
+
+    def tap(name: str, x: Any) -> Any:
+        @tf.custom_gradient
+        def identity(x: Any) -> Any:
+            def gradient(dy: Any) -> Any:
+                if dy.graph is outer:
+                    seen.gradients.setdefault(name, []).append(dy)
+                return dy
+
+            return tf.identity(x), gradient
+
+        return identity(x)
+
+    def watch(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(*arguments: Any, **keywords: Any) -> Any:
+            seen.taken.setdefault(name, []).extend(here((arguments, keywords)))
+            result = call(*arguments, **keywords)
+            if not here(result):
+                return result
+            seen.given.setdefault(name, []).extend(here(result))
+            return keras.tree.map_structure(lambda x: tap(name, x) if here(x) else x, result)
+
+        return watched
+
+    def attend(name: str, compute: Callable[..., Any]) -> Callable[..., Any]:
+        def attended(query: Any, key: Any, *rest: Any, **keywords: Any) -> Any:
+            if len(query.shape) == 4 and here(query):  # [batch, time, heads, size of a head]
+                seen.scores.setdefault(name, []).append(tf.einsum("btnh,bsnh->bnts", query, key))
+            return compute(query, key, *rest, **keywords)
+
+        return attended
+
+    patched: list[tuple[Any, str]] = []
+    for name, operation in named.items():
+        for method, wrap in (("call", watch), ("_compute_attention", attend)):
+            if hasattr(operation, method) and method not in vars(operation):
+                setattr(operation, method, wrap(name, getattr(operation, method)))
+                patched.append((operation, method))
+    try:
+        yield seen
+    finally:
+        for operation, method in patched:
+            delattr(operation, method)

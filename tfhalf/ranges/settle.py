@@ -1,0 +1,78 @@
+"""``precision.keep_float32: auto`` made a list, by a few steps of the net in float32."""
+
+from __future__ import annotations
+
+import copy
+import gc
+from dataclasses import replace
+
+import numpy as np
+
+from tfhalf.config import Pipeline
+from tfhalf.device import Device
+from tfhalf.job import Job
+from tfhalf.progress import Progress
+from tfhalf.ranges.islands import MARGIN, Island, choose
+from tfhalf.ranges.measure import Measured, Measuring, Timing, twin
+
+STEPS = 8
+BATCH = 64  # images in a step, at most
+_TOLD = 4
+
+
+def settle(job: Job, device: Device, progress: Progress) -> Job:
+    """The job itself, unless its pipeline says ``auto``; else the job with the list that `find` gives in its place.
+
+    Training, export, resumed runs and the manifest get the list: they find the same layers.
+
+    Raises:
+        TrainingError: the net's loss is not finite in float32 either.
+    """
+    if job.pipeline.precision.keep_float32 != "auto":
+        return job
+    found, _ = find(job, device, progress)
+    for line in lines(found):
+        progress.line(line)
+    return settled(job, tuple(island.pattern for island in found))
+
+
+def settled(job: Job, patterns: tuple[str, ...]) -> Job:
+    """The job with ``patterns`` as its list."""
+    precision = job.pipeline.precision.model_copy(update={"keep_float32": patterns})
+    pipeline: Pipeline = job.pipeline.model_copy(update={"precision": precision})
+    builder = copy.copy(job.builder)
+    builder.pipeline = pipeline
+    return replace(job, pipeline=pipeline, builder=builder)
+
+
+def find(job: Job, device: Device, progress: Progress) -> tuple[tuple[Island, ...], Measured]:
+    """The layers to keep in float32, from `STEPS` training steps of the net as its seed makes it; nothing is kept of
+    what the steps change. Images, like everything else, are a function of the seed."""
+    progress.status("measuring the net's numbers, for keep_float32: auto ...")
+    batch = min(job.pipeline.train.batch_size, BATCH, len(job.splits.x_train))
+    places = np.random.default_rng(job.pipeline.seed).permutation(len(job.splits.x_train))[: STEPS * batch]
+    splits = replace(job.splits, x_train=job.splits.x_train[places], y_train=job.splits.y_train[places])
+    few = replace(job, splits=splits)
+    trainer = twin(few, device, batch_size=batch, xla="off", feed="auto")
+    measuring = Measuring(trainer)
+    steps = min(STEPS, trainer.steps_per_epoch * trainer.pipeline.train.epochs)
+    measured = measuring.run(0, steps, 1, Timing(0.0, 0.0, 0.0), progress)
+    found = choose(trainer.model, measured, job.pipeline.precision.loss_scale.floor)
+    del trainer, measuring, few, splits
+    gc.collect()  # a GPU's memory is for the training
+    return found, measured
+
+
+def lines(found: tuple[Island, ...]) -> list[str]:
+    """What is said of the layers found: how many, and why."""
+    if not found:
+        return [
+            f"islands    none: {STEPS} steps in float32 show no number beyond 65504 / {MARGIN:g}, and no long sum "
+            "(keep_float32: auto)"
+        ]
+    count = "1 layer stays" if len(found) == 1 else f"{len(found)} layers stay"
+    told = [f"islands    {count} in float32 (keep_float32: auto)"]
+    told += [f"           {island.path}: {'; '.join(island.reasons)}" for island in found[:_TOLD]]
+    if len(found) > _TOLD:
+        told.append(f"           and {len(found) - _TOLD} more; the run's pipeline.yaml and the manifest list them all")
+    return told

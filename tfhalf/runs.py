@@ -1,0 +1,65 @@
+"""Run folders, ``runs/NAME/STAMP``: what they say of themselves, which is unfinished, and that one process at a time
+works in one."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tfhalf.errors import ConfigError, ResumeError
+
+FACTS, OUTCOME, PIPELINE = "run.json", "outcome.json", "pipeline.yaml"
+_LOCK = ".lock"
+
+
+def facts(run: Path) -> dict[str, Any]:
+    """What ``run/run.json`` says: ``pipeline_file`` at least.
+
+    Raises:
+        ConfigError: this is no run folder.
+        ResumeError: the file cannot be read.
+    """
+    try:
+        found: dict[str, Any] = json.loads((run / FACTS).read_text(encoding="utf-8"))
+        Path(found["pipeline_file"])
+    except (FileNotFoundError, NotADirectoryError):
+        raise ConfigError(f"{run}: is no run folder (it has no {FACTS}); runs/NAME holds them") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ResumeError(f"{run / FACTS}: cannot be read: {error}; start the run anew") from None
+    return found
+
+
+def newest_unfinished(runs: Path, name: str) -> Path:
+    """The newest of ``runs/name`` that published nothing yet; smoke runs do not count.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    folder = runs / name
+    found = [run for run in folder.glob("*") if (run / FACTS).is_file() and (run / PIPELINE).is_file()]
+    for run in sorted(found, key=lambda path: [int(part) for part in re.findall(r"\d+", path.name)], reverse=True):
+        if not (run / OUTCOME).exists() and not facts(run).get("smoke"):
+            return run
+    raise ConfigError(f"{folder}: holds no unfinished run; leave --resume out to start one, or name RUN")
+
+
+@contextmanager
+def held(run: Path) -> Iterator[None]:
+    """No other process works in ``run`` within the block; the kernel ends that when this one dies.
+
+    Raises:
+        ResumeError: another does.
+    """
+    with (run / _LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ResumeError(f"{run}: another process is training it; wait for its end, or stop it") from None
+        except OSError:
+            pass  # a file system without locks
+        yield

@@ -1,0 +1,89 @@
+"""A picture of a run: its loss and its loss scale over the steps, by matplotlib."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfhalf.train.history import scale_words
+
+# P. Tol's bright scheme: told apart by colour-blind readers too.
+_BLUE, _RED, _GREEN = "#4477aa", "#ee6677", "#228833"
+_SMOOTH = 100  # points that a thick line is the mean over, at most
+
+
+def draw(steps: dict[str, np.ndarray], path: Path, name: str) -> str | None:
+    """Write the picture of ``steps`` (`tfhalf.train.steps.Steps.arrays`) to ``path``, a PNG file.
+
+    Returns:
+        None, or why there is no picture.
+    """
+    try:
+        from matplotlib.figure import Figure  # without pyplot: no display, no global state
+    except ImportError:
+        return "matplotlib is not installed"
+    figure = Figure((9, 4.5), layout="constrained")
+    left = figure.add_subplot()
+    right = left.twinx()
+    _loss(left, steps)
+    _scale(right, steps)
+    left.set_xlabel("step")
+    left.xaxis.set_major_formatter("{x:,.0f}")
+    left.set_zorder(right.get_zorder() + 1)  # the loss in front
+    left.patch.set_visible(False)
+    handles = [line for axes in (left, right) for line in axes.get_legend_handles_labels()[0]]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=9)
+    done, skipped = int(steps["applied"].sum() + steps["skipped"].sum()), int(steps["skipped"].sum())
+    left.set_title(f"{name}: {done:,} steps, {skipped:,} of them skipped", fontsize=11)
+    try:
+        figure.savefig(path, dpi=130)
+    except OSError as error:
+        return f"{path}: {error.strerror or error}"
+    return None
+
+
+def _loss(axes: Any, steps: dict[str, np.ndarray]) -> None:
+    place, loss = steps["step"], steps["loss"]
+    known = np.isfinite(loss)
+    place, loss = place[known], loss[known]
+    few = len(loss) < 20
+    axes.plot(place, loss, color=_BLUE, linewidth=0.7, alpha=1 if few else 0.35, label="loss" if few else "_")
+    if not few:
+        width = max(5, min(_SMOOTH, len(loss) // 50))
+        sums = np.cumsum(np.concatenate([[0.0], loss]))
+        middle = place[width // 2 : width // 2 + len(loss) - width + 1]
+        axes.plot(middle, (sums[width:] - sums[:-width]) / width, color=_BLUE, linewidth=1.6, label="loss")
+    if len(loss):
+        axes.set_ylim(0, 1.1 * float(np.quantile(loss, 0.999)) or 1)
+    else:
+        axes.set_yticks([])
+    axes.set_ylabel("loss" if len(loss) else "no step was applied", color=_BLUE)
+    axes.spines["top"].set_visible(False)
+    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def _scale(axes: Any, steps: dict[str, np.ndarray]) -> None:
+    """The scale in steps on a log2 axis, and above it a mark wherever steps were skipped."""
+    place, scale = steps["step"], steps["scale"]
+    width = int(steps["width"])
+    if len(scale):
+        edges, levels = np.append(place, place[-1] + width), np.append(scale, scale[-1])
+        axes.plot(edges, levels, color=_GREEN, linewidth=1.4, drawstyle="steps-post", label="loss scale")
+    axes.set_yscale("log", base=2)
+    low, high = (math.floor(math.log2(f(scale))) for f in (np.min, np.max)) if len(scale) else (0, 1)
+    # The highest tenth is for the marks.
+    axes.set_ylim(2.0 ** (low - 0.6), 2.0 ** (high + 0.6 + 0.12 * (high - low + 1)))
+    every = max(1, math.ceil((high - low + 1) / 10))
+    ticks = range(low, high + 1, every)
+    axes.set_yticks([2.0**n for n in ticks], [scale_words(2.0**n) for n in ticks])
+    axes.minorticks_off()
+    bad = place[steps["skipped"] > 0]
+    if len(bad):
+        style = {"color": _RED, "markersize": 9, "markeredgewidth": 1.6, "transform": axes.get_xaxis_transform()}
+        axes.plot(bad, np.full(len(bad), 0.965), "|", label="skipped", **style)
+    axes.set_ylabel("loss scale", color=_GREEN)
+    axes.spines["top"].set_visible(False)

@@ -1,0 +1,206 @@
+"""What becomes of the loss scale while a run goes on: told line by line, and kept for curves and a picture."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import keras
+import numpy as np
+
+from tfhalf.progress import Progress
+from tfhalf.train.feed import ChunkResult
+from tfhalf.train.history import scale_words
+from tfhalf.train.picture import draw
+from tfhalf.train.steps import Steps
+from tfhalf.train.trouble import explain_non_finite, overflowed_layer
+
+if TYPE_CHECKING:
+    from tfhalf.train.loop import Trainer
+
+TOLD = 8  # skipped steps of an epoch whose layer is looked for, and that have a line without a change; others count
+PICTURE = "loss_scale.png"
+_ADVICE = (
+    "keep that layer in float32 (precision.keep_float32), clip gradients (train.optimizer.clip_norm) or lower the "
+    "learning rate"
+)
+
+
+class EpochSteps(NamedTuple):
+    """The steps of an epoch, the first of them ``first_step``: curves, float or int [steps] each, and how many were
+    skipped with the scale at its floor."""
+
+    first_step: int
+    curves: dict[str, np.ndarray]
+    at_floor: int
+
+
+class _Fault(NamedTuple):
+    """A skipped step: its batch's places in the training set, its loss, and the variable that `Step` names."""
+
+    step: int
+    epoch: int
+    places: np.ndarray
+    loss: float
+    culprit: int
+
+
+class ScaleLog:
+    """One run's; made after a checkpoint, if there is one, was restored."""
+
+    def __init__(self, trainer: Trainer, run: Path, progress: Progress) -> None:
+        self.t, self.run, self.progress = trainer, run, progress
+        self.settings = trainer.pipeline.precision.loss_scale
+        optimizer = trainer.optimizer
+        self.inner = getattr(optimizer, "inner_optimizer", optimizer)
+        self.skipped = _int(optimizer.skipped) if trainer.step.guarded else 0
+        self.in_row = _int(optimizer.skipped_in_row) if trainer.step.guarded else 0
+        self.steps = Steps(run, _int(self.inner._iterations) + self.skipped)
+        self.stuck, self.warned = 0, False
+        self._clear()
+
+    def _clear(self) -> None:
+        self.results: list[ChunkResult] = []
+        self.first_step, self.at_floor, self.told = 0, 0, 0
+        self.counted: Counter[str] = Counter()  # skipped steps without a line, by what was not finite
+
+    def take_up(self, done: ChunkResult, first_step: int, in_row: int) -> None:
+        """Go on within an epoch: ``done`` are its steps so far, told already, the first of them ``first_step``; before
+        them ``in_row`` in a row were skipped."""
+        self.results, self.first_step, self.in_row = [done], first_step, in_row
+        self.skipped -= int((~done.finite).sum()) if self.t.step.guarded else 0
+        self.at_floor = int((~done.finite & (done.scale == self.settings.floor)).sum()) if self._dynamic else 0
+
+    def chunk(self, result: ChunkResult, part: np.ndarray, epoch: int, first_step: int) -> None:
+        """Tell what happened in ``result``, of the steps over the rows ``part``, the first of them ``first_step``."""
+        if not result.steps:
+            return
+        if not self.results:
+            self.first_step = first_step
+        self.results.append(result)
+        self.steps.add(first_step, result.loss, result.scale, result.finite)
+        if not self.t.step.guarded:
+            return
+        scales = [*result.scale.tolist(), self.t.loss_scale()]
+        for i, (old, new) in enumerate(pairwise(scales)):
+            if not result.finite[i]:
+                fault = _Fault(first_step + i, epoch, part[i], result.loss[i], result.culprit[i])
+                self._skipped(fault, old, new)
+            elif old != new:
+                self._line(f"step {first_step + i}: {_change(old, new)} (gradients were finite for long)")
+                self.stuck = 0
+
+    def _skipped(self, fault: _Fault, old: float, new: float) -> None:
+        floored = self._dynamic and old == self.settings.floor
+        self.told += 1
+        why = self._why(fault)
+        if old != new or self.told <= TOLD:
+            what = _change(old, new) if old != new else f"loss scale stays {scale_words(old)}"
+            self._line(f"step {fault.step}: {what} ({why}; step skipped)")
+        else:
+            self.counted[why] += 1
+        if floored:
+            self.at_floor += 1
+            self.stuck += 1
+            # Hysteresis lets some pass before it would lower the scale.
+            if self.stuck >= self.settings.hysteresis and not self.warned:
+                self.warned = True
+                lower = "lower precision.loss_scale.floor, " if self.settings.floor > 1 else ""
+                self.progress.line(
+                    f"warning    step {fault.step}: the loss scale is stuck at its floor, {scale_words(old)}: {why}, "
+                    f"and no lower scale is left to try; {lower}{_ADVICE}"
+                )
+
+    def _why(self, fault: _Fault) -> str:
+        if np.isfinite(fault.loss):
+            return f"gradient of {self.t.step.variables[fault.culprit].path} not finite"
+        layer = None
+        if self.told <= TOLD:
+            # With weights that a few steps may have moved on: what overflowed then mostly does so still.
+            size = self.t.sizes.of(fault.epoch)
+            layer = overflowed_layer(self.t.step, self.t.feed, fault.places, fault.epoch, fault.step, size)
+        return f"output of {layer} not finite" if layer else f"loss is {fault.loss}"
+
+    def end_epoch(self) -> EpochSteps:
+        """The epoch's curves, after a line about skipped steps that had none; the next epoch may begin."""
+        if self.counted:
+            whys = "; ".join(f"{why}: {count}" for why, count in self.counted.most_common(3))
+            more = "; others" if len(self.counted) > 3 else ""
+            self._line(f"and {self.counted.total():,} more skipped steps in this epoch ({whys}{more})")
+        epoch = EpochSteps(self.first_step, self._curves(), self.at_floor)
+        self._clear()
+        return epoch
+
+    def _curves(self) -> dict[str, np.ndarray]:
+        loss, scale, finite = (
+            np.concatenate([getattr(r, name) for r in self.results]) for name in ("loss", "scale", "finite")
+        )
+        applied = finite if self.t.step.guarded else np.ones_like(finite)
+        curves = {"loss": loss, "learning_rate": self._rates(applied)}
+        if self.t.step.guarded:
+            curves["loss_scale"] = scale
+            curves["skipped"] = self.skipped + np.cumsum(~finite)
+            curves["skipped_in_row"] = _in_row(finite, self.in_row)
+            self.skipped, self.in_row = int(curves["skipped"][-1]), int(curves["skipped_in_row"][-1])
+        return curves
+
+    def _rates(self, applied: np.ndarray) -> np.ndarray:
+        """The learning rate of each step; a skipped one does not advance the schedule."""
+        rate = self.inner._learning_rate
+        if not callable(rate):
+            return np.full(len(applied), float(keras.ops.convert_to_numpy(rate)))
+        before = _int(self.inner._iterations) - applied.sum() + np.cumsum(applied) - applied
+        return np.asarray(keras.ops.convert_to_numpy(rate(before.astype(np.int32))))
+
+    @property
+    def _dynamic(self) -> bool:
+        return self.t.step.guarded and self.settings.mode == "dynamic"
+
+    def save(self) -> None:
+        """Write ``steps.npz``."""
+        self.steps.save()
+
+    def finish(self) -> None:
+        """Write ``steps.npz`` and, where there is a loss scale, its picture; a run does not fail for want of one."""
+        self.save()
+        if self.t.step.guarded:
+            missing = draw(self.steps.arrays(), self.run / PICTURE, self.t.pipeline.name)
+            if missing:
+                self.progress.line(f"picture    {PICTURE} is left out: {missing}")
+
+    def given_up(self, result: ChunkResult, part: np.ndarray, epoch: int, first_step: int) -> str | None:
+        """Why the run must end here, after too many skipped steps in a row; None where it may go on."""
+        in_row = _int(self.t.optimizer.skipped_in_row)
+        if in_row < self.settings.max_skipped:
+            return None
+        self.finish()
+        place = explain_non_finite(
+            self.t.step, self.t.feed, part[result.steps - 1], epoch, first_step, self.t.sizes.of(epoch)
+        )
+        static = self.settings.mode == "static"
+        scale = f"loss scale is {'static, ' if static else 'down to '}{self.t.loss_scale():g}"
+        lower = " precision.loss_scale.initial or" if static else ""
+        return (
+            f"step {first_step + result.steps - 1}: {in_row} steps in a row had a non-finite gradient ({scale}); "
+            f"{place}; lower{lower} the learning rate, or keep that layer in float32 (precision.keep_float32)"
+        )
+
+    def _line(self, text: str) -> None:
+        self.progress.line(f"      {text}")
+
+
+def _int(variable: Any) -> int:
+    return int(keras.ops.convert_to_numpy(variable))
+
+
+def _change(old: float, new: float) -> str:
+    return f"loss scale {scale_words(old)} -> {scale_words(new)}"
+
+
+def _in_row(finite: np.ndarray, before: int) -> np.ndarray:
+    """Skipped steps in a row after each step, when there were ``before`` already."""
+    place = np.arange(1, len(finite) + 1)
+    last = np.maximum.accumulate(np.where(finite, place, 0))
+    return np.where(last > 0, place - last, before + place)

@@ -1,0 +1,93 @@
+"""What ``tfhalf train`` is asked for: a new run, or one that is taken up. Known before TensorFlow is imported, so that
+bad input is told at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tfhalf import config, runs
+from tfhalf.data import check_at_hand
+from tfhalf.errors import ConfigError
+from tfhalf.train.resume import check_pipeline
+
+NEWEST = "newest"  # in place of RUN: the newest unfinished run of the pipeline
+
+
+@dataclass(frozen=True)
+class Request:
+    """``pipeline`` is trained, ``source`` the file that it came from; ``run`` is taken up, where there is one."""
+
+    pipeline: config.Pipeline
+    source: Path
+    run: Path | None
+    data_dir: str | None
+    smoke: bool
+    deterministic: bool
+
+
+def check(
+    source: Path | None,
+    overrides: Sequence[str],
+    *,
+    resume: str | None,
+    runs_folder: Path,
+    data_dir: str | None = None,
+    smoke: bool = False,
+    deterministic: bool = False,
+    on_blowup: str | None = None,
+) -> Request:
+    """What the options come to.
+
+    Args:
+        source: the pipeline file; None takes the run's own pipeline.
+        resume: a run folder, or `NEWEST`; None starts a new run.
+        deterministic: a run that is taken up has to be so already.
+        on_blowup: ``train.blowup.action``, which a run that is taken up may change.
+
+    Raises:
+        ConfigError: the options do not go together, the file is at fault, or the run was trained with other settings.
+        DataError: the pipeline's data cannot be had.
+        ResumeError: the run folder is damaged.
+    """
+    if source is None and resume is None:
+        raise ConfigError("give a PIPELINE file, --resume RUN, or both")
+    if resume is not None and (smoke or (source is None and overrides)):
+        raise ConfigError("--resume takes the run's own settings; --set and --smoke belong to a new run")
+    if source is None and resume == NEWEST:
+        raise ConfigError("--resume without RUN takes PIPELINE's newest unfinished run: give PIPELINE, or name RUN")
+    wanted = [*overrides, f"train.blowup.action={on_blowup}"] if on_blowup else overrides
+    given = None if source is None else config.load_pipeline(source, wanted)
+    if given is not None:
+        check_at_hand(given.data, data_dir)
+    if resume is None:
+        assert source is not None
+        assert given is not None
+        return Request(given, source, None, data_dir, smoke, deterministic)
+    if source is None and Path(resume).suffix in (".yaml", ".yml"):
+        raise ConfigError(f"{resume}: is a pipeline file; put it before --resume")
+    run = runs.newest_unfinished(runs_folder, given.name) if given and resume == NEWEST else Path(resume)
+    facts = runs.facts(run)
+    if deterministic and not facts.get("deterministic"):
+        raise ConfigError(f"{run}: was started without --deterministic; leave it out, or start the run anew")
+    return Request(
+        _same(given, run, wanted[len(overrides) :]),
+        source or Path(facts["pipeline_file"]),
+        run,
+        data_dir or facts.get("data_dir"),
+        bool(facts.get("smoke")),
+        bool(facts.get("deterministic")),
+    )
+
+
+def _same(given: config.Pipeline | None, run: Path, overrides: Sequence[str]) -> config.Pipeline:
+    """The run's own pipeline, or the one ``given``, which must train the same."""
+    own = config.load_pipeline(run / runs.PIPELINE, overrides)
+    if given is None:
+        return own
+    if given.precision.keep_float32 == "auto":  # the run's list is what was found
+        found = given.precision.model_copy(update={"keep_float32": own.precision.keep_float32})
+        given = given.model_copy(update={"precision": found})
+    check_pipeline({"pipeline": own.dump()}, given, run)
+    return given
