@@ -6,12 +6,13 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tfhalf.config import Normalize
 from tfhalf.data import Preprocess
+from tfhalf.data.preprocess import SMALLEST_STD
 from tfhalf.errors import DataError
 
 arrays = hnp.arrays(
@@ -22,13 +23,15 @@ arrays = hnp.arrays(
 
 
 @given(x=arrays)
+@example(x=np.array([[2.0**-52], [0]], np.float32))
+@example(x=np.array([[1e-45], [0]], np.float32))
 @settings(deadline=None)
 def test_standardize_is_numpy_in_float64(x):
     fitted = Preprocess.fit("standardize", x)
     flat = x.reshape(-1, x.shape[-1]).astype(np.float64)
     np.testing.assert_allclose(fitted.mean, flat.mean(axis=0), rtol=1e-12, atol=1e-12)
     std = flat.std(axis=0)
-    std[np.ptp(flat, axis=0) == 0] = 1
+    std[(np.ptp(flat, axis=0) == 0) | (std <= SMALLEST_STD)] = 1
     np.testing.assert_allclose(fitted.std, std, rtol=1e-6)
 
 

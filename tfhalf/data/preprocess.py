@@ -15,6 +15,7 @@ from tfhalf.data.lazy import Array, LazyImages
 from tfhalf.errors import DataError
 
 _CHUNK = 32
+SMALLEST_STD = 1e-30
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,9 @@ class Preprocess:
         """The normalisation that a pipeline asks for, measured on the training part where it depends on data.
 
         Args:
-            normalize: ``standardize``: mean and std of each channel in float64 (a std of 0 becomes 1). ``unit``: mean
-                0, and std 255 for integers or the largest absolute value for floats (1 if all are 0). ``none``: 0 and
-                1. `config.Normalize`: as given.
+            normalize: ``standardize``: mean and std of each channel in float64 (a std of 0, or below 1e-30, becomes
+                1). ``unit``: mean 0, and std 255 for integers or the largest absolute value for floats (1 if all are
+                0). ``none``: 0 and 1. `config.Normalize`: as given.
             x_train: [N, ..., C] of rank >= 2, integers or floats. Of images that are encoded still, a fixed sample is
                 measured: at most 10,000, and no more than 1 GiB.
 
@@ -124,6 +125,6 @@ def _statistics(x: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
         offset = np.subtract(x[start : start + _CHUNK], mean, dtype=np.float64)
         squares += np.einsum("n...,n...->...", offset, offset)
     std = np.sqrt(squares.reshape(-1, channels).sum(axis=0) / count)
-    # A constant channel may leave a rounding residue instead of 0.
-    std[std <= 1e-12 * np.maximum(1.0, np.abs(mean))] = 1.0
+    # A constant channel may leave a rounding residue instead of 0; and float32, which divides, ends at 1e-38.
+    std[std <= np.maximum(1e-12 * np.abs(mean), SMALLEST_STD)] = 1.0
     return tuple(map(float, mean)), tuple(map(float, std))
