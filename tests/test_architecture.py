@@ -38,7 +38,7 @@ STOREYS: tuple[frozenset[str], ...] = tuple(
         "config_guard config_optimizer",
         "config_section",
         "config_file",
-        "config_words refs",
+        "config_words files refs",
         "errors",
         "__init__",
     )

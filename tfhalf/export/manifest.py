@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
 import platform
@@ -14,6 +13,7 @@ from pydantic import ValidationError
 
 from tfhalf import config
 from tfhalf.errors import ArtifactError, IntegrityError
+from tfhalf.files import sha256
 
 NAME = "manifest.json"
 SCHEMA = 1
@@ -77,15 +77,6 @@ def file_hashes(directory: Path) -> dict[str, dict[str, Any]]:
         if path.is_file() and relative not in _UNHASHED and not path.name.startswith("."):
             hashes[relative] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
     return hashes
-
-
-def sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file's content."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def write(directory: Path, manifest: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from tfhalf.errors import ArtifactError
+from tfhalf.files import sync
 
 _STAGING = ".staging-"
 
@@ -77,10 +78,10 @@ def publish(folder: Path, base: Path, number: int, *, failed: bool = False) -> P
     """Rename a staged ``folder`` to ``base/number``, or ``base/failed-number``, with everything on disk before."""
     (folder / ".lock").unlink(missing_ok=True)
     for path in [*folder.rglob("*"), folder]:
-        _sync(path)
+        sync(path)
     target = base / (f"failed-{number}" if failed else str(number))
     os.rename(folder, target)  # fails where a version stands: nothing published is ever replaced
-    _sync(base)
+    sync(base)
     return target
 
 
@@ -91,9 +92,9 @@ def replace_file(path: Path, text: str) -> None:
         return
     beside = path.with_name(f".{path.name}.new")
     beside.write_text(text, encoding="utf-8")
-    _sync(beside)
+    sync(beside)
     beside.replace(path)
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def versions(base: Path) -> list[int]:
@@ -125,11 +126,3 @@ def find_version(path: Path) -> Path:
 def _failed(base: Path) -> list[int]:
     found = (re.fullmatch(r"failed-([0-9]{1,10})", path.name) for path in base.iterdir())
     return [int(match.group(1)) for match in found if match]
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tfhalf.errors import ResumeError, TrainingError
+from tfhalf.files import sha256, sync
 
 FOLDER, ARRAYS, RECORD = "checkpoints", "arrays.npz", "record.json"
 _NAME = re.compile(r"\d{8,}(\.\d+)?")  # the step; a second number where there is one of that step already
@@ -63,7 +64,7 @@ def save(
         _write(beside, arrays, record, within or {})
         path = _free(folder, step)
         beside.rename(path)
-        _sync(folder)
+        sync(folder)
     except OSError as error:
         shutil.rmtree(beside, ignore_errors=True)
         raise TrainingError(
@@ -126,21 +127,18 @@ def _write(
     named = {f"v{i}": array for i, array in enumerate(arrays)} | {f"within_{k}": v for k, v in within.items()}
     with (folder / ARRAYS).open("wb") as file:
         np.savez(file, **named)  # type: ignore[arg-type]  # its stubs take the names for its own arguments
-        file.flush()
-        os.fsync(file.fileno())
     held = {"record": dict(record), "variables": len(arrays), "within": sorted(within)}
-    held["arrays_sha256"] = _sha256(folder / ARRAYS)
+    held["arrays_sha256"] = sha256(folder / ARRAYS)
     with (folder / RECORD).open("w", encoding="utf-8") as text:
         json.dump({**held, "sha256": _own_sha256(held)}, text)
-        text.flush()
-        os.fsync(text.fileno())
-    _sync(folder)
+    for path in (folder / ARRAYS, folder / RECORD, folder):
+        sync(path)
 
 
 def _read(path: Path) -> Checkpoint:
     """A checkpoint whose hashes hold; one of `_UNREADABLE` where it is not whole."""
     held = _held(path)
-    if _sha256(path / ARRAYS) != held["arrays_sha256"]:
+    if sha256(path / ARRAYS) != held["arrays_sha256"]:
         raise ValueError(f"{ARRAYS} is not what {RECORD} says (sha256)")
     with (path / ARRAYS).open("rb") as file, np.load(file, allow_pickle=False) as data:
         arrays = [data[f"v{i}"] for i in range(held["variables"])]
@@ -159,22 +157,6 @@ def _held(path: Path) -> dict[str, Any]:
 
 def _own_sha256(held: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(held, sort_keys=True).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 # --- all of them ------------------------------------------------------------------------------------------------------
