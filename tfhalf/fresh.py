@@ -24,7 +24,7 @@ import numpy as np
 from tfhalf.device import grow_memory
 from tfhalf.errors import ArtifactError, IntegrityError, ParityError
 from tfhalf.progress import Progress
-from tfhalf.start import import_tensorflow
+from tfhalf.start import fresh_environment, import_tensorflow
 from tfhalf.verify import Comparison, verify_directory
 
 
@@ -47,15 +47,11 @@ class Verifier:
         if self._process is not None and self._process.poll() is None:
             return
         self._end()
-        # The process may stand in another folder's package: the one that is running is put first.
-        root = str(Path(__file__).resolve().parent.parent)
-        paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
-        quiet = {"PYTHONPATH": paths, "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
         # A file, since a pipe that nobody reads would fill.
         self._complaints = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  # closed by _end
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tfhalf.fresh"],
-            env={**os.environ, **quiet},
+            env=fresh_environment(),
             stdin=subprocess.PIPE,
             stdout=self._progress.stream if self._progress.live else subprocess.DEVNULL,
             stderr=self._complaints,

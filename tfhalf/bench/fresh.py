@@ -15,6 +15,7 @@ from typing import Any
 
 from tfhalf.bench.watch import Watch
 from tfhalf.errors import InputError, ShortfallError
+from tfhalf.start import fresh_environment
 
 # What TensorFlow's libraries say of themselves, warnings included, before they read any setting.
 _CHATTER = re.compile(r"[IW]\d{4} |WARNING: All log messages before absl")
@@ -41,7 +42,7 @@ def ask(request: dict[str, Any], name: str, watch: Watch) -> dict[str, Any]:
         words = Path(scratch) / "stderr"  # a file: of a pipe somebody would have to take them meanwhile
         with (
             words.open("wb") as stderr,
-            subprocess.Popen(command, env=_environment(), stdout=subprocess.PIPE, stderr=stderr) as process,
+            subprocess.Popen(command, env=fresh_environment(), stdout=subprocess.PIPE, stderr=stderr) as process,
         ):
             try:
                 _follow(process, watch)
@@ -74,13 +75,6 @@ def _follow(process: subprocess.Popen[bytes], watch: Watch) -> None:
         if (ready and not said) or (not ready and process.poll() is not None):
             return
         watch.tick()
-
-
-def _environment() -> dict[str, str]:
-    # The process may stand in another folder's package: the one that is running is put first.
-    root = str(Path(__file__).resolve().parent.parent.parent)
-    paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
-    return {**os.environ, "PYTHONPATH": paths, "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
 
 
 def _last_words(code: int, stderr: str) -> str:
