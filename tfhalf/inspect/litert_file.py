@@ -25,7 +25,6 @@ from tfhalf.inspect.facts import (
 from tfhalf.inspect.flatbuffer import Table
 from tfhalf.inspect.litert_ops import BUILTIN
 
-MARK = b"TFL3"
 MAX_PARTS = 2_000_000
 _DTYPES = words(
     "float32 float16 int32 uint8 int64 string bool int16 complex64 int8 float64 complex128 uint64 resource variant "

@@ -100,8 +100,7 @@ def _state(job: Job, trainer: Trainer, device: Device, run: Path | None, progres
     trained = Trainer(job.pipeline, job.splits, job.builder, job.preprocess, device)
     checkpoint.restore(found.arrays, trained.variables)
     trainer.model.set_weights(trained.model.get_weights())
-    inner = getattr(trained.optimizer, "inner_optimizer", trained.optimizer)
-    checkpoint.restore([keras.ops.convert_to_numpy(v) for v in inner.variables], trainer.optimizer.variables)
+    checkpoint.restore([keras.ops.convert_to_numpy(v) for v in trained.inner.variables], trainer.optimizer.variables)
     epochs = job.pipeline.train.epochs
     epoch = done = found.record["epochs_done"]
     told = f"{run}, after epoch {done} of {epochs}"

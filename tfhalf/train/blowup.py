@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ import numpy as np
 from tfhalf.train.feed import ChunkResult, Feed
 from tfhalf.train.step import Step
 from tfhalf.train.trouble import unchanged
+from tfhalf.train.watch import watched
 
 
 class BlowUp(Exception):  # noqa: N818  # no error yet: it may be gone back on
@@ -73,7 +74,7 @@ def explain(step: Step, feed: Feed, index: np.ndarray, epoch: int, number: int, 
         number: the step.
         size: what images are scaled down to.
     """
-    with unchanged(step), _watched(step.model if size is None else step.twins[size]) as seen:
+    with unchanged(step), _ranges(step.net(size)) as seen:
         step.forward(feed.batch(index), _scalar(epoch), _scalar(number), size)
     for one in seen:
         if not one.finite:
@@ -84,32 +85,21 @@ def explain(step: Step, feed: Feed, index: np.ndarray, epoch: int, number: int, 
 
 
 @contextmanager
-def _watched(net: keras.Model) -> Iterator[list[Seen]]:
+def _ranges(net: keras.Model) -> Iterator[list[Seen]]:
     """What the layers of ``net`` are given within the block, in the order in which their calls end."""
     seen: list[Seen] = []
 
-    def watch(layer: keras.Layer, call: Callable[..., Any]) -> Callable[..., Any]:
-        def watched(*arguments: Any, **named: Any) -> Any:
-            out = call(*arguments, **named)
-            given = _numbers((arguments, named))
-            if given:
-                low, high = min(a.min() for a in given), max(a.max() for a in given)
-                weights = [keras.ops.convert_to_numpy(v) for v in layer.trainable_variables]
-                reach = max((float(np.abs(w).max()) for w in weights if w.size), default=0.0)
-                finite = all(np.isfinite(a).all() for a in _numbers(out))
-                seen.append(Seen(layer.path, float(low), float(high), reach, finite))
-            return out
+    def tell(layer: keras.Layer, arguments: Any, out: Any) -> None:
+        given = _numbers(arguments)
+        if given:
+            low, high = min(a.min() for a in given), max(a.max() for a in given)
+            weights = [keras.ops.convert_to_numpy(v) for v in layer.trainable_variables]
+            reach = max((float(np.abs(w).max()) for w in weights if w.size), default=0.0)
+            finite = all(np.isfinite(a).all() for a in _numbers(out))
+            seen.append(Seen(layer.path, float(low), float(high), reach, finite))
 
-        return watched
-
-    layers = [layer for layer in net._flatten_layers(include_self=False) if "call" not in vars(layer)]
-    for layer in layers:
-        layer.call = watch(layer, layer.call)
-    try:
+    with watched(net, tell):
         yield seen
-    finally:
-        for layer in layers:
-            del layer.call
 
 
 def _numbers(tree: Any) -> list[np.ndarray]:

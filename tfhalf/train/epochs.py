@@ -18,11 +18,12 @@ from tfhalf.progress import Progress, duration
 from tfhalf.train import checkpoint
 from tfhalf.train.blowup import BlowUp, blown_up, explain
 from tfhalf.train.callbacks import Hooks
-from tfhalf.train.feed import ChunkResult
+from tfhalf.train.feed import ChunkResult, joined
 from tfhalf.train.history import HEADER, Epoch, History
 from tfhalf.train.resume import check_pipeline, check_preprocess
 from tfhalf.train.scale_log import ScaleLog
 from tfhalf.train.signals import Signals
+from tfhalf.train.trouble import is_finite
 
 _START: dict[str, Any] = {
     "epochs_done": 0,
@@ -55,7 +56,7 @@ class Epochs:
         self.results: list[ChunkResult] = []
         self.saved_at = self.epoch_saved_at = time.monotonic()
         self.saving = 0.0  # seconds that the last save took
-        self.start = trainer.values()  # what to go back to while there is no checkpoint
+        self.start: list[np.ndarray] = []  # what to go back to, once training has begun, while there is no checkpoint
 
     def go(self, resume: bool) -> TrainResult:
         """From the first step, or with ``resume`` from the run's last checkpoint, to the last; see `Trainer.run`."""
@@ -77,9 +78,10 @@ class Epochs:
         return self.t.result(self.history.rows, self.spent, self.rollbacks)
 
     def _take(self, found: checkpoint.Checkpoint | None) -> None:
-        """Be where the checkpoint is; at the start where there is none."""
+        """Be where the checkpoint is; where there is none, at the start, which a new trainer is."""
         record = found.record if found else _START
-        checkpoint.restore(found.arrays if found else self.start, self.t.variables)
+        if found or self.start:
+            checkpoint.restore(found.arrays if found else self.start, self.t.variables)
         self.rollbacks = record["rollbacks"]
         self.epoch, self.done = record["epochs_done"], record["done"]
         self.spent, self.stepping = record["seconds"], record["stepping"]
@@ -87,7 +89,7 @@ class Epochs:
         self.scale = ScaleLog(self.t, self.run, self.progress)
         self.results = [ChunkResult(**found.within)] if found and self.done else []
         if self.results:
-            self.scale.take_up(self.results[0], self.epoch * self.t.steps_per_epoch, record["in_row"])
+            self.scale.take_up(self.results[0], record["in_row"])
 
     def _resumed(self) -> str:
         epochs, steps = self.t.pipeline.train.epochs, self.t.steps_per_epoch
@@ -103,7 +105,7 @@ class Epochs:
             if before:  # what they do when training starts was done then
                 checkpoint.restore(before, t.variables)
             if not taken_up:  # a callback may have set weights
-                getattr(t.optimizer, "inner_optimizer", t.optimizer).start()
+                t.inner.start()
                 self.start = t.values()
             self.progress.line(HEADER)
             while not hooks.stopped and self.epoch < epochs:
@@ -153,17 +155,17 @@ class Epochs:
             )
             if self.done < len(order):
                 self._boundary()
-        loss, finite = (np.concatenate([getattr(r, k) for r in self.results]) for k in ("loss", "finite"))
-        correct = sum(int(r.correct.sum()) for r in self.results)
+        whole = joined(self.results)
+        loss, finite = whole.loss, whole.finite
         val = t.evaluator.accuracy(t.splits.x_val, t.splits.y_val) if len(t.splits.x_val) else None
         seconds = time.perf_counter() - start
         self.spent += seconds
-        steps = self.scale.end_epoch()
+        steps = self.scale.end_epoch(whole)
         row = Epoch(
             epoch=epoch + 1,
             steps=len(loss),
             loss=float(loss[finite].mean()) if finite.any() else float("nan"),
-            accuracy=correct / order.size,
+            accuracy=int(whole.correct.sum()) / order.size,
             val_accuracy=val,
             images_per_s=order.size / self.stepping,
             loss_scale=self.t.loss_scale(),
@@ -173,7 +175,7 @@ class Epochs:
             skipped_at_floor=steps.at_floor,
             rollbacks=len(self.rollbacks),
         )
-        self.history.add(row, steps.first_step, steps.curves)
+        self.history.add(row, first_step, steps.curves)
         return row
 
     def _after(self, epoch: int, begin: int, order: np.ndarray) -> np.ndarray:
@@ -220,7 +222,7 @@ class Epochs:
             "pipeline": t.pipeline.dump(),
             "preprocess": t.preprocess.to_dict(),
         }
-        within = {k: np.concatenate([getattr(r, k) for r in self.results]) for k in ChunkResult._fields if self.results}
+        within = joined(self.results)._asdict() if self.results else {}
         checkpoint.save(self.run, step, t.values(), record, within, settings.keep_checkpoints)
         self.saved_at = time.monotonic()
         self.saving, self.start = self.saved_at - start, []
@@ -250,7 +252,7 @@ class Epochs:
     def _check_weights(self) -> None:
         """Before they are saved: the last step may have had a loss, and yet left no numbers to go on with."""
         for variable in self.t.step.variables:
-            if not np.isfinite(keras.ops.convert_to_numpy(variable)).all():
+            if not is_finite(variable.value):
                 step = self.epoch * self.t.steps_per_epoch + self.done - 1
                 raise BlowUp(step, float("nan"), f"step {step}: the weight {variable.path} is not finite after it")
 

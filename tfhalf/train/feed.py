@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -47,6 +47,11 @@ def read(run: tuple[Any, ...]) -> ChunkResult:
     """What a program of `Feed._steps` gave, once it has ended."""
     done, *arrays = run
     return ChunkResult(*(array.numpy()[: int(done)] for array in arrays))
+
+
+def joined(results: Sequence[ChunkResult]) -> ChunkResult:
+    """Those of the steps one after another, at least one, as one."""
+    return ChunkResult(*(np.concatenate(arrays) for arrays in zip(*results, strict=True)))
 
 
 class Feed(ABC):

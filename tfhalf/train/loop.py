@@ -206,10 +206,14 @@ class Trainer:
         yield
         checkpoint.restore(before, self.variables)
 
+    @property
+    def inner(self) -> keras.optimizers.Optimizer:
+        """The optimizer that moves the weights, which a loss scale may stand around."""
+        return getattr(self.optimizer, "inner_optimizer", self.optimizer)
+
     def halve_rate(self) -> None:
         """Go on with half the learning rate; a callback that sets one has the last word."""
-        inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
-        variable = self.rate.factor if isinstance(self.rate, EpochSchedule) else inner.learning_rate
+        variable = self.rate.factor if isinstance(self.rate, EpochSchedule) else self.inner.learning_rate
         variable.assign(variable * 0.5)
 
     def settle(self) -> None:

@@ -29,10 +29,9 @@ _ADVICE = (
 
 
 class EpochSteps(NamedTuple):
-    """The steps of an epoch, the first of them ``first_step``: curves, float or int [steps] each, and how many were
-    skipped with the scale at its floor."""
+    """The steps of an epoch: curves, float or int [steps] each, and how many were skipped with the scale at its
+    floor."""
 
-    first_step: int
     curves: dict[str, np.ndarray]
     at_floor: int
 
@@ -54,22 +53,20 @@ class ScaleLog:
         self.t, self.run, self.progress = trainer, run, progress
         self.settings = trainer.pipeline.precision.loss_scale
         optimizer = trainer.optimizer
-        self.inner = getattr(optimizer, "inner_optimizer", optimizer)
         self.skipped = _int(optimizer.skipped) if trainer.step.guarded else 0
         self.in_row = _int(optimizer.skipped_in_row) if trainer.step.guarded else 0
-        self.steps = Steps(run, _int(self.inner._iterations) + self.skipped)
+        self.steps = Steps(run, _int(trainer.inner._iterations) + self.skipped)
         self.stuck, self.warned = 0, False
         self._clear()
 
     def _clear(self) -> None:
-        self.results: list[ChunkResult] = []
-        self.first_step, self.at_floor, self.told = 0, 0, 0
+        self.at_floor, self.told = 0, 0
         self.counted: Counter[str] = Counter()  # skipped steps without a line, by what was not finite
 
-    def take_up(self, done: ChunkResult, first_step: int, in_row: int) -> None:
-        """Go on within an epoch: ``done`` are its steps so far, told already, the first of them ``first_step``; before
-        them ``in_row`` in a row were skipped."""
-        self.results, self.first_step, self.in_row = [done], first_step, in_row
+    def take_up(self, done: ChunkResult, in_row: int) -> None:
+        """Go on within an epoch: ``done`` are its steps so far, told already; before them ``in_row`` in a row were
+        skipped."""
+        self.in_row = in_row
         self.skipped -= int((~done.finite).sum()) if self.t.step.guarded else 0
         self.at_floor = int((~done.finite & (done.scale == self.settings.floor)).sum()) if self._dynamic else 0
 
@@ -77,9 +74,6 @@ class ScaleLog:
         """Tell what happened in ``result``, of the steps over the rows ``part``, the first of them ``first_step``."""
         if not result.steps:
             return
-        if not self.results:
-            self.first_step = first_step
-        self.results.append(result)
         self.steps.add(first_step, result.loss, result.scale, result.finite)
         if not self.t.step.guarded:
             return
@@ -123,24 +117,23 @@ class ScaleLog:
             layer = overflowed_layer(self.t.step, self.t.feed, fault.places, fault.epoch, fault.step, size)
         return f"output of {layer} not finite" if layer else f"loss is {fault.loss}"
 
-    def end_epoch(self) -> EpochSteps:
-        """The epoch's curves, after a line about skipped steps that had none; the next epoch may begin."""
+    def end_epoch(self, done: ChunkResult) -> EpochSteps:
+        """The curves of an epoch's steps ``done``, after a line about skipped ones that had none; the next may
+        begin."""
         if self.counted:
             whys = "; ".join(f"{why}: {count}" for why, count in self.counted.most_common(3))
             more = "; others" if len(self.counted) > 3 else ""
             self._line(f"and {self.counted.total():,} more skipped steps in this epoch ({whys}{more})")
-        epoch = EpochSteps(self.first_step, self._curves(), self.at_floor)
+        epoch = EpochSteps(self._curves(done), self.at_floor)
         self._clear()
         return epoch
 
-    def _curves(self) -> dict[str, np.ndarray]:
-        loss, scale, finite = (
-            np.concatenate([getattr(r, name) for r in self.results]) for name in ("loss", "scale", "finite")
-        )
+    def _curves(self, done: ChunkResult) -> dict[str, np.ndarray]:
+        finite = done.finite
         applied = finite if self.t.step.guarded else np.ones_like(finite)
-        curves = {"loss": loss, "learning_rate": self._rates(applied)}
+        curves = {"loss": done.loss, "learning_rate": self._rates(applied)}
         if self.t.step.guarded:
-            curves["loss_scale"] = scale
+            curves["loss_scale"] = done.scale
             curves["skipped"] = self.skipped + np.cumsum(~finite)
             curves["skipped_in_row"] = _in_row(finite, self.in_row)
             self.skipped, self.in_row = int(curves["skipped"][-1]), int(curves["skipped_in_row"][-1])
@@ -148,10 +141,10 @@ class ScaleLog:
 
     def _rates(self, applied: np.ndarray) -> np.ndarray:
         """The learning rate of each step; a skipped one does not advance the schedule."""
-        rate = self.inner._learning_rate
+        rate = self.t.inner._learning_rate
         if not callable(rate):
             return np.full(len(applied), float(keras.ops.convert_to_numpy(rate)))
-        before = _int(self.inner._iterations) - applied.sum() + np.cumsum(applied) - applied
+        before = _int(self.t.inner._iterations) - applied.sum() + np.cumsum(applied) - applied
         return np.asarray(keras.ops.convert_to_numpy(rate(before.astype(np.int32))))
 
     @property

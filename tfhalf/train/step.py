@@ -107,11 +107,15 @@ class Step:
         x = self.prepare(batch, epoch, step)
         return x if size is None else scaled_down(x, size)
 
+    def net(self, size: int | None) -> keras.Model:
+        """What takes images of ``size``; None is their own."""
+        return self.model if size is None else self.twins[size]
+
     def _answers(self, x: Any, size: int | None) -> tuple[Any, list[Any]]:
         if size is None:
             answers, losses = self.model(x, training=True), self.model.losses
         else:
-            answers, losses = call(self.model, self.twins[size], x)
+            answers, losses = call(self.model, self.net(size), x)
         return tf.cast(answers, tf.float32), losses
 
     def prepare(self, batch: Batch, epoch: Any, step: Any) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfhalf.data.lazy import LazyImages
-from tfhalf.train.feed import ChunkResult, Feed, read
+from tfhalf.train.feed import ChunkResult, Feed, joined, read
 from tfhalf.train.step import Batch, Step
 
 BLOCK_BYTES = 128 * 2**20
@@ -86,7 +86,7 @@ class Streamed(Feed):
         assert running is not None
         results.append(read(running))
         self._announced = []
-        return ChunkResult(*(np.concatenate(arrays) for arrays in zip(*results, strict=True)))
+        return joined(results)
 
     def batch(self, index: np.ndarray) -> Batch:
         """The batch at the places ``index``, int32 [N]."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from tfhalf.train.feed import Feed
 from tfhalf.train.step import Step
+from tfhalf.train.watch import watched
 
 
 def explain_non_finite(
@@ -28,17 +29,17 @@ def explain_non_finite(
         size: what images are scaled down to.
     """
     batch = feed.batch(index)
-    with unchanged(step), _watched(_net(step, size)) as overflowed:
+    with unchanged(step), _overflowed(step.net(size)) as overflowed:
         loss, _, gradients = step.gradients(batch, tf.constant(epoch), tf.constant(number), size)
-    weights = [v.path for v in step.variables if not _finite(v.value)]
+    weights = [v.path for v in step.variables if not is_finite(v.value)]
     if weights:
         return f"the weight {weights[0]} itself is not finite"
-    if not _finite(loss):
-        if not _finite(batch.x):
+    if not is_finite(loss):
+        if not is_finite(batch.x):
             return f"the loss is {float(loss)}: an image of that batch holds a number that is not finite"
         where = f", first in the output of layer {overflowed[0]!r}" if overflowed else ""
         return f"the loss is {float(loss)}: the forward pass overflowed{where}"
-    bad = [v.path for v, gradient in zip(step.variables, gradients, strict=True) if not _finite(gradient)]
+    bad = [v.path for v, gradient in zip(step.variables, gradients, strict=True) if not is_finite(gradient)]
     if not bad:
         return "run again on its own, that batch gives finite gradients"
     layer, _, name = bad[-1].rpartition("/")
@@ -51,16 +52,13 @@ def overflowed_layer(
     """Path of the first layer with a non-finite output, when one batch is run forward again with the weights as they
     are now; None where all are finite. See `explain_non_finite`."""
     batch = feed.batch(index)
-    with unchanged(step), _watched(_net(step, size)) as overflowed:
+    with unchanged(step), _overflowed(step.net(size)) as overflowed:
         step.forward(batch, tf.constant(epoch), tf.constant(number), size)
     return overflowed[0] if overflowed else None
 
 
-def _net(step: Step, size: int | None) -> keras.Model:
-    return step.model if size is None else step.twins[size]
-
-
-def _finite(x: Any) -> bool:
+def is_finite(x: Any) -> bool:
+    """Whether every number of ``x`` is; integers are."""
     x = tf.convert_to_tensor(x)
     return not x.dtype.is_floating or bool(tf.reduce_all(tf.math.is_finite(x)))
 
@@ -78,24 +76,13 @@ def unchanged(step: Step) -> Iterator[None]:
 
 
 @contextmanager
-def _watched(net: keras.Model) -> Iterator[list[str]]:
+def _overflowed(net: keras.Model) -> Iterator[list[str]]:
     """Paths of the layers of ``net`` that give something not finite within the block, in the order of their calls."""
     bad: list[str] = []
 
-    def watch(layer: keras.Layer, call: Callable[..., Any]) -> Callable[..., Any]:
-        def watched(*arguments: Any, **named: Any) -> Any:
-            out = call(*arguments, **named)
-            if tf.executing_eagerly() and not all(_finite(t) for t in keras.tree.flatten(out) if tf.is_tensor(t)):
-                bad.append(layer.path)
-            return out
+    def tell(layer: keras.Layer, _: Any, out: Any) -> None:
+        if tf.executing_eagerly() and not all(is_finite(t) for t in keras.tree.flatten(out) if tf.is_tensor(t)):
+            bad.append(layer.path)
 
-        return watched
-
-    layers = [layer for layer in net._flatten_layers(include_self=False) if "call" not in vars(layer)]
-    for layer in layers:
-        layer.call = watch(layer, layer.call)
-    try:
+    with watched(net, tell):
         yield bad
-    finally:
-        for layer in layers:
-            del layer.call

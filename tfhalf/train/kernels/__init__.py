@@ -16,6 +16,7 @@ from typing import Any
 import keras
 from keras import layers
 
+from tfhalf.precision.policy import flat_layers
 from tfhalf.train.kernels.norm import batch_normalization
 from tfhalf.train.kernels.pool import max_pooling
 from tfhalf.train.kernels.relu import relu
@@ -29,7 +30,7 @@ def fewer_passes(model: keras.Model) -> Iterator[None]:
     Only for tracing a program that XLA compiles: some of their operations exist nowhere else.
     """
     swapped = dict(_activations(model))
-    for layer in model._flatten_layers(include_self=False):
+    for layer in flat_layers(model):
         function = _equivalent(layer)
         if function is not None and layer not in swapped:
             swapped[layer] = function
@@ -58,7 +59,7 @@ def _activations(model: keras.Model) -> Iterator[tuple[Any, Callable[..., Any]]]
 
     ReLU alone: worked out twice, a GELU takes longer than the pass over memory that it saves.
     """
-    for part in (model, *model._flatten_layers(include_self=False)):
+    for part in (model, *flat_layers(model)):
         after = _consumers(getattr(part, "_functional", None) or part)
         taken = set()
         for operation, next_ones in after.items():
