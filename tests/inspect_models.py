@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 import onnx
+from cli_helpers import neat
 from click.testing import CliRunner, Result
 from keras import layers
 from onnx import TensorProto, helper, numpy_helper
@@ -27,14 +28,7 @@ def call(*arguments: Any) -> Result:
 
 
 def said(*arguments: Any) -> str:
-    """What is printed: at most 100 columns, no blanks at line ends, nothing on standard error."""
-    result = call(*arguments)
-    assert result.exit_code == 0, result.stderr
-    assert result.stderr == ""
-    for line in result.stdout.splitlines():
-        assert len(line) <= 100, line
-        assert line == line.rstrip()
-    return str(result.stdout)
+    return neat(call(*arguments))
 
 
 def flat(text: str) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cli_helpers import neat
 from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,14 +31,7 @@ def call(*arguments: str) -> Result:
 
 
 def said(*arguments: str) -> str:
-    """What is printed: at most 100 columns, no blanks at line ends, nothing on standard error."""
-    result = call(*arguments)
-    assert result.exit_code == 0, result.stderr
-    assert result.stderr == ""
-    for line in result.stdout.splitlines():
-        assert len(line) <= 100, line
-        assert line == line.rstrip()
-    return str(result.stdout)
+    return neat(call(*arguments))
 
 
 def lines(*arguments: str) -> dict[str, str]:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from train_helpers import changed, equal, quiet, splits, timeless
 
 from tfhalf import config
 from tfhalf.data import Preprocess, Splits
@@ -23,7 +24,6 @@ from tfhalf.errors import ResumeError, TrainingError
 from tfhalf.progress import Progress
 from tfhalf.train.build import Builder
 from tfhalf.train.evaluate import Evaluator, float32_exactly
-from tfhalf.train.history import Epoch
 from tfhalf.train.loop import Trainer
 from tfhalf.train.schedules import multiplier
 
@@ -63,15 +63,6 @@ def build_broken(*, input_shape, num_classes):
 '''
 
 
-def splits(validation: int = 8) -> Splits:
-    draw = np.random.default_rng(0)
-    y = (np.arange(60) % 3).astype(np.int32)
-    x = draw.integers(0, 128, (60, 6, 6, 1)).astype(np.uint8)
-    x[np.arange(60), y] += 100  # a bright row for each class
-    parts = x[:40], y[:40], x[40 : 40 + validation], y[40 : 40 + validation], x[48:], y[48:]
-    return Splits(*parts, 3, (6, 6, 1), ("a", "b", "c"), "made here")
-
-
 BASE: dict[str, Any] = {
     "name": "job",
     "seed": 5,
@@ -91,14 +82,7 @@ BASE: dict[str, Any] = {
 
 def pipeline(**changes: Any) -> config.Pipeline:
     """``BASE`` with ``train__epochs=3`` and the like."""
-    values = json.loads(json.dumps(BASE))
-    for key, value in changes.items():
-        *path, last = key.split("__")
-        place = values
-        for name in path:
-            place = place.setdefault(name, {})
-        place[last] = value
-    return config.Pipeline.model_validate(values)
+    return changed(BASE, changes)
 
 
 @pytest.fixture
@@ -123,20 +107,8 @@ def said() -> tuple[Progress, io.StringIO]:
     return Progress(stream), stream
 
 
-def quiet() -> Progress:
-    return Progress(io.StringIO(), quiet=True)
-
-
 def values(t: Trainer) -> list[np.ndarray]:
     return [np.asarray(v).copy() for v in [*t.model.variables, *t.optimizer.variables]]
-
-
-def equal(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
-    return len(one) == len(other) and all(map(np.array_equal, one, other))
-
-
-def timeless(row: Epoch) -> dict[str, Any]:
-    return {key: value for key, value in asdict(row).items() if key not in ("seconds", "images_per_s")}
 
 
 class Stopped(Exception):

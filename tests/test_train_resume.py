@@ -10,15 +10,15 @@ import random
 import shutil
 import signal
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from train_helpers import changed, equal, quiet, splits, timeless
 
 from tfhalf import config
-from tfhalf.data import Preprocess, Splits
+from tfhalf.data import Preprocess
 from tfhalf.device import cpu
 from tfhalf.errors import ConfigError, Interrupted, ResumeError, TrainingError
 from tfhalf.progress import Progress
@@ -77,33 +77,17 @@ STEPS = 5  # in an epoch
 
 def pipeline(**changes: Any) -> config.Pipeline:
     """``BASE`` with ``train__epochs=4`` and the like."""
-    values = json.loads(json.dumps(BASE))
-    for key, value in changes.items():
-        *path, last = key.split("__")
-        place = values
-        for name in path:
-            place = place.setdefault(name, {})
-        place[last] = value
-    return config.Pipeline.model_validate(values)
+    return changed(BASE, changes)
 
 
 def trainer(folder: Path, rows: int = 2, validation: int = 8, **changes: Any) -> Trainer:
     """``rows`` steps in a call."""
     (folder / "net.py").write_text(FILES)
-    draw = np.random.default_rng(0)
-    y = (np.arange(60) % 3).astype(np.int32)
-    x = draw.integers(0, 128, (60, 6, 6, 1)).astype(np.uint8)
-    x[np.arange(60), y] += 100
-    parts = x[:40], y[:40], x[40 : 40 + validation], y[40 : 40 + validation], x[48:], y[48:]
-    data, pipe = Splits(*parts, 3, (6, 6, 1), ("a", "b", "c"), "made here"), pipeline(**changes)
+    data, pipe = splits(validation), pipeline(**changes)
     builder = Builder(pipe, folder, input_shape=data.input_shape, num_classes=3)
     t = Trainer(pipe, data, builder, Preprocess.fit("standardize", data.x_train), cpu())
     t.rows = rows
     return t
-
-
-def quiet() -> Progress:
-    return Progress(io.StringIO(), quiet=True)
 
 
 def run(t: Trainer, folder: Path, resume: bool = False) -> tuple[list[dict[str, Any]], str]:
@@ -112,14 +96,6 @@ def run(t: Trainer, folder: Path, resume: bool = False) -> tuple[list[dict[str, 
     stream = io.StringIO()
     result = t.run(folder, Progress(stream), resume=resume)
     return [timeless(row) for row in result.epochs], stream.getvalue()
-
-
-def timeless(row: Epoch) -> dict[str, Any]:
-    return {key: value for key, value in asdict(row).items() if key not in ("seconds", "images_per_s")}
-
-
-def equal(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
-    return len(one) == len(other) and all(map(np.array_equal, one, other))
 
 
 def found(folder: Path) -> checkpoint.Checkpoint:
