@@ -271,8 +271,7 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
 def test_an_interrupt_while_verifying(tmp_path: Path) -> None:
     """As from a terminal: the whole process group is told."""
     with running(tmp_path, "train", DIGITS, "--set", "train.epochs=3") as run:
-        assert run.wait_until(lambda: run.says("verify "))
-        time.sleep(1)  # so that the process that verifies is there
+        assert run.wait_until(lambda: run.says("verify "))  # the process that does it is there since training began
         run.kill(signal.SIGINT, group=True)
         code, said, complained = run.end()
     assert code == 130, complained
