@@ -14,6 +14,7 @@ from tfhalf.publish import Clock, Finished, Outcome, export_and_publish
 from tfhalf.ranges.settle import settle
 from tfhalf.runs import OUTCOME, held
 from tfhalf.train.loop import Trainer
+from tfhalf.train.picture import draw_beside
 
 __all__ = ["Outcome", "Places", "export_from_run", "train_and_export"]
 
@@ -57,10 +58,13 @@ def train_and_export(
     with held(run), Verifier(progress) as verifier:
         verifier.start()  # now, so that it has imported what it needs when training is over
         result = trainer.run(run, progress, resume=resume is not None)
+        picture = draw_beside(run, pipeline.name, progress) if trainer.step.guarded else None
         accuracy = _test_accuracy(trainer, progress)
         clock.stop("train")
         finished = Finished(job, places, result, device, run, accuracy)
         outcome = export_and_publish(finished, verifier, progress, clock)
+    if picture:
+        picture.join()
     _record_outcome(outcome)
     return outcome
 

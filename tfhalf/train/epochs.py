@@ -117,7 +117,6 @@ class Epochs:
             hooks.end()
         rows = self.history.rows
         self._save(ended=True)
-        self.scale.finish()
         self.progress.line(rows[-1].line(epochs, "done"))
         if len(rows) < epochs:
             self.progress.line(f"ended after epoch {len(rows)} of {epochs}: a callback set model.stop_training")

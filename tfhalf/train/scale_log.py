@@ -13,7 +13,7 @@ import numpy as np
 from tfhalf.progress import Progress
 from tfhalf.train.feed import ChunkResult
 from tfhalf.train.history import scale_words
-from tfhalf.train.picture import draw
+from tfhalf.train.picture import draw_beside
 from tfhalf.train.steps import Steps
 from tfhalf.train.trouble import explain_non_finite, overflowed_layer
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from tfhalf.train.loop import Trainer
 
 TOLD = 8  # skipped steps of an epoch whose layer is looked for, and that have a line without a change; others count
-PICTURE = "loss_scale.png"
 _ADVICE = (
     "keep that layer in float32 (precision.keep_float32), clip gradients (train.optimizer.clip_norm) or lower the "
     "learning rate"
@@ -152,23 +151,16 @@ class ScaleLog:
         return self.t.step.guarded and self.settings.mode == "dynamic"
 
     def save(self) -> None:
-        """Write ``steps.npz``."""
+        """Write ``steps.npz``, which a picture can be drawn from."""
         self.steps.save()
-
-    def finish(self) -> None:
-        """Write ``steps.npz`` and, where there is a loss scale, its picture; a run does not fail for want of one."""
-        self.save()
-        if self.t.step.guarded:
-            missing = draw(self.steps.arrays(), self.run / PICTURE, self.t.pipeline.name)
-            if missing:
-                self.progress.line(f"picture    {PICTURE} is left out: {missing}")
 
     def given_up(self, result: ChunkResult, part: np.ndarray, epoch: int, first_step: int) -> str | None:
         """Why the run must end here, after too many skipped steps in a row; None where it may go on."""
         in_row = _int(self.t.optimizer.skipped_in_row)
         if in_row < self.settings.max_skipped:
             return None
-        self.finish()
+        self.save()
+        draw_beside(self.run, self.t.pipeline.name, self.progress).join()
         place = explain_non_finite(
             self.t.step, self.t.feed, part[result.steps - 1], epoch, first_step, self.t.sizes.of(epoch)
         )
