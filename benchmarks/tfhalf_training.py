@@ -45,6 +45,7 @@ class Loop:
         for variable, value in zip(self.trainer.optimizer.variables, self._fresh, strict=True):
             variable.assign(value)
         self.trainer.pipeline = self.pipeline.model_copy(update={"seed": seed})
+        self.trainer.values()  # a GPU takes its time; what is timed begins when all is there
 
     def train(self) -> tuple[TrainResult, float]:
         """What the data sets in the model (`adapt`), then every epoch, its record and the last checkpoint: the result

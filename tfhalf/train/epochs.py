@@ -169,7 +169,7 @@ class Epochs:
             images_per_s=order.size / self.stepping,
             loss_scale=self.t.loss_scale(),
             skipped=int((~finite).sum()),
-            learning_rate=float(keras.ops.convert_to_numpy(t.optimizer.learning_rate)),
+            learning_rate=float(t.rates(t.inner._iterations)),
             seconds=seconds,
             skipped_at_floor=steps.at_floor,
             rollbacks=len(self.rollbacks),

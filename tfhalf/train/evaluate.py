@@ -60,11 +60,18 @@ def _views(x_NHWC: Any, views: Views) -> list[tuple[float, Any]]:
         return [(1.0, x_NHWC)]
     centres = [(1.0, x_NHWC)]
     if views == "mirror_shift":
-        padded = tf.pad(x_NHWC, [[0, 0], [1, 1], [1, 1], [0, 0]], "REFLECT")
-        height, width = x_NHWC.shape[1:3]
-        shifted = [padded[:, 0:height, 0:width], padded[:, 2 : height + 2, 2 : width + 2]]
-        centres = [(0.5, x_NHWC), *((0.25, view) for view in shifted)]
+        centres = [(0.5, x_NHWC), *((0.25, _shifted(x_NHWC, by)) for by in (-1, 1))]
     return [(weight / 2, side) for weight, view in centres for side in (view, tf.reverse(view, [2]))]
+
+
+def _shifted(x_NHWC: Any, by: int) -> Any:
+    """Each pixel from ``by`` further down and to the right, mirrored at the edges; by `tf.gather`, since a GPU has no
+    `tf.pad` for integers and would send the images to the CPU and back."""
+    for axis in (1, 2):
+        last = x_NHWC.shape[axis] - 1
+        place = np.abs(np.arange(last + 1) + by)
+        x_NHWC = tf.gather(x_NHWC, last - np.abs(last - place), axis=axis)
+    return x_NHWC
 
 
 @contextmanager

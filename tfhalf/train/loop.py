@@ -211,6 +211,16 @@ class Trainer:
         """The optimizer that moves the weights, which a loss scale may stand around."""
         return getattr(self.optimizer, "inner_optimizer", self.optimizer)
 
+    def rates(self, iterations: Any) -> np.ndarray:
+        """Learning rates at ``iterations``, integers of any shape; float32 of that shape."""
+        iterations = np.array(keras.ops.convert_to_numpy(iterations), np.int32)
+        rate = self.inner._learning_rate
+        if not callable(rate):
+            return np.full(iterations.shape, keras.ops.convert_to_numpy(rate), np.float32)
+        # A GPU would compile a kernel for each operation first, which takes as long as this training.
+        with keras.device("cpu:0"):
+            return np.array(keras.ops.convert_to_numpy(rate(iterations)), np.float32)
+
     def halve_rate(self) -> None:
         """Go on with half the learning rate; a callback that sets one has the last word."""
         variable = self.rate.factor if isinstance(self.rate, EpochSchedule) else self.inner.learning_rate

@@ -140,11 +140,8 @@ class ScaleLog:
 
     def _rates(self, applied: np.ndarray) -> np.ndarray:
         """The learning rate of each step; a skipped one does not advance the schedule."""
-        rate = self.t.inner._learning_rate
-        if not callable(rate):
-            return np.full(len(applied), float(keras.ops.convert_to_numpy(rate)))
         before = _int(self.t.inner._iterations) - applied.sum() + np.cumsum(applied) - applied
-        return np.asarray(keras.ops.convert_to_numpy(rate(before.astype(np.int32))))
+        return self.t.rates(before)
 
     @property
     def _dynamic(self) -> bool:
