@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from tfhalf import config
-from tfhalf.device import Device, detect, grow_memory
+from tfhalf.device import Device, detect, grow_memory, spared_from_collection
 from tfhalf.fresh import Verifier
 from tfhalf.job import Places, new_run, open_run, prepare
 from tfhalf.progress import Progress, duration
@@ -55,7 +55,7 @@ def train_and_export(
     progress.line(f"run        {run}")
     progress.line()
     clock.stop("compile")
-    with held(run), Verifier(progress) as verifier:
+    with held(run), Verifier(progress) as verifier, spared_from_collection():
         verifier.start()  # now, so that it has imported what it needs when training is over
         result = trainer.run(run, progress, resume=resume is not None)
         picture = draw_beside(run, pipeline.name, progress) if trainer.step.guarded else None
