@@ -143,6 +143,7 @@ def test_the_word_in_a_pipeline_file(tmp_path: Path) -> None:
         config.load_pipeline(path)
 
 
+@pytest.mark.slow
 def test_auto_becomes_the_same_list_each_time_and_everywhere(tmp_path: Path) -> None:
     job = make_job(tmp_path, "build_large", precision={"keep_float32": "auto"})
     stream = io.StringIO()
@@ -190,6 +191,7 @@ def test_layers_without_a_name_are_found_again(tmp_path: Path) -> None:
     assert layers.Dense(1).name == "dense_2"  # and the count outside goes on
 
 
+@pytest.mark.slow
 def test_a_net_that_float16_alone_cannot_train(tmp_path: Path) -> None:
     """Its activations pass 65504 in a residual net without norms: every step is skipped, at every scale. With auto the
     same net, weights and batches train as in float32."""

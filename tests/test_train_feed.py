@@ -430,6 +430,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Streamed, "__init__", lambda self, *a, **k: init(self, *a, **k, block_bytes=8 * ITEM))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_blocks")
 def test_a_killed_run_is_taken_up_by_either_feed(tmp_path: Path) -> None:
     whole = trainer(tmp_path, "resident")

@@ -158,6 +158,7 @@ def test_a_norm_and_the_activation_after_it(activation: str, policy_name: str) -
     compare(net, 8, policy_name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy_name", TOLERANCE)
 def test_a_residual_block(policy_name: str) -> None:
     def net(x: Any) -> Any:

@@ -29,6 +29,8 @@ from tfhalf.train.epochs import Epochs
 from tfhalf.train.history import Epoch
 from tfhalf.train.loop import Trainer
 
+pytestmark = pytest.mark.slow
+
 FILES = '''
 import keras
 from keras import layers
