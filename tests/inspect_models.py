@@ -60,8 +60,8 @@ def whys(found: Inspected) -> str:
     return "\n".join(f"{r.what}: {r.dtype}: {r.count}: {r.why}" for r in found.verdict.reasons)
 
 
-def keras_model(policy: str) -> keras.Model:
-    """A trained-looking model whose layers follow ``policy``, its head float32."""
+def keras_model(policy: str, head: str | None = "float32") -> keras.Model:
+    """A trained-looking model whose layers follow ``policy``, its head ``head``; None: as the others."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
@@ -69,7 +69,7 @@ def keras_model(policy: str) -> keras.Model:
         x = layers.ReLU()(layers.BatchNormalization(name="norm")(layers.Conv2D(8, 3, padding="same", name="conv")(x)))
         x = layers.Flatten()(layers.MaxPooling2D(2)(x))
         x = layers.Dense(32, activation="relu", name="hidden")(x)
-        model = keras.Model(image, layers.Dense(10, activation="softmax", dtype="float32", name="head")(x))
+        model = keras.Model(image, layers.Dense(10, activation="softmax", dtype=head, name="head")(x))
     finally:
         keras.config.set_dtype_policy(before)
     for variable in model.weights:

@@ -20,15 +20,16 @@ STOREYS: tuple[frozenset[str], ...] = tuple(
     for names in (
         "__main__",
         "cli",
-        "cli_inspect cli_numerics",
-        "cli_options commands training",
+        "cli_export cli_inspect cli_numerics cli_serve",
+        "convert",
+        "cli_options cli_outcome commands training",
         "bench inspect numerics pipeline",
         "ranges publish",
         "job",
         "serve",
         "compare report fresh",
-        "verify",
-        "runtime",
+        "samples verify",
+        "parity runtime",
         "true_float16",
         "export train",
         "precision data",
@@ -137,6 +138,7 @@ def test_tensorflow_stays_where_it_is_needed() -> None:
     assert {".".join(module.split(".")[:3]) for module in train} <= {f"tfhalf.train.{part}" for part in parts}
     assert {room(m) for m in importers("tensorflow")} <= {
         "bench",
+        "convert",
         "ranges",
         "train",
         "export",
@@ -144,9 +146,11 @@ def test_tensorflow_stays_where_it_is_needed() -> None:
         "device",
         "runtime",
         "doctor",
+        "serve",
         "start",
     }
-    assert {room(module) for module in importers("onnx")} <= {"export", "inspect", "runtime", "true_float16"}
+    assert {m for m in importers("tensorflow") if room(m) == "serve"} == {"tfhalf.serve.savedmodel"}
+    assert {room(module) for module in importers("onnx")} <= {"export", "inspect", "runtime", "serve", "true_float16"}
 
 
 # --- what the command costs -------------------------------------------------------------------------------------------

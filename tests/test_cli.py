@@ -162,7 +162,7 @@ MALFORMED: dict[str, tuple[str | bytes, str]] = {
     "an unknown policy": (BASE + "precision: {policy: float16}\n", "accepted: 'mixed_float16'"),
     "a bad pattern": (BASE + "precision: {keep_float32: ['(']}\n", "no regular expression"),
     "an unknown format": (BASE + "export: {formats: [tflite]}\n", "'savedmodel' or 'onnx'"),
-    "an opset of tomorrow": (BASE + "export: {opset: 19}\n", "from 13 to 18"),
+    "an opset of tomorrow": (BASE + "export: {opset: 26}\n", "from 13 to 25"),
     "agreement above 100": (BASE + "verify: {min_agreement: 100.5}\n", "from 0 to 100"),
     "a schedule without milestones": (BASE + "train: {schedule: {name: step}}\n", "needs milestones"),
     "a scale above its cap": (BASE + "precision: {loss_scale: {initial: 8, cap: 4}}\n", "floor <= initial <= cap"),

@@ -387,7 +387,7 @@ pipelines = st.fixed_dictionaries(
         "seed": st.integers(0, 2**31 - 1),
         "train": some(epochs=st.integers(1, 100_000), optimizer=optimizers, schedule=schedules, xla=st.just("off")),
         "precision": some(keep_float32=patterns, loss_scale=some(growth_interval=st.integers(1, 10**30))),
-        "export": some(formats=st.permutations(["savedmodel", "onnx"]), opset=st.integers(13, 18)),
+        "export": some(formats=st.permutations(["savedmodel", "onnx"]), opset=st.integers(13, 25)),
         "verify": some(max_accuracy_drop=st.floats(0, 100)),
     },
 ).map(Pipeline.model_validate)

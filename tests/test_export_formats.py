@@ -8,7 +8,6 @@ import math
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -17,7 +16,7 @@ import onnxruntime
 import pytest
 import tensorflow as tf
 from keras import layers, ops
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
 
 from tfhalf import config
 from tfhalf.errors import ArtifactError, ExportError
@@ -93,11 +92,8 @@ def test_artifacts_are_described(made: Made) -> None:
     assert told["folded_batchnorm"] == ["folded"]
     assert told["input"] == {"name": "image", "dtype": "float32", "shape": ["batch", 8, 8, 3]}
     assert [o["name"] for o in told["outputs"]] == ["logits", "probabilities"]
-    halves = 8 * 27 + 8 + 8 * 72 + 8 + 32 + 4
-    assert told["parameters"] == {
-        "float16": {"count": halves, "bytes": 2 * halves},
-        "float32": {"count": 32, "bytes": 128},
-    }
+    halves = 8 * 27 + 8 + 8 * 72 + 8 + 16 + 32 + 4  # the other norm is a scale and a shift
+    assert told["parameters"] == {"float16": {"count": halves, "bytes": 2 * halves}}
     assert told["cast"]["total"] == halves
     json.dumps(told)
 
@@ -235,7 +231,7 @@ def test_predictors_of_what_is_not_there(made: Made, tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("opset", [13, 15, 18])
+@pytest.mark.parametrize("opset", [13, 15, 18, 21, 25])
 def test_opsets(made: Made, opset: int, tmp_path: Path) -> None:
     program = make_program(made.rebuilt.model, MEAN, STD, SHAPE)
     (path,) = onnx_format.write(program, tmp_path / "model.onnx", opset=opset, metadata={})
@@ -246,10 +242,10 @@ def test_opsets(made: Made, opset: int, tmp_path: Path) -> None:
 
 def test_an_operator_without_a_translation_leaves_no_file(tmp_path: Path) -> None:
     image = keras.Input(SHAPE)
-    x = layers.Flatten()(layers.Activation("gelu")(layers.Conv2D(2, 3)(image)))  # the exact one: Erfc
-    program = make_program(rebuild(keras.Model(image, layers.Dense(4)(x))).model, MEAN, STD, SHAPE)
+    x = layers.Flatten()(layers.Lambda(tf.math.lgamma)(layers.Conv2D(2, 3)(image)))
+    program = make_program(keras.Model(image, layers.Dense(4)(x)), MEAN, STD, SHAPE)
     before = logging.getLogger().handlers[:], logging.getLogger("tf2onnx").level
-    with pytest.raises(ExportError, match=r"ONNX: .*Erfc.*leave onnx out of export.formats") as caught:
+    with pytest.raises(ExportError, match=r"ONNX: .*Lgamma.*leave onnx out of export.formats") as caught:
         onnx_format.write(program, tmp_path / "model.onnx", opset=17, metadata={})
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
@@ -278,154 +274,6 @@ def test_kept_layers_are_float32_in_the_files(tmp_path: Path) -> None:
     assert 32 in wide  # the head's kernel, 8 x 4
 
 
-# --- rewrites of hand-made graphs -------------------------------------------------------------------------------------
-
-
-def cast(name: str, source: str, to: int) -> onnx.NodeProto:
-    return helper.make_node("Cast", [source], [name], name=name, to=to)
-
-
-def graph(
-    nodes: list[onnx.NodeProto], outputs: dict[str, int], initializers: tuple[onnx.TensorProto, ...] = ()
-) -> onnx.ModelProto:
-    x = helper.make_tensor_value_info("x", TensorProto.FLOAT16, ["n", 2, 4, 4])
-    values = [helper.make_tensor_value_info(name, dtype, None) for name, dtype in outputs.items()]
-    made = helper.make_graph(nodes, "g", [x], values, list(initializers))
-    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    return onnx.shape_inference.infer_shapes(model)  # also fills in the shapes of the outputs
-
-
-HALF, SINGLE = TensorProto.FLOAT16, TensorProto.FLOAT
-PADS = numpy_helper.from_array(np.array([0, 0, 1, 1, 0, 0, 1, 1]), "pads")
-FILL = numpy_helper.from_array(np.float32(0.1), "fill")
-
-
-def evaluate(model: onnx.ModelProto) -> list[np.ndarray]:
-    from onnx.reference import ReferenceEvaluator
-
-    x = np.random.default_rng(0).normal(size=(2, 2, 4, 4)).astype(np.float16)
-    return ReferenceEvaluator(model).run(None, {"x": x})
-
-
-def check(model: onnx.ModelProto, dropped: int) -> onnx.ModelProto:
-    """Rewrite, and hold that the answers stay, bit for bit."""
-    before = evaluate(model)
-    casts = onnx_rewrites.count(model.graph, "Cast")
-    assert onnx_rewrites.drop_cast_pairs(model.graph) == dropped
-    assert onnx_rewrites.count(model.graph, "Cast") == casts - 2 * dropped
-    onnx_rewrites.drop_unused(model)
-    onnx.checker.check_model(model, full_check=True)
-    for old, new in zip(before, evaluate(model), strict=True):
-        assert old.dtype == new.dtype
-        np.testing.assert_array_equal(old, new)
-    return model
-
-
-@pytest.mark.parametrize(
-    "node",
-    [
-        helper.make_node("Pad", ["a", "pads"], ["b"]),
-        helper.make_node("Pad", ["a", "pads", "fill"], ["b"]),
-        helper.make_node("Pad", ["a", "pads"], ["b"], mode="reflect"),
-        helper.make_node("Transpose", ["a"], ["b"], perm=[0, 2, 3, 1]),
-        helper.make_node("Flatten", ["a"], ["b"]),
-        helper.make_node("MaxPool", ["a"], ["b"], kernel_shape=[2, 2]),
-    ],
-    ids=lambda node: f"{node.op_type}{len(node.input)}{''.join(a.name for a in node.attribute)}",
-)
-def test_a_cast_pair_goes(node: onnx.NodeProto) -> None:
-    model = check(graph([cast("a", "x", SINGLE), node, cast("y", "b", HALF)], {"y": HALF}, (PADS, FILL)), dropped=1)
-    assert [n.op_type for n in model.graph.node] == [node.op_type]
-    assert not any(t.data_type == SINGLE for t in model.graph.initializer)
-
-
-def test_a_fill_value_that_another_reads_stays_for_it() -> None:
-    nodes = [
-        cast("a", "x", SINGLE),
-        helper.make_node("Pad", ["a", "pads", "fill"], ["b"]),
-        cast("y", "b", HALF),
-        cast("c", "x", SINGLE),
-        helper.make_node("Add", ["c", "fill"], ["z"]),
-    ]
-    model = check(graph(nodes, {"y": HALF, "z": SINGLE}, (PADS, FILL)), dropped=1)
-    assert sorted(t.data_type for t in model.graph.initializer) == sorted([TensorProto.INT64, SINGLE, HALF])
-
-
-def test_two_pads_share_a_fill_value() -> None:
-    nodes = []
-    for i in "12":
-        nodes += [cast(f"a{i}", "x", SINGLE), helper.make_node("Pad", [f"a{i}", "pads", "fill"], [f"b{i}"])]
-        nodes.append(cast(f"y{i}", f"b{i}", HALF))
-    check(graph(nodes, {"y1": HALF, "y2": HALF}, (PADS, FILL)), dropped=2)
-
-
-TRANSPOSE = helper.make_node("Transpose", ["a"], ["b"], perm=[0, 2, 3, 1])
-STAYING: dict[str, tuple[list[onnx.NodeProto], dict[str, int]]] = {
-    "the first cast has another reader": (
-        [cast("a", "x", SINGLE), TRANSPOSE, cast("y", "b", HALF), helper.make_node("Exp", ["a"], ["z"])],
-        {"y": HALF, "z": SINGLE},
-    ),
-    "the result has another reader": (
-        [cast("a", "x", SINGLE), TRANSPOSE, cast("y", "b", HALF), helper.make_node("Exp", ["b"], ["z"])],
-        {"y": HALF, "z": SINGLE},
-    ),
-    "the result is an output": ([cast("a", "x", SINGLE), TRANSPOSE, cast("y", "b", HALF)], {"y": HALF, "b": SINGLE}),
-    "the first cast is an output": (
-        [cast("a", "x", SINGLE), TRANSPOSE, cast("y", "b", HALF)],
-        {"y": HALF, "a": SINGLE},
-    ),
-    "an operator that computes": (
-        [cast("a", "x", SINGLE), helper.make_node("Exp", ["a"], ["b"]), cast("y", "b", HALF)],
-        {"y": HALF},
-    ),
-    "a cast to another dtype": (
-        [cast("a", "x", TensorProto.DOUBLE), TRANSPOSE, cast("y", "b", HALF)],
-        {"y": HALF},
-    ),
-    "a fill value that is computed": (
-        [
-            cast("a", "x", SINGLE),
-            helper.make_node("Neg", ["fill"], ["negative"]),
-            helper.make_node("Pad", ["a", "pads", "negative"], ["b"]),
-            cast("y", "b", HALF),
-        ],
-        {"y": HALF},
-    ),
-    "a concatenation": (
-        [cast("a", "x", SINGLE), helper.make_node("Concat", ["a", "a"], ["b"], axis=1), cast("y", "b", HALF)],
-        {"y": HALF},
-    ),
-    "from the input": (
-        [helper.make_node("Transpose", ["x"], ["b"], perm=[0, 2, 3, 1]), cast("y", "b", HALF)],
-        {"y": HALF},
-    ),
-}
-
-
-@pytest.mark.parametrize("case", STAYING)
-def test_casts_that_stay(case: str) -> None:
-    nodes, outputs = STAYING[case]
-    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    check(graph(copies, outputs, (PADS, FILL)), dropped=0)
-
-
-def test_a_cast_of_a_float32_input_stays() -> None:
-    """Rounding before moving or after is the same; but the graph's input has no float16 producer."""
-    nodes: list[Any] = [helper.make_node("Transpose", ["x"], ["b"], perm=[0, 2, 3, 1]), cast("y", "b", HALF)]
-    x = helper.make_tensor_value_info("x", SINGLE, ["n", 2, 4, 4])
-    y = helper.make_tensor_value_info("y", HALF, None)
-    model = helper.make_model(helper.make_graph(nodes, "g", [x], [y]))
-    assert onnx_rewrites.drop_cast_pairs(model.graph) == 0
-
-
-def test_what_nobody_reads_goes() -> None:
-    model = graph([helper.make_node("Exp", ["x"], ["y"])], {"y": HALF}, (PADS, FILL))
-    model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 3))
-    onnx_rewrites.drop_unused(model)
-    assert len(model.graph.initializer) == 0
-    assert [o.domain for o in model.opset_import] == [""]
-
-
 def test_the_same_model_gives_the_same_file_again() -> None:
     """tf2onnx numbers names through the whole process; what is written must not depend on what was converted before."""
     model = rebuild(net()).model
@@ -436,21 +284,3 @@ def test_the_same_model_gives_the_same_file_again() -> None:
     assert first == second
     names = [name for node in onnx.load_from_string(first).graph.node for name in node.output]
     assert len(names) == len(set(names))
-
-
-def test_names_are_numbered_by_place() -> None:
-    nodes = [
-        helper.make_node("Add", ["x", "w__7"], ["Add__12"], name="Add__12"),
-        helper.make_node("Add", ["Add__12", "w__9"], ["Add__15"], name="Add__15"),
-        helper.make_node("Relu", ["Add__15"], ["y"], name="Relu"),
-    ]
-    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]
-    weights = [numpy_helper.from_array(np.ones(1, np.float32) * k, f"w__{k}") for k in (7, 9)]
-    made = helper.make_graph(nodes, "g", values[:1], values[1:], weights)
-    onnx_rewrites.stable_names(made)
-    assert [(list(node.input), list(node.output), node.name) for node in made.node] == [
-        (["x", "w"], ["Add"], "Add"),
-        (["Add", "w__1"], ["Add__1"], "Add__1"),
-        (["Add__1"], ["y"], "Relu"),
-    ]
-    assert [tensor.name for tensor in made.initializer] == ["w", "w__1"]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 from tfhalf.errors import ConfigError, ExportError
+from tfhalf.export import grouped
 from tfhalf.export.batchnorm import find_folds
 from tfhalf.export.rebuild import rebuild
 from tfhalf.precision.policy import keep_float32, policy
@@ -232,7 +235,10 @@ def test_a_float16_copy(kind: Callable[[], keras.Model], trained_in: str) -> Non
         np.asarray(got).astype(np.float64), expected, rtol=0.02, atol=0.02 * np.abs(expected).max()
     )
     for path, dtype in dtypes(copy).items():
-        assert dtype == ("float32" if any(part in path for part in NORM_PARTS) else "float16"), path
+        plain = any(part in path for part in NORM_PARTS) and not re.search(
+            r"batch_normalization\w*/(scale|shift)$", path
+        )
+        assert dtype == ("float32" if plain else "float16"), path
     assert not {id(v) for v in copy.variables} & {id(v) for v in model.variables}
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
@@ -318,6 +324,28 @@ def test_raw_ranges_are_rescaled_in_float32() -> None:
     model = keras.Model(x, layers.Dense(3)(layers.Rescaling(1 / 1e5)(x)))
     data = DRAW.uniform(0, 1e5, (20, 4)).astype(np.float32)  # beyond float16
     np.testing.assert_allclose(answers(rebuild(model).model, data), answers(model, data), atol=0.01)
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        lambda: [layers.Dense(3, activation="softmax")],
+        lambda: [layers.Dense(3), layers.Softmax()],
+        lambda: [layers.Dense(3), layers.Activation("softmax")],
+        lambda: [keras.Sequential([layers.Dense(3), layers.Softmax()])],
+    ],
+)
+def test_probabilities_are_computed_in_float32(last: Callable[[], list[Any]]) -> None:
+    x = numbers = keras.Input((3,))
+    for layer in last():
+        x = layer(x)
+    model = keras.Model(numbers, x)
+    model.set_weights([np.eye(3, dtype=np.float32) * 20, np.zeros(3, np.float32)])
+    made = rebuild(model).model
+    assert {v.dtype for v in made.weights} == {"float16"}
+    got = made(np.array([[1, 0, 0]], np.float32))
+    assert got.dtype == "float32"
+    np.testing.assert_allclose(np.asarray(got)[0, 1:], np.exp(-20.0), rtol=1e-3)  # 2e-9, which is 0 in float16
 
 
 # --- what cannot be ---------------------------------------------------------------------------------------------------
@@ -523,6 +551,21 @@ def test_a_norm_that_stays(case: str) -> None:
     np.testing.assert_allclose(answers(made.model), expected, atol=0.02 * np.abs(expected).max())
 
 
+def test_a_norm_that_stays_is_a_scale_and_a_shift() -> None:
+    model = trained(STAYS["norm first"], "float32")
+    made = rebuild(model)
+    assert [(v.path, v.dtype) for v in made.model.get_layer("norm").weights] == [
+        ("norm/scale", "float16"),
+        ("norm/shift", "float16"),
+    ]
+    expected = answers(model)
+    np.testing.assert_allclose(answers(made.model), expected, atol=0.005 * np.abs(expected).max())
+    model.get_layer("norm").gamma.assign([1.0, 1e6, 1.0])  # which float16 does not hold
+    assert {v.dtype for v in rebuild(model).model.get_layer("norm").weights} == {"float32"}
+    kept = rebuild(trained(STAYS["norm first"], "float32"), keep_float32=["^norm$"]).model
+    assert {v.dtype for v in kept.get_layer("norm").weights} == {"float32"}
+
+
 def test_a_tensor_that_is_an_output_keeps_its_norm() -> None:
     assert find_folds(trained(output_too, "float32")) == []
 
@@ -605,3 +648,42 @@ def test_a_variance_that_float16_cannot_hold() -> None:
     x = IMAGES * 300
     expected = answers(model, x)
     np.testing.assert_allclose(answers(rebuild(model).model, x), expected, atol=0.01 * np.abs(expected).max())
+
+
+# --- convolutions in groups -------------------------------------------------------------------------------------------
+
+GROUPS: dict[str, tuple[Callable[[], Any], tuple[int, ...]]] = {
+    "causal": (lambda: layers.Conv1D(12, 3, groups=6, padding="causal", dilation_rate=2, activation="relu"), (10, 6)),
+    "in threes": (lambda: layers.Conv1D(12, 3, groups=3, strides=2, padding="same"), (10, 6)),
+    "each channel of a row": (lambda: layers.Conv1D(6, 3, groups=6, strides=2, use_bias=False), (10, 6)),
+    "each channel": (lambda: layers.Conv2D(12, 3, groups=6, padding="same", strides=2), (9, 9, 6)),
+    "strides that differ": (lambda: layers.Conv2D(12, (3, 2), groups=6, strides=(2, 1)), (9, 9, 6)),
+    "halves": (lambda: layers.Conv2D(8, 3, groups=2, dilation_rate=2, padding="same"), (9, 9, 6)),
+    "volumes": (lambda: layers.Conv3D(8, 2, groups=2), (5, 5, 5, 4)),
+}
+
+
+@pytest.mark.parametrize("case", GROUPS)
+def test_a_convolution_in_groups_needs_no_xla(case: str) -> None:
+    make, shape = GROUPS[case]
+    layer, x = make(), DRAW.normal(size=(2, *shape)).astype(np.float32)
+    expected = np.asarray(layer(x))
+    grouped.replace(layer)
+    np.testing.assert_allclose(np.asarray(layer(x)), expected, atol=1e-6)
+    function = tf.function(lambda image: layer(image), autograph=False)
+    graph = function.get_concrete_function(tf.TensorSpec((None, *shape))).graph
+    assert not {op.type for op in graph.get_operations()} & {"StatefulPartitionedCall", "PartitionedCall"}
+    with grouped.for_onnx():
+        left = tf.function(lambda image: layer(image), autograph=False)
+        graph = left.get_concrete_function(tf.TensorSpec((None, *shape))).graph
+    kinds = [op.type for op in graph.get_operations() if op.type.startswith(("Conv", "Depthwise"))]
+    assert kinds == ["Conv3D" if len(shape) == 4 else "Conv2D"]
+
+
+def test_images_are_resized_in_float32() -> None:
+    x = image = keras.Input((8, 8, 3))
+    x = layers.UpSampling2D(interpolation="bilinear", name="up")(layers.Resizing(12, 12, name="resize")(x))
+    model = keras.Model(image, layers.Conv2D(2, 3, name="conv")(layers.UpSampling2D(name="repeat")(x)))
+    made = rebuild(model).model
+    kinds = {name: made.get_layer(name).compute_dtype for name in ("resize", "up", "repeat", "conv")}
+    assert kinds == {"resize": "float32", "up": "float32", "repeat": "float16", "conv": "float16"}

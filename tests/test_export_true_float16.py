@@ -155,3 +155,70 @@ def test_the_overflow_that_onnxruntime_hides(tmp_path: Path) -> None:
     assert not told.passed
     assert told.problems[0] == "18 values are not finite"
     assert (told.accuracy, told.agreement, told.non_finite) == (0.0, 0.0, 18)
+
+
+# --- what is rounded once ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("op", "shapes", "attributes"),
+    [
+        ("Gemm", [(2, 4096), (4096, 3)], {}),
+        ("ReduceMean", [(2, 50000)], {"keepdims": 0}),
+        ("ReduceL2", [(2, 5000)], {"keepdims": 0}),
+        ("Softmax", [(2, 70000)], {"axis": -1}),
+        ("Softplus", [(2, 8)], {}),
+        ("LayerNormalization", [(2, 64), (64,), (64,)], {}),
+        ("GlobalAveragePool", [(1, 2, 300, 300)], {}),
+        ("AveragePool", [(1, 2, 6, 6)], {"kernel_shape": [3, 3]}),
+        ("ConvTranspose", [(1, 300, 3, 3), (300, 2, 2, 2)], {}),
+    ],
+)
+def test_sums_within_an_operator_do_not_overflow(op: str, shapes: list[Any], attributes: dict[str, Any]) -> None:
+    rng = np.random.default_rng(0)
+    wide = [rng.uniform(10, 20, shape).astype(np.float16) for shape in shapes]
+    if op in ("Gemm", "ConvTranspose"):
+        wide = [wide[0], (wide[1] / 1000).astype(np.float16)]
+    if op == "LayerNormalization":
+        wide[0] = (wide[0] * 100).astype(np.float16)  # whose squares do not fit
+    expected = TrueFloat16(one_node(op, *(x.astype(np.float32) for x in wide), **attributes))
+    want = expected(wide[0].astype(np.float32))["y"]
+    got = TrueFloat16(one_node(op, *wide, **attributes))(wide[0])["y"]
+    assert got.dtype == np.float16
+    np.testing.assert_array_equal(got, want.astype(np.float16))
+
+
+def test_a_loop_stacks_what_it_scans() -> None:
+    body = helper.make_graph(
+        [
+            helper.make_node("Add", ["carried", "one"], ["next"]),
+            helper.make_node("Identity", ["go"], ["goes"]),
+            helper.make_node("Identity", ["next"], ["scanned"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("carried", TensorProto.FLOAT16, [2]),
+        ],
+        [
+            helper.make_tensor_value_info("goes", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("next", TensorProto.FLOAT16, [2]),
+            helper.make_tensor_value_info("scanned", TensorProto.FLOAT16, [2]),
+        ],
+        [numpy_helper.from_array(np.ones(2, np.float16), "one")],
+    )
+    graph = helper.make_graph(
+        [helper.make_node("Loop", ["count", "", "x"], ["last", "all"], body=body)],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT16, [2])],
+        [
+            helper.make_tensor_value_info("last", TensorProto.FLOAT16, [2]),
+            helper.make_tensor_value_info("all", TensorProto.FLOAT16, [3, 2]),
+        ],
+        [numpy_helper.from_array(np.array(3), "count")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    got = TrueFloat16(model)(np.zeros(2, np.float16))
+    np.testing.assert_array_equal(got["last"], [3, 3])
+    np.testing.assert_array_equal(got["all"], [[1, 1], [2, 2], [3, 3]])

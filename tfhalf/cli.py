@@ -15,11 +15,13 @@ from typing import Any
 import click
 
 from tfhalf import __version__
+from tfhalf.cli_export import export
 from tfhalf.cli_inspect import inspect
 from tfhalf.cli_numerics import float16, numerics
 from tfhalf.cli_options import DATA_DIR, EXPORTS, JSON, PATH, QUIET, RUNS, pipeline_options, progress_for
+from tfhalf.cli_outcome import say_outcome
 from tfhalf.errors import Interrupted, TfhalfError
-from tfhalf.progress import Progress, duration
+from tfhalf.progress import Progress
 from tfhalf.start import import_tensorflow
 
 _STARTED = time.perf_counter()
@@ -98,23 +100,7 @@ def train(
         deterministic=request.deterministic,
         started=_STARTED,
     )
-    _say_outcome(outcome, progress, as_json)
-
-
-@main.command(short_help="Export a finished run again.")
-@click.argument("run", type=PATH)
-@DATA_DIR
-@EXPORTS
-@QUIET
-@JSON
-def export(run: Path, data_dir: str | None, exports: Path, quiet: bool, as_json: bool) -> None:
-    """Export a finished RUN (a folder of runs/NAME) again, verify it, and publish the next version."""
-    import_tensorflow()
-    from tfhalf.pipeline import Places, export_from_run
-
-    progress = progress_for(quiet, as_json)
-    outcome = export_from_run(run, Places(Path(), run.parent.parent, exports, data_dir), progress)
-    _say_outcome(outcome, progress, as_json)
+    say_outcome(outcome, progress, as_json)
 
 
 @main.command(short_help="Validate a pipeline; train nothing.")
@@ -168,9 +154,7 @@ def verify(path: Path, data_dir: str | None, quiet: bool, as_json: bool) -> None
     directory, comparisons = verify_version(path, data_dir, progress)
     passed = all(c.passed for c in comparisons)
     if as_json:
-        from tfhalf.verify import to_dict
-
-        rows = [to_dict(c) for c in comparisons]
+        rows = [c.to_dict() for c in comparisons]
         click.echo(json.dumps({"version": str(directory), "passed": passed, "comparisons": rows}, indent=2))
     else:
         from tfhalf.report import parity_table
@@ -249,6 +233,7 @@ def doctor(data_dir: str | None, as_json: bool) -> None:
     raise SystemExit(0 if well else 1)
 
 
+main.add_command(export)
 main.add_command(float16)
 main.add_command(inspect)
 main.add_command(numerics)
@@ -263,26 +248,6 @@ def init(directory: Path) -> None:
     for path in write_starters(directory):
         click.echo(path)
     click.echo(f"next: cd {directory} && tfhalf train pipelines/digits.yaml")
-
-
-def _say_outcome(outcome: Any, progress: Progress, as_json: bool) -> None:
-    from tfhalf.verify import to_dict
-
-    if as_json:
-        facts = {
-            "version": str(outcome.version),
-            "run": str(outcome.run),
-            "test_accuracy": outcome.accuracy,
-            "comparisons": [to_dict(c) for c in outcome.comparisons],
-            "seconds": outcome.seconds,
-        }
-        click.echo(json.dumps(facts, indent=2))
-        return
-    progress.line()
-    split = ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in outcome.seconds.items())
-    progress.line(f"time       {split}; in all {duration(sum(outcome.seconds.values()))}")
-    progress.line(f"published  {outcome.version}", always=True)
-    progress.line(f"run        {outcome.run}")
 
 
 def _print_table(table: Any) -> None:

@@ -17,12 +17,17 @@ from tfhalf.progress import Progress
 
 
 def verify_version(path: Path, data_dir: str | None, progress: Progress) -> tuple[Path, list[Any]]:
-    """Verify ``exports/NAME[/VERSION]`` over its test set; returns the version directory and the comparisons.
+    """Verify ``exports/NAME[/VERSION]`` over its test set, or the samples beside it; returns the version directory and
+    the comparisons.
 
     Raises:
         ArtifactError, IntegrityError, DataError: no such version, changed files, or the test data is not to be had.
     """
     directory = find_version(path)
+    if manifests.read_kind(directory) == "model":
+        from tfhalf.samples import verify_samples
+
+        return directory, list(verify_samples(directory, progress))
     manifest = manifests.read(directory)
     manifests.check_files(directory, manifest)  # before data is loaded: a changed file is told at once
     from tfhalf.data import load_splits

@@ -234,7 +234,7 @@ class Export(Section):
     """Artifacts are float16 whichever policy trained them. ``opset`` is ONNX's operator set version."""
 
     formats: tuple[Literal["savedmodel", "onnx"], ...] = ("savedmodel", "onnx")
-    opset: Annotated[int, Field(ge=13, le=18)] = 18
+    opset: Annotated[int, Field(ge=13, le=25)] = 18
     fold_batchnorm: bool = True
 
     @field_validator("formats")

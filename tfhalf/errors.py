@@ -5,7 +5,8 @@
     |   |-- ConfigError         a pipeline file or an override
     |   |-- RefError            "file.py:name" does not lead to a callable
     |   |-- DataError           a data set, an image, a label
-    |   `-- ArtifactError       a path that holds no artifact, or not such a one
+    |   |-- ArtifactError       a path that holds no artifact, or not such a one
+    |   `-- RequestError        a request that the server does not answer as asked; carries its HTTP status
     `-- ShortfallError          exit 1: the input was right and the job fell short
         |-- TrainingError       loss scale collapsed, non-finite loss
         |-- ExportError         a format cannot hold this model
@@ -46,6 +47,18 @@ class DataError(InputError):
 
 class ArtifactError(InputError):
     """A path does not lead to an artifact that can be opened."""
+
+
+class RequestError(InputError):
+    """A request that the server cannot or will not answer as asked.
+
+    ``status`` is its HTTP status, ``retry_after`` the seconds after which asking again may help (None: no such time).
+    """
+
+    def __init__(self, status: int, message: str, retry_after: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after = retry_after
 
 
 class ShortfallError(TfhalfError):

@@ -6,6 +6,8 @@ import hashlib
 import os
 from pathlib import Path
 
+from tfhalf.errors import ConfigError
+
 
 def sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's content."""
@@ -14,6 +16,17 @@ def sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def check_writable(folder: Path, option: str) -> None:
+    """Before long work whose result goes there.
+
+    Raises:
+        ConfigError: ``folder`` is none that can be written to, nor can become one.
+    """
+    there = next(above for above in (folder, *folder.absolute().parents) if above.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(f"{folder}: {there} is no folder that can be written to; choose another {option}")
 
 
 def sync(path: Path) -> None:

@@ -23,7 +23,9 @@ import numpy as np
 
 from tfhalf.device import grow_memory
 from tfhalf.errors import ArtifactError, IntegrityError, ParityError
+from tfhalf.parity import SampleComparison
 from tfhalf.progress import Progress
+from tfhalf.samples import verify_samples
 from tfhalf.start import fresh_environment, import_tensorflow
 from tfhalf.verify import Comparison, verify_directory
 
@@ -64,11 +66,26 @@ class Verifier:
         Raises:
             ParityError: the process failed; the message is its last line.
         """
+        rows = self._rows(directory, {"x": x, "y": y})
+        lists = ("per_class_accuracy", "problems")
+        return [Comparison(**{**row, **{key: tuple(row[key]) for key in lists}}) for row in rows]
+
+    def samples(self, directory: Path) -> list[SampleComparison]:
+        """Compare every artifact of an exported model over the samples beside it.
+
+        Raises:
+            ParityError: the process failed; the message is its last line.
+        """
+        return [SampleComparison.from_dict(row) for row in self._rows(directory, {})]
+
+    def _rows(self, directory: Path, arrays: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+        """What the process answers; without ``arrays`` it takes the samples of the directory."""
         with tempfile.TemporaryDirectory(prefix="tfhalf-verify-") as scratch:
             data, answer, begun = (Path(scratch) / name for name in ("test.npz", "answer.json", "begun"))
-            np.savez(data, x=x, y=y)
-            request = {"cwd": os.getcwd(), "directory": str(directory)}
-            request |= {"data": str(data), "answer": str(answer), "begun": str(begun)}
+            if arrays:
+                np.savez(data, **arrays)  # type: ignore[arg-type]
+            request = {"cwd": os.getcwd(), "directory": str(directory), "data": str(data) if arrays else ""}
+            request |= {"answer": str(answer), "begun": str(begun)}
             early = self._process is not None
             code, complaints = self._ask(request)
             if early and not begun.exists():  # it died while it waited, which says nothing about the artifacts
@@ -79,8 +96,7 @@ class Verifier:
                 said = lines[-1] if lines else f"it ended with code {code}"
                 raise ParityError(f"the process that verifies the artifacts failed: {said}")
             rows: list[dict[str, Any]] = json.loads(answer.read_text())
-        lists = ("per_class_accuracy", "problems")
-        return [Comparison(**{**row, **{key: tuple(row[key]) for key in lists}}) for row in rows]
+        return rows
 
     def _ask(self, request: dict[str, str]) -> tuple[int, str]:
         self.start()
@@ -121,9 +137,13 @@ def _main() -> None:
     Path(request["begun"]).touch()
     os.chdir(request["cwd"])
     grow_memory()
-    with np.load(request["data"], allow_pickle=False) as arrays:
-        x, y = arrays["x"], arrays["y"]
-    rows = verify_directory(Path(request["directory"]), x, y, Progress())
+    rows: list[Any]
+    if request["data"]:
+        with np.load(request["data"], allow_pickle=False) as arrays:
+            x, y = arrays["x"], arrays["y"]
+        rows = list(verify_directory(Path(request["directory"]), x, y, Progress()))
+    else:
+        rows = list(verify_samples(Path(request["directory"]), Progress()))
     Path(request["answer"]).write_text(json.dumps([asdict(row) for row in rows]))
     os._exit(0)  # nothing is left to put away, and taking TensorFlow down takes most of a second
 

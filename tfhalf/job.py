@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -15,6 +14,7 @@ from tfhalf.data import LazyImages, Preprocess, Splits, load_splits
 from tfhalf.errors import ConfigError
 from tfhalf.export import manifest as manifests
 from tfhalf.export.artifacts import rehearse
+from tfhalf.files import check_writable
 from tfhalf.progress import Progress
 from tfhalf.train.build import Builder
 
@@ -41,9 +41,7 @@ class Places:
             ConfigError: ``exports`` or ``runs`` is not a folder that can be written to, nor can become one.
         """
         for folder, option in ((self.exports, "--exports"), (self.runs, "--runs")):
-            there = next(above for above in (folder, *folder.absolute().parents) if above.exists())
-            if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-                raise ConfigError(f"{folder}: {there} is no folder that can be written to; choose another {option}")
+            check_writable(folder, option)
 
 
 @dataclass(frozen=True)

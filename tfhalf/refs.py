@@ -55,6 +55,15 @@ def resolve(ref: str, base: str | Path) -> Callable[..., Any]:
     return result
 
 
+def load_file(path: Path) -> ModuleType:
+    """The module that a Python file is, run by its path.
+
+    Raises:
+        RefError: no such file, or it fails while it is run.
+    """
+    return _file(path, str(path))
+
+
 def sibling(function: Callable[..., Any], name: str) -> Callable[..., Any] | None:
     """The callable ``name`` that lives in the same module as ``function``, or None."""
     module = sys.modules.get(getattr(function, "__module__", "") or "")

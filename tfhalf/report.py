@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
+from tfhalf.parity import SampleComparison
 from tfhalf.progress import duration, size
 from tfhalf.verify import Comparison
 
@@ -50,12 +51,34 @@ def parity_rows(comparisons: Sequence[Comparison]) -> list[tuple[str, ...]]:
     return rows
 
 
-def parity_table(comparisons: Sequence[Comparison]) -> Table:
-    """The table for a terminal."""
+SAMPLE_COLUMNS = ("artifact", "computed by", "samples", "max diff", "mean diff", "agreement", "non-finite", "time", "")
+
+
+def sample_cells(c: SampleComparison) -> tuple[str, ...]:
+    """One row: the worst of the outputs; differences are relative to an output's scale."""
+    agreement = c.worst("agreement")
+    return (
+        c.artifact,
+        c.runtime,
+        f"{c.samples:,}",
+        f"{c.worst('max_difference'):.1e}",
+        f"{c.worst('mean_difference'):.1e}",
+        "-" if agreement is None else f"{agreement:.2f} %",
+        f"{c.worst('non_finite'):.0f}",
+        duration(c.seconds),
+        "ok" if c.passed else "FAILS",
+    )
+
+
+def parity_table(comparisons: Sequence[Comparison] | Sequence[SampleComparison]) -> Table:
+    """The table for a terminal, of a pipeline's export or of a model's."""
+    samples = [c for c in comparisons if isinstance(c, SampleComparison)]
+    columns = SAMPLE_COLUMNS if samples else _COLUMNS
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for i, column in enumerate(_COLUMNS):
-        table.add_column(column, justify="left" if i < 2 or i == len(_COLUMNS) - 1 else "right", no_wrap=i != 1)
-    for row in parity_rows(comparisons):
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i < 2 or i == len(columns) - 1 else "right", no_wrap=i != 1)
+    images = [c for c in comparisons if isinstance(c, Comparison)]
+    for row in [sample_cells(c) for c in samples] or parity_rows(images):
         table.add_row(*row)
     return table
 

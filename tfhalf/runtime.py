@@ -1,7 +1,8 @@
-"""An artifact opened as a Predictor: raw images in, probabilities out, no Keras objects needed."""
+"""An artifact opened as a Predictor: arrays in, arrays out, no Keras objects needed."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,7 +11,11 @@ import numpy as np
 from tfhalf.errors import ArtifactError
 
 FORMATS = {"savedmodel": "saved_model.pb", "onnx": "model.onnx"}
+TRUE_FLOAT16 = "true float16, CPU"
 RUNTIMES = ("savedmodel", "onnx", "onnx-float16")
+
+
+Inputs = np.ndarray | Mapping[str, np.ndarray]
 
 
 class Predictor(Protocol):
@@ -18,12 +23,22 @@ class Predictor(Protocol):
 
     runtime: str
 
-    def __call__(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        """``logits`` and ``probabilities``, float32 [N, num_classes]."""
+    def __call__(self, x: np.ndarray, /) -> dict[str, np.ndarray]:
+        """One array per output; of a pipeline's export ``logits`` and ``probabilities``, float32 [N, num_classes]."""
         ...
 
 
-def open_predictor(directory: Path, runtime: str) -> Predictor:
+class NamedPredictor(Protocol):
+    """A `Predictor` that takes several inputs by name as well."""
+
+    runtime: str
+
+    def __call__(self, x: Inputs, /) -> dict[str, np.ndarray]:
+        """One array per output."""
+        ...
+
+
+def open_predictor(directory: Path, runtime: str) -> NamedPredictor:
     """Open the version ``directory`` for one of ``RUNTIMES``.
 
     ``savedmodel``: TensorFlow. ``onnx``: onnxruntime, on a GPU where it has that provider. ``onnx-float16``: true
@@ -43,6 +58,18 @@ def open_predictor(directory: Path, runtime: str) -> Predictor:
         raise ArtifactError(f"{directory / name}: does not open: {' '.join(str(error).split())[:300]}") from error
 
 
+def named(x: Inputs, names: list[str]) -> dict[str, np.ndarray]:
+    """The inputs by name, where ``names`` are an artifact's own.
+
+    Raises:
+        ArtifactError: they are not its inputs.
+    """
+    given = dict(x) if isinstance(x, Mapping) else dict.fromkeys(names[:1], x)
+    if set(given) != set(names):
+        raise ArtifactError(f"the artifact takes {', '.join(names)}; given were {', '.join(given)}")
+    return given
+
+
 class _SavedModel:
     def __init__(self, directory: Path) -> None:
         import tensorflow as tf
@@ -50,11 +77,13 @@ class _SavedModel:
         self._tf = tf
         self._loaded = tf.saved_model.load(str(directory))  # kept: its variables go when it goes
         self._function = self._loaded.signatures["serving_default"]
+        self._inputs = list(self._function.structured_input_signature[1])
         device = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
         self.runtime = f"TensorFlow {tf.__version__}, {device}"
 
-    def __call__(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        return {name: value.numpy() for name, value in self._function(image=self._tf.constant(x)).items()}
+    def __call__(self, x: Inputs) -> dict[str, np.ndarray]:
+        given = {name: self._tf.constant(value) for name, value in named(x, self._inputs).items()}
+        return {name: value.numpy() for name, value in self._function(**given).items()}
 
 
 class _Onnx:
@@ -68,12 +97,13 @@ class _Onnx:
         self._session: Any = onnxruntime.InferenceSession(
             str(directory / FORMATS["onnx"]), options, providers=providers
         )
+        self._inputs = [value.name for value in self._session.get_inputs()]
         self._outputs = [value.name for value in self._session.get_outputs()]
         device = self._session.get_providers()[0].removesuffix("ExecutionProvider")
         self.runtime = f"onnxruntime {onnxruntime.__version__}, {device}"
 
-    def __call__(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        return dict(zip(self._outputs, self._session.run(None, {"image": x}), strict=True))
+    def __call__(self, x: Inputs) -> dict[str, np.ndarray]:
+        return dict(zip(self._outputs, self._session.run(None, named(x, self._inputs)), strict=True))
 
 
 class _OnnxTrueFloat16:
@@ -83,7 +113,7 @@ class _OnnxTrueFloat16:
         from tfhalf.true_float16 import TrueFloat16
 
         self._model = TrueFloat16(onnx.load(str(directory / FORMATS["onnx"])))
-        self.runtime = "true float16, CPU"
+        self.runtime = TRUE_FLOAT16
 
-    def __call__(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        return self._model(x)
+    def __call__(self, x: Inputs) -> dict[str, np.ndarray]:
+        return self._model(named(x, self._model.inputs))

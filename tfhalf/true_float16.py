@@ -8,12 +8,15 @@ matrix units do.
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
+from onnx.reference.ops import load_op
+from onnx.reference.ops.op_loop import Loop as _Loop
 
 
 class Conv(OpRun):
@@ -81,18 +84,118 @@ class MatMul(OpRun):
         return (_narrow(np.matmul(a.astype(np.float32), b.astype(np.float32)), a.dtype),)
 
 
+class LayerNormalization(OpRun):
+    """Mean and variance in float32 (``stash_type`` 1), scale and shift in the tensor's dtype, as the operator's text
+    says; ONNX's reference squares in float16, where 256 is the largest that can be squared."""
+
+    op_domain = ""
+
+    def _run(
+        self, x: Any, scale: Any, bias: Any = None, axis: Any = -1, epsilon: Any = 1e-5, stash_type: Any = 1
+    ) -> tuple[Any, Any, Any]:
+        wide = x.astype(np.float32) if stash_type == 1 else x
+        axes = tuple(range(axis % x.ndim, x.ndim))
+        mean = wide.mean(axes, keepdims=True)
+        inverse = 1 / np.sqrt(np.square(wide - mean).mean(axes, keepdims=True) + np.float32(epsilon))
+        y = _narrow((wide - mean) * inverse, x.dtype) * scale
+        return _narrow(y if bias is None else y + bias, x.dtype), mean, inverse
+
+
+class RMSNormalization(OpRun):
+    """The mean square in float32 (``stash_type`` 1), the scale in the tensor's dtype."""
+
+    op_domain = ""
+
+    def _run(self, x: Any, scale: Any, axis: Any = -1, epsilon: Any = 1e-5, stash_type: Any = 1) -> tuple[Any]:
+        wide = x.astype(np.float32) if stash_type == 1 else x
+        axes = tuple(range(axis % x.ndim, x.ndim))
+        inverse = 1 / np.sqrt(np.square(wide).mean(axes, keepdims=True) + np.float32(epsilon))
+        return (_narrow(_narrow(wide * inverse, x.dtype) * scale, x.dtype),)
+
+
+class Loop(_Loop):
+    """A loop whose scan outputs are stacked along a new first axis, as the operator's text says."""
+
+    def _run(
+        self,
+        count: Any,
+        cond: Any,
+        *carried: Any,
+        context: Any = None,
+        body: Any = None,
+        attributes: Any = None,
+        bindings: Any = None,
+    ) -> tuple[Any, ...]:
+        names = self.body.input_names
+        inputs = {**(context or {}), **dict(zip(names[2:], carried, strict=True))}
+        goes_on = True if cond is None else cond
+        scanned: list[tuple[Any, ...]] = []
+        while goes_on and (count is None or len(scanned) < count):
+            inputs[names[0]] = np.array(len(scanned), np.int64)
+            inputs[names[1]] = np.array(bool(goes_on))
+            goes_on, *given = self._run_body(inputs, attributes=attributes, bindings=bindings)
+            inputs.update(zip(names[2:], given, strict=False))
+            scanned.append(tuple(given[self.N :]))
+        if not scanned and self.K:
+            raise ValueError("Loop without a step has no scan outputs of a known shape")
+        stacked = [np.stack(values) for values in zip(*scanned, strict=True)] if self.K else []
+        answers: tuple[Any, ...] = self._check_and_fix_outputs((*(inputs[name] for name in names[2:]), *stacked))
+        return answers
+
+
+# What kernels compute in float32 within and round once: sums above all. The evaluator's own would add in float16, or
+# take an exponential or a square that does not fit.
+_ROUNDED_ONCE = frozenset(
+    (
+        *("Gemm", "ConvTranspose", "Einsum", "AveragePool", "GlobalAveragePool", "Resize", "LSTM", "GRU", "RNN"),
+        *("Softmax", "LogSoftmax", "Softplus", "LayerNormalization", "RMSNormalization", "InstanceNormalization"),
+        *("BatchNormalization", "ReduceSum", "ReduceMean", "ReduceL2", "ReduceSumSquare", "ReduceLogSumExp"),
+    )
+)
+
+
+def _rounded_once(model: onnx.ModelProto) -> list[type[OpRun]]:
+    """The evaluator's operators of ``model`` that are among `_ROUNDED_ONCE`, made so."""
+    versions = {opset.domain: opset.version for opset in model.opset_import}
+    graphs = [model.graph]
+    used: set[str] = set()
+    while graphs:
+        nodes = graphs.pop().node
+        used |= {node.op_type for node in nodes if not node.domain}
+        graphs += [a.g for node in nodes for a in node.attribute if a.HasField("g")]
+    return [_widened(load_op("", name, versions.get("", 1))) for name in sorted(used & _ROUNDED_ONCE)]
+
+
+def _widened(operator: Any) -> type[OpRun]:
+    """An operator whose float16 arguments are float32 within it."""
+
+    known = inspect.signature(operator._run).parameters
+
+    def run(self: Any, *given: Any, **attributes: Any) -> tuple[Any, ...]:
+        half = any(getattr(x, "dtype", None) == np.float16 for x in given)
+        wide = [x.astype(np.float32) if getattr(x, "dtype", None) == np.float16 else x for x in given]
+        # The evaluator tells a new operator every attribute of the newest opset.
+        answers = operator._run(self, *wide, **{name: v for name, v in attributes.items() if name in known})
+        return tuple(_narrow(y, np.float16) if half and y.dtype == np.float32 else y for y in answers)
+
+    name = operator.__name__.split("_")[0]
+    return type(name, (operator,), {"_run": run, "op_domain": ""})
+
+
 class TrueFloat16:
     """``model(x)`` in true float16; outputs by name."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.outputs = [value.name for value in model.graph.output]
-        self.input = model.graph.input[0].name
-        self._evaluator = ReferenceEvaluator(model, new_ops=[Conv, MaxPool, MatMul])
+        self.inputs = [value.name for value in model.graph.input]
+        self._evaluator = ReferenceEvaluator(
+            model, new_ops=[Conv, MaxPool, MatMul, Loop, *_rounded_once(model), LayerNormalization, RMSNormalization]
+        )
 
-    def __call__(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        """Float32 [N, ...] to one array per output."""
+    def __call__(self, x: np.ndarray | dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The inputs by name, or the only one, to one array per output."""
         with np.errstate(over="ignore", invalid="ignore"):  # overflow is what this looks for; it shows in the answers
-            answers = self._evaluator.run(None, {self.input: x})
+            answers = self._evaluator.run(None, x if isinstance(x, dict) else {self.inputs[0]: x})
         return dict(zip(self.outputs, answers, strict=True))
 
 

@@ -90,6 +90,10 @@ class Comparison:
         """Whether every threshold holds."""
         return not self.problems
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, with ``passed``."""
+        return {**asdict(self), "passed": self.passed}
+
 
 def compare(
     reference: np.ndarray,
@@ -230,4 +234,4 @@ def verify_directory(directory: Path, x: np.ndarray, y: np.ndarray, progress: Pr
 
 def to_dict(comparison: Comparison) -> dict[str, Any]:
     """Plain values, with ``passed``."""
-    return {**asdict(comparison), "passed": comparison.passed}
+    return comparison.to_dict()

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 
 from tfhalf import config
-from tfhalf.export import onnx_format, savedmodel
+from tfhalf.export import grouped, onnx_format, savedmodel
 from tfhalf.export.program import INPUT, OUTPUTS, make_program
 from tfhalf.export.rebuild import Rebuilt, rebuild
 
@@ -48,6 +48,7 @@ def write_artifacts(
     """
     rebuilt = rebuild(model, keep_float32=pipeline.precision.islands, fold_batchnorm=pipeline.export.fold_batchnorm)
     program = make_program(rebuilt.model, mean, std, input_shape)
+    some_grouped = grouped.any_grouped(rebuilt.model)
     artifacts = []
     for kind in pipeline.export.formats:
         if kind == "savedmodel":
@@ -55,7 +56,9 @@ def write_artifacts(
         else:
             metadata = {"labels": list(labels), "mean": list(mean), "std": list(std), "precision": "float16"}
             path = directory / "model.onnx"
-            files = onnx_format.write(program, path, opset=pipeline.export.opset, metadata=metadata)
+            with grouped.for_onnx():
+                plain = make_program(rebuilt.model, mean, std, input_shape) if some_grouped else program
+                files = onnx_format.write(plain, path, opset=pipeline.export.opset, metadata=metadata)
         names = tuple(path.relative_to(directory).as_posix() for path in files)
         artifacts.append(Artifact(kind, names, sum(path.stat().st_size for path in files)))
     return artifacts, rebuilt
@@ -76,7 +79,8 @@ def rehearse(
     """
     rebuilt = rebuild(model, keep_float32=pipeline.precision.islands)
     if "onnx" in pipeline.export.formats:
-        onnx_format.convert(make_program(rebuilt.model, mean, std, input_shape), pipeline.export.opset)
+        with grouped.for_onnx():
+            onnx_format.convert(make_program(rebuilt.model, mean, std, input_shape), pipeline.export.opset)
 
 
 def describe(rebuilt: Rebuilt, input_shape: Sequence[int], num_classes: int) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 In inference BatchNormalization is an affine map per channel, ``y = x * a + b`` with ``a = gamma / sqrt(variance +
 epsilon)`` and ``b = beta - mean * a`` (Ioffe and Szegedy, arXiv:1502.03167, section 3.1). Behind a convolution or dense
-layer it is absorbed by kernel and bias. Max pooling may stand between, as long as every ``a`` is positive.
+layer it is absorbed by kernel and bias. Max pooling may stand between, as long as every ``a`` is positive. Elsewhere it
+becomes that map itself, in float16, instead of a division in float32 between two casts.
 """
 
 from __future__ import annotations
@@ -39,6 +40,37 @@ class Fold:
     norm: keras.layers.BatchNormalization
     kernel: np.ndarray
     bias: np.ndarray
+
+
+class ScaleShift(keras.layers.Layer):
+    """``x * scale + shift`` per channel of ``axis``: what is left of a BatchNormalization in inference."""
+
+    def __init__(self, axis: int, **rest: Any) -> None:
+        super().__init__(**rest)
+        self.axis = axis
+
+    def build(self, shape: Any) -> None:
+        size = (shape[self.axis],)
+        self.scale = self.add_weight(shape=size, name="scale")
+        self.shift = self.add_weight(shape=size, name="shift")
+
+    def call(self, x: Any) -> Any:
+        if self.axis in (-1, len(x.shape) - 1):
+            return x * self.scale + self.shift
+        dims = [1] * len(x.shape)
+        dims[self.axis] = -1
+        return x * keras.ops.reshape(self.scale, dims) + keras.ops.reshape(self.shift, dims)
+
+
+def scale_and_shift(norm: Any) -> list[np.ndarray] | None:
+    """The weights of a `ScaleShift` (float64) in place of ``norm``; None where it is another kind of layer, or float16
+    does not hold them."""
+    if type(norm) is not keras.layers.BatchNormalization or not norm.built or not isinstance(norm.axis, int):
+        return None
+    if not all(np.isfinite(np.asarray(v, np.float64)).all() for v in norm.weights):
+        return None
+    scale, shift = _affine(norm)
+    return [scale, shift] if _fits(scale) and _fits(shift) else None
 
 
 def find_folds(model: keras.Model) -> list[Fold]:

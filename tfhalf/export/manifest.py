@@ -20,19 +20,30 @@ SCHEMA = 1
 _PACKAGES = ("tfhalf", "tensorflow", "keras", "numpy", "onnx", "onnxruntime", "tf2onnx", "tensorflow-datasets")
 # Written after the artifacts are judged, so not among the files whose hash the manifest holds.
 _UNHASHED = {NAME, "report.md"}
-# What the commands take from a manifest, and as what.
-_NEEDED = {
-    "name": str,
-    "pipeline_file": str,
-    "config.data": dict,
-    "config.export.formats": list,
-    "config.verify": dict,
-    "seed": int,
-    "data.source": str,
-    "data.sizes.test": int,
-    "labels": list,
-    "input.shape": list,
-    "files": dict,
+# What the commands take from a manifest, and as what, by its kind: of a pipeline's export, and of any model's.
+_NEEDED: dict[str, dict[str, type]] = {
+    "pipeline": {
+        "name": str,
+        "pipeline_file": str,
+        "config.data": dict,
+        "config.export.formats": list,
+        "config.verify": dict,
+        "seed": int,
+        "data.source": str,
+        "data.sizes.test": int,
+        "labels": list,
+        "input.shape": list,
+        "files": dict,
+    },
+    "model": {
+        "name": str,
+        "config.export.formats": list,
+        "config.verify": dict,
+        "samples": dict,
+        "inputs": list,
+        "outputs": list,
+        "files": dict,
+    },
 }
 
 
@@ -84,12 +95,65 @@ def write(directory: Path, manifest: dict[str, Any]) -> None:
     (directory / NAME).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def read(directory: Path) -> dict[str, Any]:
-    """The manifest of a version directory.
+def read(directory: Path, kind: str = "pipeline") -> dict[str, Any]:
+    """The manifest of a version directory, of a pipeline's export or, with ``kind="model"``, of any other model's.
 
     Raises:
-        ArtifactError: there is none, or it is not one that this version reads.
+        ArtifactError: there is none, it is not one that this version reads, or it is of another kind.
     """
+    manifest = _parsed(directory)
+    path, found = directory / NAME, kind_of(manifest)
+    if found != kind:
+        what = {"pipeline": "a pipeline's run", "model": "a model file"}
+        raise ArtifactError(f"{directory}: was exported from {what[found]}; this needs an export of {what[kind]}")
+    missing = [key for key, of in _NEEDED[kind].items() if not isinstance(_value(manifest, key), of)]
+    if not missing:
+        missing = [f"files.{name}" for name, recorded in manifest["files"].items() if not isinstance(recorded, dict)]
+    if not missing and kind == "model":
+        missing = _missing_of_model(manifest)
+    if missing:
+        raise ArtifactError(f"{path}: lacks {', '.join(missing[:5])}; it is damaged, export again")
+    if kind == "pipeline":
+        _check_config(path, manifest)
+    return manifest
+
+
+def kind_of(manifest: dict[str, Any]) -> str:
+    """``pipeline`` or ``model``."""
+    return "model" if manifest.get("kind") == "model" else "pipeline"
+
+
+def read_kind(directory: Path) -> str:
+    """Which kind of export a version directory holds.
+
+    Raises:
+        ArtifactError: it has no manifest that this version reads.
+    """
+    return kind_of(_parsed(directory))
+
+
+def _missing_of_model(manifest: dict[str, Any]) -> list[str]:
+    """What is not as it has to be in the ports, formats and limits of a model's export."""
+    missing = [key for key in ("inputs", "outputs") if not manifest[key] or not all(map(_is_port, manifest[key]))]
+    if not all(isinstance(kind, str) for kind in manifest["config"]["export"]["formats"]):
+        missing.append("config.export.formats")
+    limits = manifest["config"]["verify"]
+    wanted = ("max_difference", "mean_difference", "min_agreement", "true_float16_samples")
+    if set(limits) != set(wanted) or not all(isinstance(v, int | float) for v in limits.values()):
+        missing.append("config.verify")
+    return missing
+
+
+def _is_port(told: Any) -> bool:
+    return (
+        isinstance(told, dict)
+        and all(isinstance(told.get(key), str) for key in ("name", "dtype"))
+        and isinstance(told.get("shape"), list)
+        and bool(told["shape"])
+    )
+
+
+def _parsed(directory: Path) -> dict[str, Any]:
     path = directory / NAME
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
@@ -100,18 +164,16 @@ def read(directory: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
         found = manifest.get("schema") if isinstance(manifest, dict) else type(manifest).__name__
         raise ArtifactError(f"{path}: has schema {found!r}; this tfhalf reads {SCHEMA}")
-    missing = [key for key, kind in _NEEDED.items() if not isinstance(_value(manifest, key), kind)]
-    if not missing:
-        missing = [f"files.{name}" for name, recorded in manifest["files"].items() if not isinstance(recorded, dict)]
-    if missing:
-        raise ArtifactError(f"{path}: lacks {', '.join(missing[:5])}; it is damaged, export again")
+    return manifest
+
+
+def _check_config(path: Path, manifest: dict[str, Any]) -> None:
     for section, kind in (("data", config.Data), ("export", config.Export), ("verify", config.Verify)):
         try:
             kind.model_validate_json(json.dumps(manifest["config"][section]))
         except ValidationError as error:
             key = ".".join(map(str, error.errors()[0]["loc"]))
             raise ArtifactError(f"{path}: config.{section}.{key} is not valid; it is damaged, export again") from None
-    return manifest
 
 
 def _value(tree: Any, dotted: str) -> Any:

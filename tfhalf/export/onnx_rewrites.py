@@ -1,117 +1,156 @@
-"""Small rewrites of an ONNX graph, each with the fault of the converter that it mends."""
+"""The rewrites of a converted ONNX graph, in their order: `improve`.
+
+Each mends one fault of the converter, or puts ONNX's own operator where TensorFlow computes step by step. Constant
+folding, fusing Pad into Conv and the like come from onnxscript's optimizer; what it has no rule for is here.
+"""
 
 from __future__ import annotations
 
-import itertools
-import re
-
-import numpy as np
 import onnx
-from onnx import TensorProto, numpy_helper
+import onnx_ir as ir
+from onnx_ir.passes.common import (
+    CommonSubexpressionEliminationPass,
+    DeduplicateInitializersPass,
+    IdentityEliminationPass,
+    RemoveUnusedOpsetsPass,
+    ShapeInferencePass,
+)
+from onnxscript import optimizer
 
-# Operators that only move or pick values: the result is the same in either dtype.
-_MOVING = {"Pad", "Transpose", "Reshape", "Slice", "Squeeze", "Unsqueeze", "Flatten", "MaxPool", "Concat", "Gather"}
+from tfhalf.export import onnx_activations as activations
+from tfhalf.export import onnx_casts as casts
+from tfhalf.export import onnx_linear as linear
+from tfhalf.export import onnx_norms as norms
+from tfhalf.export import onnx_recurrent as recurrent
+from tfhalf.export import onnx_selection as selection
+from tfhalf.export import onnx_shapes as shapes
+from tfhalf.export import onnx_transposes as transposes
+from tfhalf.export.onnx_graph import Rewrite, sweep, tidy
+from tfhalf.export.onnx_names import canonical
+
+# A round gives the next one something to do where one operator's shape follows from another's.
+_ROUNDS = 20
+
+_CASTS: tuple[Rewrite, ...] = (
+    casts.narrow_constants,
+    casts.cast_constant,
+    casts.cast_of_nothing,
+    casts.cast_before_moving,
+    casts.cast_before_concat,
+)
+_OPERATORS: tuple[Rewrite, ...] = (
+    recurrent.loop_as_operator,
+    recurrent.zero_state,
+    recurrent.last_state,
+    norms.layer_normalization,
+    norms.rms_normalization,
+    norms.group_normalization,
+    activations.erf_of_positive,
+    activations.gelu,
+    activations.clip,
+    activations.repeat_as_resize,
+    activations.two_resizes,
+    selection.where,
+    selection.mask_of_all,
+    selection.negative_index,
+)
+_SHAPES: tuple[Rewrite, ...] = (
+    shapes.fixed_target,
+    shapes.kept_size,
+    shapes.two_reshapes,
+    shapes.reshape_as_squeeze,
+    shapes.reduce_keeping,
+    linear.unflattened,
+)
+_TRANSPOSES: tuple[Rewrite, ...] = (
+    transposes.cancel,
+    transposes.sink,
+    transposes.transpose_before_unsqueeze,
+    transposes.transpose_before_tile,
+)
+_LAST: tuple[Rewrite, ...] = (
+    transposes.cancel,
+    transposes.flatten_unmoved,
+    linear.one_dimension,
+    linear.fold_affine,
+    casts.mean_in_float16,
+    shapes.shortest_way,
+)
 
 
-def drop_cast_pairs(graph: onnx.GraphProto) -> int:
-    """Take out ``Cast(float) -> op -> Cast(float16)`` where ``op`` only moves values; returns how many pairs went.
+def improve(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph as one would write it by hand; what it computes stays, up to float16's rounding.
 
-    tf2onnx pads in float32 whatever the input, for runtimes of long ago. The value that Pad fills in is cast too.
+    Args:
+        proto: of opset 13 or later, inputs and outputs named, their open sizes as well.
     """
-    producers = {name: node for node in graph.node for name in node.output}
-    initializers = {tensor.name: tensor for tensor in graph.initializer}
-    readers: dict[str, int] = {}
+    model = ir.from_proto(proto)
+    _infer(model)
+    tidy(model)
+    IdentityEliminationPass()(model)
+    sweep(model, _CASTS)
+    for _ in range(_ROUNDS):
+        _infer(model)  # shapes of what was changed, which the next rewrites ask for
+        changes = sweep(model, (*_OPERATORS, *_SHAPES, *_CASTS))
+        CommonSubexpressionEliminationPass()(model)
+        _infer(model)
+        model, moved = _fewer_transposes(model)
+        changes += moved + sweep(model, (*_LAST, *_CASTS))
+        if not changes:
+            break
+    sweep(model, (transposes.transpose_before_pad, transposes.cancel))
+    optimizer.optimize_ir(model, input_size_limit=2**20, output_size_limit=2**24)
+    tidy(model)
+    sweep(model, (*_CASTS, *_LAST))
+    for step in (IdentityEliminationPass(), CommonSubexpressionEliminationPass(), DeduplicateInitializersPass()):
+        step(model)
+    tidy(model)
+    RemoveUnusedOpsetsPass()(model)
+    canonical(model)
+    _infer(model)
+    made = ir.to_proto(model)
+    stored = {tensor.name for tensor in made.graph.initializer}  # which say their dtype and shape themselves
+    told = [value for value in made.graph.value_info if value.name not in stored]
+    del made.graph.value_info[:]
+    made.graph.value_info.extend(told)
+    _unnumbered(made.graph)
+    return made
+
+
+def _unnumbered(graph: onnx.GraphProto) -> None:
+    """Take out the names that ONNX makes up, by counting, for sizes that it cannot tell."""
+    for value in (*graph.value_info, *graph.output, *graph.input):
+        for size in value.type.tensor_type.shape.dim:
+            if size.dim_param.startswith("unk__"):
+                size.ClearField("dim_param")
     for node in graph.node:
-        for name in node.input:
-            readers[name] = readers.get(name, 0) + 1
-    outputs = {value.name for value in graph.output}
-    dropped = 0
-    for back in list(graph.node):
-        if not _is_cast(back, TensorProto.FLOAT16):
-            continue
-        op = producers.get(back.input[0])
-        if op is None or op.op_type not in _MOVING or readers[op.output[0]] != 1 or op.output[0] in outputs:
-            continue
-        up = producers.get(op.input[0])
-        if up is None or not _is_cast(up, TensorProto.FLOAT) or readers[up.output[0]] != 1 or len(op.output) != 1:
-            continue
-        if up.output[0] in outputs:
-            continue
-        extra = [name for name in op.input[1:] if name in initializers and _is_float(initializers[name])]
-        if op.op_type == "Concat" or (op.op_type == "Pad" and len(op.input) > 2 and op.input[2] and not extra):
-            continue
-        for name in extra:
-            half = f"{name}__float16"
-            if half not in initializers:  # two nodes may share a value
-                narrow = numpy_helper.to_array(initializers[name]).astype(np.float16)
-                graph.initializer.append(numpy_helper.from_array(narrow, half))
-                initializers[half] = graph.initializer[-1]
-            op.input[list(op.input).index(name)] = half
-        op.input[0], op.output[0] = up.input[0], back.output[0]
-        graph.node.remove(up)
-        graph.node.remove(back)
-        dropped += 1
-    if dropped:
-        del graph.value_info[:]  # their dtypes are those of before
-    return dropped
+        for attribute in node.attribute:
+            for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                _unnumbered(body)
 
 
-def stable_names(graph: onnx.GraphProto) -> None:
-    """Number nodes and tensors by their place in the graph, and put initializers in the order of their first reader.
-
-    tf2onnx's names end in a counter of the whole process (``Reshape__43``), so that the same model would give another
-    file each time it is exported. A graph with graphs inside (If, Loop) is left as it is.
-    """
-    if any(attribute.HasField("g") or attribute.graphs for node in graph.node for attribute in node.attribute):
-        return
-    taken = {value.name for value in [*graph.input, *graph.output]} | {""}
-    names = {name: name for name in taken}
-    nodes: set[str] = set()
-    for node in graph.node:
-        node.name = _free(node.name or node.op_type, nodes)
-        for place in (node.input, node.output):
-            for i, name in enumerate(place):
-                if name not in names:
-                    names[name] = _free(name, taken)
-                place[i] = names[name]
-    place_of = {name: i for i, name in enumerate(names)}
-    tensors = sorted(graph.initializer, key=lambda tensor: place_of.get(tensor.name, len(place_of)))
-    for tensor in tensors:
-        tensor.name = names.get(tensor.name, tensor.name)
-    del graph.initializer[:]
-    graph.initializer.extend(tensors)
-    del graph.value_info[:]  # it speaks of the old names; shape inference makes it anew
+def _fewer_transposes(model: ir.Model) -> tuple[ir.Model, int]:
+    """The graph with Transposes moved, and how many rewrites that took; the graph of before where they became more."""
+    before = model.clone()
+    changes = sweep(model, (*_TRANSPOSES, *_CASTS, shapes.reduce_keeping))
+    if changes and _transposes(model) > _transposes(before):
+        return before, 0
+    return model, changes
 
 
-def _free(name: str, taken: set[str]) -> str:
-    """``name`` without tf2onnx's counters, and with the smallest number that makes it new among ``taken``."""
-    base = re.sub(r"__\d+", "", name)
-    names = itertools.chain([base], (f"{base}__{k}" for k in itertools.count(1)))
-    free = next(name for name in names if name not in taken)
-    taken.add(free)
-    return free
+def _transposes(model: ir.Model) -> int:
+    return sum(node.op_type == "Transpose" for node in model.graph)
 
 
-def drop_unused(model: onnx.ModelProto) -> None:
-    """Take out initializers that no node reads and operator sets that no node is of."""
-    read = {name for node in model.graph.node for name in node.input} | {value.name for value in model.graph.output}
-    kept = [tensor for tensor in model.graph.initializer if tensor.name in read]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
-    domains = {node.domain for node in model.graph.node} | {""}
-    sets = [opset for opset in model.opset_import if opset.domain in domains]
-    del model.opset_import[:]
-    model.opset_import.extend(sets)
+def _infer(model: ir.Model) -> None:
+    """Dtype and shape of every tensor that ONNX can tell; what was told before may have become untrue."""
+    for node in model.graph:
+        for value in node.outputs:
+            if not value.is_graph_output():
+                value.type = value.shape = None
+    ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
 
 
 def count(graph: onnx.GraphProto, op_type: str) -> int:
     """Number of nodes of one operator."""
     return sum(node.op_type == op_type for node in graph.node)
-
-
-def _is_cast(node: onnx.NodeProto, to: int) -> bool:
-    return node.op_type == "Cast" and any(a.name == "to" and a.i == to for a in node.attribute)
-
-
-def _is_float(tensor: onnx.TensorProto) -> bool:
-    return bool(tensor.data_type == TensorProto.FLOAT)

@@ -1,8 +1,8 @@
-"""The function that every artifact holds: raw float32 image in, float32 logits and probabilities out."""
+"""The function that every artifact holds, and the names, dtypes and shapes of what it takes and gives."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,29 +10,36 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfhalf.export.ports import WIRE, Port
+
 INPUT = "image"
 OUTPUTS = ("logits", "probabilities")
 
 
 @dataclass(frozen=True)
 class Program:
-    """A model with its preprocessing as one TensorFlow function.
+    """One TensorFlow function: ``inputs`` by name, in their order, to a dict of ``outputs`` by name.
 
-    ``mean`` and ``std`` are float32 of shape [1] or [C]. ``function`` maps ``image`` float32 [N, *input_shape] to
-    ``{"logits", "probabilities"}``, float32 [N, num_classes]; softmax is computed in float32.
+    ``weights`` are the variables that the function computes with, each once; ``state``, what else it reaches (random
+    seeds of dropout). ``about`` is one line for people who open an artifact.
     """
 
-    model: keras.Model
-    mean: np.ndarray
-    std: np.ndarray
-    input_shape: tuple[int, ...]
     function: Any
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    weights: tuple[Any, ...]
+    state: tuple[Any, ...]
+    about: str
 
 
 def make_program(
     model: keras.Model, mean: Sequence[float], std: Sequence[float], input_shape: Sequence[int]
 ) -> Program:
-    """Join preprocessing, ``model`` (any dtype policy, giving logits) and softmax."""
+    """A classifier of images: preprocessing, ``model`` (any dtype policy, giving logits) and softmax in one function.
+
+    It maps ``image`` float32 [N, *input_shape] to ``{"logits", "probabilities"}``, float32 [N, num_classes]; softmax is
+    computed in float32. ``mean`` and ``std`` have length 1 or C.
+    """
     mean_, scale = np.asarray(mean, np.float32), (1 / np.asarray(std, np.float64)).astype(np.float32)
     plain = not mean_.any() and (scale == 1).all()
     shape = tuple(int(size) for size in input_shape)
@@ -43,4 +50,49 @@ def make_program(
         logits = tf.cast(model(x, training=False), tf.float32)
         return {"logits": tf.identity(logits, "logits"), "probabilities": tf.nn.softmax(logits, name="probabilities")}
 
-    return Program(model, mean_, np.asarray(std, np.float32), shape, serve)
+    classes = model.outputs[0].shape[-1]
+    return Program(
+        serve,
+        (Port(INPUT, "float32", (None, *shape)),),
+        tuple(Port(name, "float32", (None, classes)) for name in OUTPUTS),
+        *variables_of(model),
+        "image: raw values as float32; preprocessing is inside. logits and probabilities are float32.",
+    )
+
+
+def named_program(
+    call: Callable[[Sequence[Any]], Mapping[str, Any]],
+    inputs: Sequence[Port],
+    weights: Sequence[Any],
+    state: Sequence[Any],
+    about: str,
+) -> Program:
+    """Any function of tensors: ``call`` takes one for each of ``inputs`` and gives the outputs by name.
+
+    Half-precision outputs are float32 for callers.
+    """
+    specs = [tf.TensorSpec(port.shape, port.dtype, name=port.name) for port in inputs]
+
+    @tf.function(input_signature=specs, autograph=False)
+    def serve(*tensors: Any) -> dict[str, Any]:
+        answers = {}
+        for name, x in call(tensors).items():
+            dtype = WIRE.get(x.dtype.name, x.dtype.name)
+            answers[name] = tf.identity(x if dtype == x.dtype.name else tf.cast(x, dtype), name)
+        return answers
+
+    given = serve.get_concrete_function().structured_outputs
+    outputs = tuple(Port(name, x.dtype.name, tuple(x.shape)) for name, x in given.items())
+    return Program(serve, tuple(inputs), outputs, tuple(weights), tuple(state), about)
+
+
+def variables_of(model: keras.Model) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """TensorFlow's variables of a model's weights, and what is no weight: other variables, and tables of words."""
+    weights = {id(variable) for variable in model.weights}
+    rest = [variable.value for variable in model.variables if id(variable) not in weights]
+    tables = [getattr(layer, "lookup_table", None) for layer in model._flatten_layers()]
+    rest += [table for table in tables if isinstance(table, tf.lookup.experimental.MutableHashTable | _TABLE)]
+    return tuple(variable.value for variable in model.weights), tuple(rest)
+
+
+_TABLE = tf.lookup.StaticHashTable

@@ -15,42 +15,62 @@ import keras
 import numpy as np
 
 from tfhalf.errors import ConfigError, ExportError
-from tfhalf.export.batchnorm import Fold, find_folds
+from tfhalf.export import grouped
+from tfhalf.export.batchnorm import Fold, ScaleShift, find_folds, scale_and_shift
+from tfhalf.export.graph import copied, heads
+from tfhalf.export.policies import Target, in_float32, own_islands, policy_of, replace_policies, widen_norms
 from tfhalf.precision import float16
 from tfhalf.precision.float16 import CastCounts
-from tfhalf.precision.policy import NORMS, RAW_RANGE, flat_layers, layer_path, matching, policy
+from tfhalf.precision.policy import flat_layers, layer_path, matching, policy
+
+_FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """A float16 ``model`` and how it differs from the one it was made of."""
+    """A float16 ``model`` and how it differs from the one it was made of.
+
+    ``copies`` has the copy of each operation of the original's graph, by the original's id; empty for subclasses.
+    """
 
     model: keras.Model
     counts: CastCounts
     kept_float32: tuple[str, ...]
     folded: tuple[str, ...] = field(default=())
+    copies: dict[int, Any] = field(default_factory=dict, repr=False)
 
 
-def rebuild(model: keras.Model, *, keep_float32: Iterable[str] = (), fold_batchnorm: bool = True) -> Rebuilt:
+def rebuild(
+    model: keras.Model,
+    *,
+    keep_float32: Iterable[str] = (),
+    keep: Iterable[Any] = (),
+    fold_batchnorm: bool = True,
+    target: Target = "float16",
+) -> Rebuilt:
     """Float16 copy of ``model`` for inference. The copy shares no variable with the original.
 
     Args:
         model: built, of any policy; functional, sequential, or a subclass that implements ``get_config``.
         keep_float32: regular expressions searched in layer paths.
+        keep: layers and operations of the model's graph, themselves; also kept in float32.
         fold_batchnorm: fold BatchNormalization into the layer before it where that is exact enough.
+        target: the policy in place of float16; ``mixed_float16`` keeps weights in float32 and computes in float16.
 
     Raises:
         ConfigError: a pattern of ``keep_float32`` matches no layer, or one within a layer that is not kept.
         ExportError: a layer cannot be made again from its configuration, or a weight is not finite.
     """
-    kept = matching(model, keep_float32)
-    kept_ids = {id(inner) for layer in kept for inner in [layer, *layer._flatten_layers(include_self=False)]}
+    kept = list({id(layer): layer for layer in [*matching(model, keep_float32), *keep]}.values())
+    kept_ids = {id(inner) for layer in kept for inner in [layer, *_inner(layer)]}
     if not isinstance(model, keras.Sequential) and not hasattr(model, "operations"):
-        copy, pairs, folds = *_from_config(model, kept_ids), []
+        folds: list[Fold] = []
+        copies: dict[int, Any] = {}
+        copy, pairs = _from_config(model, kept_ids, target)
     else:
         folds = find_folds(model) if fold_batchnorm else []
         folds = [fold for fold in folds if id(fold.linear) not in kept_ids and id(fold.norm) not in kept_ids]
-        copy, pairs = _clone(model, kept_ids, folds)
+        copy, pairs, copies = _clone(model, kept_ids, folds, target, plain_norms=not fold_batchnorm)
         _check_kept(kept, pairs)
     counts = _carry_weights(pairs, {id(fold.linear): fold for fold in folds})
     return Rebuilt(
@@ -58,54 +78,98 @@ def rebuild(model: keras.Model, *, keep_float32: Iterable[str] = (), fold_batchn
         counts,
         tuple(layer_path(layer) for layer in kept),
         tuple(layer_path(fold.norm) for fold in folds),
+        copies,
     )
+
+
+def _inner(operation: Any) -> list[Any]:
+    """The layers that a layer holds; none for an operation of `keras.ops`."""
+    found = operation._flatten_layers(include_self=False) if isinstance(operation, keras.layers.Layer) else ()
+    return list(found)
 
 
 _Pairs = list[tuple[keras.layers.Layer, keras.layers.Layer]]
 
 
-def _clone(model: keras.Model, kept: set[int], folds: list[Fold]) -> tuple[keras.Model, _Pairs]:
+def _clone(
+    model: keras.Model, kept: set[int], folds: list[Fold], target: Target, *, plain_norms: bool
+) -> tuple[keras.Model, _Pairs, dict[int, Any]]:
     if isinstance(model, keras.Sequential):
         model = keras.Model(model.inputs[0], model.outputs[0], name=model.name) if model.built else model
     linears, norms = {id(fold.linear) for fold in folds}, {id(fold.norm) for fold in folds}
     pairs: _Pairs = []
+    copies: dict[int, Any] = {}
     gone: set[int] = set()
+    wide: set[int] = set()
+    own, last = own_islands(model), heads(model)
 
     def remake(layer: Any) -> Any:
         if not isinstance(layer, keras.layers.Layer):
-            return layer  # a keras.ops function has no state and no dtype of its own
-        if id(layer) in norms:
+            copy = copied(layer)
+        elif id(layer) in norms:
             copy = keras.layers.Identity(name=layer.name)  # what a Sequential within calls by itself
             gone.add(id(copy))
-            return copy
-        copy = _remake(layer, kept, use_bias=id(layer) in linears)
-        pairs.append((layer, copy))
+        elif not plain_norms and target != "float32" and id(layer) not in kept | own and scale_and_shift(layer):
+            copy = ScaleShift(layer.axis, name=layer.name, dtype=target)
+            pairs.append((layer, copy))
+        else:
+            island = id(layer) in kept or id(layer) in own
+            copy = _remake(layer, policy_of(layer, island, target), use_bias=id(layer) in linears)
+            if id(layer) in last:
+                in_float32(copy)
+            pairs.append((layer, copy))
+        if id(layer) in kept or type(layer).__name__ == "Resize":
+            wide.add(id(copy))
+        copies[id(layer)] = copy
         return copy
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        return args[0] if id(layer) in gone else layer(*args, **kwargs)
+        if id(layer) in gone:
+            return args[0]
+        if isinstance(layer, ScaleShift):
+            return layer(args[0])  # a norm's call may say more: whether it trains, a mask
+        if not isinstance(layer, keras.layers.Layer) and target != "float32":
+            args, kwargs = keras.tree.map_structure(_caster((args, kwargs), id(layer) in wide), (args, kwargs))
+        return layer(*args, **kwargs)
 
-    with policy("float16"):
+    with policy(target):
         copy = keras.models.clone_model(model, clone_function=remake, call_function=call, recursive=True)
-    return copy, pairs
+    return copy, pairs, copies
 
 
-def _remake(layer: keras.layers.Layer, kept: set[int], use_bias: bool) -> keras.layers.Layer:
+def _caster(given: Any, island: bool) -> Any:
+    """What brings the arguments of an operation of `keras.ops` to one dtype: float32 in an island; else float16 for
+    constants beside float16 tensors, which would draw everything after them into float32."""
+    tensors = [x for x in keras.tree.flatten(given) if isinstance(x, keras.KerasTensor) and x.dtype in _FLOATS]
+    narrow = bool(tensors) and all(x.dtype == "float16" for x in tensors)
+
+    def cast(x: Any) -> Any:
+        if island and any(x is tensor for tensor in tensors):
+            return keras.ops.cast(x, "float32")
+        constant = not isinstance(x, keras.KerasTensor) and (isinstance(x, np.ndarray) or keras.ops.is_tensor(x))
+        if narrow and not island and constant and keras.backend.standardize_dtype(x.dtype) in _FLOATS:
+            return keras.ops.cast(x, "float16")
+        return x
+
+    return cast
+
+
+def _remake(layer: keras.layers.Layer, name: str, use_bias: bool) -> keras.layers.Layer:
     scope = {type(inner).__name__: type(inner) for inner in [layer, *layer._flatten_layers(include_self=False)]}
-    name = _policy_of(layer, id(layer) in kept)
     try:
         config = layer.get_config()
-        _replace_policies(config, name)
+        replace_policies(config, name)
         if use_bias:
             config["use_bias"] = True
         with policy(name), keras.saving.custom_object_scope(scope):  # layers made by its __init__ follow the policy
             copy = type(layer).from_config(config)
-            _widen_norms(copy, name)
+            widen_norms(copy, name)
     except (TypeError, ValueError, NotImplementedError) as error:
         raise ExportError(
             f"layer {layer_path(layer)!r} ({type(layer).__name__}) cannot be made again from its configuration: "
             f"{' '.join(str(error).split())[:200]}; give it get_config() with every argument of __init__"
         ) from error
+    grouped.replace(copy)
     if isinstance(layer, keras.layers.Normalization):
         copy.build(layer._build_input_shape)
         copy.set_weights(layer.get_weights())
@@ -119,6 +183,8 @@ def _check_kept(kept: list[keras.layers.Layer], pairs: _Pairs) -> None:
     """Refuse to keep a layer that another layer makes: it is rebuilt with that one, under its policy."""
     remade = {id(source): source for source, _ in pairs}
     for layer in kept:
+        if not isinstance(layer, keras.layers.Layer):
+            continue
         if id(layer) in remade or isinstance(layer, keras.layers.InputLayer) or hasattr(layer, "operations"):
             continue
         for outer in remade.values():
@@ -129,43 +195,17 @@ def _check_kept(kept: list[keras.layers.Layer], pairs: _Pairs) -> None:
                 )
 
 
-def _policy_of(layer: keras.layers.Layer, kept: bool) -> str:
-    if kept or (isinstance(layer, RAW_RANGE) and layer.compute_dtype == "float32"):
-        return "float32"
-    return "mixed_float16" if isinstance(layer, NORMS) else "float16"
-
-
-def _replace_policies(config: Any, name: str) -> None:
-    """Set every dtype policy within a layer's configuration, inner layers' included."""
-    if isinstance(config, dict):
-        if "dtype" in config and (config["dtype"] is None or isinstance(config["dtype"], str | dict)):
-            config["dtype"] = name
-        for key, value in config.items():
-            if key != "dtype":
-                _replace_policies(value, name)
-    elif isinstance(config, list | tuple):
-        for value in config:
-            _replace_policies(value, name)
-
-
-def _widen_norms(layer: keras.layers.Layer, name: str) -> None:
-    """Norms within another layer keep float32 variables too, whether a configuration or an ``__init__`` made them."""
-    for inner in layer._flatten_layers(include_self=False):
-        if isinstance(inner, NORMS) and name == "float16" and not inner.built:
-            inner.dtype_policy = "mixed_float16"
-
-
-def _from_config(model: keras.Model, kept: set[int]) -> tuple[keras.Model, _Pairs]:
+def _from_config(model: keras.Model, kept: set[int], target: Target) -> tuple[keras.Model, _Pairs]:
     """A subclassed model, from its own configuration; inner layers follow the global policy."""
     if kept:
         raise ExportError("keep_float32 needs a functional or sequential model; this one is a subclass of keras.Model")
     scope = {type(layer).__name__: type(layer) for layer in [model, *flat_layers(model)]}
     try:
         config = model.get_config()
-        _replace_policies(config, "float16")
-        with policy("float16"), keras.saving.custom_object_scope(scope):
+        replace_policies(config, target)
+        with policy(target), keras.saving.custom_object_scope(scope):
             copy = type(model).from_config(config)
-            _widen_norms(copy, "float16")
+            widen_norms(copy, target)
             if not copy.built:
                 copy.build_from_config(model.get_build_config())
     except (TypeError, ValueError, NotImplementedError, AttributeError) as error:
@@ -181,6 +221,8 @@ def _carry_weights(pairs: _Pairs, folds: dict[int, Fold]) -> CastCounts:
     for source, target in pairs:
         fold = folds.get(id(source))
         values = [fold.kernel, fold.bias] if fold else [keras.ops.convert_to_numpy(v) for v in source.weights]
+        if isinstance(target, ScaleShift):
+            values = scale_and_shift(source) or []
         if len(values) != len(target.weights):
             raise ExportError(
                 f"layer {layer_path(source)!r} has {len(values)} weights and its float16 copy {len(target.weights)}; "

@@ -16,9 +16,8 @@ def write(program: Program, directory: Path) -> list[Path]:
     in the tracked endpoint. Here a bare `tf.Module` holds each variable of the float16 model once.
     """
     module = tf.Module(name="tfhalf")
-    module.weights = [variable.value for variable in program.model.weights]
-    # Variables that are no weights (random seeds of dropout) are reached by the function, and must be tracked.
-    module.state = [v.value for v in program.model.variables if all(v is not w for w in program.model.weights)]
+    module.weights = list(program.weights)
+    module.state = list(program.state)  # the function reaches them, so they must be tracked
     tf.saved_model.save(module, str(directory), signatures={"serving_default": program.function})
     fingerprint = directory / "fingerprint.pb"
     fingerprint.unlink(missing_ok=True)  # holds a hash of its own; the manifest's sha256 covers every file

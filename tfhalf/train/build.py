@@ -21,7 +21,7 @@ from tfhalf.refs import resolve, sibling
 
 
 @contextmanager
-def _numbered_anew() -> Iterator[None]:
+def numbered_anew() -> Iterator[None]:
     """Within the block Keras counts from the start the names that it makes for layers without one: so every model of a
     builder has layers of the same names, which ``precision.keep_float32`` goes by."""
     before = global_state.get_global_attribute("object_name_uids")
@@ -55,7 +55,7 @@ class Builder:
         """
         input_shape = self.input_shape if size is None else (size, size, *self.input_shape[2:])
         try:
-            with policy(policy_name), _numbered_anew():
+            with policy(policy_name), numbered_anew():
                 model = self.function(**{**self.arguments, "input_shape": input_shape})
                 left = keras.config.dtype_policy().name
         except Exception as error:

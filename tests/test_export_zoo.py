@@ -1,0 +1,81 @@
+"""The zoo: every kind of model that people bring, exported and judged, or refused with the reason.
+
+The whole of it, families of keras.applications included: ``python benchmarks/export_zoo.py``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import zoo
+from zoo_helpers import export
+
+from tfhalf.errors import TfhalfError
+
+FAST = [entry for entry in zoo.ENTRIES if entry.fast]
+QUICK = ("dict_input", "overflow")  # without waiting for the rest
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [pytest.param(e, id=e.name, marks=() if e.name in QUICK else pytest.mark.slow) for e in FAST],
+)
+def test_a_model(entry: zoo.Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if entry.expected not in ("ok", "islands"):
+        with pytest.raises(TfhalfError, match=entry.expected) as caught:
+            export(entry, tmp_path, monkeypatch)
+        assert "\n" not in str(caught.value)
+        assert not list(tmp_path.glob("exports/*/[0-9]*"))
+        return
+    made = export(entry, tmp_path, monkeypatch)
+    manifest = made.manifest
+    assert all(c.passed for c in made.comparisons)
+    assert bool(manifest["islands"]) == (entry.expected == "islands")
+    if entry.onnx:
+        assert set(manifest["refused"]) == {"onnx"}
+        assert entry.onnx in manifest["refused"]["onnx"]
+    else:
+        assert manifest["refused"] == {}
+        assert [c.runtime.split(",")[0] for c in made.comparisons][-1] == "true float16"
+    kinds = Counter({dtype: row["count"] for dtype, row in manifest["parameters"].items()})
+    if entry.expected == "ok":
+        norms = {"bert", "gpt", "vit", "subclassed"}  # their statistics and scales stay float32
+        assert kinds["float16"] > 0.85 * kinds.total() if entry.name in norms else set(kinds) <= {"float16", "int64"}
+
+
+def test_the_table(tmp_path: Path) -> None:
+    spec = importlib.util.spec_from_file_location("export_zoo", zoo.CUSTOM.parent.parent / "benchmarks/export_zoo.py")
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    output = {"agreement": 99.5, "max_difference": 0.001}
+    made = {
+        "source": {"parameters": 1000},
+        "islands": [{"path": f"layer{k}"} for k in range(6)],
+        "artifacts": [{"format": "savedmodel", "bytes": 2400}],
+        "refused": {"onnx": "a | b"},
+        "verification": [{"runtime": "TensorFlow", "outputs": [output]}],
+        "versions": {"keras": "3"},
+    }
+    results = {
+        "one": {"outcome": "ok", "seconds": 3.2, "casts": None, "manifest": made},
+        "two": {"outcome": "refused: because", "seconds": 1.0},
+    }
+    path = tmp_path / "export.md"
+    path.write_text(f"before\n{script.BEGIN}\nold\n{script.END}\nafter\n")
+    for _ in range(2):
+        script.write(path, results)
+        text = path.read_text()
+        assert text.startswith(f"before\n{script.BEGIN}\n")
+        assert text.endswith(f"{script.END}\nafter\n")
+        assert "old" not in text
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert (
+        "| one | ok | refused: a / b | layer0, layer1, layer2, layer3 and 2 more | 0.60, - | 1.0e-03 | - | "
+        in "".join(lines[-2:])
+    )
+    assert len({line.count("|") for line in lines}) == 1

@@ -1,0 +1,40 @@
+"""A model of the zoo exported in this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zoo
+
+from tfhalf.convert import job
+from tfhalf.convert.options import Options, Request
+from tfhalf.progress import Progress
+from tfhalf.samples import verify_samples
+
+
+class Here:
+    """What verifies, in this process: a fresh one for each model would be most of the time."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+
+    def __enter__(self) -> Here:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        return None
+
+    def start(self) -> None:
+        return None
+
+    def samples(self, directory: Path) -> Any:
+        return verify_samples(directory, self.progress)
+
+
+def export(entry: zoo.Entry, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(job, "Verifier", Here)
+    path = zoo.make(entry, folder)
+    options = Options(exports=folder / "exports")
+    return job.export_model(Request(str(path), custom=zoo.CUSTOM), options, Progress(quiet=True))

@@ -1,0 +1,78 @@
+"""``tfhalf export``: a finished run again, or any Keras model, as float16 artifacts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tfhalf.cli_options import DATA_DIR, JSON, PATH, QUIET, progress_for
+from tfhalf.cli_outcome import say_outcome
+from tfhalf.errors import ConfigError
+from tfhalf.start import import_tensorflow
+
+
+@click.command("export", short_help="Export a finished run again, or any Keras model.")
+@click.argument("model", metavar="MODEL")
+@click.option("-o", "--exports", type=PATH, default=Path("exports"), show_default=True, metavar="DIR")
+@click.option("--name", metavar="NAME", help="The export's name. [default: the file's]")
+@click.option("--format", "formats", metavar="A,B", help="savedmodel, onnx. [default: all that the model allows]")
+@click.option("--verify-with", type=PATH, metavar="DATA.npz", help="Inputs to judge on. [default: drawn at random]")
+@click.option("--keep-float32", multiple=True, metavar="PATTERN|auto", help="Layers to keep in float32; auto measures.")
+@click.option("--custom", type=PATH, metavar="FILE.py", help="Defines the model's own layers. It is run.")
+@click.option("--weights", type=PATH, metavar="FILE", help="Weights for file.py:build (.weights.h5).")
+@click.option("--arg", "arguments", multiple=True, metavar="NAME=VALUE", help="An argument of file.py:build.")
+@click.option("--opset", type=click.IntRange(13, 25), default=18, show_default=True, help="ONNX operator set.")
+@click.option(
+    "--bisect-seconds",
+    type=click.FloatRange(0),
+    default=120.0,
+    show_default=True,
+    help="Time to look for the smallest set of layers to keep in float32.",
+)
+@click.option("--max-difference", type=float, help="Allowed, relative to an output's largest magnitude. [0.05]")
+@click.option("--mean-difference", type=float, help="Allowed, relative to an output's root mean square. [0.01]")
+@DATA_DIR
+@QUIET
+@JSON
+def export(model: str, data_dir: str | None, exports: Path, quiet: bool, as_json: bool, **options: Any) -> None:
+    """Export MODEL in float16, compare each artifact with the float32 model in a fresh process, and publish it.
+
+    MODEL: a folder of runs/NAME, a .keras file, or file.py:build (with --weights).
+
+    A .keras file is read in safe mode and cannot run code; --custom, file.py:build and a run's pipeline do.
+    """
+    if (Path(model) / "run.json").is_file():
+        _export_run(Path(model), data_dir, exports, quiet, as_json, options)
+        return
+    from tfhalf.convert.options import read_options, read_request
+
+    request, chosen = read_request(model, **options), read_options(exports, **options)
+    import_tensorflow()
+    from tfhalf.convert.job import export_model
+
+    progress = progress_for(quiet, as_json)
+    made = export_model(request, chosen, progress)
+    if as_json:
+        click.echo(json.dumps({**made.manifest, "version": str(made.version)}, indent=2))
+        return
+    progress.line()
+    progress.line(f"published  {made.version}", always=True)
+
+
+def _export_run(
+    run: Path, data_dir: str | None, exports: Path, quiet: bool, as_json: bool, options: dict[str, Any]
+) -> None:
+    given = [name for name in ("name", "formats", "verify_with", "keep_float32", "custom", "weights", "arguments")
+             if options[name]]  # fmt: skip
+    if given:
+        names = ", ".join(f"--{'format' if name == 'formats' else name.replace('_', '-')}" for name in given)
+        raise ConfigError(f"{names}: a run is exported as its pipeline says; change runs/.../pipeline.yaml's export")
+    import_tensorflow()
+    from tfhalf.pipeline import Places, export_from_run
+
+    progress = progress_for(quiet, as_json)
+    outcome = export_from_run(run, Places(Path(), run.parent.parent, exports, data_dir), progress)
+    say_outcome(outcome, progress, as_json)

@@ -1,0 +1,211 @@
+"""Any Keras model exported, judged and published: `export_model`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from tfhalf.convert import draw
+from tfhalf.convert.interface import Interface, interface_of
+from tfhalf.convert.islands import Found, Island, Search, asked, unfit, wide_ranges, without_kernel
+from tfhalf.convert.onnx_oracle import OnnxOracle
+from tfhalf.convert.options import Options, Request
+from tfhalf.convert.publish import Exported, Whole, publish
+from tfhalf.convert.source import Source, open_source
+from tfhalf.convert.subject import Arrays, Seen, Subject
+from tfhalf.convert.subjects import subject_of
+from tfhalf.device import grow_memory
+from tfhalf.errors import ExportError, ParityError
+from tfhalf.fresh import Verifier
+from tfhalf.parity import SampleComparison, badness
+from tfhalf.progress import Progress, duration
+from tfhalf.runtime import TRUE_FLOAT16
+
+FEW = 8  # samples that islands are found on
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    source: Source
+    subject: Subject
+    inputs: dict[str, np.ndarray]
+    reference: dict[str, np.ndarray]
+    drawn: dict[str, Any]
+
+
+def export_model(request: Request, options: Options, progress: Progress) -> Exported:
+    """Read a model, make it float16, write it in each format, judge it in a fresh process, and publish it.
+
+    Raises:
+        ArtifactError, RefError, ConfigError, DataError: what was given is at fault.
+        ExportError: the model cannot be made float16, or not be written in a format that was asked for.
+        ParityError: an artifact does not answer like the float32 model; it is kept as ``failed-N``.
+    """
+    begun = time.perf_counter()
+    grow_memory()
+    patterns = [pattern for pattern in options.keep_float32 if pattern != "auto"]
+    progress.status(f"reading {request.model} ...")
+    source = open_source(request)
+    with Verifier(progress) as verifier:
+        verifier.start()
+        made = _prepare(source, options, progress)
+        fixed = _fixed_islands(made, patterns, auto="auto" in options.keep_float32)
+        found = _search(made, fixed, options, progress)
+        islands = (*fixed, *found.islands)
+        _say_islands(islands, found, progress)
+        shipped = made.subject.ship([island.path for island in islands])
+        whole = Whole(source, made.subject.interface, made.inputs, made.reference, made.drawn, islands, found, shipped)
+
+        def mend(comparisons: list[SampleComparison]) -> Whole | None:
+            return _mended(whole, made.subject, comparisons, options, progress)
+
+        return publish(whole, options, verifier, progress, begun, mend)
+
+
+# --- the model and what it is judged on -------------------------------------------------------------------------------
+
+
+def _prepare(source: Source, options: Options, progress: Progress) -> _Prepared:
+    arrays = draw.read_arrays(options.verify_with) if options.verify_with else None
+    interface = interface_of(source, arrays)
+    if arrays is not None and options.verify_with is not None:
+        inputs = draw.given(arrays, interface.inputs, options.verify_with)
+        drawn: dict[str, Any] = {"origin": "given", "file": options.verify_with.name}
+    else:
+        inputs, words = draw.draw(source.model, interface.inputs)
+        drawn = {"origin": "drawn", "seed": draw.SEED, "how": words}
+    facts = source.facts
+    progress.line(
+        f"model      {source.name}: {facts['class']}, {facts['layers']} layers, {', '.join(facts['policies'])}"
+    )
+    subject = subject_of(source.model, interface, inputs, fold=options.fold_batchnorm)
+    few = _few(inputs, interface)
+    reference = subject.reference(few)
+    interface = subject.interface
+    _check_deterministic(subject, few, reference)
+    how = f"drawn (seed {draw.SEED})" if drawn["origin"] == "drawn" else f"of {drawn['file']}"
+    told = ", ".join(f"{p.name} {p.dtype} {p.dims()}" for p in interface.inputs)
+    progress.line(f"inputs     {told}; {len(_first(inputs))} samples {how}")
+    return _Prepared(source, subject, inputs, subject.reference(inputs), drawn)
+
+
+def _check_deterministic(subject: Subject, few: Arrays, before: Arrays) -> None:
+    """Refuse a model that answers the same inputs differently: there is nothing to compare with.
+
+    Raises:
+        ExportError: it names the layer that draws random numbers.
+    """
+    again = subject.reference(few)
+    if all(np.array_equal(before[name], again[name], equal_nan=True) for name in before):
+        return
+    runs = [Seen(), Seen()]
+    for seen in runs:
+        subject.reference(few, seen)
+    first = next((n for n, v in runs[0].digests.items() if v != runs[1].digests.get(n)), "a layer")
+    scale = max(float(np.abs(np.nan_to_num(x)).max(initial=0.0)) for x in before.values() if x.dtype.kind == "f")
+    most = max(float(np.abs(before[n] - again[n]).max(initial=0.0)) for n in before if before[n].dtype.kind == "f")
+    if most > 1e-4 * scale:
+        raise ExportError(
+            f"the model answers the same input differently each time: {first!r} draws random numbers in inference, so "
+            "no artifact can be compared with it; export the part without sampling, or have it draw in training alone"
+        )
+
+
+def _few(inputs: Arrays, interface: Interface) -> dict[str, np.ndarray]:
+    count = interface.inputs[0].shape[0] or FEW
+    return {name: x[:count] for name, x in inputs.items()}
+
+
+def _first(arrays: Arrays) -> np.ndarray:
+    return next(iter(arrays.values()))
+
+
+# --- islands ----------------------------------------------------------------------------------------------------------
+
+
+def _fixed_islands(made: _Prepared, patterns: Iterable[str], *, auto: bool) -> tuple[Island, ...]:
+    """What stays in float32 before anything is tried: asked for, the model's own, and what float16 cannot hold."""
+    own = [Island(name, "float32 in the model itself") for name in made.subject.own_islands()]
+    found = [*asked(made.subject, patterns), *unfit(made.subject), *own]
+    if auto:
+        found += wide_ranges(made.subject, _few(made.inputs, made.subject.interface))
+    known = [island.path for island in found if island.path in made.subject.names]
+    found += without_kernel(made.subject, made.inputs, known)
+    unique = {island.path: island for island in reversed(found) if island.path in made.subject.names}
+    return tuple(unique[name] for name in made.subject.names if name in unique)
+
+
+def _search(made: _Prepared, fixed: tuple[Island, ...], options: Options, progress: Progress) -> Found:
+    """The islands that the hardest samples need; and then those that all of them need beside, if these do not do."""
+    islands: tuple[Island, ...] = ()
+    complete, tests, seconds = True, 0, 0.0
+    for inputs, reference in (_hardest(made, fixed), (made.inputs, made.reference)):
+        start = tuple(island.path for island in (*fixed, *islands))
+        classes, left = made.subject.interface.classes, max(0.0, options.bisect_seconds - seconds)
+        search = Search(made.subject, inputs, reference, classes, options.limits, left, progress, start)
+        found = search.run()
+        progress.clear()
+        if not found.restored:
+            raise ParityError(
+                "no set of layers in float32 restores the answers, not even all of them: "
+                f"{'; '.join(found.problems)}; nothing was published"
+            )
+        islands, complete = (*islands, *found.islands), complete and found.complete
+        tests, seconds = tests + found.tests, seconds + found.seconds
+    order = {name: place for place, name in enumerate(made.subject.names)}
+    return Found(tuple(sorted(islands, key=lambda island: order[island.path])), True, complete, tests, seconds)
+
+
+def _hardest(made: _Prepared, fixed: tuple[Island, ...]) -> tuple[Arrays, dict[str, np.ndarray]]:
+    """The few samples that float16 answers worst, and the float32 answers to them: what holds there holds elsewhere."""
+    count = made.subject.interface.inputs[0].shape[0] or FEW
+    if len(_first(made.inputs)) <= count or made.subject.interface.inputs[0].shape[0]:
+        few = _few(made.inputs, made.subject.interface)
+        return few, {name: y[: len(_first(few))] for name, y in made.reference.items()}
+    got = made.subject.simulate([island.path for island in fixed], made.inputs)
+    order = np.argsort(-badness(made.reference, got), kind="stable")[:count]
+    chosen = np.sort(order)
+    inputs = {name: x[chosen] for name, x in made.inputs.items()}
+    return inputs, {name: y[chosen] for name, y in made.reference.items()}
+
+
+def _mended(
+    whole: Whole, subject: Subject, comparisons: list[SampleComparison], options: Options, progress: Progress
+) -> Whole | None:
+    """``whole`` with the layers in float32 that ONNX needs in true float16; None where that is not what falls short."""
+    failing = [c for c in comparisons if not c.passed]
+    if [c for c in failing if c.runtime != TRUE_FLOAT16]:
+        return None
+    count = failing[0].samples
+    inputs = {name: x[:count] for name, x in whole.inputs.items()}
+    reference = {name: y[:count] for name, y in whole.reference.items()}
+    progress.line(f"           {failing[0].artifact}, {failing[0].runtime}: {'; '.join(failing[0].problems)}")
+    oracle = OnnxOracle(subject, options.opset)
+    fixed = tuple(island.path for island in whole.islands)
+    search = Search(
+        oracle, inputs, reference, subject.interface.classes, options.limits, options.bisect_seconds, progress, fixed
+    )
+    found = search.run()
+    if not found.restored or not found.islands:
+        return None
+    order = {name: place for place, name in enumerate(subject.names)}
+    islands = tuple(sorted((*whole.islands, *found.islands), key=lambda island: order[island.path]))
+    _say_islands(islands, found, progress)
+    return replace(whole, islands=islands, found=found, shipped=subject.ship([island.path for island in islands]))
+
+
+def _say_islands(islands: tuple[Island, ...], found: Found, progress: Progress) -> None:
+    if not islands:
+        return
+    progress.line(f"float32    {len(islands)} layers are kept in float32")
+    for island in islands[:12]:
+        progress.line(f"           {island.path}: {island.reason}")
+    if len(islands) > 12:
+        progress.line(f"           and {len(islands) - 12} more, in the manifest")
+    if found.islands:
+        whole = "the smallest set" if found.complete else "not the smallest set: --bisect-seconds gives more time"
+        progress.line(f"           {whole}, after {found.tests} trials in {duration(found.seconds)}")

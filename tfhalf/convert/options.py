@@ -1,0 +1,108 @@
+"""What `tfhalf export` was asked for, checked before TensorFlow is imported."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tfhalf.errors import ConfigError
+from tfhalf.files import check_writable
+from tfhalf.parity import Limits
+
+FORMATS = ("savedmodel", "onnx")
+
+
+@dataclass(frozen=True)
+class Request:
+    """Which model. ``arguments`` are the builder's."""
+
+    model: str
+    custom: Path | None = None
+    weights: Path | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to export. ``formats``: None is all that the model can be written in.
+
+    ``keep_float32``: patterns for layers' paths, and ``auto``, which keeps what comes near float16's end.
+    """
+
+    exports: Path = Path("exports")
+    name: str | None = None
+    formats: tuple[str, ...] | None = None
+    verify_with: Path | None = None
+    keep_float32: tuple[str, ...] = ()
+    opset: int = 18
+    fold_batchnorm: bool = True
+    limits: Limits = field(default_factory=Limits)
+    bisect_seconds: float = 120.0
+
+
+def read_request(
+    model: str, *, custom: Path | None, weights: Path | None, arguments: tuple[str, ...], **_: Any
+) -> Request:
+    """Which model the command line names.
+
+    Raises:
+        ConfigError: an argument is not NAME=VALUE.
+    """
+    found = {}
+    for text in arguments:
+        name, equals, value = text.partition("=")
+        if not equals or not name.isidentifier():
+            raise ConfigError(f"--arg {text!r}: NAME=VALUE is accepted, such as --arg input_shape=[224,224,3]")
+        try:
+            found[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--arg {text!r}: the value is no YAML: {' '.join(str(error).split())[:120]}") from None
+    if weights is not None and ":" not in model:
+        raise ConfigError(f"--weights {weights}: {model} has its own weights; it goes with file.py:build")
+    return Request(model, custom, weights, found)
+
+
+def read_options(
+    exports: Path,
+    *,
+    name: str | None,
+    formats: str | None,
+    verify_with: Path | None,
+    keep_float32: tuple[str, ...],
+    opset: int,
+    bisect_seconds: float,
+    max_difference: float | None,
+    mean_difference: float | None,
+    **_: Any,
+) -> Options:
+    """How the command line says to export.
+
+    Raises:
+        ConfigError: a format is unknown, a name is no folder's, or a limit is not positive.
+    """
+    check_writable(exports, "--exports")
+    chosen = None
+    if formats is not None:
+        chosen = tuple(dict.fromkeys(part.strip() for part in formats.split(",") if part.strip()))
+        unknown = [kind for kind in chosen if kind not in FORMATS]
+        if unknown or not chosen:
+            raise ConfigError(f"--format {formats!r}: {', '.join(FORMATS)} are accepted, with commas between")
+    if name is not None and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}", name):
+        raise ConfigError(f"--name {name!r}: letters, digits, '_', '-' and '.' are accepted, at most 80")
+    limits = Limits()
+    wanted = {
+        "max_difference": limits.max_difference if max_difference is None else max_difference,
+        "mean_difference": limits.mean_difference if mean_difference is None else mean_difference,
+    }
+    for key, value in wanted.items():
+        if not 0 < value < 1:
+            raise ConfigError(f"--{key.replace('_', '-')} {value:g}: a share of the scale between 0 and 1 is accepted")
+    limits = Limits(wanted["max_difference"], wanted["mean_difference"])
+    return Options(
+        exports, name, chosen, verify_with, keep_float32, opset, limits=limits, bisect_seconds=bisect_seconds
+    )

@@ -1,0 +1,226 @@
+"""A model that was made float16 written in each format, judged in a fresh process, and published."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfhalf.convert.interface import Interface
+from tfhalf.convert.islands import Found, Island
+from tfhalf.convert.options import FORMATS, Options
+from tfhalf.convert.show import line, notes, report
+from tfhalf.convert.source import Source
+from tfhalf.convert.subject import Shipped
+from tfhalf.errors import ExportError, ParityError
+from tfhalf.export import grouped, onnx_format, savedmodel, triton, version
+from tfhalf.export import manifest as manifests
+from tfhalf.export.artifacts import Artifact
+from tfhalf.export.program import Program, named_program
+from tfhalf.fresh import Verifier
+from tfhalf.parity import SampleComparison
+from tfhalf.progress import Progress, size
+from tfhalf.samples import Samples
+
+
+@dataclass(frozen=True)
+class Whole:
+    """What is published: the model, what it is judged on, which layers stay in float32, and what ships."""
+
+    source: Source
+    interface: Interface
+    inputs: dict[str, np.ndarray]
+    reference: dict[str, np.ndarray]
+    drawn: dict[str, Any]
+    islands: tuple[Island, ...]
+    found: Found
+    shipped: Shipped
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was published, and how it compared."""
+
+    version: Path
+    manifest: dict[str, Any]
+    comparisons: tuple[SampleComparison, ...]
+
+
+def publish(
+    made: Whole,
+    options: Options,
+    verifier: Verifier,
+    progress: Progress,
+    begun: float,
+    mend: Callable[[list[SampleComparison]], Whole | None] | None = None,
+) -> Exported:
+    """Write every format into a staged version, compare each with the float32 model, and publish it.
+
+    Args:
+        begun: `time.perf_counter` when the command began.
+        mend: given what falls short, the same with more layers in float32, which is then published; or None.
+
+    Raises:
+        ExportError: a format that was asked for cannot be written, or none can.
+        ParityError: an artifact does not answer like the float32 model; it is kept as ``failed-N``.
+    """
+    base = options.exports / (options.name or made.source.name)
+    with version.staging(base) as folder:
+        program = _program(made)
+        artifacts, refused = _write(made, program, folder, options, progress)
+        _say_export(made.shipped, artifacts, refused, progress)
+        samples = Samples(made.inputs, made.reference)
+        samples.save(folder)
+        manifest = _manifest(made, options, program, artifacts, refused)
+        manifest["files"] = manifests.file_hashes(folder)
+        manifests.write(folder, manifest)
+        progress.line(f"verify     a fresh process runs each artifact over {samples.count} samples")
+        comparisons = verifier.samples(folder)
+        mended = mend(comparisons) if mend is not None and not all(c.passed for c in comparisons) else None
+        if mended is not None:
+            return publish(mended, options, verifier, progress, begun)
+        manifest["seconds"] = time.perf_counter() - begun
+        published = _rename(folder, base, manifest, program, comparisons)
+    for comparison in comparisons:
+        progress.line("           " + line(comparison))
+    for note in notes(comparisons):
+        progress.line(f"           {note}")
+    if not all(c.passed for c in comparisons):
+        problems = "; ".join(f"{c.artifact}: {', '.join(c.problems)}" for c in comparisons if c.problems)
+        raise ParityError(f"not published, kept as {published}: {problems}")
+    return Exported(published, manifest, tuple(comparisons))
+
+
+def _program(made: Whole) -> Program:
+    interface, shipped = made.interface, made.shipped
+
+    def call(tensors: Any) -> dict[str, Any]:
+        return interface.named(interface.call(shipped.call, tensors))
+
+    about = f"{made.source.name}: float16 within; half-precision inputs and outputs are float32 for callers."
+    try:
+        return named_program(call, interface.inputs, shipped.weights, shipped.state, about)
+    except Exception as error:  # whatever a layer's code raises when it is traced
+        raise ExportError(
+            f"the model cannot be traced into a graph: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        ) from error
+
+
+def _write(
+    made: Whole, program: Program, folder: Path, options: Options, progress: Progress
+) -> tuple[list[Artifact], dict[str, str]]:
+    """Each format's files; and why a format that was not asked for by name is missing.
+
+    Raises:
+        ExportError: one that was asked for cannot be written, or none can.
+    """
+    writers: dict[str, Callable[[], list[Path]]] = {
+        "savedmodel": lambda: savedmodel.write(program, folder),
+        "onnx": lambda: _write_onnx(made, program, folder, options),
+    }
+    artifacts, refused = [], {}
+    for kind in options.formats or FORMATS:
+        progress.status(f"writing {kind} ...")
+        try:
+            files = writers[kind]()
+        except ExportError as error:
+            if options.formats:
+                raise
+            refused[kind] = str(error)
+            continue
+        names = tuple(path.relative_to(folder).as_posix() for path in files)
+        artifacts.append(Artifact(kind, names, sum(path.stat().st_size for path in files)))
+    progress.clear()
+    if not artifacts:
+        raise ExportError("; ".join(refused.values()))
+    return artifacts, refused
+
+
+def _write_onnx(made: Whole, program: Program, folder: Path, options: Options) -> list[Path]:
+    strings = [port.name for port in (*program.inputs, *program.outputs) if port.dtype == "string"]
+    if strings:
+        raise ExportError(
+            f"ONNX: {', '.join(strings)} is text, which ONNX runtimes do not look up in vocabularies; give numbers "
+            "(the layers after the vocabulary), or leave onnx out of --format"
+        )
+    if made.shipped.grouped:
+        with grouped.for_onnx():
+            program = _program(made)
+    return onnx_format.write(program, folder / "model.onnx", opset=options.opset, metadata={"precision": "float16"})
+
+
+def _say_export(shipped: Shipped, artifacts: list[Artifact], refused: dict[str, str], progress: Progress) -> None:
+    lost = shipped.counts
+    progress.line(
+        f"export     {lost.total:,} parameters in float16: {lost.clamped} clamped, {lost.flushed} flushed to 0, "
+        f"{lost.subnormal} subnormal; {len(shipped.folded)} norms folded"
+    )
+    for artifact in artifacts:
+        progress.line(f"           {artifact.format}: {size(artifact.bytes)}")
+    for kind, why in refused.items():
+        progress.line(f"           {kind}: not written. {why}", always=True)
+
+
+def _manifest(
+    made: Whole, options: Options, program: Program, artifacts: list[Artifact], refused: dict[str, str]
+) -> dict[str, Any]:
+    shipped, found = made.shipped, made.found
+    inputs = [port.to_dict() for port in program.inputs]
+    classes = made.interface.classes
+    kinds = [artifact.format for artifact in artifacts]
+    return {
+        "schema": manifests.SCHEMA,
+        "kind": "model",
+        "name": options.name or made.source.name,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "source": made.source.facts,
+        "config": {
+            "export": {"formats": kinds, "opset": options.opset, "fold_batchnorm": options.fold_batchnorm},
+            "verify": asdict(options.limits),
+            "keep_float32": list(options.keep_float32),
+        },
+        "versions": manifests.versions(),
+        "git_revision": manifests.git_revision(Path.cwd()),
+        "labels": [],
+        **({"input": inputs[0]} if len(inputs) == 1 else {}),
+        "inputs": inputs,
+        "outputs": [{**port.to_dict(), "classes": port.name in classes} for port in program.outputs],
+        "parameters": _parameters(shipped),
+        "cast": asdict(shipped.counts),
+        "kept_float32": [island.path for island in made.islands],
+        "islands": [asdict(island) for island in made.islands],
+        "search": {"tests": found.tests, "complete": found.complete, "seconds": found.seconds},
+        "folded_batchnorm": list(shipped.folded),
+        "samples": {"count": len(next(iter(made.inputs.values()))), **made.drawn},
+        "artifacts": [asdict(artifact) for artifact in artifacts],
+        "refused": refused,
+    }
+
+
+def _parameters(shipped: Shipped) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for variable in shipped.weights:
+        row = found.setdefault(variable.dtype.name, {"count": 0, "bytes": 0})
+        count = int(np.prod(variable.shape))
+        row["count"] += count
+        row["bytes"] += count * variable.dtype.size
+    return dict(sorted(found.items()))
+
+
+def _rename(
+    folder: Path, base: Path, manifest: dict[str, Any], program: Program, comparisons: list[SampleComparison]
+) -> Path:
+    passed = all(c.passed for c in comparisons)
+    with version.numbered(base) as number:
+        manifest |= {"version": number, "verification": [c.to_dict() for c in comparisons]}
+        manifests.write(folder, manifest)
+        (folder / "report.md").write_text(report(manifest, comparisons), encoding="utf-8")
+        if passed and "onnx" in manifest["config"]["export"]["formats"]:
+            text = triton.config_of(manifest["name"], program.inputs, program.outputs)
+            version.replace_file(base / "config.pbtxt", text)
+        return version.publish(folder, base, number, failed=not passed)

@@ -1,0 +1,84 @@
+"""What a person reads of an export: a line for each comparison, and ``report.md`` beside the artifacts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tfhalf.parity import SampleComparison
+from tfhalf.progress import size
+from tfhalf.report import SAMPLE_COLUMNS, sample_cells
+
+STILL = 1e-3
+"""Outputs whose spread is less, relative to their scale, hardly depend on the inputs."""
+_WIDTHS = ("<16", "<24", ">4", ">8", ">8", ">9", ">3", ">9", "<5")
+
+
+def line(c: SampleComparison) -> str:
+    """`sample_cells` in columns."""
+    return "  ".join(format(cell, width) for cell, width in zip(sample_cells(c), _WIDTHS, strict=True)).rstrip()
+
+
+def notes(comparisons: Sequence[SampleComparison]) -> list[str]:
+    """What a comparison cannot tell."""
+    flat = [output.name for output in (comparisons[0].outputs if comparisons else ()) if output.spread < STILL]
+    return [
+        f"{name} hardly changes from sample to sample, so its comparison says little; give real ones: --verify-with"
+        for name in flat
+    ]
+
+
+def table(comparisons: Sequence[SampleComparison]) -> list[str]:
+    """The rows as Markdown."""
+    return [
+        "| " + " | ".join(SAMPLE_COLUMNS) + " |",
+        "|" + " --- |" * len(SAMPLE_COLUMNS),
+        *("| " + " | ".join(sample_cells(c)) + " |" for c in comparisons),
+    ]
+
+
+def report(manifest: dict[str, Any], comparisons: Sequence[SampleComparison]) -> str:
+    """``report.md``: what the artifact is, how it was made, how it compared."""
+    source, samples, limits = manifest["source"], manifest["samples"], manifest["config"]["verify"]
+    how = "drawn at random: give --verify-with for real ones" if samples["origin"] == "drawn" else samples["file"]
+    ports = [f"- {p['name']}: {p['dtype']} {p['shape']}" for p in (*manifest["inputs"], *manifest["outputs"])]
+    told = [f"- `{island['path']}`: {island['reason']}" for island in manifest["islands"]]
+    kinds = [f"{row['count']:,} {dtype}" for dtype, row in manifest["parameters"].items()]
+    text = [
+        f"# {manifest['name']}",
+        "",
+        f"Made {manifest['created']} by tfhalf {manifest['versions'].get('tfhalf', '?')} from "
+        f"{source.get('file') or source.get('reference')}: {source['class']}, {source['layers']} layers, saved in "
+        f"{', '.join(source['policies'])}.",
+        "",
+        f"Parameters: {', '.join(kinds)}. Of those made float16 {manifest['cast']['clamped']} were clamped, "
+        f"{manifest['cast']['flushed']} flushed to 0, {manifest['cast']['subnormal']} are subnormal.",
+        "",
+        "Inputs and outputs:",
+        "",
+        *ports,
+        "",
+        "## Layers in float32",
+        "",
+        *(told or ["None."]),
+        "",
+        "## Parity with the float32 model",
+        "",
+        f"{samples['count']} samples, {how}. Differences are relative to an output's largest magnitude (the largest, "
+        f"at most {limits['max_difference']:g}) and to its root mean square (the mean, at most "
+        f"{limits['mean_difference']:g}).",
+        "",
+        *table(comparisons),
+        "",
+        *(f"- {note}" for note in notes(comparisons)),
+        *(f"- {c.artifact}: {problem}" for c in comparisons for problem in c.problems),
+        *(f"- {kind}: not written. {why}" for kind, why in manifest["refused"].items()),
+        "",
+        "## Files",
+        "",
+        "| file | size | sha256 |",
+        "| --- | ---: | --- |",
+        *(f"| {name} | {size(f['bytes'])} | `{f['sha256'][:16]}` |" for name, f in manifest["files"].items()),
+        "",
+    ]
+    return "\n".join(text)

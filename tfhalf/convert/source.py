@@ -1,0 +1,194 @@
+"""What `tfhalf export` was given, as a Keras model: a ``.keras`` file, a builder with weights, or a SavedModel."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from tfhalf.convert import keras2, keras_safe
+from tfhalf.convert.options import Request
+from tfhalf.errors import ArtifactError, RefError, TfhalfError
+from tfhalf.files import sha256
+from tfhalf.precision.policy import flat_layers, policy
+from tfhalf.refs import load_file, resolve
+from tfhalf.train.build import numbered_anew
+
+ACCEPTED = "a run folder, a .keras file, file.py:build with --weights, or a SavedModel folder"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model, and where it came from (for the manifest)."""
+
+    model: keras.Model
+    name: str
+    facts: dict[str, Any]
+
+
+def open_source(request: Request) -> Source:
+    """The model that was asked for, built and with its weights.
+
+    Raises:
+        ArtifactError: the file is damaged, not allowed, or holds no model that can be read back.
+        RefError, ConfigError: the builder, its arguments, or ``--custom`` are at fault.
+    """
+    path = Path(request.model)
+    custom = _custom_objects(request.custom)
+    if re.search(r"(\.py|^[\w.]+):\w+$", request.model) and not path.exists():
+        model, facts, name = *_built(request, custom), request.model.rpartition(":")[2]
+        name = Path(request.model.rpartition(":")[0]).stem if name in ("build", "build_model", "model") else name
+    elif not path.exists():
+        raise ArtifactError(f"{path}: does not exist; give {ACCEPTED}")
+    elif path.is_dir():
+        if not (path / keras2.METADATA).is_file() or (path / "manifest.json").is_file():
+            raise _refused_folder(path)
+        with _quiet(), policy("float32"):
+            model = keras2.read(path, custom)
+        name, facts = path.name, {"kind": "savedmodel", "file": path.name, "sha256": sha256(path / keras2.METADATA)}
+    else:
+        model, facts = _loaded(path, custom), {"kind": "keras", "file": path.name, "sha256": sha256(path)}
+        name = path.stem
+    _check_kind(model, request.model)
+    return Source(model, _name(name), {**facts, **_described(model)})
+
+
+def _name(text: str) -> str:
+    """A name for ``exports/NAME``: letters, digits, ``_``, ``-`` and ``.``, and no path."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", text).strip(".-_")[:80] or "model"
+
+
+def _described(model: keras.Model) -> dict[str, Any]:
+    policies = sorted({layer.dtype_policy.name for layer in flat_layers(model)} or {model.dtype_policy.name})
+    return {
+        "class": type(model).__name__,
+        "layers": len(flat_layers(model)),
+        "parameters": int(model.count_params()) if model.built else None,
+        "policies": policies,
+    }
+
+
+def _check_kind(model: keras.Model, where: str) -> None:
+    """Refuse what float16 is no question of."""
+    for layer in flat_layers(model):
+        if getattr(layer, "stateful", False):
+            raise ArtifactError(
+                f"{where}: {layer.name!r} is a stateful {type(layer).__name__}: it keeps its state from call to call, "
+                "which an artifact that serves many callers cannot; build it with stateful=False and pass the state"
+            )
+        mode = getattr(layer.dtype_policy, "quantization_mode", None)
+        if mode:
+            raise ArtifactError(f"{where}: {layer.name!r} is quantized ({mode}); export the model that it was made of")
+
+
+# --- .keras files -----------------------------------------------------------------------------------------------------
+
+
+def _loaded(path: Path, custom: dict[str, Any]) -> keras.Model:
+    with path.open("rb") as file:
+        start = file.read(8)
+    if start == b"\x89HDF\r\n\x1a\n":
+        raise ArtifactError(f"{path}: is Keras' old HDF5 format; load it with Keras and save it as .keras")
+    if start[:2] != b"PK":
+        raise ArtifactError(f"{path}: is no .keras file; accepted: {ACCEPTED}")
+    keras_safe.check(path, set(custom) | {name.split(">")[-1] for name in custom})
+    try:
+        with _quiet(), policy("float32"):
+            model = keras.saving.load_model(path, custom_objects=custom, compile=False, safe_mode=True)
+    except TfhalfError:
+        raise
+    except RecursionError:
+        raise ArtifactError(f"{path}: its configuration is nested too deep") from None
+    except Exception as error:  # whatever a layer's code raises
+        raise ArtifactError(f"{path}: Keras cannot load it: {_one_line(error)}") from error
+    if not isinstance(model, keras.Model):
+        raise ArtifactError(f"{path}: holds a {type(model).__name__}, not a model")
+    return model
+
+
+def _custom_objects(path: Path | None) -> dict[str, Any]:
+    """Classes and functions of the user's file, by name and by the name that Keras registers them under."""
+    if path is None:
+        return {}
+    module = load_file(path)
+    found: dict[str, Any] = {}
+    for name, value in vars(module).items():
+        if callable(value) and not name.startswith("__") and getattr(value, "__module__", "") == module.__name__:
+            found[name] = value
+            registered = keras.saving.get_registered_name(value)
+            found[registered] = value
+    if not found:
+        raise RefError(f"--custom {path}: defines no class or function")
+    return found
+
+
+# --- builders ---------------------------------------------------------------------------------------------------------
+
+
+def _built(request: Request, custom: dict[str, Any]) -> tuple[keras.Model, dict[str, Any]]:
+    function = resolve(request.model, Path())
+    arguments = dict(request.arguments)
+    if request.model.startswith("keras.applications:"):
+        arguments = {"weights": None, **arguments}
+    try:
+        with _quiet(), policy("float32"), numbered_anew():
+            model = function(**arguments)
+    except Exception as error:
+        raise RefError(
+            f"{request.model} fails with the arguments {', '.join(map(repr, arguments)) or '(none)'}: "
+            f"{_one_line(error)}; --arg NAME=VALUE gives others"
+        ) from error
+    if not isinstance(model, keras.Model):
+        raise RefError(f"{request.model} returned a {type(model).__name__}; accepted: a keras.Model")
+    facts: dict[str, Any] = {"kind": "builder", "reference": request.model, "arguments": arguments}
+    if request.weights is not None:
+        _load_weights(model, request.weights)
+        facts |= {"weights": request.weights.name, "sha256": sha256(request.weights)}
+    return model, facts
+
+
+def _load_weights(model: keras.Model, path: Path) -> None:
+    if not path.is_file():
+        raise ArtifactError(f"--weights {path}: does not exist")
+    if not path.name.endswith((".weights.h5", ".keras")):
+        raise ArtifactError(
+            f"--weights {path}: a file of model.save_weights() (.weights.h5) or a .keras file is accepted"
+        )
+    try:
+        with _quiet():
+            model.load_weights(path)
+    except Exception as error:
+        raise ArtifactError(f"--weights {path}: do not fit the model, or are damaged: {_one_line(error)}") from error
+
+
+# --- SavedModels ------------------------------------------------------------------------------------------------------
+
+
+def _refused_folder(path: Path) -> ArtifactError:
+    if (path / "manifest.json").is_file():
+        return ArtifactError(f"{path}: is an export of tfhalf already; give what it was made of")
+    if (path / "saved_model.pb").is_file():
+        return ArtifactError(
+            f"{path}: is a SavedModel of model.export() or TensorFlow: it holds traced functions with their dtypes "
+            "fixed, and no layers that could be made again in float16 (a SavedModel of Keras 2's model.save() does); "
+            "give the .keras file, or file.py:build with --weights"
+        )
+    return ArtifactError(f"{path}: is a folder without run.json or saved_model.pb; give {ACCEPTED}")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keras' warnings about how a model was written are not about this command."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

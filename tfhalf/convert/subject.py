@@ -1,0 +1,165 @@
+"""A model that can be run in float32, run with any of its layers in float16, and made into what ships.
+
+Two kinds. A graph (functional and sequential models) is made anew from its layers' configurations. Everything else,
+subclasses of keras.Model and layers that cannot be made again, is changed in place: its layers' policies are set, and
+in the end its variables are narrowed. It was loaded for this purpose alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfhalf.convert.interface import Interface
+from tfhalf.errors import ExportError
+from tfhalf.precision.float16 import CastCounts
+from tfhalf.precision.policy import NORMS, RAW_RANGE
+
+Arrays = Mapping[str, np.ndarray]
+BATCH = 8
+_PARTS = ("kernel", "bias")
+
+
+class NoKernelError(Exception):
+    """TensorFlow cannot compute ``name`` in float16 on this device."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
+@contextmanager
+def kernels_told(name: str) -> Iterator[None]:
+    """Within the block, a missing float16 kernel is told as that of ``name``, or of what it holds."""
+    try:
+        yield
+    except (tf.errors.NotFoundError, tf.errors.UnimplementedError) as error:
+        raise NoKernelError(name) from error
+
+
+@dataclass
+class Seen:
+    """What a run was seen to do: for each operation, in the order of first calls, the largest magnitudes that it took
+    and gave, and whether something that it gave was not finite."""
+
+    taken: dict[str, float] = field(default_factory=dict)
+    given: dict[str, float] = field(default_factory=dict)
+    broken: dict[str, None] = field(default_factory=dict)
+    digests: dict[str, float] = field(default_factory=dict)
+
+    def note(self, name: str, taken: Any, given: Any) -> None:
+        """One call."""
+        self.taken[name] = max(self.taken.get(name, 0.0), _largest(taken)[0])
+        largest, finite, total = _largest(given)
+        self.given[name] = max(self.given.get(name, 0.0), largest)
+        self.digests[name] = self.digests.get(name, 0.0) + total
+        if not finite:
+            self.broken[name] = None
+
+
+def _largest(tensors: Any) -> tuple[float, bool, float]:
+    """The largest finite magnitude, whether all are finite, and the sum of what is."""
+    largest, finite, total = 0.0, True, 0.0
+    for x in keras.tree.flatten(tensors):
+        if tf.is_tensor(x) and x.dtype.is_floating:
+            values = np.asarray(x).astype(np.float32, copy=False)
+            there = np.isfinite(values)
+            finite = finite and bool(there.all())
+            values = values if finite else values[there]
+            largest = max(largest, float(np.abs(values).max(initial=0.0)))
+            total += float(values.sum(dtype=np.float64))
+    return largest, finite, total
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """What an artifact holds: ``call`` takes the model's arguments.
+
+    ``folded``: paths of BatchNormalizations; ``grouped``: whether ONNX needs a trace of its own (`export.grouped`).
+    """
+
+    call: Callable[..., Any]
+    weights: tuple[Any, ...]
+    state: tuple[Any, ...]
+    counts: CastCounts
+    folded: tuple[str, ...]
+    grouped: bool
+
+
+class Simulated(Protocol):
+    """What islands can be searched in. ``names`` are the paths of what may be kept in float32, in the order of
+    computing."""
+
+    names: tuple[str, ...]
+    interface: Interface
+
+    def reference(self, inputs: Arrays, seen: Seen | None = None) -> dict[str, np.ndarray]:
+        """The float32 model's answers."""
+        ...
+
+    def simulate(self, kept: Iterable[str], inputs: Arrays, seen: Seen | None = None) -> dict[str, np.ndarray]:
+        """Answers in float16 with ``kept`` in float32."""
+        ...
+
+
+class Subject(Simulated, Protocol):
+    """A model to be exported. It is simulated eagerly: nothing is built or traced."""
+
+    def ship(self, kept: Iterable[str]) -> Shipped:
+        """The float16 model with ``kept`` in float32."""
+        ...
+
+    def weights(self) -> Iterator[tuple[str, str, np.ndarray]]:
+        """The values that are to be float16: whose they are (one of ``names``), their path, and they themselves."""
+        ...
+
+    def own_islands(self) -> tuple[str, ...]:
+        """What the model itself computes in float32 though it is a half-precision one."""
+        ...
+
+
+def answers(interface: Interface, call: Callable[..., Any], inputs: Arrays) -> dict[str, np.ndarray]:
+    """Answers in batches, floats as float32, by the outputs' names."""
+    parts: list[dict[str, np.ndarray]] = []
+    count = len(next(iter(inputs.values())))
+    fixed = interface.inputs[0].shape[0]
+    size = fixed or BATCH
+    for start in range(0, count, size):
+        tensors = [tf.constant(inputs[port.name][start : start + size]) for port in interface.inputs]
+        named = interface.named(interface.call(call, tensors))
+        for name, x in named.items():
+            if len(x.shape) == 0 or x.shape[0] != tensors[0].shape[0]:
+                raise ExportError(
+                    f"output {name!r} has shape {list(x.shape)} for {tensors[0].shape[0]} samples: it joins samples, "
+                    "so that what one caller gets would depend on the others; leave it out"
+                )
+        parts.append({name: _wide(np.asarray(x)) for name, x in named.items()})
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _wide(x: np.ndarray) -> np.ndarray:
+    return x.astype(np.float32) if x.dtype.kind == "f" or x.dtype.name == "bfloat16" else x
+
+
+def set_policy(layer: Any, name: str) -> None:
+    """Have a built layer compute under another policy; its variables stay as they are."""
+    if layer.dtype_policy.name != name:
+        layer.dtype_policy = name
+
+
+def own_weights(layer: Any) -> Iterator[tuple[str, np.ndarray]]:
+    """What a layer itself holds and float16 would: not what norms and raw-range preprocessing hold."""
+    if isinstance(layer, NORMS) or (isinstance(layer, RAW_RANGE) and layer.compute_dtype == "float32"):
+        return
+    for variable in [*layer._trainable_variables, *layer._non_trainable_variables]:
+        value = keras.ops.convert_to_numpy(variable.value)
+        if value.dtype.name == "bfloat16":
+            value = value.astype(np.float32)
+        if value.dtype.kind == "f":
+            yield variable.path, value

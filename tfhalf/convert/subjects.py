@@ -1,0 +1,57 @@
+"""Which kind of `Subject` a model is."""
+
+from __future__ import annotations
+
+import keras
+
+from tfhalf.convert.graph_subject import GraphSubject
+from tfhalf.convert.interface import Interface
+from tfhalf.convert.placed_subject import PlacedSubject
+from tfhalf.convert.subject import Arrays, Subject, answers
+from tfhalf.errors import ArtifactError, ExportError
+from tfhalf.export.graph import graph_of
+from tfhalf.parity import Limits, judge
+
+# Made again in float32, a model answers as it does; one that is in half precision itself, nearly.
+_SAME = Limits(max_difference=0.1, mean_difference=0.05)
+
+
+def subject_of(model: keras.Model, interface: Interface, inputs: Arrays, *, fold: bool = True) -> Subject:
+    """The kind of subject that ``model`` is.
+
+    Raises:
+        ExportError: it cannot be run on ``inputs`` at all.
+    """
+    if graph_of(model) is not None:
+        graph = _graph_subject(model, interface, inputs, fold=fold)
+        if graph is not None:
+            return graph
+    try:
+        return PlacedSubject(model, interface, inputs)
+    except Exception as error:  # whatever a layer's code raises
+        why = " ".join(str(error).split())[:300]
+        raise ExportError(f"the model cannot be called on {_told(inputs)}: {type(error).__name__}: {why}") from error
+
+
+def _graph_subject(model: keras.Model, interface: Interface, inputs: Arrays, *, fold: bool) -> GraphSubject | None:
+    """``model`` made again from its graph; None where that cannot be, or answers otherwise than the model itself: a
+    subclass may call its graph in its own way, and a layer's configuration may leave something out."""
+    try:
+        subject = GraphSubject(model, interface, fold=fold)
+    except ExportError:
+        return None
+    few = {name: x[: interface.inputs[0].shape[0] or 2] for name, x in inputs.items()}
+    try:
+        own = answers(interface, lambda given: model(given, training=False), few)
+        again = (subject.reference(few), subject.simulate(subject.names, few))
+        same = [output for got in again for output in judge(own, got, (), _SAME)]
+    except (ArtifactError, ExportError):
+        raise
+    except Exception as error:  # whatever a layer's code raises
+        why = " ".join(str(error).split())[:300]
+        raise ExportError(f"the model cannot be called on {_told(inputs)}: {type(error).__name__}: {why}") from error
+    return subject if all(not output.problems for output in same) else None
+
+
+def _told(inputs: Arrays) -> str:
+    return ", ".join(f"{name} {x.dtype} {list(x.shape)}" for name, x in inputs.items())

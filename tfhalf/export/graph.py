@@ -1,0 +1,87 @@
+"""The graph of a functional model, opened: its operations by name in their order, and a run that sees each of them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+
+from tfhalf.precision.policy import layer_path
+
+Call = Callable[..., Any]
+
+
+def graph_of(model: Any) -> Any:
+    """The functional graph that a model is, or None: a `Sequential` has one once it is built."""
+    if isinstance(model, keras.Sequential):
+        return model._functional if model.built else None
+    return model if isinstance(model, keras.Model) and hasattr(model, "operations") else None
+
+
+def operations(model: keras.Model) -> dict[str, Any]:
+    """What computes in a graph, by its path and in its order: layers and operations of `keras.ops`, each once.
+
+    Models within the model are opened. Two of one path are told apart by a ``'``.
+    """
+    named: dict[str, Any] = {}
+    for operation in dict.fromkeys(_within(model)):
+        name = layer_path(operation)
+        while name in named:
+            name += "'"
+        named[name] = operation
+    return named
+
+
+def _within(model: Any) -> Iterator[Any]:
+    for operation in graph_of(model).operations:
+        if isinstance(operation, keras.layers.InputLayer):
+            continue
+        if graph_of(operation) is not None:
+            yield from _within(operation)
+        else:
+            yield operation
+
+
+def heads(model: keras.Model) -> set[int]:
+    """Ids of the operations that give the outputs of a graph, those of a model within included."""
+    found: set[int] = set()
+    graph = graph_of(model)
+    for tensor in graph.outputs if graph is not None else ():
+        operation = tensor._keras_history.operation
+        found |= heads(operation) if graph_of(operation) is not None else {id(operation)}
+    return found
+
+
+def run(model: keras.Model, inputs: Any, call: Call) -> Any:
+    """The answers of a functional ``model`` to ``inputs``, in its own structure, each operation called by
+    ``call(operation, *args, **kwargs)``, in inference. Models within are opened; masks go along as in Keras."""
+    graph = graph_of(model)
+    given = keras.tree.flatten(inputs)
+    taken = graph._standardize_inputs(inputs)
+    for before, after in zip(given, taken, strict=True):
+        mask = keras.src.backend.get_keras_mask(before) if before is not after else None
+        if mask is not None:  # lost where the tensor was cast
+            keras.src.backend.set_keras_mask(after, mask)
+
+    def opened(operation: Any) -> Call:
+        if graph_of(operation) is None:
+            told = {"training": False} if "training" in getattr(operation, "_call_context_args", ()) else {}
+            return lambda *args, **kwargs: call(operation, *args, **{**kwargs, **told})
+        return lambda x, **kwargs: _unpacked(run(operation, x, call))
+
+    answers = graph._run_through_graph(taken, operation_fn=opened)
+    return _unpacked(answers)
+
+
+def _unpacked(answers: Any) -> Any:
+    """As Keras gives them: one answer without its list."""
+    return answers[0] if isinstance(answers, list | tuple) and len(answers) == 1 else answers
+
+
+def copied(operation: Any) -> Any:
+    """An operation of `keras.ops` that may stand in another graph: it has no state, but knows where it was called."""
+    twin = copy.copy(operation)
+    twin._inbound_nodes, twin._outbound_nodes = [], []
+    return twin

@@ -1,0 +1,114 @@
+"""Translations of TensorFlow operators that tf2onnx lacks or makes long, in the form of its ``custom_op_handlers``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from tf2onnx.utils import map_onnx_to_numpy_type
+
+
+def erfc(ctx: Any, node: Any, name: str, args: Any) -> None:
+    """``Erfc(x)`` as ``1 - Erf(x)``, since ONNX has no complementary error function.
+
+    Keras' exact GELU has it: ``0.5 * x * erfc(-x / sqrt(2))``. tf2onnx knows no Erfc, only logs that, and writes a file
+    that nothing opens. Where ``erf(x)`` comes near 1 digits are lost, of which a GELU multiplied by x shows none above
+    float16's rounding of 1.
+    """
+    dtype, shape = ctx.get_dtype(node.output[0]), ctx.get_shape(node.output[0])
+    source, output = node.input[0], node.output[0]
+    ctx.remove_node(node.name)
+    one = ctx.make_const(f"{name}/one", np.ones((), map_onnx_to_numpy_type(dtype)))
+    erf = ctx.make_node("Erf", [source], name=f"{name}/erf", shapes=[shape], dtypes=[dtype])
+    ctx.make_node("Sub", [one.output[0], erf.output[0]], name=name, outputs=[output], shapes=[shape], dtypes=[dtype])
+
+
+def einsum(ctx: Any, node: Any, name: str, args: Any) -> None:
+    """A product of two tensors as one MatMul with transposes round it.
+
+    tf2onnx makes of it a MatMul of rank 3 between shapes that are computed while the model runs: 17 nodes for each
+    of attention's two products. What `_plan` does not cover stays ONNX's Einsum.
+    """
+    equation = node.attr["equation"].s.decode().replace(" ", "")
+    del node.attr["N"]
+    node.attr["equation"].s = equation.lower().encode()
+    shapes = [ctx.get_shape(source) for source in node.input]
+    plan = _plan(equation, shapes) if len(shapes) == 2 and None not in shapes else None
+    if plan is None:
+        return
+    dtype, output_shape = ctx.get_dtype(node.output[0]), ctx.get_shape(node.output[0])
+    sources, output = list(node.input), node.output[0]
+    ctx.remove_node(node.name)
+
+    def put(op: str, inputs: list[str], label: str, last: bool = False, **attributes: Any) -> str:
+        made = ctx.make_node(
+            op,
+            inputs,
+            name=name if last else f"{name}/{label}",
+            attr=attributes,
+            dtypes=[dtype],
+            **({"outputs": [output], "shapes": [output_shape]} if last else {}),
+        )
+        result: str = made.output[0]
+        return result
+
+    ready = []
+    for label, source, (perm, target) in zip("ab", sources, plan[0], strict=True):
+        if perm != sorted(perm):
+            source = put("Transpose", [source], f"{label}_transpose", perm=perm)
+        if target is not None:
+            wanted = ctx.make_const(f"{name}/{label}_shape", np.array(target, np.int64)).output[0]
+            source = put("Reshape", [source, wanted], f"{label}_reshape")
+        ready.append(source)
+    target, perm = plan[1]
+    steps = [step for step, needed in (("Reshape", target is not None), ("Transpose", perm != sorted(perm))) if needed]
+    result = put("MatMul", ready, "matmul", last=not steps)
+    if target is not None:
+        wanted = ctx.make_const(f"{name}/shape", np.array(target, np.int64)).output[0]
+        result = put("Reshape", [result, wanted], "reshape", last=steps[-1] == "Reshape")
+    if perm != sorted(perm):
+        put("Transpose", [result], "transpose", last=True, perm=perm)
+
+
+_Side = tuple[list[int], "list[int] | None"]  # the order of the axes, then the shape they are merged into
+
+
+_Plan = tuple[tuple[_Side, _Side], tuple["list[int] | None", list[int]]]
+
+
+def _plan(equation: str, shapes: list[list[int]]) -> _Plan | None:
+    """How both sides become matrices [batch..., rows, sum] and [batch..., sum, columns], and the product the output.
+
+    In a target shape 0 keeps a size and -1 is the rest, so batch and length may be unknown.
+    """
+    if "." in equation or "->" not in equation:
+        return None
+    (a, b), out = equation.split("->")[0].split(","), equation.split("->")[1]
+    if any(len(set(term)) != len(term) for term in (a, b, out)):
+        return None
+    batch = [k for k in out if k in a and k in b]
+    summed = [k for k in a if k in b and k not in out]
+    rows = [k for k in out if k in a and k not in b]
+    columns = [k for k in out if k in b and k not in a]
+    if not summed or set(a) != {*batch, *rows, *summed} or set(b) != {*batch, *columns, *summed}:
+        return None
+    sizes = {k: size for term, shape in zip((a, b), shapes, strict=True) for k, size in zip(term, shape, strict=True)}
+    fixed = all(sizes[k] is not None and sizes[k] > 0 for k in (*summed, *columns))
+    if batch and (len(rows) != 1 or len(columns) != 1):
+        return None
+    if (len(summed) != 1 or len(columns) != 1) and not fixed:
+        return None
+    depth, width = (int(np.prod([sizes[k] or 0 for k in part])) for part in (summed, columns))
+    left = [*batch, *rows, *summed], ([0] * len(batch + rows) + [depth] if len(summed) > 1 else None)
+    matrix = [*batch, *summed, *columns]
+    merged = len(summed) > 1 or len(columns) > 1
+    right = matrix, ([0] * len(batch) + [depth, width] if merged else None)
+    if not columns or not (batch or rows):
+        return None
+    given = [*batch, *rows, *columns]
+    back = [0] * len(batch + rows) + [sizes[k] for k in columns] if len(columns) > 1 else None
+    orders = [[term.index(k) for k in side[0]] for term, side in ((a, left), (b, right))]
+    return ((orders[0], left[1]), (orders[1], right[1])), (back, [given.index(k) for k in out])
+
+
+HANDLERS: dict[str, tuple[Any, list[Any]]] = {"Erfc": (erfc, []), "Einsum": (einsum, [])}

@@ -1,0 +1,179 @@
+"""How closely an artifact of any model answers like the float32 model: each output by itself, relative to its scale."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from tfhalf.errors import ArtifactError
+
+RARE = 1e-6
+"""Probabilities below count as it: what they are tells nothing."""
+TIE = 0.01
+"""Of an output's scale: where the float32 model's lead of its top class is smaller, another top class is no fault."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a difference may be: the largest, relative to the output's largest magnitude; the mean, relative to its root
+    mean square; and the least share of rows with the same top class, in percent, where the last axis is classes (one
+    row may always differ).
+
+    ``true_float16_samples``: how many samples ONNX is judged on in true float16 arithmetic, which is slow.
+    """
+
+    max_difference: float = 0.05
+    mean_difference: float = 0.01
+    min_agreement: float = 99.0
+    true_float16_samples: int = 2
+
+
+@dataclass(frozen=True)
+class OutputParity:
+    """One output. ``max_difference`` and ``mean_difference`` are relative, as in `Limits`; ``non_finite`` counts values
+    that are finite in the float32 model; ``agreement`` is in percent, None where the last axis is no classes.
+
+    ``spread``: how far the float32 model's answers are from their mean over the samples, relative to the scale. Where
+    it is tiny the answers hardly depend on the inputs, and say little. Probabilities are compared by their logarithms,
+    which the logits are but for a constant: near-equal ones would look right whatever they are.
+    """
+
+    name: str
+    scale: float
+    max_difference: float
+    mean_difference: float
+    non_finite: int
+    agreement: float | None
+    spread: float
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SampleComparison:
+    """An artifact beside the float32 model on the same ``samples``. ``seconds`` passed beside other comparisons."""
+
+    artifact: str
+    runtime: str
+    samples: int
+    outputs: tuple[OutputParity, ...]
+    seconds: float
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What exceeds the limits, each with its output's name; empty where every limit holds."""
+        return tuple(f"{output.name}: {problem}" for output in self.outputs for problem in output.problems)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every limit holds."""
+        return not self.problems
+
+    def worst(self, what: str) -> float | None:
+        """The worst of the outputs' ``max_difference``, ``mean_difference``, ``non_finite`` or ``agreement``."""
+        values = [v for v in (getattr(output, what) for output in self.outputs) if v is not None]
+        return (min if what == "agreement" else max)(values, default=None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON, with ``passed``."""
+        return {**asdict(self), "passed": self.passed}
+
+    @classmethod
+    def from_dict(cls, told: Mapping[str, Any]) -> SampleComparison:
+        """What `to_dict` gave, after JSON."""
+        outputs = tuple(OutputParity(**{**o, "problems": tuple(o["problems"])}) for o in told["outputs"])
+        return cls(told["artifact"], told["runtime"], told["samples"], outputs, told["seconds"])
+
+
+def judge(
+    reference: Mapping[str, np.ndarray], got: Mapping[str, np.ndarray], classes: Sequence[str], limits: Limits
+) -> tuple[OutputParity, ...]:
+    """Every output of an artifact beside the float32 model's; ``classes`` names those whose last axis is classes.
+
+    Raises:
+        ArtifactError: the outputs have other names or shapes.
+    """
+    if set(reference) != set(got):
+        raise ArtifactError(f"it gives {', '.join(sorted(got))}; expected {', '.join(sorted(reference))}")
+    for name, wanted in reference.items():
+        if got[name].shape != wanted.shape:
+            raise ArtifactError(f"{name}: it gives shape {got[name].shape}, expected {wanted.shape}")
+    return tuple(_output(name, reference[name], got[name], name in classes, limits) for name in reference)
+
+
+def badness(reference: Mapping[str, np.ndarray], got: Mapping[str, np.ndarray]) -> np.ndarray:
+    """For each sample the largest difference of any output, relative to the output's scale; infinite where a value is
+    lost. Float64 [N]."""
+    worst = np.zeros(len(next(iter(reference.values()))))
+    for name, wanted in reference.items():
+        wide, other = wanted.astype(np.float64), got[name].astype(np.float64)
+        if _probabilities(wide):
+            wide, other = _logits(wide), _logits(other)
+        there = np.isfinite(wide)
+        scale = float(np.abs(wide[there]).max(initial=0.0)) or 1.0
+        difference = np.where(there, np.abs(np.where(there, other, 0) - np.where(there, wide, 0)) / scale, 0.0)
+        difference = np.where(np.isfinite(difference), difference, np.inf)
+        worst = np.maximum(worst, difference.reshape(len(worst), -1).max(-1, initial=0.0))
+    return worst
+
+
+def _output(name: str, reference: np.ndarray, got: np.ndarray, classes: bool, limits: Limits) -> OutputParity:
+    if not np.issubdtype(reference.dtype, np.floating):
+        same = float((reference == got).mean() * 100) if reference.size else 100.0
+        problems = [] if same >= limits.min_agreement else [f"{same:.2f} % of the values are the same"]
+        return OutputParity(name, 1.0, 1 - same / 100, 1 - same / 100, 0, same, 1.0, tuple(problems))
+    wide, other = reference.astype(np.float64), got.astype(np.float64)
+    if _probabilities(wide):
+        wide, other = _logits(wide), _logits(other)
+    there = np.isfinite(wide)
+    lost = int((there & ~np.isfinite(other)).sum())
+    lost += int((~there & ~((wide == other) | (np.isnan(wide) & np.isnan(other)))).sum())
+    compared = there & np.isfinite(other)
+    difference = np.abs(np.where(compared, other, 0) - np.where(compared, wide, 0))
+    values = wide[there]
+    scale = float(np.abs(values).max(initial=0.0)) or 1.0
+    mean_scale = float(np.sqrt((values**2).mean())) if values.size else 1.0
+    largest = float(difference.max(initial=0.0)) / scale
+    mean = float(difference.mean() if difference.size else 0.0) / (mean_scale or 1.0)
+    problems = []
+    if lost:
+        problems.append(f"{lost:,} of {wide.size:,} values are not finite")
+    if largest > limits.max_difference:
+        problems.append(f"the largest difference is {largest:.2g} of the scale, {limits.max_difference:g} allowed")
+    if mean > limits.mean_difference:
+        problems.append(f"the mean difference is {mean:.2g} of the scale, {limits.mean_difference:g} allowed")
+    agreement = None
+    if classes:
+        agreement, decided, rows = _agreement(wide, np.where(np.isfinite(other), other, -np.inf), TIE * scale)
+        # At least one row: a share finer than one of a few rows cannot be held.
+        if rows * (1 - decided / 100) > max(1.0, rows * (1 - limits.min_agreement / 100)) + 1e-6:
+            problems.append(f"{decided:.2f} % have the same top class, {limits.min_agreement:g} % needed")
+    spread = float(np.abs(values - wide.mean(0, keepdims=True, where=there).repeat(len(wide), 0)[there]).max(initial=0))
+    return OutputParity(name, scale, largest, mean, lost, agreement, spread / scale, tuple(problems))
+
+
+def _probabilities(y: np.ndarray) -> bool:
+    """Whether the last axis holds probabilities that sum up to 1."""
+    if y.ndim < 2 or y.shape[-1] < 2 or not np.isfinite(y).all():
+        return False
+    return bool((y >= 0).all() and np.allclose(y.sum(-1), 1, atol=1e-3))
+
+
+def _logits(y: np.ndarray) -> np.ndarray:
+    """Logarithms about their mean; what is not finite stays so."""
+    logs = np.log(np.maximum(y, RARE), where=np.isfinite(y), out=y.copy())
+    centred: np.ndarray = logs - logs.mean(-1, keepdims=True)
+    return centred
+
+
+def _agreement(reference: np.ndarray, got: np.ndarray, tie: float) -> tuple[float, float, int]:
+    """Percent of rows with the same top class, and of rows that have it or in which the float32 model is undecided; and
+    how many rows there are."""
+    rows, others = reference.reshape(-1, reference.shape[-1]), got.reshape(-1, got.shape[-1])
+    mine, theirs = rows.argmax(-1), others.argmax(-1)
+    place = np.arange(len(rows))
+    undecided = rows[place, mine] - rows[place, theirs] <= tie
+    same = mine == theirs
+    return float(same.mean() * 100), float((same | undecided).mean() * 100), len(rows)
