@@ -33,6 +33,7 @@ COMMANDS = (
     "check",
     "verify",
     "predict",
+    "serve",
     "bench",
     "doctor",
     "float16",

@@ -20,6 +20,7 @@ from tfhalf.cli_inspect import inspect
 from tfhalf.cli_numerics import float16, numerics
 from tfhalf.cli_options import DATA_DIR, EXPORTS, JSON, PATH, QUIET, RUNS, pipeline_options, progress_for
 from tfhalf.cli_outcome import say_outcome
+from tfhalf.cli_serve import serve
 from tfhalf.errors import Interrupted, TfhalfError
 from tfhalf.progress import Progress
 from tfhalf.start import import_tensorflow
@@ -237,6 +238,7 @@ main.add_command(export)
 main.add_command(float16)
 main.add_command(inspect)
 main.add_command(numerics)
+main.add_command(serve)
 
 
 @main.command(short_help="Write starter pipelines and models.")

@@ -1,0 +1,206 @@
+"""Small exports made without training, and the server in this process or as a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from tfhalf.export import manifest as manifests
+from tfhalf.serve import create_app
+from tfhalf.serve.log import Log
+from tfhalf.serve.runtimes import Source
+from tfhalf.serve.settings import Settings
+
+SHAPE = (4, 4, 3)
+LABELS = ("cat", "dog", "frog")
+
+
+def weights(seed: int = 0, shape: tuple[int, ...] = SHAPE) -> np.ndarray:
+    """Float16 [values of an image, classes]."""
+    return np.random.default_rng(seed).normal(0, 0.01, (int(np.prod(shape)), len(LABELS))).astype(np.float16)
+
+
+def expected(x: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Probabilities of the model for x [N, H, W, C], computed in float32."""
+    logits = x.reshape(len(x), -1).astype(np.float32) @ weights(seed, x.shape[1:]).astype(np.float32)
+    shifted = np.exp(logits - logits.max(-1, keepdims=True))
+    return shifted / shifted.sum(-1, keepdims=True)
+
+
+def onnx_model(seed: int = 0, shape: tuple[int, ...] = SHAPE) -> onnx.ModelProto:
+    """A linear classifier with float16 weights and casts, float32 at its ends."""
+    float32, half = TensorProto.FLOAT, TensorProto.FLOAT16
+    nodes = [
+        helper.make_node("Flatten", ["image"], ["flat"]),
+        helper.make_node("Cast", ["flat"], ["narrow"], to=half),
+        helper.make_node("MatMul", ["narrow", "kernel"], ["product"]),
+        helper.make_node("Cast", ["product"], ["logits"], to=float32),
+        helper.make_node("Softmax", ["logits"], ["probabilities"]),
+    ]
+    ends = [
+        helper.make_tensor_value_info(name, float32, ["batch", len(LABELS)]) for name in ("logits", "probabilities")
+    ]
+    start = [helper.make_tensor_value_info("image", float32, ["batch", *shape])]
+    kernel = numpy_helper.from_array(weights(seed, shape), "kernel")
+    graph = helper.make_graph(nodes, "test", start, ends, [kernel])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+def make_version(exports: Path, name: str, number: int, seed: int = 0, shape: tuple[int, ...] = SHAPE) -> Path:
+    """``exports/name/number`` with a manifest; it appears whole."""
+    folder = exports / name / f".staging-{number}"
+    folder.mkdir(parents=True)
+    onnx.save(onnx_model(seed, shape), str(folder / "model.onnx"))
+    tensor = {"dtype": "float32", "shape": ["batch", len(LABELS)]}
+    manifest = {
+        "schema": manifests.SCHEMA,
+        "name": name,
+        "created": "2026-01-01T00:00:00+00:00",
+        "pipeline_file": "test.yaml",
+        "config": {"data": {"source": "sklearn:digits"}, "export": {"formats": ["onnx"]}, "verify": {}},
+        "seed": 0,
+        "data": {"source": "sklearn:digits", "sizes": {"test": 1}},
+        "labels": list(LABELS),
+        "input": {"name": "image", "dtype": "float32", "shape": ["batch", *shape]},
+        "outputs": [{"name": output, **tensor} for output in ("logits", "probabilities")],
+        "training": {"test_accuracy": 0.93, "policy": "mixed_float16"},
+        "files": manifests.file_hashes(folder),
+    }
+    manifests.write(folder, manifest)
+    return folder.rename(exports / name / str(number))
+
+
+class Counting:
+    """A runtime for tests: sums its rows, after ``seconds`` a batch; keeps the sizes of its batches."""
+
+    about, platform, fixed_sizes = "test", "test", False
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds, self.batches = seconds, list[int]()
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def __call__(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Outputs as the test model's, ``logits`` being sums of the row."""
+        self.gate.wait(10)
+        time.sleep(self.seconds)
+        rows = feeds["image"].reshape(len(feeds["image"]), -1).sum(-1, dtype=np.float32)
+        self.batches.append(len(rows))
+        logits = np.repeat(rows[:, None], len(LABELS), 1)
+        return {"logits": logits, "probabilities": logits}
+
+    def open(self, source: Source, settings: Settings) -> Counting:
+        """For `create_app(opener=...)`."""
+        return self
+
+
+def run(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    """Run a coroutine function to its end."""
+    return asyncio.run(work())
+
+
+@asynccontextmanager
+async def client(settings: Settings, **parts: Any) -> AsyncIterator[httpx.AsyncClient]:
+    """The app without sockets; ``client.app`` is the app, ``client.lines`` what it logged."""
+    stream = io.StringIO()
+    app = create_app(settings, log=Log(stream), **parts)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as found,
+    ):
+        found.app = app  # type: ignore[attr-defined]
+        found.stream = stream  # type: ignore[attr-defined]
+        yield found
+
+
+def lines(found: httpx.AsyncClient) -> list[dict[str, Any]]:
+    """What the server logged so far."""
+    return [json.loads(line) for line in found.stream.getvalue().splitlines()]  # type: ignore[attr-defined]
+
+
+def images(rows: int, shape: tuple[int, ...] = SHAPE, seed: int = 1) -> np.ndarray:
+    """Float32 [rows, H, W, C], whole numbers 0 to 255, so that float16 and uint8 hold them exactly."""
+    return np.random.default_rng(seed).integers(0, 256, (rows, *shape)).astype(np.float32)
+
+
+def tensor(x: np.ndarray, datatype: str = "FP32") -> dict[str, Any]:
+    """An input in JSON."""
+    return {"name": "image", "shape": list(x.shape), "datatype": datatype, "data": x.reshape(-1).tolist()}
+
+
+@contextmanager
+def server(*arguments: object, **environment: str) -> Iterator[Served]:
+    """`tfhalf serve` as a process of its own, on a free port; ended with SIGTERM, and its exit code held to be 0."""
+    served = Served(*arguments, **environment)
+    try:
+        yield served
+        assert served.stop() == 0, served.log()
+    finally:
+        served.kill()
+
+
+class Served:
+    """A running server."""
+
+    def __init__(self, *arguments: object, **environment: str) -> None:
+        command = [sys.executable, "-m", "tfhalf", "serve", *map(str, arguments)]
+        if "--port" not in command:
+            command += ["--port", "0"]
+        self._errors = open(f"/tmp/tfhalf-serve-{os.getpid()}-{time.monotonic_ns()}.log", "w+")  # noqa: SIM115
+        os.unlink(self._errors.name)
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=self._errors, text=True, env={**os.environ, **environment}
+        )
+        self.lines: list[str] = []
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip())
+            if line.startswith("ready"):
+                break
+        else:
+            raise AssertionError(self.log())
+        self.url = self.lines[-1].split()[1]
+        self.address = self.url.partition("://")[2]
+
+    @property
+    def grpc(self) -> str:
+        """Address of gRPC."""
+        told = next(line for line in self.lines if line.startswith("grpc"))
+        return f"127.0.0.1:{re.findall('[0-9]+', told)[-1]}"
+
+    def stop(self, number: int = signal.SIGTERM, seconds: float = 30) -> int:
+        """Signal the process and wait; its exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(seconds)
+
+    def kill(self) -> None:
+        """Have no process left."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        self._errors.close()
+
+    def log(self) -> str:
+        """What it wrote to standard error so far."""
+        self._errors.flush()
+        self._errors.seek(0)
+        return self._errors.read()

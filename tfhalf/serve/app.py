@@ -1,0 +1,81 @@
+"""The ASGI application: every route behind one middleware."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from tfhalf.errors import RequestError
+from tfhalf.serve import classify, page, tfserving, v2
+from tfhalf.serve.infer import Engine
+from tfhalf.serve.log import Log
+from tfhalf.serve.metrics import CONTENT_TYPE, Metrics
+from tfhalf.serve.operate import Operate, error_parts
+from tfhalf.serve.repository import Repository
+from tfhalf.serve.runtimes import open_runtime
+from tfhalf.serve.settings import Settings
+from tfhalf.serve.version import OpenRuntime
+
+_DRAIN_SECONDS = 30.0  # under a host that is not `tfhalf serve`
+
+
+def create_app(settings: Settings, *, opener: OpenRuntime = open_runtime, log: Log | None = None) -> Starlette:
+    """The app; its models are loaded by the host's startup event, unless ``app.state.engine`` has been started.
+
+    Args:
+        opener: what makes a runtime of a checked version directory: the place for another thing that runs a batch.
+        log: where lines go; standard error unless given.
+    """
+    metrics = Metrics()
+    log = log or Log(access=settings.access_log)
+    engine = Engine(Repository(settings, metrics, log, opener), settings)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        if not engine.repository.started:
+            await engine.repository.start()
+        try:
+            yield
+        finally:
+            await engine.drain(_DRAIN_SECONDS)
+
+    app = Starlette(
+        routes=[
+            *v2.routes(),
+            *classify.routes(),
+            *tfserving.routes(),
+            Route("/metrics", _metrics, methods=["GET"]),
+            *page.routes(),
+        ],
+        middleware=[Middleware(Operate, engine=engine, metrics=metrics, log=log)],
+        exception_handlers={HTTPException: _not_found},
+        lifespan=lifespan,
+    )
+    app.router.redirect_slashes = False
+    app.state.engine, app.state.metrics, app.state.log = engine, metrics, log
+    return app
+
+
+async def _metrics(request: Request) -> Response:
+    metrics: Metrics = request.app.state.metrics
+    return Response(metrics.text(), headers={"content-type": CONTENT_TYPE})
+
+
+async def _not_found(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        message = f"{request.method} is not for this path; accepted: {(error.headers or {}).get('Allow', '')}"
+    else:
+        message = f"{request.url.path[:200]} is no path of this server; GET /openapi.json lists them"
+    body, headers = error_parts(RequestError(error.status_code, message))
+    response = Response(body, error.status_code)
+    for name, value in [*headers, *((k.encode(), v.encode()) for k, v in (error.headers or {}).items())]:
+        response.headers[name.decode()] = value.decode()
+    return response

@@ -1,0 +1,291 @@
+"""Adaptive batching: a bounded queue of requests, and a thread that joins their rows and has them computed.
+
+The thread takes what waits whenever it is free, so batches grow with the load by themselves. Only a thread that is free
+waits for more rows, at most ``max_delay_ms`` after the oldest request, and only while requests arrive so fast that
+another is likely within that time: a lone client never waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tfhalf.errors import RequestError
+from tfhalf.serve.job import Arrays, Chunk, Job, State
+from tfhalf.serve.join import Joiner
+from tfhalf.serve.settings import Batching
+
+_SMOOTHING = 0.2  # weight of the newest gap between arrivals, and of the newest batch's seconds per row
+_GAPS = 4  # a pause of so many usual gaps ends the waiting: whoever was to come has come
+
+
+@dataclass(frozen=True)
+class BatchDone:
+    """What one execution was: ``rows`` of ``requests`` in a batch of ``size`` (padding included), in nanoseconds."""
+
+    rows: int
+    size: int
+    requests: int
+    join_ns: int
+    run_ns: int
+
+
+class Batcher:
+    """The queue of one model version. `submit` is called on an event loop; ``run`` by the thread alone."""
+
+    def __init__(
+        self,
+        run: Callable[[Arrays], Arrays],
+        batching: Batching,
+        *,
+        fixed_sizes: bool = False,
+        on_batch: Callable[[BatchDone], None] = lambda _: None,
+        name: str = "model",
+    ) -> None:
+        self._run, self._batching, self._on_batch, self._name = run, batching, on_batch, name
+        self._join = Joiner(batching.ladder if fixed_sizes else None)
+        # A request of more rows takes turns with the others, half a batch at a time.
+        self._quantum = max(1, batching.max_batch // 2)
+        self._condition = threading.Condition()
+        self._queue: deque[Job] = deque()
+        self._load = 0  # rows that wait, of each request no more than its next turn
+        self._large = 0  # the part of it that requests of more than a turn hold
+        self._waiting = 0  # requests that wait
+        self._idle = False
+        self._closing = False
+        self._gap = math.inf
+        self._last = -math.inf
+        self._row_seconds = 0.0
+        self._thread = threading.Thread(target=self._work, name=f"batches of {name}", daemon=True)
+        self._thread.start()
+
+    @property
+    def pending(self) -> int:
+        """Requests that wait for their first row to be computed."""
+        return self._waiting
+
+    @property
+    def closing(self) -> bool:
+        """Whether nothing new is taken any more."""
+        return self._closing
+
+    def check_room(self) -> None:
+        """Refuse a request of one row at once where `submit` would refuse it, before its body is read.
+
+        Raises:
+            RequestError: 429.
+        """
+        if self._full(1):
+            raise self._refusal()
+
+    def submit(self, feeds: Arrays, rows: int, deadline: float | None = None) -> Job:
+        """Queue ``rows`` rows; their answer comes in the job's ``future``.
+
+        Args:
+            feeds: by input name, each [rows, ...] in the model's dtype.
+            deadline: `time.monotonic` after which the rest need not be computed.
+
+        Raises:
+            RequestError: 429, the queue is full; 503, it is closed; 504, the deadline has passed.
+        """
+        now = time.monotonic()
+        if deadline is not None and deadline <= now:
+            raise RequestError(504, "the deadline passed before the request was queued; it was not computed")
+        job = Job(feeds, rows, deadline, asyncio.get_running_loop(), now)
+        cost = min(rows, self._quantum)
+        with self._condition:
+            if self._closing:
+                raise RequestError(503, f"{self._name} is being taken down; ask again", retry_after=1)
+            bound = self._batching.queue_rows
+            if self._full(cost) or (rows > self._quantum and self._large and self._large + cost > bound // 2):
+                raise self._refusal()
+            self._load += cost
+            self._large += cost if rows > self._quantum else 0
+            self._waiting += 1
+            self._queue.append(job)
+            if self._last > 0:
+                # Clipped, so that one pause between bursts does not hide how fast a burst comes.
+                gap = min(now - self._last, self._batching.max_delay_ms / 500)
+                self._gap = gap if math.isinf(self._gap) else self._gap + _SMOOTHING * (gap - self._gap)
+            self._last = now
+            if self._idle or self._load >= self._batching.max_batch:
+                self._condition.notify()
+        if deadline is not None:
+            job.timer = job.loop.call_later(deadline - now, self._expire, job)
+        return job
+
+    def drop(self, job: Job) -> None:
+        """Its client is gone: what was not computed of it never is."""
+        with self._condition:
+            self._remove(job, State.DROPPED)
+        job.forget()
+
+    def _expire(self, job: Job) -> None:
+        with self._condition:
+            expired = self._remove(job, State.EXPIRED)
+        if expired:
+            job.fail(RequestError(504, "the deadline passed while the request waited; it was not computed"))
+
+    def _remove(self, job: Job, state: State) -> bool:
+        """Take a job that still waits out of the counts; its place in the queue is skipped when it is reached."""
+        if job.state is not State.WAITING or job.taken == job.rows:
+            return False
+        self._count_out(job)
+        job.state = state
+        return True
+
+    def _count_out(self, job: Job) -> None:
+        cost = min(job.rows - job.taken, self._quantum)
+        self._load -= cost
+        if job.rows > self._quantum:
+            self._large -= cost
+        if not job.taken:
+            self._waiting -= 1
+
+    def _full(self, cost: int) -> bool:
+        return self._load > 0 and self._load + cost > self._batching.queue_rows
+
+    def _refusal(self) -> RequestError:
+        seconds = max(1, math.ceil(self._load * self._row_seconds))
+        return RequestError(429, f"the queue of {self._name} is full; ask again later", seconds)
+
+    async def drain(self) -> None:
+        """Take nothing new, and return when all that was accepted is answered and the thread has ended."""
+        with self._condition:
+            self._closing = True
+            self._condition.notify_all()
+        while self._thread.is_alive():
+            await asyncio.sleep(0.01)
+
+    def abandon(self) -> None:
+        """Answer whatever still waits with 503."""
+        with self._condition:
+            self._closing = True
+            left = [job for job in self._queue if self._remove(job, State.DROPPED)]
+            self._condition.notify_all()
+        for job in left:
+            job.fail(RequestError(503, f"{self._name} was stopped before the request was computed", retry_after=1))
+
+    # --- the thread ---------------------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while chunks := self._take():
+            start = time.perf_counter_ns()
+            try:
+                feeds, size = self._join(chunks)
+                joined = time.perf_counter_ns()
+                outputs = self._run(feeds)
+                ended = time.perf_counter_ns()
+            except Exception as error:  # noqa: BLE001  # whatever a runtime raises is that request's answer, not the server's end
+                self._recover(chunks, error)
+                continue
+            rows = sum(chunk.rows for chunk in chunks)
+            self._deliver(chunks, outputs, ended - joined)
+            requests = len({id(chunk.job) for chunk in chunks})
+            self._row_seconds += _SMOOTHING * ((ended - start) / 1e9 / rows - self._row_seconds)
+            self._on_batch(BatchDone(rows, size, requests, joined - start, ended - joined))
+
+    def _take(self) -> list[Chunk]:
+        with self._condition:
+            while True:
+                chunks: list[Chunk] = []
+                while not self._load:
+                    if self._closing:
+                        self._queue.clear()  # expired and dropped ones
+                        return []
+                    self._idle = True
+                    self._condition.wait()
+                    self._idle = False
+                wait = self._linger()
+                if wait > 0:
+                    self._condition.wait(wait)
+                    continue
+                chunks = self._fill()
+                if chunks:
+                    return chunks
+
+    def _linger(self) -> float:
+        """Seconds to wait for more rows before a batch is made of what is there."""
+        if self._load >= self._batching.max_batch or self._closing:
+            return 0.0
+        while self._queue[0].state is not State.WAITING:
+            self._queue.popleft()
+        now = time.monotonic()
+        until = min(self._queue[0].queued + self._batching.max_delay_ms / 1000, self._last + _GAPS * self._gap)
+        return until - now if now + self._gap < until else 0.0
+
+    def _fill(self) -> list[Chunk]:
+        """Rows for one batch, from the front of the queue, of requests that can be joined with the first.
+
+        A request takes at most a turn of rows; then the others have theirs.
+        """
+        chunks: list[Chunk] = []
+        others: list[Job] = []
+        again: list[Job] = []
+        space, key, now = self._batching.max_batch, None, time.monotonic()
+        while space and (self._queue or again):
+            if not self._queue:
+                self._queue.extend(again)
+                again.clear()
+            job = self._queue.popleft()
+            if job.state is not State.WAITING:
+                continue
+            if job.deadline is not None and job.deadline <= now:
+                self._remove(job, State.EXPIRED)
+                job.fail_soon(RequestError(504, "the deadline passed while the request waited; it was not computed"))
+                continue
+            if key is not None and job.key != key:
+                others.append(job)
+                continue
+            key = job.key
+            self._count_out(job)
+            chunks.append(job.take(min(space, self._quantum)))
+            space -= chunks[-1].rows
+            if job.taken < job.rows:
+                cost = min(job.rows - job.taken, self._quantum)
+                self._load += cost
+                self._large += cost if job.rows > self._quantum else 0
+                again.append(job)
+        self._queue.extendleft(reversed(others))
+        self._queue.extend(again)
+        return chunks
+
+    def _recover(self, chunks: list[Chunk], error: Exception) -> None:
+        """A batch failed: compute its requests one by one, so that only those at fault fail."""
+        for chunk in chunks:
+            reason: Exception | None = error
+            if len(chunks) > 1:
+                try:
+                    start = time.perf_counter_ns()
+                    outputs = self._run(self._join([chunk])[0])
+                    self._deliver([chunk], outputs, time.perf_counter_ns() - start)
+                    reason = None
+                except Exception as own:  # noqa: BLE001  # as above
+                    reason = own
+            if reason is not None:
+                with self._condition:
+                    self._remove(chunk.job, State.DROPPED)
+                text = " ".join(str(reason).split())[:300]
+                chunk.job.fail_soon(RequestError(500, f"{self._name} could not compute this: {text}"))
+
+    def _deliver(self, chunks: list[Chunk], outputs: Arrays, run_ns: int) -> None:
+        complete: dict[Any, list[Job]] = {}
+        at, batch = 0, sum(chunk.rows for chunk in chunks)
+        for chunk in chunks:
+            rows = {name: array[at : at + chunk.rows] for name, array in outputs.items()}
+            at += chunk.rows
+            if chunk.job.put(chunk, rows, batch, run_ns):
+                complete.setdefault(chunk.job.loop, []).append(chunk.job)
+        for loop, jobs in complete.items():
+            loop.call_soon_threadsafe(_hand_over, jobs)
+
+
+def _hand_over(jobs: list[Job]) -> None:
+    for job in jobs:
+        job.succeed()

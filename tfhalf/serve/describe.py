@@ -1,0 +1,159 @@
+"""A model told to clients: metadata, configuration, statistics, as the Open Inference Protocol and Triton have them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from tfhalf.serve.model import Model
+from tfhalf.serve.settings import Settings
+from tfhalf.serve.signature import BYTES, Tensor
+from tfhalf.serve.version import Loaded
+
+Totals = Mapping[tuple[str, str], Mapping[str, float]]
+
+_BACKENDS = {
+    "onnxruntime_onnx": ("onnxruntime", "model.onnx"),
+    "tensorflow_savedmodel": ("tensorflow", "saved_model.pb"),
+}
+
+
+def metadata(model: Model, loaded: Loaded) -> dict[str, Any]:
+    """The protocol's model metadata; ``parameters`` also tell labels, runtime, and versions that do not load."""
+    return {
+        "name": model.name,
+        "versions": [str(number) for number in sorted(model.loaded)],
+        "platform": loaded.runtime.platform,
+        "inputs": [_tensor(tensor) for tensor in loaded.signature.inputs.values()],
+        "outputs": [_tensor(tensor) for tensor in loaded.signature.outputs.values()],
+        "parameters": {"version": str(loaded.version), "runtime": loaded.runtime.about, **_state(model)},
+    }
+
+
+def unloaded(model: Model) -> dict[str, Any]:
+    """The metadata of a model that has no version which answers."""
+    empty: list[Any] = []
+    return {
+        "name": model.name,
+        "versions": [],
+        "platform": "",
+        "inputs": empty,
+        "outputs": empty,
+        "parameters": _state(model),
+    }
+
+
+def _state(model: Model) -> dict[str, Any]:
+    return {
+        "labels": {
+            label.name: {"version": "newest" if label.version is None else str(label.version), "share": label.share}
+            for label in model.labels
+        },
+        "failures": {str(number): failure.message for number, failure in sorted(model.failures.items())},
+    }
+
+
+def _tensor(tensor: Tensor) -> dict[str, Any]:
+    return {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.open_shape}
+
+
+def config_type(tensor: Tensor) -> str:
+    """The datatype as Triton's model configuration spells it."""
+    return f"TYPE_{'STRING' if tensor.datatype == BYTES else tensor.datatype}"
+
+
+def config(loaded: Loaded, settings: Settings) -> dict[str, Any]:
+    """Triton's model configuration, as far as it says anything here."""
+    backend, file = _BACKENDS.get(loaded.runtime.platform, ("", ""))
+    inputs = [
+        {"name": t.name, "data_type": config_type(t), "format": "FORMAT_NONE", "dims": t.open_shape[1:]}
+        for t in loaded.signature.inputs.values()
+    ]
+    outputs = [
+        {"name": t.name, "data_type": config_type(t), "dims": t.open_shape[1:], "label_filename": ""}
+        for t in loaded.signature.outputs.values()
+    ]
+    return {
+        "name": loaded.model,
+        "platform": loaded.runtime.platform,
+        "backend": backend,
+        "version_policy": {"latest": {"num_versions": settings.latest}},
+        "max_batch_size": settings.batching.max_batch,
+        "input": inputs,
+        "output": outputs,
+        "dynamic_batching": {
+            "preferred_batch_size": list(settings.batching.ladder),
+            "max_queue_delay_microseconds": int(settings.batching.max_delay_ms * 1000),
+        },
+        "default_model_filename": file,
+        "parameters": {"runtime": {"string_value": loaded.runtime.about}},
+    }
+
+
+def statistics(loaded: Loaded, totals: Totals) -> dict[str, Any]:
+    """Triton's statistics of a version; durations in nanoseconds."""
+    found = totals.get((loaded.model, str(loaded.version)), {})
+
+    def value(name: str) -> float:
+        return found.get(f"nv_inference_{name}", 0.0)
+
+    answered = int(value("request_success"))
+
+    def duration(name: str) -> dict[str, int]:
+        return {"count": answered, "ns": int(value(f"{name}_duration_us") * 1000)}
+
+    nothing = {"count": 0, "ns": 0}
+    return {
+        "name": loaded.model,
+        "version": str(loaded.version),
+        "last_inference": int(found.get("tfhalf_last_inference_seconds", 0.0) * 1000),
+        "inference_count": int(value("count")),
+        "execution_count": int(value("exec_count")),
+        "inference_stats": {
+            "success": duration("request"),
+            "fail": {"count": int(value("request_failure")), "ns": 0},
+            "queue": duration("queue"),
+            "compute_input": duration("compute_input"),
+            "compute_infer": duration("compute_infer"),
+            "compute_output": duration("compute_output"),
+            "cache_hit": nothing,
+            "cache_miss": nothing,
+        },
+        "batch_stats": [row.to_dict() for row in loaded.sizes.rows()],
+    }
+
+
+def status(model: Model, totals: Totals) -> dict[str, Any]:
+    """What the page for people shows of a model."""
+    default = model.newest()
+    versions = []
+    for number in sorted({*model.available, *model.loaded}, reverse=True):
+        loaded, failure = model.loaded.get(number), model.failures.get(number)
+        row: dict[str, Any] = {"version": number, "state": "ready" if loaded else "failed" if failure else "not served"}
+        if loaded:
+            row |= {**_facts(loaded), "statistics": statistics(loaded, totals)}
+        elif failure:
+            row["reason"] = failure.message
+        versions.append(row)
+    return {"name": model.name, "default": default.version if default else None, "versions": versions, **_state(model)}
+
+
+def _facts(loaded: Loaded) -> dict[str, Any]:
+    manifest = loaded.manifest
+    training = manifest.get("training") if isinstance(manifest.get("training"), dict) else {}
+    assert isinstance(training, dict)
+    return {
+        "runtime": loaded.runtime.about,
+        "inputs": [_tensor(tensor) for tensor in loaded.signature.inputs.values()],
+        "outputs": [_tensor(tensor) for tensor in loaded.signature.outputs.values()],
+        "accuracy": training.get("test_accuracy"),
+        "policy": training.get("policy"),
+        "created": manifest.get("created"),
+        "classes": len(loaded.labels),
+        "images": any(tensor.image for tensor in loaded.signature.inputs.values())
+        and "probabilities" in loaded.signature.outputs,
+        "pending": loaded.batcher.pending,
+        "loaded_seconds": loaded.seconds,
+        "now": time.time(),
+    }

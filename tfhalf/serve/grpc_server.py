@@ -1,0 +1,286 @@
+"""``GRPCInferenceService`` beside HTTP: the same engine and queues; health and reflection as usual."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health as health_names
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health
+from grpc_reflection.v1alpha import reflection
+from starlette.applications import Starlette
+
+from tfhalf import __version__
+from tfhalf.errors import InputError, RequestError
+from tfhalf.serve import describe, grpc_codec
+from tfhalf.serve.grpc_messages import METHODS, POOL, SERVICE, STREAM, message
+from tfhalf.serve.infer import Engine, Inference, counting_failures
+from tfhalf.serve.log import Log
+from tfhalf.serve.metrics import Metrics
+from tfhalf.serve.place import Place
+from tfhalf.serve.v2 import EXTENSIONS, SERVER
+
+_CODES = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    403: grpc.StatusCode.PERMISSION_DENIED,
+    404: grpc.StatusCode.NOT_FOUND,
+    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    422: grpc.StatusCode.INVALID_ARGUMENT,
+    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    499: grpc.StatusCode.CANCELLED,
+    503: grpc.StatusCode.UNAVAILABLE,
+    504: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+_OPEN = ("ServerLive", "ServerReady")
+_HEALTH_SECONDS = 0.5
+
+
+@dataclass
+class GrpcServer:
+    """A server that listens on ``port``."""
+
+    port: int
+    _server: Any
+    _watch: asyncio.Task[None]
+
+    async def stop(self) -> None:
+        """Take no more calls; those that run have a second left."""
+        self._watch.cancel()
+        await self._server.stop(1.0)
+
+
+async def start(app: Starlette, place: Place, *, share: bool) -> GrpcServer:
+    """Listen on ``place.grpc_port``.
+
+    Args:
+        share: other processes listen on the same port.
+
+    Raises:
+        InputError: the port cannot be had.
+    """
+    engine: Engine = app.state.engine
+    most = engine.settings.limits.max_body
+    options = [
+        ("grpc.so_reuseport", int(share)),
+        ("grpc.max_receive_message_length", most),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.max_concurrent_streams", 1024),
+    ]
+    server = grpc.aio.server(options=options)
+    service = _Service(engine, app.state.metrics, app.state.log)
+    server.add_generic_rpc_handlers((service.handlers(),))
+    servicer = health.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    POOL.AddSerializedFile(health_pb2.DESCRIPTOR.serialized_pb)  # for reflection; the same file again is no error
+    names = (SERVICE, health_names.SERVICE_NAME, reflection.SERVICE_NAME)
+    reflection.enable_server_reflection(names, server, pool=POOL)
+    host = f"[{place.host}]" if ":" in place.host else place.host
+    address = f"{host}:{place.grpc_port}"
+    try:
+        if place.certificate is not None and place.key is not None:
+            pair = (place.key.read_bytes(), place.certificate.read_bytes())
+            port = server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
+        else:
+            port = server.add_insecure_port(address)
+    except RuntimeError:
+        raise InputError(f"{address} cannot be listened on for gRPC; give another --grpc-port") from None
+    await server.start()
+    return GrpcServer(port, server, asyncio.ensure_future(_tell_health(servicer, engine)))
+
+
+async def _tell_health(servicer: health.HealthServicer, engine: Engine) -> None:
+    status = health_pb2.HealthCheckResponse
+    while True:
+        now = status.SERVING if engine.ready else status.NOT_SERVING
+        for name in ("", SERVICE):
+            await servicer.set(name, now)
+        await asyncio.sleep(_HEALTH_SECONDS)
+
+
+class _Service:
+    def __init__(self, engine: Engine, metrics: Metrics, log: Log) -> None:
+        self._engine, self._metrics, self._log = engine, metrics, log
+
+    def handlers(self) -> Any:
+        """What grpc calls, by method."""
+        calls: dict[str, Callable[[Any, Any, dict[str, Any]], Awaitable[Any]]] = {
+            "ServerLive": self._live,
+            "ServerReady": self._ready,
+            "ModelReady": self._model_ready,
+            "ServerMetadata": self._server,
+            "ModelMetadata": self._metadata,
+            "ModelInfer": self._infer,
+            "ModelConfig": self._config,
+            "ModelStatistics": self._statistics,
+            "RepositoryIndex": self._index,
+            "RepositoryModelLoad": self._load,
+            "RepositoryModelUnload": self._unload,
+        }
+        found = {
+            name: grpc.unary_unary_rpc_method_handler(
+                self._unary(name, calls[name]),
+                request_deserializer=message(f"{name}Request").FromString,
+                response_serializer=message(f"{name}Response").SerializeToString,
+            )
+            for name in METHODS
+        }
+        found[STREAM] = grpc.stream_stream_rpc_method_handler(
+            self._stream,
+            request_deserializer=message("ModelInferRequest").FromString,
+            response_serializer=message("ModelStreamInferResponse").SerializeToString,
+        )
+        return grpc.method_handlers_generic_handler(SERVICE, found)
+
+    def _unary(self, name: str, call: Callable[[Any, Any, dict[str, Any]], Awaitable[Any]]) -> Any:
+        async def answer(request: Any, context: Any) -> Any:
+            started = time.perf_counter()
+            facts: dict[str, Any] = {"method": name}
+            self._engine.in_flight += 1
+            code = grpc.StatusCode.OK
+            try:
+                if name not in _OPEN:
+                    self._authorise(context)
+                return await call(request, context, facts)
+            except RequestError as error:
+                code = _CODES.get(error.status, grpc.StatusCode.INTERNAL)
+                await context.abort(code, str(error))
+            except asyncio.CancelledError:
+                code = grpc.StatusCode.CANCELLED
+                raise
+            except grpc.aio.AbortError:
+                raise
+            except Exception as error:  # noqa: BLE001  # a fault of the server's: logged, and the client told no more than that
+                code = grpc.StatusCode.INTERNAL
+                self._log.event("fault", error=repr(error), method=name)
+                await context.abort(code, "the server failed; its log says why")
+            finally:
+                self._engine.in_flight -= 1
+                if self._log.access:
+                    milliseconds = round((time.perf_counter() - started) * 1e3, 3)
+                    self._log.request({**_told(context), "status": code.name, "ms": milliseconds, **facts})
+
+        return answer
+
+    async def _stream(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+        kind = message("ModelStreamInferResponse")
+        try:
+            self._authorise(context)
+        except RequestError as error:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
+        async for request in requests:
+            self._engine.in_flight += 1
+            try:
+                yield kind(infer_response=await self._infer(request, context, {}))
+            except RequestError as error:
+                yield kind(error_message=str(error), infer_response={"id": request.id})
+            finally:
+                self._engine.in_flight -= 1
+
+    def _authorise(self, context: Any) -> None:
+        token = self._engine.settings.token
+        if token is None:
+            return
+        given = dict(context.invocation_metadata() or ()).get("authorization", "")
+        text = given if isinstance(given, str) else ""
+        there = text[7:].strip() if text.lower().startswith("bearer ") else ""
+        if not hmac.compare_digest(there.encode(), token.encode()):
+            raise RequestError(401, "this server asks for a token: send the metadata authorization: Bearer TOKEN")
+
+    async def _live(self, request: Any, context: Any, facts: dict[str, Any]) -> Any:
+        return message("ServerLiveResponse")(live=True)
+
+    async def _ready(self, request: Any, context: Any, facts: dict[str, Any]) -> Any:
+        return message("ServerReadyResponse")(ready=self._engine.ready)
+
+    async def _server(self, request: Any, context: Any, facts: dict[str, Any]) -> Any:
+        return message("ServerMetadataResponse")(name=SERVER, version=__version__, extensions=EXTENSIONS)
+
+    async def _model_ready(self, request: Any, context: Any, facts: dict[str, Any]) -> Any:
+        model = self._engine.repository.model(request.name)
+        try:
+            model.choose(request.version or None)
+            yes = not self._engine.draining
+        except RequestError as error:
+            if error.status == 404:
+                raise
+            yes = False
+        return message("ModelReadyResponse")(ready=yes)
+
+    async def _metadata(self, request: Any, context: Any, facts: dict[str, Any]) -> Any:
+        model = self._engine.repository.model(request.name)
+        told = describe.metadata(model, model.choose(request.version or None))
+        del told["parameters"]
+        return message("ModelMetadataResponse")(**told)
+
+    async def _config(self, request: Any, context: Any, facts: dict[str, Any]) -> Any:
+        loaded = self._engine.repository.model(request.name).choose(request.version or None)
+        told = describe.config(loaded, self._engine.settings)
+        kind = message("ModelConfig")
+        config = {key: value for key, value in told.items() if key in kind.DESCRIPTOR.fields_by_name}
+        for key in ("input", "output"):
+            config[key] = [{k: row[k] for k in ("name", "data_type", "dims")} for row in config[key]]
+        return message("ModelConfigResponse")(config=kind(**config))
+
+    async def _statistics(self, request: Any, context: Any, facts: dict[str, Any]) -> Any:
+        repository, totals = self._engine.repository, self._metrics.totals()
+        models = [repository.model(request.name)] if request.name else list(repository.models.values())
+        chosen = [loaded for model in models for loaded in model.loaded.values()]
+        if request.name and request.version:
+            chosen = [models[0].choose(request.version)]
+        rows = [describe.statistics(loaded, totals) for loaded in chosen]
+        return message("ModelStatisticsResponse")(model_stats=rows)
+
+    async def _index(self, request: Any, context: Any, facts: dict[str, Any]) -> Any:
+        rows = self._engine.repository.index()
+        rows = [row for row in rows if row["state"] == "READY" or not request.ready]
+        return message("RepositoryIndexResponse")(models=rows)
+
+    async def _load(self, request: Any, context: Any, facts: dict[str, Any]) -> Any:
+        await self._control(request, True)
+        return message("RepositoryModelLoadResponse")()
+
+    async def _unload(self, request: Any, context: Any, facts: dict[str, Any]) -> Any:
+        await self._control(request, False)
+        return message("RepositoryModelUnloadResponse")()
+
+    async def _control(self, request: Any, loaded: bool) -> None:
+        if not self._engine.settings.repository_control:
+            raise RequestError(403, "models are loaded by this server alone; start it with --allow-repository-control")
+        if set(request.parameters) - {"unload_dependents"}:
+            raise RequestError(400, "models come from the exports folders as they are; parameters are not taken")
+        await self._engine.repository.set_loaded(request.model_name, loaded)
+
+    async def _infer(self, request: Any, context: Any, facts: dict[str, Any]) -> Any:
+        engine, started = self._engine, time.perf_counter()
+        version = request.model_version or None
+        loaded = engine.choose(request.model_name, version)
+        facts |= {"model": loaded.model, "version": loaded.version}
+        with counting_failures(loaded):
+            parsed = grpc_codec.parse(request, loaded.signature)
+            seconds = parsed.timeout if parsed.timeout is not None else context.time_remaining()
+            deadline = engine.deadline(seconds)
+            inference = Inference(loaded, version, parsed.rows, parsed.feeds, deadline, parsed.encoded, started)
+            outputs = await engine.run(inference)
+            response = grpc_codec.respond(parsed, outputs, inference.loaded)
+        engine.count(inference, time.perf_counter())
+        job = inference.job
+        assert job is not None
+        facts |= {"version": inference.loaded.version, "rows": job.rows, "batch": job.batch}
+        facts |= {"queue_ms": round(job.queue_ns / 1e6, 3), "compute_ms": round(job.run_ns / 1e6, 3)}
+        return response
+
+
+def _told(context: Any) -> dict[str, Any]:
+    metadata = dict(context.invocation_metadata() or ())
+    told: dict[str, Any] = {"protocol": "grpc", "client": context.peer()}
+    for key, name in (("x-request-id", "id"), ("traceparent", "traceparent")):
+        if isinstance(metadata.get(key), str):
+            told[name] = metadata[key][:128]
+    return told

@@ -1,0 +1,74 @@
+"""Encoded images as a model's input: limits are held before a pixel is decoded."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from tfhalf.errors import RequestError
+from tfhalf.serve.signature import Tensor
+
+FORMATS = ("PNG", "JPEG")
+
+
+async def decode(encoded: Sequence[bytes], tensor: Tensor, max_pixels: int) -> np.ndarray:
+    """PNG or JPEG files as ``tensor``'s rows: upright, resized, values 0 to 255. Runs beside the event loop.
+
+    Raises:
+        RequestError: 400, the model takes no images or a file is none; 413, it has more than ``max_pixels``.
+    """
+    size = tensor.image
+    if size is None:
+        raise RequestError(400, f"input {tensor.name!r} has shape {tensor.open_shape}: no images of 1 or 3 channels")
+    return await asyncio.to_thread(_decode_all, list(encoded), size, tensor, max_pixels)
+
+
+def _decode_all(encoded: list[bytes], size: tuple[int, int, int], tensor: Tensor, max_pixels: int) -> np.ndarray:
+    rows = np.empty((len(encoded), *size), tensor.dtype)
+    for place, file in enumerate(encoded):
+        rows[place] = decode_one(file, size, max_pixels)
+    return rows
+
+
+def decode_one(file: bytes, size: tuple[int, int, int], max_pixels: int) -> np.ndarray:
+    """One image as uint8 [H, W, C] of ``size``: what `tfhalf predict` feeds a model for the same file.
+
+    Raises:
+        RequestError: 400, it is no PNG or JPEG, or is damaged; 413, it has more than ``max_pixels``.
+    """
+    height, width, channels = size
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is the server's own
+            with Image.open(io.BytesIO(file), formats=FORMATS) as image:
+                if image.width * image.height > max_pixels:
+                    raise RequestError(
+                        413, f"an image has {image.width} x {image.height} pixels; accepted: {max_pixels:,} in all"
+                    )
+                upright = ImageOps.exif_transpose(image)
+                plain = upright.convert("L" if channels == 1 else "RGB")
+                if plain.size != (width, height):
+                    plain = plain.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=3.0)
+                return np.asarray(plain, np.uint8).reshape(size)
+    except RequestError:
+        raise
+    except Image.DecompressionBombError:
+        raise RequestError(413, f"an image has too many pixels; accepted: {max_pixels:,} in all") from None
+    except (
+        UnidentifiedImageError,
+        OSError,
+        ValueError,
+        SyntaxError,
+        EOFError,
+        KeyError,
+        TypeError,
+        IndexError,
+    ) as error:
+        why = " ".join(str(error).split())[:120] or type(error).__name__
+        why = "not one" if isinstance(error, UnidentifiedImageError) else why
+        raise RequestError(400, f"an image cannot be read as PNG or JPEG: {why}") from None

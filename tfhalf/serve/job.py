@@ -1,0 +1,122 @@
+"""One request in the queue of a batcher, and the parts of it that batches take."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+
+from tfhalf.errors import RequestError
+
+Arrays = dict[str, np.ndarray]
+Key = tuple[tuple[str, str, tuple[int, ...]], ...]
+
+
+class State(Enum):
+    """``WAITING`` until all its rows are computed or it is given up."""
+
+    WAITING = "waiting"
+    EXPIRED = "expired"
+    DROPPED = "dropped"
+    DONE = "done"
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """``rows`` rows of ``job`` from row ``start`` on."""
+
+    job: Job
+    start: int
+    rows: int
+
+
+class Job:
+    """Rows of one request. Requests of one ``key`` (names, dtypes and shapes but for the batch) may share a batch.
+
+    ``queue_ns`` is the time until its first row was taken, ``run_ns`` that of the executions it was part of, ``batch``
+    the rows of the last one.
+    """
+
+    __slots__ = (
+        "_outputs",
+        "batch",
+        "deadline",
+        "done",
+        "feeds",
+        "future",
+        "key",
+        "loop",
+        "queue_ns",
+        "queued",
+        "rows",
+        "run_ns",
+        "state",
+        "taken",
+        "timer",
+    )
+
+    def __init__(
+        self, feeds: Arrays, rows: int, deadline: float | None, loop: asyncio.AbstractEventLoop, now: float
+    ) -> None:
+        self.feeds, self.rows, self.deadline, self.loop, self.queued = feeds, rows, deadline, loop, now
+        self.key: Key = tuple((name, array.dtype.str, array.shape[1:]) for name, array in feeds.items())
+        self.future: asyncio.Future[Arrays] = loop.create_future()
+        self.timer: asyncio.TimerHandle | None = None
+        self.state = State.WAITING
+        self.taken = self.done = 0
+        self.queue_ns = self.run_ns = self.batch = 0
+        self._outputs: Arrays = {}
+
+    def take(self, most: int) -> Chunk:
+        """The next rows, at most ``most`` of them."""
+        if not self.taken:
+            self.queue_ns = int((time.monotonic() - self.queued) * 1e9)
+        chunk = Chunk(self, self.taken, min(most, self.rows - self.taken))
+        self.taken += chunk.rows
+        return chunk
+
+    def put(self, chunk: Chunk, outputs: Arrays, batch: int, run_ns: int) -> bool:
+        """Keep the outputs of a chunk; whether they were the last."""
+        self.done += chunk.rows
+        self.run_ns += run_ns
+        self.batch = batch
+        if chunk.rows == self.rows:
+            self._outputs = outputs
+        elif self.state is State.WAITING:
+            for name, rows in outputs.items():
+                if name not in self._outputs:
+                    self._outputs[name] = np.empty((self.rows, *rows.shape[1:]), rows.dtype)
+                self._outputs[name][chunk.start : chunk.start + chunk.rows] = rows
+        if self.done == self.rows and self.state is State.WAITING:
+            self.state = State.DONE
+            return True
+        return False
+
+    def succeed(self) -> None:
+        """Resolve the future; on its loop."""
+        self._stop_timer()
+        if not self.future.done():
+            self.future.set_result(self._outputs)
+
+    def fail(self, error: RequestError) -> None:
+        """Have the future raise; on its loop."""
+        self._stop_timer()
+        if not self.future.done():
+            self.future.set_exception(error)
+
+    def fail_soon(self, error: RequestError) -> None:
+        """`fail`, from another thread."""
+        self.loop.call_soon_threadsafe(self.fail, error)
+
+    def forget(self) -> None:
+        """Nobody waits for it any more; on its loop."""
+        self._stop_timer()
+        self.future.cancel()
+
+    def _stop_timer(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None

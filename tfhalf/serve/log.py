@@ -1,0 +1,36 @@
+"""Lines of JSON: one for each request, and one for each thing that happens to a model."""
+
+from __future__ import annotations
+
+import sys
+import time
+from datetime import datetime, timezone
+from typing import Any, TextIO
+
+import orjson
+
+
+class Log:
+    """Writes to ``stream`` (standard error unless given); ``access`` says whether requests are written."""
+
+    def __init__(self, stream: TextIO | None = None, *, access: bool = True) -> None:
+        self._stream = stream
+        self.access = access
+
+    def event(self, what: str, **facts: Any) -> None:
+        """One line: the time, ``what``, and the facts."""
+        self._write({"time": _now(), "event": what, **facts})
+
+    def request(self, facts: dict[str, Any]) -> None:
+        """One line for an answered request."""
+        if self.access:
+            self._write({"time": _now(), "event": "request", **facts})
+
+    def _write(self, row: dict[str, Any]) -> None:
+        stream = self._stream or sys.stderr
+        stream.write(orjson.dumps(row, default=str, option=orjson.OPT_APPEND_NEWLINE).decode())
+        stream.flush()
+
+
+def _now() -> str:
+    return datetime.fromtimestamp(time.time(), timezone.utc).isoformat(timespec="milliseconds")

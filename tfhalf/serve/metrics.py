@@ -1,0 +1,148 @@
+"""What the server counts, in Prometheus' form with Triton's names where Triton has one.
+
+With several worker processes prometheus_client keeps the numbers in files (PROMETHEUS_MULTIPROC_DIR), and each worker
+answers for all of them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_MODEL = ("model", "version")
+_COUNTERS = {
+    "request_success": "Number of successful inference requests",
+    "request_failure": "Number of failed inference requests",
+    "count": "Number of inferences performed (a batch of n rows is n)",
+    "exec_count": "Number of model executions performed (a batch is one)",
+    "request_duration_us": "Cumulative inference request duration in microseconds",
+    "queue_duration_us": "Cumulative inference queuing duration in microseconds",
+    "compute_input_duration_us": "Cumulative compute input duration in microseconds",
+    "compute_infer_duration_us": "Cumulative compute inference duration in microseconds",
+    "compute_output_duration_us": "Cumulative compute output duration in microseconds",
+}
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+# prometheus_client writes `_total` after every counter's name, which Triton's lack; and when each counter was made.
+_SUFFIX = re.compile(r"^((?:# (?:HELP|TYPE) )?nv_\w+?)_total\b", re.MULTILINE)
+_CREATED = re.compile(r"^(?:# (?:HELP|TYPE) )?\w+_created\b.*\n", re.MULTILINE)
+
+
+class Metrics:
+    """The registry of one app."""
+
+    def __init__(self) -> None:
+        self._many = "PROMETHEUS_MULTIPROC_DIR" in os.environ
+        self._registry = CollectorRegistry()
+        own = CollectorRegistry() if self._many else self._registry
+        self.counters = {
+            name: Counter(f"nv_inference_{name}", about, _MODEL, registry=own) for name, about in _COUNTERS.items()
+        }
+        self.pending = Gauge(
+            "nv_inference_pending_request_count",
+            "Instantaneous number of pending requests awaiting execution per-model",
+            _MODEL,
+            registry=own,
+            multiprocess_mode="livesum",
+        )
+        self.last = Gauge(
+            "tfhalf_last_inference_seconds",
+            "Unix time of the last execution",
+            _MODEL,
+            registry=own,
+            multiprocess_mode="max",
+        )
+        self.batch_rows = Histogram(
+            "tfhalf_batch_rows",
+            "Rows of an execution",
+            _MODEL,
+            registry=own,
+            buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
+        )
+        self.seconds = Histogram(
+            "tfhalf_request_duration_seconds", "From request to answer", _MODEL, registry=own, buckets=_SECONDS
+        )
+        self.http = Counter("tfhalf_http_requests", "Answers by status", ("status",), registry=own)
+        self.loads = Counter("tfhalf_version_loads", "Versions loaded, by outcome", ("model", "outcome"), registry=own)
+        if self._many:
+            MultiProcessCollector(self._registry)  # type: ignore[no-untyped-call]
+
+    def text(self) -> bytes:
+        """All of it, in Prometheus' text format."""
+        text = generate_latest(self._registry).decode()
+        return _SUFFIX.sub(r"\1", _CREATED.sub("", text)).encode()
+
+    def of(self, model: str, version: int) -> VersionMetrics:
+        """The counters of one version, looked up once."""
+        labels = (model, str(version))
+        names = {
+            "success": "request_success",
+            "failure": "request_failure",
+            "rows": "count",
+            "executions": "exec_count",
+            "duration": "request_duration_us",
+            "queue": "queue_duration_us",
+            "compute_input": "compute_input_duration_us",
+            "compute_infer": "compute_infer_duration_us",
+            "compute_output": "compute_output_duration_us",
+        }
+        return VersionMetrics(
+            **{field: self.counters[name].labels(*labels) for field, name in names.items()},
+            pending=self.pending.labels(*labels),
+            last=self.last.labels(*labels),
+            batch_rows=self.batch_rows.labels(*labels),
+            request_seconds=self.seconds.labels(*labels),
+        )
+
+    def totals(self) -> dict[tuple[str, str], dict[str, float]]:
+        """``{(model, version): {name: value}}`` of everything that is counted for versions."""
+        found: dict[tuple[str, str], dict[str, float]] = {}
+        for family in self._registry.collect():
+            for sample in family.samples:
+                if "version" in sample.labels and "le" not in sample.labels:
+                    key = sample.labels["model"], sample.labels["version"]
+                    found.setdefault(key, {})[sample.name.removesuffix("_total")] = sample.value
+        return found
+
+
+@dataclass(frozen=True)
+class VersionMetrics:
+    """Children of the counters for one version; durations in microseconds but for ``seconds``."""
+
+    success: Any
+    failure: Any
+    rows: Any
+    executions: Any
+    duration: Any
+    queue: Any
+    compute_input: Any
+    compute_infer: Any
+    compute_output: Any
+    pending: Any
+    last: Any
+    batch_rows: Any
+    request_seconds: Any
+
+    def batch(self, rows: int) -> None:
+        """One execution."""
+        self.executions.inc()
+        self.rows.inc(rows)
+        self.batch_rows.observe(rows)
+        self.last.set(time.time())
+
+    def request(self, seconds: float, queue_ns: int, input_ns: int, run_ns: int, output_ns: int) -> None:
+        """One request that was answered."""
+        self.success.inc()
+        self.duration.inc(seconds * 1e6)
+        self.queue.inc(queue_ns / 1e3)
+        self.compute_input.inc(input_ns / 1e3)
+        self.compute_infer.inc(run_ns / 1e3)
+        self.compute_output.inc(output_ns / 1e3)
+        self.request_seconds.observe(seconds)

@@ -1,0 +1,316 @@
+"""Bodies of the Open Inference Protocol's inference, with the binary tensor data extension: read and written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+
+from tfhalf.errors import RequestError
+from tfhalf.serve import tensors
+from tfhalf.serve.job import Arrays
+from tfhalf.serve.jsons import dumps, loads
+from tfhalf.serve.settings import Limits
+from tfhalf.serve.signature import BYTES, DATATYPES, Signature, Tensor
+from tfhalf.serve.version import Loaded
+
+_SEQUENCE = ("sequence_id", "sequence_start", "sequence_end")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A requested output. ``classes``: its so many largest values with their labels instead. ``datatype``: what its
+    values are to be sent as; None is the model's."""
+
+    name: str
+    binary: bool
+    classes: int = 0
+    datatype: str | None = None
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """A request's content. ``timeout`` in seconds."""
+
+    id: str | None
+    rows: int
+    feeds: Arrays
+    encoded: dict[str, list[bytes]]
+    wanted: tuple[Wanted, ...]
+    timeout: float | None
+    binary: bool
+
+
+def parse(body: bytes, header_length: str | None, signature: Signature, limits: Limits) -> Parsed:
+    """Read an inference request.
+
+    Args:
+        header_length: the value of ``Inference-Header-Content-Length``; None where ``body`` is JSON alone.
+
+    Raises:
+        RequestError: 400, it is not what the protocol or the model asks for.
+    """
+    size = _header_size(header_length, len(body))
+    view = memoryview(body)
+    message = loads(view[:size], nan=limits.allow_nan)
+    if not isinstance(message, dict):
+        raise RequestError(400, "the request is no JSON object")
+    parameters = _parameters(message)
+    told = message.get("inputs")
+    if not isinstance(told, list) or not all(isinstance(row, dict) for row in told):
+        raise RequestError(400, "inputs is missing, or no list of objects")
+    raw = _Raw(view[size:])
+    feeds: Arrays = {}
+    encoded: dict[str, list[bytes]] = {}
+    rows = 0
+    for row in told:
+        tensor, count = _input(row, signature, raw, feeds, encoded)
+        if rows not in (0, count):
+            raise RequestError(
+                400, f"input {tensor.name!r} has a batch of {count}, another one {rows}; they must agree"
+            )
+        rows = count
+    raw.check_end()
+    missing = [name for name in signature.inputs if name not in feeds and name not in encoded]
+    if missing:
+        raise RequestError(400, f"input {missing[0]!r} is missing; the model takes {', '.join(signature.inputs)}")
+    identity = message.get("id")
+    if identity is not None and not isinstance(identity, str):
+        raise RequestError(400, f"id is {str(identity)[:50]}; accepted: text")
+    binary = parameters.get("binary_data_output") is True
+    wanted = _outputs(message.get("outputs"), signature, binary)
+    return Parsed(identity, rows, feeds, encoded, wanted, timeout_of(parameters), binary)
+
+
+def timeout_of(parameters: Mapping[str, Any]) -> float | None:
+    """Seconds of the request parameter ``timeout``, which counts microseconds; None where it is missing or 0.
+
+    Raises:
+        RequestError: 400, it is no whole number, or the request is one of a sequence.
+    """
+    if any(parameters.get(key) for key in _SEQUENCE):
+        raise RequestError(400, "sequence_id is set; the models here keep no state between requests")
+    timeout = parameters.get("timeout")
+    if timeout is None or timeout == 0:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, int) or timeout < 0:
+        raise RequestError(400, f"parameter timeout is {str(timeout)[:50]}; accepted: microseconds, a whole number")
+    return timeout / 1e6
+
+
+class _Raw:
+    """The bytes after the JSON, taken in the order of the inputs."""
+
+    def __init__(self, view: memoryview) -> None:
+        self._view, self._at = view, 0
+
+    def take(self, size: Any, name: str) -> memoryview:
+        if type(size) is not int or size < 0 or size > len(self._view) - self._at:
+            left = len(self._view) - self._at
+            raise RequestError(400, f"input {name!r}: binary_data_size is {str(size)[:50]}; {left:,} bytes are left")
+        self._at += size
+        return self._view[self._at - size : self._at]
+
+    def check_end(self) -> None:
+        if self._at != len(self._view):
+            raise RequestError(400, f"{len(self._view) - self._at:,} bytes after the last input's binary data")
+
+
+def _header_size(told: str | None, total: int) -> int:
+    if told is None:
+        return total
+    if not (told.isascii() and told.isdigit() and len(told) < 12 and int(told) <= total):
+        raise RequestError(400, f"Inference-Header-Content-Length is {told[:30]!r}; the body has {total:,} bytes")
+    return int(told)
+
+
+def _parameters(row: Mapping[str, Any]) -> dict[str, Any]:
+    parameters = row.get("parameters")
+    if parameters is None:
+        return {}
+    if not isinstance(parameters, dict):
+        raise RequestError(400, "parameters is no JSON object")
+    return parameters
+
+
+def input_tensor(name: Any, signature: Signature, *taken: Mapping[str, Any]) -> Tensor:
+    """The model's input of that name.
+
+    Raises:
+        RequestError: 400, there is none, or the request gives it twice.
+    """
+    tensor = signature.inputs.get(name) if isinstance(name, str) else None
+    if tensor is None:
+        raise RequestError(400, f"there is no input {str(name)[:100]!r}; the model takes {', '.join(signature.inputs)}")
+    if any(tensor.name in given for given in taken):
+        raise RequestError(400, f"input {tensor.name!r} is given twice")
+    return tensor
+
+
+def _input(
+    row: dict[str, Any], signature: Signature, raw: _Raw, feeds: Arrays, encoded: dict[str, list[bytes]]
+) -> tuple[Tensor, int]:
+    tensor = input_tensor(row.get("name"), signature, feeds, encoded)
+    shape = tensors.check_shape(row.get("shape"), tensor.name)
+    datatype = row.get("datatype")
+    if not isinstance(datatype, str):
+        raise RequestError(400, f"input {tensor.name!r}: datatype is missing, or no text")
+    size = _parameters(row).get("binary_data_size")
+    if (size is None) == ("data" not in row):
+        raise RequestError(400, f"input {tensor.name!r}: give data or the parameter binary_data_size, one of them")
+    if datatype == BYTES:
+        count = math.prod(shape)
+        check_encoded(shape, tensor)
+        if size is not None:
+            encoded[tensor.name] = tensors.split_bytes(raw.take(size, tensor.name), count, tensor.name)
+        else:
+            encoded[tensor.name] = _encoded_json(row["data"], count, tensor.name)
+        return tensor, count
+    tensor.check_shape(shape)
+    if size is not None:
+        feeds[tensor.name] = tensors.from_bytes(raw.take(size, tensor.name), shape, datatype, tensor)
+    else:
+        feeds[tensor.name] = tensors.from_json(row["data"], shape, datatype, tensor)
+    return tensor, shape[0]
+
+
+def check_encoded(shape: Sequence[int], tensor: Tensor) -> None:
+    """BYTES are encoded images, one for each row.
+
+    Raises:
+        RequestError: 400, the model takes none, or they are not one a row.
+    """
+    if tensor.image is None:
+        raise RequestError(400, f"input {tensor.name!r} is no image; accepted: {tensor.datatype}")
+    if math.prod(shape) != shape[0] or not shape[0]:
+        raise RequestError(400, f"input {tensor.name!r}: BYTES of shape {list(shape)}; accepted: [N], an image each")
+
+
+def _encoded_json(data: Any, count: int, name: str) -> list[bytes]:
+    import base64
+
+    values = [row[0] if isinstance(row, list) and len(row) == 1 else row for row in data] if type(data) is list else []
+    if len(values) != count or not all(isinstance(value, str) for value in values):
+        raise RequestError(400, f"input {name!r}: BYTES in JSON are {count} texts, images in base64")
+    try:
+        return [base64.b64decode(value, validate=True) for value in values]
+    except ValueError:
+        raise RequestError(400, f"input {name!r}: BYTES in JSON are images in base64, which this is not") from None
+
+
+def _outputs(told: Any, signature: Signature, binary: bool) -> tuple[Wanted, ...]:
+    if told is None or told == []:
+        return tuple(Wanted(name, binary) for name in signature.outputs)
+    if not isinstance(told, list) or not all(isinstance(row, dict) for row in told):
+        raise RequestError(400, "outputs is no list of objects")
+    wanted = []
+    for row in told:
+        parameters = _parameters(row)
+        choice = parameters.get("binary_data", binary)
+        wanted.append(wanted_output(row.get("name"), parameters, signature, choice is True))
+    if len({output.name for output in wanted}) != len(wanted):
+        raise RequestError(400, "outputs names one output twice")
+    return tuple(wanted)
+
+
+def wanted_output(name: Any, parameters: Mapping[str, Any], signature: Signature, binary: bool) -> Wanted:
+    """A requested output with its parameters ``classification`` and ``datatype``.
+
+    Raises:
+        RequestError: 400, there is no such output, or a parameter is none that is known.
+    """
+    if not isinstance(name, str) or name not in signature.outputs:
+        raise RequestError(
+            400, f"there is no output {str(name)[:100]!r}; the model gives {', '.join(signature.outputs)}"
+        )
+    classes = parameters.get("classification", 0)
+    if type(classes) is not int or classes < 0:
+        raise RequestError(400, f"output {name!r}: classification is {str(classes)[:50]}; accepted: a whole number")
+    datatype = parameters.get("datatype")
+    if datatype is not None and (datatype not in DATATYPES or DATATYPES[datatype].kind != "f"):
+        raise RequestError(400, f"output {name!r}: datatype is {str(datatype)[:50]!r}; accepted: FP16, FP32, FP64")
+    return Wanted(name, binary, classes, datatype)
+
+
+@dataclass(frozen=True)
+class Sent:
+    """An output as it is sent: numbers in ``values``, or ``texts`` of each row."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    values: np.ndarray | None
+    texts: tuple[bytes, ...] = ()
+
+    def raw(self) -> bytes:
+        """For the binary extension."""
+        return tensors.join_bytes(list(self.texts)) if self.values is None else tensors.to_bytes(self.values)
+
+
+def sent(output: Wanted, outputs: Arrays, loaded: Loaded) -> Sent:
+    """The output that was asked for, as it was asked for."""
+    values = outputs[output.name]
+    if output.classes:
+        rows = tensors.classes(values, output.classes, loaded.labels)
+        return Sent(output.name, BYTES, (len(rows), len(rows[0])), None, tuple(text for row in rows for text in row))
+    if output.datatype is not None:
+        with np.errstate(over="ignore"):
+            values = values.astype(DATATYPES[output.datatype])
+    return Sent(output.name, output.datatype or loaded.signature.outputs[output.name].datatype, values.shape, values)
+
+
+def answer(parsed: Parsed, outputs: Arrays, loaded: Loaded, *, nan: bool) -> tuple[bytes, int | None]:
+    """The body of the answer, and the length of its JSON where binary data follows.
+
+    Raises:
+        RequestError: 422, JSON was asked for and a value is not finite.
+    """
+    head: dict[str, Any] = {"model_name": loaded.model, "model_version": str(loaded.version)}
+    if parsed.id is not None:
+        head["id"] = parsed.id
+    rows, blobs = [], []
+    for output in parsed.wanted:
+        tensor = sent(output, outputs, loaded)
+        row: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
+        if output.binary:
+            blobs.append(tensor.raw())
+            row["parameters"] = {"binary_data_size": len(blobs[-1])}
+        elif tensor.values is None:
+            row["data"] = [text.decode() for text in tensor.texts]
+        else:
+            row["data"] = numbers(tensor.values, tensor.name, nan=nan)
+        rows.append(row)
+    head["outputs"] = rows
+    if not blobs:
+        return dumps(head, nan=nan), None
+    text = orjson.dumps(head, option=orjson.OPT_SERIALIZE_NUMPY)
+    return b"".join([text, *blobs]), len(text)
+
+
+def numbers(values: np.ndarray, name: str, *, nan: bool) -> Any:
+    """Flat values for JSON.
+
+    Raises:
+        RequestError: 422, one is not finite and ``nan`` does not allow it.
+    """
+    check_finite(values, name, nan=nan)
+    flat = values.reshape(-1)
+    # Every float16 number is a float32 number with a short decimal form.
+    wide = flat.astype(np.float32) if flat.dtype == np.float16 else np.ascontiguousarray(flat)
+    return wide.tolist() if nan else wide
+
+
+def check_finite(values: np.ndarray, name: str, *, nan: bool) -> None:
+    """JSON has no NaN and no infinity.
+
+    Raises:
+        RequestError: 422, ``values`` holds one and ``nan`` does not allow it.
+    """
+    if not nan and values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise RequestError(
+            422, f"output {name!r} holds NaN or infinity, which JSON cannot say; ask for binary data, or allow NaN"
+        )

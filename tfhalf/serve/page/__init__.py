@@ -1,0 +1,59 @@
+"""The page for people at ``/``, and what it asks for."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from tfhalf import __version__
+from tfhalf.serve import describe
+from tfhalf.serve.openapi import document
+from tfhalf.serve.web import answer, engine_of
+
+_HERE = Path(__file__).resolve().parent
+_KINDS = {"index.html": "text/html; charset=utf-8", "page.css": "text/css", "page.js": "text/javascript"}
+# The page runs its own script and style and nothing else; images are those that a person drops.
+_POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' blob: data:"
+
+
+def _file(name: str) -> Route:
+    content = (_HERE / name).read_bytes()
+    headers = {
+        "content-type": _KINDS[name],
+        "content-security-policy": f"{_POLICY}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        "x-content-type-options": "nosniff",
+        "referrer-policy": "no-referrer",
+        "cache-control": "no-cache",
+    }
+
+    async def send(_: Request) -> Response:
+        return Response(content, headers=headers)
+
+    return Route("/" if name == "index.html" else f"/{name}", send, methods=["GET"])
+
+
+async def status(request: Request) -> Response:
+    """GET /status: what the page shows."""
+    engine = engine_of(request)
+    totals = request.app.state.metrics.totals()
+    models = [describe.status(model, totals) for model in engine.repository.models.values()]
+    facts = {"server": "tfhalf", "version": __version__, "ready": engine.ready, "now": time.time(), "models": models}
+    return answer(request, facts)
+
+
+async def openapi(request: Request) -> Response:
+    """GET /openapi.json"""
+    return answer(request, document(engine_of(request).settings))
+
+
+def routes() -> list[Route]:
+    """The page's three files, its data, and the OpenAPI document."""
+    return [
+        *(_file(name) for name in _KINDS),
+        Route("/status", status, methods=["GET"]),
+        Route("/openapi.json", openapi, methods=["GET"]),
+    ]

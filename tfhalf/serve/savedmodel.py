@@ -1,0 +1,52 @@
+"""A SavedModel that computes batches, through TensorFlow, which is imported when the first one is opened."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from tfhalf.errors import ArtifactError
+from tfhalf.serve.runtimes import Arrays, Source, check_names
+from tfhalf.serve.settings import Settings
+from tfhalf.start import import_tensorflow
+
+SIGNATURE = "serving_default"
+
+
+class SavedModel:
+    """On a GPU the signature is compiled by XLA once for each batch size of the ladder; on a CPU XLA gains nothing."""
+
+    platform = "tensorflow_savedmodel"
+
+    def __init__(self, source: Source, settings: Settings) -> None:
+        os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        import_tensorflow(without=("keras",))
+        import tensorflow as tf
+
+        gpus = tf.config.list_physical_devices("GPU")
+        for gpu in gpus:
+            if not tf.config.experimental.get_memory_growth(gpu):
+                tf.config.experimental.set_memory_growth(gpu, True)
+        if tf.config.threading.get_intra_op_parallelism_threads() != settings.threads:
+            tf.config.threading.set_intra_op_parallelism_threads(settings.threads)
+        self._tf = tf
+        self._loaded = tf.saved_model.load(str(source.directory))  # kept: its variables go when it goes
+        if SIGNATURE not in self._loaded.signatures:
+            raise ArtifactError(f"{source.directory}: has no signature {SIGNATURE!r}")
+        function = self._loaded.signatures[SIGNATURE]
+        check_names(
+            source.directory,
+            source.signature,
+            set(function.structured_input_signature[1]),
+            set(function.structured_outputs),
+        )
+        self.fixed_sizes = bool(gpus)
+        self._function: Any = function
+        if gpus:
+            self._function = tf.function(lambda **feeds: function(**feeds), jit_compile=True, autograph=False)
+        self.about = f"TensorFlow {tf.__version__}, {'GPU, XLA' if gpus else 'CPU'}"
+
+    def __call__(self, feeds: Arrays) -> Arrays:
+        tensors = {name: self._tf.constant(array) for name, array in feeds.items()}
+        return {name: value.numpy() for name, value in self._function(**tensors).items()}

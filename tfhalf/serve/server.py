@@ -1,0 +1,131 @@
+"""One process that serves: sockets, signals, and an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import uvicorn
+
+from tfhalf.errors import ShortfallError
+from tfhalf.serve import create_app
+from tfhalf.serve.place import Place
+from tfhalf.serve.protocol import protocol_class
+from tfhalf.serve.settings import Settings
+
+# A thread that has computed a batch waits at most so long for Python's lock, and not five times as long.
+_SWITCH_SECONDS = 0.001
+_LAST_SECONDS = 2  # for answers that are being sent when all else is done
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to `run`."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def run(
+    settings: Settings,
+    place: Place,
+    listener: socket.socket,
+    *,
+    say: Callable[[Any, int | None], None] = lambda _app, _grpc: None,
+    parent: int | None = None,
+    share_grpc: bool = False,
+) -> None:
+    """Serve until SIGTERM or SIGINT; then finish what was accepted.
+
+    Args:
+        say: told the app and the gRPC port once everything is ready.
+        parent: a pipe's end to read; when the other end closes, its process is gone and this one stops too.
+        share_grpc: several processes listen on the gRPC port.
+
+    Raises:
+        ArtifactError, InputError: nothing to serve there, or a setting that does not fit it.
+        ShortfallError: no model loads; or the work was not finished within ``drain_seconds``.
+    """
+    config = uvicorn.Config(
+        "",
+        http=protocol_class(settings.limits),
+        loop="auto",
+        lifespan="off",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=int(settings.limits.keep_alive_seconds),
+        timeout_graceful_shutdown=_LAST_SECONDS,
+        ssl_certfile=place.certificate,
+        ssl_keyfile=place.key,
+    )
+    factory = config.get_loop_factory()
+    loop = factory() if factory else asyncio.new_event_loop()
+    try:
+        asyncio.set_event_loop(loop)
+        loop.run_until_complete(_serve(settings, place, listener, config, say, parent, share_grpc))
+    finally:
+        asyncio.set_event_loop(None)
+        loop.close()
+
+
+async def _serve(
+    settings: Settings,
+    place: Place,
+    listener: socket.socket,
+    config: uvicorn.Config,
+    say: Callable[[Any, int | None], None],
+    parent: int | None,
+    share_grpc: bool,
+) -> None:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    if parent is not None:
+        loop.add_reader(parent, stop.set)
+    app = create_app(settings)
+    engine, log = app.state.engine, app.state.log
+    config.app = app
+    starting = asyncio.ensure_future(engine.repository.start())
+    stopped = asyncio.ensure_future(stop.wait())
+    await asyncio.wait([starting, stopped], return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        starting.cancel()
+        return
+    if starting.exception() is not None:
+        stopped.cancel()
+        await asyncio.wait([stopped])
+    starting.result()
+    gc.collect()
+    gc.freeze()  # models and modules stay; looking through them again and again would cost pauses
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    grpc = None
+    if place.grpc_port is not None:
+        from tfhalf.serve.grpc_server import start
+
+        grpc = await start(app, place, share=share_grpc)
+    server = _Server(config)
+    serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+    while not server.started and not serving.done():
+        await asyncio.sleep(0.001)
+    say(app, grpc.port if grpc else None)
+    await asyncio.wait([serving, stopped], return_when=asyncio.FIRST_COMPLETED)
+    log.event("stopping", in_flight=engine.in_flight)
+    finished = await engine.drain(place.drain_seconds)
+    if grpc is not None:
+        await grpc.stop()
+    server.should_exit = True
+    await serving
+    if parent is not None:
+        loop.remove_reader(parent)
+    log.event("stopped", finished=finished)
+    if not finished:
+        raise ShortfallError(f"work was left when --drain-seconds {place.drain_seconds:g} were over; it got status 503")

@@ -1,0 +1,101 @@
+"""Tensors of a model as the protocols name them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tfhalf.errors import ArtifactError, RequestError
+
+# The Open Inference Protocol's names, numpy's, and Triton's in its model configuration.
+DATATYPES: dict[str, np.dtype[Any]] = {
+    "BOOL": np.dtype("bool"),
+    "UINT8": np.dtype("uint8"),
+    "UINT16": np.dtype("uint16"),
+    "UINT32": np.dtype("uint32"),
+    "UINT64": np.dtype("uint64"),
+    "INT8": np.dtype("int8"),
+    "INT16": np.dtype("int16"),
+    "INT32": np.dtype("int32"),
+    "INT64": np.dtype("int64"),
+    "FP16": np.dtype("float16"),
+    "FP32": np.dtype("float32"),
+    "FP64": np.dtype("float64"),
+}
+NAMES = {dtype: name for name, dtype in DATATYPES.items()}
+BYTES = "BYTES"
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input or output. ``shape`` begins with the batch; None is a free dimension."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int | None, ...]
+
+    @property
+    def datatype(self) -> str:
+        """The Open Inference Protocol's name of the dtype."""
+        return NAMES[self.dtype]
+
+    @property
+    def open_shape(self) -> list[int]:
+        """The shape with -1 for free dimensions."""
+        return [-1 if size is None else size for size in self.shape]
+
+    @property
+    def image(self) -> tuple[int, int, int] | None:
+        """(height, width, channels) where rows are images of one or three channels; None elsewhere."""
+        if len(self.shape) == 4 and self.shape[3] in (1, 3) and self.shape[1] and self.shape[2]:
+            return self.shape[1], self.shape[2], self.shape[3]
+        return None
+
+    def zeros(self, rows: int) -> np.ndarray:
+        """A batch of zeros; free dimensions have size 32, which convolutions can take."""
+        return np.zeros((rows, *(size or 32 for size in self.shape[1:])), self.dtype)
+
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        """Hold a request's shape against this.
+
+        Raises:
+            RequestError: 400, says what is accepted.
+        """
+        fits = len(shape) == len(self.shape) and all(
+            wanted is None or size == wanted for size, wanted in zip(shape[1:], self.shape[1:], strict=True)
+        )
+        if not fits or min(shape, default=0) < 1:
+            raise RequestError(
+                400, f"input {self.name!r} has shape {list(shape)}; accepted: {self.open_shape}, -1 being 1 or more"
+            )
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a model takes and gives, by name and in order."""
+
+    inputs: dict[str, Tensor]
+    outputs: dict[str, Tensor]
+
+
+def from_manifest(manifest: Mapping[str, Any]) -> Signature:
+    """The signature that a version's manifest states.
+
+    Raises:
+        ArtifactError: it states none that can be served.
+    """
+    try:
+        inputs = manifest["inputs"] if "inputs" in manifest else [manifest["input"]]
+        return Signature(*({row["name"]: _tensor(row) for row in rows} for rows in (inputs, manifest["outputs"])))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(f"the manifest states no signature that can be served ({error!r}); export again") from None
+
+
+def _tensor(row: Mapping[str, Any]) -> Tensor:
+    dtype = np.dtype(row["dtype"])
+    if dtype not in NAMES:
+        raise ValueError(f"dtype {dtype}")
+    return Tensor(row["name"], dtype, tuple(size if isinstance(size, int) else None for size in row["shape"]))

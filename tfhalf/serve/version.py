@@ -1,0 +1,122 @@
+"""One version of a model, loaded: checked, opened, warmed up, and ready to answer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfhalf.errors import ArtifactError
+from tfhalf.export import manifest as manifests
+from tfhalf.serve.batcher import BatchDone, Batcher
+from tfhalf.serve.metrics import Metrics, VersionMetrics
+from tfhalf.serve.runtimes import Runtime, Source
+from tfhalf.serve.settings import Settings
+from tfhalf.serve.signature import Signature, from_manifest
+
+OpenRuntime = Callable[[Source, Settings], Runtime]
+
+
+@dataclass(frozen=True)
+class SizeRow:
+    """Executions of one batch size, by this process."""
+
+    size: int
+    count: int
+    join_ns: int
+    run_ns: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As Triton's batch statistics."""
+        empty = {"count": self.count, "ns": 0}
+        durations = {"compute_input": {"count": self.count, "ns": self.join_ns}}
+        durations |= {"compute_infer": {"count": self.count, "ns": self.run_ns}, "compute_output": empty}
+        return {"batch_size": self.size, **durations}
+
+
+class Sizes:
+    """Executions by batch size. Written by the batcher's thread alone."""
+
+    def __init__(self) -> None:
+        self._rows: dict[int, SizeRow] = {}
+
+    def add(self, done: BatchDone) -> None:
+        """Count one execution."""
+        row = self._rows.get(done.rows, SizeRow(done.rows, 0, 0, 0))
+        self._rows[done.rows] = SizeRow(done.rows, row.count + 1, row.join_ns + done.join_ns, row.run_ns + done.run_ns)
+
+    def rows(self) -> list[SizeRow]:
+        """By rising size."""
+        return sorted(self._rows.copy().values(), key=lambda row: row.size)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A version that answers. ``seconds`` is what loading and warming up took."""
+
+    model: str
+    version: int
+    directory: Path
+    manifest: Mapping[str, Any]
+    signature: Signature
+    runtime: Runtime
+    batcher: Batcher
+    metrics: VersionMetrics
+    sizes: Sizes
+    seconds: float
+
+    @property
+    def labels(self) -> list[str]:
+        """The names of the classes, in order; empty where there are none."""
+        return [str(label) for label in self.manifest.get("labels") or []]
+
+
+def load(
+    model: str, version: int, directory: Path, settings: Settings, metrics: Metrics, opener: OpenRuntime
+) -> Loaded:
+    """Check every file of ``directory`` against its sha256, open it, and have it compute each size of the ladder.
+
+    Raises:
+        ArtifactError, IntegrityError: it cannot be served; the message says why.
+    """
+    start = time.perf_counter()
+    manifest = manifests.read(directory, manifests.read_kind(directory))
+    manifests.check_files(directory, manifest)
+    signature = from_manifest(manifest)
+    runtime = opener(Source(directory, manifest, signature), settings)
+    _warm_up(directory, runtime, signature, settings.batching.ladder)
+    own = metrics.of(model, version)
+
+    sizes = Sizes()
+
+    def counted(done: BatchDone) -> None:
+        own.batch(done.rows)
+        sizes.add(done)
+
+    batcher = Batcher(
+        runtime, settings.batching, fixed_sizes=runtime.fixed_sizes, on_batch=counted, name=f"{model}/{version}"
+    )
+    seconds = time.perf_counter() - start
+    return Loaded(model, version, directory, manifest, signature, runtime, batcher, own, sizes, seconds)
+
+
+def _warm_up(directory: Path, runtime: Runtime, signature: Signature, ladder: tuple[int, ...]) -> None:
+    for rows in ladder:
+        feeds = {name: tensor.zeros(rows) for name, tensor in signature.inputs.items()}
+        try:
+            outputs = runtime(feeds)
+        except Exception as error:  # whatever a runtime raises: this version cannot serve
+            text = " ".join(str(error).split())[:300]
+            raise ArtifactError(f"{directory}: does not compute a batch of {rows}: {text}") from error
+        for name, tensor in signature.outputs.items():
+            answer = outputs.get(name)
+            if not isinstance(answer, np.ndarray) or len(answer) != rows or answer.dtype != tensor.dtype:
+                found = "nothing" if answer is None else f"{answer.dtype} {answer.shape}"
+                raise ArtifactError(
+                    f"{directory}: gives {found} for {name!r} of {rows} rows; its manifest says {tensor.dtype} "
+                    f"{tensor.open_shape}"
+                )
