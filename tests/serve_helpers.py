@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -163,8 +164,7 @@ class Served:
         command = [sys.executable, "-m", "tfhalf", "serve", *map(str, arguments)]
         if "--port" not in command:
             command += ["--port", "0"]
-        self._errors = open(f"/tmp/tfhalf-serve-{os.getpid()}-{time.monotonic_ns()}.log", "w+")  # noqa: SIM115
-        os.unlink(self._errors.name)
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed by kill
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=self._errors, text=True, env={**os.environ, **environment}
         )

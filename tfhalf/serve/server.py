@@ -22,6 +22,7 @@ from tfhalf.serve.settings import Settings
 # A thread that has computed a batch waits at most so long for Python's lock, and not five times as long.
 _SWITCH_SECONDS = 0.001
 _LAST_SECONDS = 2  # for answers that are being sent when all else is done
+_ACCEPTED_SECONDS = 0.25  # for requests that are on their way over connections that were accepted
 
 
 class _Server(uvicorn.Server):
@@ -122,6 +123,10 @@ async def _serve(
     finished = await engine.drain(place.drain_seconds)
     if grpc is not None:
         await grpc.stop()
+    # Whoever has connected is told 503; to close on them at once would leave them without an answer.
+    for listening in server.servers:
+        listening.close()
+    await asyncio.sleep(_ACCEPTED_SECONDS)
     server.should_exit = True
     await serving
     if parent is not None:
