@@ -61,7 +61,10 @@ def export_model(request: Request, options: Options, progress: Progress) -> Expo
         whole = Whole(source, made.subject.interface, made.inputs, made.reference, made.drawn, islands, found, shipped)
 
         def mend(comparisons: list[SampleComparison]) -> Whole | None:
-            return _mended(whole, made.subject, comparisons, options, progress)
+            failing = [c for c in comparisons if not c.passed]
+            if any(c.runtime != TRUE_FLOAT16 for c in failing):
+                return _searched_again(whole, made, failing[0], options, progress)
+            return _mended(whole, made.subject, failing, options, progress)
 
         return publish(whole, options, verifier, progress, begun, mend)
 
@@ -174,12 +177,9 @@ def _hardest(made: _Prepared, fixed: tuple[Island, ...]) -> tuple[Arrays, dict[s
 
 
 def _mended(
-    whole: Whole, subject: Subject, comparisons: list[SampleComparison], options: Options, progress: Progress
+    whole: Whole, subject: Subject, failing: list[SampleComparison], options: Options, progress: Progress
 ) -> Whole | None:
-    """``whole`` with the layers in float32 that ONNX needs in true float16; None where that is not what falls short."""
-    failing = [c for c in comparisons if not c.passed]
-    if [c for c in failing if c.runtime != TRUE_FLOAT16]:
-        return None
+    """``whole`` with the layers in float32 that ONNX needs in true float16; None where none restores it."""
     count = failing[0].samples
     inputs = {name: x[:count] for name, x in whole.inputs.items()}
     reference = {name: y[:count] for name, y in whole.reference.items()}
@@ -192,6 +192,26 @@ def _mended(
     found = search.run()
     if not found.restored or not found.islands:
         return None
+    return _with(whole, subject, found, progress)
+
+
+def _searched_again(
+    whole: Whole, made: _Prepared, failing: SampleComparison, options: Options, progress: Progress
+) -> Whole | None:
+    """``whole`` with the layers in float32 that half the limits need: a runtime that rounds otherwise than what the
+    islands were found with has left too little room; None where half of them cannot be kept."""
+    progress.line(f"           {failing.artifact}, {failing.runtime}: {'; '.join(failing.problems)}")
+    limits = options.limits
+    tighter = replace(limits, max_difference=limits.max_difference / 2, mean_difference=limits.mean_difference / 2)
+    try:
+        found = _search(made, whole.islands, replace(options, limits=tighter), progress)
+    except ParityError:
+        return None  # what fell short is told
+    return _with(whole, made.subject, found, progress) if found.islands else None
+
+
+def _with(whole: Whole, subject: Subject, found: Found, progress: Progress) -> Whole:
+    """``whole`` with what was ``found`` in float32 too."""
     order = {name: place for place, name in enumerate(subject.names)}
     islands = tuple(sorted((*whole.islands, *found.islands), key=lambda island: order[island.path]))
     _say_islands(islands, found, progress)
