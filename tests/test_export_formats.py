@@ -60,7 +60,14 @@ class Made:
     def __init__(self, directory: Path) -> None:
         self.directory, self.model = directory, net()
         self.artifacts, self.rebuilt = write_artifacts(
-            self.model, directory, PIPELINE, mean=MEAN, std=STD, input_shape=SHAPE, labels=("a", "b", "c", "ü")
+            self.model,
+            directory,
+            PIPELINE,
+            mean=MEAN,
+            std=STD,
+            input_shape=SHAPE,
+            labels=("a", "b", "c", "ü"),
+            git_revision="0123abc",
         )
         x = (X - np.float32(MEAN)) / np.float32(STD)
         self.logits = np.asarray(self.model(x, training=False)).astype(np.float64)
@@ -159,6 +166,7 @@ def test_onnx_is_valid_and_named(made: Made) -> None:
         assert tensor.shape.dim[0].dim_param == "batch"
     assert [d.dim_value for d in image.type.tensor_type.shape.dim[1:]] == [8, 8, 3]
     props = {p.key: p.value for p in model.metadata_props}
+    assert props["git_revision"] == "0123abc"
     assert json.loads(props["labels"]) == ["a", "b", "c", "ü"]
     assert json.loads(props["mean"]) == list(MEAN)
     assert props["precision"] == "float16"

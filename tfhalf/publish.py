@@ -85,6 +85,7 @@ def export_and_publish(finished: Finished, verifier: Verifier, progress: Progres
             std=job.preprocess.std,
             input_shape=splits.input_shape,
             labels=splits.class_names,
+            git_revision=_git_revision(finished),
         )
         _say_export(artifacts, rebuilt, progress)
         _reference(job, finished.result.model).save(folder)
@@ -113,6 +114,10 @@ def _say_export(artifacts: list[Artifact], rebuilt: Rebuilt, progress: Progress)
         progress.line(f"           {artifact.format}: {size(artifact.bytes)}")
 
 
+def _git_revision(finished: Finished) -> str | None:
+    return manifests.git_revision(finished.places.pipeline.resolve().parent)
+
+
 def _manifest(finished: Finished, artifacts: list[Artifact], rebuilt: Rebuilt, folder: Path) -> dict[str, Any]:
     job, result, device = finished.job, finished.result, finished.device
     pipeline, splits, source = job.pipeline, job.splits, finished.places.pipeline
@@ -123,7 +128,7 @@ def _manifest(finished: Finished, artifacts: list[Artifact], rebuilt: Rebuilt, f
         "config": pipeline.dump(),
         "pipeline_file": str(source.resolve()),
         "seed": pipeline.seed,
-        "git_revision": manifests.git_revision(source.resolve().parent),
+        "git_revision": _git_revision(finished),
         "versions": manifests.versions(),
         "hardware": {"device": device.describe(), "kind": device.kind, "cpu_cores": device.cpu_cores},
         "data": {"source": splits.source, "sizes": splits.sizes, "preprocess": job.preprocess.to_dict()},

@@ -151,7 +151,9 @@ def _write_onnx(made: Whole, program: Program, folder: Path, options: Options) -
     if made.shipped.grouped:
         with grouped.for_onnx():
             program = _program(made)
-    return onnx_format.write(program, folder / "model.onnx", opset=options.opset, metadata={"precision": "float16"})
+    revision = manifests.git_revision(Path.cwd())
+    metadata = {"precision": "float16", **({"git_revision": revision} if revision else {})}
+    return onnx_format.write(program, folder / "model.onnx", opset=options.opset, metadata=metadata)
 
 
 def _say_export(shipped: Shipped, artifacts: list[Artifact], refused: dict[str, str], progress: Progress) -> None:

@@ -35,6 +35,7 @@ def write_artifacts(
     std: Sequence[float],
     input_shape: Sequence[int],
     labels: Sequence[str],
+    git_revision: str | None = None,
 ) -> tuple[list[Artifact], Rebuilt]:
     """Rebuild ``model`` in float16 and write it in the formats of ``pipeline.export``.
 
@@ -42,6 +43,7 @@ def write_artifacts(
         model: trained, giving logits; any policy.
         directory: exists and is empty.
         mean, std: of the preprocessing that goes into the artifacts, length 1 or C.
+        labels, git_revision: for the ONNX file's metadata, which also says what the preprocessing is.
 
     Raises:
         ExportError: the model cannot be rebuilt or a format cannot hold it.
@@ -55,6 +57,7 @@ def write_artifacts(
             files = savedmodel.write(program, directory)
         else:
             metadata = {"labels": list(labels), "mean": list(mean), "std": list(std), "precision": "float16"}
+            metadata |= {"git_revision": git_revision} if git_revision else {}
             path = directory / "model.onnx"
             with grouped.for_onnx():
                 plain = make_program(rebuilt.model, mean, std, input_shape) if some_grouped else program
