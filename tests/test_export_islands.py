@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import keras
@@ -12,11 +13,12 @@ import zoo
 import zoo_layers
 from keras import layers
 from onnx import TensorProto, helper, numpy_helper
-from zoo_helpers import export
+from zoo_helpers import Here, export
 
-from tfhalf.convert import draw
+from tfhalf.convert import draw, islands, job
 from tfhalf.convert.interface import interface_of
 from tfhalf.convert.islands import Search, asked, unfit, without_kernel
+from tfhalf.convert.options import Options, Request
 from tfhalf.convert.source import Source
 from tfhalf.convert.subjects import subject_of
 from tfhalf.errors import ConfigError
@@ -237,3 +239,24 @@ def test_islands_that_onnx_alone_needs(tmp_path: Any, monkeypatch: pytest.Monkey
     assert [island["path"] for island in made.manifest["islands"]] == ["b_act"]
     assert [(c.runtime.split(",")[0], c.passed) for c in made.comparisons][-1] == ("true float16", True)
     assert [path.name for path in (tmp_path / "exports" / "waves").iterdir() if path.is_dir()] == ["1"]
+
+
+@pytest.mark.slow
+def test_a_runtime_that_rounds_past_the_limits_has_the_search_go_on(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The search is made to leave less room than runtimes need, where it leaves more."""
+    monkeypatch.setattr(job, "Verifier", Here)
+    entry = next(entry for entry in zoo.ENTRIES if entry.name == "unet")
+    request = Request(str(zoo.make(entry, tmp_path)), custom=zoo.CUSTOM)
+    plain = job.export_model(request, Options(exports=tmp_path / "plain"), Progress(quiet=True))
+    assert plain.manifest["islands"] == []
+    mean = max(c.worst("mean_difference") or 0 for c in plain.comparisons)
+    limits = Limits(mean_difference=mean / 1.4)
+    monkeypatch.setattr(islands, "STRICT", 1.8)
+    told = io.StringIO()
+    made = job.export_model(request, Options(exports=tmp_path / "mended", limits=limits), Progress(told))
+    assert all(c.passed for c in made.comparisons)
+    assert made.manifest["islands"]
+    assert "the mean difference is" in told.getvalue()  # what fell short at first
+    assert [path.name for path in (tmp_path / "mended/unet").iterdir() if path.is_dir()] == ["1"]
