@@ -591,7 +591,7 @@ def test_a_rollback_survives_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_callback_that_ended_training_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it saw came of steps that are undone."""
-    stop = {"monitor": "loss", "patience": 0, "baseline": 0.0}
+    stop = {"monitor": "loss", "patience": 0, "min_delta": 100.0}
     listed = ({"build": "keras.callbacks:EarlyStopping", "args": stop},)
     changes = {**WILD, "train__epochs": 4, "train__blowup": {"action": "rollback"}}
     t, lost = trainer(tmp_path, train__callbacks=listed, **changes), [9]
@@ -605,6 +605,24 @@ def test_a_callback_that_ended_training_is_asked_again(tmp_path: Path, monkeypat
     assert "rollback   to step 9" in said
     assert [(row["epoch"], row["rollbacks"]) for row in rows] == [(1, 0), (2, 1)]
     assert not hasattr(t.model, "stop_training")
+
+
+@pytest.mark.parametrize("after", [4, 6, 7])
+def test_callbacks_know_what_they_knew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+    """Patience is counted on, and the best weights are those of an epoch before the kill."""
+    stop = {"monitor": "loss", "patience": 3, "min_delta": 100.0, "restore_best_weights": True}
+    changes = {"train__epochs": 9, "train__callbacks": ({"build": "keras.callbacks:EarlyStopping", "args": stop},)}
+    whole = trainer(tmp_path, **changes)
+    rows, _ = run(whole, tmp_path / "whole")
+    assert len(rows) == 4  # the first is the best, and three more are waited for
+    kill_at(monkeypatch, after)
+    with pytest.raises(Killed):
+        run(trainer(tmp_path, **changes), tmp_path / "run")
+    monkeypatch.undo()
+    assert found(tmp_path / "run").record["epochs_done"] in (1, 2)
+    second = trainer(tmp_path, **changes)
+    assert run(second, tmp_path / "run", resume=True)[0] == rows
+    assert equal(second.values(), whole.values())
 
 
 def test_rollback_to_the_beginning(tmp_path: Path) -> None:

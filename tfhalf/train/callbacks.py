@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 
 from tfhalf import config
 from tfhalf.errors import ConfigError, RefError, TfhalfError
@@ -21,7 +22,18 @@ _BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_train_batch_begin", "on_tr
 _LOGS = ("loss", "accuracy", "val_accuracy", "learning_rate", "loss_scale", "images_per_s")
 _GROWING = ("accuracy", "val_accuracy", "images_per_s")
 
+_OPERATION = "keras.ops"
+_NOT_STATE = ("_model", "params", "validation_data")
+
 Made = list[tuple[str, keras.callbacks.Callback]]  # each with its reference
+
+
+class State(NamedTuple):
+    """What callbacks know: of each, in their order, its ``plain`` attributes; and lists of ``arrays`` by
+    PLACE.ATTRIBUTE.INDEX (weights that `EarlyStopping` is to bring back)."""
+
+    plain: list[dict[str, Any]]
+    arrays: dict[str, np.ndarray]
 
 
 class Callbacks:
@@ -128,6 +140,38 @@ class Hooks:
         """After training, once averaged weights have become the model's; what callbacks restore then stays."""
         self._call("on_train_end", dict(self.logs))
 
+    def state(self) -> State:
+        """What the callbacks know by now, as far as it is numbers, text and arrays."""
+        plain: list[dict[str, Any]] = []
+        arrays: dict[str, np.ndarray] = {}
+        for place, (_, callback) in enumerate(self.callbacks):
+            plain.append({})
+            for name, value in vars(callback).items():
+                if name in _NOT_STATE:
+                    continue
+                if isinstance(value, np.generic):
+                    value = value.item()
+                if value is None or isinstance(value, bool | int | float | str):
+                    plain[-1][name] = value
+                elif operation := _operation(value):
+                    plain[-1][name] = {_OPERATION: operation}  # which way a monitored value improves
+                elif isinstance(value, list) and value and all(isinstance(one, np.ndarray) for one in value):
+                    arrays |= {f"{place}.{name}.{i}": one for i, one in enumerate(value)}
+        return State(plain, arrays)
+
+    def restore(self, state: State) -> None:
+        """Have the callbacks know what they knew when ``state`` was taken."""
+        for place, ((_, callback), plain) in enumerate(zip(self.callbacks, state.plain, strict=False)):
+            for name, value in plain.items():
+                setattr(callback, name, getattr(keras.ops, value[_OPERATION]) if isinstance(value, dict) else value)
+            lists: dict[str, list[tuple[int, np.ndarray]]] = {}
+            for key, array in state.arrays.items():
+                number, name, i = key.split(".")
+                if int(number) == place:
+                    lists.setdefault(name, []).append((int(i), array))
+            for name, parts in lists.items():
+                setattr(callback, name, [array for _, array in sorted(parts, key=lambda part: part[0])])
+
     def _call(self, hook: str, *arguments: Any) -> None:
         if self.callbacks:
             with self._named(hook):
@@ -172,6 +216,12 @@ def _maker(one: config.Callback, base: Path) -> Callable[[], Any]:
         accepted = ", ".join(signature.parameters) or "none"
         raise ConfigError(f"train.callbacks: {one.build}: {error} (accepted: {accepted})") from None
     return partial(function, **one.args)
+
+
+def _operation(value: Any) -> str | None:
+    """The name of ``value`` in `keras.ops`, if it is one of these functions."""
+    name = str(getattr(value, "__name__", ""))
+    return name if name and getattr(keras.ops, name, None) is value else None
 
 
 def _words(error: Exception) -> str:

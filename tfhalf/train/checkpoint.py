@@ -31,12 +31,14 @@ _UNREADABLE = (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError,
 
 
 class Checkpoint(NamedTuple):
-    """What `load` finds. ``arrays`` are the variables' values in their order, ``within`` what `save` was given."""
+    """What `load` finds. ``arrays`` are the variables' values in their order, ``within`` and ``callbacks`` what `save`
+    was given."""
 
     path: Path
     record: dict[str, Any]
     arrays: list[np.ndarray]
     within: dict[str, np.ndarray]
+    callbacks: dict[str, np.ndarray]
 
 
 def save(
@@ -46,6 +48,7 @@ def save(
     record: Mapping[str, Any],
     within: Mapping[str, np.ndarray] | None = None,
     keep: int = 2,
+    callbacks: Mapping[str, np.ndarray] | None = None,
 ) -> Path:
     """Write ``run/checkpoints/STEP``, and remove older ones.
 
@@ -61,7 +64,7 @@ def save(
         folder.mkdir(exist_ok=True)
         _clear_leftovers(folder)
         beside.mkdir()
-        _write(beside, arrays, record, within or {})
+        _write(beside, arrays, record, within or {}, callbacks or {})
         path = _free(folder, step)
         beside.rename(path)
         sync(folder)
@@ -122,12 +125,18 @@ def restore(arrays: Sequence[np.ndarray], variables: Sequence[Any]) -> None:
 
 
 def _write(
-    folder: Path, arrays: Sequence[np.ndarray], record: Mapping[str, Any], within: Mapping[str, np.ndarray]
+    folder: Path,
+    arrays: Sequence[np.ndarray],
+    record: Mapping[str, Any],
+    within: Mapping[str, np.ndarray],
+    callbacks: Mapping[str, np.ndarray],
 ) -> None:
     named = {f"v{i}": array for i, array in enumerate(arrays)} | {f"within_{k}": v for k, v in within.items()}
+    named |= {f"callbacks_{k}": v for k, v in callbacks.items()}
     with (folder / ARRAYS).open("wb") as file:
         np.savez(file, **named)  # type: ignore[arg-type]  # its stubs take the names for its own arguments
     held = {"record": dict(record), "variables": len(arrays), "within": sorted(within)}
+    held["callbacks"] = sorted(callbacks)
     held["arrays_sha256"] = sha256(folder / ARRAYS)
     with (folder / RECORD).open("w", encoding="utf-8") as text:
         json.dump({**held, "sha256": _own_sha256(held)}, text)
@@ -142,7 +151,8 @@ def _read(path: Path) -> Checkpoint:
         raise ValueError(f"{ARRAYS} is not what {RECORD} says (sha256)")
     with (path / ARRAYS).open("rb") as file, np.load(file, allow_pickle=False) as data:
         arrays = [data[f"v{i}"] for i in range(held["variables"])]
-        return Checkpoint(path, held["record"], arrays, {name: data[f"within_{name}"] for name in held["within"]})
+        within, callbacks = ({name: data[f"{kind}_{name}"] for name in held[kind]} for kind in ("within", "callbacks"))
+        return Checkpoint(path, held["record"], arrays, within, callbacks)
 
 
 def _held(path: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from tfhalf.errors import Interrupted, TrainingError
 from tfhalf.progress import Progress, duration
 from tfhalf.train import checkpoint
 from tfhalf.train.blowup import BlowUp, blown_up, explain
-from tfhalf.train.callbacks import Hooks
+from tfhalf.train.callbacks import Hooks, State
 from tfhalf.train.feed import ChunkResult, joined
 from tfhalf.train.history import HEADER, Epoch, History
 from tfhalf.train.resume import check_pipeline, check_preprocess
@@ -31,6 +31,7 @@ _START: dict[str, Any] = {
     "stepping": 0.0,
     "rows": [],
     "rollbacks": [],
+    "callbacks": [],
 }
 _ADVICE = "lower the learning rate, or clip gradients (train.optimizer.clip_norm)"
 _SHARE = 0.02  # of the time, that saves may take
@@ -55,6 +56,8 @@ class Epochs:
         self.results: list[ChunkResult] = []
         self.saved_at = self.epoch_saved_at = time.monotonic()
         self.saving = 0.0  # seconds that the last save took
+        self.hooks: Hooks | None = None
+        self.known = State([], {})  # what callbacks knew at the checkpoint that was taken up
         self.start: list[np.ndarray] = []  # what to go back to, once training has begun, while there is no checkpoint
 
     def go(self, resume: bool) -> TrainResult:
@@ -82,6 +85,7 @@ class Epochs:
         if found or self.start:
             checkpoint.restore(found.arrays if found else self.start, self.t.variables)
         self.rollbacks = record["rollbacks"]
+        self.known = State(record["callbacks"], found.callbacks if found else {})
         self.epoch, self.done = record["epochs_done"], record["done"]
         self.spent, self.stepping = record["seconds"], record["stepping"]
         self.history.begin(record["rows"])
@@ -101,8 +105,10 @@ class Epochs:
         told: dict[str, Any] = {"epochs": epochs, "steps": t.steps_per_epoch, "validation": len(t.splits.x_val) > 0}
         before = t.values() if taken_up and t.callbacks.makers else []
         with t.callbacks.running(t.model, t.optimizer, self.progress, **told) as hooks:
+            self.hooks = hooks
             if before:  # what they do when training starts was done then
                 checkpoint.restore(before, t.variables)
+                hooks.restore(self.known)
             if not taken_up:  # a callback may have set weights
                 t.inner.start()
                 self.start = t.values()
@@ -112,6 +118,7 @@ class Epochs:
                     self._next(hooks)
                 except BlowUp as blow_up:
                     self._go_back(blow_up)
+                    hooks.restore(self.known)
             t.settle()
             hooks.end()
         rows = self.history.rows
@@ -126,6 +133,8 @@ class Epochs:
         # Within an epoch, what callbacks do at its beginning was done then.
         with self.t.unchanged() if self.done and hooks.callbacks else nullcontext():
             hooks.epoch_begin(self.epoch)
+        if self.done:
+            hooks.restore(self.known)
         row = self._epoch()
         hooks.epoch_end(row)
         self.epoch, self.done, self.results, self.stepping = self.epoch + 1, 0, [], 0.0
@@ -207,6 +216,7 @@ class Epochs:
         start, step = time.monotonic(), self.epoch * t.steps_per_epoch + self.done
         self.scale.save()
         rows = [asdict(row) for row in self.history.rows]
+        known = self.hooks.state() if self.hooks else self.known
         record = {
             "epochs_done": self.epoch,
             "done": self.done,
@@ -217,11 +227,12 @@ class Epochs:
             "val_accuracy": rows[-1]["val_accuracy"] if rows and not self.done else None,
             "rows": rows,
             "rollbacks": self.rollbacks,
+            "callbacks": known.plain,
             "pipeline": t.pipeline.dump(),
             "preprocess": t.preprocess.to_dict(),
         }
         within = joined(self.results)._asdict() if self.results else {}
-        checkpoint.save(self.run, step, t.values(), record, within, settings.keep_checkpoints)
+        checkpoint.save(self.run, step, t.values(), record, within, settings.keep_checkpoints, known.arrays)
         self.saved_at = time.monotonic()
         self.saving, self.start = self.saved_at - start, []
         if not self.done:
