@@ -36,6 +36,8 @@ from tfhalf.train.schedules import EpochSchedule
 from tfhalf.train.step import Step
 from tfhalf.train.streamed import Streamed
 
+pytestmark = pytest.mark.slow
+
 DRAW = np.random.default_rng(0)
 X = DRAW.integers(0, 200, (40, 4, 4, 1)).astype(np.uint8)
 Y = (np.arange(40) % 3).astype(np.int32)
@@ -179,7 +181,6 @@ def applying(optimizer: Any, weights: list[Any]) -> Any:
     return lambda *gradients: optimizer.apply(list(gradients), weights)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("name", "xla"), EACH)
 def test_a_skipped_step_advances_nothing(name: str, xla: bool) -> None:
     """Wherever a step was skipped, the weights and all that the optimizer holds end as in a run without those steps:
@@ -222,7 +223,6 @@ def test_a_skipped_step_advances_nothing(name: str, xla: bool) -> None:
             np.testing.assert_allclose(mine, theirs, rtol=2e-6, atol=1e-7)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("name", "xla"), EACH)
 def test_gradients_of_nothing_but_zeros(name: str, xla: bool) -> None:
     """They are finite: the scale grows to its cap and stays, and no quotient of an optimizer becomes 0/0."""

@@ -32,6 +32,8 @@ from tfhalf.train.step import Batch, Step, StepResult
 from tfhalf.train.streamed import Streamed
 from tfhalf.train.trouble import explain_non_finite
 
+pytestmark = pytest.mark.slow
+
 DRAW = np.random.default_rng(0)
 X = DRAW.integers(0, 256, (40, 6, 6, 1)).astype(np.uint8)
 Y = (np.arange(40) % 3).astype(np.int32)
@@ -159,7 +161,6 @@ def test_too_many_skipped_steps_end_a_call_within_a_block_or_at_its_end(first_ho
     assert streamed(ORDER, 0, 0).steps == 0
 
 
-@pytest.mark.slow
 def test_compiled_programs_train_alike() -> None:
     results = []
     for kind, more in ((Resident, {}), (Streamed, {"block_bytes": 16 * ITEM})):
@@ -430,7 +431,6 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Streamed, "__init__", lambda self, *a, **k: init(self, *a, **k, block_bytes=8 * ITEM))
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("small_blocks")
 def test_a_killed_run_is_taken_up_by_either_feed(tmp_path: Path) -> None:
     whole = trainer(tmp_path, "resident")

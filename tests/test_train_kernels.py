@@ -14,6 +14,8 @@ from keras import layers, ops
 from tfhalf.precision.policy import policy
 from tfhalf.train.kernels import fewer_passes
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = {"float32": 2e-5, "mixed_float16": 1e-2}
 
 
@@ -158,7 +160,6 @@ def test_a_norm_and_the_activation_after_it(activation: str, policy_name: str) -
     compare(net, 8, policy_name)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("policy_name", TOLERANCE)
 def test_a_residual_block(policy_name: str) -> None:
     def net(x: Any) -> Any:
