@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import partial
 from typing import Any
 
 import keras
@@ -56,11 +57,9 @@ class Case:
     def onnx(self, kept: tuple[str, ...], folder: Any) -> dict[str, dict[str, np.ndarray]]:
         """The answers of the ONNX file in each runtime."""
         shipped = self.subject.ship(kept)
-
-        def call(tensors: Any) -> Any:
-            return self.interface.named(self.interface.call(shipped.call, tensors))
-
-        program = named_program(call, self.interface.inputs, shipped.weights, shipped.state, "")
+        program = named_program(
+            partial(self.interface.answer, shipped.call), self.interface.inputs, shipped.weights, shipped.state, ""
+        )
         onnx_format.write(program, folder / "model.onnx", opset=18, metadata={})
         return {runtime: open_predictor(folder, runtime)(self.inputs) for runtime in ("onnx", "onnx-float16")}
 

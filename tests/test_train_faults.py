@@ -30,7 +30,7 @@ from tfhalf.train.build import Builder
 from tfhalf.train.feed import ChunkResult, Feed
 from tfhalf.train.loop import Trainer
 from tfhalf.train.optimizers import make_optimizer, trained_variables, wrap
-from tfhalf.train.picture import draw_beside
+from tfhalf.train.picture import draw_run
 from tfhalf.train.resident import Resident
 from tfhalf.train.schedules import EpochSchedule
 from tfhalf.train.step import Step
@@ -309,7 +309,7 @@ def test_inf_in_one_layers_activation(tmp_path: Path, feed: str, xla: str) -> No
         assert np.flatnonzero(data["skipped"]).tolist() == bad
         assert np.flatnonzero(~np.isfinite(data["loss"])).tolist() == bad
         assert int(data["applied"].sum()) == 27
-    draw_beside(tmp_path / "run", "faults", Progress(quiet=True)).join()
+    draw_run(tmp_path / "run", "faults", Progress(quiet=True))
     assert (tmp_path / "run/loss_scale.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -28,7 +28,7 @@ from tfhalf.export.artifacts import describe, write_artifacts
 from tfhalf.fresh import Verifier
 from tfhalf.progress import Progress
 from tfhalf.report import parity_rows, report
-from tfhalf.verify import Reference, compare, data_sha256, judge, to_dict, verify_directory
+from tfhalf.verify import Reference, compare, data_sha256, judge, verify_directory
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tf2onnx")
 
@@ -106,7 +106,7 @@ def test_differences_and_classes() -> None:
     assert told.max_difference == pytest.approx(0.6)
     assert told.mean_difference == pytest.approx(0.6 * 2 / 16)
     assert told.passed
-    assert to_dict(told) == json.loads(json.dumps(to_dict(told))) | {
+    assert told.to_dict() == json.loads(json.dumps(told.to_dict())) | {
         "per_class_accuracy": (50.0, 100.0, 0.0, None),
         "problems": (),
     }

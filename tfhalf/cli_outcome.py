@@ -12,14 +12,12 @@ from tfhalf.progress import Progress, duration
 
 def say_outcome(outcome: Any, progress: Progress, as_json: bool) -> None:
     """The published version, how its artifacts compared, and how the time was split."""
-    from tfhalf.verify import to_dict
-
     if as_json:
         facts = {
             "version": str(outcome.version),
             "run": str(outcome.run),
             "test_accuracy": outcome.accuracy,
-            "comparisons": [to_dict(c) for c in outcome.comparisons],
+            "comparisons": [c.to_dict() for c in outcome.comparisons],
             "seconds": outcome.seconds,
         }
         click.echo(json.dumps(facts, indent=2))

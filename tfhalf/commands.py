@@ -94,15 +94,13 @@ def write_starters(directory: Path) -> list[Path]:
 
 def _read_image(path: Path, shape: Sequence[int]) -> np.ndarray:
     """Float32 [H, W, C] with values 0..255, resized to the model's input."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
+
+    from tfhalf.data.resize import fitted
 
     try:
         with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)
-            plain = upright.convert("L" if shape[-1] == 1 else "RGB")
-            if plain.size != (shape[1], shape[0]):
-                plain = plain.resize((shape[1], shape[0]), Image.Resampling.BILINEAR, reducing_gap=3.0)
-            return np.asarray(plain, np.float32).reshape(shape)
+            return fitted(image, shape).astype(np.float32)
     except FileNotFoundError:
         raise InputError(f"{path}: no such image") from None
     except Image.DecompressionBombError:

@@ -19,12 +19,12 @@ from tfhalf.export.artifacts import Artifact, describe, write_artifacts
 from tfhalf.export.rebuild import Rebuilt
 from tfhalf.fresh import Verifier
 from tfhalf.job import Job, Places
-from tfhalf.progress import Progress, size
-from tfhalf.report import parity_rows, report
+from tfhalf.progress import Progress
+from tfhalf.report import export_lines, parity_rows, problems, report
 from tfhalf.runs import facts
 from tfhalf.train.evaluate import Evaluator, float32_exactly
 from tfhalf.train.loop import TrainResult
-from tfhalf.verify import Comparison, Reference, data_sha256, to_dict
+from tfhalf.verify import Comparison, Reference, data_sha256
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,7 @@ def export_and_publish(finished: Finished, verifier: Verifier, progress: Progres
     job = finished.job
     splits = job.splits
     base = finished.places.exports / job.pipeline.name
+    revision = manifests.git_revision(finished.places.pipeline.resolve().parent)
     with version.staging(base) as folder:
         progress.line()
         progress.line(f"export     float16, {', '.join(job.pipeline.export.formats)}")
@@ -85,11 +86,11 @@ def export_and_publish(finished: Finished, verifier: Verifier, progress: Progres
             std=job.preprocess.std,
             input_shape=splits.input_shape,
             labels=splits.class_names,
-            git_revision=_git_revision(finished),
+            git_revision=revision,
         )
         _say_export(artifacts, rebuilt, progress)
         _reference(job, finished.result.model).save(folder)
-        manifest = _manifest(finished, artifacts, rebuilt, folder)
+        manifest = _manifest(finished, artifacts, rebuilt, folder, revision)
         manifests.write(folder, manifest)
         clock.stop("export")
         progress.line(f"verify     a fresh process runs each artifact over {len(splits.x_test):,} test images")
@@ -99,26 +100,18 @@ def export_and_publish(finished: Finished, verifier: Verifier, progress: Progres
     for row in parity_rows(comparisons):
         progress.line("           " + "  ".join(format(cell, w) for cell, w in zip(row, _WIDTHS, strict=True)).rstrip())
     if not all(c.passed for c in comparisons):
-        problems = "; ".join(f"{c.artifact}: {', '.join(c.problems)}" for c in comparisons if c.problems)
-        raise ParityError(f"not published, kept as {published}: {problems}")
+        raise ParityError(f"not published, kept as {published}: {problems(comparisons)}")
     return Outcome(published, finished.run, finished.accuracy, tuple(comparisons), dict(clock.seconds))
 
 
 def _say_export(artifacts: list[Artifact], rebuilt: Rebuilt, progress: Progress) -> None:
-    lost = rebuilt.counts
-    progress.line(
-        f"           {lost.total:,} parameters in float16: {lost.clamped} clamped, {lost.flushed} flushed to 0, "
-        f"{lost.subnormal} subnormal; {len(rebuilt.folded)} norms folded"
-    )
-    for artifact in artifacts:
-        progress.line(f"           {artifact.format}: {size(artifact.bytes)}")
+    for text in export_lines(rebuilt.counts, rebuilt.folded, artifacts):
+        progress.line(f"           {text}")
 
 
-def _git_revision(finished: Finished) -> str | None:
-    return manifests.git_revision(finished.places.pipeline.resolve().parent)
-
-
-def _manifest(finished: Finished, artifacts: list[Artifact], rebuilt: Rebuilt, folder: Path) -> dict[str, Any]:
+def _manifest(
+    finished: Finished, artifacts: list[Artifact], rebuilt: Rebuilt, folder: Path, git_revision: str | None
+) -> dict[str, Any]:
     job, result, device = finished.job, finished.result, finished.device
     pipeline, splits, source = job.pipeline, job.splits, finished.places.pipeline
     return {
@@ -128,7 +121,7 @@ def _manifest(finished: Finished, artifacts: list[Artifact], rebuilt: Rebuilt, f
         "config": pipeline.dump(),
         "pipeline_file": str(source.resolve()),
         "seed": pipeline.seed,
-        "git_revision": _git_revision(finished),
+        "git_revision": git_revision,
         "versions": manifests.versions(),
         "hardware": {"device": device.describe(), "kind": device.kind, "cpu_cores": device.cpu_cores},
         "data": {"source": splits.source, "sizes": splits.sizes, "preprocess": job.preprocess.to_dict()},
@@ -159,7 +152,7 @@ _WIDTHS = ("<16", "<24", ">7", ">8", ">8", ">8", ">8", ">3", ">9", "<5")
 def _publish(folder: Path, base: Path, job: Job, manifest: dict[str, Any], comparisons: list[Comparison]) -> Path:
     passed = all(c.passed for c in comparisons)
     with version.numbered(base) as number:
-        whole = {**manifest, "version": number, "verification": [to_dict(c) for c in comparisons]}
+        whole = {**manifest, "version": number, "verification": [c.to_dict() for c in comparisons]}
         manifests.write(folder, whole)
         (folder / "report.md").write_text(report(whole, comparisons), encoding="utf-8")
         if passed and "onnx" in job.pipeline.export.formats:

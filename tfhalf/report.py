@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from tfhalf.parity import SampleComparison
 from tfhalf.progress import duration, size
 from tfhalf.verify import Comparison
+
+if TYPE_CHECKING:  # what an export is written with loads Keras, which a report does without
+    from tfhalf.export.artifacts import Artifact
+    from tfhalf.precision.float16 import CastCounts
 
 _COLUMNS = (
     "artifact",
@@ -81,6 +85,20 @@ def parity_table(comparisons: Sequence[Comparison] | Sequence[SampleComparison])
     for row in [sample_cells(c) for c in samples] or parity_rows(images):
         table.add_row(*row)
     return table
+
+
+def export_lines(counts: CastCounts, folded: Sequence[str], artifacts: Sequence[Artifact]) -> list[str]:
+    """What became of the parameters, and the size of each artifact."""
+    return [
+        f"{counts.total:,} parameters in float16: {counts.clamped} clamped, {counts.flushed} flushed to 0, "
+        f"{counts.subnormal} subnormal; {len(folded)} norms folded",
+        *(f"{artifact.format}: {size(artifact.bytes)}" for artifact in artifacts),
+    ]
+
+
+def problems(comparisons: Sequence[Comparison] | Sequence[SampleComparison]) -> str:
+    """In one line, what falls short in which artifact."""
+    return "; ".join(f"{c.artifact}: {', '.join(c.problems)}" for c in comparisons if c.problems)
 
 
 def report(manifest: dict[str, Any], comparisons: Sequence[Comparison]) -> str:

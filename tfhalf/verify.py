@@ -230,8 +230,3 @@ def verify_directory(directory: Path, x: np.ndarray, y: np.ndarray, progress: Pr
             stop.set()  # after a failure or Ctrl-C the others end with their batch
     progress.clear()
     return comparisons
-
-
-def to_dict(comparison: Comparison) -> dict[str, Any]:
-    """Plain values, with ``passed``."""
-    return comparison.to_dict()

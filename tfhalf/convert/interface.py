@@ -41,6 +41,15 @@ class Interface:
         leaves = [leaf for leaf in keras.tree.flatten(answer) if leaf is not None]
         return dict(zip(self.outputs, leaves, strict=True))
 
+    def answer(self, function: Any, tensors: Sequence[Any]) -> dict[str, Any]:
+        """`call`, and its answer `named`."""
+        return self.named(self.call(function, tensors))
+
+    def few(self, arrays: Mapping[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
+        """The first ``count`` samples, or as many as a call takes, where that number is fixed."""
+        count = self.inputs[0].shape[0] or count
+        return {name: x[:count] for name, x in arrays.items()}
+
     def of_answer(self, answer: Any) -> Interface:
         """With the outputs named that ``answer`` has, where they are not known yet."""
         if self.outputs:

@@ -86,7 +86,7 @@ def without_kernel(subject: Subject, inputs: Arrays, kept: Sequence[str]) -> lis
         ExportError: the model does not compute in float16 at all.
     """
     found: list[Island] = []
-    few = {name: x[: subject.interface.inputs[0].shape[0] or 1] for name, x in inputs.items()}
+    few = subject.interface.few(inputs, 1)
     while True:
         try:
             subject.simulate([*kept, *(island.path for island in found)], few)

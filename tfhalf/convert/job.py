@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tfhalf.convert import draw
-from tfhalf.convert.interface import Interface, interface_of
+from tfhalf.convert.interface import interface_of
 from tfhalf.convert.islands import Found, Island, Search, asked, unfit, wide_ranges, without_kernel
 from tfhalf.convert.onnx_oracle import OnnxOracle
 from tfhalf.convert.options import Options, Request
@@ -20,6 +21,7 @@ from tfhalf.convert.subject import Arrays, Seen, Subject
 from tfhalf.convert.subjects import subject_of
 from tfhalf.device import grow_memory
 from tfhalf.errors import ExportError, ParityError
+from tfhalf.export import manifest as manifests
 from tfhalf.fresh import Verifier
 from tfhalf.parity import SampleComparison, badness
 from tfhalf.progress import Progress, duration
@@ -58,7 +60,10 @@ def export_model(request: Request, options: Options, progress: Progress) -> Expo
         islands = (*fixed, *found.islands)
         _say_islands(islands, found, progress)
         shipped = made.subject.ship([island.path for island in islands])
-        whole = Whole(source, made.subject.interface, made.inputs, made.reference, made.drawn, islands, found, shipped)
+        revision = manifests.git_revision(Path.cwd())
+        whole = Whole(
+            source, made.subject.interface, made.inputs, made.reference, made.drawn, islands, found, shipped, revision
+        )
 
         def mend(comparisons: list[SampleComparison]) -> Whole | None:
             failing = [c for c in comparisons if not c.passed]
@@ -86,7 +91,7 @@ def _prepare(source: Source, options: Options, progress: Progress) -> _Prepared:
         f"model      {source.name}: {facts['class']}, {facts['layers']} layers, {', '.join(facts['policies'])}"
     )
     subject = subject_of(source.model, interface, inputs, fold=options.fold_batchnorm)
-    few = _few(inputs, interface)
+    few = interface.few(inputs, FEW)
     reference = subject.reference(few)
     interface = subject.interface
     _check_deterministic(subject, few, reference)
@@ -118,11 +123,6 @@ def _check_deterministic(subject: Subject, few: Arrays, before: Arrays) -> None:
         )
 
 
-def _few(inputs: Arrays, interface: Interface) -> dict[str, np.ndarray]:
-    count = interface.inputs[0].shape[0] or FEW
-    return {name: x[:count] for name, x in inputs.items()}
-
-
 def _first(arrays: Arrays) -> np.ndarray:
     return next(iter(arrays.values()))
 
@@ -135,7 +135,7 @@ def _fixed_islands(made: _Prepared, patterns: Iterable[str], *, auto: bool) -> t
     own = [Island(name, "float32 in the model itself") for name in made.subject.own_islands()]
     found = [*asked(made.subject, patterns), *unfit(made.subject), *own]
     if auto:
-        found += wide_ranges(made.subject, _few(made.inputs, made.subject.interface))
+        found += wide_ranges(made.subject, made.subject.interface.few(made.inputs, FEW))
     known = [island.path for island in found if island.path in made.subject.names]
     found += without_kernel(made.subject, made.inputs, known)
     unique = {island.path: island for island in reversed(found) if island.path in made.subject.names}
@@ -165,12 +165,11 @@ def _search(made: _Prepared, fixed: tuple[Island, ...], options: Options, progre
 
 def _hardest(made: _Prepared, fixed: tuple[Island, ...]) -> tuple[Arrays, dict[str, np.ndarray]]:
     """The few samples that float16 answers worst, and the float32 answers to them: what holds there holds elsewhere."""
-    count = made.subject.interface.inputs[0].shape[0] or FEW
-    if len(_first(made.inputs)) <= count or made.subject.interface.inputs[0].shape[0]:
-        few = _few(made.inputs, made.subject.interface)
+    if len(_first(made.inputs)) <= FEW or made.subject.interface.inputs[0].shape[0]:
+        few = made.subject.interface.few(made.inputs, FEW)
         return few, {name: y[: len(_first(few))] for name, y in made.reference.items()}
     got = made.subject.simulate([island.path for island in fixed], made.inputs)
-    order = np.argsort(-badness(made.reference, got), kind="stable")[:count]
+    order = np.argsort(-badness(made.reference, got), kind="stable")[:FEW]
     chosen = np.sort(order)
     inputs = {name: x[chosen] for name, x in made.inputs.items()}
     return inputs, {name: y[chosen] for name, y in made.reference.items()}

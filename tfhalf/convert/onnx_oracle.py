@@ -7,11 +7,10 @@ runtimes upcast and hide that as well.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from functools import partial
 
 import numpy as np
 
-from tfhalf.convert.interface import Interface
 from tfhalf.convert.subject import Arrays, Seen, Subject
 from tfhalf.export import onnx_format
 from tfhalf.export.grouped import for_onnx
@@ -33,12 +32,8 @@ class OnnxOracle:
     def simulate(self, kept: Iterable[str], inputs: Arrays, seen: Seen | None = None) -> dict[str, np.ndarray]:
         """As `Subject`; nothing within is seen."""
         shipped = self.subject.ship(kept)
-        interface: Interface = self.interface
-
-        def call(tensors: Any) -> dict[str, Any]:
-            return interface.named(interface.call(shipped.call, tensors))
-
+        call = partial(self.interface.answer, shipped.call)
         with for_onnx():
-            program = named_program(call, interface.inputs, shipped.weights, shipped.state, "")
+            program = named_program(call, self.interface.inputs, shipped.weights, shipped.state, "")
             model = TrueFloat16(onnx_format.convert(program, self.opset))
         return model({name: np.asarray(x) for name, x in inputs.items()})

@@ -32,7 +32,7 @@ class PlacedSubject:
         model._convert_input_args = False  # its layers cast what they take; raw values reach preprocessing whole
         for layer in flat_layers(model):
             grouped.replace(layer)
-        few = {name: x[: interface.inputs[0].shape[0] or 1] for name, x in inputs.items()}
+        few = interface.few(inputs, 1)
         with _policies_set(model, {}, "float32"):
             tensors = [tf.constant(few[port.name]) for port in interface.inputs]
             answer = interface.call(self._call, tensors)  # builds what is not built yet

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,15 @@ from tfhalf.export.artifacts import Artifact
 from tfhalf.export.program import Program, named_program
 from tfhalf.fresh import Verifier
 from tfhalf.parity import SampleComparison
-from tfhalf.progress import Progress, size
+from tfhalf.progress import Progress
+from tfhalf.report import export_lines, problems
 from tfhalf.samples import Samples
 
 
 @dataclass(frozen=True)
 class Whole:
-    """What is published: the model, what it is judged on, which layers stay in float32, and what ships."""
+    """What is published: the model, what it is judged on, which layers stay in float32, what ships, and the revision
+    of the working directory."""
 
     source: Source
     interface: Interface
@@ -40,6 +43,7 @@ class Whole:
     islands: tuple[Island, ...]
     found: Found
     shipped: Shipped
+    git_revision: str | None
 
 
 @dataclass(frozen=True)
@@ -91,20 +95,18 @@ def publish(
     for note in notes(comparisons):
         progress.line(f"           {note}")
     if not all(c.passed for c in comparisons):
-        problems = "; ".join(f"{c.artifact}: {', '.join(c.problems)}" for c in comparisons if c.problems)
-        raise ParityError(f"not published, kept as {published}: {problems}")
+        raise ParityError(f"not published, kept as {published}: {problems(comparisons)}")
     return Exported(published, manifest, tuple(comparisons))
 
 
 def _program(made: Whole) -> Program:
     interface, shipped = made.interface, made.shipped
 
-    def call(tensors: Any) -> dict[str, Any]:
-        return interface.named(interface.call(shipped.call, tensors))
-
     about = f"{made.source.name}: float16 within; half-precision inputs and outputs are float32 for callers."
     try:
-        return named_program(call, interface.inputs, shipped.weights, shipped.state, about)
+        return named_program(
+            partial(interface.answer, shipped.call), interface.inputs, shipped.weights, shipped.state, about
+        )
     except Exception as error:  # whatever a layer's code raises when it is traced
         raise ExportError(
             f"the model cannot be traced into a graph: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
@@ -151,19 +153,15 @@ def _write_onnx(made: Whole, program: Program, folder: Path, options: Options) -
     if made.shipped.grouped:
         with grouped.for_onnx():
             program = _program(made)
-    revision = manifests.git_revision(Path.cwd())
-    metadata = {"precision": "float16", **({"git_revision": revision} if revision else {})}
+    metadata = {"precision": "float16", **({"git_revision": made.git_revision} if made.git_revision else {})}
     return onnx_format.write(program, folder / "model.onnx", opset=options.opset, metadata=metadata)
 
 
 def _say_export(shipped: Shipped, artifacts: list[Artifact], refused: dict[str, str], progress: Progress) -> None:
-    lost = shipped.counts
-    progress.line(
-        f"export     {lost.total:,} parameters in float16: {lost.clamped} clamped, {lost.flushed} flushed to 0, "
-        f"{lost.subnormal} subnormal; {len(shipped.folded)} norms folded"
-    )
-    for artifact in artifacts:
-        progress.line(f"           {artifact.format}: {size(artifact.bytes)}")
+    first, *rest = export_lines(shipped.counts, shipped.folded, artifacts)
+    progress.line(f"export     {first}")
+    for text in rest:
+        progress.line(f"           {text}")
     for kind, why in refused.items():
         progress.line(f"           {kind}: not written. {why}", always=True)
 
@@ -187,7 +185,7 @@ def _manifest(
             "keep_float32": list(options.keep_float32),
         },
         "versions": manifests.versions(),
-        "git_revision": manifests.git_revision(Path.cwd()),
+        "git_revision": made.git_revision,
         "labels": [],
         **({"input": inputs[0]} if len(inputs) == 1 else {}),
         "inputs": inputs,

@@ -23,7 +23,6 @@ from tfhalf.precision.policy import NORMS, RAW_RANGE
 
 Arrays = Mapping[str, np.ndarray]
 BATCH = 8
-_PARTS = ("kernel", "bias")
 
 
 class NoKernelError(Exception):
@@ -132,7 +131,7 @@ def answers(interface: Interface, call: Callable[..., Any], inputs: Arrays) -> d
     size = fixed or BATCH
     for start in range(0, count, size):
         tensors = [tf.constant(inputs[port.name][start : start + size]) for port in interface.inputs]
-        named = interface.named(interface.call(call, tensors))
+        named = interface.answer(call, tensors)
         for name, x in named.items():
             if len(x.shape) == 0 or x.shape[0] != tensors[0].shape[0]:
                 raise ExportError(

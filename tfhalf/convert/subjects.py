@@ -40,7 +40,7 @@ def _graph_subject(model: keras.Model, interface: Interface, inputs: Arrays, *, 
         subject = GraphSubject(model, interface, fold=fold)
     except ExportError:
         return None
-    few = {name: x[: interface.inputs[0].shape[0] or 2] for name, x in inputs.items()}
+    few = interface.few(inputs, 2)
     try:
         own = answers(interface, lambda given: model(given, training=False), few)
         again = (subject.reference(few), subject.simulate(subject.names, few))

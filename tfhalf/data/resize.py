@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,20 @@ def resize(arrays: Arrays, size: tuple[int, int] | None, source: str) -> Arrays:
     parts = {"x_train": arrays.x_train, "x_val": arrays.x_val, "x_test": arrays.x_test}
     resized: dict[str, Any] = {key: None if x is None else _images(x, size) for key, x in parts.items()}
     return dataclasses.replace(arrays, **resized)
+
+
+def fitted(image: Any, shape: Sequence[int]) -> np.ndarray:
+    """A Pillow image as a model takes it: upright, grey or RGB, resized to ``shape`` (height, width, 1 or 3), uint8.
+
+    What `tfhalf predict` and `tfhalf serve` make of the same file is the same.
+    """
+    from PIL import Image, ImageOps
+
+    height, width, channels = shape
+    plain = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
+    if plain.size != (width, height):
+        plain = plain.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=3.0)
+    return np.asarray(plain, np.uint8).reshape(height, width, channels)
 
 
 def _images(x_NHWC: Array, size: tuple[int, int]) -> Array:

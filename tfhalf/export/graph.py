@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from tfhalf.precision.policy import layer_path
+from tfhalf.precision.policy import flat_layers, layer_path
 
 Call = Callable[..., Any]
 
@@ -20,13 +20,16 @@ def graph_of(model: Any) -> Any:
     return model if isinstance(model, keras.Model) and hasattr(model, "operations") else None
 
 
-def operations(model: keras.Model) -> dict[str, Any]:
+def operations(model: keras.Model, *, inner: bool = False) -> dict[str, Any]:
     """What computes in a graph, by its path and in its order: layers and operations of `keras.ops`, each once.
 
     Models within the model are opened. Two of one path are told apart by a ``'``.
+
+    Args:
+        inner: each layer is followed by those within it.
     """
     named: dict[str, Any] = {}
-    for operation in dict.fromkeys(_within(model)):
+    for operation in dict.fromkeys(_within(model, inner)):
         name = layer_path(operation)
         while name in named:
             name += "'"
@@ -34,14 +37,16 @@ def operations(model: keras.Model) -> dict[str, Any]:
     return named
 
 
-def _within(model: Any) -> Iterator[Any]:
+def _within(model: Any, inner: bool) -> Iterator[Any]:
     for operation in graph_of(model).operations:
         if isinstance(operation, keras.layers.InputLayer):
             continue
         if graph_of(operation) is not None:
-            yield from _within(operation)
-        else:
-            yield operation
+            yield from _within(operation, inner)
+            continue
+        yield operation
+        if inner and isinstance(operation, keras.layers.Layer):
+            yield from (layer for layer in flat_layers(operation) if graph_of(layer) is None)
 
 
 def heads(model: keras.Model) -> set[int]:

@@ -11,10 +11,11 @@ from typing import Any
 import keras
 from keras import layers
 
+from tfhalf.export.graph import graph_of
 from tfhalf.precision import float16
 from tfhalf.precision.policy import flat_layers, layer_path
 from tfhalf.ranges.measure import Measured
-from tfhalf.ranges.observe import graph, operations
+from tfhalf.ranges.observe import operations
 
 MARGIN = 8.0
 """Numbers beyond 65504 / 8 count as too large: training goes on after a few measured steps, and numbers grow."""
@@ -85,10 +86,10 @@ def choose(model: keras.Model, measured: Measured, floor: float = 1.0) -> tuple[
 
 def _owners(model: keras.Model) -> Iterator[tuple[int, Any]]:
     """For each layer, by its id, the layer of a graph that it is or lies within; models within models are opened."""
-    for operation in graph(model).operations:
+    for operation in graph_of(model).operations:
         if isinstance(operation, layers.InputLayer) or not isinstance(operation, layers.Layer):
             continue
-        if graph(operation) is not None:
+        if graph_of(operation) is not None:
             yield from _owners(operation)
             continue
         for inner in (operation, *flat_layers(operation)):

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfhalf.precision.policy import flat_layers, layer_path
+from tfhalf.export import graph
 
 
 @dataclass
@@ -29,32 +29,7 @@ def operations(model: keras.Model) -> dict[str, Any]:
     """Everything in the graph of ``model`` that computes, by its path and in its order: layers, each followed by those
     within it, and operations of `keras.ops`. Models within the model are opened: what one gives is what its last layer
     gives."""
-    named: dict[str, Any] = {}
-    for operation in dict.fromkeys(_within(model)):
-        name = layer_path(operation)
-        while name in named:
-            name += "'"
-        named[name] = operation
-    return named
-
-
-def _within(model: Any) -> Iterator[Any]:
-    for operation in graph(model).operations:
-        if isinstance(operation, keras.layers.InputLayer):
-            continue
-        if graph(operation) is not None:
-            yield from _within(operation)
-            continue
-        yield operation
-        if isinstance(operation, keras.layers.Layer):
-            yield from (inner for inner in flat_layers(operation) if graph(inner) is None)
-
-
-def graph(operation: Any) -> Any:
-    """The graph of a functional or sequential model; None for everything else."""
-    if isinstance(operation, keras.Sequential):
-        return operation._functional
-    return operation if hasattr(operation, "operations") else None
+    return graph.operations(model, inner=True)
 
 
 @contextmanager

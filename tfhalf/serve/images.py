@@ -8,8 +8,9 @@ import warnings
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from tfhalf.data.resize import fitted
 from tfhalf.errors import RequestError
 from tfhalf.serve.signature import Tensor
 
@@ -41,7 +42,6 @@ def decode_one(file: bytes, size: tuple[int, int, int], max_pixels: int) -> np.n
     Raises:
         RequestError: 400, it is no PNG or JPEG, or is damaged; 413, it has more than ``max_pixels``.
     """
-    height, width, channels = size
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is the server's own
@@ -50,11 +50,7 @@ def decode_one(file: bytes, size: tuple[int, int, int], max_pixels: int) -> np.n
                     raise RequestError(
                         413, f"an image has {image.width} x {image.height} pixels; accepted: {max_pixels:,} in all"
                     )
-                upright = ImageOps.exif_transpose(image)
-                plain = upright.convert("L" if channels == 1 else "RGB")
-                if plain.size != (width, height):
-                    plain = plain.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=3.0)
-                return np.asarray(plain, np.uint8).reshape(size)
+                return fitted(image, size)
     except RequestError:
         raise
     except Image.DecompressionBombError:

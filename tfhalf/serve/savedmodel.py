@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from tfhalf.device import grow_memory
 from tfhalf.errors import ArtifactError
 from tfhalf.serve.runtimes import Arrays, Source, check_names
 from tfhalf.serve.settings import Settings
@@ -25,9 +26,7 @@ class SavedModel:
         import tensorflow as tf
 
         gpus = tf.config.list_physical_devices("GPU")
-        for gpu in gpus:
-            if not tf.config.experimental.get_memory_growth(gpu):
-                tf.config.experimental.set_memory_growth(gpu, True)
+        grow_memory()
         if tf.config.threading.get_intra_op_parallelism_threads() != settings.threads:
             tf.config.threading.set_intra_op_parallelism_threads(settings.threads)
         self._tf = tf

@@ -20,20 +20,21 @@ _BLUE, _RED, _GREEN = "#4477aa", "#ee6677", "#228833"
 _SMOOTH = 100  # points that a thick line is the mean over, at most
 
 
-def draw_beside(run: Path, name: str, progress: Progress) -> Thread:
-    """Draw ``run/loss_scale.png`` of what ``run/steps.npz`` holds, in a thread, which is returned.
+def draw_run(run: Path, name: str, progress: Progress) -> None:
+    """Draw ``run/loss_scale.png`` of what ``run/steps.npz`` holds.
 
     It takes 0.2 seconds, and 1.5 where matplotlib is not imported yet. A run does not fail for want of a picture:
     ``progress`` is told.
     """
+    with np.load(run / recorded.NAME, allow_pickle=False) as steps:
+        missing = draw(dict(steps), run / PICTURE, name)
+    if missing:
+        progress.line(f"picture    {PICTURE} is left out: {missing}")
 
-    def work() -> None:
-        with np.load(run / recorded.NAME, allow_pickle=False) as steps:
-            missing = draw(dict(steps), run / PICTURE, name)
-        if missing:
-            progress.line(f"picture    {PICTURE} is left out: {missing}")
 
-    thread = Thread(target=work, name="picture")
+def draw_beside(run: Path, name: str, progress: Progress) -> Thread:
+    """`draw_run` in a thread, which is returned."""
+    thread = Thread(target=draw_run, args=(run, name, progress), name="picture")
     thread.start()
     return thread
 

@@ -13,7 +13,7 @@ import numpy as np
 from tfhalf.progress import Progress
 from tfhalf.train.feed import ChunkResult
 from tfhalf.train.history import scale_words
-from tfhalf.train.picture import draw_beside
+from tfhalf.train.picture import draw_run
 from tfhalf.train.steps import Steps
 from tfhalf.train.trouble import explain_non_finite, overflowed_layer
 
@@ -157,7 +157,7 @@ class ScaleLog:
         if in_row < self.settings.max_skipped:
             return None
         self.save()
-        draw_beside(self.run, self.t.pipeline.name, self.progress).join()
+        draw_run(self.run, self.t.pipeline.name, self.progress)
         place = explain_non_finite(
             self.t.step, self.t.feed, part[result.steps - 1], epoch, first_step, self.t.sizes.of(epoch)
         )
