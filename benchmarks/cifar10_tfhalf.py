@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 from tfhalf_training import Loop
 
+from tfhalf.device import spared_from_collection
+
 
 def main() -> None:
     parser = argparse.ArgumentParser()
@@ -24,7 +26,8 @@ def main() -> None:
     loop = Loop(arguments.pipeline, arguments.overrides)
     for seed in range(arguments.seeds):
         loop.start_from(seed)
-        result, seconds = loop.train()
+        with spared_from_collection():  # as `tfhalf train` does
+            result, seconds = loop.train()
         row = {
             "side": "tfhalf",
             **loop.facts(),

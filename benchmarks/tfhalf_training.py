@@ -11,7 +11,7 @@ from typing import Any
 import keras
 
 from tfhalf.config import load_pipeline
-from tfhalf.device import detect, grow_memory, spared_from_collection
+from tfhalf.device import detect, grow_memory
 from tfhalf.job import Places, prepare
 from tfhalf.progress import Progress
 from tfhalf.train.evaluate import Views
@@ -50,7 +50,7 @@ class Loop:
     def train(self) -> tuple[TrainResult, float]:
         """What the data sets in the model (`adapt`), then every epoch, its record and the last checkpoint: the result
         and the seconds."""
-        with tempfile.TemporaryDirectory() as run, spared_from_collection():  # as `tfhalf train` does
+        with tempfile.TemporaryDirectory() as run:
             start = time.perf_counter()
             images, splits = self.job.preprocess, self.job.splits
             self.job.builder.adapt(self.trainer.model, lambda: images.apply(splits.x_train[:5000]))

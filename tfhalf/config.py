@@ -136,6 +136,9 @@ class Train(Section):
     ``sizes``: heights (and widths) in pixels that square images are scaled down to, an equal part of the epochs each:
     [24, 28, 32] spends the first third on images of 24x24. The model must have the same weights for all of them.
 
+    ``freeze_after``: patterns of variables' paths, and how many epochs train what they match; after these it stands
+    still, which spares the gradient that would have to reach it. Each number of them takes a compilation of its own.
+
     ``feed``: ``resident`` keeps the training set in the device's memory, ``streamed`` brings it there block by block;
     ``auto`` is resident where it fits. Both train the same.
 
@@ -150,6 +153,7 @@ class Train(Section):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     accumulate: Annotated[int, Field(ge=1, le=4096)] = 1
     sizes: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = ()
+    freeze_after: dict[str, Annotated[int, Field(ge=1, le=100_000)]] = Field(default_factory=dict)
     xla: Literal["auto", "on", "off"] = "auto"
     feed: Literal["auto", "resident", "streamed"] = "auto"
     test_views: Literal["none", "mirror", "mirror_shift"] = "none"
@@ -157,6 +161,12 @@ class Train(Section):
     checkpoint_seconds: Annotated[float, Field(ge=0, le=86_400)] = 10.0
     keep_checkpoints: Annotated[int, Field(ge=1, le=1000)] = 2
     blowup: Blowup = Blowup()
+
+    @field_validator("freeze_after")
+    @classmethod
+    def _patterns(cls, value: dict[str, int]) -> dict[str, int]:
+        check_patterns(value)
+        return value
 
     @model_validator(mode="after")
     def _an_epoch_each(self) -> Train:

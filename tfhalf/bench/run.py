@@ -80,6 +80,8 @@ def _bench_pipeline(path: Path, options: Options, progress: Progress) -> Trainin
     overrides = list(options.overrides)
     if pipeline.train.sizes:  # a rate is one of images of one size
         overrides.append("train.sizes=[]")
+    if pipeline.train.freeze_after:  # nor of one net
+        overrides.append("train.freeze_after={}")
     asked = {"pipeline": str(path), "overrides": overrides, "data_dir": options.data_dir}
     rows: list[Training] = []
     failed: list[Failed] = []

@@ -91,7 +91,7 @@ def layer_of(tensor: Tensor) -> str:
 def twin(job: Job, device: Device, **train: Any) -> Trainer:
     """The job's net, data and optimizer in float32, images in their own size; ``train`` changes keys of its section."""
     pipeline = job.pipeline
-    settings = {"callbacks": (), "sizes": (), **train}
+    settings = {"callbacks": (), "sizes": (), "freeze_after": {}, **train}
     precision = pipeline.precision.model_copy(update={"policy": "float32", "keep_float32": ()})
     changed = {"precision": precision, "train": pipeline.train.model_copy(update=settings)}
     return Trainer(pipeline.model_copy(update=changed), job.splits, job.builder, job.preprocess, device)

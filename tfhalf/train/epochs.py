@@ -145,11 +145,11 @@ class Epochs:
 
     def _epoch(self) -> Epoch:
         t, epoch, start = self.t, self.epoch, time.perf_counter() - self.stepping
-        order, first_step, size = t.order(epoch), epoch * t.steps_per_epoch, t.sizes.of(epoch)
+        order, first_step, stage = t.order(epoch), epoch * t.steps_per_epoch, t.stages.of(epoch)
         while self.done < len(order):
             begin, part = self.done, order[self.done : self.done + t.rows]
             t.feed.announce(self._after(epoch, begin, order))
-            result = t.feed(part, epoch, first_step + begin, size)
+            result = t.feed(part, epoch, first_step + begin, stage)
             self.scale.chunk(result, part, epoch, first_step + begin)
             self._check(result, part, epoch, first_step + begin)
             self.results.append(result)
@@ -303,7 +303,7 @@ class Epochs:
         while at < step:
             epoch, done = divmod(at, steps)
             part = t.order(epoch)[done : min(done + t.rows, done + step - at)]
-            t.feed(part, epoch, at, t.sizes.of(epoch))
+            t.feed(part, epoch, at, t.stages.of(epoch))
             at += len(part)
         epoch, done = divmod(step, steps)
-        return explain(t.step, t.feed, t.order(epoch)[done], epoch, step, t.sizes.of(epoch))
+        return explain(t.step, t.feed, t.order(epoch)[done], epoch, step, t.stages.of(epoch).size)

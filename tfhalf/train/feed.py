@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
@@ -17,6 +18,7 @@ from tfhalf.data.lazy import LazyImages
 from tfhalf.device import Device
 from tfhalf.errors import ConfigError
 from tfhalf.progress import size as words
+from tfhalf.train.stages import PLAIN, Stage
 from tfhalf.train.step import FINITE, Batch, Step
 
 # Of a GPU's memory that the training set may take; activations and workspaces need the rest.
@@ -58,30 +60,28 @@ class Feed(ABC):
     """Runs up to ``capacity`` steps a call over a training set.
 
     The number of steps is data, so one compiled program serves the full call, the last part of an epoch and the
-    warm-up of no step at all. A training resolution (``size``) has a program of its own.
+    warm-up of no step at all. Each stage of training has a program of its own.
     """
 
     def __init__(self, step: Step, *, batch_size: int, capacity: int, xla: bool, max_skipped: int) -> None:
         self.step, self.batch_size, self.capacity, self.max_skipped = step, batch_size, capacity, max_skipped
         self.xla = xla
-        self._function = tf.function(self._run, jit_compile=xla, autograph=False)
-        self._programs: dict[int | None, Any] = {}
+        self._programs: dict[Stage, Any] = {}
 
     def beside(self, step: Step) -> Feed:
         """A feed that runs ``step`` over the same data, which is not held twice."""
         other = copy.copy(self)
         other.step, other._programs = step, {}
-        other._function = tf.function(other._run, jit_compile=self.xla, autograph=False)
         return other
 
     @abstractmethod
-    def __call__(self, order: np.ndarray, epoch: int, first_step: int, size: int | None = None) -> ChunkResult:
+    def __call__(self, order: np.ndarray, epoch: int, first_step: int, stage: Stage = PLAIN) -> ChunkResult:
         """Run one step per row of ``order``.
 
         Args:
             order: int32 [steps, batch_size], places in the training set; at most ``capacity`` rows.
             epoch, first_step: counted from the start of training.
-            size: height and width that the step brings images to; None leaves them as they are.
+            stage: what the step is to do; its first call compiles.
         """
 
     @abstractmethod
@@ -93,14 +93,16 @@ class Feed(ABC):
         """The batch at the places ``index``, int32 [N], as a step gets it."""
 
     @abstractmethod
-    def _run(self, *arguments: Any) -> tuple[Any, ...]:
-        """What the program does: tensors, of the same shapes at every call, and the size last; see `_steps`."""
+    def _run(self, *tensors: Any, **stage: Any) -> tuple[Any, ...]:
+        """What the program does in ``stage``, with tensors of the same shapes at every call; see `_steps`."""
 
-    def _program(self, size: int | None, *tensors: Any) -> tuple[Any, ...]:
-        """Run the program for ``size``, which the first call for it traces."""
-        if size not in self._programs:
-            self._programs[size] = self._function.get_concrete_function(*tensors, size)
-        run: tuple[Any, ...] = self._programs[size](*tensors, size)
+    def _program(self, stage: Stage, *tensors: Any) -> tuple[Any, ...]:
+        """Run the program of ``stage``, which the first call for it traces."""
+        if stage not in self._programs:
+            steps = functools.partial(self._run, stage=stage)
+            traced = tf.function(steps, jit_compile=self.xla, autograph=False)
+            self._programs[stage] = traced.get_concrete_function(*tensors)
+        run: tuple[Any, ...] = self._programs[stage](*tensors)
         return run
 
     def _steps(
@@ -111,7 +113,7 @@ class Feed(ABC):
         first_step: Any,
         *,
         room: int,
-        size: int | None,
+        stage: Stage,
     ) -> tuple[Any, ...]:
         """Within `tf.function`: steps 0, 1, ... over the batches that ``fetch`` gives for them, until ``steps`` (an
         int32 scalar, at most ``room``) are done or ``max_skipped`` in a row were skipped.
@@ -129,7 +131,7 @@ class Feed(ABC):
         def one(i: Any, loss: Any, correct: Any, scale: Any, culprit: Any) -> tuple[Any, ...]:
             batch = fetch(i)
             scale = tf.tensor_scatter_nd_update(scale, [[i]], [self._scale()])
-            result = self.step(batch, epoch, first_step + i, size)
+            result = self.step(batch, epoch, first_step + i, stage)
             return (
                 i + 1,
                 tf.tensor_scatter_nd_update(loss, [[i]], [result.loss]),

@@ -30,7 +30,7 @@ from tfhalf.train.history import Epoch
 from tfhalf.train.kernels import fewer_passes
 from tfhalf.train.resume import check_preprocess
 from tfhalf.train.schedules import EpochSchedule, learning_rate
-from tfhalf.train.sizes import Sizes, twins
+from tfhalf.train.stages import Stage, Stages, twins
 from tfhalf.train.step import Step
 
 CALL_SECONDS = 2.0
@@ -65,7 +65,9 @@ class Trainer:
         keras.utils.set_random_seed(pipeline.seed)
         self.model = builder(precision.policy)
         builder.adapt(self.model, lambda: preprocess.apply(splits.x_train[:5000]))
-        self.sizes = Sizes(settings.sizes, settings.epochs, splits.input_shape)
+        trained = optimizers.trained_variables(self.model, settings.optimizer)
+        paths = [variable.path for variable in trained]
+        self.stages = Stages(settings.sizes, settings.epochs, splits.input_shape, settings.freeze_after, paths)
         self.batch_size = min(settings.batch_size, len(splits.x_train))
         self.steps_per_epoch = len(splits.x_train) // self.batch_size
         steps, epochs = self.steps_per_epoch, settings.epochs
@@ -81,13 +83,13 @@ class Trainer:
         self.step = Step(
             self.model,
             optimizer,
-            optimizers.trained_variables(self.model, settings.optimizer),
+            trained,
             mean=np.asarray(preprocess.mean),
             std=np.asarray(preprocess.std),
             label_smoothing=settings.label_smoothing,
             augmentation=pipeline.data.augment if image else None,
             seed=pipeline.seed,
-            twins=twins(self.model, builder, precision.policy, self.sizes),
+            twins=twins(self.model, builder, precision.policy, self.stages.sizes),
         )
         self.feed, self.feed_reason = make(
             settings.feed,
@@ -114,14 +116,13 @@ class Trainer:
         self.compile_seconds = 0.0
 
     def compile(self) -> float:
-        """Trace and compile the step, for each size of images, without running one; returns and keeps the seconds it
-        took."""
+        """Trace and compile the step, for each stage, without running one; returns and keeps the seconds it took."""
         start = time.perf_counter()
         with ExitStack() as stack:
             for model in (self.model, *self.step.twins.values()) if self.xla else ():
                 stack.enter_context(fewer_passes(model))
-            for size in self.sizes.all:
-                self.feed(np.zeros((0, self.batch_size), np.int32), 0, 0, size)
+            for stage in self.stages.all:
+                self.feed(np.zeros((0, self.batch_size), np.int32), 0, 0, stage)
         self.compile_seconds = time.perf_counter() - start
         return self.compile_seconds
 
@@ -132,19 +133,20 @@ class Trainer:
         then on a call holds as many steps as fit into `CALL_SECONDS`, so that progress shows and Ctrl-C is heard.
         """
         with self.unchanged():
-            seconds = {size: self._step_seconds(size, patience / len(self.sizes.all)) for size in self.sizes.all}
+            stages = self.stages.all
+            seconds = {stage: self._step_seconds(stage, patience / len(stages)) for stage in stages}
         self.rows = max(1, min(self.feed.capacity, int(CALL_SECONDS / max(seconds.values()))))
-        return float(np.mean([seconds[self.sizes.of(epoch)] for epoch in range(self.pipeline.train.epochs)]))
+        return float(np.mean([seconds[self.stages.of(epoch)] for epoch in range(self.pipeline.train.epochs)]))
 
-    def _step_seconds(self, size: int | None, patience: float) -> float:
-        seconds = self._time_steps(1, size)
+    def _step_seconds(self, stage: Stage, patience: float) -> float:
+        seconds = self._time_steps(1, stage)
         more = min(10, self.feed.capacity, int(patience / seconds))
-        return min(seconds, self._time_steps(more, size)) if more else seconds
+        return min(seconds, self._time_steps(more, stage)) if more else seconds
 
-    def _time_steps(self, steps: int, size: int | None) -> float:
+    def _time_steps(self, steps: int, stage: Stage) -> float:
         order = np.arange(steps * self.batch_size, dtype=np.int32).reshape(steps, -1)
         start = time.perf_counter()
-        self.feed(order, 0, 0, size)
+        self.feed(order, 0, 0, stage)
         return (time.perf_counter() - start) / steps
 
     def emulation_cost(self) -> float:
@@ -153,7 +155,7 @@ class Trainer:
         for name in (self.pipeline.precision.policy, "float32"):
             plain = self.pipeline.precision.model_copy(update={"policy": name})
             train = self.pipeline.train.model_copy(
-                update={"batch_size": 32, "xla": "off", "callbacks": (), "sizes": ()}
+                update={"batch_size": 32, "xla": "off", "callbacks": (), "sizes": (), "freeze_after": {}}
             )
             twin = Trainer(
                 self.pipeline.model_copy(update={"precision": plain, "train": train}),

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfhalf.train.feed import ChunkResult, Feed, read
+from tfhalf.train.stages import PLAIN, Stage
 from tfhalf.train.step import Batch, Step
 
 
@@ -26,12 +27,12 @@ class Resident(Feed):
         super().__init__(step, batch_size=batch_size, capacity=capacity, xla=xla, max_skipped=max_skipped)
         self.x, self.y = tf.constant(x), tf.constant(y, tf.int32)
 
-    def __call__(self, order: np.ndarray, epoch: int, first_step: int, size: int | None = None) -> ChunkResult:
+    def __call__(self, order: np.ndarray, epoch: int, first_step: int, stage: Stage = PLAIN) -> ChunkResult:
         """Run one step per row of ``order``, int32 [steps, batch_size]; see `Feed`."""
         padded = np.zeros((self.capacity, self.batch_size), np.int32)
         padded[: len(order)] = order
         run = self._program(
-            size,
+            stage,
             self.x,
             self.y,
             tf.constant(padded),
@@ -49,12 +50,12 @@ class Resident(Feed):
         return _gathered(self.x, self.y, tf.constant(index, tf.int32))
 
     def _run(
-        self, x: Any, y: Any, order: Any, steps: Any, epoch: Any, first_step: Any, size: int | None
+        self, x: Any, y: Any, order: Any, steps: Any, epoch: Any, first_step: Any, *, stage: Stage
     ) -> tuple[Any, ...]:
         def fetch(i: Any) -> Batch:
             return _gathered(x, y, order[i])
 
-        return self._steps(fetch, steps, epoch, first_step, room=self.capacity, size=size)
+        return self._steps(fetch, steps, epoch, first_step, room=self.capacity, stage=stage)
 
 
 def _gathered(x: Any, y: Any, index: Any) -> Batch:

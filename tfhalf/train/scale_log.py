@@ -112,7 +112,7 @@ class ScaleLog:
         layer = None
         if self.told <= TOLD:
             # With weights that a few steps may have moved on: what overflowed then mostly does so still.
-            size = self.t.sizes.of(fault.epoch)
+            size = self.t.stages.of(fault.epoch).size
             layer = overflowed_layer(self.t.step, self.t.feed, fault.places, fault.epoch, fault.step, size)
         return f"output of {layer} not finite" if layer else f"loss is {fault.loss}"
 
@@ -159,7 +159,7 @@ class ScaleLog:
         self.save()
         draw_run(self.run, self.t.pipeline.name, self.progress)
         place = explain_non_finite(
-            self.t.step, self.t.feed, part[result.steps - 1], epoch, first_step, self.t.sizes.of(epoch)
+            self.t.step, self.t.feed, part[result.steps - 1], epoch, first_step, self.t.stages.of(epoch).size
         )
         static = self.settings.mode == "static"
         scale = f"loss scale is {'static, ' if static else 'down to '}{self.t.loss_scale():g}"

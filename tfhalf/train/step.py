@@ -15,7 +15,7 @@ import tensorflow as tf
 from tfhalf.config import Augment
 from tfhalf.data.augment import augment, cutout
 from tfhalf.precision.loss_scale import GuardedLossScaleOptimizer
-from tfhalf.train.sizes import call, scaled_down
+from tfhalf.train.stages import PLAIN, Stage, call, scaled_down
 
 
 class Batch(NamedTuple):
@@ -42,7 +42,7 @@ class StepResult(NamedTuple):
 class Step:
     """Augment, forward, scaled loss, backward, update; callable within `tf.function`.
 
-    ``twins``: for each size that images are scaled down to, the net that takes them (`tfhalf.train.sizes`).
+    ``twins``: for each size that images are scaled down to, the net that takes them (`tfhalf.train.stages`).
     """
 
     def __init__(
@@ -65,37 +65,45 @@ class Step:
         self.guarded = isinstance(optimizer, GuardedLossScaleOptimizer)
         optimizer.build(variables)
 
-    def __call__(self, batch: Batch, epoch: Any, step: Any, size: int | None = None) -> StepResult:
-        """Change the model's and the optimizer's variables by one step.
+    def __call__(self, batch: Batch, epoch: Any, step: Any, stage: Stage = PLAIN) -> StepResult:
+        """Change the model's and the optimizer's variables by one step of ``stage``.
 
-        ``epoch`` and ``step`` are int32 scalars; images are scaled down to ``size``, where it is given.
+        ``epoch`` and ``step`` are int32 scalars.
         """
+        places = [place for place in range(len(self.variables)) if place not in stage.frozen]
+        moved = [self.variables[place] for place in places]
         statistics = [tf.identity(v.value) for v in self.model.non_trainable_variables] if self.guarded else []
-        loss, correct, gradients = self.gradients(batch, epoch, step, size)
+        loss, correct, gradients = self.gradients(batch, epoch, step, stage.size, moved)
         if self.guarded:
-            culprit = self.optimizer.guarded_apply(gradients, self.variables)
+            culprit = self.optimizer.guarded_apply(gradients, moved)
+            if stage.frozen:
+                culprit = tf.where(culprit == FINITE, FINITE, tf.gather(tf.constant(places), tf.maximum(culprit, 0)))
             # A forward pass that overflowed has put inf into BatchNormalization's moving averages: undo that, without
             # waiting for the gradients' verdict, which would cost a GPU a kernel for each of them.
             for variable, before in zip(self.model.non_trainable_variables, statistics, strict=True):
                 if variable.value.dtype.is_floating:
                     variable.assign(tf.where(tf.math.is_finite(variable.value), variable.value, before))
             return StepResult(loss, correct, culprit == FINITE, culprit)
-        self.optimizer.apply(gradients, self.variables)
+        self.optimizer.apply(gradients, moved)
         return StepResult(loss, correct, tf.math.is_finite(loss))
 
-    def gradients(self, batch: Batch, epoch: Any, step: Any, size: int | None = None) -> tuple[Any, Any, list[Any]]:
-        """Unscaled mean loss, right answers, and the (scaled) gradients of `variables`."""
+    def gradients(
+        self, batch: Batch, epoch: Any, step: Any, size: int | None = None, variables: list[Any] | None = None
+    ) -> tuple[Any, Any, list[Any]]:
+        """Unscaled mean loss, right answers, and the (scaled) gradients of ``variables``, else of all that are trained;
+        images are scaled down to ``size``, where it is given."""
+        variables = self.variables if variables is None else variables
         x = self._images(batch, epoch, step, size)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch([v.value for v in self.variables])
+            tape.watch([v.value for v in variables])
             logits, losses = self._answers(x, size)
             loss = cross_entropy(batch.y, logits, self.label_smoothing)
             if losses:  # what layers add: regularizers
                 loss += tf.cast(tf.add_n(losses), tf.float32)
             scaled = self.optimizer.scale_loss(loss)
-        gradients = tape.gradient(scaled, [v.value for v in self.variables])
+        gradients = tape.gradient(scaled, [v.value for v in variables])
         gradients = [tf.zeros_like(v.value) if g is None else tf.convert_to_tensor(g)
-                     for g, v in zip(gradients, self.variables, strict=True)]  # fmt: skip
+                     for g, v in zip(gradients, variables, strict=True)]  # fmt: skip
         correct = tf.reduce_sum(tf.cast(tf.argmax(logits, -1, tf.int32) == batch.y, tf.int32))
         return loss, correct, gradients
 

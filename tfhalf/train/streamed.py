@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tfhalf.data.lazy import LazyImages
 from tfhalf.train.feed import ChunkResult, Feed, joined, read
+from tfhalf.train.stages import PLAIN, Stage
 from tfhalf.train.step import Batch, Step
 
 BLOCK_BYTES = 128 * 2**20
@@ -64,7 +65,7 @@ class Streamed(Feed):
         """Begin to fetch ``order`` while the next call computes its own steps."""
         self._announced = self._blocks(order)
 
-    def __call__(self, order: np.ndarray, epoch: int, first_step: int, size: int | None = None) -> ChunkResult:
+    def __call__(self, order: np.ndarray, epoch: int, first_step: int, stage: Stage = PLAIN) -> ChunkResult:
         """Run one step per row of ``order``, int32 [steps, batch_size]; see `Feed`.
 
         Raises:
@@ -77,7 +78,7 @@ class Streamed(Feed):
             self._fetch([*blocks[i:], *self._announced][: 1 + AHEAD])
             x, index = self._coming.popleft()[1].result()
             scalars = (tf.constant(value, tf.int32) for value in (len(rows), epoch, first_step + i * self.block))
-            before, running = running, self._program(size, x, self.y, index, *scalars)
+            before, running = running, self._program(stage, x, self.y, index, *scalars)
             # Waiting for the block before, and not for this one, leaves the device no gap between them.
             if before is not None:
                 results.append(read(before))
@@ -127,12 +128,12 @@ class Streamed(Feed):
         return there, tf.constant(index)
 
     def _run(
-        self, x: Any, y: Any, index: Any, steps: Any, epoch: Any, first_step: Any, size: int | None
+        self, x: Any, y: Any, index: Any, steps: Any, epoch: Any, first_step: Any, *, stage: Stage
     ) -> tuple[Any, ...]:
         def fetch(i: Any) -> Batch:
             return Batch(x[i], tf.gather(y, index[i]), index[i])
 
-        return self._steps(fetch, steps, epoch, first_step, room=self.block, size=size)
+        return self._steps(fetch, steps, epoch, first_step, room=self.block, stage=stage)
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
