@@ -80,6 +80,12 @@ def test_learning_rate_at_a_step(name: str) -> None:
         assert float(schedule(step)) == pytest.approx(expected, rel=1e-5)
         assert float(tf.function(schedule)(tf.constant(step))) == pytest.approx(expected, rel=1e-5)
     assert float(schedule(0)) > 0
+    schedule.factor.assign(0.5)
+    steps = np.arange(70, dtype=np.int32).reshape(7, 10)
+    found = schedule.at(steps)
+    assert (found.shape, found.dtype) == (steps.shape, np.float32)
+    np.testing.assert_allclose(found, schedule(tf.constant(steps)), rtol=1e-6, atol=1e-9)
+    assert schedule.at(np.asarray(3)).shape == ()
 
 
 # --- optimizers -------------------------------------------------------------------------------------------------------

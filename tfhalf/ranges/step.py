@@ -10,6 +10,7 @@ import tensorflow as tf
 from tfhalf.ranges import count
 from tfhalf.ranges.histogram import BINS
 from tfhalf.ranges.observe import Seen, observed, operations
+from tfhalf.train.stages import PLAIN, Stage
 from tfhalf.train.step import Batch, Step, StepResult
 
 KINDS = ("weights", "activations", "activation gradients", "weight gradients", "weight updates")
@@ -37,18 +38,20 @@ class MeasuredStep(Step):
         self.largest = tf.Variable(np.zeros(len(self.rows), np.float32), trainable=False)
         self.lost = tf.Variable(np.zeros((len(self.variables), 3), np.int64), trainable=False)
 
-    def __call__(self, batch: Batch, epoch: Any, step: Any, size: int | None = None) -> StepResult:
-        """One step, as `Step` takes it, and its numbers added to the counts."""
+    def __call__(self, batch: Batch, epoch: Any, step: Any, stage: Stage = PLAIN) -> StepResult:
+        """One step, as `Step` takes it, and its numbers added to the counts. No variable of it stands still."""
         before = [tf.identity(v.value) for v in self.variables]
         with observed(self.operations) as seen:
-            result = super().__call__(batch, epoch, step, size)
+            result = super().__call__(batch, epoch, step, stage)
         after = [tf.convert_to_tensor(v.value) for v in self.variables]
         self._add(seen, before, after)
         return result
 
-    def gradients(self, batch: Batch, epoch: Any, step: Any, size: int | None = None) -> tuple[Any, Any, list[Any]]:
+    def gradients(
+        self, batch: Batch, epoch: Any, step: Any, size: int | None = None, variables: list[Any] | None = None
+    ) -> tuple[Any, Any, list[Any]]:
         """What `Step` finds, kept for counting."""
-        found = super().gradients(batch, epoch, step, size)
+        found = super().gradients(batch, epoch, step, size, variables)
         self._gradients = found[2]
         return found
 

@@ -216,12 +216,9 @@ class Trainer:
     def rates(self, iterations: Any) -> np.ndarray:
         """Learning rates at ``iterations``, integers of any shape; float32 of that shape."""
         iterations = np.array(keras.ops.convert_to_numpy(iterations), np.int32)
-        rate = self.inner._learning_rate
-        if not callable(rate):
-            return np.full(iterations.shape, keras.ops.convert_to_numpy(rate), np.float32)
-        # A GPU would compile a kernel for each operation first, which takes as long as this training.
-        with keras.device("cpu:0"):
-            return np.array(keras.ops.convert_to_numpy(rate(iterations)), np.float32)
+        if isinstance(self.rate, EpochSchedule):
+            return self.rate.at(iterations)
+        return np.full(iterations.shape, keras.ops.convert_to_numpy(self.inner._learning_rate), np.float32)
 
     def halve_rate(self) -> None:
         """Go on with half the learning rate; a callback that sets one has the last word."""
