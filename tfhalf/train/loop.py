@@ -199,7 +199,7 @@ class Trainer:
 
     def values(self) -> list[np.ndarray]:
         """Copies of what `variables` hold now."""
-        return [np.array(keras.ops.convert_to_numpy(v)) for v in self.variables]
+        return [keras.ops.convert_to_numpy(v) for v in self.variables]
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:
