@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from inspect_models import PARAMETERS, facts, flat, keras_model, one, refused, said
 
+from tfhalf.inspect import show
+
 BOMB = 50 << 20
 
 
@@ -216,7 +218,7 @@ def test_odd_values_in_a_config(tmp_path: Path) -> None:
     layer = {"class_name": "Dense", "config": {"name": 3, "dtype": ["?"]}, "module": 5, "registered_name": {"a": 1}}
     odd = {"class_name": "InputLayer", "config": {"batch_shape": ["x", None, 4.5, {}], "dtype": {"config": 7}}}
     config = {"class_name": 5, "config": [layer, odd, {"class_name": "\x1b[31mRed\n", "config": None}]}
-    text = said(archive(tmp_path / "m.keras", config=config, weights=hdf5(plain)))
+    text = show.text([one(archive(tmp_path / "m.keras", config=config, weights=hdf5(plain)))])
     assert "\x1b" not in text
 
 

@@ -26,7 +26,8 @@ from inspect_models import (
 )
 from onnx import TensorProto, helper, numpy_helper
 
-from tfhalf.inspect import onnx_graph
+from tfhalf.inspect import facts as facts_of_all
+from tfhalf.inspect import show
 from tfhalf.inspect.onnx_types import dtype_name, output_dtypes
 
 # --- the verdict ------------------------------------------------------------------------------------------------------
@@ -368,7 +369,7 @@ def test_claimed_shapes(good: Path, dims: list[int], told: str) -> None:
 
 
 def test_functions_that_call_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnx_graph, "MAX_NODES", 5_000)
+    monkeypatch.setattr(facts_of_all, "MAX_NODES", 5_000)
 
     def calls(name: str, inner: str, times: int) -> onnx.FunctionProto:
         nodes = [helper.make_node(inner, ["p"], [f"q{i}"], domain="mine") for i in range(times)]
@@ -392,11 +393,39 @@ def test_functions_that_call_each_other(tmp_path: Path, monkeypatch: pytest.Monk
 def test_cycles_and_odd_names_end(tmp_path: Path) -> None:
     nodes = [cast("a", "b", HALF), helper.make_node("Identity", ["a"], ["b"]), cast("y", "\x1b[31m" + "n" * 5000, HALF)]
     path = save(tmp_path / "m.onnx", nodes, [tensor("w\n\x1b[2J" + "w" * 3000, 8, 8)])
-    text = said(path)
+    text = show.text([one(path)])  # as it goes to a terminal: where the output is none, escapes are taken out
     assert "\x1b" not in text
     good = path.read_bytes()
     path.write_bytes(good.replace(b"Identity", b"Ident\xff\xfey"))
     refused(path, "a name in it is no text")
+
+
+def test_operators_with_odd_names(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Si\x1b[31mn", ["x"], ["a"], name="\x1b]0;title\x07"),
+        cast("b", "a", SINGLE),
+        helper.make_node("Ad\x1b[2Jd", ["b", "w"], ["c"], name="\x1b[5mblink"),
+        cast("y", "c", HALF),
+    ]
+    path = save(tmp_path / "m.onnx", nodes, [tensor("w", 8, 8, dtype=np.float32)])
+    text = show.text([one(path)])
+    assert "Ad?[2Jd" in text
+    assert all(c.isprintable() or c == "\n" for c in text)
+
+
+def test_values_where_the_shape_has_none(tmp_path: Path) -> None:
+    path = save(tmp_path / "m.onnx", [helper.make_node("Identity", ["x"], ["y"])], [tensor("w", 8, 8)])
+    model = onnx.load(path)
+    model.graph.initializer[0].CopyFrom(TensorProto(name="w", data_type=HALF, dims=[0], raw_data=b"odd"))
+    path.write_bytes(model.SerializeToString())
+    refused(path, "tensor 'w' has 3 bytes, not 0")
+
+
+def test_names_that_grow_with_every_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(facts_of_all, "MAX_CHARACTERS", 1_000)
+    nodes = [helper.make_node("Identity", ["x"], ["y"], name="n" * 500)]
+    path = save(tmp_path / "m.onnx", nodes, [])
+    refused(path, "it unfolds into more than 1,000 characters of names")
 
 
 def test_what_is_no_onnx(tmp_path: Path) -> None:

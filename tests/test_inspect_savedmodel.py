@@ -13,13 +13,15 @@ import pytest
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 from inspect_models import PARAMETERS, facts, flat, keras_model, one, refused, said, whys
-from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.core.framework import types_pb2
+from tensorflow.core.protobuf import saved_model_pb2, tensor_bundle_pb2
 
 from tfhalf.errors import ArtifactError
 from tfhalf.export import savedmodel
 from tfhalf.export.program import make_program
 from tfhalf.export.rebuild import rebuild
-from tfhalf.inspect import bundle, tf_graph, tf_messages
+from tfhalf.inspect import bundle, tf_messages
+from tfhalf.inspect import facts as facts_of_all
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of TensorFlow's saver
@@ -272,6 +274,31 @@ def test_variables_of_no_possible_size(copy: Path) -> None:
     refused_within(copy, index, "bytes, not|cannot be read")
 
 
+def test_slices_of_an_odd_size() -> None:
+    """An entry with slices was not held against its size: half a float16 ended in a traceback."""
+    told = tensor_bundle_pb2.BundleEntryProto(dtype=types_pb2.DT_HALF, size=3)
+    told.shape.dim.add(size=2)
+    told.slices.add()
+    for size in (3, -3, 4):
+        told.size = size
+        with pytest.raises(ValueError, match=f"'k' has {size} bytes, not 0"):
+            bundle._entry(Path("variables.index"), "k", tf_messages.parse("Entry", told.SerializeToString()), 1)
+    told.size = 0
+    found = bundle._entry(Path("variables.index"), "k", tf_messages.parse("Entry", told.SerializeToString()), 1)
+    assert found is not None
+    assert found.tensor.bytes == 0
+
+
+def test_keys_that_share_a_long_start(tmp_path: Path) -> None:
+    """A small file whose keys would take any time to put together."""
+    key = b"k" * (bundle.MAX_KEY + 1)
+    block = b"\x00" + _varint(len(key)) + b"\x00" + key + (1).to_bytes(4, "little") * 2
+    with pytest.raises(ValueError, match="a key has 16,385 bytes"):
+        list(bundle._block(block + bytes(5), 0, len(block)))
+    short = b"\x00\x03\x00kkk" + b"\x02\x01\x00q" + (0).to_bytes(4, "little") + (1).to_bytes(4, "little")
+    assert [k for k, _ in bundle._block(short + bytes(5), 0, len(short))] == [b"kkk", b"kkq"]
+
+
 def _varint(value: int) -> bytes:
     out = b""
     while value > 127:
@@ -288,8 +315,8 @@ def test_functions_without_end(copy: Path, monkeypatch: pytest.MonkeyPatch) -> N
             if "f" in node.attr:
                 node.attr["f"].func.name = function.signature.name
     path.write_bytes(model.SerializeToString())
-    refused_within(copy, path, "call each other more than 60 deep")
-    monkeypatch.setattr(tf_graph, "MAX_NODES", 20)
+    refused_within(copy, path, "lie more than 60 deep")
+    monkeypatch.setattr(facts_of_all, "MAX_NODES", 20)
     refused_within(copy, path, "unfolds into more than 20 operations")
 
 

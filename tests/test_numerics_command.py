@@ -123,6 +123,20 @@ def test_what_is_pasted_is_a_pipeline(folder: Path) -> None:
     assert load_pipeline(path).precision.keep_float32 == ("^blow$", "^norm$")
 
 
+@pytest.mark.slow
+def test_check_measures_what_auto_would_keep(folder: Path) -> None:
+    """The same layers as the proposal of `tfhalf numerics`, before anything is trained; nothing is written."""
+    there = sorted(folder.iterdir())
+    arguments = ["check", str(folder / "build_large.yaml"), "--set", "precision.keep_float32=auto"]
+    done = CliRunner().invoke(main, [*arguments, "--measure", "--json"], catch_exceptions=False)
+    told = json.loads(done.stdout)
+    assert [island["pattern"] for island in told["islands"]] == ["^blow$", "^norm$"]
+    assert told["islands"][0]["reasons"][0].startswith("gives up to ")
+    said = CliRunner().invoke(main, arguments, catch_exceptions=False).stdout.splitlines()
+    assert said[-1].startswith("# keep_float32: auto is settled when training begins")
+    assert sorted(folder.iterdir()) == there
+
+
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
 def test_policies_without_a_scale(folder: Path, policy: str) -> None:
     told = call(folder / "build.yaml", "--set", f"precision.policy={policy}", "--steps", 1, "--every", 1, "--json")

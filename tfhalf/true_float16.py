@@ -17,6 +17,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 from onnx.reference.ops import load_op
 from onnx.reference.ops.op_loop import Loop as _Loop
+from onnx.reference.ops.op_one_hot import OneHot as _OneHot
 
 
 class Conv(OpRun):
@@ -113,6 +114,14 @@ class RMSNormalization(OpRun):
         return (_narrow(_narrow(wide * inverse, x.dtype) * scale, x.dtype),)
 
 
+class OneHot(_OneHot):
+    """With the number of classes as a scalar or as the only entry of a vector, as the operator's text allows."""
+
+    def _run(self, indices: Any, depth: Any, values: Any, axis: Any = -1) -> tuple[Any, ...]:
+        answers: tuple[Any, ...] = super()._run(indices, np.asarray(depth).reshape(()), values, axis=axis)
+        return answers
+
+
 class Loop(_Loop):
     """A loop whose scan outputs are stacked along a new first axis, as the operator's text says."""
 
@@ -189,7 +198,8 @@ class TrueFloat16:
         self.outputs = [value.name for value in model.graph.output]
         self.inputs = [value.name for value in model.graph.input]
         self._evaluator = ReferenceEvaluator(
-            model, new_ops=[Conv, MaxPool, MatMul, Loop, *_rounded_once(model), LayerNormalization, RMSNormalization]
+            model,
+            new_ops=[Conv, MaxPool, MatMul, Loop, OneHot, *_rounded_once(model), LayerNormalization, RMSNormalization],
         )
 
     def __call__(self, x: np.ndarray | dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -70,7 +70,7 @@ def unfit(subject: Subject) -> list[Island]:
             continue
         wide = value.astype(np.float64)
         largest = float(np.abs(wide).max())
-        if np.isfinite(largest) and largest >= 65520:
+        if np.isfinite(largest) and largest >= float16.OVERFLOWS_FROM:
             found[name] = Island(name, f"{path.rpartition('/')[2]} reaches {largest:.4g}, beyond 65504")
         elif "variance" in path:
             smallest = float(wide[wide > 0].min(initial=np.inf))

@@ -13,11 +13,10 @@ import tensorflow as tf
 
 from tfhalf.convert.interface import Interface
 from tfhalf.convert.subject import Arrays, Seen, Shipped, answers, kernels_told, own_weights, set_policy
-from tfhalf.errors import ExportError
 from tfhalf.export import grouped
 from tfhalf.export.policies import own_islands, resizes
 from tfhalf.export.program import variables_of
-from tfhalf.precision import float16
+from tfhalf.export.rebuild import narrowed
 from tfhalf.precision.float16 import CastCounts
 from tfhalf.precision.policy import NORMS, RAW_RANGE, flat_layers, layer_path
 
@@ -133,11 +132,8 @@ def _noting(name: str, call: Callable[..., Any], seen: Seen | None) -> Callable[
 def _narrow(variable: Any) -> CastCounts:
     """Make a built variable float16 where it lies; integers stay."""
     value = keras.ops.convert_to_numpy(variable.value)
-    if value.dtype.kind != "f" and value.dtype.name != "bfloat16":
-        return CastCounts()
-    if not np.isfinite(value.astype(np.float64)).all():
-        raise ExportError(f"weight {variable.path!r} is not finite; the training run lost its numbers")
-    narrow, counts = float16.cast(value)
-    variable._value = tf.Variable(narrow, trainable=variable.trainable)
-    variable._dtype = "float16"
+    narrow, counts = narrowed(variable.path, value)
+    if narrow is not value:
+        variable._value = tf.Variable(narrow, trainable=variable.trainable)
+        variable._dtype = "float16"
     return counts

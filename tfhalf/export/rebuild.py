@@ -233,15 +233,20 @@ def _carry_weights(pairs: _Pairs, folds: dict[int, Fold]) -> CastCounts:
     return counts
 
 
-def _assign(variable: Any, value: np.ndarray) -> CastCounts:
+def narrowed(path: str, value: np.ndarray, dtype: str = "float16") -> tuple[np.ndarray, CastCounts]:
+    """A weight's value for a variable of ``dtype``, and what a cast to float16 lost; integers stay as they are.
+
+    Raises:
+        ExportError: it is not finite.
+    """
     if not np.issubdtype(value.dtype, np.floating) and value.dtype.name != "bfloat16":
-        variable.assign(value)
-        return CastCounts()
+        return value, CastCounts()
     if not np.isfinite(value.astype(np.float64)).all():
-        raise ExportError(f"weight {variable.path!r} is not finite; the training run lost its numbers")
-    if keras.backend.standardize_dtype(variable.dtype) != "float16":
-        variable.assign(value)
-        return CastCounts()
-    narrow, counts = float16.cast(value)
-    variable.assign(narrow)
+        raise ExportError(f"weight {path!r} is not finite; the training run lost its numbers")
+    return float16.cast(value) if dtype == "float16" else (value, CastCounts())
+
+
+def _assign(variable: Any, value: np.ndarray) -> CastCounts:
+    fitting, counts = narrowed(variable.path, value, keras.backend.standardize_dtype(variable.dtype))
+    variable.assign(fitting)
     return counts

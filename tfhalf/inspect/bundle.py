@@ -20,6 +20,7 @@ _MAGIC = 0xDB4775248B80FB57
 _FOOTER = 48
 MAX_BYTES = 1 << 29
 MAX_ENTRIES = 2_000_000
+MAX_KEY = 1 << 14  # keys share their starts: a small file could hold any number of long ones
 
 
 @dataclass(frozen=True)
@@ -80,13 +81,19 @@ def _entry(index: Path, key: str, entry: Any, shards: int) -> Entry | None:
         return None
     shape = checked_shape(index, key, [dim.size for dim in entry.shape.dims])
     tensor = Tensor(key.removesuffix("/.ATTRIBUTES/VARIABLE_VALUE"), dtype, shape, entry.size)
-    if not entry.slices and entry.size != bytes_of(dtype, tensor.count):
-        raise ValueError(f"{key!r} has {entry.size:,} bytes, not {bytes_of(dtype, tensor.count):,}")
+    wanted = 0 if entry.slices else bytes_of(dtype, tensor.count)  # slices have entries of their own
+    if entry.size != wanted:
+        raise ValueError(f"{key!r} has {entry.size:,} bytes, not {wanted:,}")
     file = index.with_name(f"{index.stem}.data-{entry.shard:05d}-of-{shards:05d}")
     return Entry(tensor, file, entry.offset, entry.crc)
 
 
-def _varint(data: bytes | memoryview, place: int) -> tuple[int, int]:
+def varint(data: bytes | memoryview, place: int) -> tuple[int, int]:
+    """A number of protobuf and LevelDB, seven bits in a byte, and the place behind it.
+
+    Raises:
+        ValueError, IndexError: it does not end.
+    """
     value = shift = 0
     while shift < 64:
         byte = data[place]
@@ -99,8 +106,8 @@ def _varint(data: bytes | memoryview, place: int) -> tuple[int, int]:
 
 
 def _handle(data: bytes, place: int) -> tuple[tuple[int, int], int]:
-    offset, place = _varint(data, place)
-    size, place = _varint(data, place)
+    offset, place = varint(data, place)
+    size, place = varint(data, place)
     return (offset, size), place
 
 
@@ -116,11 +123,13 @@ def _block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]
         raise ValueError("a block's restarts lie outside of it")
     place, key = 0, b""
     while place < end:
-        shared, place = _varint(block, place)
-        fresh, place = _varint(block, place)
-        length, place = _varint(block, place)
+        shared, place = varint(block, place)
+        fresh, place = varint(block, place)
+        length, place = varint(block, place)
         if shared > len(key) or place + fresh + length > end:
             raise ValueError("an entry lies outside of its block")
+        if shared + fresh > MAX_KEY:
+            raise ValueError(f"a key has {shared + fresh:,} bytes")
         key = key[:shared] + block[place : place + fresh]
         place += fresh
         yield key, bytes(block[place : place + length])

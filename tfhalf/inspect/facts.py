@@ -22,6 +22,10 @@ BITS = {
     "complex128": 128,
 }
 MAX_RANK = 64
+# Of a graph with what it calls unfolded: a few lines of functions that call each other can say any number.
+MAX_NODES = 200_000
+MAX_DEPTH = 60
+MAX_CHARACTERS = 1 << 28  # of the names, each of which begins with those of the calls that it lies in
 Shape = tuple[int | str | None, ...]
 
 
@@ -138,6 +142,37 @@ def printable(text: str, length: int = 200) -> str:
 def damaged(path: Path, why: str) -> ArtifactError:
     """The error for a file that is not what it says."""
     return ArtifactError(f"{path}: {printable(' '.join(why.split()))}; it is damaged or cut short, make it again")
+
+
+@dataclass
+class Budget:
+    """What unfolding the graph of ``path`` may still take."""
+
+    path: Path
+    nodes: int = 0
+    characters: int = 0
+
+    def node(self, name: str, values: int) -> None:
+        """One more node, of so many values.
+
+        Raises:
+            ArtifactError: they are too many, or their names too long.
+        """
+        self.nodes += 1
+        self.characters += len(name) * (1 + values)
+        if self.nodes > MAX_NODES:
+            raise damaged(self.path, f"it unfolds into more than {MAX_NODES:,} operations")
+        if self.characters > MAX_CHARACTERS:
+            raise damaged(self.path, f"it unfolds into more than {MAX_CHARACTERS:,} characters of names")
+
+    def enter(self, depth: int) -> None:
+        """A body that lies so deep.
+
+        Raises:
+            ArtifactError: it lies too deep.
+        """
+        if depth > MAX_DEPTH:
+            raise damaged(self.path, f"its functions and branches lie more than {MAX_DEPTH} deep")
 
 
 def checked_shape(path: Path, name: str, dims: list[int]) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from typing import Any
 
+MAX_TABLES = 2_000_000
 _FORMATS = {"u1": "<B", "i1": "<b", "u2": "<H", "i4": "<i", "u4": "<I", "u8": "<Q"}
 
 
@@ -49,8 +50,10 @@ class Table:
         return [_number(self.data, kind, start + width * i) for i in range(count)]
 
     def tables(self, field: int) -> list[Table]:
-        """A vector of tables."""
+        """A vector of tables, of at most `MAX_TABLES`."""
         start, count = self._vector(field, 4)
+        if count > MAX_TABLES:
+            raise ValueError(f"a list has {count:,} tables")
         places = (start + 4 * i for i in range(count))
         return [Table(self.data, place + _number(self.data, "u4", place)) for place in places]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from tfhalf.inspect import values as look_at
-from tfhalf.inspect.facts import Account, Port, Tensor, Values, bytes_of, checked_shape, damaged, printable
+from tfhalf.inspect.facts import BITS, Account, Port, Tensor, Values, bytes_of, checked_shape, damaged, printable
 from tfhalf.inspect.onnx_graph import Unfolding, bodies, checked
 from tfhalf.inspect.onnx_types import dtype_name
 
@@ -123,11 +124,11 @@ class _Weights:
         """
         dtype = dtype_name(tensor.data_type) or f"type {tensor.data_type}"
         shape = checked_shape(self.path, name, list(tensor.dims))
-        told = Tensor(printable(name), dtype, shape, bytes_of(dtype, _count(shape)))
+        told = Tensor(printable(name), dtype, shape, bytes_of(dtype, math.prod(shape)))
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             self._external(told, tensor)
         elif tensor.HasField("raw_data"):
-            if len(tensor.raw_data) != told.bytes and told.bytes:
+            if dtype in BITS and len(tensor.raw_data) != told.bytes:
                 raise damaged(self.path, f"tensor {name!r} has {len(tensor.raw_data):,} bytes, not {told.bytes:,}")
             self._look(told, lambda: iter((tensor.raw_data,)))
         else:
@@ -206,13 +207,6 @@ class _Weights:
             if not constant and seen.setdefault(digest.digest(), name) != name:
                 copies.append(name)
         return copies
-
-
-def _count(shape: tuple[int, ...]) -> int:
-    count = 1
-    for dim in shape:
-        count *= dim
-    return count
 
 
 def _as_copy(tensor: Tensor) -> Tensor:

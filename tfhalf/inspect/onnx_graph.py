@@ -9,11 +9,9 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from tfhalf.inspect.facts import Graph, Node, Tensor, damaged, is_float
+from tfhalf.inspect.facts import Budget, Graph, Node, Tensor, is_float
 from tfhalf.inspect.onnx_types import dtype_name, output_dtypes
 
-MAX_NODES = 200_000  # after unfolding: a few lines of functions that call each other can say any number
-MAX_DEPTH = 60
 _GRAPHS = (5, 10)  # AttributeProto.GRAPH and GRAPHS
 
 
@@ -24,11 +22,10 @@ class Unfolding:
     """Walks a model's graph into ``graph``. ``constants`` are the tensors of Constant nodes: (name, TensorProto)."""
 
     def __init__(self, model: Any, path: Path, stored: Mapping[str, Tensor]) -> None:
-        self.path = path
         self.graph = Graph()
         self.constants: list[tuple[str, Any]] = []
         self._types: dict[str, str] = {}
-        self._count = 0
+        self._budget = Budget(path)
         self._stored = stored
         self._functions = {(f.domain, f.name): f for f in model.functions}
         versions = {("" if o.domain == "ai.onnx" else o.domain): o.version for o in model.opset_import}
@@ -53,12 +50,10 @@ class Unfolding:
         return scope
 
     def _nodes(self, nodes: Any, scope: _Scope, prefix: str, versions: dict[str, int], depth: int) -> None:
-        if depth > MAX_DEPTH:
-            raise damaged(self.path, f"its functions and branches lie more than {MAX_DEPTH} deep")
+        self._budget.enter(depth)
         for node in nodes:
-            self._count += 1  # calls too: functions that only call each other add no node
-            if self._count > MAX_NODES:
-                raise damaged(self.path, f"it unfolds into more than {MAX_NODES:,} operations")
+            # Calls too: functions that only call each other add no node.
+            self._budget.node(prefix + node.name, len(node.input) + len(node.output))
             inputs = [scope.get(name, prefix + name) for name in node.input if name]
             function = self._functions.get((node.domain, node.op_type))
             if function is not None:

@@ -33,7 +33,13 @@ class Reason:
 def reasons_of(account: Account, looked: Looked) -> list[Reason]:
     """Everything of an artifact that is not float16: tensors, islands, Casts, ports, and last what counts."""
     weights = [tensor for tensor in account.weights() if is_float(tensor.dtype)]
-    return [*_tensors(weights, looked), *_islands(looked), *_casts(looked), *_ports(account), *_integers(account)]
+    return [
+        *_tensors(weights, looked),
+        *_islands(looked),
+        *_casts(account, looked),
+        *_ports(account),
+        *_integers(account),
+    ]
 
 
 def _tensors(weights: list[Tensor], looked: Looked) -> list[Reason]:
@@ -113,12 +119,13 @@ def _names(island: Island) -> str:
     return ", ".join(told) + (", ..." if len(ops) > 4 else "")
 
 
-def _casts(looked: Looked) -> list[Reason]:
+def _casts(account: Account, looked: Looked) -> list[Reason]:
+    often = "once, before the first run" if account.kind == "LiteRT" else "in each run"
     why = {
         "input": "at the border, before all float16",
         "output": "at the border, after all float16",
         "inside": "between float16 and an island",
-        "weights": "of stored weights, in each run",
+        "weights": f"of stored weights, {often}",
     }
     groups: dict[tuple[str, str, str], list[Cast]] = defaultdict(list)
     for cast in (one for one in looked.casts if "float16" in (one.source, one.to)):

@@ -20,7 +20,7 @@ _ORDER = ("float16", "bfloat16", "float32", "float64")
 
 def text(found: Sequence[Inspected]) -> str:
     """Every artifact, one after another, and a line that compares them."""
-    parts = ["\n".join(line.rstrip() for line in _artifact(one)) for one in found]
+    parts = ["\n".join(_shown(line) for line in _artifact(one)) for one in found]
     if len(found) > 1:
         parts.append("\n".join(_line("together", comparison(found))))
     return "\n\n\n".join(parts)
@@ -189,6 +189,11 @@ def _reasons(one: Inspected) -> list[str]:
         lines.append(f"and {len(reasons) - REASONS:,} more: --json has all")
     first, *rest = lines
     return ["", f"{'not float16':<{LABEL}}{first}", *(" " * LABEL + line for line in rest)]
+
+
+def _shown(line: str) -> str:
+    """A line as it may go to a terminal: a file's names are its maker's, and may hold what a terminal obeys."""
+    return "".join(c if c.isprintable() else "?" for c in line).rstrip()
 
 
 def _line(label: str, told: str) -> list[str]:

@@ -7,11 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tfhalf.inspect.facts import Graph, Node, Tensor, bytes_of, checked_shape, damaged, is_float, words
+from tfhalf.inspect.facts import Budget, Graph, Node, Tensor, bytes_of, checked_shape, is_float, words
 from tfhalf.inspect.tf_messages import dtype_name
 
-MAX_NODES = 200_000
-MAX_DEPTH = 60
 # Attributes that name what an operation computes in, and its output, the first that is there.
 _COMPUTES = ("SrcT", "T", "dtype", "element_dtype", "Tparams", "Tidx")
 _GIVES = ("DstT", "out_type", "output_type", "Tout", "T", "dtype", "element_dtype")
@@ -39,7 +37,7 @@ class Unfolding:
         self.constants: list[Tensor] = []
         self._functions = {function.signature.name: function for function in graph.library.functions}
         self._seen_constants: set[tuple[str, str]] = set()
-        self._count = 0
+        self.budget = Budget(path)
         nodes = _needed(graph.nodes, wanted)
         scope = _Scope(self, "", nodes, {})
         self.graph.inputs = {scope.prefix + name.partition(":")[0] for name in fed}
@@ -51,22 +49,11 @@ class Unfolding:
         function = self._functions.get(name)
         if function is None:
             return []
-        if depth > MAX_DEPTH:
-            raise damaged(self.path, f"its functions call each other more than {MAX_DEPTH} deep")
+        self.budget.enter(depth)
         bound = dict(zip((argument.name for argument in function.signature.inputs), inputs, strict=False))
         scope = _Scope(self, prefix, function.nodes, bound, name)
         scope.walk(depth)
         return [scope.value(function.returns.get(output.name, "")) for output in function.signature.outputs]
-
-    def count(self) -> None:
-        """One more node.
-
-        Raises:
-            ArtifactError: too many.
-        """
-        self._count += 1
-        if self._count > MAX_NODES:
-            raise damaged(self.path, f"it unfolds into more than {MAX_NODES:,} operations")
 
     def knows(self, name: str) -> bool:
         """Whether there is a function ``name``."""
@@ -135,7 +122,7 @@ class _Scope:
                     todo += [(one, False) for one in above if one in self.nodes and one not in done]
 
     def _take(self, node: Any, depth: int) -> None:
-        self.unfolding.count()
+        self.unfolding.budget.node(self.prefix + node.name, len(node.inputs) + 1)
         inputs = [self.value(written) for written in node.inputs if not written.startswith("^")]
         value = self.prefix + node.name
         graph = self.unfolding.graph

@@ -9,9 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+EMIN, EMAX, SMALLEST = -14, 15, -24
+"""Exponents: the smallest normal number is 2^-14, the largest number below 2^16, the smallest subnormal 2^-24."""
 MAX = 65504.0
-SMALLEST_NORMAL = 2.0**-14
-SMALLEST_SUBNORMAL = 2.0**-24
+OVERFLOWS_FROM = 65520.0
+"""The midpoint above the largest number: from there on rounding gives infinity."""
+SMALLEST_NORMAL = 2.0**EMIN
+SMALLEST_SUBNORMAL = 2.0**SMALLEST
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,7 @@ def cast(values: np.ndarray) -> tuple[np.ndarray, CastCounts]:
     wide = np.asarray(values, np.float64)
     if not np.isfinite(wide).all():
         raise ValueError(f"{int((~np.isfinite(wide)).sum())} of {wide.size} values are not finite")
-    # 65520 is the midpoint above the largest float16: from there on rounding gives infinity.
-    clamped = np.abs(wide) >= 65520.0
+    clamped = np.abs(wide) >= OVERFLOWS_FROM
     narrow = np.clip(wide, -MAX, MAX).astype(np.float16)
     size = np.abs(narrow.astype(np.float64))
     return narrow, CastCounts(

@@ -13,13 +13,12 @@ from functools import reduce
 
 import numpy as np
 
+from tfhalf.precision.float16 import EMAX, EMIN, SMALLEST
+
 LOW, HIGH = -64, 31
 """The exponents that have a bin of their own; smaller numbers are in the first bin, larger ones in the last."""
 BINS = HIGH - LOW + 3
 """One for zeros, one for each exponent, one for infinities and NaN."""
-
-EMIN, EMAX, SMALLEST = -14, 15, -24
-"""float16: the smallest normal number is 2^-14, the largest below 2^16, the smallest subnormal 2^-24."""
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,10 @@ class Island:
         """Matches this layer's path alone."""
         return f"^{re.escape(self.path)}$"
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, with ``pattern``."""
+        return {"path": self.path, "reasons": list(self.reasons), "pattern": self.pattern}
+
 
 def choose(model: keras.Model, measured: Measured, floor: float = 1.0) -> tuple[Island, ...]:
     """The islands of ``model``, whose numbers in float32 are ``measured``, in the order of its layers.

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from tfhalf import pictures
-from tfhalf.ranges.histogram import EMAX, EMIN, HIGH, LOW, SMALLEST, Histogram
+from tfhalf.precision.float16 import EMAX, EMIN, SMALLEST
+from tfhalf.ranges.histogram import HIGH, LOW, Histogram
 from tfhalf.ranges.report import GRADIENTS, Report
 
 _BLUE, _INK, _GREY = "#4477aa", "#222222", "#777777"

@@ -9,7 +9,7 @@ from typing import Any
 from tfhalf.ranges.histogram import HIGH, LOW, Histogram
 from tfhalf.ranges.islands import LIMIT, MARGIN, Island
 from tfhalf.ranges.measure import Measured, Tensor
-from tfhalf.ranges.scale import Proposal, propose
+from tfhalf.ranges.scale import Loss, Proposal, loss, propose
 from tfhalf.ranges.step import KINDS
 
 GRADIENTS = ("activation gradients", "weight gradients")
@@ -39,7 +39,11 @@ class Report:
     @cached_property
     def proposal(self) -> Proposal:
         """The loss scale for these gradients."""
-        return propose([self.measured.of(kind) for kind in GRADIENTS])
+        return propose([self.kinds[kind] for kind in GRADIENTS])
+
+    def loss_at(self, exponent: int) -> Loss:
+        """What a scale of 2^``exponent`` loses, whether or not it is among those of the proposal."""
+        return loss([self.kinds[kind] for kind in GRADIENTS], exponent)
 
     @cached_property
     def kinds(self) -> dict[str, Histogram]:

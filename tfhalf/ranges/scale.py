@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tfhalf.ranges.histogram import EMAX, Histogram
+from tfhalf.precision.float16 import EMAX
+from tfhalf.ranges.histogram import Histogram
 
 HEADROOM = 3
 """The largest gradient seen is kept 2^3 below float16's end: others come that were not measured."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 import gc
+import json
 from dataclasses import replace
 
 import numpy as np
 
 from tfhalf.config import Pipeline
-from tfhalf.device import Device
+from tfhalf.device import Device, detect
 from tfhalf.job import Job
+from tfhalf.precision import float16
 from tfhalf.progress import Progress
 from tfhalf.ranges.islands import MARGIN, Island, choose
 from tfhalf.ranges.measure import Measured, Measuring, Timing, twin
@@ -18,6 +20,7 @@ from tfhalf.ranges.measure import Measured, Measuring, Timing, twin
 STEPS = 8
 BATCH = 64  # images in a step, at most
 _TOLD = 4
+_NOTHING = f"{STEPS} steps in float32 show no number beyond {float16.MAX:g} / {MARGIN:g}, and no long sum"
 
 
 def settle(job: Job, device: Device, progress: Progress) -> Job:
@@ -34,6 +37,33 @@ def settle(job: Job, device: Device, progress: Progress) -> Job:
     for line in lines(found):
         progress.line(line)
     return settled(job, tuple(island.pattern for island in found))
+
+
+def auto(job: Job, progress: Progress, *, measure: bool) -> tuple[Job, tuple[Island, ...] | None]:
+    """What `settle` would make of the job, without training: with ``measure``, what `find` finds, else None; and the
+    job with that list where its pipeline says ``auto``."""
+    if not measure:
+        return job, None
+    found, _ = find(job, detect(), progress)
+    if job.pipeline.precision.keep_float32 != "auto":
+        return job, found
+    return settled(job, tuple(island.pattern for island in found)), found
+
+
+def auto_lines(pipeline: Pipeline, found: tuple[Island, ...] | None) -> list[str]:
+    """What `tfhalf check` says of ``keep_float32: auto``; ``found`` is None where nothing was measured."""
+    if found is None:
+        asked = pipeline.precision.keep_float32 == "auto"
+        told = f"keep_float32: auto is settled when training begins, by {STEPS} steps in float32; --measure does so now"
+        return [told] if asked else []
+    if not found:
+        return [f"keep_float32: auto keeps no layer: {_NOTHING}"]
+    counted = "1 layer" if len(found) == 1 else f"{len(found)} layers"
+    return [
+        f"keep_float32: auto keeps {counted} in float32, by {STEPS} steps of the net as its seed makes it:",
+        *(f"  {island.path}: {'; '.join(island.reasons)}" for island in found),
+        f"as a list: {json.dumps([island.pattern for island in found])}",
+    ]
 
 
 def settled(job: Job, patterns: tuple[str, ...]) -> Job:
@@ -66,10 +96,7 @@ def find(job: Job, device: Device, progress: Progress) -> tuple[tuple[Island, ..
 def lines(found: tuple[Island, ...]) -> list[str]:
     """What is said of the layers found: how many, and why."""
     if not found:
-        return [
-            f"islands    none: {STEPS} steps in float32 show no number beyond 65504 / {MARGIN:g}, and no long sum "
-            "(keep_float32: auto)"
-        ]
+        return [f"islands    none: {_NOTHING} (keep_float32: auto)"]
     count = "1 layer stays" if len(found) == 1 else f"{len(found)} layers stay"
     told = [f"islands    {count} in float32 (keep_float32: auto)"]
     told += [f"           {island.path}: {'; '.join(island.reasons)}" for island in found[:_TOLD]]

@@ -7,6 +7,7 @@ import textwrap
 from rich.console import Console
 from rich.table import Table
 
+from tfhalf.precision import float16
 from tfhalf.progress import Progress, duration
 from tfhalf.ranges.histogram import Histogram
 from tfhalf.ranges.islands import MARGIN
@@ -163,20 +164,19 @@ def proposal(report: Report) -> list[str]:
     lines = ["proposal", "", *(f"    {line}" for line in paste(report)), ""]
     few = dict.fromkeys((0, report.scale_exponent, found.exponent))
     for exponent in few:
-        loss = found.losses[exponent] if exponent < len(found.losses) else None
-        if loss is not None:
-            name = " (proposed)" if exponent == found.exponent else ""
-            name += " (in force)" if exponent == report.scale_exponent else ""
-            lines.append(
-                f"scale      2^{exponent}{name}: of the gradients that are not zero {percent(loss.flushed)} become 0, "
-                f"{percent(loss.subnormal)} subnormal, {percent(loss.overflowed)} overflow"
-            )
+        lost = report.loss_at(exponent)
+        name = " (proposed)" if exponent == found.exponent else ""
+        name += " (in force)" if exponent == report.scale_exponent else ""
+        lines.append(
+            f"scale      2^{exponent}{name}: of the gradients that are not zero {percent(lost.flushed)} become 0, "
+            f"{percent(lost.subnormal)} subnormal, {percent(lost.overflowed)} overflow"
+        )
     lines.append(
         f"           2^{found.exponent} leaves room for gradients {2**HEADROOM} times as large as the largest seen"
         + (f"; from 2^{found.lowest} on no more become 0" if found.lowest < found.exponent else "")
     )
     if not report.islands:
-        lines.append(f"float32    no layer needs it: nothing beyond 65504 / {MARGIN:g}, no long sum")
+        lines.append(f"float32    no layer needs it: nothing beyond {float16.MAX:g} / {MARGIN:g}, no long sum")
     return [*lines, *_wrapped("bfloat16", report.bfloat16["verdict"])]
 
 
@@ -188,7 +188,7 @@ def paste(report: Report) -> list[str]:
     width = max(len(island.pattern) for island in report.islands)
     lines.append("  keep_float32:")
     for island in report.islands:
-        pattern = f"'{island.pattern}'"
+        pattern = "'" + island.pattern.replace("'", "''") + "'"
         lines.append(f"    - {pattern:<{width + 2}}  # {'; '.join(island.reasons)}")
     return lines
 
