@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-FORMATS = ("savedmodel", "onnx")
+FORMATS = ("savedmodel", "onnx", "litert")
 
 
 def main() -> None:
@@ -87,6 +87,7 @@ def measure(name: str, work: Path, limit: float) -> dict[str, Any]:
             return {"outcome": f"cannot be built: {last(done.stderr)}", "seconds": time.perf_counter() - start}
         start = time.perf_counter()
         command = ["-m", "tfhalf", "export", str(path), "-o", str(work / "exports"), "--json", "--quiet"]
+        command += ["--format", "all"]
         done = python([*command, "--custom", str(ROOT / "tests" / "zoo_layers.py")], limit)
     except subprocess.TimeoutExpired:
         return {"outcome": f"not done in {limit:.0f} s", "seconds": time.perf_counter() - start}
@@ -120,6 +121,7 @@ def last(text: str) -> str:
 
 # --- the document -----------------------------------------------------------------------------------------------------
 
+NAMES = ("keras", "tensorflow", "tf2onnx", "onnxruntime", "openvino", "ai-edge-litert")
 BEGIN = "<!-- the zoo: python benchmarks/export_zoo.py --out docs/export.md -->"
 END = "<!-- the end of the zoo -->"
 HEADS = (
@@ -128,6 +130,7 @@ HEADS = (
     "float32 layers",
     "size",
     "max diff",
+    "int8",
     "true float16",
     "agreement",
     "casts",
@@ -148,7 +151,7 @@ def document(results: dict[str, Any]) -> list[str]:
     """The lines between the marks."""
     done = [found for found in results.values() if found["outcome"] == "ok"]
     versions = done[0]["manifest"]["versions"] if done else {}
-    told = ", ".join(f"{n} {versions[n]}" for n in ("keras", "tensorflow", "tf2onnx", "onnxruntime") if n in versions)
+    told = ", ".join(f"{n} {versions[n]}" for n in NAMES if n in versions)
     return [
         "",
         "## The zoo",
@@ -157,10 +160,11 @@ def document(results: dict[str, Any]) -> list[str]:
         f"`tfhalf export`; {platform.machine()}, CPU; {told}.",
         "",
         "- *float32 layers*: what was found to need float32, and kept in it.",
-        "- *size*: of the files, relative to the parameters in float32 (SavedModel, ONNX); small models are mostly",
-        "  graph.",
+        "- *size*: of the files, relative to the parameters in float32 (SavedModel, ONNX, LiteRT); small models are",
+        "  mostly graph. *batch 1*: a LiteRT file that takes no other.",
         "- *max diff*: the largest difference from the float32 model, relative to the output's largest magnitude; the",
-        "  worse of SavedModel in TensorFlow and ONNX in onnxruntime. *true float16*: of ONNX in that arithmetic.",
+        "  worst of SavedModel in TensorFlow, ONNX in onnxruntime and OpenVINO, and LiteRT. *int8*: of LiteRT with",
+        "  weights in int8. *true float16*: of ONNX in that arithmetic.",
         "- *agreement*: the same top class, where the output is classes. *casts*: Cast operators in the ONNX file.",
         "",
         "| " + " | ".join(HEADS) + " |",
@@ -177,19 +181,24 @@ def row(name: str, found: dict[str, Any]) -> list[str]:
     made = found["manifest"]
     sizes = {artifact["format"]: artifact["bytes"] for artifact in made["artifacts"]}
     whole = 4 * made["source"]["parameters"]
-    plain = [c for c in made["verification"] if "true" not in c["runtime"]]
+    int8 = [c for c in made["verification"] if c["artifact"] == "litert-int8"]
+    plain = [c for c in made["verification"] if "true" not in c["runtime"] and c not in int8]
     exact = [c for c in made["verification"] if "true" in c["runtime"]]
-    agreed = [o["agreement"] for c in made["verification"] for o in c["outputs"] if o["agreement"] is not None]
+    agreed = [o["agreement"] for c in (*plain, *exact) for o in c["outputs"] if o["agreement"] is not None]
+    fixed = {a["format"] for a in made["artifacts"] if a.get("details", {}).get("batch") == 1}
     islands = [island["path"] for island in made["islands"]]
     return [
         name,
         *(
-            "ok" if kind in sizes else "refused: " + made["refused"].get(kind, "?").replace("|", "/")
+            ("ok, batch 1" if kind in fixed else "ok")
+            if kind in sizes
+            else "refused: " + made["refused"].get(kind, "?").replace("|", "/")
             for kind in FORMATS
         ),
         (", ".join(islands[:4]) + (f" and {len(islands) - 4} more" if len(islands) > 4 else "")) or "-",
         ", ".join(f"{sizes[kind] / whole:.2f}" if kind in sizes else "-" for kind in FORMATS),
         f"{worst(plain):.1e}",
+        f"{worst(int8):.1e}" if int8 else "-",
         f"{worst(exact):.1e}" if exact else "-",
         f"{min(agreed):.2f} %" if agreed else "-",
         "-" if found["casts"] is None else str(found["casts"]),

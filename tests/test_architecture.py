@@ -22,7 +22,7 @@ STOREYS: tuple[frozenset[str], ...] = tuple(
         "cli",
         "cli_export cli_inspect cli_numerics cli_serve",
         "convert",
-        "cli_options cli_outcome commands training",
+        "cli_options cli_outcome commands isolated_worker training",
         "bench inspect numerics pipeline",
         "ranges publish",
         "job",
@@ -30,9 +30,10 @@ STOREYS: tuple[frozenset[str], ...] = tuple(
         "compare report fresh",
         "samples verify",
         "parity runtime",
-        "true_float16",
+        "engines true_float16",
         "export train",
         "precision data",
+        "isolated",
         "doctor pictures runs start progress",
         "device",
         "config",
@@ -150,7 +151,14 @@ def test_tensorflow_stays_where_it_is_needed() -> None:
         "start",
     }
     assert {m for m in importers("tensorflow") if room(m) == "serve"} == {"tfhalf.serve.savedmodel"}
-    assert {room(module) for module in importers("onnx")} <= {"export", "inspect", "runtime", "serve", "true_float16"}
+    assert {room(module) for module in importers("onnx")} <= {
+        "engines",
+        "export",
+        "inspect",
+        "runtime",
+        "serve",
+        "true_float16",
+    }
 
 
 # --- what the command costs -------------------------------------------------------------------------------------------

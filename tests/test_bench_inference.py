@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from bench_helpers import DIGITS, MANIFEST, Clock, call, refused, tfhalf, unheard, unseen
 
+from tfhalf import isolated
 from tfhalf.bench import fresh, inference, runtimes
 from tfhalf.bench.results import Inference
 from tfhalf.data import memory
@@ -128,16 +129,18 @@ def test_a_gpu_runtime_that_does_not_start_is_no_error(monkeypatch: pytest.Monke
         measured(monkeypatch, "onnx-cpu", opens)
 
 
-def test_a_runtime_that_cannot_be_had(tmp_path: Path) -> None:
+def test_a_runtime_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert runtimes.missing(tmp_path, "savedmodel-xla") == "the version holds no saved_model.pb"
     assert runtimes.missing(tmp_path, "onnx-cuda") == "the version holds no model.onnx"
     (tmp_path / "model.onnx").write_bytes(b"onnx")
     assert runtimes.missing(tmp_path, "onnx-cpu") == ""
     import onnxruntime
 
+    monkeypatch.setattr(isolated.importlib.util, "find_spec", lambda name: None)
+    assert runtimes.missing(tmp_path, "openvino") == "OpenVINO is not installed: pip install 'tfhalf[openvino]'"
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         assert "onnxruntime-gpu brings CUDA" in runtimes.missing(tmp_path, "onnx-cuda")
-    with pytest.raises(ArtifactError, match="does not open in ONNX Runtime, CPU"):
+    with pytest.raises(ArtifactError, match=r"model\.onnx: is no ONNX file|does not open in ONNX Runtime, CPU"):
         runtimes.open_runtime(tmp_path, "onnx-cpu")
 
 
@@ -161,7 +164,8 @@ def test_an_export_answers_for_real(exported: Path, tmp_path: Path) -> None:
     assert told["version"] == str(exported / "1")
     assert told["input_shape"] == [8, 8, 1]
     assert [row["runtime"] for row in told["runtimes"]] == list(runtimes.RUNTIMES)
-    *there, cuda = told["runtimes"]
+    by = {row["runtime"]: row for row in told["runtimes"]}
+    there = [by[name] for name in ("savedmodel", "savedmodel-xla", "onnx-cpu")]
     for row in there:
         assert set(row) == {"runtime", "computed_by", "device", "cells", "note", "error"}
         assert (row["note"], row["error"]) == ("", "")
@@ -172,10 +176,12 @@ def test_an_export_answers_for_real(exported: Path, tmp_path: Path) -> None:
             assert cell["images_per_s"] < 1.01 * cell["batch_size"] / (cell["p50_ms"] / 1000) * 2
     assert ["XLA" in row["computed_by"] for row in there] == [False, True, False]
     assert there[2]["computed_by"].endswith(", CPU")
-    assert cuda["cells"] or cuda["note"].startswith("not available: ")
+    assert by["onnx-cuda"]["cells"] or by["onnx-cuda"]["note"].startswith("not available: ")
+    assert by["openvino"]["note"].startswith("float32, ")  # the settings that it was given
+    assert by["litert"]["note"] == "not available: the version holds no model.tflite"
     assert "<!-- ONNX Runtime, CPU -->" in (tmp_path / "a.svg").read_text()
     for i, (name, _) in enumerate(runtimes.RUNTIMES.values()):
-        assert f" {i + 1}/4 {name} " in done.stderr
+        assert f" {i + 1}/{len(runtimes.RUNTIMES)} {name} " in done.stderr
 
 
 @pytest.mark.slow

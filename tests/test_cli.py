@@ -162,7 +162,7 @@ MALFORMED: dict[str, tuple[str | bytes, str]] = {
     "an unknown optimizer": (BASE + "train: {optimizer: {name: adamx}}\n", "did you mean 'adam'?"),
     "an unknown policy": (BASE + "precision: {policy: float16}\n", "accepted: 'mixed_float16'"),
     "a bad pattern": (BASE + "precision: {keep_float32: ['(']}\n", "no regular expression"),
-    "an unknown format": (BASE + "export: {formats: [tflite]}\n", "'savedmodel' or 'onnx'"),
+    "an unknown format": (BASE + "export: {formats: [tflite]}\n", "'savedmodel', 'onnx', 'litert' or 'litert-int8'"),
     "an opset of tomorrow": (BASE + "export: {opset: 26}\n", "from 13 to 25"),
     "agreement above 100": (BASE + "verify: {min_agreement: 100.5}\n", "from 0 to 100"),
     "a schedule without milestones": (BASE + "train: {schedule: {name: step}}\n", "needs milestones"),
@@ -340,6 +340,7 @@ def test_check_says_what_a_pipeline_resolves_to() -> None:
     assert told["data"]["input"] == [8, 8, 1]
     assert told["data"]["classes"] == list("0123456789")
     assert told["model"]["parameters"] == 64 * 128 + 128 + 128 * 64 + 64 + 64 * 10 + 10
+    assert told["islands"] is None
     assert not Path("runs").exists()
     assert not Path("exports").exists()
 

@@ -141,9 +141,14 @@ MALFORMED: list[tuple[str, int, str, str]] = [
         "precision.loss_scale",
         "floor <= initial <= cap is needed",
     ),
-    ("export: {formats: onnx}", 4, "export.formats", "received 'onnx', accepted: a list, each 'savedmodel' or 'onnx'"),
-    ("export: {formats: [onx]}", 4, "export.formats[0]", "accepted: 'savedmodel' or 'onnx'; did you mean 'onnx'?"),
-    ("export: {formats: []}", 4, "export.formats", "one or more of savedmodel, onnx, each once"),
+    (
+        "export: {formats: onnx}",
+        4,
+        "export.formats",
+        "received 'onnx', accepted: a list, each 'savedmodel', 'onnx', 'litert'",
+    ),
+    ("export: {formats: [onx]}", 4, "export.formats[0]", "'litert' or 'litert-int8'; did you mean 'onnx'?"),
+    ("export: {formats: []}", 4, "export.formats", "one or more of savedmodel, onnx, litert, litert-int8, each once"),
     ("export:\n  fold_batchnorm: 1", 5, "export.fold_batchnorm", "received 1, accepted: true or false"),
     ("verify: {min_agreement: 101}", 4, "verify.min_agreement", "received 101, accepted: a number from 0 to 100"),
     ("seed: 1\nname: other", 5, "name", "is given twice; keep one"),
@@ -387,7 +392,9 @@ pipelines = st.fixed_dictionaries(
         "seed": st.integers(0, 2**31 - 1),
         "train": some(epochs=st.integers(1, 100_000), optimizer=optimizers, schedule=schedules, xla=st.just("off")),
         "precision": some(keep_float32=patterns, loss_scale=some(growth_interval=st.integers(1, 10**30))),
-        "export": some(formats=st.permutations(["savedmodel", "onnx"]), opset=st.integers(13, 25)),
+        "export": some(
+            formats=st.permutations(["savedmodel", "onnx", "litert", "litert-int8"]), opset=st.integers(13, 25)
+        ),
         "verify": some(max_accuracy_drop=st.floats(0, 100)),
     },
 ).map(Pipeline.model_validate)

@@ -113,7 +113,7 @@ def test_what_it_said(job: Job) -> None:
         assert re.search(f"^{word}", job.said, re.MULTILINE), word
     assert re.search(r"^ +30/30 .* done$", job.said, re.MULTILINE)
     assert job.said.splitlines()[-2:] == ["published  exports/digits/1", f"run        runs/digits/{job.run.name}"]
-    assert job.said.count(" ok\n") == 3
+    assert job.said.count(" ok\n") == 4
     assert (job.run / "history.csv").read_text().count("\n") == 31
 
 
@@ -139,7 +139,7 @@ def test_manifest(job: Job, test_set: tuple[np.ndarray, np.ndarray]) -> None:
     assert (training["policy"], training["epochs"], training["steps"]) == ("mixed_float16", 30, 600)
     assert training["test_accuracy"] >= 0.96
     rows = {row["artifact"]: row for row in found["verification"]}
-    assert list(rows) == ["savedmodel", "onnx", "onnx, first 256"]
+    assert list(rows) == ["savedmodel", "onnx", "onnx, OpenVINO", "onnx, first 256"]
     for row in rows.values():
         assert row["passed"] is True
         assert row["accuracy"] >= 96
@@ -183,7 +183,7 @@ def test_verify(job: Job, tmp_path: Path) -> None:
     # From another folder, where no relative path of the first leads anywhere.
     told = json.loads(tfhalf(tmp_path, "verify", job.version(1), "--json").stdout)
     assert told["passed"] is True
-    assert [row["images"] for row in told["comparisons"]] == [359, 359, 256]
+    assert [row["images"] for row in told["comparisons"]] == [359, 359, 359, 256]
     assert tree(job.version(1)) == job.first
 
 

@@ -200,7 +200,7 @@ def test_a_graph_that_is_called_in_its_own_way() -> None:
     shipped = subject.ship(())
     got = np.asarray(shipped.call(keras.ops.convert_to_tensor(inputs["x"])))
     np.testing.assert_allclose(got, expected, atol=0.02)
-    assert {v.dtype.name for v in shipped.weights} == {"float16"}
+    assert {v.dtype for v in shipped.weights} == {"float16"}
 
 
 # --- how close is close -----------------------------------------------------------------------------------------------
@@ -280,7 +280,7 @@ def options(**changes: Any) -> dict[str, Any]:
 def test_options(tmp_path: Path) -> None:
     assert read_options(Path("e"), **options(formats="onnx, savedmodel")).formats == ("onnx", "savedmodel")
     for change, why in [
-        ({"formats": "onnx,tflight"}, "savedmodel, onnx are accepted"),
+        ({"formats": "onnx,tflight"}, "savedmodel, onnx, litert, litert-int8 are accepted"),
         ({"formats": ","}, "are accepted"),
         ({"name": "../x"}, "--name '../x': letters"),
         ({"max_difference": 0.0}, "--max-difference 0"),
@@ -356,7 +356,7 @@ def test_the_command(exported: Path) -> None:
     assert manifest["folded_batchnorm"] == ["norm"]
     assert manifest["samples"]["origin"] == "drawn"
     assert set(manifest["parameters"]) == {"float16"}
-    assert [row["passed"] for row in manifest["verification"]] == [True] * 3
+    assert [row["passed"] for row in manifest["verification"]] == [True] * 4
     graph = onnx.load(str(exported / "model.onnx")).graph
     assert [v.name for v in graph.input] == ["photo"]
     assert [v.name for v in graph.output] == ["kind", "age"]
@@ -366,7 +366,7 @@ def test_the_command(exported: Path) -> None:
     assert "every artifact holds" in run("verify", exported)
     facts = json.loads(run("verify", exported.parent, "--json"))
     assert facts["passed"] is True
-    assert len(facts["comparisons"]) == 3
+    assert len(facts["comparisons"]) == 4
     inspected = json.loads(run("inspect", exported, "--json"))
     assert len(inspected) == 2
 

@@ -172,7 +172,7 @@ def test_a_subclassed_model_has_islands_within() -> None:
     (island,) = found.islands
     assert island.path.endswith("norm")
     shipped = case.subject.ship([island.path])
-    kinds = {v.dtype.name for v in shipped.weights}
+    kinds = {v.dtype for v in shipped.weights}
     assert kinds == {"float16", "float32"}
     got = np.asarray(shipped.call(keras.ops.convert_to_tensor(case.inputs["input"]))).astype(np.float32)
     assert judge(case.reference, {"output": got}, (), Limits())[0].problems == ()

@@ -56,9 +56,15 @@ def test_the_table(tmp_path: Path) -> None:
     made = {
         "source": {"parameters": 1000},
         "islands": [{"path": f"layer{k}"} for k in range(6)],
-        "artifacts": [{"format": "savedmodel", "bytes": 2400}],
+        "artifacts": [
+            {"format": "savedmodel", "bytes": 2400},
+            {"format": "litert", "bytes": 2000, "details": {"batch": 1}},
+        ],
         "refused": {"onnx": "a | b"},
-        "verification": [{"runtime": "TensorFlow", "outputs": [output]}],
+        "verification": [
+            {"artifact": "savedmodel", "runtime": "TensorFlow", "outputs": [output]},
+            {"artifact": "litert-int8", "runtime": "LiteRT", "outputs": [{**output, "max_difference": 0.02}]},
+        ],
         "versions": {"keras": "3"},
     }
     results = {
@@ -75,7 +81,7 @@ def test_the_table(tmp_path: Path) -> None:
         assert "old" not in text
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert (
-        "| one | ok | refused: a / b | layer0, layer1, layer2, layer3 and 2 more | 0.60, - | 1.0e-03 | - | "
-        in "".join(lines[-2:])
+        "| one | ok | refused: a / b | ok, batch 1 | layer0, layer1, layer2, layer3 and 2 more | 0.60, -, 0.50 | "
+        "1.0e-03 | 2.0e-02 | - | " in "".join(lines[-2:])
     )
     assert len({line.count("|") for line in lines}) == 1

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import yaml
 from keras import layers, ops
 from numerics_helpers import make_job, splits
 
@@ -20,10 +21,12 @@ from tfhalf.errors import ConfigError, TrainingError
 from tfhalf.job import Places, new_run
 from tfhalf.precision.policy import matching
 from tfhalf.progress import Progress
+from tfhalf.ranges import tables
 from tfhalf.ranges.histogram import Histogram
 from tfhalf.ranges.islands import LIMIT, LONG, Island, choose
 from tfhalf.ranges.measure import Measured, Tensor, Timing
-from tfhalf.ranges.settle import find, lines, settle, settled
+from tfhalf.ranges.report import Report
+from tfhalf.ranges.settle import auto, auto_lines, find, lines, settle, settled
 from tfhalf.train.loop import Trainer
 
 QUIET = Progress(quiet=True)
@@ -126,6 +129,34 @@ def test_patterns_match_their_layer_alone() -> None:
     assert [layer.name for layer in matching(model, [Island("a.b", ()).pattern])] == ["a.b"]
 
 
+def reported(measured: Measured, islands: tuple[Island, ...] = (), scale_exponent: int = 0) -> Report:
+    words = {"pipeline": "p", "model": "m", "source": "s", "device": "d", "policy": "mixed_float16", "state": ""}
+    return Report(
+        **words,
+        parameters=1,
+        scale_exponent=scale_exponent,
+        every=1,
+        measured=measured,
+        order=(),
+        islands=islands,
+        versions={},
+    )
+
+
+def test_a_scale_below_one_is_told_as_what_it_is() -> None:
+    gradient = 2.0**-22  # float16 holds it, and a sixteenth of it is zero
+    report = reported(told(activation_gradients__a=gradient, weight_gradients__a=gradient), scale_exponent=-4)
+    assert (report.loss_at(0).flushed, report.loss_at(-4).flushed) == (0.0, 0.5)
+    (line,) = [line for line in tables.proposal(report) if "(in force)" in line]
+    assert line.startswith("scale      2^-4 (in force): of the gradients that are not zero 50.00 % become 0")
+
+
+def test_what_is_pasted_is_yaml_whatever_a_layer_is_called() -> None:
+    found = (Island("it's", ("gives up to 9,000",)), Island("a: b # c", ("weights",)))
+    pasted = yaml.safe_load("\n".join(tables.paste(reported(told(), found))))
+    assert pasted["precision"]["keep_float32"] == [island.pattern for island in found]
+
+
 # --- auto -------------------------------------------------------------------------------------------------------------
 
 
@@ -177,6 +208,40 @@ def test_what_is_said_of_many() -> None:
     assert said[0] == "islands    6 layers stay in float32 (keep_float32: auto)"
     assert said[-1] == "           and 2 more; the run's pipeline.yaml and the manifest list them all"
     assert lines((Island("l", ("weights",)),))[0].startswith("islands    1 layer stays")
+
+
+@pytest.mark.slow
+def test_check_says_what_auto_would_keep(tmp_path: Path) -> None:
+    job = make_job(tmp_path, "build_large", precision={"keep_float32": "auto"})
+    assert auto(job, QUIET, measure=False) == (job, None)
+    made, found = auto(job, QUIET, measure=True)
+    assert made.pipeline == settle(job, cpu(), QUIET).pipeline  # training finds the same
+    assert found is not None
+    said = auto_lines(job.pipeline, found)
+    assert said[0] == "keep_float32: auto keeps 2 layers in float32, by 8 steps of the net as its seed makes it:"
+    assert said[1].startswith("  blow: gives up to ")
+    assert said[-1] == 'as a list: ["^blow$", "^norm$"]'
+    kept, asked = auto(made, QUIET, measure=True)
+    assert kept is made  # its own list stays
+    assert asked == found
+
+
+def test_what_check_says_of_auto() -> None:
+    asked = config.Pipeline.model_validate(
+        {
+            "name": "p",
+            "model": {"build": "a.py:b"},
+            "data": {"source": "npz:a.npz"},
+            "precision": {"keep_float32": "auto"},
+        }
+    )
+    plain = asked.model_copy(update={"precision": config.Precision()})
+    assert auto_lines(plain, None) == []
+    (told,) = auto_lines(asked, None)
+    assert told.endswith("by 8 steps in float32; --measure does so now")
+    (told,) = auto_lines(plain, ())
+    assert told.startswith("keep_float32: auto keeps no layer: 8 steps in float32 show no number beyond 65504 / 8")
+    assert Island("a.b", ("x",)).to_dict() == {"path": "a.b", "reasons": ["x"], "pattern": r"^a\.b$"}
 
 
 def test_layers_without_a_name_are_found_again(tmp_path: Path) -> None:

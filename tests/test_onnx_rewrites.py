@@ -22,7 +22,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from tfhalf.errors import ExportError
-from tfhalf.export import onnx_casts, onnx_format, onnx_shapes, onnx_transposes
+from tfhalf.export import onnx_apart, onnx_casts, onnx_format, onnx_shapes, onnx_transposes
 from tfhalf.export.onnx_graph import Rewrite, sweep, tidy
 from tfhalf.export.onnx_names import canonical
 from tfhalf.export.ports import Port
@@ -418,14 +418,46 @@ def test_an_opset_that_cannot_be_had(opset: int) -> None:
         onnx_format.convert(made, opset)
 
 
-def test_weights_beside_the_graph(tmp_path: Path) -> None:
-    model, made = program(IMAGE, lambda x: norm(layers.Conv2D(64, 3)(x)))
-    path = tmp_path / "model.onnx"
-    assert onnx_format.write(made, path, opset=18, metadata={}, largest=10_000) == [path, tmp_path / "model.onnx.data"]
-    assert path.stat().st_size < 10_000
-    x = np.random.default_rng(0).normal(size=(2, *IMAGE)).astype(np.float32)
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    np.testing.assert_allclose(session.run(["logits"], {"image": x})[0], np.asarray(model(x)), atol=0.02)
+@pytest.mark.parametrize("name", ["depthwise", "GroupNormalization", "causal attention", "LSTM", "GRU"])
+def test_weights_beside_the_graph(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same nodes, weights and answers as of a graph that holds its weights."""
+    shape, body, opset, *_ = NETS[name]
+    _, made = program(shape, body)
+    whole = onnx_format.convert(made, opset)
+    monkeypatch.setattr(onnx_format, "LARGEST", 100)
+    monkeypatch.setattr(onnx_apart, "SMALL", 100)
+    path, data = tmp_path / "model.onnx", tmp_path / "model.onnx.data"
+    assert onnx_format.write(made, path, opset=opset, metadata={"precision": "float16"}) == [path, data]
+    assert sorted(tmp_path.iterdir()) == [path, data]
+    onnx.checker.check_model(str(path), full_check=True)
+    apart = onnx.load(path, load_external_data=False)
+    outside = [t for t in apart.graph.initializer if t.data_location == TensorProto.EXTERNAL]
+    assert {e.value for t in outside for e in t.external_data if e.key == "location"} == {"model.onnx.data"}
+    assert sum(numpy_helper.to_array(t, str(tmp_path)).nbytes for t in outside) == data.stat().st_size
+    assert max(len(t.raw_data) for t in apart.graph.initializer) <= 100
+    assert {prop.key: prop.value for prop in apart.metadata_props} == {"precision": "float16"}
+
+    whole_nodes, nodes = (Counter(node.op_type for node in model.graph.node) for model in (whole, apart))
+    assert nodes == whole_nodes
+    x = np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32)
+    answers = [
+        onnxruntime.InferenceSession(given, providers=["CPUExecutionProvider"]).run(None, {"image": x})
+        for given in (whole.SerializeToString(), str(path))
+    ]
+    for expected, got in zip(*answers, strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-3)
+    assert set(TrueFloat16(onnx.load(path))(x)) == {"logits", "probabilities"}
+
+
+def test_the_largest_weights_go_apart_first() -> None:
+    small, middle, large = (keras.Variable(np.zeros(n, np.float16)) for n in ((1, 10), (1, 100), (1, 1_000)))
+    weights = [small, large, middle]
+    assert onnx_apart.held(weights) == 2_220
+    assert onnx_apart.largest_weights(weights, 2_220) == []
+    assert onnx_apart.largest_weights(weights, 2_219) == [large]
+    assert onnx_apart.largest_weights(weights, 200) == [large, middle]
+    assert onnx_apart.largest_weights(weights, 10) == [large, middle, small]
+    assert onnx_apart.largest_weights([keras.Variable(np.zeros(9, np.float16))], 10) == []
 
 
 SAME = """

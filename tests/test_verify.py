@@ -233,18 +233,23 @@ def version(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_good_version_passes_in_a_fresh_process(version: Path) -> None:
     with Verifier(quiet()) as verifier:
         told = verifier(version, X, Y)
-    assert [(c.artifact, c.images) for c in told] == [("savedmodel", 40), ("onnx", 40), ("onnx, first 10", 10)]
+    assert [(c.artifact, c.images) for c in told] == [
+        ("savedmodel", 40),
+        ("onnx", 40),
+        ("onnx, OpenVINO", 40),
+        ("onnx, first 10", 10),
+    ]
     for one in told:
         assert one.passed, one.problems
         assert one.agreement == 100
         assert one.max_difference < 0.005
         assert len(one.per_class_accuracy) == 3
-    assert [c.runtime.split()[0] for c in told] == ["TensorFlow", "onnxruntime", "true"]
+    assert [c.runtime.split()[0] for c in told] == ["TensorFlow", "onnxruntime", "OpenVINO", "true"]
     here = verify_directory(version, X, Y, quiet())
     assert [replace(c, seconds=0.0) for c in here] == [replace(c, seconds=0.0) for c in told]
     text = report(manifests.read(version), told)
     assert f"| b | {told[0].per_class_accuracy[1]:.2f} % |" in text
-    assert len(parity_rows(told)) == 4
+    assert len(parity_rows(told)) == 5
     assert "Falls short" not in text
 
 
@@ -267,7 +272,7 @@ def test_a_tampered_version_is_refused(tmp_path: Path) -> None:
 def test_an_artifact_of_other_weights_falls_short(tmp_path: Path) -> None:
     export(tmp_path, spoil=lambda model: model.layers[-1].kernel.assign(-np.asarray(model.layers[-1].kernel)))
     told = verify_directory(tmp_path, X, Y, quiet())
-    assert len(told) == 3
+    assert len(told) == 4
     assert not any(c.passed for c in told)
     assert all("% agree, 99.5 % needed" in " ".join(c.problems) for c in told)
     assert "Falls short" in report(manifests.read(tmp_path), told)
@@ -352,7 +357,7 @@ def test_one_that_died_early_is_replaced(version: Path) -> None:
         os.kill(first, signal.SIGKILL)
         told = verifier(version, X, Y)
     assert not stands(first)
-    assert len(told) == 3
+    assert len(told) == 4
     assert all(c.passed for c in told)
 
 
@@ -371,7 +376,7 @@ def test_one_that_dies_just_before_it_is_asked_is_replaced(version: Path, monkey
         really_start = verifier.start
         monkeypatch.setattr(verifier, "start", start)
         verifier.start()
-        assert len(verifier(version, X, Y)) == 3
+        assert len(verifier(version, X, Y)) == 4
     assert started[0] == started[1] != started[2]
     assert not any(map(stands, started))
 
@@ -439,4 +444,4 @@ def test_it_needs_no_keras_and_touches_no_device_before_it_is_asked(version: Pat
         process.stdin.write(json.dumps(request) + "\n")
         process.stdin.flush()
         assert process.stdout.read() == "touched None\nFalse False 0\n"
-    assert len(json.loads((tmp_path / "answer.json").read_text())) == 3
+    assert len(json.loads((tmp_path / "answer.json").read_text())) == 4

@@ -356,6 +356,14 @@ def preprocessing() -> keras.Model:
     return keras.Model([numbers, bins, kind], layers.Dense(2)(layers.Concatenate()([x, y, z])))
 
 
+def audio() -> keras.Model:
+    """A spectrogram within the net: a Fourier transform, computed in float32 under every policy."""
+    x = sound = keras.Input((2000,), name="sound")
+    x = layers.MelSpectrogram(fft_length=256, sequence_stride=128, num_mel_bins=32, name="mel")(x)
+    x = layers.Conv1D(16, 3, activation="relu")(layers.Permute((2, 1))(x))
+    return keras.Model(sound, layers.Dense(5, activation="softmax")(layers.GlobalAveragePooling1D()(x)))
+
+
 def words() -> keras.Model:
     text = keras.Input((1,), dtype="string", name="text")
     look = layers.StringLookup(vocabulary=["cat", "dog", "bird"])
@@ -464,6 +472,7 @@ ENTRIES = (
     Entry("subclassed", subclassed, fast=True),
     Entry("subclassed_dict", subclassed_dict),
     Entry("preprocessing", preprocessing),
+    Entry("audio", audio, fast=True),
     Entry("words", words, onnx="text", fast=True),
     Entry("vae", vae, "draws random numbers", fast=True),
     Entry("stored_code", stored_code, "Lambda", fast=True),

@@ -107,11 +107,12 @@ def train(
 @main.command(short_help="Validate a pipeline; train nothing.")
 @click.argument("pipeline", type=PATH)
 @pipeline_options
+@click.option("--measure", is_flag=True, help="Also say what keep_float32: auto keeps, by a few steps in float32.")
 @JSON
-def check(pipeline: Path, overrides: tuple[str, ...], data_dir: str | None, as_json: bool) -> None:
+def check(pipeline: Path, overrides: tuple[str, ...], data_dir: str | None, measure: bool, as_json: bool) -> None:
     """Validate PIPELINE, load its data, build its model, try whether it can be exported, and print what it resolves to.
 
-    Nothing is trained or written.
+    Nothing is written, and nothing that --measure trains is kept.
     """
     from tfhalf.config import load_pipeline
     from tfhalf.data import check_at_hand
@@ -120,9 +121,11 @@ def check(pipeline: Path, overrides: tuple[str, ...], data_dir: str | None, as_j
     check_at_hand(checked.data, data_dir)
     import_tensorflow()
     from tfhalf.job import Places, prepare
+    from tfhalf.ranges.settle import auto, auto_lines
 
     progress = progress_for(as_json, False)
     job = prepare(checked, Places(pipeline, Path("runs"), Path("exports"), data_dir), progress)
+    job, islands = auto(job, progress, measure=measure)
     model = job.builder(checked.precision.policy)
     job.rehearse_export(model)
     facts = {
@@ -130,6 +133,7 @@ def check(pipeline: Path, overrides: tuple[str, ...], data_dir: str | None, as_j
         "data": {"sizes": job.splits.sizes, "classes": list(job.splits.class_names), "input": job.splits.input_shape},
         "preprocess": job.preprocess.to_dict(),
         "model": {"name": model.name, "parameters": model.count_params(), "layers": len(model.layers)},
+        "islands": None if islands is None else [island.to_dict() for island in islands],
     }
     if as_json:
         click.echo(json.dumps(facts, indent=2))
@@ -139,6 +143,8 @@ def check(pipeline: Path, overrides: tuple[str, ...], data_dir: str | None, as_j
     click.echo(f"# data: {job.splits.sizes}, {job.splits.num_classes} classes, input {job.splits.input_shape}")
     click.echo(f"# model: {model.name}, {model.count_params():,} parameters, {len(model.layers)} layers")
     click.echo(f"# export: {', '.join(checked.export.formats)} can be made in float16")
+    for line in auto_lines(checked, islands):
+        click.echo(f"# {line}")
 
 
 @main.command(short_help="Compare published artifacts with the float32 model.")
@@ -170,7 +176,9 @@ def verify(path: Path, data_dir: str | None, quiet: bool, as_json: bool) -> None
 @click.argument("path", type=PATH)
 @click.argument("images", type=PATH, nargs=-1, required=True)
 @click.option(
-    "--runtime", type=click.Choice(["savedmodel", "onnx"]), help="Which artifact answers. [default: the first]"
+    "--runtime",
+    type=click.Choice(["savedmodel", "onnx", "litert", "litert-int8"]),
+    help="Which artifact answers. [default: the first]",
 )
 @click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="Labels per image.")
 @JSON

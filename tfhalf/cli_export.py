@@ -18,11 +18,16 @@ from tfhalf.start import import_tensorflow
 @click.argument("model", metavar="MODEL")
 @click.option("-o", "--exports", type=PATH, default=Path("exports"), show_default=True, metavar="DIR")
 @click.option("--name", metavar="NAME", help="The export's name. [default: the file's]")
-@click.option("--format", "formats", metavar="A,B", help="savedmodel, onnx. [default: all that the model allows]")
+@click.option(
+    "--format",
+    "formats",
+    metavar="A,B",
+    help="savedmodel, onnx, litert, litert-int8, or all. [default: savedmodel,onnx]",
+)
 @click.option("--verify-with", type=PATH, metavar="DATA.npz", help="Inputs to judge on. [default: drawn at random]")
 @click.option("--keep-float32", multiple=True, metavar="PATTERN|auto", help="Layers to keep in float32; auto measures.")
 @click.option("--custom", type=PATH, metavar="FILE.py", help="Defines the model's own layers. It is run.")
-@click.option("--weights", type=PATH, metavar="FILE", help="Weights for file.py:build (.weights.h5).")
+@click.option("--weights", type=PATH, metavar="FILE", help="For file.py:build: .weights.h5, .keras or a SavedModel.")
 @click.option("--arg", "arguments", multiple=True, metavar="NAME=VALUE", help="An argument of file.py:build.")
 @click.option("--opset", type=click.IntRange(13, 25), default=18, show_default=True, help="ONNX operator set.")
 @click.option(

@@ -13,6 +13,7 @@ from tfhalf import config
 from tfhalf.errors import ArtifactError, InputError
 from tfhalf.export import manifest as manifests
 from tfhalf.export.version import find_version
+from tfhalf.isolated import not_covered
 from tfhalf.progress import Progress
 
 
@@ -27,7 +28,9 @@ def verify_version(path: Path, data_dir: str | None, progress: Progress) -> tupl
     if manifests.read_kind(directory) == "model":
         from tfhalf.samples import verify_samples
 
-        return directory, list(verify_samples(directory, progress))
+        found: list[Any] = list(verify_samples(directory, progress))
+        _say_not_covered(manifests.read(directory, kind="model"), progress)
+        return directory, found
     manifest = manifests.read(directory)
     manifests.check_files(directory, manifest)  # before data is loaded: a changed file is told at once
     from tfhalf.data import load_splits
@@ -39,7 +42,14 @@ def verify_version(path: Path, data_dir: str | None, progress: Progress) -> tupl
     base = Path(manifest.get("pipeline_file", "")).resolve().parent
     splits = load_splits(data, base=base, seed=manifest["seed"], data_dir=data_dir, progress=progress.status)
     n = manifest["data"]["sizes"]["test"]  # fewer than there are after a --smoke run
-    return directory, verify_directory(directory, splits.x_test[:n], splits.y_test[:n], progress)
+    found = list(verify_directory(directory, splits.x_test[:n], splits.y_test[:n], progress))
+    _say_not_covered(manifest, progress)
+    return directory, found
+
+
+def _say_not_covered(manifest: dict[str, Any], progress: Progress) -> None:
+    for told in not_covered(manifest["config"]["export"]["formats"]):
+        progress.line(told)
 
 
 def predict_images(path: Path, images: Sequence[Path], runtime: str | None, top: int) -> list[dict[str, Any]]:

@@ -241,9 +241,12 @@ class Precision(Section):
 
 
 class Export(Section):
-    """Artifacts are float16 whichever policy trained them. ``opset`` is ONNX's operator set version."""
+    """Artifacts are float16 whichever policy trained them. ``opset`` is ONNX's operator set version.
 
-    formats: tuple[Literal["savedmodel", "onnx"], ...] = ("savedmodel", "onnx")
+    ``litert-int8`` is for comparison: the same numbers with weights in int8, judged by limits of its own.
+    """
+
+    formats: tuple[Literal["savedmodel", "onnx", "litert", "litert-int8"], ...] = ("savedmodel", "onnx")
     opset: Annotated[int, Field(ge=13, le=25)] = 18
     fold_batchnorm: bool = True
 
@@ -251,7 +254,7 @@ class Export(Section):
     @classmethod
     def _formats(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not value or len(set(value)) != len(value):
-            raise ValueError("formats needs one or more of savedmodel, onnx, each once")
+            raise ValueError("formats needs one or more of savedmodel, onnx, litert, litert-int8, each once")
         return value
 
 

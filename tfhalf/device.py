@@ -79,7 +79,7 @@ def gpus() -> list[Device]:
                 memory_bytes=_gpu_memory(index),
                 native_float16=capability is not None and capability >= FLOAT16_ARITHMETIC,
                 tensor_cores=capability is not None and capability >= TENSOR_CORES,
-                cpu_cores=_cores(),
+                cpu_cores=cores(),
             )
         )
     return devices
@@ -96,7 +96,7 @@ def cpu() -> Device:
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         native_float16=bool(flags & _CPU_FLOAT16),
         tensor_cores=False,
-        cpu_cores=_cores(),
+        cpu_cores=cores(),
     )
 
 
@@ -188,7 +188,8 @@ def library(file: str) -> str | None:
     return f"{file} of the system"
 
 
-def _cores() -> int:
+def cores() -> int:
+    """How many CPU cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

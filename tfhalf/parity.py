@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,21 @@ class Limits:
     mean_difference: float = 0.01
     min_agreement: float = 99.0
     true_float16_samples: int = 2
+
+
+INT8 = 8.0
+"""How much more an int8 variant may differ than float16: of a number float16 keeps 11 bits, int8 8 of those of the
+largest in its channel: three fewer, 2**3 times as coarse."""
+
+
+def for_int8(limits: Limits) -> Limits:
+    """The limits of an int8 variant: `INT8` times the differences, and as many times the rows of another top class."""
+    return replace(
+        limits,
+        max_difference=INT8 * limits.max_difference,
+        mean_difference=INT8 * limits.mean_difference,
+        min_agreement=max(0.0, 100 - INT8 * (100 - limits.min_agreement)),
+    )
 
 
 @dataclass(frozen=True)

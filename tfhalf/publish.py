@@ -18,6 +18,7 @@ from tfhalf.export import triton, version
 from tfhalf.export.artifacts import Artifact, describe, write_artifacts
 from tfhalf.export.rebuild import Rebuilt
 from tfhalf.fresh import Verifier
+from tfhalf.isolated import not_covered
 from tfhalf.job import Job, Places
 from tfhalf.progress import Progress
 from tfhalf.report import export_lines, parity_rows, problems, report
@@ -95,10 +96,13 @@ def export_and_publish(finished: Finished, verifier: Verifier, progress: Progres
         clock.stop("export")
         progress.line(f"verify     a fresh process runs each artifact over {len(splits.x_test):,} test images")
         comparisons = verifier(folder, splits.x_test, splits.y_test)
+        manifest["not_covered"] = not_covered(job.pipeline.export.formats)
         published = _publish(folder, base, job, manifest, comparisons)
         clock.stop("verify")
     for row in parity_rows(comparisons):
         progress.line("           " + "  ".join(format(cell, w) for cell, w in zip(row, _WIDTHS, strict=True)).rstrip())
+    for told in manifest["not_covered"]:
+        progress.line(f"           {told}")
     if not all(c.passed for c in comparisons):
         raise ParityError(f"not published, kept as {published}: {problems(comparisons)}")
     return Outcome(published, finished.run, finished.accuracy, tuple(comparisons), dict(clock.seconds))

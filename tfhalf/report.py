@@ -92,8 +92,12 @@ def export_lines(counts: CastCounts, folded: Sequence[str], artifacts: Sequence[
     return [
         f"{counts.total:,} parameters in float16: {counts.clamped} clamped, {counts.flushed} flushed to 0, "
         f"{counts.subnormal} subnormal; {len(folded)} norms folded",
-        *(f"{artifact.format}: {size(artifact.bytes)}" for artifact in artifacts),
+        *(f"{artifact.format}: {size(artifact.bytes)}{_batch(artifact)}" for artifact in artifacts),
     ]
+
+
+def _batch(artifact: Artifact) -> str:
+    return ", takes one sample at a time: its recurrent layers" if artifact.details.get("batch") == 1 else ""
 
 
 def problems(comparisons: Sequence[Comparison] | Sequence[SampleComparison]) -> str:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from tfhalf.errors import ArtifactError
+from tfhalf.export.formats import FILES, LITERT
+from tfhalf.isolated import Isolated
 
-FORMATS = {"savedmodel": "saved_model.pb", "onnx": "model.onnx"}
+FORMATS = FILES
 TRUE_FLOAT16 = "true float16, CPU"
-RUNTIMES = ("savedmodel", "onnx", "onnx-float16")
+# By runtime, the format that it opens.
+RUNTIMES = {**{kind: kind for kind in FORMATS}, "onnx-float16": "onnx", "onnx-openvino": "onnx"}
 
 
 Inputs = np.ndarray | Mapping[str, np.ndarray]
@@ -42,20 +45,67 @@ def open_predictor(directory: Path, runtime: str) -> NamedPredictor:
     """Open the version ``directory`` for one of ``RUNTIMES``.
 
     ``savedmodel``: TensorFlow. ``onnx``: onnxruntime, on a GPU where it has that provider. ``onnx-float16``: true
-    float16 arithmetic, slow.
+    float16 arithmetic, slow. ``onnx-openvino``, ``litert`` and ``litert-int8``: on the CPU, in a process of their own.
 
     Raises:
         ArtifactError: the file is not there or does not open.
     """
-    name = FORMATS["savedmodel" if runtime == "savedmodel" else "onnx"]
+    name = FORMATS[RUNTIMES[runtime]]
     if not (directory / name).is_file():
         there = [kind for kind, file in FORMATS.items() if (directory / file).is_file()]
         raise ArtifactError(f"{directory}: holds no {name}; it has {', '.join(there) or 'no artifact'}")
-    opener: Any = {"savedmodel": _SavedModel, "onnx": _Onnx, "onnx-float16": _OnnxTrueFloat16}[runtime]
+    opener: Any = {"savedmodel": _SavedModel, "onnx": _Onnx, "onnx-float16": _OnnxTrueFloat16}.get(runtime)
+    if opener is None:
+        return _Apart(directory / name, "litert" if runtime in LITERT else "openvino")
     try:
         return opener(directory)  # type: ignore[no-any-return]
     except Exception as error:  # three libraries, each with exceptions of its own
         raise ArtifactError(f"{directory / name}: does not open: {' '.join(str(error).split())[:300]}") from error
+
+
+def weights_beside(path: Path, model: Any = None) -> Path | None:
+    """The file that holds the weights of the ONNX model at ``path``; None where the model holds them itself.
+
+    Runtimes open whatever file a model names. Here it may be one only: that of the model's name with ``.data``.
+
+    Args:
+        model: the `onnx.ModelProto`, where it is read already.
+
+    Raises:
+        ArtifactError: it is no ONNX model, names another file, or this one is not there.
+    """
+    if model is None:
+        import onnx
+
+        try:
+            model = onnx.load(str(path), load_external_data=False)
+        except Exception as error:  # protobuf's errors have no base of their own
+            raise ArtifactError(f"{path}: is no ONNX file: {' '.join(str(error).split())[:200]}") from error
+    names = {
+        {entry.key: entry.value for entry in tensor.external_data}.get("location", "")
+        for tensor in _tensors(model)
+        if tensor.data_location == tensor.EXTERNAL
+    }
+    if not names:
+        return None
+    beside = path.with_name(f"{path.name}.data")
+    other = sorted(names - {beside.name})
+    if other:
+        raise ArtifactError(f"{path}: keeps weights in {other[0][:80]!r}; only {beside.name} beside it is opened")
+    if not beside.is_file():
+        raise ArtifactError(f"{beside}: is missing; it holds the weights of {path.name}")
+    return beside
+
+
+def _tensors(message: Any) -> Iterator[Any]:
+    """Every `onnx.TensorProto` in a protobuf message, wherever it lies."""
+    if message.DESCRIPTOR.full_name == "onnx.TensorProto":
+        yield message
+        return
+    for field, value in message.ListFields():
+        if field.type == field.TYPE_MESSAGE:
+            for inner in [value] if hasattr(value, "ListFields") else value:
+                yield from _tensors(inner)
 
 
 def named(x: Inputs, names: list[str]) -> dict[str, np.ndarray]:
@@ -90,13 +140,13 @@ class _Onnx:
     def __init__(self, directory: Path) -> None:
         import onnxruntime
 
+        path = directory / FORMATS["onnx"]
+        weights_beside(path)
         wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
         providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        self._session: Any = onnxruntime.InferenceSession(
-            str(directory / FORMATS["onnx"]), options, providers=providers
-        )
+        self._session: Any = onnxruntime.InferenceSession(str(path), options, providers=providers)
         self._inputs = [value.name for value in self._session.get_inputs()]
         self._outputs = [value.name for value in self._session.get_outputs()]
         device = self._session.get_providers()[0].removesuffix("ExecutionProvider")
@@ -112,8 +162,25 @@ class _OnnxTrueFloat16:
 
         from tfhalf.true_float16 import TrueFloat16
 
-        self._model = TrueFloat16(onnx.load(str(directory / FORMATS["onnx"])))
+        path = directory / FORMATS["onnx"]
+        model = onnx.load(str(path), load_external_data=False)
+        if weights_beside(path, model) is not None:
+            onnx.load_external_data_for_model(model, str(directory))
+        self._model = TrueFloat16(model)
         self.runtime = TRUE_FLOAT16
 
     def __call__(self, x: Inputs) -> dict[str, np.ndarray]:
         return self._model(named(x, self._model.inputs))
+
+
+class _Apart:
+    """LiteRT or OpenVINO, in a process of its own."""
+
+    def __init__(self, path: Path, kind: str) -> None:
+        if kind == "openvino":
+            weights_beside(path)
+        self._engine = Isolated(kind, path)
+        self.runtime = self._engine.runtime
+
+    def __call__(self, x: Inputs) -> dict[str, np.ndarray]:
+        return self._engine(named(x, self._engine.inputs))

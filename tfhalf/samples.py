@@ -19,7 +19,8 @@ import numpy as np
 
 from tfhalf.errors import ArtifactError
 from tfhalf.export import manifest as manifests
-from tfhalf.parity import Limits, SampleComparison, judge
+from tfhalf.isolated import lacking
+from tfhalf.parity import Limits, SampleComparison, for_int8, judge
 from tfhalf.progress import Progress, duration
 from tfhalf.runtime import FORMATS, NamedPredictor, open_predictor
 
@@ -100,7 +101,8 @@ def verify_samples(directory: Path, progress: Progress) -> list[SampleComparison
     """Run every artifact of an exported model over its samples, in this process.
 
     ONNX is run twice: by onnxruntime over all of them, and on some in true float16 arithmetic, since CPU runtimes
-    upcast and so hide overflow (left out where onnxruntime computes on a GPU).
+    upcast and so hide overflow (left out where onnxruntime computes on a GPU); and by OpenVINO where it is installed.
+    An int8 variant has limits of its own (`parity.for_int8`).
 
     Raises:
         IntegrityError: a file is not the published one.
@@ -124,7 +126,8 @@ def verify_samples(directory: Path, progress: Progress) -> list[SampleComparison
         try:
             got = run(predictor, inputs, size, stop, EXACT_SECONDS if exact else None, f"verify {artifact}", progress)
             n = len(next(iter(got.values()))) if exact else n
-            outputs = judge({name: y[:n] for name, y in samples.outputs.items()}, got, classes, limits)
+            own = for_int8(limits) if runtime == "litert-int8" else limits
+            outputs = judge({name: y[:n] for name, y in samples.outputs.items()}, got, classes, own)
         except (ArtifactError, CancelledError):
             raise
         except Exception as error:  # three libraries, each with exceptions of its own
@@ -138,6 +141,8 @@ def verify_samples(directory: Path, progress: Progress) -> list[SampleComparison
         if kind not in FORMATS:
             raise ArtifactError(f"{directory}: holds the format {kind[:40]!r}; known are {', '.join(FORMATS)}")
         tasks.append((kind, kind, False))
+        if kind == "onnx" and not lacking("openvino"):
+            tasks.append((f"{kind}, OpenVINO", "onnx-openvino", False))
         if kind == "onnx" and limits.true_float16_samples:
             tasks.append((kind, "onnx-float16", True))
     found: list[Future[SampleComparison]] = []

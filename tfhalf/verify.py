@@ -22,6 +22,8 @@ import numpy as np
 from tfhalf import config
 from tfhalf.errors import ArtifactError
 from tfhalf.export import manifest as manifests
+from tfhalf.isolated import lacking
+from tfhalf.parity import INT8
 from tfhalf.progress import Progress, duration
 from tfhalf.runtime import Predictor, open_predictor
 
@@ -177,11 +179,22 @@ def _allowed(percent: float, n: int) -> int:
     return max(1, math.floor(percent / 100 * n + 1e-9)) if percent > 0 else 0
 
 
+def for_int8(thresholds: config.Verify) -> config.Verify:
+    """What an int8 variant is held to: `parity.INT8` times what float16 may lose, in points and in other answers."""
+    return thresholds.model_copy(
+        update={
+            "max_accuracy_drop": min(100.0, INT8 * thresholds.max_accuracy_drop),
+            "min_agreement": max(0.0, 100 - INT8 * (100 - thresholds.min_agreement)),
+        }
+    )
+
+
 def verify_directory(directory: Path, x: np.ndarray, y: np.ndarray, progress: Progress) -> list[Comparison]:
     """Compare every artifact of a version directory over the test set, in this process.
 
     ONNX is run twice: by onnxruntime over all of it, and on the first ``verify.true_float16_samples`` images in true
-    float16 arithmetic, since CPU runtimes upcast and so hide overflow (left out where onnxruntime computes on a GPU).
+    float16 arithmetic, since CPU runtimes upcast and so hide overflow (left out where onnxruntime computes on a
+    GPU); and by OpenVINO where it is installed. An int8 variant has limits of its own (`for_int8`).
 
     Raises:
         IntegrityError: a file is not the published one.
@@ -205,7 +218,7 @@ def verify_directory(directory: Path, x: np.ndarray, y: np.ndarray, progress: Pr
             predictor,
             x[:n],
             y[:n],
-            thresholds,
+            for_int8(thresholds) if artifact == "litert-int8" else thresholds,
             artifact=artifact,
             progress=progress,
             batch_size=batch_size,
@@ -222,6 +235,8 @@ def verify_directory(directory: Path, x: np.ndarray, y: np.ndarray, progress: Pr
                     continue
                 predictor = open_predictor(directory, kind)
                 found.append(pool.submit(judged, kind, predictor, len(x), BATCH))
+                if not lacking("openvino"):
+                    found.append(pool.submit(judged, f"{kind}, OpenVINO", "onnx-openvino", len(x), BATCH))
                 sample = min(thresholds.true_float16_samples, len(x))
                 if sample and "CUDA" not in predictor.runtime:
                     found.append(pool.submit(judged, f"onnx, first {sample}", "onnx-float16", sample, EXACT_BATCH))

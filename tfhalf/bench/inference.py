@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tfhalf.bench.results import Cell, Inference
-from tfhalf.bench.runtimes import RUNTIMES, missing, open_runtime
+from tfhalf.bench.runtimes import ALONE, RUNTIMES, missing, open_runtime
 from tfhalf.bench.watch import Stages
 from tfhalf.data import memory
 from tfhalf.device import cpu, detect, grow_memory
@@ -43,8 +43,8 @@ def measure(*, directory: str, runtime: str, batch_sizes: Sequence[int], seconds
     name = RUNTIMES[runtime][0]
     if lack := missing(where, runtime):
         return Inference(runtime, name, cpu().describe(), (), note=f"not available: {lack}")
-    if runtime == "onnx-cpu":
-        device = cpu()  # no TensorFlow, whose threads would be idle beside those that are timed
+    if runtime in ALONE:
+        device = cpu()
     else:
         stages.stage("importing TensorFlow")
         import_tensorflow(without=("keras",))
@@ -69,7 +69,8 @@ def measure(*, directory: str, runtime: str, batch_sizes: Sequence[int], seconds
             text = " ".join(str(error).split())[:160]
             failed = f"batch {size}: {type(error).__name__}: {text}; leave it out of --batch-sizes"
             break
-    return Inference(runtime, predictor.runtime, device.describe(), tuple(cells), error=failed)
+    settings = getattr(predictor, "settings", "")  # of the runtimes that have some
+    return Inference(runtime, predictor.runtime, device.describe(), tuple(cells), note=settings, error=failed)
 
 
 def images(manifest: dict[str, Any], count: int) -> np.ndarray:

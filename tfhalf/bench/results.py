@@ -133,7 +133,8 @@ class Inference:
     """One runtime's cells by rising batch size.
 
     ``note`` says why there are none where the runtime cannot be had, ``error`` why there are fewer than asked for; both
-    are empty otherwise. ``computed_by`` is the library, its version and the device.
+    are empty otherwise, but that ``note`` has the settings of a runtime that was given some. ``computed_by`` is the
+    library, its version and the device.
     """
 
     runtime: str

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from tfhalf.engines import open_engine
 from tfhalf.errors import ArtifactError
-from tfhalf.runtime import FORMATS, Predictor, open_predictor
+from tfhalf.isolated import lacking
+from tfhalf.runtime import FORMATS, Predictor, open_predictor, weights_beside
 
 # Key: what the table calls it, and the format that it opens.
 RUNTIMES = {
@@ -16,7 +18,13 @@ RUNTIMES = {
     "savedmodel-xla": ("SavedModel, XLA", "savedmodel"),
     "onnx-cpu": ("ONNX Runtime, CPU", "onnx"),
     "onnx-cuda": ("ONNX Runtime, CUDA", "onnx"),
+    "openvino": ("OpenVINO", "onnx"),
+    "litert": ("LiteRT", "litert"),
+    "litert-int8": ("LiteRT, int8", "litert-int8"),
 }
+# Without TensorFlow, whose threads would be idle beside those that are timed.
+ALONE = ("onnx-cpu", "openvino", "litert", "litert-int8")
+_ENGINES = {"openvino": "openvino", "litert": "litert", "litert-int8": "litert"}
 
 
 def missing(directory: Path, runtime: str) -> str:
@@ -24,6 +32,8 @@ def missing(directory: Path, runtime: str) -> str:
     file = FORMATS[RUNTIMES[runtime][1]]
     if not (directory / file).is_file():
         return f"the version holds no {file}"
+    if runtime in _ENGINES:
+        return lacking(_ENGINES[runtime])
     if runtime == "onnx-cuda":
         import onnxruntime
 
@@ -44,10 +54,12 @@ def open_runtime(directory: Path, runtime: str) -> Predictor:
     try:
         if runtime == "savedmodel-xla":
             return _SavedModelXla(directory)
+        if runtime in _ENGINES:
+            return _Engine(directory / FORMATS[RUNTIMES[runtime][1]], _ENGINES[runtime])
         return _Onnx(directory, {"onnx-cpu": "CPU", "onnx-cuda": "CUDA"}[runtime])
     except ArtifactError:
         raise
-    except Exception as error:  # two libraries, each with exceptions of its own
+    except Exception as error:  # four libraries, each with exceptions of its own
         text = " ".join(str(error).split())[:300]
         raise ArtifactError(f"{directory}: does not open in {RUNTIMES[runtime][0]}: {text}") from error
 
@@ -75,12 +87,12 @@ class _Onnx:
     def __init__(self, directory: Path, device: str) -> None:
         import onnxruntime
 
+        path = directory / FORMATS["onnx"]
+        weights_beside(path)
         provider = f"{device}ExecutionProvider"
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        self._session: Any = onnxruntime.InferenceSession(
-            str(directory / FORMATS["onnx"]), options, providers=[provider]
-        )
+        self._session: Any = onnxruntime.InferenceSession(str(path), options, providers=[provider])
         if self._session.get_providers()[0] != provider:
             raise ArtifactError(f"{directory}: onnxruntime {onnxruntime.__version__} could not start {provider}")
         self._outputs = [value.name for value in self._session.get_outputs()]
@@ -88,3 +100,16 @@ class _Onnx:
 
     def __call__(self, x: np.ndarray) -> dict[str, np.ndarray]:
         return dict(zip(self._outputs, self._session.run(None, {"image": x}), strict=True))
+
+
+class _Engine:
+    """LiteRT or OpenVINO, in this process."""
+
+    def __init__(self, path: Path, kind: str) -> None:
+        if kind == "openvino":
+            weights_beside(path)
+        self._engine = open_engine(kind, path)
+        self.runtime, self.settings = self._engine.runtime, self._engine.settings
+
+    def __call__(self, x: np.ndarray) -> dict[str, np.ndarray]:
+        return self._engine({"image": x})

@@ -14,7 +14,7 @@ _TRAINING = (
     *("GFLOP/step", "matrix TFLOP/s", "MFU"),
 )
 _INFERENCE = ("runtime", "batch", "p50 ms", "p99 ms", "images/s", "calls", "warm-up ms")
-_PACKAGES = ("tensorflow", "keras", "onnxruntime", "python")
+_PACKAGES = ("tensorflow", "keras", "onnxruntime", "ai-edge-litert", "openvino", "python")
 
 
 def heading(found: TrainingBench | InferenceBench) -> list[str]:

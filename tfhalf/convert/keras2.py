@@ -20,6 +20,7 @@ from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 from tfhalf.convert.keras_safe import check_legacy
 from tfhalf.errors import ArtifactError, TfhalfError
+from tfhalf.inspect.bundle import varint
 from tfhalf.inspect.facts import damaged, printable
 
 METADATA = "keras_metadata.pb"
@@ -137,29 +138,18 @@ def _fields(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Field numbers and contents of a protobuf message; of numbers only that they are there."""
     place = 0
     while place < len(data):
-        tag, place = _varint(data, place)
+        tag, place = varint(data, place)
         kind = tag & 7
         if kind == 2:
-            length, place = _varint(data, place)
+            length, place = varint(data, place)
             if place + length > len(data):
                 raise ValueError("a field goes beyond the end")
             yield tag >> 3, data[place : place + length]
             place += length
         elif kind == 0:
-            _, place = _varint(data, place)
+            _, place = varint(data, place)
         else:
             raise ValueError(f"a field of wire type {kind}")
-
-
-def _varint(data: bytes, place: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = data[place]
-        place += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, place
-    raise ValueError("a number without end")
 
 
 def _assign(folder: Path, model: keras.Model, nodes: dict[str, dict[str, Any]], checkpoint: Any) -> None:

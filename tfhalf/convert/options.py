@@ -11,10 +11,13 @@ from typing import Any
 import yaml
 
 from tfhalf.errors import ConfigError
+from tfhalf.export.formats import FILES, LITERT, USUAL
 from tfhalf.files import check_writable
+from tfhalf.isolated import lacking
 from tfhalf.parity import Limits
 
-FORMATS = ("savedmodel", "onnx")
+ALL = "all"
+"""The word for every format that the model can be written in."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,8 @@ class Request:
 
 @dataclass(frozen=True)
 class Options:
-    """How to export. ``formats``: None is all that the model can be written in.
+    """How to export. ``formats``: those that were asked for by name, each of which must be written; None asks for none
+    by name. ``tried`` are those that are written if the model can be, where none is named.
 
     ``keep_float32``: patterns for layers' paths, and ``auto``, which keeps what comes near float16's end.
     """
@@ -37,6 +41,7 @@ class Options:
     exports: Path = Path("exports")
     name: str | None = None
     formats: tuple[str, ...] | None = None
+    tried: tuple[str, ...] = USUAL
     verify_with: Path | None = None
     keep_float32: tuple[str, ...] = ()
     opset: int = 18
@@ -86,12 +91,7 @@ def read_options(
         ConfigError: a format is unknown, a name is no folder's, or a limit is not positive.
     """
     check_writable(exports, "--exports")
-    chosen = None
-    if formats is not None:
-        chosen = tuple(dict.fromkeys(part.strip() for part in formats.split(",") if part.strip()))
-        unknown = [kind for kind in chosen if kind not in FORMATS]
-        if unknown or not chosen:
-            raise ConfigError(f"--format {formats!r}: {', '.join(FORMATS)} are accepted, with commas between")
+    chosen, tried = _formats(formats)
     if name is not None and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}", name):
         raise ConfigError(f"--name {name!r}: letters, digits, '_', '-' and '.' are accepted, at most 80")
     limits = Limits()
@@ -104,5 +104,18 @@ def read_options(
             raise ConfigError(f"--{key.replace('_', '-')} {value:g}: a share of the scale between 0 and 1 is accepted")
     limits = Limits(wanted["max_difference"], wanted["mean_difference"])
     return Options(
-        exports, name, chosen, verify_with, keep_float32, opset, limits=limits, bisect_seconds=bisect_seconds
+        exports, name, chosen, tried, verify_with, keep_float32, opset, limits=limits, bisect_seconds=bisect_seconds
     )
+
+
+def _formats(text: str | None) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
+    """``formats`` and ``tried`` of `Options`."""
+    if text is None:
+        return None, USUAL
+    chosen = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    everything = chosen == (ALL,)
+    if not chosen or (not everything and any(kind not in FILES for kind in chosen)):
+        raise ConfigError(f"--format {text!r}: {', '.join(FILES)} are accepted, with commas between; or {ALL}")
+    if (everything or any(kind in LITERT for kind in chosen)) and (lack := lacking("litert")):
+        raise ConfigError(f"--format {text}: {lack}")
+    return (None, tuple(FILES)) if everything else (chosen, ())

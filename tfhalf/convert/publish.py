@@ -14,20 +14,23 @@ import numpy as np
 
 from tfhalf.convert.interface import Interface
 from tfhalf.convert.islands import Found, Island
-from tfhalf.convert.options import FORMATS, Options
+from tfhalf.convert.options import Options
 from tfhalf.convert.show import line, notes, report
 from tfhalf.convert.source import Source
 from tfhalf.convert.subject import Shipped
-from tfhalf.errors import ExportError, ParityError
-from tfhalf.export import grouped, onnx_format, savedmodel, triton, version
+from tfhalf.errors import ArtifactError, ExportError, ParityError
+from tfhalf.export import grouped, litert_format, onnx_format, savedmodel, triton, version
 from tfhalf.export import manifest as manifests
-from tfhalf.export.artifacts import Artifact
+from tfhalf.export.artifacts import Artifact, litert_artifact
+from tfhalf.export.formats import FILES, LITERT
 from tfhalf.export.program import Program, named_program
 from tfhalf.fresh import Verifier
-from tfhalf.parity import SampleComparison
+from tfhalf.isolated import not_covered
+from tfhalf.parity import SampleComparison, for_int8, judge
 from tfhalf.progress import Progress
 from tfhalf.report import export_lines, problems
-from tfhalf.samples import Samples
+from tfhalf.runtime import open_predictor
+from tfhalf.samples import BATCH, Samples, run
 
 
 @dataclass(frozen=True)
@@ -88,11 +91,12 @@ def publish(
         mended = mend(comparisons) if mend is not None and not all(c.passed for c in comparisons) else None
         if mended is not None:
             return publish(mended, options, verifier, progress, begun)
+        manifest["not_covered"] = not_covered(manifest["config"]["export"]["formats"])
         manifest["seconds"] = time.perf_counter() - begun
         published = _rename(folder, base, manifest, program, comparisons)
     for comparison in comparisons:
         progress.line("           " + line(comparison))
-    for note in notes(comparisons):
+    for note in (*notes(comparisons), *manifest["not_covered"]):
         progress.line(f"           {note}")
     if not all(c.passed for c in comparisons):
         raise ParityError(f"not published, kept as {published}: {problems(comparisons)}")
@@ -121,40 +125,67 @@ def _write(
     Raises:
         ExportError: one that was asked for cannot be written, or none can.
     """
-    writers: dict[str, Callable[[], list[Path]]] = {
-        "savedmodel": lambda: savedmodel.write(program, folder),
-        "onnx": lambda: _write_onnx(made, program, folder, options),
-    }
+    metadata = {"precision": "float16", **({"git_revision": made.git_revision} if made.git_revision else {})}
+    kinds = options.formats or options.tried
+    litert: dict[str, Any] = {}
+
+    def write(kind: str) -> Artifact:
+        if kind in LITERT:
+            if not litert:  # all of them come from one conversion
+                litert.update(litert_format.write(program, folder, kinds, metadata=metadata))
+            artifact = litert_artifact(kind, litert[kind])
+            if not options.formats:
+                _check_answers(kind, made, folder, options)
+            return artifact
+        onnx = kind == "onnx"
+        files = _write_onnx(made, program, folder, options, metadata) if onnx else savedmodel.write(program, folder)
+        names = tuple(path.relative_to(folder).as_posix() for path in files)
+        return Artifact(kind, names, sum(path.stat().st_size for path in files))
+
     artifacts, refused = [], {}
-    for kind in options.formats or FORMATS:
+    for kind in kinds:
         progress.status(f"writing {kind} ...")
         try:
-            files = writers[kind]()
+            artifacts.append(write(kind))
         except ExportError as error:
             if options.formats:
                 raise
             refused[kind] = str(error)
-            continue
-        names = tuple(path.relative_to(folder).as_posix() for path in files)
-        artifacts.append(Artifact(kind, names, sum(path.stat().st_size for path in files)))
     progress.clear()
     if not artifacts:
         raise ExportError("; ".join(refused.values()))
     return artifacts, refused
 
 
-def _write_onnx(made: Whole, program: Program, folder: Path, options: Options) -> list[Path]:
+def _check_answers(kind: str, made: Whole, folder: Path, options: Options) -> None:
+    """Run a file that nobody asked for by name before the fresh process does: if it falls short, the others come.
+
+    Raises:
+        ExportError: it does not run, or not answer like the float32 model; it is removed.
+    """
+    limits = for_int8(options.limits) if kind == "litert-int8" else options.limits
+    try:
+        got = run(open_predictor(folder, kind), made.inputs, made.interface.inputs[0].shape[0] or BATCH)
+        outputs = judge(made.reference, got, made.interface.classes, limits)
+        short = "; ".join(f"{output.name}: {problem}" for output in outputs for problem in output.problems)
+        told = f"it does not answer like the float32 model: {short}" if short else ""
+    except ArtifactError as error:
+        told = str(error).replace(f"{folder}/", "")
+    if told:
+        (folder / FILES[kind]).unlink()
+        raise ExportError(f"LiteRT: {told}; leave {kind} out")
+
+
+def _write_onnx(made: Whole, program: Program, folder: Path, options: Options, metadata: dict[str, str]) -> list[Path]:
     strings = [port.name for port in (*program.inputs, *program.outputs) if port.dtype == "string"]
     if strings:
         raise ExportError(
             f"ONNX: {', '.join(strings)} is text, which ONNX runtimes do not look up in vocabularies; give numbers "
             "(the layers after the vocabulary), or leave onnx out of --format"
         )
-    if made.shipped.grouped:
-        with grouped.for_onnx():
-            program = _program(made)
-    metadata = {"precision": "float16", **({"git_revision": made.git_revision} if made.git_revision else {})}
-    return onnx_format.write(program, folder / "model.onnx", opset=options.opset, metadata=metadata)
+    with grouped.for_onnx():
+        plain = _program(made) if made.shipped.grouped else program
+        return onnx_format.write(plain, folder / "model.onnx", opset=options.opset, metadata=metadata)
 
 
 def _say_export(shipped: Shipped, artifacts: list[Artifact], refused: dict[str, str], progress: Progress) -> None:
@@ -204,7 +235,7 @@ def _manifest(
 
 def _parameters(shipped: Shipped) -> dict[str, dict[str, int]]:
     found: dict[str, dict[str, int]] = {}
-    for variable in shipped.weights:
+    for variable in (weight.value for weight in shipped.weights):
         row = found.setdefault(variable.dtype.name, {"count": 0, "bytes": 0})
         count = int(np.prod(variable.shape))
         row["count"] += count

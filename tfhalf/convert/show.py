@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tfhalf.parity import SampleComparison
+from tfhalf.parity import INT8, SampleComparison
 from tfhalf.progress import size
 from tfhalf.report import SAMPLE_COLUMNS, sample_cells
 
@@ -66,13 +66,19 @@ def report(manifest: dict[str, Any], comparisons: Sequence[SampleComparison]) ->
         "",
         f"{samples['count']} samples, {how}. Differences are relative to an output's largest magnitude (the largest, "
         f"at most {limits['max_difference']:g}) and to its root mean square (the mean, at most "
-        f"{limits['mean_difference']:g}).",
+        f"{limits['mean_difference']:g})."
+        + (
+            f" int8 may differ {INT8:g} times as much."
+            if "litert-int8" in manifest["config"]["export"]["formats"]
+            else ""
+        ),
         "",
         *table(comparisons),
         "",
         *(f"- {note}" for note in notes(comparisons)),
         *(f"- {c.artifact}: {problem}" for c in comparisons for problem in c.problems),
         *(f"- {kind}: not written. {why}" for kind, why in manifest["refused"].items()),
+        *(f"- {told}" for told in manifest.get("not_covered", ())),
         "",
         "## Files",
         "",

@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 
-from tfhalf.convert import keras2, keras_safe
+from tfhalf.convert import exported, keras2, keras_safe
 from tfhalf.convert.options import Request
 from tfhalf.errors import ArtifactError, RefError, TfhalfError
 from tfhalf.files import sha256
@@ -149,16 +149,21 @@ def _built(request: Request, custom: dict[str, Any]) -> tuple[keras.Model, dict[
     facts: dict[str, Any] = {"kind": "builder", "reference": request.model, "arguments": arguments}
     if request.weights is not None:
         _load_weights(model, request.weights)
-        facts |= {"weights": request.weights.name, "sha256": sha256(request.weights)}
+        held = request.weights / exported.INDEX if request.weights.is_dir() else request.weights
+        facts |= {"weights": request.weights.name, "sha256": sha256(held)}
     return model, facts
 
 
 def _load_weights(model: keras.Model, path: Path) -> None:
+    if path.is_dir():
+        exported.load_variables(path, model)
+        return
     if not path.is_file():
         raise ArtifactError(f"--weights {path}: does not exist")
     if not path.name.endswith((".weights.h5", ".keras")):
         raise ArtifactError(
-            f"--weights {path}: a file of model.save_weights() (.weights.h5) or a .keras file is accepted"
+            f"--weights {path}: a file of model.save_weights() (.weights.h5), a .keras file, or the SavedModel folder "
+            "of model.export() is accepted"
         )
     try:
         with _quiet():
@@ -177,7 +182,7 @@ def _refused_folder(path: Path) -> ArtifactError:
         return ArtifactError(
             f"{path}: is a SavedModel of model.export() or TensorFlow: it holds traced functions with their dtypes "
             "fixed, and no layers that could be made again in float16 (a SavedModel of Keras 2's model.save() does); "
-            "give the .keras file, or file.py:build with --weights"
+            f"give the .keras file, or file.py:build, which makes the layers, with --weights {path}"
         )
     return ArtifactError(f"{path}: is a folder without run.json or saved_model.pb; give {ACCEPTED}")
 

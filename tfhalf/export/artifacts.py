@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import keras
 
 from tfhalf import config
-from tfhalf.export import grouped, onnx_format, savedmodel
+from tfhalf.errors import ConfigError, ExportError
+from tfhalf.export import grouped, litert_format, onnx_format, savedmodel
+from tfhalf.export.formats import LITERT
 from tfhalf.export.program import INPUT, OUTPUTS, make_program
 from tfhalf.export.rebuild import Rebuilt, rebuild
+from tfhalf.isolated import lacking
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """One format on disk. ``bytes`` is the sum of its files."""
+    """One format on disk. ``bytes`` is the sum of its files; ``details`` are what else is to be said of it."""
 
     format: str
     files: tuple[str, ...]
     bytes: int
+    details: dict[str, Any] = field(default_factory=dict)
 
 
 def write_artifacts(
@@ -43,7 +48,7 @@ def write_artifacts(
         model: trained, giving logits; any policy.
         directory: exists and is empty.
         mean, std: of the preprocessing that goes into the artifacts, length 1 or C.
-        labels, git_revision: for the ONNX file's metadata, which also says what the preprocessing is.
+        labels, git_revision: for the metadata of ONNX and LiteRT files, which also says what the preprocessing is.
 
     Raises:
         ExportError: the model cannot be rebuilt or a format cannot hold it.
@@ -51,20 +56,35 @@ def write_artifacts(
     rebuilt = rebuild(model, keep_float32=pipeline.precision.islands, fold_batchnorm=pipeline.export.fold_batchnorm)
     program = make_program(rebuilt.model, mean, std, input_shape)
     some_grouped = grouped.any_grouped(rebuilt.model)
+    metadata = {"labels": list(labels), "mean": list(mean), "std": list(std), "precision": "float16"}
+    metadata |= {"git_revision": git_revision} if git_revision else {}
     artifacts = []
     for kind in pipeline.export.formats:
         if kind == "savedmodel":
             files = savedmodel.write(program, directory)
-        else:
-            metadata = {"labels": list(labels), "mean": list(mean), "std": list(std), "precision": "float16"}
-            metadata |= {"git_revision": git_revision} if git_revision else {}
+        elif kind == "onnx":
             path = directory / "model.onnx"
             with grouped.for_onnx():
                 plain = make_program(rebuilt.model, mean, std, input_shape) if some_grouped else program
                 files = onnx_format.write(plain, path, opset=pipeline.export.opset, metadata=metadata)
+        else:
+            continue
         names = tuple(path.relative_to(directory).as_posix() for path in files)
         artifacts.append(Artifact(kind, names, sum(path.stat().st_size for path in files)))
+    found = litert_format.write(program, directory, pipeline.export.formats, metadata=metadata)
+    artifacts += [litert_artifact(kind, made) for kind, made in found.items()]
     return artifacts, rebuilt
+
+
+def litert_artifact(kind: str, made: litert_format.LiteRtFile | ExportError) -> Artifact:
+    """What `litert_format.write` made.
+
+    Raises:
+        ExportError: it made none.
+    """
+    if isinstance(made, ExportError):
+        raise made
+    return Artifact(kind, (made.path.name,), made.path.stat().st_size, made.details())
 
 
 def rehearse(
@@ -80,10 +100,19 @@ def rehearse(
     Raises:
         ExportError, ConfigError: as `write_artifacts` would, after training.
     """
+    some_litert = any(kind in LITERT for kind in pipeline.export.formats)
+    if some_litert and (lack := lacking("litert")):
+        raise ConfigError(f"export.formats: {lack}")
     rebuilt = rebuild(model, keep_float32=pipeline.precision.islands)
     if "onnx" in pipeline.export.formats:
         with grouped.for_onnx():
             onnx_format.convert(make_program(rebuilt.model, mean, std, input_shape), pipeline.export.opset)
+    if some_litert:
+        program = make_program(rebuilt.model, mean, std, input_shape)
+        with tempfile.TemporaryDirectory(prefix="tfhalf-rehearsal-") as folder:
+            found = litert_format.write(program, Path(folder), pipeline.export.formats, metadata={})
+            for kind, made in found.items():
+                litert_artifact(kind, made)
 
 
 def describe(rebuilt: Rebuilt, input_shape: Sequence[int], num_classes: int) -> dict[str, Any]:

@@ -17,7 +17,18 @@ from tfhalf.files import sha256
 
 NAME = "manifest.json"
 SCHEMA = 1
-_PACKAGES = ("tfhalf", "tensorflow", "keras", "numpy", "onnx", "onnxruntime", "tf2onnx", "tensorflow-datasets")
+_PACKAGES = (
+    "tfhalf",
+    "tensorflow",
+    "keras",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "tf2onnx",
+    "ai-edge-litert",
+    "openvino",
+    "tensorflow-datasets",
+)
 # Written after the artifacts are judged, so not among the files whose hash the manifest holds.
 _UNHASHED = {NAME, "report.md"}
 # What the commands take from a manifest, and as what, by its kind: of a pipeline's export, and of any model's.

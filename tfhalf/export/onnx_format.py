@@ -4,86 +4,90 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import version as _version
 from pathlib import Path
 from typing import Any
 
 import onnx
 import onnx.version_converter
+import onnx_ir as ir
 
 from tfhalf.errors import ExportError
-from tfhalf.export import onnx_rewrites
+from tfhalf.export import onnx_apart, onnx_rewrites
 from tfhalf.export.program import Program
 
 # tf2onnx writes up to 18; onnx's own converter takes the graph further.
 OPSETS = range(13, 26)
 _CONVERTER_OPSET = 18
-# A protobuf message ends at 2 GiB; larger weights lie in a file beside the graph.
-_LARGEST = 2**31 - 2**24
+LARGEST = 2**31 - 2**24
+"""Bytes of weights beyond which they lie in a file beside the graph: a protobuf message ends at 2 GiB."""
 
 
-def write(
-    program: Program, path: Path, *, opset: int, metadata: Mapping[str, Any], largest: int = _LARGEST
-) -> list[Path]:
-    """`convert` the program and write it to ``path``; returns the files.
+def write(program: Program, path: Path, *, opset: int, metadata: Mapping[str, Any]) -> list[Path]:
+    """Write the graph of `convert` to ``path``; returns the files.
+
+    Weights of more than `LARGEST` bytes lie in a second one, ``path`` with ``.data``.
 
     Args:
         opset: ONNX operator set, of `OPSETS`.
         metadata: written to the file's ``metadata_props``, values as JSON unless they are text.
-        largest: bytes of weights beyond which they go into a second file, ``path`` with ``.data``.
 
     Raises:
-        ExportError: tf2onnx has no ONNX operator for a layer, or the graph does not pass `onnx.checker`.
+        ExportError: as `convert`.
     """
-    model = convert(program, opset)
+    files = [path]
+    if onnx_apart.held(program.weights) <= LARGEST:
+        model = convert(program, opset)
+    else:
+        graph = _graph(program, opset)
+        files.append(onnx_apart.move_out(graph, path))
+        model = onnx_rewrites.as_proto(graph)
     for key, value in metadata.items():
         prop = model.metadata_props.add()
         prop.key, prop.value = key, value if isinstance(value, str) else json.dumps(value)
-    if _weight_bytes(model) <= largest:
-        onnx.save(model, str(path))
-        return [path]
-    data = path.with_name(f"{path.name}.data")
-    onnx.save(model, str(path), save_as_external_data=True, location=data.name, size_threshold=1024)
-    _check(str(path))
-    return [path, data]
+    onnx.save(model, str(path))
+    return files
 
 
 def convert(program: Program, opset: int) -> onnx.ModelProto:
     """The graph as one would write it by hand (see `onnx_rewrites`), inputs, outputs and open sizes named.
 
+    Beyond 2 GiB it can be evaluated, and not be serialized.
+
     Args:
         opset: ONNX operator set, of `OPSETS`.
 
     Raises:
-        ExportError: ``opset`` cannot be had, the weights are more than 2 GiB, tf2onnx has no ONNX operator for a
-            layer, or the graph does not pass `onnx.checker` with strict shape inference.
+        ExportError: ``opset`` cannot be had, tf2onnx has no ONNX operator for a layer, or the graph does not pass
+            `onnx.checker` with strict shape inference.
     """
+    return onnx_rewrites.as_proto(_graph(program, opset))
+
+
+def _graph(program: Program, opset: int) -> ir.Model:
     if opset not in OPSETS:
         raise ExportError(f"ONNX: received opset {opset}, accepted: {OPSETS[0]} to {OPSETS[-1]}")
-    held = sum(math.prod(weight.shape) * weight.dtype.size for weight in program.weights)
-    if held > _LARGEST:
-        raise ExportError(
-            f"ONNX: the weights are {held / 2**30:.1f} GiB; tf2onnx {_version('tf2onnx')} takes up to 2 GiB, since its "
-            "way for more does not run with numpy 2; leave onnx out of export.formats"
-        )
-    model = _converted(program, min(opset, _CONVERTER_OPSET))
-    _name(model, program)
+    apart = onnx_apart.largest_weights(program.weights, LARGEST)
+    function = onnx_apart.as_inputs(program, apart) if apart else program.function
+    proto = _converted(function, min(opset, _CONVERTER_OPSET))
+    _name(proto, program)
     try:
         if opset > _CONVERTER_OPSET:
-            model = onnx.version_converter.convert_version(model, opset)
+            proto = onnx.version_converter.convert_version(proto, opset)
+        model = ir.from_proto(proto)
+        onnx_apart.put_back(model, apart)
         model = onnx_rewrites.improve(model)
-        model.ir_version = onnx.helper.find_min_ir_version_for(model.opset_import)  # what the oldest runtimes load
-        _check(model)
+        opsets = [onnx.helper.make_opsetid(*pair) for pair in model.opset_imports.items()]
+        model.ir_version = onnx.helper.find_min_ir_version_for(opsets)  # what the oldest runtimes load
+        onnx_apart.check(model)
     except Exception as error:  # the converter's, the checker's and shape inference's have no common base
         raise ExportError(f"ONNX: the graph is not valid: {' '.join(str(error).split())[:300]}") from error
     return model
 
 
-def _converted(program: Program, opset: int) -> onnx.ModelProto:
-    """What tf2onnx makes of the program."""
+def _converted(function: Any, opset: int) -> onnx.ModelProto:
+    """What tf2onnx makes of a function."""
     with _tf2onnx_log() as unsupported:
         import tf2onnx
 
@@ -91,8 +95,8 @@ def _converted(program: Program, opset: int) -> onnx.ModelProto:
 
         try:
             model, _ = tf2onnx.convert.from_function(
-                program.function,
-                input_signature=program.function.input_signature,
+                function,
+                input_signature=function.input_signature,
                 opset=opset,
                 custom_op_handlers=HANDLERS,
             )
@@ -107,20 +111,13 @@ def _converted(program: Program, opset: int) -> onnx.ModelProto:
     return model
 
 
-def _check(model: onnx.ModelProto | str) -> None:
-    onnx.checker.check_model(model, full_check=True)
-    if not isinstance(model, str):
-        onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
-
-
-def _weight_bytes(model: onnx.ModelProto) -> int:
-    return sum(len(tensor.raw_data) for tensor in model.graph.initializer)
-
-
 def _name(model: onnx.ModelProto, program: Program) -> None:
-    """The program's inputs and outputs in their order, with names for open sizes."""
+    """The program's inputs and outputs in their order, with names for open sizes; then weights that are inputs."""
     graph = model.graph
     ports = {port.name: port for port in (*program.inputs, *program.outputs)}
+    weights = [value for value in graph.input if onnx_apart.is_weight(value.name)]
+    for value in weights:
+        graph.input.remove(value)
     names = sorted(value.name for value in [*graph.input, *graph.output])
     if names != sorted(ports):
         raise ExportError(f"ONNX: inputs and outputs are {', '.join(names)}; expected {', '.join(ports)}")
@@ -139,6 +136,7 @@ def _name(model: onnx.ModelProto, program: Program) -> None:
                 dim.dim_param = told
             else:
                 dim.dim_value = told
+    graph.input.extend(weights)
     graph.name, graph.doc_string = "tfhalf", ""
     model.producer_name = "tfhalf"
     model.doc_string = program.about
@@ -152,7 +150,7 @@ def _tf2onnx_log() -> Iterator[list[str]]:
     """
     problems: list[str] = []
     handler, nothing = logging.Handler(logging.ERROR), logging.NullHandler()
-    handler.emit = lambda record: problems.append(" ".join(record.getMessage().split())[:300])  # type: ignore[method-assign]
+    handler.emit = lambda record: problems.append(_told(record))  # type: ignore[method-assign]
     logger, root = logging.getLogger("tf2onnx"), logging.getLogger()
     before = logger.level, logger.propagate, root.handlers[:]
     logger.addHandler(handler)
@@ -164,3 +162,11 @@ def _tf2onnx_log() -> Iterator[list[str]]:
         logger.removeHandler(handler)
         logger.setLevel(before[0])
         logger.propagate, root.handlers = before[1], before[2]
+
+
+def _told(record: logging.LogRecord) -> str:
+    """A message of tf2onnx in one line; of one about an exception, whose it is and what it says."""
+    text = " ".join(record.getMessage().split())
+    if record.exc_info and record.exc_info[1]:
+        text = f"{text.partition(' (fct=')[0]}: {' '.join(str(record.exc_info[1]).split())}"
+    return text[:300]

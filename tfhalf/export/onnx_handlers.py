@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from onnx import TensorProto
 from tf2onnx.utils import map_onnx_to_numpy_type
 
 
@@ -111,4 +112,119 @@ def _plan(equation: str, shapes: list[list[int]]) -> _Plan | None:
     return ((orders[0], left[1]), (orders[1], right[1])), (back, [given.index(k) for k in out])
 
 
-HANDLERS: dict[str, tuple[Any, list[Any]]] = {"Erfc": (erfc, []), "Einsum": (einsum, [])}
+def bucketize(ctx: Any, node: Any, name: str, args: Any) -> None:
+    """The number of boundaries that are not above x (`keras.layers.Discretization`): comparisons, added up.
+
+    ``not (x < boundary)`` rather than ``x >= boundary``: TensorFlow puts NaN above all boundaries.
+    """
+    boundaries = np.array(node.attr["boundaries"].floats, np.float32)
+    shape, output = ctx.get_shape(node.output[0]), node.output[0]
+    source = _float32(ctx, node.input[0], name)
+    ctx.remove_node(node.name)
+    steps = None if shape is None else [*shape, len(boundaries)]
+
+    def put(op: str, inputs: list[str], label: str, dtype: int, shape: Any, **more: Any) -> str:
+        made = ctx.make_node(op, inputs, name=f"{name}/{label}", dtypes=[dtype], shapes=[shape], **more)
+        result: str = made.output[0]
+        return result
+
+    last = ctx.make_const(f"{name}/last", np.array([-1], np.int64)).output[0]
+    edges = ctx.make_const(f"{name}/boundaries", boundaries).output[0]
+    column = put("Unsqueeze", [source, last], "column", TensorProto.FLOAT, None if shape is None else [*shape, 1])
+    below = put("Less", [column, edges], "below", TensorProto.BOOL, steps)
+    passed = put("Not", [below], "not_below", TensorProto.BOOL, steps)
+    ones = put("Cast", [passed], "ones", TensorProto.INT32, steps, attr={"to": TensorProto.INT32})
+    put("ReduceSum", [ones, last], "sum", TensorProto.INT32, shape, attr={"keepdims": 0}, outputs=[output])
+
+
+_PARTS = ("Real", "Imag", "ComplexAbs")
+
+
+def rfft(ctx: Any, node: Any, name: str, args: Any) -> None:
+    """The Fourier transform of real numbers (`keras.ops.rfft`, `stft`, `keras.layers.MelSpectrogram`) as DFT. ONNX has
+    no complex numbers: real and imaginary part lie along a last axis, which `part` reads.
+
+    Raises:
+        ValueError: the opset has no DFT, or something else reads the complex numbers.
+    """
+    if ctx.opset < 17:
+        raise ValueError(f"opset {ctx.opset} has no Fourier transform; 17 and later have")
+    others = sorted({reader.type for reader in ctx.find_output_consumers(node.output[0])} - set(_PARTS))
+    if others or node.output[0] in ctx.outputs:
+        raise ValueError(f"{', '.join(others) or 'an output'} takes complex numbers, which ONNX has not")
+    shape, output = ctx.get_shape(node.output[0]), node.output[0]
+    rank = len(ctx.get_shape(node.input[0]))
+    length = np.array(node.inputs[1].get_tensor_value()).astype(np.int64).reshape(())
+    source = _float32(ctx, node.input[0], name)
+    ctx.remove_node(node.name)
+    last = ctx.make_const(f"{name}/last", np.array([-1], np.int64)).output[0]
+    column = ctx.make_node("Unsqueeze", [source, last], name=f"{name}/column").output[0]
+    # Both sides, of which one is cut off: of onesided=1 OpenVINO (2026.4) gives another shape than ONNX says.
+    whole = ctx.make_node(
+        "DFT",
+        [column, ctx.make_const(f"{name}/length", length).output[0]],
+        name=f"{name}/dft",
+        attr={"axis": rank - 1, "onesided": 0},
+        dtypes=[TensorProto.FLOAT],
+        shapes=[None if shape is None else [*shape[:-1], int(length), 2]],
+    ).output[0]
+    ends = (("start", 0), ("end", int(length) // 2 + 1), ("axis", rank - 1))
+    cut = [ctx.make_const(f"{name}/{label}", np.array([number], np.int64)).output[0] for label, number in ends]
+    ctx.make_node(
+        "Slice",
+        [whole, *cut],
+        name=name,
+        outputs=[output],
+        dtypes=[TensorProto.FLOAT],
+        shapes=[None if shape is None else [*shape, 2]],
+    )
+
+
+def part(ctx: Any, node: Any, name: str, args: Any) -> None:
+    """The real or imaginary part of what `rfft` gives, or the magnitude of both.
+
+    Raises:
+        ValueError: the complex numbers come from elsewhere.
+    """
+    if node.inputs[0].type != "Slice" or node.inputs[0].inputs[0].type != "DFT":
+        raise ValueError(f"{node.type} of complex numbers, which ONNX has not, unless rfft or stft gives them")
+    kind, source, output = node.type, node.input[0], node.output[0]
+    shape = ctx.get_shape(output)
+    rank = len(ctx.get_shape(source))
+    ctx.remove_node(node.name)
+    given = {"name": name, "outputs": [output], "dtypes": [TensorProto.FLOAT], "shapes": [shape]}
+    if kind == "ComplexAbs":
+        axes = [rank - 1]
+        if ctx.opset < 18:
+            ctx.make_node("ReduceL2", [source], attr={"axes": axes, "keepdims": 0}, **given)
+        else:
+            inner = ctx.make_const(f"{name}/axes", np.array(axes, np.int64)).output[0]
+            ctx.make_node("ReduceL2", [source, inner], attr={"keepdims": 0}, **given)
+        return
+    place = ctx.make_const(f"{name}/part", np.array(_PARTS.index(kind), np.int64)).output[0]
+    ctx.make_node("Gather", [source, place], attr={"axis": rank - 1}, **given)
+
+
+def _float32(ctx: Any, source: str, name: str) -> str:
+    """The tensor itself, or cast to float32."""
+    if ctx.get_dtype(source) == TensorProto.FLOAT:
+        return source
+    made = ctx.make_node(
+        "Cast",
+        [source],
+        name=f"{name}/float32",
+        attr={"to": TensorProto.FLOAT},
+        dtypes=[TensorProto.FLOAT],
+        shapes=[ctx.get_shape(source)],
+    )
+    result: str = made.output[0]
+    return result
+
+
+HANDLERS: dict[str, tuple[Any, list[Any]]] = {
+    "Bucketize": (bucketize, []),
+    "Einsum": (einsum, []),
+    "Erfc": (erfc, []),
+    "RFFT": (rfft, []),
+    **{kind: (part, []) for kind in _PARTS},
+}

@@ -78,13 +78,12 @@ _LAST: tuple[Rewrite, ...] = (
 )
 
 
-def improve(proto: onnx.ModelProto) -> onnx.ModelProto:
+def improve(model: ir.Model) -> ir.Model:
     """The graph as one would write it by hand; what it computes stays, up to float16's rounding.
 
     Args:
-        proto: of opset 13 or later, inputs and outputs named, their open sizes as well.
+        model: of opset 13 or later, inputs and outputs named, their open sizes as well; it is used up.
     """
-    model = ir.from_proto(proto)
     _infer(model)
     tidy(model)
     IdentityEliminationPass()(model)
@@ -108,6 +107,11 @@ def improve(proto: onnx.ModelProto) -> onnx.ModelProto:
     RemoveUnusedOpsetsPass()(model)
     canonical(model)
     _infer(model)
+    return model
+
+
+def as_proto(model: ir.Model) -> onnx.ModelProto:
+    """The graph as a file holds it: without what is said twice, or was only counted."""
     made = ir.to_proto(model)
     stored = {tensor.name for tensor in made.graph.initializer}  # which say their dtype and shape themselves
     told = [value for value in made.graph.value_info if value.name not in stored]

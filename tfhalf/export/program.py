@@ -20,8 +20,8 @@ OUTPUTS = ("logits", "probabilities")
 class Program:
     """One TensorFlow function: ``inputs`` by name, in their order, to a dict of ``outputs`` by name.
 
-    ``weights`` are the variables that the function computes with, each once; ``state``, what else it reaches (random
-    seeds of dropout). ``about`` is one line for people who open an artifact.
+    ``weights`` are Keras' variables that the function computes with, each once; ``state``, what else it reaches (random
+    seeds of dropout), as TensorFlow's. ``about`` is one line for people who open an artifact.
     """
 
     function: Any
@@ -87,12 +87,12 @@ def named_program(
 
 
 def variables_of(model: keras.Model) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """TensorFlow's variables of a model's weights, and what is no weight: other variables, and tables of words."""
+    """A model's weights, and what is no weight, as TensorFlow has it: other variables, and tables of words."""
     weights = {id(variable) for variable in model.weights}
     rest = [variable.value for variable in model.variables if id(variable) not in weights]
     tables = [getattr(layer, "lookup_table", None) for layer in model._flatten_layers()]
     rest += [table for table in tables if isinstance(table, tf.lookup.experimental.MutableHashTable | _TABLE)]
-    return tuple(variable.value for variable in model.weights), tuple(rest)
+    return tuple(model.weights), tuple(rest)
 
 
 _TABLE = tf.lookup.StaticHashTable

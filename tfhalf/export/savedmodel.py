@@ -16,7 +16,7 @@ def write(program: Program, directory: Path) -> list[Path]:
     in the tracked endpoint. Here a bare `tf.Module` holds each variable of the float16 model once.
     """
     module = tf.Module(name="tfhalf")
-    module.weights = list(program.weights)
+    module.weights = [variable.value for variable in program.weights]
     module.state = list(program.state)  # the function reaches them, so they must be tracked
     tf.saved_model.save(module, str(directory), signatures={"serving_default": program.function})
     fingerprint = directory / "fingerprint.pb"

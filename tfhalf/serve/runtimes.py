@@ -12,7 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from tfhalf.errors import ArtifactError, IntegrityError
-from tfhalf.runtime import FORMATS
+from tfhalf.files import sha256
+from tfhalf.runtime import FORMATS, weights_beside
 from tfhalf.serve import upcast
 from tfhalf.serve.settings import Settings
 from tfhalf.serve.signature import Signature
@@ -20,6 +21,7 @@ from tfhalf.serve.signature import Signature
 Arrays = dict[str, np.ndarray]
 
 _TRIAL_SECONDS = 0.5
+_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"  # of onnxruntime
 
 
 class Runtime(Protocol):
@@ -109,13 +111,14 @@ class Onnx:
 
         path = source.directory / FORMATS["onnx"]
         blob = path.read_bytes()  # once: what is hashed here is what is opened
-        if hashlib.sha256(blob).hexdigest() != source.manifest["files"].get(path.name, {}).get("sha256"):
-            raise IntegrityError(f"{path}: changed while it was opened; export again")
+        _check_unchanged(path, hashlib.sha256(blob).hexdigest(), source.manifest)
         model = upcast.read(blob)
+        beside = weights_beside(path, model)
         wanted = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider")
         providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
         on_cpu = providers[0] == "CPUExecutionProvider"
-        widened = on_cpu and upcast.holds_float16(model)
+        # Weights beside the graph are too large for one message, and would be twice as large.
+        widened = on_cpu and beside is None and upcast.holds_float16(model)
         if widened:
             upcast.upcast(model)
             blob = model.SerializeToString()
@@ -124,12 +127,17 @@ class Onnx:
         options.intra_op_num_threads = settings.threads
         # Threads that spin while they wait would take the cores from the process that answers requests.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if beside is not None:
+            _check_unchanged(beside, sha256(beside), source.manifest)
+            options.add_session_config_entry(_WEIGHTS_FOLDER, str(source.directory.resolve()))
         self._session: Any = onnxruntime.InferenceSession(blob, options, providers=providers)
         device = self._session.get_providers()[0].removesuffix("ExecutionProvider")
         self.fixed_sizes = device != "CPU"
         self.about = f"onnxruntime {onnxruntime.__version__}, {device}"
         if widened:
             self.about += ", float16 weights brought to float32 at load"
+        if beside is not None:
+            self.about += f", weights in {beside.name}"
         self._outputs = [value.name for value in self._session.get_outputs()]
         check_names(path, source.signature, {v.name for v in self._session.get_inputs()}, set(self._outputs))
         self._binds = device != "CPU"
@@ -144,6 +152,11 @@ class Onnx:
             binding.bind_output(name)  # to memory of the host, which is where it is sent from
         self._session.run_with_iobinding(binding)
         return dict(zip(self._outputs, binding.copy_outputs_to_cpu(), strict=True))
+
+
+def _check_unchanged(path: Path, digest: str, manifest: Mapping[str, Any]) -> None:
+    if digest != manifest["files"].get(path.name, {}).get("sha256"):
+        raise IntegrityError(f"{path}: changed while it was opened; export again")
 
 
 def check_names(path: Path, signature: Signature, inputs: set[str], outputs: set[str]) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tfhalf.device import cores
 from tfhalf.errors import InputError
 
 RUNTIMES = ("onnx", "savedmodel", "auto")
@@ -21,16 +21,11 @@ _PIN = re.compile(r"(?P<model>[^:=@]+)=(?P<version>\d{1,10})")
 
 @dataclass(frozen=True)
 class Batching:
-    """How requests are joined. ``max_queue`` bounds the waiting rows; None is ``max_batch``."""
+    """How requests are joined. ``max_queue`` bounds the waiting rows; None leaves it to `tfhalf.serve.room.Room`."""
 
     max_batch: int = 64
     max_delay_ms: float = 2.0
     max_queue: int | None = None
-
-    @property
-    def queue_rows(self) -> int:
-        """The bound of the queue, in rows."""
-        return self.max_batch if self.max_queue is None else self.max_queue
 
     @property
     def ladder(self) -> tuple[int, ...]:
@@ -90,7 +85,7 @@ class Settings:
     poll_seconds: float = 2.0
     repository_control: bool = False
     token: str | None = None
-    threads: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    threads: int = field(default_factory=cores)
     access_log: bool = True
 
 

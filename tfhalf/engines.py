@@ -1,0 +1,110 @@
+"""LiteRT and OpenVINO, opened in this process: for a process that has neither TensorFlow nor anything to lose.
+
+Both are C++ that trusts its files; `tfhalf.isolated` has them run in a process of their own.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from tfhalf.device import cores
+
+SIGNATURE = "serving_default"
+
+
+class Engine(Protocol):
+    """``inputs`` are the names of what it takes; ``runtime`` says what computes, ``settings`` how."""
+
+    inputs: list[str]
+    runtime: str
+    settings: str
+
+    def __call__(self, given: Mapping[str, np.ndarray], /) -> dict[str, np.ndarray]:
+        """One array per output, of as many samples as ``given``."""
+        ...
+
+
+def open_engine(kind: str, path: Path) -> Engine:
+    """Open a file in ``litert`` or ``openvino``, on the CPU, with a thread for each core that this process may use.
+
+    Raises:
+        Exception: of whatever kind the library has.
+    """
+    threads = cores()
+    return LiteRt(path, threads) if kind == "litert" else OpenVino(path, threads)
+
+
+class LiteRt:
+    """A LiteRT file's serving signature. Where the file fixes its batch at 1, samples go through it one by one."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        import ai_edge_litert
+        from ai_edge_litert.interpreter import Interpreter
+
+        self._interpreter = Interpreter(str(path), num_threads=threads)
+        signatures = self._interpreter.get_signature_list()
+        if SIGNATURE not in signatures:
+            raise ValueError(f"it has no signature {SIGNATURE}")
+        runner = self._interpreter.get_signature_runner(SIGNATURE)
+        self._taken, self._given = runner.get_input_details(), runner.get_output_details()
+        needed = sum(_bytes(tensor) for tensor in self._interpreter.get_tensor_details())
+        if needed > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
+            raise ValueError(f"its tensors take {needed:,} bytes, more memory than there is")
+        self.inputs = list(self._taken)
+        self._shapes: list[tuple[int, ...]] = []
+        self._one = all(tuple(tensor["shape_signature"][:1]) == (1,) for tensor in self._taken.values())
+        self.runtime = f"LiteRT {ai_edge_litert.__version__}, CPU"
+        self.settings = f"XNNPACK, {threads} thread{'s' * (threads != 1)}"
+
+    def __call__(self, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        count = len(next(iter(given.values())))
+        if not self._one or count == 1:
+            return self._run(given)
+        parts = [self._run({name: x[i : i + 1] for name, x in given.items()}) for i in range(count)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _run(self, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        shapes = [given[name].shape for name in self.inputs]
+        if shapes != self._shapes:  # else what was made ready for them stays
+            for name, shape in zip(self.inputs, shapes, strict=True):
+                self._interpreter.resize_tensor_input(self._taken[name]["index"], shape, strict=True)
+            self._interpreter.allocate_tensors()
+            self._shapes = shapes
+        for name in self.inputs:
+            self._interpreter.set_tensor(self._taken[name]["index"], np.ascontiguousarray(given[name]))
+        self._interpreter.invoke()
+        return {name: self._interpreter.get_tensor(tensor["index"]) for name, tensor in self._given.items()}
+
+
+def _bytes(tensor: Mapping[str, Any]) -> int:
+    """Of a tensor with open sizes as 1; text has no size of its own."""
+    dtype = np.dtype(tensor["dtype"])
+    return math.prod(int(side) for side in tensor["shape"]) * max(1, int(dtype.itemsize))
+
+
+class OpenVino:
+    """An ONNX file in OpenVINO, told to compute in float32: by itself it takes bfloat16 where the CPU has that."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        import onnx
+        import openvino
+
+        # A tensor has several names there; the file's own are those that callers know.
+        graph = onnx.load(str(path), load_external_data=False).graph
+        self._model: Any = openvino.Core().compile_model(
+            str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
+        )
+        self.inputs = [port.name for port in graph.input]
+        self._outputs = [port.name for port in graph.output]
+        self.runtime = f"OpenVINO {openvino.__version__.split('-')[0]}, CPU"
+        self.settings = f"float32, {threads} thread{'s' * (threads != 1)}"
+
+    def __call__(self, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        answers = self._model([given[name] for name in self.inputs])
+        return {name: np.array(answers[place]) for place, name in enumerate(self._outputs)}
