@@ -123,6 +123,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "huge shape": ({"inputs": [{**tensor(images(1)), "shape": [2**31 - 1] * 8}]}, "shape"),
     "negative": ({"inputs": [{**tensor(images(1)), "shape": [-1, 4, 4, 3]}]}, "shape"),
     "fraction": ({"inputs": [{**tensor(images(1)), "shape": [1.0, 4, 4, 3]}]}, "shape"),
+    "bfloat16": ({"inputs": [{**tensor(images(1)), "datatype": "BF16"}]}, "datatype 'BF16'; accepted: BOOL"),
     "datatype": ({"inputs": [{**tensor(images(1)), "datatype": "FP8"}]}, "accepted: BOOL"),
     "no datatype": ({"inputs": [{**tensor(images(1)), "datatype": 3}]}, "datatype"),
     "out of range": ({"inputs": [tensor(images(1) - 300, "UINT8")]}, "takes whole numbers"),

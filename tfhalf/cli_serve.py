@@ -38,7 +38,7 @@ from tfhalf.progress import Progress
     show_default=True,
     help="Wait for more rows at most.",
 )
-@click.option("--max-queue", type=click.IntRange(1), help="Rows that wait at most; then 429. [default: --max-batch]")
+@click.option("--max-queue", type=click.IntRange(1), help="Rows that wait at most; then 429. [default: by pace]")
 @click.option("--label", "labels", multiple=True, metavar="NAME:LABEL=VERSION[@PERCENT]", help="cifar10:canary=4@10")
 @click.option("--pin", "pins", multiple=True, metavar="NAME=VERSION", help="Serve these versions of NAME alone.")
 @click.option("--latest", type=click.IntRange(1), default=1, show_default=True, help="Newest versions to serve.")

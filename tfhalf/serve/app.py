@@ -17,7 +17,7 @@ from tfhalf.serve import classify, page, tfserving, v2
 from tfhalf.serve.infer import Engine
 from tfhalf.serve.log import Log
 from tfhalf.serve.metrics import CONTENT_TYPE, Metrics
-from tfhalf.serve.operate import Operate, error_parts
+from tfhalf.serve.operate import Desk, Operate, error_parts
 from tfhalf.serve.repository import Repository
 from tfhalf.serve.runtimes import open_runtime
 from tfhalf.serve.settings import Settings
@@ -37,6 +37,8 @@ def create_app(settings: Settings, *, opener: OpenRuntime = open_runtime, log: L
     log = log or Log(access=settings.access_log)
     engine = Engine(Repository(settings, metrics, log, opener), settings)
 
+    desk = Desk(engine, metrics, log)
+
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         if not engine.repository.started:
@@ -54,12 +56,12 @@ def create_app(settings: Settings, *, opener: OpenRuntime = open_runtime, log: L
             Route("/metrics", _metrics, methods=["GET"]),
             *page.routes(),
         ],
-        middleware=[Middleware(Operate, engine=engine, metrics=metrics, log=log)],
+        middleware=[Middleware(Operate, desk=desk)],
         exception_handlers={HTTPException: _not_found},
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
-    app.state.engine, app.state.metrics, app.state.log = engine, metrics, log
+    app.state.engine, app.state.metrics, app.state.log, app.state.desk = engine, metrics, log, desk
     return app
 
 

@@ -19,9 +19,10 @@ from typing import Any
 from tfhalf.errors import RequestError
 from tfhalf.serve.job import Arrays, Chunk, Job, State
 from tfhalf.serve.join import Joiner
+from tfhalf.serve.room import Room
 from tfhalf.serve.settings import Batching
 
-_SMOOTHING = 0.2  # weight of the newest gap between arrivals, and of the newest batch's seconds per row
+_SMOOTHING = 0.2  # weight of the newest gap between arrivals
 _GAPS = 4  # a pause of so many usual gaps ends the waiting: whoever was to come has come
 
 
@@ -45,23 +46,27 @@ class Batcher:
         batching: Batching,
         *,
         fixed_sizes: bool = False,
+        row_seconds: float | None = None,
         on_batch: Callable[[BatchDone], None] = lambda _: None,
         name: str = "model",
     ) -> None:
+        """
+        Args:
+            run: what computes a batch.
+            fixed_sizes: batches are padded to the sizes of ``batching.ladder``.
+            row_seconds: what a row of a full batch takes when nothing else goes on.
+            on_batch: told of each execution, by the thread.
+        """
         self._run, self._batching, self._on_batch, self._name = run, batching, on_batch, name
         self._join = Joiner(batching.ladder if fixed_sizes else None)
-        # A request of more rows takes turns with the others, half a batch at a time.
-        self._quantum = max(1, batching.max_batch // 2)
+        self._room = Room(batching, row_seconds)
         self._condition = threading.Condition()
         self._queue: deque[Job] = deque()
-        self._load = 0  # rows that wait, of each request no more than its next turn
-        self._large = 0  # the part of it that requests of more than a turn hold
         self._waiting = 0  # requests that wait
         self._idle = False
         self._closing = False
         self._gap = math.inf
         self._last = -math.inf
-        self._row_seconds = 0.0
         self._thread = threading.Thread(target=self._work, name=f"batches of {name}", daemon=True)
         self._thread.start()
 
@@ -75,14 +80,33 @@ class Batcher:
         """Whether nothing new is taken any more."""
         return self._closing
 
+    @property
+    def has_room(self) -> bool:
+        """Whether `submit` would take a request of one row."""
+        return self._room.takes(1)
+
+    def expect(self) -> bool:
+        """Whether a request of one row that is about to be read will find room; then it counts until the event loop
+        comes round to reading it."""
+        if not self._room.takes(1):
+            return False
+        if not self._room.expected:
+            asyncio.get_running_loop().call_soon(self._room.expect_none)
+        self._room.expected += 1
+        return True
+
     def check_room(self) -> None:
-        """Refuse a request of one row at once where `submit` would refuse it, before its body is read.
+        """Refuse a request where `submit` would refuse one of a single row, before its body is read.
 
         Raises:
             RequestError: 429.
         """
-        if self._full(1):
-            raise self._refusal()
+        if not self.has_room:
+            raise self.refusal()
+
+    def refusal(self) -> RequestError:
+        """What is answered where there is no room."""
+        return RequestError(429, f"the queue of {self._name} is full; ask again later", self._room.seconds)
 
     def submit(self, feeds: Arrays, rows: int, deadline: float | None = None) -> Job:
         """Queue ``rows`` rows; their answer comes in the job's ``future``.
@@ -98,15 +122,12 @@ class Batcher:
         if deadline is not None and deadline <= now:
             raise RequestError(504, "the deadline passed before the request was queued; it was not computed")
         job = Job(feeds, rows, deadline, asyncio.get_running_loop(), now)
-        cost = min(rows, self._quantum)
         with self._condition:
             if self._closing:
                 raise RequestError(503, f"{self._name} is being taken down; ask again", retry_after=1)
-            bound = self._batching.queue_rows
-            if self._full(cost) or (rows > self._quantum and self._large and self._large + cost > bound // 2):
-                raise self._refusal()
-            self._load += cost
-            self._large += cost if rows > self._quantum else 0
+            if not self._room.takes(rows):
+                raise self.refusal()
+            self._room.enter(rows, rows)
             self._waiting += 1
             self._queue.append(job)
             if self._last > 0:
@@ -114,7 +135,7 @@ class Batcher:
                 gap = min(now - self._last, self._batching.max_delay_ms / 500)
                 self._gap = gap if math.isinf(self._gap) else self._gap + _SMOOTHING * (gap - self._gap)
             self._last = now
-            if self._idle or self._load >= self._batching.max_batch:
+            if self._idle or self._room.waiting >= self._batching.max_batch:
                 self._condition.notify()
         if deadline is not None:
             job.timer = job.loop.call_later(deadline - now, self._expire, job)
@@ -141,19 +162,9 @@ class Batcher:
         return True
 
     def _count_out(self, job: Job) -> None:
-        cost = min(job.rows - job.taken, self._quantum)
-        self._load -= cost
-        if job.rows > self._quantum:
-            self._large -= cost
+        self._room.leave(job.rows, job.rows - job.taken)
         if not job.taken:
             self._waiting -= 1
-
-    def _full(self, cost: int) -> bool:
-        return self._load > 0 and self._load + cost > self._batching.queue_rows
-
-    def _refusal(self) -> RequestError:
-        seconds = max(1, math.ceil(self._load * self._row_seconds))
-        return RequestError(429, f"the queue of {self._name} is full; ask again later", seconds)
 
     async def drain(self) -> None:
         """Take nothing new, and return when all that was accepted is answered and the thread has ended."""
@@ -188,14 +199,14 @@ class Batcher:
             rows = sum(chunk.rows for chunk in chunks)
             self._deliver(chunks, outputs, ended - joined)
             requests = len({id(chunk.job) for chunk in chunks})
-            self._row_seconds += _SMOOTHING * ((ended - start) / 1e9 / rows - self._row_seconds)
+            self._room.ran(rows, (ended - start) / 1e9)
             self._on_batch(BatchDone(rows, size, requests, joined - start, ended - joined))
 
     def _take(self) -> list[Chunk]:
         with self._condition:
+            self._room.running = 0
             while True:
-                chunks: list[Chunk] = []
-                while not self._load:
+                while not self._room.waiting:
                     if self._closing:
                         self._queue.clear()  # expired and dropped ones
                         return []
@@ -208,11 +219,12 @@ class Batcher:
                     continue
                 chunks = self._fill()
                 if chunks:
+                    self._room.running = sum(chunk.rows for chunk in chunks)
                     return chunks
 
     def _linger(self) -> float:
         """Seconds to wait for more rows before a batch is made of what is there."""
-        if self._load >= self._batching.max_batch or self._closing:
+        if self._room.waiting >= self._batching.max_batch or self._closing:
             return 0.0
         while self._queue[0].state is not State.WAITING:
             self._queue.popleft()
@@ -223,7 +235,7 @@ class Batcher:
     def _fill(self) -> list[Chunk]:
         """Rows for one batch, from the front of the queue, of requests that can be joined with the first.
 
-        A request takes at most a turn of rows; then the others have theirs.
+        A request takes at most half a batch at a time; then the others have their turns.
         """
         chunks: list[Chunk] = []
         others: list[Job] = []
@@ -245,12 +257,13 @@ class Batcher:
                 continue
             key = job.key
             self._count_out(job)
-            chunks.append(job.take(min(space, self._quantum)))
-            space -= chunks[-1].rows
+            chunk = job.take(min(space, self._room.turn))
+            space -= chunk.rows
+            if chunks and chunks[-1].job is job:  # nobody else had a turn
+                chunk = Chunk(job, chunks[-1].start, chunks.pop().rows + chunk.rows)
+            chunks.append(chunk)
             if job.taken < job.rows:
-                cost = min(job.rows - job.taken, self._quantum)
-                self._load += cost
-                self._large += cost if job.rows > self._quantum else 0
+                self._room.enter(job.rows, job.rows - job.taken)
                 again.append(job)
         self._queue.extendleft(reversed(others))
         self._queue.extend(again)

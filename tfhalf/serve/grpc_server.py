@@ -263,6 +263,7 @@ class _Service:
         loaded = engine.choose(request.model_name, version)
         facts |= {"model": loaded.model, "version": loaded.version}
         with counting_failures(loaded):
+            loaded.batcher.check_room()
             parsed = grpc_codec.parse(request, loaded.signature)
             seconds = parsed.timeout if parsed.timeout is not None else context.time_remaining()
             deadline = engine.deadline(seconds)

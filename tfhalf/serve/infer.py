@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from tfhalf.serve.job import Arrays, Job
 from tfhalf.serve.repository import Repository
 from tfhalf.serve.settings import Settings
 from tfhalf.serve.version import Loaded
+
+_INFERENCE = re.compile(r"/v[12]/models/([^/:]+)(?:/(?:versions|labels)/[^/]+)?(?:/infer|/classify|:predict)")
 
 Gone = Callable[[], Awaitable[None]]
 
@@ -81,6 +84,27 @@ class Engine:
         if self.draining:
             raise RequestError(503, "the server is stopping; ask another one", retry_after=1)
         return self.repository.choose(name, version)
+
+    def refusal(self, path: str, *, expect: bool = False) -> RequestError | None:
+        """The answer to a POST where ``path`` asks for an inference and no version of the model has room for another
+        row: a 429, which is counted. None where the request is to be read.
+
+        Args:
+            expect: a request that is let in counts as one until the event loop comes round to reading it.
+        """
+        match = _INFERENCE.fullmatch(path)
+        model = self.repository.models.get(match[1]) if match else None
+        if model is None or self.draining:
+            return None
+        full = None
+        for loaded in model.loaded.values():
+            if loaded.batcher.expect() if expect else loaded.batcher.has_room:
+                return None
+            full = loaded
+        if full is None:
+            return None
+        full.metrics.failure.inc()
+        return full.batcher.refusal()
 
     def deadline(self, seconds: float | None) -> float:
         """`time.monotonic` by which an answer is due; at most ``limits.request_seconds`` from now."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hmac
+import random
 import re
-import secrets
 import time
 import traceback
+from collections.abc import Iterable
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -24,78 +25,120 @@ _TRACE = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})
 _OPEN = ("/", "/page.css", "/page.js", "/v2/health/live", "/v2/health/ready")
 _BEARER = b"bearer "
 
+Headers = list[tuple[bytes, bytes]]
+
+
+class Visit:
+    """A request from its headers to its log line.
+
+    ``extra`` are headers that its answer carries, ``facts`` what the log line tells beside the usual.
+    """
+
+    __slots__ = ("_client", "_headers", "_method", "_path", "_started", "_trace", "extra", "facts")
+
+    def __init__(self, method: str, path: str, headers: Iterable[tuple[bytes, bytes]], client: Any) -> None:
+        self._started = time.perf_counter()
+        self._method, self._path, self._headers, self._client = method, path, dict(headers), client
+        self.extra, self._trace = _identity(self._headers)
+        self.facts: dict[str, Any] = {}
+
+    def unknown(self, token: str | None) -> RequestError | None:
+        """The answer where the server asks for ``token`` and the request carries none, or another one."""
+        if token is None or self._path in _OPEN:
+            return None
+        given = self._headers.get(b"authorization", b"")
+        there = given[len(_BEARER) :] if given.lower().startswith(_BEARER) else b""
+        if hmac.compare_digest(there.strip(), token.encode()):
+            return None
+        return RequestError(401, "this server asks for a token: send the header Authorization: Bearer TOKEN")
+
+    def line(self, status: int, bytes_out: int) -> dict[str, Any]:
+        """What the log tells of it."""
+        return {
+            "id": self.extra[0][1].decode(),
+            **self._trace,
+            "client": self._client[0] if self._client else None,
+            "method": self._method,
+            "path": self._path,
+            "status": status,
+            "ms": round((time.perf_counter() - self._started) * 1e3, 3),
+            "bytes_out": bytes_out,
+            **self.facts,
+        }
+
+
+class Desk:
+    """Counts and logs visits; and answers those for which there is no room, in the app's place."""
+
+    def __init__(self, engine: Engine, metrics: Metrics, log: Log) -> None:
+        self.engine, self.log, self._metrics = engine, log, metrics
+        self._statuses: dict[int, Any] = {}
+
+    def ended(self, visit: Visit, status: int, bytes_out: int) -> None:
+        """Count a visit and write its line."""
+        counter = self._statuses.get(status)
+        if counter is None:
+            counter = self._statuses[status] = self._metrics.http.labels(str(status))
+        counter.inc()
+        if self.log.access:
+            self.log.request(visit.line(status, bytes_out))
+
+    def refusal(self, path: str, headers: Headers, client: Any) -> tuple[int, Headers, bytes] | None:
+        """Status, headers and body for a POST to ``path`` that is refused on sight; None where the app is to see it.
+
+        Under overload most requests end here, for a fraction of what the way through the app costs: what is spent on
+        refusing is missing for computing.
+        """
+        error = self.engine.refusal(path, expect=True)
+        if error is None:
+            return None
+        visit = Visit("POST", path, headers, client)
+        error = visit.unknown(self.engine.settings.token) or error
+        body, own = error_parts(error)
+        self.ended(visit, error.status, len(body))
+        return error.status, [*own, *visit.extra], body
+
 
 class Operate:
     """ASGI middleware round everything."""
 
-    def __init__(self, app: ASGIApp, engine: Engine, metrics: Metrics, log: Log) -> None:
-        self._app, self._engine, self._metrics, self._log = app, engine, metrics, log
-        self._statuses: dict[int, Any] = {}
+    def __init__(self, app: ASGIApp, desk: Desk) -> None:
+        self._app, self._desk, self._engine = app, desk, desk.engine
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started = time.perf_counter()
-        headers = dict(scope["headers"])
-        extra, trace = _identity(headers)
-        facts: dict[str, Any] = {}
-        scope[FACTS] = facts
-        seen = {"status": 0, "bytes": 0}
+        visit = Visit(scope["method"], scope["path"], scope["headers"], scope.get("client"))
+        scope[FACTS] = visit.facts
+        status = sent = 0
 
         async def observed(message: Message) -> None:
+            nonlocal status, sent
             if message["type"] == "http.response.start":
-                seen["status"] = message["status"]
-                message["headers"] = [*message.get("headers", ()), *extra]
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), *visit.extra]
                 if self._engine.draining:
                     message["headers"].append((b"connection", b"close"))
             else:
-                seen["bytes"] += len(message.get("body", b""))
+                sent += len(message.get("body", b""))
             await send(message)
 
         self._engine.in_flight += 1
         try:
-            self._authorise(scope["path"], headers.get(b"authorization"))
+            error = visit.unknown(self._engine.settings.token) or self._engine.refusal(scope["path"])
+            if error is not None:
+                raise error
             await self._app(scope, receive, observed)
         except RequestError as error:
             await send_error(error, observed)
         except Exception as error:  # noqa: BLE001  # a fault of the server's: it is logged, and the client told no more than that
-            self._log.event("fault", error=repr(error), trace=traceback.format_exc(limit=20))
-            if not seen["status"]:
+            self._desk.log.event("fault", error=repr(error), trace=traceback.format_exc(limit=20))
+            if not status:
                 await send_error(RequestError(500, "the server failed; its log says why"), observed)
         finally:
             self._engine.in_flight -= 1
-            status = seen["status"] or 499
-            self._count(status)
-            if self._log.access:
-                client = scope.get("client")
-                self._log.request(
-                    {
-                        "id": extra[0][1].decode(),
-                        **trace,
-                        "client": client[0] if client else None,
-                        "method": scope["method"],
-                        "path": scope["path"],
-                        "status": status,
-                        "ms": round((time.perf_counter() - started) * 1e3, 3),
-                        "bytes_out": seen["bytes"],
-                        **facts,
-                    }
-                )
-
-    def _authorise(self, path: str, given: bytes | None) -> None:
-        token = self._engine.settings.token
-        if token is None or path in _OPEN:
-            return
-        there = (given or b"")[len(_BEARER) :] if (given or b"").lower().startswith(_BEARER) else b""
-        if not hmac.compare_digest(there.strip(), token.encode()):
-            raise RequestError(401, "this server asks for a token: send the header Authorization: Bearer TOKEN")
-
-    def _count(self, status: int) -> None:
-        counter = self._statuses.get(status)
-        if counter is None:
-            counter = self._statuses[status] = self._metrics.http.labels(str(status))
-        counter.inc()
+            self._desk.ended(visit, status or 499, sent)
 
 
 async def send_error(error: RequestError, send: Send) -> None:
@@ -105,7 +148,7 @@ async def send_error(error: RequestError, send: Send) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-def error_parts(error: RequestError) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+def error_parts(error: RequestError) -> tuple[bytes, Headers]:
     """Body and headers of an error's answer."""
     body = dumps({"error": str(error).encode("utf-8", "replace").decode()})
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
@@ -118,18 +161,23 @@ def error_parts(error: RequestError) -> tuple[bytes, list[tuple[bytes, bytes]]]:
     return body, headers
 
 
-def _identity(headers: dict[bytes, bytes]) -> tuple[list[tuple[bytes, bytes]], dict[str, str]]:
+def _new_id() -> bytes:
+    """Sixteen hexadecimal digits; no secret, so the operating system is not asked for each."""
+    return b"%016x" % random.getrandbits(64)
+
+
+def _identity(headers: dict[bytes, bytes]) -> tuple[Headers, dict[str, str]]:
     """Headers that an answer carries, the request's id first; and the trace for the log.
 
     A W3C ``traceparent`` is passed on with a span of its own, ``tracestate`` unchanged.
     """
     given = headers.get(b"x-request-id")
-    identity = given if given and _ID.fullmatch(given) else secrets.token_hex(8).encode()
+    identity = given if given and _ID.fullmatch(given) else _new_id()
     extra = [(b"x-request-id", identity)]
     match = _TRACE.fullmatch(headers.get(b"traceparent", b""))
     if match is None or match[1] == b"ff" or not match[2].strip(b"0") or not match[3].strip(b"0"):
         return extra, {}
-    span = secrets.token_hex(8).encode()
+    span = _new_id()
     extra.append((b"traceparent", b"-".join((b"00", match[2], span, match[4]))))
     if b"tracestate" in headers:
         extra.append((b"tracestate", headers[b"tracestate"]))

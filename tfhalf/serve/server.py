@@ -21,6 +21,7 @@ from tfhalf.serve.settings import Settings
 
 # A thread that has computed a batch waits at most so long for Python's lock, and not five times as long.
 _SWITCH_SECONDS = 0.001
+_GC_THRESHOLDS = (10_000, 20, 20)  # hundreds of requests make no pause worth having every few milliseconds
 _LAST_SECONDS = 2  # for answers that are being sent when all else is done
 _ACCEPTED_SECONDS = 0.25  # for requests that are on their way over connections that were accepted
 
@@ -55,7 +56,6 @@ def run(
     """
     config = uvicorn.Config(
         "",
-        http=protocol_class(settings.limits),
         loop="auto",
         lifespan="off",
         ws="none",
@@ -94,7 +94,7 @@ async def _serve(
         loop.add_reader(parent, stop.set)
     app = create_app(settings)
     engine, log = app.state.engine, app.state.log
-    config.app = app
+    config.app, config.http = app, protocol_class(settings.limits, app.state.desk.refusal)
     starting = asyncio.ensure_future(engine.repository.start())
     stopped = asyncio.ensure_future(stop.wait())
     await asyncio.wait([starting, stopped], return_when=asyncio.FIRST_COMPLETED)
@@ -107,6 +107,7 @@ async def _serve(
     starting.result()
     gc.collect()
     gc.freeze()  # models and modules stay; looking through them again and again would cost pauses
+    gc.set_threshold(*_GC_THRESHOLDS)
     sys.setswitchinterval(_SWITCH_SECONDS)
     grpc = None
     if place.grpc_port is not None:
