@@ -109,6 +109,8 @@ def test_rows_and_columns_of_tensorflow_serving(served: Served, bare: Any) -> No
         ({"image": np.zeros((2, 0, 4, 3), np.float32)}, "-1 being 1 or more"),
         ({"words": np.zeros((3, 4), np.int32)}, "they must agree"),
         ({"words": np.zeros((2, 4), np.float32) + 0.5}, "takes whole numbers"),
+        ({"words": np.zeros((2, 8193), np.int32)}, "-1 being 1 or more, behind the first 8,192 at most"),
+        ({"words": np.full((2, 4), 50, np.int32)}, "two/1 could not compute this: "),
     ],
 )
 def test_what_does_not_fit_is_told(served: Served, change: dict[str, np.ndarray], message: str) -> None:

@@ -53,6 +53,7 @@ from tfhalf.progress import Progress
 @click.option("--tls-key", type=PATH, help="PEM file.")
 @click.option("--max-body-mib", type=click.FloatRange(0, min_open=True), default=64.0, show_default=True)
 @click.option("--max-pixels", type=click.IntRange(1), default=32_000_000, show_default=True, help="Of an image.")
+@click.option("--max-size", type=click.IntRange(1), default=8192, show_default=True, help="Of an open dimension.")
 @click.option(
     "--request-seconds", type=click.FloatRange(0, min_open=True), default=60.0, show_default=True, help="Deadline."
 )
@@ -142,6 +143,7 @@ def _settings(exports: tuple[Path, ...], workers: int, **options: Any) -> Any:
         limits=Limits(
             max_body=int(options["max_body_mib"] * 2**20),
             max_pixels=options["max_pixels"],
+            max_size=options["max_size"],
             allow_nan=options["allow_nan"],
             request_seconds=options["request_seconds"],
         ),

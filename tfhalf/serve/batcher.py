@@ -47,6 +47,7 @@ class Batcher:
         *,
         fixed_sizes: bool = False,
         row_seconds: float | None = None,
+        blame: int = 500,
         on_batch: Callable[[BatchDone], None] = lambda _: None,
         name: str = "model",
     ) -> None:
@@ -55,9 +56,12 @@ class Batcher:
             run: what computes a batch.
             fixed_sizes: batches are padded to the sizes of ``batching.ladder``.
             row_seconds: what a row of a full batch takes when nothing else goes on.
+            blame: status of a request whose computation fails though it is alone: 500, or 400 where it may be its own
+                fault.
             on_batch: told of each execution, by the thread.
         """
         self._run, self._batching, self._on_batch, self._name = run, batching, on_batch, name
+        self._blame = blame
         self._join = Joiner(batching.ladder if fixed_sizes else None)
         self._room = Room(batching, row_seconds)
         self._condition = threading.Condition()
@@ -285,7 +289,7 @@ class Batcher:
                 with self._condition:
                     self._remove(chunk.job, State.DROPPED)
                 text = " ".join(str(reason).split())[:300]
-                chunk.job.fail_soon(RequestError(500, f"{self._name} could not compute this: {text}"))
+                chunk.job.fail_soon(RequestError(self._blame, f"{self._name} could not compute this: {text}"))
 
     def _deliver(self, chunks: list[Chunk], outputs: Arrays, run_ns: int) -> None:
         complete: dict[Any, list[Job]] = {}

@@ -46,6 +46,7 @@ class Limits:
     max_body: int = 64 * 2**20
     max_bodies: int = 512 * 2**20  # all that are held at a time
     max_pixels: int = 32_000_000
+    max_size: int = 8192  # of an open dimension beside the batch: attention takes memory by its square
     allow_nan: bool = False
     header_seconds: float = 10.0
     body_seconds: float = 30.0

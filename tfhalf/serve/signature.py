@@ -31,11 +31,13 @@ BYTES = "BYTES"
 
 @dataclass(frozen=True)
 class Tensor:
-    """An input or output. ``shape`` begins with the batch; None is a free dimension."""
+    """An input or output. ``shape`` begins with the batch; None is a free dimension, behind the batch of at most
+    ``max_size``."""
 
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int | None, ...]
+    max_size: int | None = None
 
     @property
     def datatype(self) -> str:
@@ -65,11 +67,14 @@ class Tensor:
             RequestError: 400, says what is accepted.
         """
         fits = len(shape) == len(self.shape) and all(
-            wanted is None or size == wanted for size, wanted in zip(shape[1:], self.shape[1:], strict=True)
+            size <= (self.max_size or size) if wanted is None else size == wanted
+            for size, wanted in zip(shape[1:], self.shape[1:], strict=True)
         )
         if not fits or min(shape, default=0) < 1:
+            most = f", behind the first {self.max_size:,} at most" if self.max_size and None in self.shape[1:] else ""
             raise RequestError(
-                400, f"input {self.name!r} has shape {list(shape)}; accepted: {self.open_shape}, -1 being 1 or more"
+                400,
+                f"input {self.name!r} has shape {list(shape)}; accepted: {self.open_shape}, -1 being 1 or more{most}",
             )
 
 
@@ -80,22 +85,30 @@ class Signature:
     inputs: dict[str, Tensor]
     outputs: dict[str, Tensor]
 
+    @property
+    def may_not_compute(self) -> bool:
+        """Whether inputs that fit it may still be such as the model cannot compute: open sizes that do not go together,
+        integers that are no places in a table."""
+        return any(None in t.shape[1:] or (t.dtype.kind in "iu" and t.image is None) for t in self.inputs.values())
 
-def from_manifest(manifest: Mapping[str, Any]) -> Signature:
-    """The signature that a version's manifest states.
+
+def from_manifest(manifest: Mapping[str, Any], max_size: int | None = None) -> Signature:
+    """The signature that a version's manifest states, with at most ``max_size`` in its open dimensions.
 
     Raises:
         ArtifactError: it states none that can be served.
     """
     try:
         inputs = manifest["inputs"] if "inputs" in manifest else [manifest["input"]]
-        return Signature(*({row["name"]: _tensor(row) for row in rows} for rows in (inputs, manifest["outputs"])))
+        ports = (inputs, manifest["outputs"])
+        return Signature(*({row["name"]: _tensor(row, max_size) for row in rows} for rows in ports))
     except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError(f"the manifest states no signature that can be served ({error!r}); export again") from None
 
 
-def _tensor(row: Mapping[str, Any]) -> Tensor:
+def _tensor(row: Mapping[str, Any], max_size: int | None) -> Tensor:
     dtype = np.dtype(row["dtype"])
     if dtype not in NAMES:
         raise ValueError(f"dtype {dtype}")
-    return Tensor(row["name"], dtype, tuple(size if isinstance(size, int) else None for size in row["shape"]))
+    shape = tuple(size if isinstance(size, int) else None for size in row["shape"])
+    return Tensor(row["name"], dtype, shape, max_size)

@@ -88,7 +88,7 @@ def load(
     start = time.perf_counter()
     manifest = manifests.read(directory, manifests.read_kind(directory))
     manifests.check_files(directory, manifest)
-    signature = from_manifest(manifest)
+    signature = from_manifest(manifest, settings.limits.max_size)
     runtime = opener(Source(directory, manifest, signature), settings)
     row_seconds = _warm_up(directory, runtime, signature, settings.batching.ladder)
     own = metrics.of(model, version)
@@ -104,6 +104,7 @@ def load(
         settings.batching,
         fixed_sizes=runtime.fixed_sizes,
         row_seconds=row_seconds,
+        blame=400 if signature.may_not_compute else 500,
         on_batch=counted,
         name=f"{model}/{version}",
     )
