@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +139,7 @@ def _name(model: onnx.ModelProto, program: Program) -> None:
                 dim.dim_value = told
     graph.input.extend(weights)
     graph.name, graph.doc_string = "tfhalf", ""
-    model.producer_name = "tfhalf"
+    model.producer_name, model.producer_version = "tfhalf", version("tfhalf")
     model.doc_string = program.about
 
 
