@@ -96,7 +96,14 @@ def test_one_runtime_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatc
     assert result.exit_code == 1
     assert result.stderr == "error: SavedModel: it died; ONNX Runtime, CPU: batch 8: no\n"
     told = json.loads(result.stdout)
-    assert [row["runtime"] for row in told["runtimes"]] == ["savedmodel-xla", "onnx-cpu", "onnx-cuda"]
+    assert [row["runtime"] for row in told["runtimes"]] == [
+        "savedmodel-xla",
+        "onnx-cpu",
+        "onnx-cuda",
+        "openvino",
+        "litert",
+        "litert-int8",
+    ]
     assert [one["name"] for one in told["failed"]] == ["savedmodel", "onnx-cpu"]
 
 
