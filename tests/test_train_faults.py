@@ -68,8 +68,8 @@ class FaultyStep(Step):
     faults: tf.Variable
     where = 0
 
-    def gradients(self, batch: Any, epoch: Any, step: Any, size: int | None = None) -> tuple[Any, Any, list[Any]]:
-        loss, correct, gradients = super().gradients(batch, epoch, step, size)
+    def gradients(self, batch: Any, epoch: Any, step: Any, *more: Any) -> tuple[Any, Any, list[Any]]:
+        loss, correct, gradients = super().gradients(batch, epoch, step, *more)
         fault = tf.gather(self.faults, step)
         gradients = [tf.where(fault == 0, tf.zeros_like(g), g) for g in gradients]
         one = gradients[self.where]

@@ -28,6 +28,7 @@ from tfhalf.train.loop import Trainer
 from tfhalf.train.optimizers import make_optimizer, trained_variables, wrap
 from tfhalf.train.resident import Resident
 from tfhalf.train.schedules import EpochSchedule, Schedule
+from tfhalf.train.stages import PLAIN, Stage
 from tfhalf.train.step import Batch, Step, StepResult
 from tfhalf.train.streamed import Streamed
 from tfhalf.train.trouble import explain_non_finite
@@ -185,26 +186,26 @@ class Stub:
     def __init__(self) -> None:
         self.traced: list[int | None] = []
 
-    def __call__(self, batch: Batch, epoch: Any, step: Any, size: int | None = None) -> StepResult:
-        self.traced.append(size)
-        loss = tf.reduce_sum(tf.cast(batch.x, tf.float32)) + float(size or 0)
+    def __call__(self, batch: Batch, epoch: Any, step: Any, stage: Stage = PLAIN) -> StepResult:
+        self.traced.append(stage.size)
+        loss = tf.reduce_sum(tf.cast(batch.x, tf.float32)) + float(stage.size or 0)
         return StepResult(loss, step + 100 * epoch, tf.constant(True))
 
 
 @pytest.mark.parametrize("kind", [Resident, Streamed])
-def test_a_size_reaches_the_step_in_a_program_of_its_own(kind: type[Feed]) -> None:
+def test_a_stage_reaches_the_step_in_a_program_of_its_own(kind: type[Feed]) -> None:
     stub: Any = Stub()
     fed = kind(stub, X, Y, batch_size=4, capacity=10, xla=False, max_skipped=5)
     sums = X[ORDER].astype(np.float32).sum((1, 2, 3, 4))
     np.testing.assert_array_equal(fed(ORDER, 2, 5).loss, sums)
     assert stub.traced == [None]
-    result = fed(ORDER[:7], 2, 5, 4)
+    result = fed(ORDER[:7], 2, 5, Stage(4))
     np.testing.assert_array_equal(result.loss, sums[:7] + 4)
     assert result.correct.tolist() == [205 + i for i in range(7)]
-    fed(ORDER[:3], 3, 5, size=4)
+    fed(ORDER[:3], 3, 5, stage=Stage(4))
     fed(ORDER[:3], 3, 5)
     assert stub.traced == [None, 4]
-    fed(ORDER[:3], 3, 5, size=3)
+    fed(ORDER[:3], 3, 5, stage=Stage(3))
     assert stub.traced == [None, 4, 3]
 
 
