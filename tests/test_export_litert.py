@@ -184,7 +184,9 @@ def test_values_begin_where_kernels_may_rely_on_it(plain: bytes) -> None:
         (np.float16(DRAW.normal(size=5)), [], "float16"),
         (DRAW.normal(size=300), [], "float16"),  # a product of what was float16: rounded once more
         (DRAW.normal(size=30), [], "float32"),  # too small to be worth it
-        (np.arange(300) / 7, [np.arange(300)[::-1] / 7], "float32"),  # float32 on purpose, in another order
+        (DRAW.normal(size=300), [np.arange(200) / 7], "float16"),  # a norm's weights say nothing of the others
+        (DRAW.normal(size=300), [np.arange(300) / 7], "float32"),  # there is an island: nothing is rounded
+        (np.float16(DRAW.normal(size=300)), [np.arange(300) / 7], "float16"),  # what float16 holds is stored in it
         (np.full(300, 1e5), [], "float32"),
         (np.full(300, 1e-9), [], "float32"),
         (np.array([np.nan] + [1.0] * 300), [], "float32"),

@@ -7,7 +7,6 @@ the rest stays float32. Runtimes cast a stored weight once, when they open the f
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 FUSED = 256
 """The converter multiplies a weight by a constant that follows it, after which float16 does not hold it exactly. Such a
-product is rounded once more where it has so many values; smaller ones stay float32."""
+product is rounded once more where it has so many values; smaller ones stay float32, and so do all in a file that has so
+large a weight in float32 on purpose: an island says that the net does not bear it."""
 _WIDEST = float(np.finfo(np.float16).max)
 _CAST_VERSION = 3  # of DEQUANTIZE, from which on it takes float16
 _ALIGNED = 16  # bytes, as the format's schema asks of stored values
@@ -39,12 +39,11 @@ def store_float16(content: bytes, wide: Iterable[np.ndarray], about: str, metada
 
     Args:
         content: a file whose weights are float32.
-        wide: values that are float32 on purpose, one array for each weight; they stay so.
+        wide: values that are float32 on purpose, one array for each weight; what float16 does not hold of them stays.
         about, metadata: the file's description, and what its metadata says as JSON under the name ``tfhalf``.
     """
     model = _read(content)
-    kept = {_key(values) for values in wide}
-    sizes = {size for size, _ in kept}
+    exactly = any(values.size >= FUSED for values in wide)
     casts = _operator(model)
     for graph in model.subgraphs:
         ends = {*graph.inputs, *graph.outputs}
@@ -54,7 +53,7 @@ def store_float16(content: bytes, wide: Iterable[np.ndarray], about: str, metada
             if values is None or values.size < 2 or place in ends or tensor.isVariable:
                 continue
             narrow = _narrow(values)
-            if narrow is None or (not _same(values, narrow) and _stays(values, kept, sizes)):
+            if narrow is None or (not _same(values, narrow) and (exactly or values.size < FUSED)):
                 continue
             added.append(_cast(model, graph, tensor, place, narrow, casts))
         graph.operators = [*added, *graph.operators]
@@ -110,16 +109,6 @@ def _narrow(values: np.ndarray) -> np.ndarray | None:
 
 def _same(values: np.ndarray, narrow: np.ndarray) -> bool:
     return bool((narrow.astype(np.float32) == values).all())
-
-
-def _stays(values: np.ndarray, kept: set[tuple[int, str]], sizes: set[int]) -> bool:
-    """Whether ``values``, which float16 does not hold exactly, are to stay float32."""
-    return values.size < FUSED or (values.size in sizes and _key(values) in kept)
-
-
-def _key(values: np.ndarray) -> tuple[int, str]:
-    """What is the same of two arrays with the same values in another order: the converter transposes weights."""
-    return values.size, hashlib.sha256(np.sort(values.ravel()).tobytes()).hexdigest()
 
 
 def _cast(model: Any, graph: Any, tensor: Any, place: int, narrow: np.ndarray, operator: int) -> Any:
