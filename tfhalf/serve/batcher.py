@@ -84,11 +84,6 @@ class Batcher:
         """Whether nothing new is taken any more."""
         return self._closing
 
-    @property
-    def has_room(self) -> bool:
-        """Whether `submit` would take a request of one row."""
-        return self._room.takes(1)
-
     def expect(self) -> bool:
         """Whether a request of one row that is about to be read will find room; then it counts until the event loop
         comes round to reading it."""
@@ -105,7 +100,7 @@ class Batcher:
         Raises:
             RequestError: 429.
         """
-        if not self.has_room:
+        if not self._room.takes(1):
             raise self.refusal()
 
     def refusal(self) -> RequestError:

@@ -85,12 +85,10 @@ class Engine:
             raise RequestError(503, "the server is stopping; ask another one", retry_after=1)
         return self.repository.choose(name, version)
 
-    def refusal(self, path: str, *, expect: bool = False) -> RequestError | None:
+    def refusal(self, path: str) -> RequestError | None:
         """The answer to a POST where ``path`` asks for an inference and no version of the model has room for another
-        row: a 429, which is counted. None where the request is to be read.
-
-        Args:
-            expect: a request that is let in counts as one until the event loop comes round to reading it.
+        row: a 429, which is counted. None where the request is to be read; then it counts until the event loop comes
+        round to that.
         """
         match = _INFERENCE.fullmatch(path)
         model = self.repository.models.get(match[1]) if match else None
@@ -98,7 +96,7 @@ class Engine:
             return None
         full = None
         for loaded in model.loaded.values():
-            if loaded.batcher.expect() if expect else loaded.batcher.has_room:
+            if loaded.batcher.expect():
                 return None
             full = loaded
         if full is None:

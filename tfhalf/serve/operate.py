@@ -89,7 +89,7 @@ class Desk:
         Under overload most requests end here, for a fraction of what the way through the app costs: what is spent on
         refusing is missing for computing.
         """
-        error = self.engine.refusal(path, expect=True)
+        error = self.engine.refusal(path)
         if error is None:
             return None
         visit = Visit("POST", path, headers, client)
@@ -126,7 +126,7 @@ class Operate:
 
         self._engine.in_flight += 1
         try:
-            error = visit.unknown(self._engine.settings.token) or self._engine.refusal(scope["path"])
+            error = visit.unknown(self._engine.settings.token)
             if error is not None:
                 raise error
             await self._app(scope, receive, observed)
