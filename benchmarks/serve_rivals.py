@@ -38,6 +38,7 @@ import numpy as np
 from serve_load import CLIENTS, closed_loop, request
 from serve_rival_servers import OUTPUT, session
 
+from tfhalf.device import cores
 from tfhalf.export.version import find_version
 from tfhalf.serve import upcast
 from tfhalf.serve.grpc_messages import SERVICE, message
@@ -265,7 +266,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, action="append", help="so many at a time; 1, 8 and 64 unless given")
     parser.add_argument("--seconds", type=float, default=1.5)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=int, default=cores())
     parser.add_argument("--widened", action="store_true")
     args = parser.parse_args()
     version = find_version(args.export)

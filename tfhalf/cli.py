@@ -22,6 +22,7 @@ from tfhalf.cli_options import DATA_DIR, EXPORTS, JSON, PATH, QUIET, RUNS, pipel
 from tfhalf.cli_outcome import say_outcome
 from tfhalf.cli_serve import serve
 from tfhalf.errors import Interrupted, TfhalfError
+from tfhalf.export.formats import FILES
 from tfhalf.progress import Progress
 from tfhalf.start import import_tensorflow
 
@@ -177,7 +178,7 @@ def verify(path: Path, data_dir: str | None, quiet: bool, as_json: bool) -> None
 @click.argument("images", type=PATH, nargs=-1, required=True)
 @click.option(
     "--runtime",
-    type=click.Choice(["savedmodel", "onnx", "litert", "litert-int8"]),
+    type=click.Choice(list(FILES)),
     help="Which artifact answers. [default: the first]",
 )
 @click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="Labels per image.")

@@ -164,8 +164,14 @@ def fix_batch(graph: Any) -> None:
                 shape.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(fixed))
 
 
-def float32_constants(graph: Any) -> list[np.ndarray]:
-    """The constants that are float32 before `widen`: what islands and norms hold, flat."""
+def float32_constants(graph: Any) -> list[Any]:
+    """The constants that are float32, in functions of loops and branches too, as TensorProtos. Before `widen` they are
+    what islands and norms hold; after it, all weights."""
     nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
     held = (node.attr["value"].tensor for node in nodes if node.op == "Const")
-    return [tf.make_ndarray(tensor).ravel() for tensor in held if tensor.dtype == _FLOAT]
+    return [tensor for tensor in held if tensor.dtype == _FLOAT]
+
+
+def count(tensor: Any) -> int:
+    """How many numbers a TensorProto says that it holds."""
+    return math.prod(dim.size for dim in tensor.tensor_shape.dim)

@@ -34,16 +34,16 @@ class Stored:
     int8: int = 0
 
 
-def store_float16(content: bytes, wide: Iterable[np.ndarray], about: str, metadata: Mapping[str, Any]) -> bytes:
+def store_float16(content: bytes, wide: Iterable[int], about: str, metadata: Mapping[str, Any]) -> bytes:
     """A LiteRT file with every weight in float16 that it holds.
 
     Args:
         content: a file whose weights are float32.
-        wide: values that are float32 on purpose, one array for each weight; what float16 does not hold of them stays.
+        wide: how many numbers each weight has that is float32 on purpose.
         about, metadata: the file's description, and what its metadata says as JSON under the name ``tfhalf``.
     """
     model = _read(content)
-    exactly = any(values.size >= FUSED for values in wide)
+    exactly = any(size >= FUSED for size in wide)
     casts = _operator(model)
     for graph in model.subgraphs:
         ends = {*graph.inputs, *graph.outputs}

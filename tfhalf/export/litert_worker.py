@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 import sys
 from dataclasses import asdict
@@ -40,7 +39,7 @@ def make(folder: Path) -> dict[str, Any]:
     request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
     graph = tf.compat.v1.GraphDef()
     graph.ParseFromString((folder / "graph.pb").read_bytes())
-    wide = graphs.float32_constants(graph)
+    wide = [graphs.count(tensor) for tensor in graphs.float32_constants(graph)]
     graphs.widen(graph)
     graphs.expand_slices(graph)
     weights = _weights(graph)
@@ -66,10 +65,11 @@ def make(folder: Path) -> dict[str, Any]:
 
 def _weights(graph: Any) -> int:
     """How many numbers the graph's float constants hold, those that a loop has again in its body once."""
-    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
-    tensors = (node.attr["value"].tensor for node in nodes if node.op == "Const")
-    shapes = {hashlib.sha256(t.SerializeToString()).digest(): t.tensor_shape for t in tensors if t.dtype == 1}
-    return sum(math.prod(dim.size for dim in shape.dim) for shape in shapes.values())
+    from tfhalf.export import litert_graph as graphs
+
+    held = graphs.float32_constants(graph)
+    counts = {hashlib.sha256(tensor.SerializeToString()).digest(): graphs.count(tensor) for tensor in held}
+    return sum(counts.values())
 
 
 def _check(kind: str, held: Stored, weights: int) -> None:
