@@ -91,7 +91,7 @@ def make_version(exports: Path, name: str, number: int, seed: int = 0, shape: tu
 class Counting:
     """A runtime for tests: sums its rows, after ``seconds`` a batch; keeps the sizes of its batches."""
 
-    about, platform, fixed_sizes = "test", "test", False
+    about, platform, ladder = "test", "test", None
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.seconds, self.batches = seconds, list[int]()

@@ -118,7 +118,7 @@ def test_padding_goes_to_the_ladder_and_is_taken_off_again() -> None:
     async def work() -> None:
         model = Model()
         batching = Batching(max_batch=8)
-        batcher = Batcher(model, batching, fixed_sizes=True)
+        batcher = Batcher(model, batching, ladder=batching.ladder)
         for n in (1, 5, 7, 8):
             answer = (await batcher.submit(rows(n, n), n).future)["y"]
             np.testing.assert_array_equal(answer, np.full((n, 2), 2.0 * n))

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes.util
+import importlib.util
+import sys
 from collections.abc import Iterator, Mapping
+from contextlib import redirect_stdout
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -136,16 +141,49 @@ class _SavedModel:
         return {name: value.numpy() for name, value in self._function(**given).items()}
 
 
+def onnx_providers(*devices: str) -> list[str]:
+    """The providers of ``devices`` (TensorRT's is called Tensorrt) that this onnxruntime was built with, in that order;
+    TensorRT's only where its libraries are found.
+
+    Without CUDA's libraries onnxruntime takes the next provider in silence.
+    """
+    import onnxruntime
+
+    there = onnxruntime.get_available_providers()
+    wanted = [device for device in devices if device != "Tensorrt" or _load_tensorrt()]
+    found = [name for name in (f"{device}ExecutionProvider" for device in wanted) if name in there]
+    if any(name != "CPUExecutionProvider" for name in found):
+        _load_cuda()
+    return found
+
+
+@cache
+def _load_tensorrt() -> bool:
+    """Whether TensorRT is installed, by pip or in the system."""
+    if importlib.util.find_spec("tensorrt_libs"):
+        importlib.import_module("tensorrt_libs")  # loads them
+        return True
+    return ctypes.util.find_library("nvinfer") is not None
+
+
+@cache
+def _load_cuda() -> None:
+    """Load CUDA's libraries from where pip puts them; onnxruntime alone looks in the system's places."""
+    import onnxruntime
+
+    with redirect_stdout(sys.stderr):  # it prints what it does not find
+        onnxruntime.preload_dlls()
+
+
 class _Onnx:
     def __init__(self, directory: Path) -> None:
         import onnxruntime
 
         path = directory / FORMATS["onnx"]
         weights_beside(path)
-        wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
-        providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        providers = onnx_providers("CUDA", "CPU")
         self._session: Any = onnxruntime.InferenceSession(str(path), options, providers=providers)
         self._inputs = [value.name for value in self._session.get_inputs()]
         self._outputs = [value.name for value in self._session.get_outputs()]

@@ -10,7 +10,7 @@ import numpy as np
 from tfhalf.engines import open_engine
 from tfhalf.errors import ArtifactError
 from tfhalf.isolated import lacking
-from tfhalf.runtime import FORMATS, Predictor, open_predictor, weights_beside
+from tfhalf.runtime import FORMATS, Predictor, onnx_providers, open_predictor, weights_beside
 
 # Key: what the table calls it, and the format that it opens.
 RUNTIMES = {
@@ -89,7 +89,7 @@ class _Onnx:
 
         path = directory / FORMATS["onnx"]
         weights_beside(path)
-        provider = f"{device}ExecutionProvider"
+        (provider,) = onnx_providers(device)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         self._session: Any = onnxruntime.InferenceSession(str(path), options, providers=[provider])

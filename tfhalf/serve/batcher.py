@@ -12,7 +12,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +45,7 @@ class Batcher:
         run: Callable[[Arrays], Arrays],
         batching: Batching,
         *,
-        fixed_sizes: bool = False,
+        ladder: Sequence[int] | None = None,
         row_seconds: float | None = None,
         blame: int = 500,
         on_batch: Callable[[BatchDone], None] = lambda _: None,
@@ -54,7 +54,7 @@ class Batcher:
         """
         Args:
             run: what computes a batch.
-            fixed_sizes: batches are padded to the sizes of ``batching.ladder``.
+            ladder: sizes that batches are padded to.
             row_seconds: what a row of a full batch takes when nothing else goes on.
             blame: status of a request whose computation fails though it is alone: 500, or 400 where it may be its own
                 fault.
@@ -62,7 +62,7 @@ class Batcher:
         """
         self._run, self._batching, self._on_batch, self._name = run, batching, on_batch, name
         self._blame = blame
-        self._join = Joiner(batching.ladder if fixed_sizes else None)
+        self._join = Joiner(ladder)
         self._room = Room(batching, row_seconds)
         self._condition = threading.Condition()
         self._queue: deque[Job] = deque()

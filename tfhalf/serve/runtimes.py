@@ -7,16 +7,19 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from tfhalf.errors import ArtifactError, IntegrityError
 from tfhalf.files import sha256
-from tfhalf.runtime import FORMATS, weights_beside
+from tfhalf.runtime import FORMATS, onnx_providers, weights_beside
 from tfhalf.serve import upcast
 from tfhalf.serve.settings import Settings
 from tfhalf.serve.signature import Signature
+
+if TYPE_CHECKING:
+    from tfhalf.serve.onnx_gpu import OnnxGpu
 
 Arrays = dict[str, np.ndarray]
 
@@ -27,13 +30,15 @@ _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"  # of o
 class Runtime(Protocol):
     """A model that is ready to compute.
 
-    ``about`` is a line for people, ``platform`` the Open Inference Protocol's word. ``fixed_sizes`` says that each new
-    batch size costs a compilation, so batches are padded to the ladder.
+    ``about`` is a line for people, ``platform`` the Open Inference Protocol's word.
     """
 
     about: str
     platform: str
-    fixed_sizes: bool
+
+    @property
+    def ladder(self) -> tuple[int, ...] | None:
+        """The batch sizes that it is to be called with, where each costs a compilation; None where any is as good."""
 
     def __call__(self, feeds: Arrays) -> Arrays:
         """Outputs by name for inputs by name, each [N, ...]. Called by one thread at a time."""
@@ -69,7 +74,7 @@ def open_runtime(source: Source, settings: Settings) -> Runtime:
 def _open(source: Source, kind: str, settings: Settings) -> Runtime:
     try:
         if kind == "onnx":
-            return Onnx(source, settings)
+            return _open_onnx(source, settings)
         from tfhalf.serve.savedmodel import SavedModel
 
         return SavedModel(source, settings)
@@ -101,57 +106,76 @@ def _faster(source: Source, settings: Settings) -> Runtime:
     return chosen
 
 
+@dataclass(frozen=True)
+class Graph:
+    """An ONNX file that was checked: its ``path``, its bytes, what they hold (an `onnx.ModelProto`), and the file of
+    weights ``beside`` it, where there is one."""
+
+    path: Path
+    blob: bytes
+    model: Any
+    beside: Path | None
+
+
+def _open_onnx(source: Source, settings: Settings) -> Runtime:
+    """On TensorRT or CUDA where onnxruntime has them and they start, else on the CPU."""
+    path = source.directory / FORMATS["onnx"]
+    blob = path.read_bytes()  # once: what is hashed here is what is opened
+    _check_unchanged(path, hashlib.sha256(blob).hexdigest(), source.manifest)
+    model = upcast.read(blob)
+    graph = Graph(path, blob, model, weights_beside(path, model))
+    if graph.beside is not None:
+        _check_unchanged(graph.beside, sha256(graph.beside), source.manifest)
+    runtime: Onnx | OnnxGpu | None = None
+    if onnx_providers("Tensorrt", "CUDA"):
+        from tfhalf.serve.onnx_gpu import OnnxGpu
+
+        runtime = OnnxGpu(graph, settings)
+    if runtime is None or runtime.device == "CPU":
+        runtime = Onnx(graph, settings)
+    check_names(path, source.signature, set(runtime.inputs), set(runtime.outputs))
+    return runtime
+
+
+def onnx_options(graph: Graph, settings: Settings) -> Any:
+    """`onnxruntime.SessionOptions` for ``graph``."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = settings.threads
+    # Threads that spin while they wait would take the cores from the process that answers requests.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if graph.beside is not None:
+        options.add_session_config_entry(_WEIGHTS_FOLDER, str(graph.path.parent.resolve()))
+    return options
+
+
 class Onnx:
-    """onnxruntime on TensorRT or CUDA where it has them, else on the CPU with float16 brought to float32 at load."""
+    """onnxruntime on the CPU, with float16 brought to float32 at load."""
 
     platform = "onnxruntime_onnx"
+    device = "CPU"
+    ladder = None
 
-    def __init__(self, source: Source, settings: Settings) -> None:
+    def __init__(self, graph: Graph, settings: Settings) -> None:
         import onnxruntime
 
-        path = source.directory / FORMATS["onnx"]
-        blob = path.read_bytes()  # once: what is hashed here is what is opened
-        _check_unchanged(path, hashlib.sha256(blob).hexdigest(), source.manifest)
-        model = upcast.read(blob)
-        beside = weights_beside(path, model)
-        wanted = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider")
-        providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
-        on_cpu = providers[0] == "CPUExecutionProvider"
+        blob, self.about = graph.blob, f"onnxruntime {onnxruntime.__version__}, CPU"
         # Weights beside the graph are too large for one message, and would be twice as large.
-        widened = on_cpu and beside is None and upcast.holds_float16(model)
-        if widened:
-            upcast.upcast(model)
-            blob = model.SerializeToString()
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = settings.threads
-        # Threads that spin while they wait would take the cores from the process that answers requests.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if beside is not None:
-            _check_unchanged(beside, sha256(beside), source.manifest)
-            options.add_session_config_entry(_WEIGHTS_FOLDER, str(source.directory.resolve()))
-        self._session: Any = onnxruntime.InferenceSession(blob, options, providers=providers)
-        device = self._session.get_providers()[0].removesuffix("ExecutionProvider")
-        self.fixed_sizes = device != "CPU"
-        self.about = f"onnxruntime {onnxruntime.__version__}, {device}"
-        if widened:
+        if graph.beside is None and upcast.holds_float16(graph.model):
+            upcast.upcast(graph.model)
+            blob = graph.model.SerializeToString()
             self.about += ", float16 weights brought to float32 at load"
-        if beside is not None:
-            self.about += f", weights in {beside.name}"
-        self._outputs = [value.name for value in self._session.get_outputs()]
-        check_names(path, source.signature, {v.name for v in self._session.get_inputs()}, set(self._outputs))
-        self._binds = device != "CPU"
+        if graph.beside is not None:
+            self.about += f", weights in {graph.beside.name}"
+        options, providers = onnx_options(graph, settings), onnx_providers("CPU")
+        self._session: Any = onnxruntime.InferenceSession(blob, options, providers=providers)
+        self.inputs = [value.name for value in self._session.get_inputs()]
+        self.outputs = [value.name for value in self._session.get_outputs()]
 
     def __call__(self, feeds: Arrays) -> Arrays:
-        if not self._binds:
-            return dict(zip(self._outputs, self._session.run(None, feeds), strict=True))
-        binding = self._session.io_binding()
-        for name, array in feeds.items():
-            binding.bind_cpu_input(name, array)
-        for name in self._outputs:
-            binding.bind_output(name)  # to memory of the host, which is where it is sent from
-        self._session.run_with_iobinding(binding)
-        return dict(zip(self._outputs, binding.copy_outputs_to_cpu(), strict=True))
+        return dict(zip(self.outputs, self._session.run(None, feeds), strict=True))
 
 
 def _check_unchanged(path: Path, digest: str, manifest: Mapping[str, Any]) -> None:

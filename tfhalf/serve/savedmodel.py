@@ -15,7 +15,8 @@ SIGNATURE = "serving_default"
 
 
 class SavedModel:
-    """On a GPU the signature is compiled by XLA once for each batch size of the ladder; on a CPU XLA gains nothing."""
+    """On a GPU the signature is compiled by XLA once for each batch size of the ladder, unless its inputs have open
+    sizes, each of which would be compiled; on a CPU XLA gains nothing."""
 
     platform = "tensorflow_savedmodel"
 
@@ -40,11 +41,27 @@ class SavedModel:
             set(function.structured_input_signature[1]),
             set(function.structured_outputs),
         )
-        self.fixed_sizes = bool(gpus)
+        fixed = not any(None in tensor.shape[1:] for tensor in source.signature.inputs.values())
+        compiled = bool(gpus) and fixed
+        self.ladder = settings.batching.ladder if compiled else None
         self._function: Any = function
-        if gpus:
-            self._function = tf.function(lambda **feeds: function(**feeds), jit_compile=True, autograph=False)
-        self.about = f"TensorFlow {tf.__version__}, {'GPU, XLA' if gpus else 'CPU'}"
+        if compiled:
+            self._function = self._compiled(function)
+        self.about = f"TensorFlow {tf.__version__}, {'GPU' if gpus else 'CPU'}{', XLA' if compiled else ''}"
+
+    def _compiled(self, function: Any) -> Any:
+        """``function`` compiled for each number of rows."""
+        tf, programs = self._tf, {}
+
+        def run(**tensors: Any) -> Any:
+            rows = len(next(iter(tensors.values())))
+            if rows not in programs:
+                # Concrete functions: TensorFlow warns of one that is traced for so many sizes.
+                traced = tf.function(lambda **feeds: function(**feeds), jit_compile=True, autograph=False)
+                programs[rows] = traced.get_concrete_function(**tensors)
+            return programs[rows](**tensors)
+
+        return run
 
     def __call__(self, feeds: Arrays) -> Arrays:
         tensors = {name: self._tf.constant(array) for name, array in feeds.items()}

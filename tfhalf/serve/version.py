@@ -90,7 +90,7 @@ def load(
     manifests.check_files(directory, manifest)
     signature = from_manifest(manifest, settings.limits.max_size)
     runtime = opener(Source(directory, manifest, signature), settings)
-    row_seconds = _warm_up(directory, runtime, signature, settings.batching.ladder)
+    row_seconds = _warm_up(directory, runtime, signature, runtime.ladder or settings.batching.ladder)
     own = metrics.of(model, version)
 
     sizes = Sizes()
@@ -102,7 +102,7 @@ def load(
     batcher = Batcher(
         runtime,
         settings.batching,
-        fixed_sizes=runtime.fixed_sizes,
+        ladder=runtime.ladder,
         row_seconds=row_seconds,
         blame=400 if signature.may_not_compute else 500,
         on_batch=counted,
