@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +27,8 @@ def main() -> None:
     loop = Loop(arguments.pipeline, arguments.overrides)
     for seed in range(arguments.seeds):
         loop.start_from(seed)
-        with spared_from_collection():  # as `tfhalf train` does
-            result, seconds = loop.train()
+        with tempfile.TemporaryDirectory() as run, spared_from_collection():  # as `tfhalf train` does
+            result, seconds = loop.train(Path(run))
         row = {
             "side": "tfhalf",
             **loop.facts(),

@@ -12,6 +12,7 @@ import argparse
 import json
 import statistics
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from tfhalf.device import spared_from_collection
 
 # The bias of the whitening layer stands still after three epochs, as in the record: where the size changes, so that no
 # program is added.
-CURRICULUM = ("train.sizes=[24, 28, 32]", "train.freeze_after={^whitening: 3}")
+CURRICULUM = ("train.sizes=[24, 24, 24, 28, 28, 32, 32, 32, 32]", "train.freeze_after={^whitening: 3}")
 
 
 def main() -> None:
@@ -35,10 +36,11 @@ def main() -> None:
     seconds, accuracy, plain, steps, evaluation = [], [], [], [], []
     for seed in range(arguments.seeds):
         loop.start_from(seed)
-        with spared_from_collection():  # as `tfhalf train` does, evaluation included
+        with tempfile.TemporaryDirectory() as run, spared_from_collection():
             start = time.perf_counter()
-            result, trained = loop.train()
-            accuracy.append(loop.accuracy(loop.pipeline.train.test_views))
+            with loop.trainer.writer:  # as `tfhalf train` does: the last checkpoint is written meanwhile
+                result, trained = loop.train(Path(run))
+                accuracy.append(loop.accuracy(loop.pipeline.train.test_views))
             seconds.append(time.perf_counter() - start)
         steps.append(sum(row.seconds for row in result.epochs))
         evaluation.append(seconds[-1] - trained)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from tfhalf.config import load_pipeline
 from tfhalf.device import detect, grow_memory
 from tfhalf.job import Places, prepare
 from tfhalf.progress import Progress
+from tfhalf.train.build import ADAPT_IMAGES
 from tfhalf.train.evaluate import Views
 from tfhalf.train.loop import Trainer, TrainResult
 
@@ -47,15 +47,14 @@ class Loop:
         self.trainer.pipeline = self.pipeline.model_copy(update={"seed": seed})
         self.trainer.values()  # a GPU takes its time; what is timed begins when all is there
 
-    def train(self) -> tuple[TrainResult, float]:
-        """What the data sets in the model (`adapt`), then every epoch, its record and the last checkpoint: the result
-        and the seconds."""
-        with tempfile.TemporaryDirectory() as run:
-            start = time.perf_counter()
-            images, splits = self.job.preprocess, self.job.splits
-            self.job.builder.adapt(self.trainer.model, lambda: images.apply(splits.x_train[:5000]))
-            result = self.trainer.run(Path(run), Progress(quiet=True))
-            return result, time.perf_counter() - start
+    def train(self, run: Path) -> tuple[TrainResult, float]:
+        """What the data sets in the model (`adapt`), then every epoch, recorded into the folder ``run``: the result and
+        the seconds."""
+        start = time.perf_counter()
+        images, splits = self.job.preprocess, self.job.splits
+        self.job.builder.adapt(self.trainer.model, lambda: images.apply(splits.x_train[:ADAPT_IMAGES]))
+        result = self.trainer.run(run, Progress(quiet=True))
+        return result, time.perf_counter() - start
 
     def accuracy(self, views: Views) -> float:
         """Percent of the test set."""

@@ -54,10 +54,10 @@ def adapt(model: keras.Model, x_NHWC: np.ndarray) -> None:
     Its filters are the eigenvectors of the patches' covariance over the root of their eigenvalues, and their negatives.
     """
     channels = x_NHWC.shape[-1]
-    # Of many images every third patch in each direction: 600,000 are plenty for a 12x12 covariance.
+    # Of many images every third patch in each direction: 200,000 are plenty for a 12x12 covariance.
     stride = 3 if len(x_NHWC) >= 1000 else 1
     covariance, count = np.zeros((4 * channels, 4 * channels)), 0
-    for start in range(0, min(len(x_NHWC), 5000), 250):  # in float32 a few images at a time, added up in float64
+    for start in range(0, min(len(x_NHWC), 2000), 250):  # in float32 a few images at a time, added up in float64
         x = x_NHWC[start : start + 250]
         corners = [x[:, i : i - 1 or None : stride, j : j - 1 or None : stride] for i in (0, 1) for j in (0, 1)]
         height, width = corners[-1].shape[1:3]

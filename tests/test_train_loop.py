@@ -23,7 +23,7 @@ from tfhalf.device import cpu
 from tfhalf.errors import ResumeError, TrainingError
 from tfhalf.progress import Progress
 from tfhalf.train.build import Builder
-from tfhalf.train.evaluate import Evaluator, _shifted, float32_exactly
+from tfhalf.train.evaluate import Evaluator, _view, float32_exactly
 from tfhalf.train.loop import Trainer
 from tfhalf.train.schedules import multiplier
 
@@ -448,7 +448,10 @@ def test_vectors_are_not_augmented(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("by", [-1, 1])
-def test_a_shift_is_that_of_images_padded_by_reflection(by: int) -> None:
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_shift_is_that_of_images_padded_by_reflection(by: int, mirrored: bool) -> None:
     x = np.random.default_rng(0).integers(0, 256, (3, 6, 5, 3)).astype(np.uint8)
     padded = np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)], "reflect")
-    np.testing.assert_array_equal(_shifted(x, by), padded[:, 1 + by : 7 + by, 1 + by : 6 + by])
+    shifted = padded[:, 1 + by : 7 + by, 1 + by : 6 + by]
+    expected = shifted[:, :, ::-1] if mirrored else shifted
+    np.testing.assert_array_equal(_view(x, by, mirrored), expected)

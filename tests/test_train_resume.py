@@ -124,6 +124,7 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, call: int, when: str = "before") ->
         if seen[0] <= call:
             return boundary(self, last)
         if when == "within":
+            self.t.writer.wait()  # the save before is not the one to hit
             monkeypatch.setattr(Path, "rename", killed)
         if when != "before":
             boundary(self, last)

@@ -57,9 +57,10 @@ def train_and_export(
     clock.stop("compile")
     with held(run), Verifier(progress) as verifier, spared_from_collection():
         verifier.start()  # now, so that it has imported what it needs when training is over
-        result = trainer.run(run, progress, resume=resume is not None)
-        picture = draw_beside(run, pipeline.name, progress) if trainer.step.guarded else None
-        accuracy = _test_accuracy(trainer, progress)
+        with trainer.writer:
+            result = trainer.run(run, progress, resume=resume is not None)
+            picture = draw_beside(run, pipeline.name, progress) if trainer.step.guarded else None
+            accuracy = _test_accuracy(trainer, progress)
         clock.stop("train")
         finished = Finished(job, places, result, device, run, accuracy)
         outcome = export_and_publish(finished, verifier, progress, clock)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import shutil
 import subprocess
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tfhalf import __version__
 from tfhalf.errors import ExportError
 from tfhalf.export.formats import FILES, LITERT
 from tfhalf.export.litert_graph import frozen
@@ -75,7 +75,7 @@ def _request(program: Program, names: Mapping[str, str], metadata: Mapping[str, 
         "inputs": [{"name": p.name, "dtype": p.dtype, "shape": list(p.shape)} for p in program.inputs],
         "outputs": list(graph.names),
         "tensors": {"inputs": list(graph.inputs), "outputs": list(graph.outputs)},
-        "about": f"tfhalf {importlib.metadata.version('tfhalf')}",
+        "about": f"tfhalf {__version__}",
         "metadata": {"about": program.about, **metadata},
     }
     (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")

@@ -6,7 +6,6 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import onnx
 import onnx.version_converter
 import onnx_ir as ir
 
+from tfhalf import __version__
 from tfhalf.errors import ExportError
 from tfhalf.export import onnx_apart, onnx_rewrites
 from tfhalf.export.program import Program
@@ -139,7 +139,7 @@ def _name(model: onnx.ModelProto, program: Program) -> None:
                 dim.dim_value = told
     graph.input.extend(weights)
     graph.name, graph.doc_string = "tfhalf", ""
-    model.producer_name, model.producer_version = "tfhalf", version("tfhalf")
+    model.producer_name, model.producer_version = "tfhalf", __version__
     model.doc_string = program.about
 
 

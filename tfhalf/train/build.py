@@ -32,6 +32,9 @@ def numbered_anew() -> Iterator[None]:
         global_state.set_global_attribute("object_name_uids", before)
 
 
+ADAPT_IMAGES = 2000  # of the training set, that `adapt` is shown
+
+
 class Builder:
     """Builds the same net as often as needed: mixed to train, float32 to judge."""
 

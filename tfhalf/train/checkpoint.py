@@ -7,14 +7,17 @@ recorded before, and the sha256 of both. Data order and augmentation are functio
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
 import re
 import shutil
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -76,6 +79,63 @@ def save(
         ) from error
     _prune(folder, keep)
     return path
+
+
+class Writer:
+    """Writes checkpoints beside the training that goes on, one at a time.
+
+    Within ``with writer:`` a checkpoint may be written still; where the outermost such block ends, all are there.
+    ``seconds`` is what the last one took.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: Future[None] | None = None
+        self._depth = 0
+
+    def __enter__(self) -> Writer:
+        self._depth += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._depth -= 1
+        if not self._depth:
+            self.wait()
+
+    def save(
+        self,
+        run: Path,
+        step: int,
+        arrays: Sequence[np.ndarray],
+        record: Mapping[str, Any],
+        within: Mapping[str, np.ndarray],
+        keep: int,
+        callbacks: Mapping[str, np.ndarray],
+    ) -> None:
+        """As `save`, which goes on when this returns; ``arrays`` must stay as they are, the rest is copied.
+
+        Raises:
+            TrainingError: the disk did not take the checkpoint before this one.
+        """
+        self.wait()
+        record, within, callbacks = copy.deepcopy((record, within, callbacks))  # callbacks go on changing theirs
+        self._writing = self._thread.submit(self._timed, run, step, arrays, record, within, keep, callbacks)
+
+    def wait(self) -> None:
+        """Until what was handed over is written.
+
+        Raises:
+            TrainingError: the disk does not take it.
+        """
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def _timed(self, *arguments: Any) -> None:
+        start = time.monotonic()
+        save(*arguments)
+        self.seconds = time.monotonic() - start
 
 
 def load(run: Path, say: Callable[[str], None] | None = None, *, set_aside: bool = False) -> Checkpoint | None:

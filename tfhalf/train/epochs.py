@@ -55,7 +55,7 @@ class Epochs:
         self.epoch, self.done = 0, 0
         self.results: list[ChunkResult] = []
         self.saved_at = self.epoch_saved_at = time.monotonic()
-        self.saving = 0.0  # seconds that the last save took
+        self.copying = 0.0  # seconds that training stood still for the last save
         self.hooks: Hooks | None = None
         self.known = State([], {})  # what callbacks knew at the checkpoint that was taken up
         self.start: list[np.ndarray] = []  # what to go back to, once training has begun, while there is no checkpoint
@@ -200,7 +200,7 @@ class Epochs:
         what follows takes no time and saves anyway.
         """
         wait = self.t.pipeline.train.checkpoint_seconds
-        wait = max(wait, self.saving / _SHARE) if wait else 0.0
+        wait = max(wait, (self.copying + self.t.writer.seconds) / _SHARE) if wait else 0.0
         since = time.monotonic() - (self.saved_at if self.done else self.epoch_saved_at)
         asked = self.signals.number is not None and not last
         if last or since >= wait or asked:
@@ -211,7 +211,7 @@ class Epochs:
             self._interrupt()
 
     def _save(self, ended: bool = False) -> None:
-        """Write a checkpoint; once training has ``ended`` its weights are the result's."""
+        """Have a checkpoint written; once training has ``ended`` its weights are the result's."""
         t, settings = self.t, self.t.pipeline.train
         start, step = time.monotonic(), self.epoch * t.steps_per_epoch + self.done
         self.scale.save()
@@ -232,9 +232,9 @@ class Epochs:
             "preprocess": t.preprocess.to_dict(),
         }
         within = joined(self.results)._asdict() if self.results else {}
-        checkpoint.save(self.run, step, t.values(), record, within, settings.keep_checkpoints, known.arrays)
+        t.writer.save(self.run, step, t.values(), record, within, settings.keep_checkpoints, known.arrays)
         self.saved_at = time.monotonic()
-        self.saving, self.start = self.saved_at - start, []
+        self.copying, self.start = self.saved_at - start, []
         if not self.done:
             self.epoch_saved_at = self.saved_at
 
@@ -272,6 +272,7 @@ class Epochs:
             TrainingError: the pipeline does not say so, or not once more.
         """
         settings = self.t.pipeline.train.blowup
+        self.t.writer.wait()
         found = checkpoint.load(self.run)
         why = blow_up.why if blow_up.explained else f"{blow_up.why}; {self._explain(blow_up.step, found)}"
         place = f"the last good checkpoint is {found.path}" if found else "there is no checkpoint yet"

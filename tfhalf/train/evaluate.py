@@ -14,7 +14,7 @@ Views = Literal["none", "mirror", "mirror_shift"]
 
 
 class Evaluator:
-    """Logits of ``model`` in batches of one size, for which one program is made.
+    """Logits of ``model`` in batches of one size, for which, whatever the views, one program is made.
 
     Args:
         mean, std: of the normalisation, per channel.
@@ -31,13 +31,14 @@ class Evaluator:
     def logits(self, x: np.ndarray, views: Views = "none") -> np.ndarray:
         """Float32 [N, num_classes] for images [N, ...] in the source's dtype, averaged over ``views`` of each."""
         size = self.batch_size
+        shown = [tuple(map(tf.constant, view)) for view in _VIEWS[views]]
         parts = []
         for start in range(0, len(x), size):
             part = x[start : start + size]
             if len(part) < size:  # else the last batch had a program of its own
                 part = np.concatenate([part, np.zeros((size - len(part), *x.shape[1:]), x.dtype)])
-            weighted = [weight * self._answer(view) for weight, view in _views(tf.constant(part), views)]
-            parts.append(tf.add_n(weighted))
+            images = tf.constant(part)
+            parts.append(tf.add_n([self._answer(images, *view) for view in shown]))
         answers: np.ndarray = np.concatenate([part.numpy() for part in parts])[: len(x)]
         return answers
 
@@ -45,32 +46,34 @@ class Evaluator:
         """Share of right answers, 0 to 1."""
         return float((self.logits(x, views).argmax(-1) == y).mean())
 
-    def _forward(self, x: Any) -> Any:
+    def _forward(self, x: Any, weight: Any, by: Any, mirrored: Any) -> Any:
+        if x.shape.rank == 4:
+            x = _view(x, by, mirrored)
         x = (tf.cast(x, tf.float32) - self.mean) * self.scale
-        return tf.cast(self.model(x, training=False), tf.float32)
+        return weight * tf.cast(self.model(x, training=False), tf.float32)
 
 
-def _views(x_NHWC: Any, views: Views) -> list[tuple[float, Any]]:
-    """What stands for each image, and with which weight.
-
-    ``mirror_shift``: Jordan, arXiv:2404.00498, section 3.5: half the weight on the centre, a quarter on each diagonal
-    shift.
-    """
-    if views == "none":
-        return [(1.0, x_NHWC)]
-    centres = [(1.0, x_NHWC)]
-    if views == "mirror_shift":
-        centres = [(0.5, x_NHWC), *((0.25, _shifted(x_NHWC, by)) for by in (-1, 1))]
-    return [(weight / 2, side) for weight, view in centres for side in (view, tf.reverse(view, [2]))]
+# What stands for each image: weight, shift and whether mirrored. ``mirror_shift``: Jordan, arXiv:2404.00498, section
+# 3.5: half the weight on the centre, a quarter on each diagonal shift.
+_SIDES = (False, True)
+_VIEWS: dict[Views, list[tuple[float, int, bool]]] = {
+    "none": [(1.0, 0, False)],
+    "mirror": [(1 / 2, 0, side) for side in _SIDES],
+    "mirror_shift": [(weight / 2, by, side) for weight, by in ((1 / 2, 0), (1 / 4, -1), (1 / 4, 1)) for side in _SIDES],
+}
 
 
-def _shifted(x_NHWC: Any, by: int) -> Any:
-    """Each pixel from ``by`` further down and to the right, mirrored at the edges; by `tf.gather`, since a GPU has no
-    `tf.pad` for integers and would send the images to the CPU and back."""
+def _view(x_NHWC: Any, by: Any, mirrored: Any) -> Any:
+    """Each pixel from ``by`` further down and to the right, mirrored at the edges, then left and right exchanged where
+    ``mirrored``; by `tf.gather`, since a GPU has no `tf.pad` for integers and would send the images to the CPU and
+    back."""
     for axis in (1, 2):
-        last = x_NHWC.shape[axis] - 1
-        place = np.abs(np.arange(last + 1) + by)
-        x_NHWC = tf.gather(x_NHWC, last - np.abs(last - place), axis=axis)
+        last = tf.shape(x_NHWC)[axis] - 1
+        place = tf.abs(tf.range(last + 1) + by)
+        place = last - tf.abs(last - place)
+        if axis == 2:
+            place = tf.where(mirrored, place[::-1], place)
+        x_NHWC = tf.gather(x_NHWC, place, axis=axis)
     return x_NHWC
 
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
@@ -99,7 +98,11 @@ class Feed(ABC):
     def _program(self, stage: Stage, *tensors: Any) -> tuple[Any, ...]:
         """Run the program of ``stage``, which the first call for it traces."""
         if stage not in self._programs:
-            steps = functools.partial(self._run, stage=stage)
+            # Tensors by their places alone: with a keyword among them TensorFlow would try another way to call it at
+            # each call, and write out every tensor, the training set too, for an error that nobody sees.
+            def steps(*tensors: Any) -> tuple[Any, ...]:
+                return self._run(*tensors, stage=stage)
+
             traced = tf.function(steps, jit_compile=self.xla, autograph=False)
             self._programs[stage] = traced.get_concrete_function(*tensors)
         run: tuple[Any, ...] = self._programs[stage](*tensors)

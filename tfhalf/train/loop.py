@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from tfhalf.precision.loss_scale import GuardedLossScaleOptimizer
 from tfhalf.precision.policy import policy
 from tfhalf.progress import Progress
 from tfhalf.train import checkpoint, optimizers
-from tfhalf.train.build import Builder
+from tfhalf.train.build import ADAPT_IMAGES, Builder
 from tfhalf.train.callbacks import Callbacks
 from tfhalf.train.epochs import Epochs
 from tfhalf.train.evaluate import Evaluator
@@ -64,7 +65,7 @@ class Trainer:
         self.callbacks = Callbacks(settings.callbacks, builder.base)
         keras.utils.set_random_seed(pipeline.seed)
         self.model = builder(precision.policy)
-        builder.adapt(self.model, lambda: preprocess.apply(splits.x_train[:5000]))
+        builder.adapt(self.model, lambda: preprocess.apply(splits.x_train[:ADAPT_IMAGES]))
         trained = optimizers.trained_variables(self.model, settings.optimizer)
         paths = [variable.path for variable in trained]
         self.stages = Stages(settings.sizes, settings.epochs, splits.input_shape, settings.freeze_after, paths)
@@ -112,6 +113,7 @@ class Trainer:
         # Of layers that draw numbers and name no seed. Made here at the latest, which takes a number from Python's own.
         self.seeds = global_seed_generator()
         self.seeds.state.assign([pipeline.seed, 0])
+        self.writer = checkpoint.Writer()
         self.rows = self.feed.capacity  # steps in a call; fewer where they are slow
         self.compile_seconds = 0.0
 
@@ -199,7 +201,8 @@ class Trainer:
 
     def values(self) -> list[np.ndarray]:
         """Copies of what `variables` hold now."""
-        return [keras.ops.convert_to_numpy(v) for v in self.variables]
+        # By Keras' convert_to_numpy each variable takes twice as long, and a training of a second has many.
+        return [variable.value.numpy() for variable in self.variables]
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:
@@ -233,19 +236,18 @@ class Trainer:
         """The scale in force; 1 for policies without one."""
         if not self.step.guarded:
             return 1.0
-        return float(keras.ops.convert_to_numpy(self.optimizer.dynamic_scale))
+        return float(self.optimizer.dynamic_scale.value.numpy())
 
     def order(self, epoch: int) -> np.ndarray:
         """Places in the training set for ``epoch`` (from 0), int32 [steps, batch]; a function of the seed alone.
 
         The images that do not fill a last batch sit this epoch out; another epoch draws others.
         """
-        places = np.random.default_rng((self.pipeline.seed, epoch)).permutation(len(self.splits.x_train))
-        used = self.steps_per_epoch * self.batch_size
-        return places[:used].astype(np.int32).reshape(self.steps_per_epoch, self.batch_size)
+        return _order(self.pipeline.seed, epoch, len(self.splits.x_train), self.steps_per_epoch, self.batch_size)
 
     def run(self, run: Path, progress: Progress, resume: bool = False) -> TrainResult:
-        """Train to the end, recording into ``run``.
+        """Train to the end, recording into ``run``. Within ``with trainer.writer:`` the last checkpoint may be written
+        still when this returns.
 
         Raises:
             TrainingError: too many skipped steps in a row, a loss that is not finite or too high, or a full disk.
@@ -253,5 +255,13 @@ class Trainer:
             ConfigError: ``resume`` and the pipeline is not the one that the run was started with.
             Interrupted: SIGINT or SIGTERM came; there is a checkpoint to go on from.
         """
-        with policy(self.pipeline.precision.policy):  # for layers that users build within call()
+        with self.writer, policy(self.pipeline.precision.policy):  # for layers that users build within call()
             return Epochs(self, run, progress).go(resume)
+
+
+@lru_cache(maxsize=2)  # an epoch's order is announced before it is asked for
+def _order(seed: int, epoch: int, images: int, steps: int, batch_size: int) -> np.ndarray:
+    places = np.random.default_rng((seed, epoch)).permutation(images)[: steps * batch_size]
+    order = places.astype(np.int32).reshape(steps, batch_size)
+    order.flags.writeable = False
+    return order

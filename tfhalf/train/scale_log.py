@@ -7,7 +7,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import keras
 import numpy as np
 
 from tfhalf.progress import Progress
@@ -174,7 +173,7 @@ class ScaleLog:
 
 
 def _int(variable: Any) -> int:
-    return int(keras.ops.convert_to_numpy(variable))
+    return int(variable.value.numpy())
 
 
 def _change(old: float, new: float) -> str:
