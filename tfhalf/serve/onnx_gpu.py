@@ -29,6 +29,7 @@ class OnnxGpu:
         import onnxruntime
 
         self._graph, self._options = graph, onnx_options(graph, settings)
+        self._options.intra_op_num_threads = 1  # of each session; little is left to the CPU
         weights = (graph.beside or graph.path).stat().st_size
         self.ladder: tuple[int, ...] = affordable(settings.batching.ladder, weights)
         first = self._open()
