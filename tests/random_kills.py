@@ -41,7 +41,7 @@ train:
   schedule: {name: cosine}
 precision: {policy: POLICY, loss_scale: {growth_interval: 300}}
 """
-_ENDED = re.compile(r"done$|^test  ", re.MULTILINE)
+_ENDED = re.compile(r"^export  ", re.MULTILINE)  # by then the last checkpoint is written
 POLICIES = ("float32", "mixed_float16")
 
 

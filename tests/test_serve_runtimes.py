@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+import tensorflow as tf
 
 from tfhalf.export import manifest as manifests
 from tfhalf.serve import onnx_gpu, runtimes
@@ -46,7 +47,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
 
 
 def settings(runtime: str) -> Settings:
-    return Settings(exports=(Path("exports"),), runtime=runtime, batching=Batching(max_batch=4))
+    threads = tf.config.threading.get_intra_op_parallelism_threads()  # which cannot change once TensorFlow computes
+    return Settings(exports=(Path("exports"),), runtime=runtime, batching=Batching(max_batch=4), threads=threads)
 
 
 def images(source: Source, rows: int) -> np.ndarray:
@@ -121,7 +123,7 @@ def test_large_weights_get_fewer_sizes(weights: int, expected: tuple[int, ...]) 
     assert onnx_gpu.affordable((1,), weights) == (1,)
 
 
-def call_the_cpu_gpu(monkeypatch: pytest.MonkeyPatch, tf: Any) -> None:
+def call_the_cpu_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     real = tf.config.list_physical_devices
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: real("CPU" if kind == "GPU" else kind))
     monkeypatch.setattr("tfhalf.serve.savedmodel.grow_memory", lambda: None)
@@ -130,11 +132,9 @@ def call_the_cpu_gpu(monkeypatch: pytest.MonkeyPatch, tf: Any) -> None:
 def test_a_program_for_each_size_on_a_gpu(
     source: Source, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    import tensorflow as tf
-
     plain = open_runtime(source, settings("savedmodel"))
     assert plain.ladder is None
-    call_the_cpu_gpu(monkeypatch, tf)
+    call_the_cpu_gpu(monkeypatch)
     runtime = open_runtime(source, settings("savedmodel"))
     assert runtime.ladder == SIZES
     assert runtime.about.endswith("GPU, XLA")
@@ -149,9 +149,7 @@ def test_a_program_for_each_size_on_a_gpu(
 
 def test_open_sizes_are_not_compiled(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each size that a client thinks of would be a compilation."""
-    import tensorflow as tf
-
-    call_the_cpu_gpu(monkeypatch, tf)
+    call_the_cpu_gpu(monkeypatch)
     image = source.signature.inputs["image"]
     open_height = replace(image, shape=(None, None, *image.shape[2:]))
     signature = replace(source.signature, inputs={"image": open_height})

@@ -18,6 +18,8 @@ from tfhalf.train.picture import draw_beside
 
 __all__ = ["Outcome", "Places", "export_from_run", "train_and_export"]
 
+WORTH_MEASURING = 60.0  # seconds of training, from which what emulated float16 costs is measured first
+
 
 def train_and_export(
     pipeline: config.Pipeline,
@@ -129,15 +131,19 @@ def _device_truth(trainer: Trainer, device: Device, progress: Progress) -> None:
         f"compiled in {duration(compiling)}; about {duration(total)} to go"
     )
     if policy != "float32" and not device.native_float16:
-        _say_emulated(trainer, progress)
+        _say_emulated(trainer, progress, measure=total >= WORTH_MEASURING)
 
 
-def _say_emulated(trainer: Trainer, progress: Progress) -> None:
-    ratio = trainer.emulation_cost()
-    slower = f"{ratio:.1f} times slower than" if ratio > 1.05 else "about as fast as"
+def _say_emulated(trainer: Trainer, progress: Progress, *, measure: bool) -> None:
+    """How much slower is measured, for half a minute with a large net, only where that is soon won back."""
+    told = "it is computed in float32, more slowly"
+    if measure:
+        ratio = trainer.emulation_cost()
+        slower = f"{ratio:.1f} times slower than" if ratio > 1.05 else "about as fast as"
+        told = f"a measured step is {slower} float32"
     progress.line(
-        f"           this CPU has no float16 arithmetic: a measured step is {slower} float32; "
-        "--set precision.policy=float32 trains the same net, a GPU trains it in float16"
+        f"           this CPU has no float16 arithmetic: {told}; --set precision.policy=float32 trains the same net, a "
+        "GPU trains it in float16"
     )
 
 
