@@ -13,7 +13,6 @@ from tfhalf.config import load_pipeline
 from tfhalf.device import detect, grow_memory
 from tfhalf.job import Places, prepare
 from tfhalf.progress import Progress
-from tfhalf.train.build import ADAPT_IMAGES
 from tfhalf.train.evaluate import Views
 from tfhalf.train.loop import Trainer, TrainResult
 
@@ -51,8 +50,7 @@ class Loop:
         """What the data sets in the model (`adapt`), then every epoch, recorded into the folder ``run``: the result and
         the seconds."""
         start = time.perf_counter()
-        images, splits = self.job.preprocess, self.job.splits
-        self.job.builder.adapt(self.trainer.model, lambda: images.apply(splits.x_train[:ADAPT_IMAGES]))
+        self.trainer.adapt()
         result = self.trainer.run(run, Progress(quiet=True))
         return result, time.perf_counter() - start
 

@@ -88,6 +88,14 @@ def make_version(exports: Path, name: str, number: int, seed: int = 0, shape: tu
     return folder.rename(exports / name / str(number))
 
 
+def exported(folder: Path, net: str, name: str) -> Path:
+    """``exports`` with version 1 of what ``build()`` in the source ``net`` gives, by the command."""
+    (folder / "net.py").write_text(net)
+    command = [sys.executable, "-m", "tfhalf", "export", "net.py:build", "--name", name, "-o", "exports", "-q"]
+    subprocess.run(command, cwd=folder, check=True, timeout=300)
+    return folder / "exports"
+
+
 class Counting:
     """A runtime for tests: sums its rows, after ``seconds`` a batch; keeps the sizes of its batches."""
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import requests
-from serve_helpers import Served, server
+from serve_helpers import Served, exported, server
 
 pytestmark = pytest.mark.slow
 
@@ -36,11 +34,7 @@ SIZES = ((1, 20, 24, 7), (3, 33, 17, 2), (1, 20, 24, 7), (2, 20, 24, 1), (40, 8,
 
 @pytest.fixture(scope="module")
 def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    (folder / "net.py").write_text(NET)
-    command = [sys.executable, "-m", "tfhalf", "export", "net.py:build", "--name", "two", "-o", "exports", "-q"]
-    subprocess.run(command, cwd=folder, check=True, timeout=300)
-    return folder / "exports"
+    return exported(tmp_path_factory.mktemp("models"), NET, "two")
 
 
 @pytest.fixture(scope="module", params=["onnx", "savedmodel"])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import tensorflow as tf
+from serve_helpers import exported
 
 from tfhalf.export import manifest as manifests
 from tfhalf.serve import onnx_gpu, runtimes
@@ -37,11 +36,7 @@ def build():
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
-    folder = tmp_path_factory.mktemp("net")
-    (folder / "net.py").write_text(NET)
-    command = [sys.executable, "-m", "tfhalf", "export", "net.py:build", "--name", "net", "-o", "exports", "-q"]
-    subprocess.run(command, cwd=folder, check=True, timeout=300)
-    version = folder / "exports" / "net" / "1"
+    version = exported(tmp_path_factory.mktemp("net"), NET, "net") / "net" / "1"
     manifest = manifests.read(version, manifests.read_kind(version))
     return Source(version, manifest, from_manifest(manifest, 64))
 

@@ -150,8 +150,9 @@ def onnx_providers(*devices: str) -> list[str]:
     import onnxruntime
 
     there = onnxruntime.get_available_providers()
-    wanted = [device for device in devices if device != "Tensorrt" or _load_tensorrt()]
-    found = [name for name in (f"{device}ExecutionProvider" for device in wanted) if name in there]
+    built = [device for device in devices if f"{device}ExecutionProvider" in there]
+    # Asked last: looking for a library in the system starts processes.
+    found = [f"{device}ExecutionProvider" for device in built if device != "Tensorrt" or _load_tensorrt()]
     if any(name != "CPUExecutionProvider" for name in found):
         _load_cuda()
     return found

@@ -65,7 +65,7 @@ class Trainer:
         self.callbacks = Callbacks(settings.callbacks, builder.base)
         keras.utils.set_random_seed(pipeline.seed)
         self.model = builder(precision.policy)
-        builder.adapt(self.model, lambda: preprocess.apply(splits.x_train[:ADAPT_IMAGES]))
+        self.adapt()
         trained = optimizers.trained_variables(self.model, settings.optimizer)
         paths = [variable.path for variable in trained]
         self.stages = Stages(settings.sizes, settings.epochs, splits.input_shape, settings.freeze_after, paths)
@@ -116,6 +116,10 @@ class Trainer:
         self.writer = checkpoint.Writer()
         self.rows = self.feed.capacity  # steps in a call; fewer where they are slow
         self.compile_seconds = 0.0
+
+    def adapt(self) -> None:
+        """Let the model file set what the data decides, if it has something to set."""
+        self.builder.adapt(self.model, lambda: self.preprocess.apply(self.splits.x_train[:ADAPT_IMAGES]))
 
     def compile(self) -> float:
         """Trace and compile the step, for each stage, without running one; returns and keeps the seconds it took."""
