@@ -99,7 +99,8 @@ def exported(folder: Path, net: str, name: str) -> Path:
 class Counting:
     """A runtime for tests: sums its rows, after ``seconds`` a batch; keeps the sizes of its batches."""
 
-    about, platform, ladder = "test", "test", None
+    about, platform = "test", "test"
+    ladder: tuple[int, ...] | None = None
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.seconds, self.batches = seconds, list[int]()

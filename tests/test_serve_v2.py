@@ -241,6 +241,20 @@ def test_what_is_told_of_server_and_model(settings: Settings) -> None:
     run(work)
 
 
+def test_the_configuration_tells_the_batch_sizes_that_were_warmed_up(settings: Settings) -> None:
+    class Few(Counting):
+        ladder = (1, 64)
+
+    async def work() -> None:
+        for runtime, sizes in ((Counting(), list(settings.batching.ladder)), (Few(), [1, 64])):
+            async with client(settings, opener=runtime.open) as c:
+                batching = (await c.get("/v2/models/net/config")).json()["dynamic_batching"]
+                assert batching["preferred_batch_size"] == sizes
+                assert runtime.batches[: len(sizes)] == sizes
+
+    run(work)
+
+
 def test_statistics_and_metrics_count(settings: Settings) -> None:
     async def work() -> None:
         async with client(settings) as c:

@@ -83,7 +83,7 @@ def config(loaded: Loaded, settings: Settings) -> dict[str, Any]:
         "input": inputs,
         "output": outputs,
         "dynamic_batching": {
-            "preferred_batch_size": list(settings.batching.ladder),
+            "preferred_batch_size": list(loaded.ladder),
             "max_queue_delay_microseconds": int(settings.batching.max_delay_ms * 1000),
         },
         "default_model_filename": file,

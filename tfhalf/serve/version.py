@@ -58,7 +58,8 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A version that answers. ``seconds`` is what loading and warming up took."""
+    """A version that answers. ``ladder`` has the batch sizes that were warmed up, ``seconds`` is what loading and
+    warming up took."""
 
     model: str
     version: int
@@ -66,6 +67,7 @@ class Loaded:
     manifest: Mapping[str, Any]
     signature: Signature
     runtime: Runtime
+    ladder: tuple[int, ...]
     batcher: Batcher
     metrics: VersionMetrics
     sizes: Sizes
@@ -90,7 +92,8 @@ def load(
     manifests.check_files(directory, manifest)
     signature = from_manifest(manifest, settings.limits.max_size)
     runtime = opener(Source(directory, manifest, signature), settings)
-    row_seconds = _warm_up(directory, runtime, signature, runtime.ladder or settings.batching.ladder)
+    ladder = runtime.ladder or settings.batching.ladder
+    row_seconds = _warm_up(directory, runtime, signature, ladder)
     own = metrics.of(model, version)
 
     sizes = Sizes()
@@ -109,7 +112,7 @@ def load(
         name=f"{model}/{version}",
     )
     seconds = time.perf_counter() - start
-    return Loaded(model, version, directory, manifest, signature, runtime, batcher, own, sizes, seconds)
+    return Loaded(model, version, directory, manifest, signature, runtime, ladder, batcher, own, sizes, seconds)
 
 
 def _warm_up(directory: Path, runtime: Runtime, signature: Signature, ladder: tuple[int, ...]) -> float:
