@@ -107,20 +107,21 @@ class Writer:
         self,
         run: Path,
         step: int,
-        arrays: Sequence[np.ndarray],
+        arrays: Sequence[Any],
         record: Mapping[str, Any],
         within: Mapping[str, np.ndarray],
         keep: int,
         callbacks: Mapping[str, np.ndarray],
     ) -> None:
-        """As `save`, which goes on when this returns; ``arrays`` must stay as they are, the rest is copied.
+        """As `save`, which goes on when this returns. ``arrays``, which may be tensors of the device, must stay as they
+        are; the rest is copied.
 
         Raises:
             TrainingError: the disk did not take the checkpoint before this one.
         """
         self.wait()
         record, within, callbacks = copy.deepcopy((record, within, callbacks))  # callbacks go on changing theirs
-        self._writing = self._thread.submit(self._timed, run, step, arrays, record, within, keep, callbacks)
+        self._writing = self._thread.submit(self._save, run, step, arrays, record, within, keep, callbacks)
 
     def wait(self) -> None:
         """Until what was handed over is written.
@@ -132,9 +133,9 @@ class Writer:
         if writing is not None:
             writing.result()
 
-    def _timed(self, *arguments: Any) -> None:
+    def _save(self, run: Path, step: int, arrays: Sequence[Any], *more: Any) -> None:
         start = time.monotonic()
-        save(*arguments)
+        save(run, step, [np.asarray(array) for array in arrays], *more)
         self.seconds = time.monotonic() - start
 
 
@@ -169,13 +170,13 @@ def clear(run: Path) -> None:
     shutil.rmtree(run / FOLDER, ignore_errors=True)
 
 
-def restore(arrays: Sequence[np.ndarray], variables: Sequence[Any]) -> None:
-    """Put ``arrays`` into ``variables``.
+def restore(arrays: Sequence[Any], variables: Sequence[Any]) -> None:
+    """Put ``arrays``, or tensors, into ``variables``.
 
     Raises:
         ResumeError: they are not those of these variables.
     """
-    if [tuple(v.shape) for v in variables] != [a.shape for a in arrays]:
+    if [tuple(v.shape) for v in variables] != [tuple(a.shape) for a in arrays]:
         raise ResumeError("the checkpoint holds other variables than this pipeline builds; start the run anew")
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import signal
 import time
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from tfhalf.train.history import HEADER, Epoch, History
 from tfhalf.train.resume import check_pipeline, check_preprocess
 from tfhalf.train.scale_log import ScaleLog
 from tfhalf.train.signals import Signals
-from tfhalf.train.trouble import is_finite
+from tfhalf.train.trouble import all_finite
 
 _START: dict[str, Any] = {
     "epochs_done": 0,
@@ -58,7 +58,7 @@ class Epochs:
         self.copying = 0.0  # seconds that training stood still for the last save
         self.hooks: Hooks | None = None
         self.known = State([], {})  # what callbacks knew at the checkpoint that was taken up
-        self.start: list[np.ndarray] = []  # what to go back to, once training has begun, while there is no checkpoint
+        self.start: list[Any] = []  # what to go back to, once training has begun, while there is no checkpoint
 
     def go(self, resume: bool) -> TrainResult:
         """From the first step, or with ``resume`` from the run's last checkpoint, to the last; see `Trainer.run`."""
@@ -69,14 +69,15 @@ class Epochs:
             check_pipeline(found.record, self.t.pipeline, self.run)
             check_preprocess(found.record, self.t.preprocess, self.run)
         self.history = History(self.run, [])
-        self._take(found)
-        if resume:
-            self.progress.line(self._resumed())
-        if not (found and found.record["ended"]):
-            with self.signals:
-                self._train(taken_up=found is not None)
-                if self.signals.number is not None:
-                    self._interrupt()
+        with closing(self.history):
+            self._take(found)
+            if resume:
+                self.progress.line(self._resumed())
+            if not (found and found.record["ended"]):
+                with self.signals:
+                    self._train(taken_up=found is not None)
+                    if self.signals.number is not None:
+                        self._interrupt()
         return self.t.result(self.history.rows, self.spent, self.rollbacks)
 
     def _take(self, found: checkpoint.Checkpoint | None) -> None:
@@ -111,7 +112,7 @@ class Epochs:
                 hooks.restore(self.known)
             if not taken_up:  # a callback may have set weights
                 t.inner.start()
-                self.start = t.values()
+                self.start = t.to_go_back_to()
             self.progress.line(HEADER)
             while not hooks.stopped and self.epoch < epochs:
                 try:
@@ -232,7 +233,9 @@ class Epochs:
             "preprocess": t.preprocess.to_dict(),
         }
         within = joined(self.results)._asdict() if self.results else {}
-        t.writer.save(self.run, step, t.values(), record, within, settings.keep_checkpoints, known.arrays)
+        # Once it has ended no step will need the memory, and the writer's thread can copy the state to the host.
+        state = t.held() if ended else t.values()
+        t.writer.save(self.run, step, state, record, within, settings.keep_checkpoints, known.arrays)
         self.saved_at = time.monotonic()
         self.copying, self.start = self.saved_at - start, []
         if not self.done:
@@ -260,10 +263,11 @@ class Epochs:
 
     def _check_weights(self) -> None:
         """Before they are saved: the last step may have had a loss, and yet left no numbers to go on with."""
-        for variable in self.t.step.variables:
-            if not is_finite(variable.value):
-                step = self.epoch * self.t.steps_per_epoch + self.done - 1
-                raise BlowUp(step, float("nan"), f"step {step}: the weight {variable.path} is not finite after it")
+        variables = self.t.step.variables
+        finite = all_finite([variable.value for variable in variables])
+        if not finite.all():
+            step, path = self.epoch * self.t.steps_per_epoch + self.done - 1, variables[int(finite.argmin())].path
+            raise BlowUp(step, float("nan"), f"step {step}: the weight {path} is not finite after it")
 
     def _go_back(self, blow_up: BlowUp) -> None:
         """To the last checkpoint, with half the learning rate.

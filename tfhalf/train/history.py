@@ -57,12 +57,20 @@ def scale_words(scale: float) -> str:
 
 
 class History:
-    """Writes ``history.csv``, ``history.jsonl`` and TensorBoard scalars into ``run`` while the run goes on."""
+    """Writes ``history.csv``, ``history.jsonl`` and TensorBoard scalars into ``run`` while the run goes on.
+
+    The scalars are written by a thread of their writer, a second or two later; `close` waits for it.
+    """
 
     def __init__(self, run: Path, rows: list[dict[str, Any]]) -> None:
         self.run = run
-        self._board = EventFileWriter(str(run / "tensorboard"))
+        # By default ten events wait at most, and training with them.
+        self._board = EventFileWriter(str(run / "tensorboard"), max_queue_size=1000, flush_secs=2)
         self.begin(rows)
+
+    def close(self) -> None:
+        """Have written whatever is still to be written."""
+        self._board.close()
 
     def begin(self, rows: list[dict[str, Any]]) -> None:
         """Write the tables anew, with ``rows``, and go on from there."""
@@ -84,7 +92,6 @@ class History:
         # At most 50 points of each curve an epoch: a picture needs no more.
         for i in range(0, steps, max(1, steps // 50)):
             self._point({f"step/{name}": float(curve[i]) for name, curve in curves.items()}, first_step + i)
-        self._board.flush()
 
     def _point(self, values: dict[str, float], step: int) -> None:
         """To TensorBoard, by its own writer: `tf.summary` takes twenty times as long, a tenth of a short training."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -35,6 +36,7 @@ from tfhalf.train.stages import Stage, Stages, twins
 from tfhalf.train.step import Step
 
 CALL_SECONDS = 2.0
+HELD_SHARE = 0.01  # of the device's memory, that the state at the start may take until there is a checkpoint
 
 
 @dataclass(frozen=True)
@@ -207,6 +209,17 @@ class Trainer:
         """Copies of what `variables` hold now."""
         # By Keras' convert_to_numpy each variable takes twice as long, and a training of a second has many.
         return [variable.value.numpy() for variable in self.variables]
+
+    def held(self) -> list[Any]:
+        """What `variables` hold now, as tensors that nothing changes. They cost no time, but a second state of memory
+        on the device from the next step on."""
+        return [variable.value.read_value() for variable in self.variables]
+
+    def to_go_back_to(self) -> list[Any]:
+        """What `variables` hold now: `held` where that is little of the device's memory, else `values`."""
+        size = sum(variable.value.dtype.size * math.prod(variable.shape) for variable in self.variables)
+        memory = self.device.memory_bytes
+        return self.held() if memory and size <= HELD_SHARE * memory else self.values()
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:

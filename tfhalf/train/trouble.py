@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,15 +31,16 @@ def explain_non_finite(
     batch = feed.batch(index)
     with unchanged(step), _overflowed(step.net(size)) as overflowed:
         loss, _, gradients = step.gradients(batch, tf.constant(epoch), tf.constant(number), size)
-    weights = [v.path for v in step.variables if not is_finite(v.value)]
-    if weights:
-        return f"the weight {weights[0]} itself is not finite"
+    finite = all_finite([v.value for v in step.variables])
+    if not finite.all():
+        return f"the weight {step.variables[int(finite.argmin())].path} itself is not finite"
     if not is_finite(loss):
         if not is_finite(batch.x):
             return f"the loss is {float(loss)}: an image of that batch holds a number that is not finite"
         where = f", first in the output of layer {overflowed[0]!r}" if overflowed else ""
         return f"the loss is {float(loss)}: the forward pass overflowed{where}"
-    bad = [v.path for v, gradient in zip(step.variables, gradients, strict=True) if not is_finite(gradient)]
+    finite = all_finite(gradients)
+    bad = [v.path for v, fine in zip(step.variables, finite, strict=True) if not fine]
     if not bad:
         return "run again on its own, that batch gives finite gradients"
     layer, _, name = bad[-1].rpartition("/")
@@ -57,10 +58,21 @@ def overflowed_layer(
     return overflowed[0] if overflowed else None
 
 
+def all_finite(tensors: Sequence[Any]) -> np.ndarray:
+    """Of each of ``tensors`` whether all of its numbers are finite, bool; integers are.
+
+    One answer for all, which a GPU is waited for once.
+    """
+    told = []
+    for x in map(tf.convert_to_tensor, tensors):
+        told.append(tf.reduce_all(tf.math.is_finite(x)) if x.dtype.is_floating else tf.constant(True))
+    finite: np.ndarray = tf.stack(told).numpy()
+    return finite
+
+
 def is_finite(x: Any) -> bool:
     """Whether every number of ``x`` is; integers are."""
-    x = tf.convert_to_tensor(x)
-    return not x.dtype.is_floating or bool(tf.reduce_all(tf.math.is_finite(x)))
+    return bool(all_finite([x])[0])
 
 
 @contextmanager
