@@ -332,7 +332,6 @@ def test_a_crash_is_told(plain: bytes, tmp_path: Path) -> None:
         ("gru", {}),
         ("beyond", {"litert-int8": "no weight is stored in int8"}),
         ("preprocessing", {"litert-int8": "no weight"}),
-        ("gpt", {}),
         ("volumes", {"litert": "no operator for MaxPool3D", "litert-int8": "no operator for MaxPool3D"}),
         ("words", dict.fromkeys(("onnx", "litert", "litert-int8"), "text")),
     ],

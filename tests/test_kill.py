@@ -143,7 +143,7 @@ def normal(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
     return where, time.monotonic() - start
 
 
-@pytest.mark.parametrize("kills", [(0, 1, 2), (3, 4), (5, 6, 7), (8, 9)])
+@pytest.mark.parametrize("kills", [(0, 1, 2), (3, 4, 5), (6, 7, 8, 9)])
 def test_killed_runs(normal: tuple[Path, float], kills: tuple[int, ...]) -> None:
     """Killed one after another, each beside what may still run of the one before; then one that ends."""
     where, usual = normal

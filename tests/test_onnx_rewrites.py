@@ -465,7 +465,7 @@ import hashlib, sys
 sys.path.insert(0, "tests")
 import test_onnx_rewrites as tests
 from tfhalf.export import onnx_format
-for name in ("causal attention", "LSTM both ways", "GRU", "another RNN stays a loop"):
+for name in ("causal attention", "LSTM both ways"):
     shape, body, opset, *_ = tests.NETS[name]
     graph = onnx_format.convert(tests.program(shape, body)[1], opset)
     print(hashlib.sha256(graph.SerializeToString(deterministic=True)).hexdigest())

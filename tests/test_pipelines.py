@@ -18,10 +18,14 @@ from tfhalf.refs import resolve
 CHECKOUT = Path(__file__).resolve().parent.parent
 PIPELINES = sorted(CHECKOUT.glob("pipelines/*.yaml"))
 HEADER = ("source", "cost", "expected", "command")
-# Where two steps of the pipeline as it stands take minutes without a GPU; the rate goes with the batch.
+# Where two steps and the export of the pipeline's own net take minutes without a GPU; the rate goes with the batch.
 SMALLER = {
-    "cifar10_96": ("train.test_views=none",),  # which cifar10 has, too
-    "cifar10_resnet9": ("train.optimizer.learning_rate=0.0125",),
+    "cifar10_96": (
+        *("model.args={widths: [16, 24, 32], convolutions: 3, norm_momentum: 0.9}", "train.test_views=none"),
+    ),
+    "cifar10_resnet9": ("model.args={widths: [16, 24, 32, 48]}", "train.optimizer.learning_rate=0.0125"),
+    "digits_deep": ("model.args={blocks: 12}", "precision.keep_float32=[]"),  # so few blocks need no islands
+    "digits_transformer": ("model.args={patch: 2, width: 32, depth: 2, heads: 4}",),
     "resnet50_synthetic": (
         *("data.source=synthetic:32x32x3", "data.args={classes: 10, train: 64, test: 16}", "train.batch_size=8"),
     ),

@@ -140,10 +140,12 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, call: int, when: str = "before") ->
 
 CASES: dict[str, dict[str, Any]] = {
     "float16": {},
-    "float32": {"precision__policy": "float32"},
     "average": {"train__optimizer": {"name": "adamw", "learning_rate": 0.01, "ema_momentum": 0.8}},
     "accumulated": {"train__accumulate": 2, "precision__policy": "float32"},
-    "lookahead": {"train__optimizer": {"learning_rate": 0.05, "lookahead": {"every": 2}}},
+    "lookahead, no validation": {
+        "train__optimizer": {"learning_rate": 0.05, "lookahead": {"every": 2}},
+        "validation": 0,
+    },
     "muon": {"train__optimizer": {"learning_rate": 0.05, "muon": {"match": ["conv/kernel"], "learning_rate": 0.02}}},
     "streamed": {"train__feed": "streamed", "train__sizes": (4, 6)},
     "callbacks": {
@@ -151,7 +153,6 @@ CASES: dict[str, dict[str, Any]] = {
         "train__schedule": {"name": "constant"},
         "precision__policy": "float32",
     },
-    "no validation": {"validation": 0},
 }
 # Calls of two steps: an epoch has three boundaries, the last its end. A kill within the save leaves the one before.
 KILLS = [(0, "before"), (0, "after"), (1, "within"), (2, "after"), (4, "after"), (5, "before"), (8, "after")]
@@ -182,12 +183,22 @@ def test_a_run_killed_anywhere_ends_as_one_that_was_not(
     assert [timeless(Epoch(**row)) for row in table] == rows
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str, Any]], list[np.ndarray]]:
+    """The rows of a run that nothing stops, and the state that it ends in."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    whole = trainer(folder)
+    rows, _ = run(whole, folder / "whole")
+    return rows, whole.values()
+
+
 @pytest.mark.parametrize(
     ("call", "when"), [kill if kill[0] in (1, 4) else pytest.param(*kill, marks=pytest.mark.slow) for kill in KILLS]
 )
-def test_every_kind_of_place(tmp_path: Path, call: int, when: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = trainer(tmp_path)
-    rows, _ = run(whole, tmp_path / "whole")
+def test_every_kind_of_place(
+    tmp_path: Path, call: int, when: str, undisturbed: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, values = undisturbed
     kill_at(monkeypatch, call, when)
     with pytest.raises(Killed):
         run(trainer(tmp_path), tmp_path / "run")
@@ -199,7 +210,7 @@ def test_every_kind_of_place(tmp_path: Path, call: int, when: str, monkeypatch: 
     again, said = run(second, tmp_path / "run", resume=True)
     assert words[saved] in said
     assert again == rows
-    assert equal(second.values(), whole.values())
+    assert equal(second.values(), values)
 
 
 def test_skipped_steps_within_an_epoch_are_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
