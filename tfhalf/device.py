@@ -85,6 +85,11 @@ def gpus() -> list[Device]:
     return devices
 
 
+def physical_memory() -> int:
+    """Bytes of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def cpu() -> Device:
     """The CPU, as the kernel describes it. Needs no TensorFlow."""
     facts = _cpu_facts()
@@ -93,7 +98,7 @@ def cpu() -> Device:
         kind="CPU",
         name=facts.get("model name") or platform.processor() or platform.machine() or "CPU",
         compute_capability=None,
-        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        memory_bytes=physical_memory(),
         native_float16=bool(flags & _CPU_FLOAT16),
         tensor_cores=False,
         cpu_cores=cores(),

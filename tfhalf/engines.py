@@ -6,14 +6,13 @@ Both are C++ that trusts its files; `tfhalf.isolated` has them run in a process 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from tfhalf.device import cores
+from tfhalf.device import cores, physical_memory
 
 SIGNATURE = "serving_default"
 
@@ -54,7 +53,7 @@ class LiteRt:
         runner = self._interpreter.get_signature_runner(SIGNATURE)
         self._taken, self._given = runner.get_input_details(), runner.get_output_details()
         needed = sum(_bytes(tensor) for tensor in self._interpreter.get_tensor_details())
-        if needed > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
+        if needed > physical_memory():
             raise ValueError(f"its tensors take {needed:,} bytes, more memory than there is")
         self.inputs = list(self._taken)
         self._shapes: list[tuple[int, ...]] = []

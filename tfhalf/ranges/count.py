@@ -30,18 +30,12 @@ def histogram(x: Any, xla: bool) -> Any:
         xla: whether XLA compiles this. It makes a scatter of a bincount, whose additions to so few places wait for each
             other; comparing every number with every bin is one pass that reads ``x`` only.
     """
-    found = tf.reshape(bins(x), [-1])
-    if xla:
-        counts = tf.reduce_sum(tf.cast(tf.range(BINS)[:, None] == found[None, :], tf.int32), 1)
-    else:
-        counts = tf.math.bincount(found, minlength=BINS, maxlength=BINS)
-    return tf.cast(counts, tf.int64)
+    return (_compared if xla else _counted)(_flat(x))
 
 
 def largest(x: Any) -> Any:
     """The largest finite magnitude in ``x``, a float32 scalar; 0 where there is none."""
-    x = tf.cast(x, tf.float32)
-    return tf.maximum(tf.reduce_max(tf.where(tf.math.is_finite(x), tf.abs(x), 0.0)), 0.0)
+    return _largest(_flat(x))
 
 
 def lost_updates(before: Any, after: Any) -> Any:
@@ -52,6 +46,35 @@ def lost_updates(before: Any, after: Any) -> Any:
     Args:
         before, after: the float32 weights, of one shape.
     """
+    return _lost_updates(_flat(before), _flat(after))
+
+
+# --- traced once for all tensors of a net, which took most of the time until a first step was measured ----------------
+
+_NUMBERS = tf.TensorSpec([None], tf.float32)
+
+
+def _flat(x: Any) -> Any:
+    return tf.reshape(tf.cast(x, tf.float32), [-1])
+
+
+@tf.function(input_signature=[_NUMBERS], autograph=False)
+def _compared(x: Any) -> Any:
+    return tf.cast(tf.reduce_sum(tf.cast(tf.range(BINS)[:, None] == bins(x)[None, :], tf.int32), 1), tf.int64)
+
+
+@tf.function(input_signature=[_NUMBERS], autograph=False)
+def _counted(x: Any) -> Any:
+    return tf.cast(tf.math.bincount(bins(x), minlength=BINS, maxlength=BINS), tf.int64)
+
+
+@tf.function(input_signature=[_NUMBERS], autograph=False)
+def _largest(x: Any) -> Any:
+    return tf.maximum(tf.reduce_max(tf.where(tf.math.is_finite(x), tf.abs(x), 0.0)), 0.0)
+
+
+@tf.function(input_signature=[_NUMBERS, _NUMBERS], autograph=False)
+def _lost_updates(before: Any, after: Any) -> Any:
     update = after - before
     moved = update != 0
     counts = [moved]
