@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 from dataclasses import asdict, replace
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from train_helpers import changed, equal, quiet, splits, timeless
 
 from tfhalf import config
@@ -22,8 +24,10 @@ from tfhalf.data import Preprocess, Splits
 from tfhalf.device import cpu
 from tfhalf.errors import ResumeError, TrainingError
 from tfhalf.progress import Progress
+from tfhalf.train import checkpoint
 from tfhalf.train.build import Builder
 from tfhalf.train.evaluate import Evaluator, _view, float32_exactly
+from tfhalf.train.history import History
 from tfhalf.train.loop import Trainer
 from tfhalf.train.schedules import multiplier
 
@@ -274,6 +278,36 @@ def test_tensorboard(recorded: tuple[Path, Trainer, Any, str]) -> None:
     rates = [0.05 * multiplier(schedule, (step + 0.5) / 5, 3) for step in range(15)]
     assert list(found["step/learning_rate"].values()) == pytest.approx(rates, rel=1e-4)
     assert set(found["step/skipped"].values()) == {0.0}
+
+
+def test_a_full_disk_for_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told, but not in the place of what had ended the run before."""
+
+    def full(self: EventFileWriter) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(EventFileWriter, "close", full)
+    with pytest.raises(OSError, match="No space left"), History(tmp_path, []):
+        pass
+    with pytest.raises(TrainingError, match="the loss"), History(tmp_path, []):
+        raise TrainingError("the loss is nan")
+
+
+@pytest.mark.parametrize("xla", ["on", "off"])
+def test_a_state_that_is_held_stays_as_it_was(folder: Path, xla: str) -> None:
+    t = trainer(folder, train__xla=xla)
+    t.compile()
+    before, held, small = t.values(), t.held(), t.to_go_back_to()
+    t.feed(t.order(0), 0, 0)
+    assert not equal(t.values(), before)
+    assert equal([tensor.numpy() for tensor in held], before)
+    assert tf.is_tensor(small[0])
+    t.device = replace(t.device, memory_bytes=1000)
+    assert isinstance(t.to_go_back_to()[0], np.ndarray)
+    checkpoint.restore(held, t.variables)
+    assert equal(t.values(), before)
+    t.feed(t.order(0), 0, 0)
+    assert equal([tensor.numpy() for tensor in held], before)
 
 
 def test_no_validation_part(folder: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import signal
 import time
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,8 +68,7 @@ class Epochs:
         if found is not None:
             check_pipeline(found.record, self.t.pipeline, self.run)
             check_preprocess(found.record, self.t.preprocess, self.run)
-        self.history = History(self.run, [])
-        with closing(self.history):
+        with History(self.run, []) as self.history:
             self._take(found)
             if resume:
                 self.progress.line(self._resumed())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import time
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,11 @@ def scale_words(scale: float) -> str:
 class History:
     """Writes ``history.csv``, ``history.jsonl`` and TensorBoard scalars into ``run`` while the run goes on.
 
-    The scalars are written by a thread of their writer, a second or two later; `close` waits for it.
+    The scalars are written by a thread of their writer, a second or two later; the end of ``with history:`` waits for
+    it.
+
+    Raises:
+        OSError: the disk does not take them; not where the block ends by another error, which is then what is told.
     """
 
     def __init__(self, run: Path, rows: list[dict[str, Any]]) -> None:
@@ -68,9 +73,12 @@ class History:
         self._board = EventFileWriter(str(run / "tensorboard"), max_queue_size=1000, flush_secs=2)
         self.begin(rows)
 
-    def close(self) -> None:
-        """Have written whatever is still to be written."""
-        self._board.close()
+    def __enter__(self) -> History:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with suppress(OSError) if kind else nullcontext():
+            self._board.close()
 
     def begin(self, rows: list[dict[str, Any]]) -> None:
         """Write the tables anew, with ``rows``, and go on from there."""
