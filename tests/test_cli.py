@@ -655,6 +655,7 @@ def test_another_backend_is_refused() -> None:
     assert "KERAS_BACKEND is 'jax'" in refused(process("train", "p.yaml", KERAS_BACKEND="jax"))
 
 
+@pytest.mark.slow
 def test_a_failure_after_tensorflow_is_imported_is_one_line_too() -> None:
     """TensorFlow's libraries write to standard error while they are imported: nothing of that is to be seen."""
     Path("p.yaml").write_text(BASE)

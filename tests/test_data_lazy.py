@@ -297,6 +297,7 @@ def both(built: Any, size: tuple[int, int] | None = None) -> None:
         np.testing.assert_array_equal(getattr(some, name), getattr(decoded, name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["png", "jpeg"])
 @pytest.mark.parametrize("shape", [(20, 14, 3), (None, None, 3)])
 def test_a_tfds_set_gives_the_pixels_it_gives_decoded(

@@ -421,6 +421,7 @@ def test_a_folder_of_that_name_with_nothing_prepared(tmp_path):
 # --- CIFAR-10 --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @cifar10
 def test_cifar10_is_whole_and_quick(nowhere, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(PREPARED))

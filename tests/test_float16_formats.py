@@ -245,6 +245,7 @@ def test_exponents() -> None:
 # --- numbers as text --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_shortest_decimals_of_float16() -> None:
     """Against numpy's; those of negative numbers are the same behind a minus."""
     for bits in [*range(0, FLOAT16.infinity_bits, 3), *range(0, FLOAT16.infinity_bits, 1024)]:  # and powers of two
@@ -253,6 +254,7 @@ def test_shortest_decimals_of_float16() -> None:
         assert text.shortest(FLOAT16, bits | 0x8000) == f"-{short}"
 
 
+@pytest.mark.slow
 def test_shortest_decimals_of_bfloat16_read_back() -> None:
     for bits in range(0, BFLOAT16.infinity_bits, 3):
         short = text.shortest(BFLOAT16, bits)
@@ -260,6 +262,7 @@ def test_shortest_decimals_of_bfloat16_read_back() -> None:
         assert len(short.replace(".", "").partition("e")[0].strip("0")) <= 4
 
 
+@pytest.mark.slow
 def test_shortest_decimals_of_wider_formats() -> None:
     random = np.random.default_rng(11)
     for bits in random.integers(0, FLOAT64.infinity_bits, 2_000).tolist():

@@ -72,6 +72,7 @@ def test_stems_of_resnet18(stem: str) -> None:
     assert before_pool == ((None, 4, 4, 512) if stem == "small" else (None, 1, 1, 512))
 
 
+@pytest.mark.slow
 def test_resnet50_halves_images_in_its_3x3_convolutions() -> None:
     """ "v1.5": 56, 28, 14 and 7 pixels from one of 224, and every 1x1 convolution on the way sees all of them."""
     model = build("resnet50", input_shape=(224, 224, 3))
@@ -108,6 +109,7 @@ def steps(model: keras.Model, guarded: bool, count: int = 3) -> Any:
     return feed(np.tile(np.arange(16, dtype=np.int32), (count, 1)), 0, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "more"),
     [

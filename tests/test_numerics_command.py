@@ -17,6 +17,8 @@ from numerics_helpers import NET
 from tfhalf.cli import main
 from tfhalf.ranges.histogram import BINS, HIGH, LOW
 
+pytestmark = pytest.mark.slow  # it trains
+
 KINDS = ["weights", "activations", "activation gradients", "weight gradients", "weight updates"]
 PIPELINE = """
 name: job

@@ -29,6 +29,8 @@ from tfhalf.ranges.report import Report
 from tfhalf.ranges.settle import auto, auto_lines, find, lines, settle, settled
 from tfhalf.train.loop import Trainer
 
+pytestmark = pytest.mark.slow  # it trains
+
 QUIET = Progress(quiet=True)
 DEEP = {"build": "net.py:build_deep"}
 

@@ -17,6 +17,8 @@ from tfhalf.ranges.histogram import Histogram
 from tfhalf.ranges.measure import Measured, Measuring, Timing, check_steps, layer_of, twin
 from tfhalf.ranges.observe import observed, operations
 
+pytestmark = pytest.mark.slow  # it trains
+
 NO_TIME = Timing(1.0, 1.0, 0.0)
 QUIET = Progress(quiet=True)
 

@@ -19,6 +19,8 @@ from tfhalf.serve.runtimes import Source, open_runtime
 from tfhalf.serve.settings import Batching, Settings
 from tfhalf.serve.signature import from_manifest
 
+pytestmark = pytest.mark.slow  # it exports in a process
+
 SIZES = (1, 2, 3, 4)
 
 

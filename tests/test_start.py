@@ -97,6 +97,7 @@ def python(code: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_what_is_hidden_is_found_again() -> None:
     python(
         "import gc, os, sys; os.environ['KERAS_BACKEND'] = 'tensorflow'\n"

@@ -22,6 +22,8 @@ from tfhalf.train import checkpoint
 from tfhalf.train.build import Builder
 from tfhalf.train.loop import Trainer, TrainResult
 
+pytestmark = pytest.mark.slow  # it trains
+
 FILES = '''
 import json
 import keras

@@ -247,6 +247,7 @@ def equal(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
     return len(one) == len(other) and all(map(np.array_equal, one, other))
 
 
+@pytest.mark.slow
 def test_a_resumed_run_equals_one_that_was_not_stopped(tmp_path: Path) -> None:
     for name in ("whole", "stopped"):
         (tmp_path / name).mkdir()

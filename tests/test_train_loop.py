@@ -31,6 +31,8 @@ from tfhalf.train.history import History
 from tfhalf.train.loop import Trainer
 from tfhalf.train.schedules import multiplier
 
+pytestmark = pytest.mark.slow  # it trains
+
 NET = '''
 import keras
 import tensorflow as tf

@@ -203,6 +203,7 @@ def test_moving_averages_hold_muons_kernels_too() -> None:
     assert not np.allclose(average, now, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guarded", [False, True])
 def test_compiled_by_xla_it_is_the_same(guarded: bool) -> None:
     config = settings(clip_norm=2.0, weight_decay=0.01)

@@ -82,6 +82,7 @@ def test_a_damaged_file_is_no_reason_to_fail(tmp_path: Path, damage: bytes | Non
     assert len(Steps(tmp_path, 20).arrays()["step"]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy_name", ["mixed_float16", "float32"])
 def test_a_run_taken_up_keeps_what_was_recorded(tmp_path: Path, policy_name: str) -> None:
     (tmp_path / "net.py").write_text(NET)

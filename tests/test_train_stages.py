@@ -16,6 +16,8 @@ from tfhalf.config import Train
 from tfhalf.errors import ConfigError
 from tfhalf.train.stages import PLAIN, Stage, Stages, call, scaled_down
 
+pytestmark = pytest.mark.slow  # it trains
+
 
 def test_every_size_has_an_equal_part_of_the_epochs() -> None:
     def sizes(sizes: tuple[int, ...], epochs: int, shape: tuple[int, ...] = (32, 32, 3)) -> list[int | None]:

@@ -127,6 +127,7 @@ def test_a_chunk_equals_a_plain_loop_of_steps(policy_name: str) -> None:
         np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=2e-4 if "mixed" in policy_name else 1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy_name", ["mixed_float16", "float32"])
 def test_two_chunks_equal_one(policy_name: str) -> None:
     whole, chunk = make(policy_name)

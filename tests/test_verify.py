@@ -230,6 +230,7 @@ def version(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.mark.slow
 def test_a_good_version_passes_in_a_fresh_process(version: Path) -> None:
     with Verifier(quiet()) as verifier:
         told = verifier(version, X, Y)
@@ -350,6 +351,7 @@ def test_it_is_started_once_and_goes_with_the_block() -> None:
     assert not stands(pids[0])
 
 
+@pytest.mark.slow
 def test_one_that_died_early_is_replaced(version: Path) -> None:
     with Verifier(quiet()) as verifier:
         verifier.start()
@@ -361,6 +363,7 @@ def test_one_that_died_early_is_replaced(version: Path) -> None:
     assert all(c.passed for c in told)
 
 
+@pytest.mark.slow
 def test_one_that_dies_just_before_it_is_asked_is_replaced(version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[int] = []
 
@@ -418,6 +421,7 @@ def test_its_end_without_a_word_is_told(version: Path, monkeypatch: pytest.Monke
             verifier(version, X, Y)
 
 
+@pytest.mark.slow
 def test_it_needs_no_keras_and_touches_no_device_before_it_is_asked(version: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "test.npz", x=X, y=Y)
     request = {"cwd": str(tmp_path), "directory": str(version), "data": "test.npz", "answer": "answer.json"}

@@ -196,10 +196,11 @@ class Batcher:
                 self._recover(chunks, error)
                 continue
             rows = sum(chunk.rows for chunk in chunks)
-            self._deliver(chunks, outputs, ended - joined)
             requests = len({id(chunk.job) for chunk in chunks})
-            self._room.ran(rows, (ended - start) / 1e9)
+            # Before the answers go out: whoever has one finds it counted.
             self._on_batch(BatchDone(rows, size, requests, joined - start, ended - joined))
+            self._deliver(chunks, outputs, ended - joined)
+            self._room.ran(rows, (ended - start) / 1e9)
 
     def _take(self) -> list[Chunk]:
         with self._condition:
