@@ -16,20 +16,17 @@ import asyncio
 import json
 import multiprocessing
 import re
-import shlex
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.request
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
-import onnxruntime
-from serve_load import closed_loop, request
+from serve_load import bare, closed_loop, request, start_server
 
 from tfhalf.export.version import find_version
 from tfhalf.runtime import onnx_providers
@@ -46,41 +43,6 @@ def gpu_memory() -> int:
 def load(port: int, data: bytes, clients: int, seconds: float) -> list[float]:
     """The latencies that one process of clients sees."""
     return asyncio.run(closed_loop(port, data, clients, seconds))
-
-
-def bare(path: Path, x: np.ndarray, seconds: float) -> float:
-    """Images a second of onnxruntime alone."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=onnx_providers("CUDA"))
-    if session.get_providers()[0] != "CUDAExecutionProvider":
-        return float("nan")
-    for _ in range(20):
-        session.run(None, {"image": x})
-    count, start = 0, time.perf_counter()
-    while (passed := time.perf_counter() - start) < seconds:
-        session.run(None, {"image": x})
-        count += len(x)
-    return count / passed
-
-
-def start(version: Path, options: str, errors: IO[bytes]) -> tuple[subprocess.Popen[str], int]:
-    """A server and its port, once it is ready; prints what it says of the model, and how long it took.
-
-    Raises:
-        SystemExit: it did not start.
-    """
-    command = [sys.executable, "-m", "tfhalf", "serve", str(version.parent), "--port", "0", "--no-access-log"]
-    began = time.perf_counter()
-    server = subprocess.Popen([*command, *shlex.split(options)], stdout=subprocess.PIPE, stderr=errors, text=True)
-    assert server.stdout is not None
-    for line in server.stdout:
-        if line.startswith("model"):
-            print(f"  {line.strip()}")
-        if line.startswith("ready"):
-            print(f"  ready after {time.perf_counter() - began:.1f} s")
-            return server, int(re.findall(r":(\d+)", line)[-1])
-    raise SystemExit("the server did not start")
 
 
 def by_fifty(port: int, name: str, x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
@@ -107,7 +69,7 @@ def measure(
     name, before = version.parent.name, gpu_memory()
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryFile() as errors:
-        server, port = start(version, options, errors)
+        server, port = start_server(version, options, errors)
         try:
             warm = gpu_memory() - before
             accuracy, rate = by_fifty(port, name, x, y)
@@ -153,8 +115,10 @@ def main() -> None:
     with np.load(args.data) as data:
         x, y = data["x_test"], data["y_test"]
     rows = [row for options in args.serve or [""] for row in measure(args, version, options, x, y)]
-    path = version / "model.onnx"
-    alone = {n: bare(path, x[:n].astype(np.float32), 2.0) for n in args.clients}
+    path, providers = version / "model.onnx", onnx_providers("CUDA")  # which loads CUDA's libraries
+    alone = {
+        n: bare(path, x[:n].astype(np.float32), 2.0, providers[0]) if providers else float("nan") for n in args.clients
+    }
     print(f"\n{'tfhalf serve':<34} {'clients':>7} {'images/s':>9} {'p50 ms':>7} {'p99 ms':>7} {'bare':>8} {'MiB':>6}")
     for row in rows:
         told = f"{row['serve']:<34} {row['clients']:7} {row['images_s']:9,.0f} {row['p50']:7.2f} {row['p99']:7.2f}"

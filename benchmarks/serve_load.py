@@ -16,6 +16,7 @@ import argparse
 import asyncio
 import json
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ import time
 import urllib.request
 from collections import Counter
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import onnxruntime
@@ -142,18 +144,42 @@ async def open_loop(port: int, data: bytes, rate: float, seconds: float) -> tupl
     return statuses, latencies, len(late)
 
 
-def bare(path: Path, batch: int, seconds: float, shape: tuple[int, ...]) -> float:
-    """Images a second of onnxruntime alone, in a process of its own so that nothing else is in memory."""
+def bare(path: Path, x: np.ndarray, seconds: float, provider: str = "CPUExecutionProvider") -> float:
+    """Images a second of onnxruntime alone, given ``x`` again and again; NaN where ``provider`` does not start."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    x = np.random.default_rng(0).uniform(0, 255, (batch, *shape)).astype(np.float32)
+    session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
+    if session.get_providers()[0] != provider:
+        return float("nan")
     session.run(None, {"image": x})
     count, start = 0, time.perf_counter()
-    while time.perf_counter() - start < seconds:
+    while (passed := time.perf_counter() - start) < seconds:
         session.run(None, {"image": x})
-        count += batch
-    return count / (time.perf_counter() - start)
+        count += len(x)
+    return count / passed
+
+
+def start_server(version: Path, options: str, errors: IO[bytes] | None = None) -> tuple[subprocess.Popen[str], int]:
+    """`tfhalf serve` of the model that ``version`` is of, and its port, once it is ready; prints what it says of it.
+
+    Args:
+        options: more options for it.
+        errors: takes its stderr.
+
+    Raises:
+        SystemExit: it did not start.
+    """
+    command = [sys.executable, "-m", "tfhalf", "serve", str(version.parent), "--port", "0", "--no-access-log"]
+    began = time.perf_counter()
+    server = subprocess.Popen([*command, *shlex.split(options)], stdout=subprocess.PIPE, stderr=errors, text=True)
+    assert server.stdout is not None
+    for line in server.stdout:
+        if line.startswith("model"):
+            print(f"  {line.strip()}")
+        if line.startswith("ready"):
+            print(f"  ready after {time.perf_counter() - began:.1f} s", flush=True)
+            return server, int(re.findall(r":(\d+)", line)[-1])
+    raise SystemExit("the server did not start")
 
 
 def counts(port: int) -> tuple[float, float]:
@@ -183,16 +209,8 @@ def main() -> None:
     version = find_version(args.export)
     name = version.parent.name
     shape = tuple(json.loads((version / "manifest.json").read_text())["input"]["shape"][1:])
-    command = [sys.executable, "-m", "tfhalf", "serve", str(version.parent), "--port", "0", "--no-access-log"]
-    server = subprocess.Popen([*command, *args.options.split()], stdout=subprocess.PIPE, text=True)
-    assert server.stdout is not None
+    server, port = start_server(version, args.options)
     try:
-        line = ""
-        while not line.startswith("ready"):
-            line = server.stdout.readline()
-            if not line:
-                raise SystemExit("the server did not start")
-        port = int(re.search(r":(\d+)", line.split("ready")[1].strip().removeprefix("http://127.0.0.1"))[1])  # type: ignore[index]
         image = np.random.default_rng(1).uniform(0, 255, (1, *shape))
         if args.overload:
             _overload(args, port, name, image, server.pid)
@@ -224,7 +242,8 @@ def _round(
     rate = len(found) / (time.perf_counter() - start)
     after = counts(port)
     batch = max(1, round((after[0] - before[0]) / max(1, after[1] - before[1])))
-    alone = bare(version / "model.onnx", batch, seconds, shape)
+    x = np.random.default_rng(0).uniform(0, 255, (batch, *shape)).astype(np.float32)
+    alone = bare(version / "model.onnx", x, seconds)
     return rate, found[len(found) // 2] * 1e3, found[int(len(found) * 0.99)] * 1e3, batch, alone, rate / alone
 
 
