@@ -21,13 +21,15 @@ from typing import Any
 import httpx
 import numpy as np
 import onnx
+import uvicorn
 from onnx import TensorProto, helper, numpy_helper
 
 from tfhalf.export import manifest as manifests
 from tfhalf.serve import create_app
 from tfhalf.serve.log import Log
+from tfhalf.serve.protocol import protocol_class
 from tfhalf.serve.runtimes import Source
-from tfhalf.serve.settings import Settings
+from tfhalf.serve.settings import Limits, Settings
 
 SHAPE = (4, 4, 3)
 LABELS = ("cat", "dog", "frog")
@@ -138,6 +140,33 @@ async def client(settings: Settings, **parts: Any) -> AsyncIterator[httpx.AsyncC
         found.app = app  # type: ignore[attr-defined]
         found.stream = stream  # type: ignore[attr-defined]
         yield found
+
+
+def until(true: Callable[[], bool], seconds: float = 10) -> None:
+    """Wait until ``true`` gives True."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+@contextmanager
+def listening(exports: Path, runtime: Counting, limits: Limits, **more: Any) -> Iterator[tuple[int, Any]]:
+    """Port and app: the app behind the server's own protocol, on a thread; ``app.state.stream`` is its log."""
+    stream = io.StringIO()
+    app = create_app(Settings((exports,), poll_seconds=0, limits=limits, **more), opener=runtime.open, log=Log(stream))
+    app.state.stream = stream
+    protocol = protocol_class(limits, app.state.desk.refusal, app.state.desk.rejection)
+    server = uvicorn.Server(uvicorn.Config(app, http=protocol, port=0, ws="none", log_config=None, lifespan="on"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        until(lambda: server.started)
+        yield server.servers[0].sockets[0].getsockname()[1], app
+    finally:
+        runtime.gate.set()
+        server.should_exit = True
+        thread.join(20)
 
 
 def lines(found: httpx.AsyncClient) -> list[dict[str, Any]]:

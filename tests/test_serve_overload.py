@@ -6,7 +6,6 @@ import asyncio
 import json
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 import pytest
 import uvicorn
-from serve_helpers import Counting, client, images, lines, make_version, run, tensor
+from serve_helpers import Counting, client, images, lines, make_version, run, tensor, until
 
 from tfhalf.serve import create_app
 from tfhalf.serve.protocol import protocol_class
@@ -181,20 +180,13 @@ def fill(app: Any, connections: list[socket.socket], request: bytes) -> Any:
     return batcher
 
 
-def until(true: Any) -> None:
-    end = time.monotonic() + 10
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.001)
-
-
 @contextmanager
 def served(exports: Path, runtime: Counting, max_queue: int, **more: Any) -> Iterator[tuple[int, Any]]:
     """The app behind the server's own protocol, on a thread."""
     batching = Batching(max_batch=3, max_queue=max_queue)
     settings = Settings((exports,), poll_seconds=0, batching=batching, access_log=False, **more)
     app = create_app(settings, opener=runtime.open)
-    protocol = protocol_class(Limits(), app.state.desk.refusal)
+    protocol = protocol_class(Limits(), app.state.desk.refusal, app.state.desk.rejection)
     server = uvicorn.Server(uvicorn.Config(app, http=protocol, port=0, ws="none", log_config=None, lifespan="on"))
     thread = threading.Thread(target=server.run)
     thread.start()

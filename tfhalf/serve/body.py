@@ -6,14 +6,18 @@ import asyncio
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 
 from tfhalf.errors import RequestError
 from tfhalf.serve.settings import Limits
 
-_STEP = 1 << 20
-_LARGE = 1 << 18  # above this, decompressing leaves the event loop
+ENDED = "tfhalf.ended"  # the scope's key under which the HTTP protocol leaves why it reads no more of a request
+
+_STEP = 1 << 18
+_LARGE = 1 << 12  # above this, decompressing, which can give a thousand times as much, leaves the event loop
+_MOST_MEMBERS = 10_000  # of a gzip: blocks of 64 KiB, as bgzip writes them, are 1,024 of them at the usual limit
 SMALLEST = 1024  # answers below are not worth compressing
 _LEVEL = 1
 
@@ -24,6 +28,12 @@ class Bodies:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._held = 0
+        self._reading: set[Held] = set()
+
+    def stop(self) -> None:
+        """Have no request wait any longer for the rest of its body: it gets 503."""
+        for held in list(self._reading):
+            held.stop()
 
     @contextmanager
     def held(self) -> Iterator[Held]:
@@ -45,27 +55,28 @@ class Held:
 
     def __init__(self, bodies: Bodies) -> None:
         self._bodies = bodies
+        self._task: asyncio.Task[Any] | None = None
+        self._stopped = False
         self.bytes = 0
+
+    def stop(self) -> None:
+        """Have `read` raise a 503."""
+        if self._task is not None and not self._stopped:
+            self._stopped = True
+            self._task.cancel()
 
     async def read(self, request: Request) -> bytes:
         """The whole body, decompressed.
 
         Raises:
-            RequestError: 413, it is larger than the limit; 415, an encoding that is not known; 400, it is damaged.
+            RequestError: 413, it is larger than the limit; 415, an encoding that is not known; 400, it is damaged; 503,
+                the server stops before it is whole.
         """
         most = self._bodies._limits.max_body
         length = request.headers.get("content-length")
         if length is not None and (not length.isdigit() or int(length) > most):
             raise _too_large(most)
-        parts: list[bytes] = []
-        count = 0
-        async for part in _parts(request):
-            count += len(part)
-            if count > most:
-                raise _too_large(most)
-            self._take(len(part))
-            parts.append(part)
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        body = await self._whole(request, most)
         encoding = request.headers.get("content-encoding", "identity").strip().lower()
         if encoding in ("", "identity"):
             return body
@@ -77,10 +88,39 @@ class Held:
             plain = await asyncio.to_thread(decompress, body, encoding, most)
         else:
             plain = decompress(body, encoding, most)
-        self._take(len(plain))
+        self.take(len(plain))
         return plain
 
-    def _take(self, count: int) -> None:
+    async def _whole(self, request: Request, most: int) -> bytes:
+        self._task = asyncio.current_task()
+        self._bodies._reading.add(self)
+        body: bytes | bytearray = b""
+        try:
+            async for part in _parts(request):
+                if len(body) + len(part) > most:
+                    raise _too_large(most)
+                self.take(len(part))
+                if not body:
+                    body = part
+                else:  # one growing buffer: a list of small parts takes many times their size
+                    body = body if isinstance(body, bytearray) else bytearray(body)
+                    body += part
+        except asyncio.CancelledError:
+            if not self._stopped:
+                raise
+            raise RequestError(
+                503, "the server is stopping, and the body was not there yet; ask another one", 1
+            ) from None
+        finally:
+            self._bodies._reading.discard(self)
+        return body if isinstance(body, bytes) else bytes(body)
+
+    def take(self, count: int) -> None:
+        """Count so many bytes more.
+
+        Raises:
+            RequestError: 429, there is no memory left for them.
+        """
         self._bodies._hold(count)
         self.bytes += count
 
@@ -91,11 +131,14 @@ async def _parts(request: Request):  # type: ignore[no-untyped-def]
             if part:
                 yield part
     except ClientDisconnect:
+        if ENDED in request.scope:
+            raise request.scope[ENDED] from None
         raise RequestError(400, "the client went away before the request was complete") from None
 
 
 def decompress(body: bytes, encoding: str, most: int) -> bytes:
-    """``body`` without its gzip or deflate ``encoding`` (of deflate, zlib's form and the raw one).
+    """``body`` without its gzip or deflate ``encoding``: members of gzip, one after the other (RFC 1952), or deflate in
+    zlib's form or the raw one.
 
     Raises:
         RequestError: 413, more than ``most`` bytes come out; 400, it is damaged or goes on after its end.
@@ -105,24 +148,28 @@ def decompress(body: bytes, encoding: str, most: int) -> bytes:
         window = -zlib.MAX_WBITS if raw else zlib.MAX_WBITS
     else:
         window = zlib.MAX_WBITS | 16
-    machine = zlib.decompressobj(window)
-    parts, count, rest = [], 0, body
-    try:
-        while not machine.eof:
-            part = machine.decompress(rest, _STEP)
-            count += len(part)
-            if count > most:
-                raise _too_large(most)
-            parts.append(part)
-            rest = machine.unconsumed_tail
-            if not rest and not part:
-                break
-    except zlib.error as error:
-        raise RequestError(400, f"the body is no valid {encoding}: {error}") from None
-    if not machine.eof or machine.unused_data:
-        raise RequestError(
-            400, f"the body is no valid {encoding}: it {'goes on after its end' if machine.eof else 'ends early'}"
-        )
+    parts: list[bytes] = []
+    at = count = members = 0
+    while at < len(body) or not members:
+        members += 1
+        if members > (_MOST_MEMBERS if encoding != "deflate" else 1):
+            raise RequestError(400, f"the body is no valid {encoding}: it goes on after its end")
+        machine = zlib.decompressobj(window)
+        try:
+            while not machine.eof:
+                rest = machine.unconsumed_tail
+                if not rest:
+                    rest, at = body[at : at + _STEP], min(at + _STEP, len(body))
+                part = machine.decompress(rest, _STEP)
+                if not rest and not part:
+                    raise RequestError(400, f"the body is no valid {encoding}: it ends early")
+                count += len(part)
+                if count > most:
+                    raise _too_large(most)
+                parts.append(part)
+        except zlib.error as error:
+            raise RequestError(400, f"the body is no valid {encoding}: {error}") from None
+        at -= len(machine.unused_data)
     return b"".join(parts)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -72,9 +73,15 @@ def _top(told: str | None) -> int:
 
 
 async def _read(body: bytes, headers: Headers) -> Files:
+    """The files of ``body``.
+
+    Raises:
+        RequestError: 400, 415, there are none.
+    """
     kind = headers.get("content-type", "").split(";")[0].strip().lower()
     if kind == "multipart/form-data":
-        return await _form(body, headers)
+        # Beside the event loop: the parser takes its time over a body that is full of line ends.
+        return await asyncio.to_thread(asyncio.run, _form(body, headers))
     if kind not in _RAW:
         raise RequestError(415, f"Content-Type {kind[:60]!r}; accepted: image/png, image/jpeg, multipart/form-data")
     if not body:
@@ -88,6 +95,7 @@ async def _form(body: bytes, headers: Headers) -> Files:
 
     try:
         parser = MultiPartParser(headers, stream(), max_files=MOST_IMAGES, max_fields=16, max_part_size=1 << 16)  # type: ignore[arg-type]
+        parser.spool_max_size = len(body)  # in memory, as the body is: no disk is asked for room
         form = await parser.parse()
     except MultiPartException as error:
         raise RequestError(400, f"the form cannot be read: {error.message[:150]}") from None

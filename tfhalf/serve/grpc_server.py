@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hmac
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health as health_names
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
@@ -40,6 +42,7 @@ _CODES = {
 }
 _OPEN = ("ServerLive", "ServerReady")
 _HEALTH_SECONDS = 0.5
+_LARGE = 1 << 20  # a message above this is read beside the event loop
 
 
 @dataclass
@@ -125,21 +128,21 @@ class _Service:
         }
         found = {
             name: grpc.unary_unary_rpc_method_handler(
-                self._unary(name, calls[name]),
-                request_deserializer=message(f"{name}Request").FromString,
+                self._unary(name, calls[name]),  # it reads the bytes itself: grpc would answer UNKNOWN to foreign ones
                 response_serializer=message(f"{name}Response").SerializeToString,
             )
             for name in METHODS
         }
         found[STREAM] = grpc.stream_stream_rpc_method_handler(
             self._stream,
-            request_deserializer=message("ModelInferRequest").FromString,
             response_serializer=message("ModelStreamInferResponse").SerializeToString,
         )
         return grpc.method_handlers_generic_handler(SERVICE, found)
 
     def _unary(self, name: str, call: Callable[[Any, Any, dict[str, Any]], Awaitable[Any]]) -> Any:
-        async def answer(request: Any, context: Any) -> Any:
+        kind = message(f"{name}Request")
+
+        async def answer(raw: bytes, context: Any) -> Any:
             started = time.perf_counter()
             facts: dict[str, Any] = {"method": name}
             self._engine.in_flight += 1
@@ -147,7 +150,9 @@ class _Service:
             try:
                 if name not in _OPEN:
                     self._authorise(context)
-                return await call(request, context, facts)
+                with self._engine.bodies.held() as held:
+                    held.take(len(raw))
+                    return await call(await _parsed(kind, raw), context, facts)
             except RequestError as error:
                 code = _CODES.get(error.status, grpc.StatusCode.INTERNAL)
                 await context.abort(code, str(error))
@@ -168,18 +173,23 @@ class _Service:
 
         return answer
 
-    async def _stream(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+    async def _stream(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
         kind = message("ModelStreamInferResponse")
         try:
             self._authorise(context)
         except RequestError as error:
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
-        async for request in requests:
+        async for raw in requests:
             self._engine.in_flight += 1
+            identity = ""
             try:
-                yield kind(infer_response=await self._infer(request, context, {}))
+                with self._engine.bodies.held() as held:
+                    held.take(len(raw))
+                    request = await _parsed(message("ModelInferRequest"), raw)
+                    identity = request.id
+                    yield kind(infer_response=await self._infer(request, context, {}))
             except RequestError as error:
-                yield kind(error_message=str(error), infer_response={"id": request.id})
+                yield kind(error_message=str(error), infer_response={"id": identity})
             finally:
                 self._engine.in_flight -= 1
 
@@ -264,7 +274,9 @@ class _Service:
         facts |= {"model": loaded.model, "version": loaded.version}
         with counting_failures(loaded):
             loaded.batcher.check_room()
-            parsed = grpc_codec.parse(request, loaded.signature)
+            large = request.ByteSize() > _LARGE
+            parse = functools.partial(grpc_codec.parse, request, loaded.signature)
+            parsed = await asyncio.to_thread(parse) if large else parse()
             seconds = parsed.timeout if parsed.timeout is not None else context.time_remaining()
             deadline = engine.deadline(seconds)
             inference = Inference(loaded, version, parsed.rows, parsed.feeds, deadline, parsed.encoded, started)
@@ -276,6 +288,18 @@ class _Service:
         facts |= {"version": inference.loaded.version, "rows": job.rows, "batch": job.batch}
         facts |= {"queue_ms": round(job.queue_ns / 1e6, 3), "compute_ms": round(job.run_ns / 1e6, 3)}
         return response
+
+
+async def _parsed(kind: Any, raw: bytes) -> Any:
+    """The message of class ``kind`` in ``raw``; a large one is read beside the event loop.
+
+    Raises:
+        RequestError: 400, there is none.
+    """
+    try:
+        return kind.FromString(raw) if len(raw) < _LARGE else await asyncio.to_thread(kind.FromString, raw)
+    except DecodeError:
+        raise RequestError(400, f"these {len(raw):,} bytes are not a {kind.DESCRIPTOR.name}") from None
 
 
 def _told(context: Any) -> dict[str, Any]:

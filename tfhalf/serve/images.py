@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import time
 import warnings
 from collections.abc import Sequence
 
@@ -16,22 +17,32 @@ from tfhalf.serve.signature import Tensor
 
 FORMATS = ("PNG", "JPEG")
 
+# A progressive JPEG may draw over the same pixels again and again, at a few bytes each time; encoders make some ten.
+_JPEG, _SCAN, _MOST_SCANS = b"\xff\xd8", b"\xff\xda", 100
 
-async def decode(encoded: Sequence[bytes], tensor: Tensor, max_pixels: int) -> np.ndarray:
+
+async def decode(encoded: Sequence[bytes], tensor: Tensor, max_pixels: int, deadline: float) -> np.ndarray:
     """PNG or JPEG files as ``tensor``'s rows: upright, resized, values 0 to 255. Runs beside the event loop.
 
     Raises:
-        RequestError: 400, the model takes no images or a file is none; 413, it has more than ``max_pixels``.
+        RequestError: 400, the model takes no images or a file is none; 413, it has more than ``max_pixels``; 504, the
+            ``deadline`` (`time.monotonic`) passes before all are decoded.
     """
     size = tensor.image
     if size is None:
         raise RequestError(400, f"input {tensor.name!r} has shape {tensor.open_shape}: no images of 1 or 3 channels")
-    return await asyncio.to_thread(_decode_all, list(encoded), size, tensor, max_pixels)
+    return await asyncio.to_thread(_decode_all, list(encoded), size, tensor, max_pixels, deadline)
 
 
-def _decode_all(encoded: list[bytes], size: tuple[int, int, int], tensor: Tensor, max_pixels: int) -> np.ndarray:
+def _decode_all(
+    encoded: list[bytes], size: tuple[int, int, int], tensor: Tensor, max_pixels: int, deadline: float
+) -> np.ndarray:
     rows = np.empty((len(encoded), *size), tensor.dtype)
     for place, file in enumerate(encoded):
+        if time.monotonic() > deadline:
+            raise RequestError(
+                504, f"the deadline passed when {place} of {len(encoded)} images were decoded; send fewer"
+            )
         rows[place] = decode_one(file, size, max_pixels)
     return rows
 
@@ -42,6 +53,9 @@ def decode_one(file: bytes, size: tuple[int, int, int], max_pixels: int) -> np.n
     Raises:
         RequestError: 400, it is no PNG or JPEG, or is damaged; 413, it has more than ``max_pixels``.
     """
+    scans = file.count(_SCAN) if file.startswith(_JPEG) else 0
+    if scans > _MOST_SCANS:
+        raise RequestError(413, f"an image is decoded in {scans} scans; accepted: {_MOST_SCANS}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is the server's own

@@ -20,6 +20,8 @@ from tfhalf.serve.version import Loaded
 
 _INFERENCE = re.compile(r"/v[12]/models/([^/:]+)(?:/(?:versions|labels)/[^/]+)?(?:/infer|/classify|:predict)")
 
+_BODY_SECONDS = 2.0  # from the end's beginning on, for bodies that are on their way: what is not whole is not accepted
+
 Gone = Callable[[], Awaitable[None]]
 
 
@@ -69,9 +71,13 @@ class Engine:
         """Take no new work and finish what there is, within ``seconds``; whether it was finished."""
         self.draining = True
         self.repository.stop_accepting()
-        until = time.monotonic() + seconds
-        while self.in_flight and time.monotonic() < until:
+        began = time.monotonic()
+        until = began + seconds
+        while self.in_flight and (now := time.monotonic()) < until:
+            if now > began + min(_BODY_SECONDS, seconds / 2):
+                self.bodies.stop()
             await asyncio.sleep(0.01)
+        self.bodies.stop()
         finished = await self.repository.close(until - time.monotonic())
         return finished and not self.in_flight
 
@@ -122,7 +128,9 @@ class Engine:
         try:
             for name, files in inference.encoded.items():
                 tensor = loaded.signature.inputs[name]
-                inference.feeds[name] = await images.decode(files, tensor, self.settings.limits.max_pixels)
+                inference.feeds[name] = await images.decode(
+                    files, tensor, self.settings.limits.max_pixels, inference.deadline
+                )
             inference.parsed = time.perf_counter()
             job = inference.job = self._submit(inference)
             loaded = inference.loaded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from datetime import datetime, timezone
@@ -30,6 +31,21 @@ class Log:
         stream = self._stream or sys.stderr
         stream.write(orjson.dumps(row, default=str, option=orjson.OPT_APPEND_NEWLINE).decode())
         stream.flush()
+
+
+class Lines(logging.Handler):
+    """Writes what libraries log to ``log``: a line each, the exception's name and words in the place of its trace."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__(logging.WARNING)
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One line."""
+        facts = {"level": record.levelname.lower(), "logger": record.name, "message": record.getMessage()[:500]}
+        if record.exc_info and record.exc_info[1] is not None:
+            facts["error"] = repr(record.exc_info[1])[:500]
+        self._log.event("log", **facts)
 
 
 def _now() -> str:

@@ -24,6 +24,7 @@ _ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _TRACE = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
 _OPEN = ("/", "/page.css", "/page.js", "/v2/health/live", "/v2/health/ready")
 _BEARER = b"bearer "
+_CLOSE = (b"connection", b"close")
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -98,6 +99,17 @@ class Desk:
         self.ended(visit, error.status, len(body))
         return error.status, [*own, *visit.extra], body
 
+    def rejection(self, client: Any, error: RequestError, counted: bool) -> tuple[int, Headers, bytes]:
+        """Status, headers and body for a client whose connection ends because of ``error``, before the app has its
+        request or while the app waits for the rest of it; ``counted`` and logged here in the first case alone."""
+        visit = Visit("", "", (), client)
+        body, own = error_parts(error)
+        if counted:
+            visit.facts["error"] = str(error)
+            self.ended(visit, error.status, len(body))
+        close = [] if _CLOSE in own else [_CLOSE]
+        return error.status, [*own, *close, *visit.extra], body
+
 
 class Operate:
     """ASGI middleware round everything."""
@@ -119,7 +131,7 @@ class Operate:
                 status = message["status"]
                 message["headers"] = [*message.get("headers", ()), *visit.extra]
                 if self._engine.draining:
-                    message["headers"].append((b"connection", b"close"))
+                    message["headers"].append(_CLOSE)
             else:
                 sent += len(message.get("body", b""))
             await send(message)
@@ -129,6 +141,8 @@ class Operate:
             error = visit.unknown(self._engine.settings.token)
             if error is not None:
                 raise error
+            if b"%2f" in scope.get("raw_path", b"").lower():  # decoded, it would be taken for what separates names
+                raise RequestError(404, f"{scope['path'][:200]} has %2F in it: no name here holds a slash")
             await self._app(scope, receive, observed)
         except RequestError as error:
             await send_error(error, observed)
@@ -157,7 +171,7 @@ def error_parts(error: RequestError) -> tuple[bytes, Headers]:
     if error.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     if error.status in (408, 413):
-        headers.append((b"connection", b"close"))  # the rest of the body is not read
+        headers.append(_CLOSE)  # the rest of the body is not read
     return body, headers
 
 

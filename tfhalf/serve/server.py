@@ -5,24 +5,33 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
+import os
+import resource
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import uvicorn
 
 from tfhalf.errors import ShortfallError
 from tfhalf.serve import create_app
+from tfhalf.serve.log import Lines, Log
 from tfhalf.serve.place import Place
 from tfhalf.serve.protocol import protocol_class
-from tfhalf.serve.settings import Settings
+from tfhalf.serve.settings import Limits, Settings
 
 # A thread that has computed a batch waits at most so long for Python's lock, and not five times as long.
 _SWITCH_SECONDS = 0.001
 _GC_THRESHOLDS = (10_000, 20, 20)  # hundreds of requests make no pause worth having every few milliseconds
 _LAST_SECONDS = 2  # for answers that are being sent when all else is done
+_FORCE_SECONDS = 10.0  # after `drain_seconds`
+_OTHER_FILES = 128  # descriptors that are no connections
+_LOGGERS = ("uvicorn.error", "grpc", "asyncio")
 _ACCEPTED_SECONDS = 0.25  # for requests that are on their way over connections that were accepted
 
 
@@ -69,6 +78,7 @@ def run(
     )
     factory = config.get_loop_factory()
     loop = factory() if factory else asyncio.new_event_loop()
+    settings = replace(settings, limits=replace(settings.limits, max_connections=_connections(settings.limits)))
     try:
         asyncio.set_event_loop(loop)
         loop.run_until_complete(_serve(settings, place, listener, config, say, parent, share_grpc))
@@ -94,10 +104,15 @@ async def _serve(
         loop.add_reader(parent, stop.set)
     app = create_app(settings)
     engine, log = app.state.engine, app.state.log
-    config.app, config.http = app, protocol_class(settings.limits, app.state.desk.refusal)
+    desk = app.state.desk
+    config.app, config.http = app, protocol_class(settings.limits, desk.refusal, desk.rejection)
+    for name in _LOGGERS:
+        logging.getLogger(name).handlers = [Lines(log)]
+        logging.getLogger(name).propagate = False
     starting = asyncio.ensure_future(engine.repository.start())
     stopped = asyncio.ensure_future(stop.wait())
     await asyncio.wait([starting, stopped], return_when=asyncio.FIRST_COMPLETED)
+    stopped.add_done_callback(lambda _: _end_by_force(place.drain_seconds, log))
     if not starting.done():
         starting.cancel()
         return
@@ -135,3 +150,25 @@ async def _serve(
     log.event("stopped", finished=finished)
     if not finished:
         raise ShortfallError(f"work was left when --drain-seconds {place.drain_seconds:g} were over; it got status 503")
+
+
+def _connections(limits: Limits) -> int:
+    """As many as ``limits`` allow and file descriptors suffice for; their number is raised, where that is allowed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = limits.max_connections + _OTHER_FILES
+    if soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return max(1, min(limits.max_connections, soft - _OTHER_FILES))
+
+
+def _end_by_force(drain_seconds: float, log: Log) -> None:
+    """End the process some seconds after it should have ended by itself, whatever a thread hangs on."""
+
+    def end() -> None:
+        log.event("stopped", finished=False, forced=True)
+        os._exit(1)
+
+    timer = threading.Timer(drain_seconds + _FORCE_SECONDS, end)
+    timer.daemon = True
+    timer.start()

@@ -48,6 +48,9 @@ class Limits:
     max_pixels: int = 32_000_000
     max_size: int = 8192  # of an open dimension beside the batch: attention takes memory by its square
     allow_nan: bool = False
+    max_head: int = 64 * 2**10  # of a request: its URL and headers
+    max_headers: int = 100
+    max_url: int = 8 * 2**10
     header_seconds: float = 10.0
     body_seconds: float = 30.0
     keep_alive_seconds: float = 75.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,14 @@ def array_of(data: Any, name: str) -> np.ndarray:
     Raises:
         RequestError: 400, ragged lists or other things than numbers.
     """
+    # numpy would make texts of all values, each as wide in memory as the longest.
+    level: Any = data
+    while (kinds := set(map(type, level))) == {list}:
+        level = list(chain.from_iterable(level))
+    if list in kinds:
+        raise RequestError(400, f"input {name!r}: data is ragged; every list of one depth must be as long")
+    if not kinds <= {int, float, bool}:
+        raise RequestError(400, f"input {name!r}: data holds other things than numbers")
     try:
         values = np.array(data)
     except (ValueError, OverflowError, RecursionError):
