@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
+import threading
+import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +18,7 @@ from serve_helpers import Counting, client, expected, images, lines, make_versio
 
 from tfhalf.errors import ArtifactError, InputError, RequestError, ShortfallError
 from tfhalf.serve import listing
+from tfhalf.serve import repository as repositories
 from tfhalf.serve.model import Model
 from tfhalf.serve.settings import Label, Settings, parse_labels, parse_pins
 
@@ -171,6 +176,88 @@ def test_weights_in_other_files_are_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ShortfallError, match=r"keeps weights in .*only model\.onnx\.data beside it"):
         run(work)
+
+
+def make_unreadable(exports: Path) -> None:
+    """Models that sort before and after ``net``, each with something that cannot be read; and version 9 of it."""
+    for name in ("aaa", "mmm", "zzz"):
+        version = make_version(exports, name, 1)
+        (version / "manifest.json").unlink()
+    os.mkfifo(exports / "aaa" / "1" / "manifest.json")
+    (exports / "mmm" / "1" / "manifest.json").symlink_to("/dev/zero")
+    (exports / "zzz" / "1" / "manifest.json").symlink_to("manifest.json")
+    (exports / "bbb").symlink_to("bbb")
+    (exports / "ccc").mkdir()
+    (exports / "ccc" / "1").symlink_to("1")
+    for number, target in enumerate(("link", "nothing", "/dev/tty"), 6):
+        (make_version(exports, "net", number) / "link").symlink_to(target)
+    os.mkfifo(make_version(exports, "net", 9) / "pipe")
+
+
+def test_what_cannot_be_read_keeps_nothing_from_being_served(tmp_path: Path) -> None:
+    """Pipes, devices and links that lead nowhere: each is refused at once, at the start and while it serves."""
+    make_version(tmp_path, "net", 1)
+    make_unreadable(tmp_path)
+
+    async def work() -> None:
+        began = time.monotonic()
+        async with client(settings(tmp_path), opener=Counting().open) as c:
+            repository = c.app.state.engine.repository
+            assert (await c.get("/v2/models/net")).json()["versions"] == ["1"]
+            for name in ("aaa", "mmm", "zzz"):
+                assert (await c.get(f"/v2/models/{name}")).json()["parameters"]["failures"]
+            make_version(tmp_path, "net", 20)
+            make_version(tmp_path, "other", 1)
+            await repository.refresh()
+            assert (await c.get("/v2/models/net")).json()["versions"] == ["20"]
+            assert (await c.get("/v2/models/other")).json()["versions"] == ["1"]
+            assert not [line for line in lines(c) if "trace" in line]
+        assert time.monotonic() - began < 5
+
+    run(work)
+
+
+@pytest.mark.parametrize("where", ["listing.below", "listing.fingerprint", "read", "load"])
+def test_a_file_system_that_hangs_holds_up_its_model_alone(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_version(tmp_path, "hung", 1)
+    make_version(tmp_path, "net", 1)
+    answers = threading.Event()
+    real = {"listing.below": listing.below, "listing.fingerprint": listing.fingerprint}.get(
+        where, getattr(repositories, where, None)
+    )
+
+    def hang(*arguments: Any) -> Any:
+        if any(isinstance(part, Path) and "hung" in str(part.relative_to(tmp_path)) for part in arguments):
+            assert answers.wait(20)
+        return real(*arguments)
+
+    monkeypatch.setattr(f"tfhalf.serve.repository.{where}", hang)
+    for name in ("_LIST_SECONDS", "_READ_SECONDS", "_OPEN_SECONDS"):
+        monkeypatch.setattr(f"tfhalf.serve.repository.{name}", 0.1)
+
+    async def work() -> None:
+        async with client(settings(tmp_path), opener=Counting().open) as c:
+            repository = c.app.state.engine.repository
+            assert (await c.get("/v2/models/net/ready")).status_code == 200
+            assert (await c.get("/v2/models/hung/ready")).status_code in (400, 404)
+            for number in (2, 3):
+                make_version(tmp_path, "net", number)
+                await repository.refresh()
+                assert (await c.get("/v2/models/net")).json()["versions"] == [str(number)]
+            assert (
+                len(  # it is not started again and again
+                    [line for line in lines(c) if "within" in str(line.get("error"))]
+                )
+                == 1
+            )
+            answers.set()
+            await asyncio.sleep(0.2)
+            await repository.refresh()
+            assert (await c.get("/v2/models/hung/ready")).status_code == 200
+
+    run(work)
 
 
 def test_labels_and_their_shares(tmp_path: Path) -> None:

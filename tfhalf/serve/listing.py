@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from pathlib import Path
 
 from tfhalf.errors import ArtifactError, InputError
@@ -23,9 +23,18 @@ def scan(exports: Sequence[Path]) -> Found:
     Raises:
         InputError: one name in two places.
     """
+    return merge([(path, _below(path)) for path in exports])
+
+
+def merge(listings: Sequence[tuple[Path, Found]]) -> Found:
+    """What was found below each path, as one.
+
+    Raises:
+        InputError: one name in two places.
+    """
     found: Found = {}
-    for path in exports:
-        for name, there in _below(path).items():
+    for path, below in listings:
+        for name, there in below.items():
             if name in found and set(found[name].values()) != set(there.values()):
                 where = next(iter(found[name].values())).parent
                 raise InputError(f"{path}: holds the model {name!r}, which {where} holds too; give one of them")
@@ -34,7 +43,7 @@ def scan(exports: Sequence[Path]) -> Found:
 
 
 def check(exports: Sequence[Path]) -> None:
-    """Refuse paths that hold nothing to serve.
+    """Refuse paths that cannot hold anything to serve; what lies in models' folders is not looked at.
 
     Raises:
         ArtifactError: says what is wrong with the first such path.
@@ -42,33 +51,71 @@ def check(exports: Sequence[Path]) -> None:
     for path in exports:
         if not path.is_dir():
             raise ArtifactError(f"{path}: is no folder; give exports/, exports/NAME or exports/NAME/VERSION")
-        if not _below(path):
-            raise ArtifactError(f"{path}: holds no exported version; `tfhalf train PIPELINE` makes one")
+        try:
+            check_found(path, bases(path))
+        except OSError as error:
+            raise ArtifactError(f"{path}: cannot be listed: {error.strerror}") from None
+
+
+def check_found(path: Path, found: Sized) -> None:
+    """Refuse a path below which nothing was found.
+
+    Raises:
+        ArtifactError: says so.
+    """
+    if not found:
+        raise ArtifactError(f"{path}: holds no exported version; `tfhalf train PIPELINE` makes one")
 
 
 def fingerprint(directory: Path) -> tuple[tuple[str, int, int], ...]:
     """Names, sizes and times of a version's files: another one says that it is worth trying again."""
     rows = []
     for folder, _, names in os.walk(directory):
-        for name in names:
+        for path in (os.path.join(folder, name) for name in names):
             try:
-                stat = os.stat(os.path.join(folder, name))
-            except FileNotFoundError:
-                continue
-            rows.append((os.path.join(folder, name), stat.st_size, stat.st_mtime_ns))
+                stat = os.stat(path)
+            except OSError as error:  # gone, or a link that leads nowhere
+                rows.append((path, -1, error.errno or 0))
+            else:
+                rows.append((path, stat.st_size, stat.st_mtime_ns))
     return tuple(sorted(rows))
 
 
-def _below(path: Path) -> Found:
+def bases(path: Path) -> dict[str, Path]:
+    """Models below ``path`` by name, each with the folder that `below` lists; nothing in these is looked at.
+
+    Raises:
+        OSError: ``path`` cannot be listed.
+    """
     path = path.absolute()
-    if (path / "manifest.json").is_file() and path.name.isdigit():
-        return {path.parent.name: {int(path.name): path}}
-    if numbers := versions(path):
-        return {path.name: {number: path / str(number) for number in numbers}}
+    if _is_version(path) or versions(path):
+        return {path.parent.name if _is_version(path) else path.name: path}
     if not path.is_dir():
         return {}
+    return {name: path / name for name in sorted(os.listdir(path)) if _NAME.fullmatch(name)}
+
+
+def below(base: Path) -> dict[int, Path]:
+    """Versions in a folder that `bases` named.
+
+    Raises:
+        OSError: it cannot be listed.
+    """
+    if _is_version(base):
+        return {int(base.name): base}
+    return {number: base / str(number) for number in versions(base)}
+
+
+def _is_version(path: Path) -> bool:
+    return path.name.isdigit() and (path / "manifest.json").is_file()
+
+
+def _below(path: Path) -> Found:
     found: Found = {}
-    for child in sorted(path.iterdir()):
-        if _NAME.fullmatch(child.name) and (numbers := versions(child)):
-            found[child.name] = {number: child / str(number) for number in numbers}
+    for name, base in bases(path).items():
+        try:
+            if there := below(base):
+                found[name] = there
+        except OSError:  # one that cannot be listed is none that can be served, and keeps no other from that
+            continue
     return found

@@ -12,10 +12,10 @@ from http import HTTPStatus
 from typing import Any, ClassVar
 
 import httptools
-from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tfhalf.errors import RequestError
+from tfhalf.serve.answers import RATE, AnsweringProtocol
 from tfhalf.serve.body import ENDED
 from tfhalf.serve.settings import Limits
 
@@ -25,37 +25,13 @@ Refuse = Callable[[str, list[tuple[bytes, bytes]], Any], "Answer | None"]
 # The answer to a client whose bytes end a connection; the flag says whether nobody else counts and logs it.
 Reject = Callable[[Any, RequestError, bool], Answer]
 
-_RATE = 1024  # bytes a second that a body, and the reading of an answer, has to keep up with
 _SLICE = 1 << 14  # bytes of heads or chunks that are parsed before other connections have their turn
 _FRAMING = 24  # bytes that a chunk may take beside its content
 _UPGRADE = (b"upgrade", b"http2-settings")
 _LINGER_SECONDS = 2.0  # for a rejected client to read why: to close while it sends would throw the answer away
 
 
-class _Flow(FlowControl):
-    """Reads nothing more while ``held``, whoever asks for it."""
-
-    held = False
-
-    def resume_reading(self) -> None:
-        self.read_paused = False
-        self._read()
-
-    def hold(self) -> None:
-        self.held = True
-        if not self._transport.is_closing():
-            self._transport.pause_reading()
-
-    def release(self) -> None:
-        self.held = False
-        self._read()
-
-    def _read(self) -> None:
-        if not self.held and not self.read_paused and not self._transport.is_closing():
-            self._transport.resume_reading()
-
-
-class Protocol(HttpToolsProtocol):
+class _Protocol(AnsweringProtocol):
     """`HttpToolsProtocol` with bounds, timers and a short way out.
 
     The head of a request has ``header_seconds`` from the connection, or from its first byte, and at most ``max_head``
@@ -67,20 +43,15 @@ class Protocol(HttpToolsProtocol):
     connection is kept. What is no request is answered by ``reject``, and the connection ends.
     """
 
-    limits: ClassVar[Limits]
     hooks: ClassVar[tuple[Refuse, Reject]]
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._refuse, self._reject = self.hooks
         self._timer: asyncio.TimerHandle | None = None
-        self._writing: asyncio.TimerHandle | None = None  # of an answer that the client does not read
         self._linger: asyncio.TimerHandle | None = None
-        self._backlog = b""  # was received, and is parsed when others have had their turn
         self._ended = False  # nothing that comes is parsed any more
         self._refused = False  # the request that is being read has its answer
-        self._unsent = 0
-        self._active: RequestResponseCycle | None = None  # whose answer is being made
         self._clear()
 
     def _clear(self) -> None:
@@ -96,7 +67,6 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.flow = self._flow = _Flow(transport)
         if len(self.connections) > self.limits.max_connections and not self._end_an_idle_one():
             transport.abort()
             return
@@ -104,38 +74,18 @@ class Protocol(HttpToolsProtocol):
 
     def _end_an_idle_one(self) -> bool:
         """End another connection that waits for a request, so that idle ones never keep others out."""
-        others = (other for other in self.connections if isinstance(other, Protocol) and other is not self)
+        others = (other for other in self.connections if isinstance(other, _Protocol) and other is not self)
         victim = next((other for other in others if other._in_head and not other._unanswered()), None)
         if victim is not None:
             victim._abort()
         return victim is not None
 
-    def _unanswered(self) -> bool:
-        return bool(self.pipeline) or not (self.cycle is None or self.cycle.response_complete)
-
     def connection_lost(self, exc: Exception | None) -> None:
-        for timer in (self._timer, self._writing, self._linger):
+        for timer in (self._timer, self._linger):
             if timer is not None:
                 timer.cancel()
         self._ended, self._backlog = True, b""
-        self._disconnect()
         super().connection_lost(exc)
-
-    def _disconnect(self) -> None:
-        """Have every request of the connection, and not the last one alone, write nothing more."""
-        for cycle in (self._active, *(cycle for cycle, _ in self.pipeline)):
-            if cycle is not None and not cycle.response_complete:
-                cycle.disconnected = True
-                cycle.message_event.set()
-        self.pipeline.clear()
-
-    def _abort(self) -> None:
-        self._disconnect()
-        self.transport.abort()
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        self._active = cycle
-        super()._start_asgi_task(cycle, app)
 
     def data_received(self, data: bytes) -> None:
         if self._ended:
@@ -328,37 +278,10 @@ class Protocol(HttpToolsProtocol):
     def _late(self) -> None:
         self._timer = None
         came, self._seen = self._body - self._seen, self._body
-        if came >= _RATE * self.limits.body_seconds or self.flow.read_paused or self._flow.held:
+        if came >= RATE * self.limits.body_seconds or self.flow.read_paused or self._flow.held:
             self._arm(self.limits.body_seconds)  # fast enough, or the server itself is not reading
         elif not self.transport.is_closing():
             self._end(RequestError(408, "the request was sent far too slowly"))
-
-    def timeout_keep_alive_handler(self) -> None:
-        if self.transport.get_write_buffer_size():
-            self._abort()  # closing would wait for a client that does not read
-        super().timeout_keep_alive_handler()
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._flow.hold()  # requests whose answers nobody reads would fill the memory with them
-        self._unsent = self.transport.get_write_buffer_size()
-        self._writing = self.loop.call_later(self.limits.body_seconds, self._check_reader)
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        if self._writing is not None:
-            self._writing.cancel()
-            self._writing = None
-        if not self._backlog:
-            self._flow.release()
-
-    def _check_reader(self) -> None:
-        unsent = self.transport.get_write_buffer_size()
-        if unsent > self._unsent - _RATE * self.limits.body_seconds:
-            self._abort()
-            return
-        self._unsent = unsent
-        self._writing = self.loop.call_later(self.limits.body_seconds, self._check_reader)
 
 
 def _response(answer: Answer, default: list[tuple[bytes, bytes]]) -> bytes:
@@ -369,5 +292,5 @@ def _response(answer: Answer, default: list[tuple[bytes, bytes]]) -> bytes:
 
 
 def protocol_class(limits: Limits, refuse: Refuse, reject: Reject) -> type[HttpToolsProtocol]:
-    """`Protocol` with these, for `uvicorn.Config`."""
-    return type("LimitedProtocol", (Protocol,), {"limits": limits, "hooks": (refuse, reject)})
+    """`HttpToolsProtocol` with these bounds and hooks, for `uvicorn.Config`."""
+    return type("LimitedProtocol", (_Protocol,), {"limits": limits, "hooks": (refuse, reject)})

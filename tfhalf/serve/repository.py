@@ -7,7 +7,8 @@ One that does not load changes nothing but `Model.failures`.
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
+import traceback
+from pathlib import Path
 from typing import Any
 
 from tfhalf.errors import InputError, RequestError, ShortfallError, TfhalfError
@@ -17,18 +18,29 @@ from tfhalf.serve.metrics import Metrics
 from tfhalf.serve.model import Failure, Model
 from tfhalf.serve.runtimes import open_runtime
 from tfhalf.serve.settings import Settings
-from tfhalf.serve.version import Loaded, OpenRuntime, load
+from tfhalf.serve.threads import StillBusyError, Threads
+from tfhalf.serve.version import Loaded, OpenRuntime, load, read
+
+_AT_A_TIME = 4  # models that are read
+_LIST_SECONDS = 10.0  # to list a folder
+_READ_SECONDS = 20.0  # to read and check a version, and more for a large one
+_SLOWEST = 10e6  # bytes a second
+_OPEN_SECONDS = 600.0  # to open and warm up one; compiling for each batch size takes its time
 
 
 class Repository:
-    """Lives on one event loop; files are read and models opened by a thread of its own, one at a time."""
+    """Lives on one event loop; files are read in threads, a few models at a time, and models opened one at a time. What
+    hangs or fails while one model is read keeps no other from being served, or updated."""
 
     def __init__(self, settings: Settings, metrics: Metrics, log: Log, opener: OpenRuntime = open_runtime) -> None:
         self._settings, self._metrics, self._log, self._opener = settings, metrics, log, opener
         self.models: dict[str, Model] = {}
         self.started = False
         self._busy = asyncio.Lock()
-        self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
+        self._threads = Threads()
+        self._listed: dict[Path, listing.Found] = {}
+        self._reading = asyncio.Semaphore(_AT_A_TIME)
+        self._opening = asyncio.Lock()
         self._poller: asyncio.Task[None] | None = None
         self._retiring: set[asyncio.Task[None]] = set()
         self._closing = False
@@ -48,8 +60,10 @@ class Repository:
             InputError: a pin or a label names what is not there.
             ShortfallError: no model at all loads.
         """
-        listing.check(self._settings.exports)
+        await self._threads.run("exports", _LIST_SECONDS, listing.check, self._settings.exports)
         await self._refresh()
+        for path in self._settings.exports:
+            listing.check_found(path, self._listed.get(path, ()))
         self._check_names()
         if not any(model.ready for model in self.models.values()):
             messages = [f.message for model in self.models.values() for f in model.failures.values()]
@@ -78,7 +92,6 @@ class Repository:
             _, late = await asyncio.wait(drains, timeout=max(0.0, seconds))
         for loaded in versions:
             loaded.batcher.abandon()
-        self._loader.shutdown(wait=False, cancel_futures=True)
         for task in late:
             task.cancel()
         await asyncio.sleep(0)  # futures that were failed just now wake their requests
@@ -147,18 +160,47 @@ class Repository:
                 await self._refresh()
             except (OSError, TfhalfError) as error:  # a folder that cannot be read now may be read the next time
                 self._log.event("poll_failed", error=str(error))
+            except Exception as error:  # noqa: BLE001  # a fault of this program's: it is logged, and looked for again
+                self._log.event("fault", error=repr(error), trace=traceback.format_exc(limit=20))
 
     async def _refresh(self) -> None:
         async with self._busy:
-            loop = asyncio.get_running_loop()
-            found = await loop.run_in_executor(self._loader, listing.scan, self._settings.exports)
+            listings = await asyncio.gather(*(self._list(path) for path in self._settings.exports))
+            found = listing.merge(listings)
             for name in sorted(found):
                 if name not in self.models:
                     self.models[name] = self._new(name)
-            for name, model in self.models.items():
-                model.available = found.get(name, {})
-                await self._forget_repaired(model)
-                await self._reconcile(model)
+            await asyncio.gather(*(self._keep_up(model, found.get(name)) for name, model in self.models.items()))
+
+    async def _list(self, path: Path) -> tuple[Path, listing.Found]:
+        """Models and versions below ``path``; of what cannot be listed, those that were there before."""
+        try:
+            bases = await self._threads.run(path, _LIST_SECONDS, listing.bases, path)
+        except StillBusyError:
+            return path, self._listed.get(path, {})
+        except (OSError, TfhalfError) as error:
+            self._log.event("folder_not_listed", path=str(path), error=str(error))
+            return path, self._listed.get(path, {})
+        below = await asyncio.gather(*(self._below(name, base) for name, base in bases.items()))
+        found = self._listed[path] = {name: there for name, there in zip(bases, below, strict=True) if there}
+        return path, found
+
+    async def _below(self, name: str, base: Path) -> dict[int, Path]:
+        try:
+            return await self._threads.run(base, _LIST_SECONDS, listing.below, base)
+        except StillBusyError:
+            pass
+        except (OSError, TfhalfError) as error:
+            self._log.event("model_not_listed", model=name, error=str(error))
+        return self.models[name].available if name in self.models else {}
+
+    async def _keep_up(self, model: Model, found: dict[int, Path] | None) -> None:
+        model.available = found or {}
+        try:
+            await self._forget_repaired(model)
+            await self._reconcile(model)
+        except (OSError, TfhalfError) as error:
+            self._log.event("model_not_read", model=model.name, error=str(error))
 
     def _new(self, name: str) -> Model:
         settings = self._settings
@@ -167,13 +209,15 @@ class Repository:
 
     async def _forget_repaired(self, model: Model) -> None:
         """A version that did not load is tried again once its files are others: it may just have been copied."""
-        loop = asyncio.get_running_loop()
         for number, failure in list(model.failures.items()):
             directory = model.available.get(number)
             if directory is None:
                 del model.failures[number]
                 continue
-            now = await loop.run_in_executor(self._loader, listing.fingerprint, directory)
+            try:
+                now = await self._threads.run(directory, _LIST_SECONDS, listing.fingerprint, directory)
+            except StillBusyError:
+                continue
             if now != failure.fingerprint:
                 del model.failures[number]
 
@@ -190,13 +234,20 @@ class Repository:
 
     async def _load(self, model: Model, number: int) -> None:
         directory = model.available[number]
-        loop = asyncio.get_running_loop()
-        before = await loop.run_in_executor(self._loader, listing.fingerprint, directory)
-        arguments = (model.name, number, directory, self._settings, self._metrics, self._opener)
+        before = None  # of one that hangs: it is tried again as soon as it does not
         try:
-            loaded = await loop.run_in_executor(self._loader, load, *arguments)
+            before = await self._threads.run(directory, _LIST_SECONDS, listing.fingerprint, directory)
+            patience = _READ_SECONDS + sum(size for _, size, _ in before) / _SLOWEST
+            async with self._reading:
+                manifest = await self._threads.run(directory, patience, read, directory)
+            arguments = (model.name, number, directory, manifest, self._settings, self._metrics, self._opener)
+            async with self._opening:
+                loaded = await self._threads.run(
+                    directory, _OPEN_SECONDS + patience, load, *arguments, dispose=lambda late: late.batcher.abandon()
+                )
         except TfhalfError as error:
-            self._failed(model, number, Failure(str(error), before))
+            late = self._threads.late(directory)
+            self._failed(model, number, Failure(str(error), None if late else before))
         except Exception as error:  # noqa: BLE001  # damaged files raise what they like; the server stays
             self._failed(
                 model, number, Failure(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}", before)

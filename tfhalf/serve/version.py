@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -58,7 +60,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A version that answers. ``ladder`` has the batch sizes that were warmed up, ``seconds`` is what loading and
+    """A version that answers. ``ladder`` has the batch sizes that were warmed up, ``seconds`` is what opening and
     warming up took."""
 
     model: str
@@ -79,17 +81,49 @@ class Loaded:
         return [str(label) for label in self.manifest.get("labels") or []]
 
 
+def read(directory: Path) -> dict[str, Any]:
+    """The manifest of ``directory``, against which every file was checked.
+
+    Raises:
+        ArtifactError, IntegrityError: it cannot be served; the message says why.
+    """
+    _check_kinds(directory)
+    manifest = manifests.read(directory, manifests.read_kind(directory))
+    manifests.check_files(directory, manifest)
+    return manifest
+
+
+def _check_kinds(directory: Path) -> None:
+    """Refuse what is neither a file nor a folder before anything is opened: a pipe would never end.
+
+    Raises:
+        ArtifactError: names the first.
+    """
+    for folder, folders, names in os.walk(directory):
+        for path in (Path(folder, name) for name in (*folders, *names)):
+            try:
+                mode = path.stat().st_mode
+            except OSError as error:
+                raise ArtifactError(f"{path}: cannot be read: {error.strerror}; restore it, or export again") from None
+            if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+                raise ArtifactError(f"{path}: is neither a file nor a folder; restore it, or export again")
+
+
 def load(
-    model: str, version: int, directory: Path, settings: Settings, metrics: Metrics, opener: OpenRuntime
+    model: str,
+    version: int,
+    directory: Path,
+    manifest: Mapping[str, Any],
+    settings: Settings,
+    metrics: Metrics,
+    opener: OpenRuntime,
 ) -> Loaded:
-    """Check every file of ``directory`` against its sha256, open it, and have it compute each size of the ladder.
+    """Open ``directory``, whose files `read` checked, and have it compute each size of the ladder.
 
     Raises:
         ArtifactError, IntegrityError: it cannot be served; the message says why.
     """
     start = time.perf_counter()
-    manifest = manifests.read(directory, manifests.read_kind(directory))
-    manifests.check_files(directory, manifest)
     signature = from_manifest(manifest, settings.limits.max_size)
     runtime = opener(Source(directory, manifest, signature), settings)
     ladder = runtime.ladder or settings.batching.ladder
