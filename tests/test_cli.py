@@ -234,6 +234,8 @@ def build(*, input_shape, num_classes, width=4):
     return keras.Model(image, layers.Dense(num_classes)(layers.Flatten()(image)))
 def raises(*, input_shape, num_classes):
     raise RuntimeError("first line\\nsecond line")
+def leaves(*, input_shape, num_classes):
+    raise SystemExit(0)
 def nothing(*, input_shape, num_classes):
     return None
 def no_arguments():
@@ -276,6 +278,10 @@ def _sources() -> None:
     Path("images/dog/2.png").write_bytes(Path("images/dog/1.png").read_bytes()[:40])
 
 
+class GoneError(BaseException):
+    """What ends a process, and is no Exception."""
+
+
 UNUSABLE = {
     "model.build: ['no.py:build']": "",
     "model.build: no.py:build": "there is no file",
@@ -286,6 +292,7 @@ UNUSABLE = {
     "model.build: broken.py:build": "SyntaxError",
     "model.build: dies.py:build": "SystemExit",
     "model.build: net.py:raises": "RuntimeError: first line second line",
+    "model.build: net.py:leaves": "SystemExit: 0 (raised at net.py:",
     "model.build: net.py:nothing": "returned a NoneType",
     "model.build: net.py:no_arguments": "takes no 'input_shape'",
     "model.build: net.py:seven": "gives 7 outputs, the data has 10 classes",
@@ -313,6 +320,19 @@ UNUSABLE = {
     "data.args: {a: 1}": "remove data.args",
     "data.validation: 5000": "data.validation",
 }
+
+
+@pytest.mark.parametrize("error", [SystemExit(0), SystemExit("bye"), GoneError()])
+def test_code_that_ends_the_process_does_not_decide_how_the_command_ends(error: BaseException) -> None:
+    group = type(main)("group")
+
+    @group.command("train")
+    def ends() -> None:
+        raise error
+
+    message = refused(CliRunner().invoke(group, ["train"], catch_exceptions=False))
+    assert message.startswith("the code that was given fails: ")
+    assert "such code must return or raise an Exception" in message
 
 
 @pytest.mark.parametrize("change", UNUSABLE)

@@ -272,10 +272,10 @@ def test_what_a_callable_raises_becomes_one_line_that_names_it(loaders):
         load(loaders, "mine.py:fails", args={"url": "u"})
     assert (
         str(caught.value)
-        == "mine.py:fails: fails(url) raised OSError: no such server; correct the function or data.args"
+        == "mine.py:fails: fails(url) fails: OSError: no such server second line; correct the function or data.args"
     )
     assert isinstance(caught.value.__cause__, OSError)
-    with pytest.raises(DataError, match="raised TypeError"):
+    with pytest.raises(DataError, match="fails: TypeError"):
         load(loaders, "mine.py:fails")
 
 

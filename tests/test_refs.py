@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tfhalf.errors import RefError
-from tfhalf.refs import resolve, sibling
+from tfhalf.errors import DataError, RefError
+from tfhalf.refs import resolve, sibling, user_code
 
 
 @pytest.fixture(autouse=True)
@@ -133,7 +134,7 @@ def test_a_missing_name_brings_a_suggestion(tmp_path: Path) -> None:
 
 def test_a_name_made_on_demand_may_fail(tmp_path: Path) -> None:
     write(tmp_path / "net.py", "def __getattr__(name): raise OSError('no\\ndisk')")
-    assert refusal("net.py:build", tmp_path).endswith("fails to give 'build': no disk")
+    assert refusal("net.py:build", tmp_path).endswith("fails to give 'build': OSError: no disk")
 
 
 @pytest.mark.parametrize(
@@ -176,6 +177,26 @@ def test_a_module_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         patch.syspath_prepend(tmp_path)
         message = refusal("tfhalf_broken_module:build", tmp_path)
     assert "importing tfhalf_broken_module fails: ZeroDivisionError" in message
+
+
+class Leaves(BaseException):
+    """What ends a process, and is no Exception."""
+
+
+@pytest.mark.parametrize("error", [SystemExit(0), Leaves("gone")])
+def test_code_that_ends_the_process_fails(error: BaseException, tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught, user_code("load fails", DataError, "; correct it"):
+        raise error
+    assert re.match(r"load fails: .* \(raised at test_refs.py:\d+\); such code must .*; correct it$", str(caught.value))
+    write(tmp_path / "net.py", f"class Leaves(BaseException): pass\nraise {type(error).__name__}(0)\n")
+    assert "net.py:2 fails while it is run" in refusal("net.py:build", tmp_path)
+
+
+def test_errors_of_tfhalf_and_an_interrupt_stay_what_they_are() -> None:
+    for error in (DataError("too long"), KeyboardInterrupt()):
+        with pytest.raises(type(error)) as caught, user_code("load fails"):
+            raise error
+        assert caught.value is error
 
 
 def test_a_sibling_lives_in_the_same_file(tmp_path: Path) -> None:

@@ -33,6 +33,10 @@ def fails(*, input_shape, num_classes):
     raise ZeroDivisionError("a fault\\nof two lines")
 
 
+def leaves(*, input_shape, num_classes):
+    raise SystemExit(0)
+
+
 def gives_layers(*, input_shape, num_classes):
     return [layers.Dense(num_classes)]
 
@@ -151,6 +155,7 @@ def test_any_keyword_goes_to_a_builder_that_takes_all(folder: Path) -> None:
     ("name", "error", "words"),
     [
         ("fails", RefError, "model.build: net.py:fails fails: ZeroDivisionError: a fault of two lines"),
+        ("leaves", RefError, "net.py:leaves fails: SystemExit: 0 (raised at net.py:"),
         ("gives_layers", RefError, "returned a list, accepted: a keras.Model"),
         ("uncallable", RefError, "returned a Subclass that cannot be called on images of shape (4, 4, 1): ValueError"),
         ("one_more", ConfigError, "gives 4 outputs, the data has 3 classes"),

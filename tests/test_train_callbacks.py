@@ -117,6 +117,10 @@ def number():
 
 def broken():
     raise OSError("no disk")
+
+
+def leaves():
+    raise SystemExit(0)
 '''
 KEYS = {"loss", "accuracy", "val_accuracy", "learning_rate", "loss_scale", "images_per_s"}
 
@@ -458,6 +462,7 @@ MONITORED = "accepted: loss, accuracy, val_accuracy, learning_rate, loss_scale, 
 LATE: list[tuple[dict[str, Any], type[TfhalfError], str]] = [
     ({"build": "my.py:number"}, RefError, "my.py:number returned a int, accepted: a keras.callbacks.Callback"),
     ({"build": "my.py:broken"}, RefError, "my.py:broken fails: OSError: no disk"),
+    ({"build": "my.py:leaves"}, RefError, "my.py:leaves fails: SystemExit: 0 (raised at my.py:"),
     (
         {"build": "keras.callbacks:ModelCheckpoint", "args": {"filepath": "a"}},
         RefError,

@@ -21,9 +21,10 @@ from tfhalf.cli_numerics import float16, numerics
 from tfhalf.cli_options import DATA_DIR, EXPORTS, JSON, PATH, QUIET, RUNS, pipeline_options, progress_for
 from tfhalf.cli_outcome import say_outcome
 from tfhalf.cli_serve import serve
-from tfhalf.errors import Interrupted, TfhalfError
+from tfhalf.errors import InputError, Interrupted, TfhalfError
 from tfhalf.export.formats import FILES
 from tfhalf.progress import Progress
+from tfhalf.refs import raised
 from tfhalf.start import import_tensorflow
 
 _STARTED = time.perf_counter()
@@ -44,6 +45,11 @@ class _Group(click.Group):
         except KeyboardInterrupt:
             Progress(sys.stderr).line("interrupted; no version is half-written", always=True)
             ctx.exit(130)
+        except (Exception, GeneratorExit):  # a fault of tfhalf's own, or how click ends a command
+            raise
+        except BaseException as error:  # noqa: BLE001  # SystemExit, say: no command ends so, this is the user's code
+            Progress(sys.stderr).line(f"error: the code that was given fails: {raised(error)}", always=True)
+            ctx.exit(InputError.exit_code)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -170,7 +176,7 @@ def verify(path: Path, data_dir: str | None, quiet: bool, as_json: bool) -> None
         _print_table(parity_table(comparisons))
         problems = [f"{c.artifact}: {problem}" for c in comparisons for problem in c.problems]
         click.echo(f"{directory}: " + ("every artifact holds" if passed else "FALLS SHORT: " + "; ".join(problems)))
-    raise SystemExit(0 if passed else 1)
+    click.get_current_context().exit(0 if passed else 1)
 
 
 @main.command(short_help="Labels and probabilities of images.")
@@ -240,7 +246,7 @@ def doctor(data_dir: str | None, as_json: bool) -> None:
         click.echo(json.dumps({"healthy": well, "findings": [f.to_dict() for f in findings]}, indent=2))
     else:
         _print_table(table(findings))
-    raise SystemExit(0 if well else 1)
+    click.get_current_context().exit(0 if well else 1)
 
 
 main.add_command(export)

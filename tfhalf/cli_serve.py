@@ -92,7 +92,7 @@ def serve(
     with listen(place) as listener:
         url = f"{'https' if tls_certificate else 'http'}://{_shown(host)}:{listener.getsockname()[1]}"
         if workers > 1:
-            raise SystemExit(_serve_many(settings, place, listener, workers, progress, url))
+            click.get_current_context().exit(_serve_many(settings, place, listener, workers, progress, url))
         from tfhalf.serve.server import run
 
         run(settings, place, listener, say=lambda app, grpc: _say(app, grpc, progress, url))

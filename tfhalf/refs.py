@@ -15,12 +15,13 @@ import importlib.util
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
-from tfhalf.errors import RefError
+from tfhalf.errors import RefError, TfhalfError
 
 _MISSING = object()
 
@@ -41,10 +42,8 @@ def resolve(ref: str, base: str | Path) -> Callable[..., Any]:
     if not colon or not name.isidentifier() or not (is_file or is_module):
         raise RefError(f"{ref!r} is no reference; accepted: file.py:name, package.module:name, keras.applications:Name")
     module = _file(Path(base) / where, ref) if is_file else _module(where, ref)
-    try:
+    with user_code(f"{ref!r}: {where} fails to give {name!r}"):  # a module may make its names on demand
         target = getattr(module, name, _MISSING)
-    except Exception as error:  # a module may make its names on demand, and fail
-        raise RefError(f"{ref!r}: {where} fails to give {name!r}: {_one_line(error)}") from error
     if target is _MISSING:
         near = difflib.get_close_matches(name, [n for n in dir(module) if not n.startswith("_")], n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -69,6 +68,41 @@ def sibling(function: Callable[..., Any], name: str) -> Callable[..., Any] | Non
     module = sys.modules.get(getattr(function, "__module__", "") or "")
     found = getattr(module, name, None)
     return found if callable(found) else None
+
+
+@contextmanager
+def user_code(fails: str, kind: type[TfhalfError] = RefError, advice: str = "") -> Iterator[None]:
+    """Turn whatever the user's own code raises within the block into one line: ``fails``, the error, ``advice``.
+
+    That includes SystemExit, by which that code would decide tfhalf's exit code; Ctrl-C stays what it is.
+
+    Raises:
+        TfhalfError: of the class ``kind``; one that the block raises itself stays as it is.
+    """
+    try:
+        yield
+    except (TfhalfError, KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:
+        raise kind(f"{fails}: {raised(error)}{advice}") from error
+
+
+def raised(error: BaseException) -> str:
+    """An exception of the user's own code in one line: its class, its text and, where it is none of the usual kind,
+    what to do."""
+    text = f"{type(error).__name__}: {_one_line(error)}"
+    if isinstance(error, Exception):
+        return text
+    return f"{text} (raised at {_last_place(error)}); such code must return or raise an Exception, not end the process"
+
+
+def _last_place(error: BaseException) -> str:
+    """``file.py:12``, where ``error`` was raised."""
+    trace, place = error.__traceback__, "an unknown place"
+    while trace is not None:
+        place = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return place
 
 
 class _Exact(importlib.machinery.SourceFileLoader):
@@ -108,23 +142,21 @@ def _file(path: Path, ref: str) -> ModuleType:
         spec.loader.exec_module(module)
     except BaseException as error:
         sys.modules.pop(private, None)
-        # A file that ends the process, as a script does, is a fault of the file; an interrupt is the user's wish.
-        if not isinstance(error, (Exception, SystemExit)):
+        if isinstance(error, KeyboardInterrupt):  # the user's wish, and no fault of the file
             raise
-        what = f"{path}{_line_in(error, path)} fails while it is run: {type(error).__name__}: {_one_line(error)}"
+        what = f"{path}{_line_in(error, path)} fails while it is run: {raised(error)}"
         raise RefError(f"{ref!r}: {what}") from error
     return module
 
 
 def _module(name: str, ref: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise RefError(
-            f"{ref!r}: no module named {error.name!r}; install it, or give a file: path/file.py:name"
-        ) from None
-    except Exception as error:
-        raise RefError(f"{ref!r}: importing {name} fails: {type(error).__name__}: {_one_line(error)}") from error
+    with user_code(f"{ref!r}: importing {name} fails"):
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            raise RefError(
+                f"{ref!r}: no module named {error.name!r}; install it, or give a file: path/file.py:name"
+            ) from None
 
 
 def _line_in(error: BaseException, path: Path) -> str:

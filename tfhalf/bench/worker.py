@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from tfhalf.bench.watch import Stages
-from tfhalf.errors import ShortfallError, TfhalfError
+from tfhalf.errors import InputError, ShortfallError, TfhalfError
+from tfhalf.refs import raised
 from tfhalf.start import import_tensorflow
 
 _PR_SET_PDEATHSIG = 1
@@ -32,6 +33,8 @@ def answer(request: dict[str, Any], stages: Stages) -> dict[str, Any]:
     except Exception as error:  # noqa: BLE001  # a user's model, TensorFlow, XLA: the one that asks is told
         text = " ".join(str(error).split())[:300]
         return {"error": f"{type(error).__name__}: {text}", "exit_code": ShortfallError.exit_code}
+    except SystemExit as error:  # a model that ends the process would leave no answer
+        return {"error": f"the code that was given fails: {raised(error)}", "exit_code": InputError.exit_code}
 
 
 def _measure(kind: str, arguments: dict[str, Any]) -> Any:

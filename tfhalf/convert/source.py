@@ -17,7 +17,7 @@ from tfhalf.convert.options import Request
 from tfhalf.errors import ArtifactError, RefError, TfhalfError
 from tfhalf.files import sha256
 from tfhalf.precision.policy import flat_layers, policy
-from tfhalf.refs import load_file, resolve
+from tfhalf.refs import load_file, resolve, user_code
 from tfhalf.train.build import numbered_anew
 
 ACCEPTED = "a run folder, a .keras file, file.py:build with --weights, or a SavedModel folder"
@@ -136,14 +136,9 @@ def _built(request: Request, custom: dict[str, Any]) -> tuple[keras.Model, dict[
     arguments = dict(request.arguments)
     if request.model.startswith("keras.applications:"):
         arguments = {"weights": None, **arguments}
-    try:
-        with _quiet(), policy("float32"), numbered_anew():
-            model = function(**arguments)
-    except Exception as error:
-        raise RefError(
-            f"{request.model} fails with the arguments {', '.join(map(repr, arguments)) or '(none)'}: "
-            f"{_one_line(error)}; --arg NAME=VALUE gives others"
-        ) from error
+    fails = f"{request.model} fails with the arguments {', '.join(map(repr, arguments)) or '(none)'}"
+    with user_code(fails, advice="; --arg NAME=VALUE gives others"), _quiet(), policy("float32"), numbered_anew():
+        model = function(**arguments)
     if not isinstance(model, keras.Model):
         raise RefError(f"{request.model} returned a {type(model).__name__}; accepted: a keras.Model")
     facts: dict[str, Any] = {"kind": "builder", "reference": request.model, "arguments": arguments}

@@ -17,7 +17,7 @@ from tfhalf import config
 from tfhalf.errors import ConfigError, RefError
 from tfhalf.precision.heads import as_logits
 from tfhalf.precision.policy import keep_float32, policy
-from tfhalf.refs import resolve, sibling
+from tfhalf.refs import resolve, sibling, user_code
 
 
 @contextmanager
@@ -57,13 +57,9 @@ class Builder:
             ConfigError: its output is not [N, num_classes], or a pattern matches no layer.
         """
         input_shape = self.input_shape if size is None else (size, size, *self.input_shape[2:])
-        try:
-            with policy(policy_name), numbered_anew():
-                model = self.function(**{**self.arguments, "input_shape": input_shape})
-                left = keras.config.dtype_policy().name
-        except Exception as error:
-            text = " ".join(str(error).split())[:300]
-            raise RefError(f"model.build: {self.ref} fails: {type(error).__name__}: {text}") from error
+        with user_code(f"model.build: {self.ref} fails"), policy(policy_name), numbered_anew():
+            model = self.function(**{**self.arguments, "input_shape": input_shape})
+            left = keras.config.dtype_policy().name
         if not isinstance(model, keras.Model):
             raise RefError(f"model.build: {self.ref} returned a {type(model).__name__}, accepted: a keras.Model")
         if left != policy_name:
@@ -86,16 +82,13 @@ class Builder:
                 model.build((None, *input_shape))
             return model
         image = keras.Input(input_shape, name="image")
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # Keras warns of a failing call() before it raises
-                return keras.Model(image, model(image), name=f"{model.name}_graph")
-        except Exception as error:
-            text = " ".join(str(error).split())[:300]
-            raise RefError(
-                f"model.build: {self.ref} returned a {type(model).__name__} that cannot be called on images of shape "
-                f"{input_shape}: {type(error).__name__}: {text}"
-            ) from error
+        fails = (
+            f"model.build: {self.ref} returned a {type(model).__name__} that cannot be called on images of shape "
+            f"{input_shape}"
+        )
+        with user_code(fails), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # Keras warns of a failing call() before it raises
+            return keras.Model(image, model(image), name=f"{model.name}_graph")
 
     def adapt(self, model: keras.Model, images: Callable[[], Any]) -> bool:
         """Call the model file's ``adapt(model, x)``, if it has one, with what ``images`` returns: normalised training
@@ -103,11 +96,8 @@ class Builder:
         function = sibling(self.function, "adapt") if ".py:" in self.ref else None
         if function is None:
             return False
-        try:
+        with user_code(f"model.build: adapt() beside {self.ref} fails"):
             function(model, images())
-        except Exception as error:
-            text = " ".join(str(error).split())[:300]
-            raise RefError(f"model.build: adapt() beside {self.ref} fails: {type(error).__name__}: {text}") from error
         return True
 
     def _arguments(self) -> dict[str, Any]:

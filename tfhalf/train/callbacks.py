@@ -15,7 +15,7 @@ import numpy as np
 from tfhalf import config
 from tfhalf.errors import ConfigError, RefError, TfhalfError
 from tfhalf.progress import Progress
-from tfhalf.refs import resolve
+from tfhalf.refs import raised, resolve, user_code
 from tfhalf.train.history import Epoch
 
 _BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_train_batch_begin", "on_train_batch_end")
@@ -83,10 +83,8 @@ class Callbacks:
     def _make(self) -> Made:
         made = []
         for ref, maker in self.makers:
-            try:
+            with user_code(f"train.callbacks: {ref} fails"):
                 callback = maker()
-            except Exception as error:
-                raise RefError(f"train.callbacks: {ref} fails: {_words(error)}") from error
             if not isinstance(callback, keras.callbacks.Callback):
                 raise RefError(
                     f"train.callbacks: {ref} returned a {type(callback).__name__}, accepted: a keras.callbacks.Callback"
@@ -182,12 +180,12 @@ class Hooks:
         self.progress.clear()  # callbacks print
         try:
             yield
-        except TfhalfError:
+        except (TfhalfError, KeyboardInterrupt):
             raise
-        except Exception as error:
-            raise RefError(f"train.callbacks: {self._culprit(error)}{hook} fails: {_words(error)}") from error
+        except BaseException as error:  # whatever a callback raises, SystemExit included
+            raise RefError(f"train.callbacks: {self._culprit(error)}{hook} fails: {raised(error)}") from error
 
-    def _culprit(self, error: Exception) -> str:
+    def _culprit(self, error: BaseException) -> str:
         """The reference of the callback whose method ``error`` came through."""
         trace = error.__traceback__
         while trace is not None:
@@ -222,10 +220,6 @@ def _operation(value: Any) -> str | None:
     """The name of ``value`` in `keras.ops`, if it is one of these functions."""
     name = str(getattr(value, "__name__", ""))
     return name if name and getattr(keras.ops, name, None) is value else None
-
-
-def _words(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def _is_keras_own(callback: keras.callbacks.Callback) -> bool:

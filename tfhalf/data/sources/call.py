@@ -8,7 +8,7 @@ from typing import Any
 
 from tfhalf import refs
 from tfhalf.data.check import ACCEPTED, Arrays, as_array, from_mapping
-from tfhalf.errors import DataError, TfhalfError
+from tfhalf.errors import DataError
 
 
 def read(source: str, base: Path, args: Mapping[str, Any]) -> Arrays:
@@ -21,16 +21,9 @@ def read(source: str, base: Path, args: Mapping[str, Any]) -> Arrays:
     from tfhalf.data.splits import Splits
 
     function = refs.resolve(source, base)
-    try:
+    called = f"{getattr(function, '__name__', 'load')}({', '.join(args)})"
+    with refs.user_code(f"{source}: {called} fails", DataError, "; correct the function or data.args"):
         found = function(**args)
-    except TfhalfError:
-        raise
-    except Exception as error:  # whatever a user's function raises is about the user's data
-        first = next(iter(str(error).splitlines()), "")
-        called = f"{getattr(function, '__name__', 'load')}({', '.join(args)})"
-        raise DataError(
-            f"{source}: {called} raised {type(error).__name__}: {first}; correct the function or data.args"
-        ) from error
     if isinstance(found, Splits):
         return _from_splits(found, source)
     if not isinstance(found, Mapping):
