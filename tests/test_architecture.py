@@ -135,7 +135,7 @@ def importers(package: str) -> set[str]:
 
 def test_tensorflow_stays_where_it_is_needed() -> None:
     train = {module for module in importers("tensorflow") if room(module) == "train"}
-    parts = ("step", "feed", "resident", "streamed", "kernels", "evaluate", "stages", "trouble")
+    parts = ("step", "feed", "resident", "streamed", "kernels", "evaluate", "stages", "traced", "trouble")
     assert {".".join(module.split(".")[:3]) for module in train} <= {f"tfhalf.train.{part}" for part in parts}
     assert {room(m) for m in importers("tensorflow")} <= {
         "bench",

@@ -222,7 +222,32 @@ def softmax_as_layer(x):
     return layers.Softmax()(layers.Dense(3)(x))
 
 
-HEADS = [softmax_in_the_layer, softmax_as_activation, softmax_as_layer]
+def softmax_as_operation(x):
+    return keras.ops.softmax(layers.Dense(3)(x))
+
+
+def softmax_before_a_cast(x):
+    return keras.ops.cast(layers.Activation(keras.ops.softmax, dtype="float32")(layers.Dense(3)(x)), "float32")
+
+
+def softmax_before_nothing(x):
+    return layers.Activation("linear", dtype="float32")(layers.Dense(3, activation=lambda x: keras.ops.softmax(x))(x))
+
+
+def softmax_within(x):
+    inner = keras.Input(x.shape[1:])
+    return keras.Sequential([keras.Input(x.shape[1:]), keras.Model(inner, softmax_as_operation(inner))])(x)
+
+
+HEADS = [
+    softmax_in_the_layer,
+    softmax_as_activation,
+    softmax_as_layer,
+    softmax_as_operation,
+    softmax_before_a_cast,
+    softmax_before_nothing,
+    softmax_within,
+]
 X = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32) * 3
 
 
@@ -250,7 +275,28 @@ def test_a_softmax_in_a_sequential_model_comes_off() -> None:
     np.testing.assert_allclose(np.asarray(keras.ops.softmax(logits(X))), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("activation", [None, "relu", "sigmoid"])
+@pytest.mark.parametrize(
+    "head",
+    [
+        lambda x: layers.Dense(3, activation="sigmoid", name="head")(x),
+        lambda x: layers.Activation(keras.ops.sigmoid, name="head")(layers.Dense(3)(x)),
+        lambda x: layers.Identity()(keras.ops.sigmoid(layers.Dense(3)(x))),
+    ],
+)
+def test_a_sigmoid_is_refused(head) -> None:
+    x = keras.Input((4,))
+    with pytest.raises(ConfigError, match=r"ends in a sigmoid .*; give one output for each class, without activation"):
+        as_logits(keras.Model(x, head(x)))
+
+
+def test_the_activation_of_a_recurrent_cell_is_none_of_the_answers() -> None:
+    x = keras.Input((4, 2))
+    model = keras.Model(x, layers.LSTM(3, activation="softmax")(x))
+    assert as_logits(model) == (model, False)
+    assert model.layers[-1].cell.activation is keras.activations.softmax
+
+
+@pytest.mark.parametrize("activation", [None, "relu"])
 def test_other_heads_stay(activation: str | None) -> None:
     x = keras.Input((4,))
     model = keras.Model(x, layers.Dense(3, activation=activation)(layers.Dense(4, activation="softmax")(x)))

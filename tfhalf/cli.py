@@ -134,7 +134,7 @@ def check(pipeline: Path, overrides: tuple[str, ...], data_dir: str | None, meas
     job = prepare(checked, Places(pipeline, Path("runs"), Path("exports"), data_dir), progress)
     job, islands = auto(job, progress, measure=measure)
     model = job.builder(checked.precision.policy)
-    job.rehearse_export(model)
+    job.check_model(model)
     facts = {
         "pipeline": checked.dump(),
         "data": {"sizes": job.splits.sizes, "classes": list(job.splits.class_names), "input": job.splits.input_shape},

@@ -17,6 +17,8 @@ from tfhalf.export.artifacts import rehearse
 from tfhalf.files import check_writable
 from tfhalf.progress import Progress
 from tfhalf.train.build import Builder
+from tfhalf.train.head import SAMPLES, refuse_probabilities
+from tfhalf.train.integers import keep_integers, refuse_normalized
 
 SMOKE_STEPS = 2
 SMOKE_BATCH = 128
@@ -53,12 +55,16 @@ class Job:
     preprocess: Preprocess
     builder: Builder
 
-    def rehearse_export(self, model: keras.Model) -> None:
-        """Find out before training whether ``model`` can be exported; nothing is written.
+    def check_model(self, model: keras.Model) -> None:
+        """Find out before training whether ``model`` takes what the data holds, gives logits and can be exported;
+        nothing is written.
 
         Raises:
+            ConfigError: it takes whole numbers that are normalised, or gives probabilities.
             ExportError, ConfigError: as the export would, after training.
         """
+        refuse_normalized(self.pipeline, self.builder, model)
+        refuse_probabilities(model, self.preprocess.apply(self.splits.x_train[:SAMPLES]))
         mean, std = self.preprocess.mean, self.preprocess.std
         rehearse(model, self.pipeline, mean=mean, std=std, input_shape=self.splits.input_shape)
 
@@ -70,13 +76,15 @@ def prepare(pipeline: config.Pipeline, places: Places, progress: Progress, *, sm
         pipeline.data, base=base, seed=pipeline.seed, data_dir=places.data_dir, progress=progress.status
     )
     progress.clear()
+    builder = Builder(pipeline, base, input_shape=splits.input_shape, num_classes=splits.num_classes)
+    pipeline = keep_integers(pipeline, splits, builder, progress)
     x = splits.x_train
     if isinstance(x, LazyImages) and pipeline.data.normalize == "standardize" and x.sampled < len(x):
         progress.line(f"normalise  by mean and std of a fixed sample: {x.sampled:,} of {len(x):,} training images")
     preprocess = Preprocess.fit(pipeline.data.normalize, x)
     if smoke:
         pipeline, splits = _cut(pipeline, splits)
-    builder = Builder(pipeline, base, input_shape=splits.input_shape, num_classes=splits.num_classes)
+    builder.pipeline = pipeline
     return Job(pipeline, splits, preprocess, builder)
 
 

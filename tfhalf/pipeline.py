@@ -50,7 +50,7 @@ def train_and_export(
     device = detect()
     job = settle(prepare(pipeline, places, progress, smoke=smoke), device, progress)
     trainer = Trainer(job.pipeline, job.splits, job.builder, job.preprocess, device)
-    job.rehearse_export(trainer.model)
+    job.check_model(trainer.model)
     run = resume or new_run(job, places, smoke, deterministic)
     clock.stop("start-up")
     _device_truth(trainer, device, progress)

@@ -89,5 +89,8 @@ def _same(given: config.Pipeline | None, run: Path, overrides: Sequence[str]) ->
     if given.precision.keep_float32 == "auto":  # the run's list is what was found
         found = given.precision.model_copy(update={"keep_float32": own.precision.keep_float32})
         given = given.model_copy(update={"precision": found})
+    if "normalize" not in given.data.model_fields_set:  # what the model takes decided
+        data = given.data.model_copy(update={"normalize": own.data.normalize})
+        given = given.model_copy(update={"data": data})
     check_pipeline({"pipeline": own.dump()}, given, run)
     return given

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfhalf.export.ports import WIRE, Port
+from tfhalf.precision.policy import takes_integers
 
 INPUT = "image"
 OUTPUTS = ("logits", "probabilities")
@@ -41,12 +42,12 @@ def make_program(
     computed in float32. ``mean`` and ``std`` have length 1 or C.
     """
     mean_, scale = np.asarray(mean, np.float32), (1 / np.asarray(std, np.float64)).astype(np.float32)
-    plain = not mean_.any() and (scale == 1).all()
+    plain, whole = not mean_.any() and (scale == 1).all(), takes_integers(model)
     shape = tuple(int(size) for size in input_shape)
 
     @tf.function(input_signature=[tf.TensorSpec((None, *shape), tf.float32, name=INPUT)])
     def serve(image: Any) -> dict[str, Any]:
-        x = image if plain else (image - mean_) * scale
+        x = tf.cast(image, tf.int32) if whole else image if plain else (image - mean_) * scale
         logits = tf.cast(model(x, training=False), tf.float32)
         return {"logits": tf.identity(logits, "logits"), "probabilities": tf.nn.softmax(logits, name="probabilities")}
 

@@ -5,17 +5,32 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 
 from tfhalf.errors import ConfigError
 
+SIGMOID = (
+    "model.build: the model ends in a sigmoid ({where}), which would be taken for logits; give one output for each "
+    "class, without activation: the softmax is added in float32"
+)
+# Layers whose answers are their activation's; a recurrent layer's activation is another thing.
+_ACTIVATED = (
+    keras.layers.Dense,
+    keras.layers.EinsumDense,
+    keras.src.layers.convolutional.base_conv.BaseConv,
+    keras.src.layers.convolutional.base_separable_conv.BaseSeparableConv,
+    keras.src.layers.convolutional.base_depthwise_conv.BaseDepthwiseConv,
+)
+
 
 def as_logits(model: keras.Model) -> tuple[keras.Model, bool]:
-    """``model`` with a closing softmax taken off, and whether there was one.
+    """``model`` with a closing softmax taken off, and whether there was one: a layer, an activation or an operation of
+    `keras.ops`, also at the end of a model within, and before what changes no value (a cast, a linear activation).
 
     A float16 softmax loses small probabilities (below 6e-8 they are 0, and their loss infinite).
 
     Raises:
-        ConfigError: the model has several outputs, or one that is not [N, classes].
+        ConfigError: the model has several outputs, one that is not [N, classes], or ends in a sigmoid.
     """
     if len(model.outputs) != 1:
         raise ConfigError(f"model.build: the model has {len(model.outputs)} outputs; a classifier with one is accepted")
@@ -24,14 +39,75 @@ def as_logits(model: keras.Model) -> tuple[keras.Model, bool]:
         raise ConfigError(
             f"model.build: the output has shape {tuple(shape)}; logits of shape [N, num_classes] are accepted"
         )
-    last: Any = model.outputs[0]._keras_history.operation
-    if isinstance(last, keras.layers.Softmax) or (
-        isinstance(last, keras.layers.Activation) and last.activation is keras.activations.softmax
-    ):
-        # A list of one input would make Keras warn at every call with a bare tensor.
-        inputs = model.inputs[0] if len(model.inputs) == 1 else model.inputs
-        return keras.Model(inputs, last.input, name=model.name), True
-    if getattr(last, "activation", None) is keras.activations.softmax:
-        last.activation = keras.activations.linear
-        return model, True
-    return model, False
+    tensor, had = _before_softmax(model)
+    if tensor is None:
+        return model, had
+    # A list of one input would make Keras warn at every call with a bare tensor.
+    inputs = model.inputs[0] if len(model.inputs) == 1 else model.inputs
+    return keras.Model(inputs, tensor, name=model.name), had
+
+
+def ends_in_a_linear_layer(model: keras.Model) -> bool:
+    """Whether the last layer of ``model``, which `as_logits` gave, is one whose answers are logits for certain."""
+    last, _ = _last(model.outputs[0])
+    if _graph(last) is not None:
+        return ends_in_a_linear_layer(last)
+    return isinstance(last, _ACTIVATED) and function_of(last.activation, model.outputs[0].shape[-1]) == "identity"
+
+
+def _before_softmax(model: keras.Model) -> tuple[Any, bool]:
+    """The tensor before a closing softmax, None where ``model`` itself was changed or is to stay as it is; and whether
+    there was a softmax."""
+    tensor = model.outputs[0]
+    while True:
+        last, node = _last(tensor)
+        if _graph(last) is not None:
+            if len(last.outputs) != 1 or tensor.shape != last.outputs[0].shape:
+                return None, False
+            inner, had = as_logits(last)
+            return (inner(*node.arguments.args) if inner is not last else None), had
+        if isinstance(last, _ACTIVATED):
+            kind = function_of(last.activation, tensor.shape[-1])
+            if kind == "sigmoid":
+                raise ConfigError(SIGMOID.format(where=f"the activation of {last.name!r}"))
+            if kind == "softmax":
+                last.activation = keras.activations.linear
+            return None, kind == "softmax"
+        before = node.arguments.keras_tensors
+        if len(before) != 1 or before[0].shape != tensor.shape or getattr(last, "weights", []):
+            return None, False
+        kind = function_of(last, tensor.shape[-1])
+        if kind == "sigmoid":
+            raise ConfigError(SIGMOID.format(where=repr(last.name)))
+        if kind == "softmax":
+            return before[0], True
+        if kind != "identity":
+            return None, False
+        tensor = before[0]
+
+
+def _last(tensor: Any) -> tuple[Any, Any]:
+    """The operation that made a symbolic ``tensor``, and its call."""
+    history = tensor._keras_history
+    return history.operation, history.operation._inbound_nodes[history.node_index]
+
+
+def _graph(operation: Any) -> Any:
+    if isinstance(operation, keras.Sequential):
+        return operation._functional if operation.built else None
+    return operation if isinstance(operation, keras.Model) and hasattr(operation, "operations") else None
+
+
+def function_of(function: Any, width: int) -> str | None:
+    """``softmax``, ``sigmoid`` or ``identity``: which of them a function of [N, width] is, by its values; else None."""
+    x = np.linspace(-3, 4, 2 * width, dtype=np.float32).reshape(2, width) ** 2
+    x[1] *= -1
+    try:
+        y = keras.ops.convert_to_numpy(function(keras.ops.convert_to_tensor(x))).astype(np.float32)
+    except (TypeError, ValueError, AttributeError, NotImplementedError, RuntimeError):
+        return None  # it does not take such an array alone: none of the three
+    if y.shape != x.shape:
+        return None
+    softmax = np.exp(x - x.max(-1, keepdims=True))
+    kinds = {"identity": x, "sigmoid": 1 / (1 + np.exp(-x)), "softmax": softmax / softmax.sum(-1, keepdims=True)}
+    return next((kind for kind, answers in kinds.items() if np.allclose(y, answers, rtol=1e-3, atol=5e-3)), None)

@@ -35,6 +35,11 @@ def policy(name: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
+def takes_integers(model: keras.Model) -> bool:
+    """Whether ``model`` takes whole numbers: it is given int32, which no policy rounds, and nothing normalises them."""
+    return bool(keras.backend.is_int_dtype(model.inputs[0].dtype))
+
+
 def flat_layers(model: keras.Model) -> list[keras.layers.Layer]:
     """Every layer below ``model``, nested ones included, in the order Keras tracks them."""
     layers: list[keras.layers.Layer] = list(model._flatten_layers(include_self=False, recursive=True))

@@ -45,6 +45,7 @@ class Builder:
         self.ref, self.base = pipeline.model.build, base
         self.function: Callable[..., Any] = resolve(self.ref, base)
         self.arguments = self._arguments()
+        self.integers = False  # whether its models take int32, which `tfhalf.train.integers` finds out
 
     def __call__(self, policy_name: str, size: int | None = None) -> keras.Model:
         """The model under ``policy_name``, giving logits; layers of ``precision.keep_float32`` compute in float32.
@@ -69,7 +70,8 @@ class Builder:
         classes = model.outputs[0].shape[-1]
         if classes != self.num_classes:
             raise ConfigError(
-                f"model.build: {self.ref} gives {classes} outputs, the data has {self.num_classes} classes"
+                f"model.build: {self.ref} gives {classes} outputs, the data has {self.num_classes} classes; give one "
+                "for each class, without activation: Dense(num_classes)"
             )
         if self.pipeline.precision.islands and policy_name != "float32":
             keep_float32(model, self.pipeline.precision.islands)
@@ -77,11 +79,16 @@ class Builder:
 
     def _with_graph(self, model: keras.Model, input_shape: tuple[int, ...]) -> keras.Model:
         """``model`` itself, built; a subclass of keras.Model becomes the one layer of a functional model."""
+        image = keras.Input(input_shape, name="image", dtype="int32" if self.integers else None)
         if isinstance(model, keras.Sequential) or hasattr(model, "operations"):
-            if not model.built:
+            if not model.built and self.integers:
+                model = keras.Sequential([image, *model.layers], name=model.name)
+            elif not model.built:
                 model.build((None, *input_shape))
+            if self.integers and not keras.backend.is_int_dtype(model.inputs[0].dtype):
+                # Given floats, a mixed model would round them to half precision before anything looks them up.
+                return keras.Model(image, model(image), name=f"{model.name}_graph")
             return model
-        image = keras.Input(input_shape, name="image")
         fails = (
             f"model.build: {self.ref} returned a {type(model).__name__} that cannot be called on images of shape "
             f"{input_shape}"

@@ -10,6 +10,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfhalf.precision.policy import takes_integers
+
 Views = Literal["none", "mirror", "mirror_shift"]
 
 
@@ -49,7 +51,7 @@ class Evaluator:
     def _forward(self, x: Any, weight: Any, by: Any, mirrored: Any) -> Any:
         if x.shape.rank == 4:
             x = _view(x, by, mirrored)
-        x = (tf.cast(x, tf.float32) - self.mean) * self.scale
+        x = tf.cast(x, tf.int32) if takes_integers(self.model) else (tf.cast(x, tf.float32) - self.mean) * self.scale
         return weight * tf.cast(self.model(x, training=False), tf.float32)
 
 

@@ -15,6 +15,7 @@ import tensorflow as tf
 from tfhalf.config import Augment
 from tfhalf.data.augment import augment, cutout
 from tfhalf.precision.loss_scale import GuardedLossScaleOptimizer
+from tfhalf.precision.policy import takes_integers
 from tfhalf.train.stages import PLAIN, Stage, call, scaled_down
 
 
@@ -127,10 +128,12 @@ class Step:
         return tf.cast(answers, tf.float32), losses
 
     def prepare(self, batch: Batch, epoch: Any, step: Any) -> Any:
-        """Augmented, normalised images, float32."""
+        """Augmented, normalised images, float32; as int32 and as they are for a model that takes integers."""
         x, config = batch.x, self.augmentation
         if config is not None:
             x = augment(x, batch.index, config=config, seed=self.seed, epoch=epoch, step=step)
+        if takes_integers(self.model):
+            return tf.cast(x, tf.int32)
         x = (tf.cast(x, tf.float32) - self.mean) * self.scale
         if config is not None and config.cutout:
             x = cutout(x, size=config.cutout, seed=self.seed, step=step)
