@@ -23,7 +23,7 @@ STOREYS: tuple[frozenset[str], ...] = tuple(
         "cli_export cli_inspect cli_numerics cli_serve",
         "convert",
         "cli_options cli_outcome commands isolated_worker training",
-        "bench inspect numerics pipeline",
+        "bench inspect numerics pipeline pipeline_check",
         "ranges publish",
         "job",
         "serve",

@@ -151,7 +151,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [sys.executable, "-m", "tfhalf", "train", str(DIGITS), "--smoke", "--quiet"]
     done = subprocess.run(command, cwd=where, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
-    return where / "exports" / "digits"
+    return next((where / "runs" / "digits").iterdir()) / "exports" / "digits"
 
 
 @pytest.mark.slow

@@ -121,7 +121,9 @@ def test_manifest(job: Job, test_set: tuple[np.ndarray, np.ndarray]) -> None:
     found = manifest(job.version(1))
     assert (found["schema"], found["name"], found["version"], found["seed"]) == (1, "digits", 1, 0)
     assert config.Pipeline.model_validate_json(json.dumps(found["config"])) == config.load_pipeline(DIGITS)
-    assert Path(found["pipeline_file"]) == DIGITS
+    assert found["pipeline_file"].endswith(DIGITS.name)
+    assert not Path(found["pipeline_file"]).is_absolute()
+    assert "smoke" not in found
     assert found["versions"]["tfhalf"] == __version__
     assert found["versions"]["onnx"] == onnx.__version__
     assert {"python", "tensorflow", "keras", "numpy", "onnxruntime", "tf2onnx"} <= set(found["versions"])
@@ -138,6 +140,7 @@ def test_manifest(job: Job, test_set: tuple[np.ndarray, np.ndarray]) -> None:
     training = found["training"]
     assert (training["policy"], training["epochs"], training["steps"]) == ("mixed_float16", 30, 600)
     assert training["test_accuracy"] >= 0.96
+    assert training["chance"]["better"] is True
     rows = {row["artifact"]: row for row in found["verification"]}
     assert list(rows) == ["savedmodel", "onnx", "onnx, OpenVINO", "onnx, first 256"]
     for row in rows.values():
@@ -173,7 +176,10 @@ def test_another_run_publishes_the_next_version(job: Job) -> None:
     assert (job.version(2) / data).read_bytes() == (job.version(1) / data).read_bytes()
     other = tfhalf(job.where, "train", DIGITS, "--smoke", "--set", "seed=1", "--set", "name=other", "--json")
     told = json.loads(other.stdout)
-    assert told["version"] == "exports/other/1"
+    assert told["smoke"] is True
+    assert told["version"] == f"{told['run']}/exports/other/1"
+    assert not (job.where / "exports/other").exists()
+    assert json.loads((job.where / told["run"] / "outcome.json").read_text())["smoke"] is True
     assert weights(job.where / told["version"]) != weights(job.version(1))
 
 
@@ -225,7 +231,9 @@ def test_export_and_resume_of_a_finished_run(job: Job, test_set: tuple[np.ndarra
     """Both publish the next version with the same answers; the run's own pipeline is used, from any folder."""
     before = max(int(name) for name in os.listdir(job.where / "exports/digits") if name.isdigit())
     run, exports = job.run, job.where / "exports"
+    (run / "outcome.json").unlink()  # as if it had been killed before it could write it
     told = json.loads(tfhalf(tmp_path, "export", run, "--exports", exports, "--json").stdout)
+    assert json.loads((run / "outcome.json").read_text())["version"] == told["version"]  # it is unfinished no more
     assert told["version"] == str(exports / "digits" / str(before + 1))
     assert weights(job.version(before + 1)) == weights(job.version(1))
     said = tfhalf(job.where, "train", "--resume", run.relative_to(job.where)).stdout

@@ -381,12 +381,12 @@ def tfhalf(where: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with ``exports/digits`` in every format."""
+    """The folder of a smoke run, with ``exports/digits`` in every format."""
     where = tmp_path_factory.mktemp("exported")
     formats = f"export.formats=[{','.join(FILES)}]"
     done = tfhalf(where, "train", DIGITS, "--smoke", "--quiet", "--set", formats)
     assert done.returncode == 0, done.stderr
-    return where
+    return next((where / "runs" / "digits").iterdir())
 
 
 @pytest.mark.slow

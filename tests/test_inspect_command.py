@@ -152,11 +152,12 @@ def test_neither_tensorflow_nor_keras_is_imported(exports: Path) -> None:
 def test_what_a_job_publishes(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tfhalf", "train", str(CHECKOUT / "pipelines" / "digits.yaml"), "--smoke", "-q"]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
-    text = flat(said(tmp_path / "exports" / "digits"))
+    base = next((tmp_path / "runs" / "digits").iterdir()) / "exports" / "digits"
+    text = flat(said(base))
     assert text.count("float16: 99.9 % of the parameters, 8 of 11 arithmetic operations compute in float16") == 2
     assert "among them 3 of 3 matrix products; inputs and outputs are float32 (2 Casts at the border)" in text
-    manifest = json.loads((tmp_path / "exports" / "digits" / "1" / "manifest.json").read_text())
-    for one in json.loads(call(tmp_path / "exports" / "digits", "--json").stdout)["artifacts"]:
+    manifest = json.loads((base / "1" / "manifest.json").read_text())
+    for one in json.loads(call(base, "--json").stdout)["artifacts"]:
         assert one["parameters"]["float16"] == {
             "tensors": 6,
             **manifest["parameters"]["float16"],

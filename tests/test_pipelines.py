@@ -118,10 +118,14 @@ def test_it_runs(path: Path, tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    assert told["version"] == f"exports/{path.stem}/1"
+    assert told["smoke"] is True
+    assert told["version"] == f"{told['run']}/exports/{path.stem}/1"
+    assert [folder.name for folder in tmp_path.iterdir()] == ["runs"]  # nothing is published
     version = tmp_path / told["version"]
     manifest = manifests.read(version)
     manifests.check_files(version, manifest)
+    assert manifest["smoke"] is True
+    assert "**Smoke run**" in (version / "report.md").read_text()
     assert manifest["training"]["steps"] == 2
     assert manifest["data"]["sizes"]["test"] == 256
     assert [row["runtime"].split()[0] for row in manifest["verification"]][:2] == ["TensorFlow", "onnxruntime"]
@@ -129,4 +133,4 @@ def test_it_runs(path: Path, tmp_path: Path) -> None:
         assert row["passed"] is True
         assert row["non_finite"] == 0
         assert row["max_difference"] < 0.05
-    assert {path.name for path in (tmp_path / "exports" / path.stem).iterdir()} <= {"1", "config.pbtxt", ".lock"}
+    assert {path.name for path in version.parent.iterdir()} <= {"1", "config.pbtxt", ".lock"}

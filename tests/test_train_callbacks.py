@@ -20,6 +20,7 @@ from tfhalf.errors import ConfigError, RefError, ResumeError, TfhalfError
 from tfhalf.progress import Progress
 from tfhalf.train import checkpoint
 from tfhalf.train.build import Builder
+from tfhalf.train.callbacks import Callbacks
 from tfhalf.train.loop import Trainer, TrainResult
 
 pytestmark = pytest.mark.slow  # it trains
@@ -487,6 +488,28 @@ LATE: list[tuple[dict[str, Any], type[TfhalfError], str]] = [
         for hook in ("set_model", "on_train_begin", "on_epoch_begin", "on_epoch_end", "on_train_end")
     ),
 ]
+
+
+@pytest.mark.parametrize(("callback", "kind", "message"), [one for one in LATE if "on_epoch" not in one[2]][:5])
+def test_check_refuses_what_training_would(
+    tmp_path: Path, callback: dict[str, Any], kind: type[TfhalfError], message: str
+) -> None:
+    (tmp_path / "my.py").write_text(FILES)
+    found = Callbacks([config.Callback(**callback)], tmp_path)
+    with pytest.raises(kind) as caught:
+        found.check(keras.optimizers.SGD(), validation=True)
+    assert str(caught.value).startswith(f"train.callbacks: {message}")
+
+
+def test_check_tells_what_is_never_called(tmp_path: Path) -> None:
+    (tmp_path / "my.py").write_text(
+        FILES + "\n\ndef waits():\n    return keras.callbacks.LambdaCallback(on_train_batch_end=print)\n"
+    )
+    (line,) = Callbacks([config.Callback(build="my.py:waits")], tmp_path).check(
+        keras.optimizers.SGD(), validation=False
+    )
+    assert line.startswith("my.py:waits: on_train_batch_end: not called")
+    assert not (tmp_path / "told").exists()
 
 
 @pytest.mark.parametrize(("callback", "kind", "message"), LATE)

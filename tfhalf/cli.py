@@ -18,7 +18,17 @@ from tfhalf import __version__
 from tfhalf.cli_export import export
 from tfhalf.cli_inspect import inspect
 from tfhalf.cli_numerics import float16, numerics
-from tfhalf.cli_options import DATA_DIR, EXPORTS, JSON, PATH, QUIET, RUNS, pipeline_options, progress_for
+from tfhalf.cli_options import (
+    DATA_DIR,
+    EXPORTS,
+    JSON,
+    PATH,
+    QUIET,
+    RUNS,
+    load_tensorflow,
+    pipeline_options,
+    progress_for,
+)
 from tfhalf.cli_outcome import say_outcome
 from tfhalf.cli_serve import serve
 from tfhalf.errors import InputError, Interrupted, TfhalfError
@@ -63,7 +73,7 @@ def main() -> None:
 @main.command(short_help="Train a pipeline, export it, verify the artifacts, publish them.")
 @click.argument("pipeline", type=PATH, required=False)
 @pipeline_options
-@click.option("--smoke", is_flag=True, help="Two steps and a few hundred test images; everything else for real.")
+@click.option("--smoke", is_flag=True, help="Two steps and a few hundred test images; nothing is published.")
 @click.option(
     "--resume",
     is_flag=False,
@@ -95,10 +105,10 @@ def train(
     from tfhalf.training import check
 
     request = check(pipeline, overrides, runs_folder=runs, **options)  # before TensorFlow: bad input is told at once
-    import_tensorflow(keep_programs=runs, deterministic=request.deterministic)
+    progress = progress_for(quiet, as_json)
+    load_tensorflow(progress, keep_programs=runs, deterministic=request.deterministic)
     from tfhalf.pipeline import Places, train_and_export
 
-    progress = progress_for(quiet, as_json)
     outcome = train_and_export(
         request.pipeline,
         Places(request.source, runs, exports, request.data_dir),
@@ -117,40 +127,27 @@ def train(
 @click.option("--measure", is_flag=True, help="Also say what keep_float32: auto keeps, by a few steps in float32.")
 @JSON
 def check(pipeline: Path, overrides: tuple[str, ...], data_dir: str | None, measure: bool, as_json: bool) -> None:
-    """Validate PIPELINE, load its data, build its model, try whether it can be exported, and print what it resolves to.
+    """Validate PIPELINE, load its data, build its model and callbacks, try its export, and print what it resolves to.
 
     Nothing is written, and nothing that --measure trains is kept.
     """
     from tfhalf.config import load_pipeline
     from tfhalf.data import check_at_hand
 
-    checked = load_pipeline(pipeline, overrides)
-    check_at_hand(checked.data, data_dir)
-    import_tensorflow()
-    from tfhalf.job import Places, prepare
-    from tfhalf.ranges.settle import auto, auto_lines
+    given = load_pipeline(pipeline, overrides)
+    check_at_hand(given.data, data_dir)
+    progress = Progress(sys.stderr)  # standard output is the pipeline, or JSON
+    load_tensorflow(progress)
+    from tfhalf.job import Places
+    from tfhalf.pipeline_check import check_pipeline
 
-    progress = progress_for(as_json, False)
-    job = prepare(checked, Places(pipeline, Path("runs"), Path("exports"), data_dir), progress)
-    job, islands = auto(job, progress, measure=measure)
-    model = job.builder(checked.precision.policy)
-    job.check_model(model)
-    facts = {
-        "pipeline": checked.dump(),
-        "data": {"sizes": job.splits.sizes, "classes": list(job.splits.class_names), "input": job.splits.input_shape},
-        "preprocess": job.preprocess.to_dict(),
-        "model": {"name": model.name, "parameters": model.count_params(), "layers": len(model.layers)},
-        "islands": None if islands is None else [island.to_dict() for island in islands],
-    }
+    places = Places(pipeline, Path("runs"), Path("exports"), data_dir)
+    checked = check_pipeline(given, places, progress, measure=measure)
     if as_json:
-        click.echo(json.dumps(facts, indent=2))
+        click.echo(json.dumps(checked.facts, indent=2))
         return
-    click.echo(checked.to_yaml().rstrip())
-    click.echo(f"# {pipeline}: valid")
-    click.echo(f"# data: {job.splits.sizes}, {job.splits.num_classes} classes, input {job.splits.input_shape}")
-    click.echo(f"# model: {model.name}, {model.count_params():,} parameters, {len(model.layers)} layers")
-    click.echo(f"# export: {', '.join(checked.export.formats)} can be made in float16")
-    for line in auto_lines(checked, islands):
+    click.echo(checked.pipeline.to_yaml().rstrip())
+    for line in checked.lines:
         click.echo(f"# {line}")
 
 
@@ -161,10 +158,10 @@ def check(pipeline: Path, overrides: tuple[str, ...], data_dir: str | None, meas
 @JSON
 def verify(path: Path, data_dir: str | None, quiet: bool, as_json: bool) -> None:
     """Compare the artifacts of exports/NAME[/VERSION] with the float32 model, over the whole test set."""
-    import_tensorflow()
+    progress = progress_for(quiet, as_json)
+    load_tensorflow(progress)
     from tfhalf.commands import verify_version
 
-    progress = progress_for(quiet, as_json)
     directory, comparisons = verify_version(path, data_dir, progress)
     passed = all(c.passed for c in comparisons)
     if as_json:

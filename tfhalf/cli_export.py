@@ -8,10 +8,9 @@ from typing import Any
 
 import click
 
-from tfhalf.cli_options import DATA_DIR, JSON, PATH, QUIET, progress_for
+from tfhalf.cli_options import DATA_DIR, JSON, PATH, QUIET, load_tensorflow, progress_for
 from tfhalf.cli_outcome import say_outcome
 from tfhalf.errors import ConfigError
-from tfhalf.start import import_tensorflow
 
 
 @click.command("export", short_help="Export a finished run again, or any Keras model.")
@@ -55,10 +54,10 @@ def export(model: str, data_dir: str | None, exports: Path, quiet: bool, as_json
     from tfhalf.convert.options import read_options, read_request
 
     request, chosen = read_request(model, **options), read_options(exports, **options)
-    import_tensorflow()
+    progress = progress_for(quiet, as_json)
+    load_tensorflow(progress)
     from tfhalf.convert.job import export_model
 
-    progress = progress_for(quiet, as_json)
     made = export_model(request, chosen, progress)
     if as_json:
         click.echo(json.dumps({**made.manifest, "version": str(made.version)}, indent=2))
@@ -75,9 +74,9 @@ def _export_run(
     if given:
         names = ", ".join(f"--{'format' if name == 'formats' else name.replace('_', '-')}" for name in given)
         raise ConfigError(f"{names}: a run is exported as its pipeline says; change runs/.../pipeline.yaml's export")
-    import_tensorflow()
+    progress = progress_for(quiet, as_json)
+    load_tensorflow(progress)
     from tfhalf.pipeline import Places, export_from_run
 
-    progress = progress_for(quiet, as_json)
     outcome = export_from_run(run, Places(Path(), run.parent.parent, exports, data_dir), progress)
     say_outcome(outcome, progress, as_json)

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from tfhalf.progress import Progress
+from tfhalf.start import import_tensorflow
 
 PATH = click.Path(path_type=Path)
 DATA_DIR = click.option("--data-dir", metavar="DIR", help="Where TensorFlow Datasets keeps its data [TFDS_DATA_DIR].")
@@ -23,6 +24,13 @@ _SET = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", he
 def pipeline_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """``--set`` and ``--data-dir``, for commands that take a pipeline file."""
     return DATA_DIR(_SET(function))
+
+
+def load_tensorflow(progress: Progress, *, keep_programs: Path | None = None, deterministic: bool = False) -> None:
+    """As `import_tensorflow`, with a word before: it takes seconds, on a slow disk many."""
+    if "tensorflow" not in sys.modules:
+        progress.wait("TensorFlow")
+    import_tensorflow(keep_programs, deterministic=deterministic)
 
 
 def progress_for(quiet: bool, as_json: bool) -> Progress:

@@ -15,8 +15,10 @@ def say_outcome(outcome: Any, progress: Progress, as_json: bool) -> None:
     if as_json:
         facts = {
             "version": str(outcome.version),
+            "smoke": outcome.smoke,
             "run": str(outcome.run),
             "test_accuracy": outcome.accuracy,
+            "chance": outcome.chance.to_dict(),
             "comparisons": [c.to_dict() for c in outcome.comparisons],
             "seconds": outcome.seconds,
         }
@@ -25,5 +27,10 @@ def say_outcome(outcome: Any, progress: Progress, as_json: bool) -> None:
     progress.line()
     split = ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in outcome.seconds.items())
     progress.line(f"time       {split}; in all {duration(sum(outcome.seconds.values()))}")
-    progress.line(f"published  {outcome.version}", always=True)
+    if outcome.smoke:
+        progress.line(f"smoke      {outcome.version}: verified, not published; exports/ is as it was", always=True)
+    else:
+        progress.line(f"published  {outcome.version}", always=True)
+        if not outcome.chance.better:
+            progress.line(f"warning    {outcome.chance.words()}", always=True)
     progress.line(f"run        {outcome.run}")

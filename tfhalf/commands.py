@@ -39,7 +39,7 @@ def verify_version(path: Path, data_dir: str | None, progress: Progress) -> tupl
 
     grow_memory()
     data = config.Data.model_validate_json(_json(manifest["config"]["data"]))
-    base = Path(manifest.get("pipeline_file", "")).resolve().parent
+    base = (directory / manifest["pipeline_file"]).resolve().parent  # older versions hold an absolute path
     splits = load_splits(data, base=base, seed=manifest["seed"], data_dir=data_dir, progress=progress.status)
     n = manifest["data"]["sizes"]["test"]  # fewer than there are after a --smoke run
     found = list(verify_directory(directory, splits.x_test[:n], splits.y_test[:n], progress))

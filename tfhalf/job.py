@@ -36,14 +36,19 @@ class Places:
     exports: Path
     data_dir: str | None = None
 
-    def check(self) -> None:
-        """Before anything is trained.
+    def of(self, run: Path, *, smoke: bool) -> Places:
+        """These places for ``run``: what a smoke run exports stays in its folder, where no server takes it over."""
+        return replace(self, exports=run / "exports") if smoke else self
+
+    def check(self, *, smoke: bool = False) -> None:
+        """Before anything is trained; a ``smoke`` run writes into ``runs`` alone.
 
         Raises:
             ConfigError: ``exports`` or ``runs`` is not a folder that can be written to, nor can become one.
         """
-        for folder, option in ((self.exports, "--exports"), (self.runs, "--runs")):
-            check_writable(folder, option)
+        check_writable(self.runs, "--runs")
+        if not smoke:
+            check_writable(self.exports, "--exports")
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,7 @@ class Job:
 def prepare(pipeline: config.Pipeline, places: Places, progress: Progress, *, smoke: bool = False) -> Job:
     """Load the data and resolve the builder; with ``smoke``, cut both the data and the training short."""
     base = places.pipeline.resolve().parent
+    progress.wait(pipeline.data.source)
     splits = load_splits(
         pipeline.data, base=base, seed=pipeline.seed, data_dir=places.data_dir, progress=progress.status
     )

@@ -13,8 +13,10 @@ from tfhalf.progress import Progress, duration
 from tfhalf.publish import Clock, Finished, Outcome, export_and_publish
 from tfhalf.ranges.settle import settle
 from tfhalf.runs import OUTCOME, held
+from tfhalf.train.chance import Chance, against_majority
 from tfhalf.train.loop import Trainer
 from tfhalf.train.picture import draw_beside
+from tfhalf.train.remarks import parameters, remarks
 
 __all__ = ["Outcome", "Places", "export_from_run", "train_and_export"]
 
@@ -34,7 +36,8 @@ def train_and_export(
     """Train ``pipeline``, export it in float16, verify the artifacts in a fresh process, and publish them.
 
     Args:
-        smoke: two steps, one epoch and a few hundred test images; everything else for real.
+        smoke: two steps, one epoch and a few hundred test images; everything else for real, but what is exported stays
+            in the run folder.
         resume: a run folder to take up again; ``pipeline`` is the one it was started with.
         deterministic: what to write down; TensorFlow has been told by `import_tensorflow`.
         started: `time.perf_counter` at the start of the process, for the split of time.
@@ -45,14 +48,18 @@ def train_and_export(
         ResumeError, Interrupted: as `Trainer.run`; or another process is training the run.
     """
     clock = Clock(started)
-    places.check()
+    places.check(smoke=smoke)
     grow_memory()
     device = detect()
     job = settle(prepare(pipeline, places, progress, smoke=smoke), device, progress)
+    progress.wait(f"{job.builder.ref}, and trying its export")
     trainer = Trainer(job.pipeline, job.splits, job.builder, job.preprocess, device)
     job.check_model(trainer.model)
     run = resume or new_run(job, places, smoke, deterministic)
+    places = places.of(run, smoke=smoke)
     clock.stop("start-up")
+    if smoke:
+        progress.line("smoke      two steps and a few test images, to try the way; nothing is published")
     _device_truth(trainer, device, progress)
     progress.line(f"run        {run}")
     progress.line()
@@ -64,7 +71,7 @@ def train_and_export(
             picture = draw_beside(run, pipeline.name, progress) if trainer.step.guarded else None
             accuracy = _test_accuracy(trainer, progress)
         clock.stop("train")
-        finished = Finished(job, places, result, device, run, accuracy)
+        finished = Finished(job, places, result, device, run, accuracy, _chance(trainer, accuracy, progress, smoke))
         outcome = export_and_publish(finished, verifier, progress, clock)
     if picture:
         picture.join()
@@ -76,10 +83,11 @@ def export_from_run(run: Path, places: Places, progress: Progress) -> Outcome:
     """Export the weights of a finished run again, as `train_and_export` does after training.
 
     Raises:
-        ResumeError: training had not ended.
+        ResumeError: training had not ended, or another process works in the run.
     """
     clock = Clock(None)
     pipeline, places, smoke = open_run(run, places)
+    places = places.of(run, smoke=smoke)
     places.check()
     grow_memory()
     device = detect()
@@ -87,11 +95,13 @@ def export_from_run(run: Path, places: Places, progress: Progress) -> Outcome:
     trainer = Trainer(job.pipeline, job.splits, job.builder, job.preprocess, device)
     result = trainer.restored(run, progress)
     clock.stop("start-up")
-    with Verifier(progress) as verifier:
+    with held(run), Verifier(progress) as verifier:
         verifier.start()
         accuracy = _test_accuracy(trainer, progress)
-        finished = Finished(job, places, result, device, run, accuracy)
-        return export_and_publish(finished, verifier, progress, clock)
+        finished = Finished(job, places, result, device, run, accuracy, _chance(trainer, accuracy, progress, smoke))
+        outcome = export_and_publish(finished, verifier, progress, clock)
+    _record_outcome(outcome)
+    return outcome
 
 
 def _test_accuracy(trainer: Trainer, progress: Progress) -> float:
@@ -109,6 +119,14 @@ def _test_accuracy(trainer: Trainer, progress: Progress) -> float:
     return averaged
 
 
+def _chance(trainer: Trainer, accuracy: float, progress: Progress, smoke: bool) -> Chance:
+    """How ``accuracy`` stands beside always giving the same answer; told where it is no better, as two steps are."""
+    chance = against_majority(accuracy, trainer.splits.y_test, trainer.splits.class_names)
+    if not chance.better and not smoke:
+        progress.line(f"           {chance.words()}")
+    return chance
+
+
 def _device_truth(trainer: Trainer, device: Device, progress: Progress) -> None:
     """The block that says, before training starts, what will compute, how, and for about how long."""
     settings, policy = trainer.pipeline.train, trainer.pipeline.precision.policy
@@ -119,7 +137,9 @@ def _device_truth(trainer: Trainer, device: Device, progress: Progress) -> None:
     sizes = ", ".join(f"{count:,} {part}" for part, count in splits.sizes.items())
     progress.line(f"data       {splits.source}: {sizes}; {splits.num_classes} classes, input {splits.input_shape}")
     progress.line(f"feed       {trainer.feed_reason}")
-    progress.line(f"model      {trainer.builder.ref}: {trainer.model.count_params():,} parameters")
+    progress.line(f"model      {trainer.builder.ref}: {parameters(trainer.model, settings.optimizer)}")
+    for remark in (*trainer.builder.remarks, *remarks(trainer.pipeline, splits, trainer.model)):
+        progress.line(f"note       {remark}")
     if trainer.xla:
         progress.status("compiling the training step ...")
     compiling = trainer.compile()
@@ -148,5 +168,7 @@ def _say_emulated(trainer: Trainer, progress: Progress, *, measure: bool) -> Non
 
 
 def _record_outcome(outcome: Outcome) -> None:
-    text = json.dumps({"seconds": outcome.seconds, "version": str(outcome.version)}, indent=2)
+    facts = {"seconds": outcome.seconds, "version": str(outcome.version), "smoke": outcome.smoke}
+    facts |= {"test_accuracy": outcome.accuracy, "chance": outcome.chance.to_dict()}
+    text = json.dumps(facts, indent=2)
     (outcome.run / OUTCOME).write_text(text + "\n", encoding="utf-8")

@@ -31,6 +31,15 @@ class Progress:
             self.stream.flush()
             self._shown, self._last = True, time.monotonic()
 
+    def wait(self, thing: str) -> None:
+        """What is being loaded, before it is: a line that the next one replaces, and that stays where the stream is no
+        terminal."""
+        if self.live:
+            self._last = 0.0
+            self.status(f"loading {thing} ...")
+        else:
+            self.line(f"loading    {thing}")
+
     def clear(self) -> None:
         """Take the status line away."""
         if self._shown:

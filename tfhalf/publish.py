@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -23,6 +24,7 @@ from tfhalf.job import Job, Places
 from tfhalf.progress import Progress
 from tfhalf.report import export_lines, parity_rows, problems, report
 from tfhalf.runs import facts
+from tfhalf.train.chance import Chance
 from tfhalf.train.evaluate import Evaluator, float32_exactly
 from tfhalf.train.loop import TrainResult
 from tfhalf.verify import Comparison, Reference, data_sha256
@@ -30,13 +32,16 @@ from tfhalf.verify import Comparison, Reference, data_sha256
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the main job leaves. ``version`` is the published directory; ``seconds`` split by stage."""
+    """What the main job leaves. ``version`` is the published directory, of a ``smoke`` run in its own folder;
+    ``seconds`` split by stage."""
 
     version: Path
     run: Path
     accuracy: float
     comparisons: tuple[Comparison, ...]
     seconds: dict[str, float]
+    chance: Chance
+    smoke: bool = False
 
 
 class Clock:
@@ -63,6 +68,12 @@ class Finished:
     device: Device
     run: Path
     accuracy: float
+    chance: Chance
+
+    @property
+    def smoke(self) -> bool:
+        """Whether it was cut short, as the run folder says."""
+        return bool(facts(self.run).get("smoke"))
 
 
 def export_and_publish(finished: Finished, verifier: Verifier, progress: Progress, clock: Clock) -> Outcome:
@@ -105,7 +116,10 @@ def export_and_publish(finished: Finished, verifier: Verifier, progress: Progres
         progress.line(f"           {told}")
     if not all(c.passed for c in comparisons):
         raise ParityError(f"not published, kept as {published}: {problems(comparisons)}")
-    return Outcome(published, finished.run, finished.accuracy, tuple(comparisons), dict(clock.seconds))
+    seconds = dict(clock.seconds)
+    return Outcome(
+        published, finished.run, finished.accuracy, tuple(comparisons), seconds, finished.chance, finished.smoke
+    )
 
 
 def _say_export(artifacts: list[Artifact], rebuilt: Rebuilt, progress: Progress) -> None:
@@ -122,8 +136,9 @@ def _manifest(
         "schema": manifests.SCHEMA,
         "name": pipeline.name,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        **({"smoke": True} if finished.smoke else {}),
         "config": pipeline.dump(),
-        "pipeline_file": str(source.resolve()),
+        "pipeline_file": relative_to_version(folder.parent / "1", source),
         "seed": pipeline.seed,
         "git_revision": git_revision,
         "versions": manifests.versions(),
@@ -138,6 +153,7 @@ def _manifest(
             "steps": sum(row.steps for row in result.epochs),
             "last_epoch": asdict(result.epochs[-1]) if result.epochs else None,
             "test_accuracy": finished.accuracy,
+            "chance": finished.chance.to_dict(),
             "test_views": pipeline.train.test_views,
             "loss_scale": result.loss_scale,
             "skipped": result.skipped,
@@ -148,6 +164,15 @@ def _manifest(
         },
         "files": manifests.file_hashes(folder),
     }
+
+
+def relative_to_version(version: Path, file: Path) -> str:
+    """``file`` relative to a ``version`` directory, which names no folder above the one that holds both; where that one
+    lies above the home directory its name alone, for the way would name the user."""
+    common, home = Path(os.path.commonpath([version.resolve(), file.resolve()])), Path.home().resolve()
+    if common == common.parent or (common in home.parents):
+        return file.name
+    return Path(os.path.relpath(file.resolve(), version.resolve())).as_posix()
 
 
 _WIDTHS = ("<16", "<24", ">7", ">8", ">8", ">8", ">8", ">3", ">9", "<5")

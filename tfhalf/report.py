@@ -115,6 +115,7 @@ def report(manifest: dict[str, Any], comparisons: Sequence[Comparison]) -> str:
         f"Made {manifest['created']} by tfhalf {manifest['versions'].get('tfhalf', '?')} on "
         f"{manifest['hardware']['device']}.",
         "",
+        *_warnings(manifest),
         f"Data: {data['source']}, {sizes['train']:,} training, {sizes['validation']:,} validation and "
         f"{sizes['test']:,} test images, {len(manifest['labels'])} classes.",
         f"Training: {training['epochs']} epochs in `{training['policy']}`, seed {manifest['seed']}, "
@@ -147,6 +148,18 @@ def report(manifest: dict[str, Any], comparisons: Sequence[Comparison]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _warnings(manifest: dict[str, Any]) -> list[str]:
+    """What whoever reads no further must know."""
+    chance = manifest["training"].get("chance") or {}
+    said = ["**Smoke run**: trained for two steps, to try the way; not to be used."] if manifest.get("smoke") else []
+    if chance and not chance["better"]:
+        said.append(
+            f"**Chance level**: {manifest['training']['test_accuracy'] * 100:.2f} % is no better than always answering "
+            f"{chance['label']!r} ({chance['share'] * 100:.2f} % of the test set, p = {chance['p_value']:.2g})."
+        )
+    return [line for text in said for line in (text, "")]
 
 
 def _problems(comparisons: Sequence[Comparison]) -> list[str]:

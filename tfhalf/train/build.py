@@ -18,6 +18,7 @@ from tfhalf.errors import ConfigError, RefError
 from tfhalf.precision.heads import as_logits
 from tfhalf.precision.policy import keep_float32, policy
 from tfhalf.refs import resolve, sibling, user_code
+from tfhalf.train.remarks import of_model
 
 
 @contextmanager
@@ -45,6 +46,7 @@ class Builder:
         self.ref, self.base = pipeline.model.build, base
         self.function: Callable[..., Any] = resolve(self.ref, base)
         self.arguments = self._arguments()
+        self.remarks: list[str] = []  # what is to be told of the model that was made last
         self.integers = False  # whether its models take int32, which `tfhalf.train.integers` finds out
 
     def __call__(self, policy_name: str, size: int | None = None) -> keras.Model:
@@ -65,8 +67,11 @@ class Builder:
             raise RefError(f"model.build: {self.ref} returned a {type(model).__name__}, accepted: a keras.Model")
         if left != policy_name:
             raise RefError(f"model.build: {self.ref} changed the global dtype policy; the pipeline sets it")
+        self.remarks = of_model(model)
         with policy(policy_name):
-            model, _ = as_logits(self._with_graph(model, input_shape))
+            model, had_softmax = as_logits(self._with_graph(model, input_shape))
+        if had_softmax:
+            self.remarks.append("the closing softmax is taken off: loss and artifacts compute it in float32")
         classes = model.outputs[0].shape[-1]
         if classes != self.num_classes:
             raise ConfigError(

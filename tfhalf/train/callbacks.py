@@ -74,11 +74,27 @@ class Callbacks:
             return
         model.optimizer, model.stop_training = optimizer, False
         try:
-            hooks.begin([key for key in _LOGS if validation or key != "val_accuracy"], params)
+            hooks.begin(_keys(validation), params)
             yield hooks
         finally:
             # They are no part of the model: what builds or exports it again must not find them.
             del model.optimizer, model.stop_training
+
+    def check(self, optimizer: keras.optimizers.Optimizer, *, validation: bool) -> list[str]:
+        """Make the callbacks and look at them as training does when it begins; none of their hooks is called.
+
+        Args:
+            optimizer: one like that of training.
+            validation: whether there is a validation part.
+
+        Returns:
+            What is to be told of them: hooks that training never calls.
+
+        Raises:
+            RefError, ConfigError: as `running`.
+        """
+        made = self._make()
+        return [line for line in map(partial(_looked_at, made, optimizer, _keys(validation)), range(len(made))) if line]
 
     def _make(self) -> Made:
         made = []
@@ -112,14 +128,10 @@ class Hooks:
 
     def begin(self, keys: list[str], params: dict[str, Any]) -> None:
         """Check what can be known before training, and call ``on_train_begin``. ``keys`` are what logs will hold."""
-        for place, (ref, callback) in enumerate(self.callbacks):
-            _check_rate(callback, self.model.optimizer)
-            _check_monitor(ref, callback, keys, self.callbacks[:place])
-            unheard = _batch_hooks(callback)
-            if unheard:
-                self.progress.line(
-                    f"callbacks  {ref}: {', '.join(unheard)}: not called, because many steps run as one program"
-                )
+        for place in range(len(self.callbacks)):
+            said = _looked_at(self.callbacks, self.model.optimizer, keys, place)
+            if said:
+                self.progress.line(f"callbacks  {said}")
         plain = [callback for _, callback in self.callbacks]
         with self._named("set_model"):
             self.list = keras.callbacks.CallbackList(plain, model=self.model, verbose=0, **params)
@@ -227,6 +239,20 @@ def _is_keras_own(callback: keras.callbacks.Callback) -> bool:
     return type(callback).__module__.split(".")[0] == "keras" and not isinstance(
         callback, keras.callbacks.LambdaCallback
     )
+
+
+def _keys(validation: bool) -> list[str]:
+    """What logs hold."""
+    return [key for key in _LOGS if validation or not key.startswith("val_")]
+
+
+def _looked_at(made: Made, optimizer: keras.optimizers.Optimizer, keys: list[str], place: int) -> str:
+    """What is to be told of the callback at ``place``, once it is known that it can work."""
+    ref, callback = made[place]
+    _check_rate(callback, optimizer)
+    _check_monitor(ref, callback, keys, made[:place])
+    unheard = _batch_hooks(callback)
+    return f"{ref}: {', '.join(unheard)}: not called, because many steps run as one program" if unheard else ""
 
 
 def _batch_hooks(callback: keras.callbacks.Callback) -> list[str]:

@@ -47,9 +47,7 @@ def keep_integers(pipeline: config.Pipeline, splits: Splits, builder: Builder, p
     largest = _check_values(splits, found)
     _check_rounding(builder(pipeline.precision.policy), largest, builder)
     if pipeline.data.normalize != "none":
-        progress.line(
-            f"normalise  none: {builder.ref} looks its inputs up in {lookup.layer!r}, which takes whole numbers"
-        )
+        progress.line(f"normalise  none: {builder.ref} looks whole numbers up in {lookup.layer!r}")
     data = pipeline.data.model_copy(update={"normalize": "none"})
     return pipeline.model_copy(update={"data": data})
 

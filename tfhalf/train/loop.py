@@ -73,9 +73,7 @@ class Trainer:
         self.stages = Stages(settings.sizes, settings.epochs, splits.input_shape, settings.freeze_after, paths)
         self.batch_size = min(settings.batch_size, len(splits.x_train))
         self.steps_per_epoch = len(splits.x_train) // self.batch_size
-        steps, epochs = self.steps_per_epoch, settings.epochs
-        self.rate = learning_rate(settings.schedule, settings.optimizer.learning_rate, steps, epochs)
-        optimizer = optimizers.make_optimizer(settings.optimizer, self.rate, settings.accumulate, steps * epochs)
+        optimizer, self.rate = optimizer_of(pipeline, len(splits.x_train))
         if precision.policy == "mixed_float16":
             optimizer = optimizers.wrap(optimizer, precision.loss_scale)
         self.optimizer = optimizer
@@ -274,6 +272,15 @@ class Trainer:
         """
         with self.writer, policy(self.pipeline.precision.policy):  # for layers that users build within call()
             return Epochs(self, run, progress).go(resume)
+
+
+def optimizer_of(pipeline: config.Pipeline, items: int) -> tuple[keras.optimizers.Optimizer, Any]:
+    """The optimizer of ``pipeline`` over ``items`` training items, without a loss scale, and its learning rate: a
+    number, or a schedule."""
+    settings = pipeline.train
+    steps, epochs = items // min(settings.batch_size, items), settings.epochs
+    rate = learning_rate(settings.schedule, settings.optimizer.learning_rate, steps, epochs)
+    return optimizers.make_optimizer(settings.optimizer, rate, settings.accumulate, steps * epochs), rate
 
 
 @lru_cache(maxsize=2)  # an epoch's order is announced before it is asked for

@@ -1,0 +1,73 @@
+"""`tfhalf check`: all that can be known of a pipeline without training it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tfhalf import config
+from tfhalf.job import Job, Places, prepare
+from tfhalf.progress import Progress
+from tfhalf.ranges.settle import auto, auto_lines
+from tfhalf.train.callbacks import Callbacks
+from tfhalf.train.loop import optimizer_of
+from tfhalf.train.remarks import parameters, remarks
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a pipeline resolves to: ``facts`` for a program, ``lines`` for a person."""
+
+    pipeline: config.Pipeline
+    facts: dict[str, Any]
+    lines: list[str]
+
+
+def check_pipeline(pipeline: config.Pipeline, places: Places, progress: Progress, *, measure: bool) -> Checked:
+    """Load the data, build the model, try whether it can be exported, and make the callbacks; nothing is written.
+
+    Args:
+        measure: also find what ``keep_float32: auto`` keeps, by a few steps in float32.
+
+    Raises:
+        DataError, RefError, ConfigError: the pipeline cannot be run as it is.
+        ExportError: its model cannot be exported.
+    """
+    job = prepare(pipeline, places, progress)
+    job, islands = auto(job, progress, measure=measure)
+    checked, splits = job.pipeline, job.splits
+    progress.wait(f"{job.builder.ref}, and trying its export")
+    model = job.builder(checked.precision.policy)
+    counted = parameters(model, checked.train.optimizer)
+    job.check_model(model)
+    callbacks, unheard = _check_callbacks(job)
+    notes = [*job.builder.remarks, *remarks(checked, splits, model), *unheard]
+    progress.clear()
+    facts = {
+        "pipeline": checked.dump(),
+        "data": {"sizes": splits.sizes, "classes": list(splits.class_names), "input": splits.input_shape},
+        "preprocess": job.preprocess.to_dict(),
+        "model": {"name": model.name, "parameters": model.count_params(), "layers": len(model.layers)},
+        "callbacks": callbacks,
+        "notes": notes,
+        "islands": None if islands is None else [island.to_dict() for island in islands],
+    }
+    lines = [
+        f"{places.pipeline}: valid",
+        f"data: {splits.sizes}, {splits.num_classes} classes, input {splits.input_shape}",
+        f"model: {model.name}, {counted}, {len(model.layers)} layers",
+        *([f"callbacks: {', '.join(callbacks)}"] if callbacks else []),
+        f"export: {', '.join(checked.export.formats)} can be made in float16",
+        *(f"note: {note}" for note in notes),
+        *auto_lines(checked, islands),
+    ]
+    return Checked(checked, facts, lines)
+
+
+def _check_callbacks(job: Job) -> tuple[list[str], list[str]]:
+    """The classes of the callbacks, which are made, and what is to be told of them."""
+    settings = job.pipeline.train
+    made = Callbacks(settings.callbacks, job.builder.base)
+    optimizer, _ = optimizer_of(job.pipeline, len(job.splits.x_train))
+    unheard = made.check(optimizer, validation=len(job.splits.x_val) > 0)
+    return [ref for ref, _ in made.makers], unheard
