@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import keras
@@ -10,15 +11,17 @@ import numpy as np
 import tensorflow as tf
 
 from tfhalf.convert.interface import Interface
-from tfhalf.convert.subject import Arrays, Seen, Shipped, answers, kernels_told, own_weights, set_policy
+from tfhalf.convert.subject import Arrays, Seen, Shipped, answers, own_weights, set_policy, traced_model, widened
 from tfhalf.export.batchnorm import find_folds
-from tfhalf.export.graph import operations, run
+from tfhalf.export.constants import Trace
+from tfhalf.export.graph import LayerError, failures_named, operations, run
 from tfhalf.export.grouped import any_grouped
 from tfhalf.export.policies import own_islands
 from tfhalf.export.program import variables_of
-from tfhalf.export.rebuild import rebuild
+from tfhalf.export.rebuild import Rebuilt, rebuild
 
 _PARTS = ("kernel", "bias")
+_PRODUCTS = ("Matmul", "Dot", "Tensordot", "Einsum", "Inner", "Vdot", "Conv", "ConvTranspose", "DepthwiseConv")
 
 
 class GraphSubject:
@@ -34,27 +37,52 @@ class GraphSubject:
         judge = self._judge.model
         self._answer = tf.function(lambda x: judge(x, training=False), autograph=False, reduce_retracing=True)
         self._sim: Any = None
+        self._failing: dict[str, LayerError] = {}
 
     def reference(self, inputs: Arrays, seen: Seen | None = None) -> dict[str, np.ndarray]:
         """As `Subject`."""
         if seen is None:
             return answers(self.interface, self._answer, inputs)
         names = self._names_of(self._judge.copies)
-        return answers(self.interface, lambda x: run(self._judge.model, x, _noted(names, seen, set())), inputs)
+        return answers(self.interface, lambda x: run(self._judge.model, x, _noted(names, seen)), inputs)
 
     def simulate(self, kept: Iterable[str], inputs: Arrays, seen: Seen | None = None) -> dict[str, np.ndarray]:
         """As `Subject`."""
+        call = _widening(*self._prepared(kept))
+        names = self._names_of(self._sim.copies)
+        return answers(self.interface, lambda x: run(self._sim.model, x, _noted(names, seen, call)), inputs)
+
+    def _prepared(self, kept: Iterable[str]) -> tuple[dict[int, str], set[int]]:
+        """Have the simulated model compute with ``kept`` in float32; its operations' names, and those that are kept.
+
+        Raises:
+            LayerError: a layer cannot be computed in float16 at all, and is not among ``kept``.
+        """
         if self._sim is None:
-            self._sim = rebuild(self.model, fold_batchnorm=self.fold, target="mixed_float16")
+            self._sim = self._simulator()
             self._base = {id(c): _policies(c) for c in self._sim.copies.values() if isinstance(c, keras.layers.Layer)}
         names = self._names_of(self._sim.copies)
         chosen = set(kept)
+        for name, failure in self._failing.items():
+            if name not in chosen:
+                raise LayerError(name, failure.why)
         wide = {key for key, name in names.items() if name in chosen}
         for copy in self._sim.copies.values():
             if isinstance(copy, keras.layers.Layer):
                 for layer, policy in self._base[id(copy)]:
                     set_policy(layer, "float32" if id(copy) in wide else policy)
-        return answers(self.interface, lambda x: run(self._sim.model, x, _noted(names, seen, wide)), inputs)
+        return names, wide
+
+    def _simulator(self) -> Rebuilt:
+        """The model made again to compute in float16; what fails there computes in float32."""
+        while True:
+            keep = [self._operations[name] for name in self._failing]
+            try:
+                return rebuild(self.model, keep=keep, fold_batchnorm=self.fold, target="mixed_float16")
+            except LayerError as error:
+                if error.name in self._failing or error.name not in self._operations:
+                    raise
+                self._failing[error.name] = error
 
     def ship(self, kept: Iterable[str]) -> Shipped:
         """As `Subject`."""
@@ -84,6 +112,45 @@ class GraphSubject:
         own = own_islands(self.model)
         return tuple(name for name, op in self._operations.items() if id(op) in own)
 
+    def trace(self, kept: Iterable[str] | None) -> Trace:
+        """As `Subject`."""
+        if kept is None:
+            made, names, call = self._judge, self._names_of(self._judge.copies), _plain
+        else:
+            call = _widening(*self._prepared(kept))
+            made, names = self._sim, self._names_of(self._sim.copies)
+
+        def traced(trace: Trace, x: Any) -> Any:
+            def within(operation: Any, *args: Any, **kwargs: Any) -> Any:
+                with trace.within(names[id(operation)]) if id(operation) in names else nullcontext():
+                    return call(operation, *args, **kwargs)
+
+            return run(made.model, x, within)
+
+        return traced_model(self.interface, traced)
+
+    def outputs_from(self, name: str, fill: float, inputs: Arrays) -> dict[str, float]:
+        """As `Subject`."""
+        names, seen, begun = self._names_of(self._judge.copies), Seen(), False
+
+        def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
+            nonlocal begun
+            if names.get(id(operation)) == name:
+                begun = True
+                args, kwargs = keras.tree.map_structure(lambda x: _filled(x, fill), (args, kwargs))
+            given = operation(*args, **kwargs)
+            if begun and id(operation) in names:
+                seen.note(names[id(operation)], args, given)
+            return given
+
+        answers(self.interface, lambda x: run(self._judge.model, x, call), inputs)
+        return {n: np.inf if n in seen.broken else given for n, given in seen.given.items()}
+
+    def joins(self, name: str) -> bool:
+        """As `Subject`."""
+        operation = self._operations[name]
+        return not isinstance(operation, keras.layers.Layer) and type(operation).__name__ not in _PRODUCTS
+
     def _names_of(self, copies: dict[int, Any]) -> dict[int, str]:
         return {id(copies[id(op)]): name for name, op in self._operations.items() if id(op) in copies}
 
@@ -92,20 +159,33 @@ def _policies(layer: Any) -> list[tuple[Any, str]]:
     return [(inner, inner.dtype_policy.name) for inner in layer._flatten_layers()]
 
 
-def _noted(names: dict[int, str], seen: Seen | None, wide: set[int]) -> Callable[..., Any]:
-    """Calls an operation, an operation of `keras.ops` in ``wide`` with floats in float32, and notes what it did."""
+def _plain(operation: Any, *args: Any, **kwargs: Any) -> Any:
+    return operation(*args, **kwargs)
+
+
+def _widening(names: dict[int, str], wide: set[int]) -> Callable[..., Any]:
+    """Calls an operation, an operation of `keras.ops` in ``wide`` with floats in float32."""
 
     def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
         if id(operation) in wide and not isinstance(operation, keras.layers.Layer):
-            args, kwargs = keras.tree.map_structure(_widened, (args, kwargs))
-        with kernels_told(names.get(id(operation), operation.name)):
-            given = operation(*args, **kwargs)
-        if seen is not None and id(operation) in names:
-            seen.note(names[id(operation)], args, given)
-        return given
+            args, kwargs = keras.tree.map_structure(widened, (args, kwargs))
+        with failures_named(names.get(id(operation), operation.name)):
+            return operation(*args, **kwargs)
 
     return call
 
 
-def _widened(x: Any) -> Any:
-    return tf.cast(x, tf.float32) if tf.is_tensor(x) and x.dtype.is_floating else x
+def _noted(names: dict[int, str], seen: Seen | None, call: Callable[..., Any] = _plain) -> Callable[..., Any]:
+    """``call``, with what each operation did noted."""
+
+    def noting(operation: Any, *args: Any, **kwargs: Any) -> Any:
+        given = call(operation, *args, **kwargs)
+        if seen is not None and id(operation) in names:
+            seen.note(names[id(operation)], args, given)
+        return given
+
+    return noting
+
+
+def _filled(x: Any, fill: float) -> Any:
+    return tf.fill(tf.shape(x), tf.cast(fill, x.dtype)) if tf.is_tensor(x) and x.dtype.is_floating else x

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tfhalf.convert.subject import Arrays, NoKernelError, Seen, Simulated, Subject
-from tfhalf.errors import ConfigError, ExportError
+from tfhalf.convert.subject import Arrays, Seen, Simulated, Subject
+from tfhalf.errors import ArtifactError, ConfigError, ExportError
+from tfhalf.export.graph import LayerError
 from tfhalf.parity import Limits, OutputParity, judge
 from tfhalf.precision import float16
 from tfhalf.progress import Progress, duration
@@ -80,23 +81,22 @@ def unfit(subject: Subject) -> list[Island]:
 
 
 def without_kernel(subject: Subject, inputs: Arrays, kept: Sequence[str]) -> list[Island]:
-    """The layers that TensorFlow has no float16 kernel for, with ``kept`` in float32 already.
+    """The layers that fail in float16, with ``kept`` in float32 already: TensorFlow has no float16 kernel for them, or
+    their code mixes float16 with float32.
 
     Raises:
-        ExportError: the model does not compute in float16 at all.
+        LayerError: one fails with that in float32 as well.
     """
     found: list[Island] = []
     few = subject.interface.few(inputs, 1)
     while True:
+        known = [*kept, *(island.path for island in found)]
         try:
-            subject.simulate([*kept, *(island.path for island in found)], few)
-        except NoKernelError as missing:
-            if missing.name not in subject.names or any(island.path == missing.name for island in found):
-                raise ExportError(f"TensorFlow cannot compute {missing.name!r} in float16") from missing
-            found.append(Island(missing.name, "TensorFlow has no float16 kernel for it on this device"))
-        except Exception as error:  # whatever a layer's code raises
-            why = " ".join(str(error).split())[:300]
-            raise ExportError(f"the model does not compute in float16: {type(error).__name__}: {why}") from error
+            subject.simulate(known, few)
+        except LayerError as error:
+            if error.name not in subject.names or error.name in known:
+                raise
+            found.append(Island(error.name, error.why))
         else:
             return found
 
@@ -170,8 +170,11 @@ class Search:
         chosen = frozenset(kept) | frozenset(self.start)
         if chosen not in self._known or seen is not None:
             self.tests += 1
-            got = self.subject.simulate(chosen, self.inputs, seen)
-            self._known[chosen] = told(judge(self.reference, got, self.classes, strict(self.limits)))
+            try:
+                got = self.subject.simulate(chosen, self.inputs, seen)
+                self._known[chosen] = told(judge(self.reference, got, self.classes, strict(self.limits)))
+            except (ExportError, ArtifactError) as error:  # this set cannot be written, or not be run
+                self._known[chosen] = (str(error),)
             self.progress.status(
                 f"islands: {self.tests} sets tried, {len(chosen)} of {len(self.subject.names)} layers in float32, "
                 f"{duration(max(0.0, self._left()))} left"

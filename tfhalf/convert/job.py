@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 
 from tfhalf.convert import draw
+from tfhalf.convert.constants import constant_islands
 from tfhalf.convert.interface import interface_of
 from tfhalf.convert.islands import Found, Island, Search, asked, unfit, wide_ranges, without_kernel
-from tfhalf.convert.onnx_oracle import OnnxOracle
 from tfhalf.convert.options import Options, Request
 from tfhalf.convert.publish import Exported, Whole, publish
+from tfhalf.convert.runtime_subject import RuntimeSubject
 from tfhalf.convert.source import Source, open_source
-from tfhalf.convert.subject import Arrays, Seen, Subject
+from tfhalf.convert.subject import Arrays, Seen, Simulated, Subject
 from tfhalf.convert.subjects import subject_of
 from tfhalf.device import grow_memory
-from tfhalf.errors import ExportError, ParityError
+from tfhalf.errors import ArtifactError, ExportError, ParityError
 from tfhalf.export import manifest as manifests
 from tfhalf.fresh import Verifier
 from tfhalf.parity import SampleComparison, badness
@@ -28,6 +29,8 @@ from tfhalf.progress import Progress, duration
 from tfhalf.runtime import TRUE_FLOAT16
 
 FEW = 8  # samples that islands are found on
+ROUNDS = 4
+"""How often the artifacts are written again with more layers in float32, where one still falls short."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class _Prepared:
     inputs: dict[str, np.ndarray]
     reference: dict[str, np.ndarray]
     drawn: dict[str, Any]
+    simulated: Simulated
 
 
 def export_model(request: Request, options: Options, progress: Progress) -> Exported:
@@ -65,13 +69,13 @@ def export_model(request: Request, options: Options, progress: Progress) -> Expo
             source, made.subject.interface, made.inputs, made.reference, made.drawn, islands, found, shipped, revision
         )
 
-        def mend(comparisons: list[SampleComparison]) -> Whole | None:
+        rounds = iter(range(ROUNDS))
+
+        def mend(whole: Whole, comparisons: list[SampleComparison]) -> Whole | None:
+            # What int8 rounds away, no float32 in the others brings back.
             failing = [c for c in comparisons if not c.passed and c.artifact != "litert-int8"]
-            if not failing:
-                return None  # what int8 rounds away, no float32 in the others brings back
-            if any(c.runtime != TRUE_FLOAT16 for c in failing):
-                return _searched_again(whole, made, failing[0], options, progress)
-            return _mended(whole, made.subject, failing, options, progress)
+            again = failing and next(rounds, None) is not None
+            return _widened(whole, made, failing, options, progress) if again else None
 
         return publish(whole, options, verifier, progress, begun, mend)
 
@@ -100,7 +104,7 @@ def _prepare(source: Source, options: Options, progress: Progress) -> _Prepared:
     how = f"drawn (seed {draw.SEED})" if drawn["origin"] == "drawn" else f"of {drawn['file']}"
     told = ", ".join(f"{p.name} {p.dtype} {p.dims()}" for p in interface.inputs)
     progress.line(f"inputs     {told}; {len(_first(inputs))} samples {how}")
-    return _Prepared(source, subject, inputs, subject.reference(inputs), drawn)
+    return _Prepared(source, subject, inputs, subject.reference(inputs), drawn, subject)
 
 
 def _check_deterministic(subject: Subject, few: Arrays, before: Arrays) -> None:
@@ -140,6 +144,8 @@ def _fixed_islands(made: _Prepared, patterns: Iterable[str], *, auto: bool) -> t
         found += wide_ranges(made.subject, made.subject.interface.few(made.inputs, FEW))
     known = [island.path for island in found if island.path in made.subject.names]
     found += without_kernel(made.subject, made.inputs, known)
+    known = [island.path for island in found if island.path in made.subject.names]
+    found += constant_islands(made.subject, made.inputs, known)
     unique = {island.path: island for island in reversed(found) if island.path in made.subject.names}
     return tuple(unique[name] for name in made.subject.names if name in unique)
 
@@ -151,7 +157,7 @@ def _search(made: _Prepared, fixed: tuple[Island, ...], options: Options, progre
     for inputs, reference in (_hardest(made, fixed), (made.inputs, made.reference)):
         start = tuple(island.path for island in (*fixed, *islands))
         classes, left = made.subject.interface.classes, max(0.0, options.bisect_seconds - seconds)
-        search = Search(made.subject, inputs, reference, classes, options.limits, left, progress, start)
+        search = Search(made.simulated, inputs, reference, classes, options.limits, left, progress, start)
         found = search.run()
         progress.clear()
         if not found.restored:
@@ -170,45 +176,53 @@ def _hardest(made: _Prepared, fixed: tuple[Island, ...]) -> tuple[Arrays, dict[s
     if len(_first(made.inputs)) <= FEW or made.subject.interface.inputs[0].shape[0]:
         few = made.subject.interface.few(made.inputs, FEW)
         return few, {name: y[: len(_first(few))] for name, y in made.reference.items()}
-    got = made.subject.simulate([island.path for island in fixed], made.inputs)
+    got = made.simulated.simulate([island.path for island in fixed], made.inputs)
     order = np.argsort(-badness(made.reference, got), kind="stable")[:FEW]
     chosen = np.sort(order)
     inputs = {name: x[chosen] for name, x in made.inputs.items()}
     return inputs, {name: y[chosen] for name, y in made.reference.items()}
 
 
-def _mended(
-    whole: Whole, subject: Subject, failing: list[SampleComparison], options: Options, progress: Progress
+def _widened(
+    whole: Whole, made: _Prepared, failing: Sequence[SampleComparison], options: Options, progress: Progress
 ) -> Whole | None:
-    """``whole`` with the layers in float32 that ONNX needs in true float16; None where none restores it."""
-    count = failing[0].samples
+    """``whole`` with more layers in float32, so that what falls short no longer does; None where none does that.
+
+    A runtime that only rounds otherwise than what the islands were found with may need no more than stricter limits
+    there. Else the search goes on through the runtime's own answers.
+    """
+    for comparison in failing:
+        progress.line(f"           {comparison.artifact}, {comparison.runtime}: {'; '.join(comparison.problems)}")
+        runtime = _runtime_of(comparison)
+        attempts = [(_through_runtime(whole, made, runtime, comparison.samples, options), options)]
+        if runtime != "onnx-float16" and not comparison.worst("non_finite"):
+            half = {name: getattr(options.limits, name) / 2 for name in ("max_difference", "mean_difference")}
+            attempts.insert(0, (made, replace(options, limits=replace(options.limits, **half))))
+        for prepared, chosen in attempts:
+            try:
+                found = _search(prepared, whole.islands, chosen, progress)
+            except (ParityError, ExportError, ArtifactError) as error:
+                progress.line(f"           the search through {runtime} ended: {error}")
+                continue
+            if found.islands:
+                return _with(whole, made.subject, found, progress)
+    return None
+
+
+def _runtime_of(comparison: SampleComparison) -> str:
+    """The runtime of `runtime.RUNTIMES` that a comparison is of."""
+    kind = comparison.artifact.partition(",")[0]
+    if comparison.runtime == TRUE_FLOAT16:
+        return "onnx-float16"
+    return "onnx-openvino" if "OpenVINO" in comparison.artifact else kind
+
+
+def _through_runtime(whole: Whole, made: _Prepared, runtime: str, count: int, options: Options) -> _Prepared:
+    """What is searched where answers are a runtime's, on those samples that it was compared on."""
     inputs = {name: x[:count] for name, x in whole.inputs.items()}
     reference = {name: y[:count] for name, y in whole.reference.items()}
-    progress.line(f"           {failing[0].artifact}, {failing[0].runtime}: {'; '.join(failing[0].problems)}")
-    oracle = OnnxOracle(subject, options.opset)
-    fixed = tuple(island.path for island in whole.islands)
-    search = Search(
-        oracle, inputs, reference, subject.interface.classes, options.limits, options.bisect_seconds, progress, fixed
-    )
-    found = search.run()
-    if not found.restored or not found.islands:
-        return None
-    return _with(whole, subject, found, progress)
-
-
-def _searched_again(
-    whole: Whole, made: _Prepared, failing: SampleComparison, options: Options, progress: Progress
-) -> Whole | None:
-    """``whole`` with the layers in float32 that half the limits need: a runtime that rounds otherwise than what the
-    islands were found with has left too little room; None where half of them cannot be kept."""
-    progress.line(f"           {failing.artifact}, {failing.runtime}: {'; '.join(failing.problems)}")
-    limits = options.limits
-    tighter = replace(limits, max_difference=limits.max_difference / 2, mean_difference=limits.mean_difference / 2)
-    try:
-        found = _search(made, whole.islands, replace(options, limits=tighter), progress)
-    except ParityError:
-        return None  # what fell short is told
-    return _with(whole, made.subject, found, progress) if found.islands else None
+    simulated = RuntimeSubject(made.subject, runtime, options.opset)
+    return replace(made, simulated=simulated, inputs=inputs, reference=reference)
 
 
 def _with(whole: Whole, subject: Subject, found: Found, progress: Progress) -> Whole:

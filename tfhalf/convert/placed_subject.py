@@ -4,7 +4,7 @@ again."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import keras
@@ -12,8 +12,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfhalf.convert.interface import Interface
-from tfhalf.convert.subject import Arrays, Seen, Shipped, answers, kernels_told, own_weights, set_policy
+from tfhalf.convert.subject import Arrays, Seen, Shipped, answers, own_weights, set_policy, traced_model, widened
 from tfhalf.export import grouped
+from tfhalf.export.constants import Trace
+from tfhalf.export.graph import failures_named
 from tfhalf.export.policies import own_islands, resizes
 from tfhalf.export.program import variables_of
 from tfhalf.export.rebuild import narrowed
@@ -38,7 +40,7 @@ class PlacedSubject:
             self.interface = interface = interface.of_answer(answer)
             self._layers = {layer_path(layer): layer for layer in [model, *flat_layers(model)]}
             seen = Seen()
-            with _watched(self._layers, seen):
+            with _Watch(self._layers, seen):
                 answers(interface, self._call, few)
         self.names = tuple(seen.given)
 
@@ -47,16 +49,21 @@ class PlacedSubject:
 
     def reference(self, inputs: Arrays, seen: Seen | None = None) -> dict[str, np.ndarray]:
         """As `Subject`."""
-        with _policies_set(self.model, {}, "float32"), _watched(self._layers, seen):
+        with _policies_set(self.model, {}, "float32"), _Watch(self._layers, seen):
             return answers(self.interface, self._call, inputs)
 
     def simulate(self, kept: Iterable[str], inputs: Arrays, seen: Seen | None = None) -> dict[str, np.ndarray]:
         """As `Subject`."""
-        with _policies_set(self.model, self._plan(kept), "mixed_float16"), _watched(self._layers, seen):
+        kept = set(kept)
+        with (
+            _policies_set(self.model, self._plan(kept), "mixed_float16"),
+            _Watch(self._layers, seen, half=True, wide=kept),
+        ):
             return answers(self.interface, self._call, inputs)
 
     def ship(self, kept: Iterable[str]) -> Shipped:
         """As `Subject`; the model is float16 until the next call."""
+        kept = set(kept)
         plan = self._plan(kept)
         while self._narrowed:  # what was shipped before
             variable, value, dtype = self._narrowed.pop()
@@ -69,7 +76,12 @@ class PlacedSubject:
                 for variable in [*layer._trainable_variables, *layer._non_trainable_variables]:
                     self._narrowed.append((variable, variable._value, variable._dtype))
                     counts += _narrow(variable)
-        return Shipped(self._call, *variables_of(self.model), counts, (), grouped.any_grouped(self.model))
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with _Watch(self._layers, half=True, wide=kept):
+                return self._call(*args, **kwargs)
+
+        return Shipped(call, *variables_of(self.model), counts, (), grouped.any_grouped(self.model))
 
     def weights(self) -> Iterator[tuple[str, str, np.ndarray]]:
         """As `Subject`."""
@@ -79,6 +91,26 @@ class PlacedSubject:
     def own_islands(self) -> tuple[str, ...]:
         """As `Subject`."""
         return tuple(name for name, layer in self._layers.items() if id(layer) in self._own)
+
+    def trace(self, kept: Iterable[str] | None) -> Trace:
+        """As `Subject`."""
+        half, wide = kept is not None, set(kept or ())
+        plan, rest = (self._plan(wide), "mixed_float16") if half else ({}, "float32")
+
+        def traced(trace: Trace, *args: Any, **kwargs: Any) -> Any:
+            with _Watch(self._layers, half=half, wide=wide, trace=trace):
+                return self._call(*args, **kwargs)
+
+        with _policies_set(self.model, plan, rest):
+            return traced_model(self.interface, traced)
+
+    def outputs_from(self, name: str, fill: float, inputs: Arrays) -> dict[str, float]:
+        """As `Subject`; nothing is known of the order within a call."""
+        return {}
+
+    def joins(self, name: str) -> bool:
+        """As `Subject`; a layer that computes in float32 does so with all that its call takes."""
+        return False
 
     def _plan(self, kept: Iterable[str]) -> dict[int, str]:
         """The policies of those layers that are not simply float16."""
@@ -102,31 +134,58 @@ def _policies_set(model: keras.Model, plan: dict[int, str], rest: str) -> Iterat
             set_policy(layer, name)
 
 
-@contextmanager
-def _watched(layers: dict[str, Any], seen: Seen | None) -> Iterator[None]:
-    """Within the block ``seen`` notes every call of the layers, in the order in which they end."""
-    before = [(layer, vars(layer).get("call")) for layer in layers.values()]
-    for name, layer in layers.items():
-        layer.call = _noting(name, layer.call, seen)
-    try:
-        yield
-    finally:
-        for layer, own in before:
+class _Watch:
+    """Within it every call of the layers is noted, in the order in which they end; a failure is told as its layer's.
+
+    Args:
+        seen: what notes the calls.
+        half: whether the layers compute in float16, so that what fails may do so by its dtype.
+        wide: those that compute in float32, also with the float16 values that the layers give which they call.
+        trace: what the graph is traced into.
+    """
+
+    def __init__(
+        self,
+        layers: dict[str, Any],
+        seen: Seen | None = None,
+        *,
+        half: bool = False,
+        wide: Iterable[str] = (),
+        trace: Trace | None = None,
+    ) -> None:
+        self.layers, self.seen, self.half, self.wide, self.trace = layers, seen, half, set(wide), trace
+        self._callers: list[str] = []
+        self._own: list[tuple[Any, Any]] = []
+
+    def __enter__(self) -> None:
+        self._own = [(layer, vars(layer).get("call")) for layer in self.layers.values()]
+        for name, layer in self.layers.items():
+            layer.call = self._watched(name, layer.call)
+
+    def __exit__(self, *error: object) -> None:
+        for layer, own in self._own:
             if own is None:
                 del layer.call
             else:
                 layer.call = own
 
+    def _watched(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            caller = self._callers[-1] if self._callers else None
+            self._callers.append(name)
+            try:
+                with (
+                    failures_named(name) if self.half else nullcontext(),
+                    nullcontext() if self.trace is None else self.trace.within(name),
+                ):
+                    given = call(*args, **kwargs)
+            finally:
+                self._callers.pop()
+            if self.seen is not None:
+                self.seen.note(name, args, given)
+            return keras.tree.map_structure(widened, given) if caller in self.wide else given
 
-def _noting(name: str, call: Callable[..., Any], seen: Seen | None) -> Callable[..., Any]:
-    def noting(*args: Any, **kwargs: Any) -> Any:
-        with kernels_told(name):
-            given = call(*args, **kwargs)
-        if seen is not None:
-            seen.note(name, args, given)
-        return given
-
-    return noting
+        return watched
 
 
 def _narrow(variable: Any) -> CastCounts:

@@ -64,18 +64,43 @@ def publish(
     verifier: Verifier,
     progress: Progress,
     begun: float,
-    mend: Callable[[list[SampleComparison]], Whole | None] | None = None,
+    mend: Callable[[Whole, list[SampleComparison]], Whole | None] | None = None,
 ) -> Exported:
     """Write every format into a staged version, compare each with the float32 model, and publish it.
 
     Args:
         begun: `time.perf_counter` when the command began.
-        mend: given what falls short, the same with more layers in float32, which is then published; or None.
+        mend: given what was written and what falls short of it, the same with more layers in float32, which is then
+            written in its place; or None.
 
     Raises:
         ExportError: a format that was asked for cannot be written, or none can.
         ParityError: an artifact does not answer like the float32 model; it is kept as ``failed-N``.
     """
+    while True:
+        attempt = _attempt(made, options, verifier, progress, begun, mend)
+        if isinstance(attempt, Exported):
+            break
+        made = attempt
+    manifest, comparisons = attempt.manifest, attempt.comparisons
+    for comparison in comparisons:
+        progress.line("           " + line(comparison))
+    for note in (*notes(comparisons), *manifest["not_covered"]):
+        progress.line(f"           {note}")
+    if not all(c.passed for c in comparisons):
+        raise ParityError(f"not published, kept as {attempt.version}: {problems(comparisons)}")
+    return attempt
+
+
+def _attempt(
+    made: Whole,
+    options: Options,
+    verifier: Verifier,
+    progress: Progress,
+    begun: float,
+    mend: Callable[[Whole, list[SampleComparison]], Whole | None] | None,
+) -> Exported | Whole:
+    """What was published, or kept as ``failed-N``; or what is to be written in its place."""
     base = options.exports / (options.name or made.source.name)
     with version.staging(base) as folder:
         program = _program(made)
@@ -88,19 +113,13 @@ def publish(
         manifests.write(folder, manifest)
         progress.line(f"verify     a fresh process runs each artifact over {samples.count} samples")
         comparisons = verifier.samples(folder)
-        mended = mend(comparisons) if mend is not None and not all(c.passed for c in comparisons) else None
+        mended = mend(made, comparisons) if mend is not None and not all(c.passed for c in comparisons) else None
         if mended is not None:
-            return publish(mended, options, verifier, progress, begun)
+            return mended
         manifest["not_covered"] = not_covered(manifest["config"]["export"]["formats"])
         manifest["seconds"] = time.perf_counter() - begun
         published = _rename(folder, base, manifest, program, comparisons)
-    for comparison in comparisons:
-        progress.line("           " + line(comparison))
-    for note in (*notes(comparisons), *manifest["not_covered"]):
-        progress.line(f"           {note}")
-    if not all(c.passed for c in comparisons):
-        raise ParityError(f"not published, kept as {published}: {problems(comparisons)}")
-    return Exported(published, manifest, tuple(comparisons))
+        return Exported(published, manifest, tuple(comparisons))
 
 
 def _program(made: Whole) -> Program:

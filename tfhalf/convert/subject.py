@@ -8,7 +8,6 @@ in the end its variables are narrowed. It was loaded for this purpose alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -18,28 +17,12 @@ import tensorflow as tf
 
 from tfhalf.convert.interface import Interface
 from tfhalf.errors import ExportError
+from tfhalf.export.constants import Trace
 from tfhalf.precision.float16 import CastCounts
 from tfhalf.precision.policy import NORMS, RAW_RANGE
 
 Arrays = Mapping[str, np.ndarray]
 BATCH = 8
-
-
-class NoKernelError(Exception):
-    """TensorFlow cannot compute ``name`` in float16 on this device."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.name = name
-
-
-@contextmanager
-def kernels_told(name: str) -> Iterator[None]:
-    """Within the block, a missing float16 kernel is told as that of ``name``, or of what it holds."""
-    try:
-        yield
-    except (tf.errors.NotFoundError, tf.errors.UnimplementedError) as error:
-        raise NoKernelError(name) from error
 
 
 @dataclass
@@ -103,12 +86,29 @@ class Simulated(Protocol):
         ...
 
     def simulate(self, kept: Iterable[str], inputs: Arrays, seen: Seen | None = None) -> dict[str, np.ndarray]:
-        """Answers in float16 with ``kept`` in float32."""
+        """Answers in float16 with ``kept`` in float32.
+
+        Raises:
+            LayerError: a layer cannot be computed so.
+        """
         ...
 
 
 class Subject(Simulated, Protocol):
     """A model to be exported. It is simulated eagerly: nothing is built or traced."""
+
+    def trace(self, kept: Iterable[str] | None) -> Trace:
+        """The graph that TensorFlow traces of it, in float16 with ``kept`` in float32; in float32 where it is None."""
+        ...
+
+    def outputs_from(self, name: str, fill: float, inputs: Arrays) -> dict[str, float]:
+        """What may follow from one of ``names``: the largest magnitude that each operation then gives in float32, and
+        those after it, if the floating-point tensors that it takes hold nothing but ``fill``."""
+        ...
+
+    def joins(self, name: str) -> bool:
+        """Whether one of ``names`` is an operation without weights, which costs nothing in float32."""
+        ...
 
     def ship(self, kept: Iterable[str]) -> Shipped:
         """The float16 model with ``kept`` in float32."""
@@ -131,7 +131,8 @@ def answers(interface: Interface, call: Callable[..., Any], inputs: Arrays) -> d
     size = fixed or BATCH
     for start in range(0, count, size):
         tensors = [tf.constant(inputs[port.name][start : start + size]) for port in interface.inputs]
-        named = interface.answer(call, tensors)
+        with np.errstate(over="ignore"):  # numpy warns of a constant that becomes infinite
+            named = interface.answer(call, tensors)
         for name, x in named.items():
             if len(x.shape) == 0 or x.shape[0] != tensors[0].shape[0]:
                 raise ExportError(
@@ -142,6 +143,24 @@ def answers(interface: Interface, call: Callable[..., Any], inputs: Arrays) -> d
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
+def traced_model(interface: Interface, function: Callable[..., Any]) -> Trace:
+    """The graph of ``function(trace, x)``, where ``x`` are the model's arguments.
+
+    Raises:
+        ExportError: it cannot be traced.
+    """
+
+    def call(trace: Trace, *tensors: Any) -> None:
+        interface.call(lambda *args, **kwargs: function(trace, *args, **kwargs), tensors)
+
+    specs = [tf.TensorSpec(port.shape, port.dtype, name=port.name) for port in interface.inputs]
+    try:
+        return Trace.of(call, specs)
+    except Exception as error:  # whatever a layer's code raises when it is traced
+        why = " ".join(str(error).split())[:300]
+        raise ExportError(f"the model cannot be traced into a graph: {type(error).__name__}: {why}") from error
+
+
 def _wide(x: np.ndarray) -> np.ndarray:
     return x.astype(np.float32) if x.dtype.kind == "f" or x.dtype.name == "bfloat16" else x
 
@@ -150,6 +169,11 @@ def set_policy(layer: Any, name: str) -> None:
     """Have a built layer compute under another policy; its variables stay as they are."""
     if layer.dtype_policy.name != name:
         layer.dtype_policy = name
+
+
+def widened(x: Any) -> Any:
+    """A floating-point tensor in float32; anything else as it is."""
+    return tf.cast(x, tf.float32) if tf.is_tensor(x) and x.dtype.is_floating else x
 
 
 def own_weights(layer: Any) -> Iterator[tuple[str, np.ndarray]]:

@@ -4,13 +4,40 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
+import tensorflow as tf
 
+from tfhalf.errors import ExportError
 from tfhalf.precision.policy import flat_layers, layer_path
 
 Call = Callable[..., Any]
+
+
+class LayerError(ExportError):
+    """A layer or operation, ``name``, cannot be computed with float16 numbers: why."""
+
+    _keras_call_info_injected = True  # Keras hands it on as it is, through the calls of the layers around
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(f"{name!r} does not compute in float16: {why}")
+        self.name, self.why = name, why
+
+
+@contextmanager
+def failures_named(name: str) -> Iterator[None]:
+    """Within the block whatever fails is a `LayerError` of ``name``, or of what it holds."""
+    try:
+        yield
+    except LayerError:
+        raise
+    except (tf.errors.NotFoundError, tf.errors.UnimplementedError) as error:
+        raise LayerError(name, "TensorFlow has no float16 kernel for it on this device") from error
+    except Exception as error:  # whatever a layer's code raises
+        text = str(error).partition("\x1b[1m")[2].partition("\x1b[0m")[0] or str(error)  # Keras adds arguments around
+        raise LayerError(name, f"{type(error).__name__}: {' '.join(text.split())[:300]}") from error
 
 
 def graph_of(model: Any) -> Any:

@@ -17,7 +17,7 @@ import numpy as np
 from tfhalf.errors import ConfigError, ExportError
 from tfhalf.export import grouped
 from tfhalf.export.batchnorm import Fold, ScaleShift, find_folds, scale_and_shift
-from tfhalf.export.graph import copied, heads
+from tfhalf.export.graph import copied, failures_named, graph_of, heads, operations
 from tfhalf.export.policies import Target, in_float32, own_islands, policy_of, replace_policies, widen_norms
 from tfhalf.precision import float16
 from tfhalf.precision.float16 import CastCounts
@@ -102,6 +102,8 @@ def _clone(
     gone: set[int] = set()
     wide: set[int] = set()
     own, last = own_islands(model), heads(model)
+    paths = {id(op): path for path, op in operations(model).items()} if graph_of(model) is not None else {}
+    names: dict[int, str] = {}  # of the copies, for what is said of one that fails
 
     def remake(layer: Any) -> Any:
         if not isinstance(layer, keras.layers.Layer):
@@ -121,6 +123,7 @@ def _clone(
         if id(layer) in kept or type(layer).__name__ == "Resize":
             wide.add(id(copy))
         copies[id(layer)] = copy
+        names[id(copy)] = paths.get(id(layer), copy.name)
         return copy
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
@@ -128,11 +131,14 @@ def _clone(
             return args[0]
         if isinstance(layer, ScaleShift):
             return layer(args[0])  # a norm's call may say more: whether it trains, a mask
-        if not isinstance(layer, keras.layers.Layer) and target != "float32":
+        if target == "float32":
+            return layer(*args, **kwargs)
+        if not isinstance(layer, keras.layers.Layer):
             args, kwargs = keras.tree.map_structure(_caster((args, kwargs), id(layer) in wide), (args, kwargs))
-        return layer(*args, **kwargs)
+        with failures_named(names.get(id(layer), layer.name)):
+            return layer(*args, **kwargs)
 
-    with policy(target):
+    with policy(target), np.errstate(over="ignore"):  # numpy warns of a constant that becomes infinite
         copy = keras.models.clone_model(model, clone_function=remake, call_function=call, recursive=True)
     return copy, pairs, copies
 
