@@ -316,6 +316,23 @@ def test_a_deterministic_run(tmp_path: Path) -> None:
     assert weights(tmp_path / "one/exports/digits/2") == weights(one)
 
 
+def test_a_kill_between_the_version_and_the_outcome(tmp_path: Path) -> None:
+    """What was published is not published again."""
+    code = (
+        "import os, signal, sys; import tfhalf.pipeline as pipeline; from tfhalf.cli import main\n"
+        "pipeline._record_outcome = lambda outcome: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "main(sys.argv[1:])\n"
+    )
+    arguments = ("train", DIGITS, "--set", "train.epochs=1")
+    with running(tmp_path, *arguments, command=(sys.executable, "-c", code)) as run:
+        assert run.end()[0] == -signal.SIGKILL
+    assert numbers(tmp_path / "exports/digits") == [1]
+    assert finish(tmp_path, *arguments, "--resume") == "published  exports/digits/1, before the run was stopped\n"
+    assert numbers(tmp_path / "exports/digits") == [1]
+    with running(tmp_path, *arguments, "--resume") as run:
+        assert run.end()[0] == 2  # nothing is unfinished
+
+
 def test_a_folder_without_a_lock_is_cleared_away(tmp_path: Path) -> None:
     """What a kill leaves between the lock's removal and the rename, or before the lock was made."""
     (tmp_path / ".staging-dead").mkdir()

@@ -33,6 +33,7 @@ from tfhalf.cli_outcome import say_outcome
 from tfhalf.cli_serve import serve
 from tfhalf.errors import InputError, Interrupted, TfhalfError
 from tfhalf.export.formats import FILES
+from tfhalf.files import disk_fault
 from tfhalf.progress import Progress
 from tfhalf.refs import raised
 from tfhalf.start import import_tensorflow
@@ -55,7 +56,14 @@ class _Group(click.Group):
         except KeyboardInterrupt:
             Progress(sys.stderr).line("interrupted; no version is half-written", always=True)
             ctx.exit(130)
-        except (Exception, GeneratorExit):  # a fault of tfhalf's own, or how click ends a command
+        except Exception as error:
+            told = disk_fault(error)
+            if told is None:
+                raise
+            again = "go on with: tfhalf train PIPELINE --resume" if ctx.invoked_subcommand == "train" else "try again"
+            Progress(sys.stderr).line(f"error: {told}; make room, then {again}", always=True)
+            ctx.exit(1)
+        except GeneratorExit:
             raise
         except BaseException as error:  # noqa: BLE001  # SystemExit, say: no command ends so, this is the user's code
             Progress(sys.stderr).line(f"error: the code that was given fails: {raised(error)}", always=True)
@@ -102,9 +110,15 @@ def train(
 
     SIGINT and SIGTERM end training after a checkpoint, with exit code 130 and 143; --resume goes on from there.
     """
-    from tfhalf.training import check
+    from tfhalf.training import check, published
 
     request = check(pipeline, overrides, runs_folder=runs, **options)  # before TensorFlow: bad input is told at once
+    if request.run is not None and (there := published(request.run, exports / request.pipeline.name)):
+        if as_json:
+            click.echo(json.dumps({"version": str(there), "run": str(request.run)}, indent=2))
+        else:
+            Progress(quiet=quiet).line(f"published  {there}, before the run was stopped", always=True)
+        return
     progress = progress_for(quiet, as_json)
     load_tensorflow(progress, keep_programs=runs, deterministic=request.deterministic)
     from tfhalf.pipeline import Places, train_and_export
@@ -221,11 +235,11 @@ def bench(target: Path, plot: Path | None, quiet: bool, as_json: bool, **options
     pictures.check(plot)
     progress = progress_for(quiet, as_json)
     found = run.bench(target, run.Options(**options), progress)
-    plots.draw(found, plot)
     if as_json:
         click.echo(json.dumps(found.to_dict(), indent=2))
     else:
         tables.show(found, progress)
+    plots.draw(found, plot)  # after what was measured, which is there even if the disk is full
     run.check(found)
 
 

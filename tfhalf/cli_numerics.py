@@ -56,8 +56,8 @@ def numerics(pipeline: Path | None, plot: Path | None, whole: bool, quiet: bool,
 
     progress = progress_for(quiet, as_json)
     report = command.measure(asked, progress)
-    plots.draw(report, plot)
     if as_json:
         click.echo(json.dumps(report.to_dict(), indent=2))
     else:
         tables.show(report, progress, whole)
+    plots.draw(report, plot)  # last: what was measured is there even if the disk is full

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from tfhalf import config
 from tfhalf.errors import ArtifactError, InputError
 from tfhalf.export import manifest as manifests
 from tfhalf.export.version import find_version
+from tfhalf.files import check_writable
 from tfhalf.isolated import not_covered
 from tfhalf.progress import Progress
 
@@ -84,8 +86,10 @@ def write_starters(directory: Path) -> list[Path]:
     Raises:
         InputError: it exists and is not empty.
     """
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+    if os.path.lexists(directory) and (not directory.is_dir() or os.listdir(directory)):
         raise InputError(f"{directory}: is not empty; give a new or empty folder")
+    check_writable(directory, "folder")
+    there = directory.exists()
     here = Path(__file__).resolve().parent
     # In a wheel they lie within the package; in a checkout beside it.
     root = here / "starters" if (here / "starters").is_dir() else here.parent
@@ -98,6 +102,10 @@ def write_starters(directory: Path) -> list[Path]:
                 shutil.copyfile(source, target)
                 written.append(target)
     except OSError as error:
+        for name in ("pipelines", "models"):  # it was new or empty: half of the starters are none
+            shutil.rmtree(directory / name, ignore_errors=True)
+        if not there:
+            shutil.rmtree(directory, ignore_errors=True)
         raise InputError(f"{directory}: cannot be written: {error.strerror}; give another folder") from None
     return written
 

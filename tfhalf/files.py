@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import stat
+import tempfile
 from pathlib import Path
+from typing import BinaryIO
 
 from tfhalf.errors import ConfigError
+
+_DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 def sha256(path: Path) -> str:
@@ -19,14 +25,51 @@ def sha256(path: Path) -> str:
 
 
 def check_writable(folder: Path, option: str) -> None:
-    """Before long work whose result goes there.
+    """Before long work whose result goes there: a file is made in it, or above it where it is not there yet.
 
     Raises:
         ConfigError: ``folder`` is none that can be written to, nor can become one.
     """
-    there = next(above for above in (folder, *folder.absolute().parents) if above.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise ConfigError(f"{folder}: {there} is no folder that can be written to; choose another {option}")
+    path = folder.absolute()
+    there = next(above for above in (path, *path.parents) if os.path.lexists(above))
+    try:
+        longest = os.pathconf(there, "PC_NAME_MAX") if there.is_dir() else 0
+        if not longest:
+            raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if any(len(os.fsencode(part)) > longest for part in path.parts):
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise ConfigError(
+            f"{folder}: {there} is no folder that can be written to ({why}); choose another {option}"
+        ) from None
+
+
+def open_lock(path: Path) -> BinaryIO:
+    """A file to lock, which is made where there is none; its content stays as it is.
+
+    Raises:
+        OSError: it cannot be opened, or is a link, a folder, or anything else than a file.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    handle = os.open(path, flags, 0o666)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "it is not a file", str(path))
+    return os.fdopen(handle, "r+b")
+
+
+def disk_fault(error: BaseException | None) -> str | None:
+    """What a disk that is full or fails says, where ``error`` or what caused it comes from one."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _DISK_FAULTS:
+            return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+        if any(os.strerror(number) in str(error) for number in _DISK_FAULTS):  # of a library that words errors itself
+            return " ".join(str(error).split())[:200]
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def sync(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -105,6 +106,7 @@ def new_run(job: Job, places: Places, smoke: bool, deterministic: bool = False) 
             continue
         (run / runs.PIPELINE).write_text(job.pipeline.to_yaml(), encoding="utf-8")
         facts = {
+            "id": uuid.uuid4().hex,
             "pipeline_file": str(places.pipeline.resolve()),
             "data_dir": places.data_dir,
             "smoke": smoke,

@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from tfhalf.errors import ConfigError
+from tfhalf.errors import ConfigError, ShortfallError
+from tfhalf.files import check_writable
 
 _SUFFIXES = (".png", ".svg")
 
@@ -21,11 +22,27 @@ def check(path: Path | None) -> None:
         return
     if path.suffix.lower() not in _SUFFIXES:
         raise ConfigError(f"--plot {path}: accepted: a name that ends in {' or '.join(_SUFFIXES)}; rename it")
-    if path.is_dir() or not path.absolute().parent.is_dir():
+    folder = path.absolute().parent
+    if not os.path.isdir(folder) or (os.path.lexists(path) and not os.path.isfile(path)):
         raise ConfigError(f"--plot {path}: accepted: a file in a folder that exists; make the folder, or take another")
-    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+    check_writable(folder if os.path.isfile(path) else path, "--plot")
+    if os.path.lexists(path) and not os.access(path, os.W_OK):
         raise ConfigError(f"--plot {path}: cannot be written; take another place")
     figure(1, 1)
+
+
+def save(figure: Any, path: Path, dpi: int) -> None:
+    """Write ``figure``, a matplotlib one, to ``path``.
+
+    Raises:
+        ShortfallError: the disk does not take it.
+    """
+    try:
+        figure.savefig(path, dpi=dpi)
+    except OSError as error:
+        raise ShortfallError(
+            f"--plot {path}: the picture cannot be written: {error.strerror or error}; make room, or take another place"
+        ) from error
 
 
 def figure(width: float, height: float) -> Any:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tfhalf import config
 from tfhalf.device import Device, detect, grow_memory, spared_from_collection
+from tfhalf.export import version
 from tfhalf.fresh import Verifier
 from tfhalf.job import Places, new_run, open_run, prepare
 from tfhalf.progress import Progress, duration
@@ -49,6 +50,8 @@ def train_and_export(
     """
     clock = Clock(started)
     places.check(smoke=smoke)
+    if not smoke:
+        version.check(places.exports / pipeline.name)
     grow_memory()
     device = detect()
     job = settle(prepare(pipeline, places, progress, smoke=smoke), device, progress)
@@ -89,6 +92,7 @@ def export_from_run(run: Path, places: Places, progress: Progress) -> Outcome:
     pipeline, places, smoke = open_run(run, places)
     places = places.of(run, smoke=smoke)
     places.check()
+    version.check(places.exports / pipeline.name)
     grow_memory()
     device = detect()
     job = prepare(pipeline, places, progress, smoke=smoke)

@@ -160,6 +160,7 @@ def _manifest(
             "skipped_at_floor": sum(row.skipped_at_floor for row in result.epochs),
             "rollbacks": list(result.rollbacks),
             "deterministic": bool(facts(finished.run).get("deterministic")),
+            "run": facts(finished.run).get("id"),
             "seconds": result.seconds,
         },
         "files": manifests.file_hashes(folder),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tfhalf.errors import ConfigError, ResumeError
+from tfhalf.files import open_lock
 
 FACTS, OUTCOME, PIPELINE = "run.json", "outcome.json", "pipeline.yaml"
 _LOCK = ".lock"
@@ -48,14 +49,26 @@ def newest_unfinished(runs: Path, name: str) -> Path:
     raise ConfigError(f"{folder}: holds no unfinished run; leave --resume out to start one, or name RUN")
 
 
+def check_own(run: Path) -> None:
+    """Refuse a run folder in which files would be written, or removed, elsewhere.
+
+    Raises:
+        ResumeError: it holds a link.
+    """
+    for entry in sorted(run.iterdir()):
+        if entry.is_symlink():
+            raise ResumeError(f"{entry}: is a link; a run folder holds its own files: put a copy in its place")
+
+
 @contextmanager
 def held(run: Path) -> Iterator[None]:
     """No other process works in ``run`` within the block; the kernel ends that when this one dies.
 
     Raises:
-        ResumeError: another does.
+        ResumeError: another does; or the folder holds links, through which other files would be written.
     """
-    with (run / _LOCK).open("w") as lock:
+    check_own(run)
+    with open_lock(run / _LOCK) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -3,13 +3,16 @@ bad input is told at once."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tfhalf import config, runs
 from tfhalf.data import check_at_hand
-from tfhalf.errors import ConfigError
+from tfhalf.errors import ArtifactError, ConfigError
+from tfhalf.export import manifest as manifests
+from tfhalf.export import version
 from tfhalf.train.resume import check_pipeline
 
 NEWEST = "newest"  # in place of RUN: the newest unfinished run of the pipeline
@@ -79,6 +82,25 @@ def check(
         bool(facts.get("smoke")),
         bool(facts.get("deterministic")),
     )
+
+
+def published(run: Path, base: Path) -> Path | None:
+    """The version below ``base`` that ``run`` published before it was stopped, so that its outcome is not written yet;
+    the outcome is written now. None where there is none, or where the outcome was there already."""
+    identity = runs.facts(run).get("id")
+    if identity is None or (run / runs.OUTCOME).exists():
+        return None
+    for number in reversed(version.versions(base)):
+        try:
+            training = manifests.read(base / str(number)).get("training")
+        except ArtifactError:
+            continue  # of a model file, or damaged: none of this run's
+        if isinstance(training, dict) and training.get("run") == identity:
+            found = base / str(number)
+            facts = {"version": str(found), "test_accuracy": training.get("test_accuracy")}
+            (run / runs.OUTCOME).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+            return found
+    return None
 
 
 def _same(given: config.Pipeline | None, run: Path, overrides: Sequence[str]) -> config.Pipeline:

@@ -20,7 +20,7 @@ def draw(found: TrainingBench | InferenceBench, path: Path | None) -> None:
     if path is None:
         return
     figure = _training(found) if isinstance(found, TrainingBench) else _inference(found)
-    figure.savefig(path, dpi=150)
+    pictures.save(figure, path, 150)
 
 
 def _training(found: TrainingBench) -> Any:

@@ -23,6 +23,7 @@ from tfhalf.convert.subjects import subject_of
 from tfhalf.device import grow_memory
 from tfhalf.errors import ArtifactError, ExportError, ParityError
 from tfhalf.export import manifest as manifests
+from tfhalf.export import version
 from tfhalf.fresh import Verifier
 from tfhalf.parity import SampleComparison, badness
 from tfhalf.progress import Progress, duration
@@ -56,6 +57,7 @@ def export_model(request: Request, options: Options, progress: Progress) -> Expo
     patterns = [pattern for pattern in options.keep_float32 if pattern != "auto"]
     progress.status(f"reading {request.model} ...")
     source = open_source(request)
+    version.check(options.exports / (options.name or source.name))
     with Verifier(progress) as verifier:
         verifier.start()
         made = _prepare(source, options, progress)

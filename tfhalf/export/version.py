@@ -14,24 +14,42 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
-from tfhalf.errors import ArtifactError
-from tfhalf.files import sync
+from tfhalf.errors import ArtifactError, ConfigError
+from tfhalf.files import check_writable, open_lock, sync
 
 _STAGING = ".staging-"
+_LOCK = ".lock"
+
+
+def check(base: Path) -> None:
+    """Before work that ends in a version of ``base`` (``exports/NAME``).
+
+    Raises:
+        ConfigError: no version can be written there, or one of the files beside the versions.
+    """
+    check_writable(base, "name, or another --exports")
+    lock = base / _LOCK
+    if os.path.lexists(lock) and (lock.is_symlink() or not lock.is_file()):
+        raise ConfigError(f"{lock}: is not a file of tfhalf's; take it away, or choose another --exports")
+    for path in (base / "config.pbtxt", base / ".config.pbtxt.new"):
+        if path.is_dir() and not path.is_symlink():
+            raise ConfigError(
+                f"{path}: is a folder; a file is written there: take it away, or choose another --exports"
+            )
 
 
 @contextmanager
 def staging(base: Path) -> Iterator[Path]:
     """A new folder below ``base`` (``exports/NAME``) to export into; gone after the block unless it was published."""
+    check(base)
     base.mkdir(parents=True, exist_ok=True)
     folder = base / f"{_STAGING}{uuid.uuid4().hex[:12]}"
     with _alone(base):
         remove_leftovers(base)
         folder.mkdir()
         # This lock tells others that whoever writes here is alive; the kernel frees it when that process dies.
-        lock = (folder / ".lock").open("w")
+        lock = open_lock(folder / _LOCK)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     with lock:
         try:
@@ -43,7 +61,7 @@ def staging(base: Path) -> Iterator[Path]:
 @contextmanager
 def _alone(base: Path) -> Iterator[None]:
     """No other process makes, publishes or clears away a folder of ``base`` within the block."""
-    with (base / ".lock").open("w") as lock:
+    with open_lock(base / _LOCK) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -53,10 +71,12 @@ def remove_leftovers(base: Path) -> list[Path]:
     no lock, because it is being made or published, would count as dead."""
     gone = []
     for folder in sorted(base.glob(f"{_STAGING}*")):
+        if folder.is_symlink() or not folder.is_dir():
+            continue  # none that `staging` made
         try:
-            lock: IO[str] = (folder / ".lock").open("w")
-        except FileNotFoundError:
-            continue  # its process has just removed it
+            lock = open_lock(folder / _LOCK)
+        except OSError:
+            continue  # its process has just removed it, or it is a link, which none made
         with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -76,7 +96,7 @@ def numbered(base: Path) -> Iterator[int]:
 
 def publish(folder: Path, base: Path, number: int, *, failed: bool = False) -> Path:
     """Rename a staged ``folder`` to ``base/number``, or ``base/failed-number``, with everything on disk before."""
-    (folder / ".lock").unlink(missing_ok=True)
+    (folder / _LOCK).unlink(missing_ok=True)
     for path in [*folder.rglob("*"), folder]:
         sync(path)
     target = base / (f"failed-{number}" if failed else str(number))
@@ -87,11 +107,14 @@ def publish(folder: Path, base: Path, number: int, *, failed: bool = False) -> P
 
 def replace_file(path: Path, text: str) -> None:
     """Write a small file that is at every instant the old one or the new one; leaves an equal one alone. Only within
-    `numbered`: what it writes beside has one name, so that a killed process leaves no more than one such file."""
-    if path.is_file() and path.read_text(encoding="utf-8") == text:
+    `numbered`: what it writes beside has one name, so that a killed process leaves no more than one such file. A link
+    is replaced; what it leads to stays as it is."""
+    if path.is_file() and not path.is_symlink() and path.read_text(encoding="utf-8", errors="replace") == text:
         return
     beside = path.with_name(f".{path.name}.new")
-    beside.write_text(text, encoding="utf-8")
+    beside.unlink(missing_ok=True)
+    with beside.open("x", encoding="utf-8") as file:  # not through a link that was put there
+        file.write(text)
     sync(beside)
     beside.replace(path)
     sync(path.parent)

@@ -40,7 +40,7 @@ def draw(report: Report, path: Path | None) -> None:
         fontsize=11,
     )
     figure.legend(handles=_legend(), loc="outside lower center", ncols=4, frameon=False, fontsize=8.5)
-    figure.savefig(path, dpi=110)
+    pictures.save(figure, path, 110)
 
 
 def _ends(report: Report) -> tuple[int, int]:

@@ -40,8 +40,8 @@ class Flow(FlowControl):
 
 
 class AnsweringProtocol(HttpToolsProtocol):
-    """`HttpToolsProtocol` that reads no requests while nobody reads their answers, and ends a connection where these are
-    read more slowly than 1 KiB/s over ``body_seconds``."""
+    """Reads no more requests while the answers to earlier ones are not read, and ends a connection where these are read
+    more slowly than 1 KiB/s over ``body_seconds``."""
 
     limits: ClassVar[Limits]
 

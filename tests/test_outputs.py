@@ -1,0 +1,202 @@
+"""Places that results cannot go to, links in the way of them, and disks that fill up: one line, and nothing lost."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from serve_helpers import make_version
+
+from tfhalf import pictures, runs
+from tfhalf.cli import main
+from tfhalf.commands import write_starters
+from tfhalf.errors import ConfigError, InputError, ResumeError, ShortfallError
+from tfhalf.export import version
+from tfhalf.files import check_writable, disk_fault
+from tfhalf.training import published
+
+LONG = "n" * 300
+
+
+def made(path: Path, how: str) -> Path:
+    """Something in the way at ``path``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if how == "file":
+        path.write_text("precious")
+    elif how == "folder":
+        path.mkdir()
+    elif how == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(how)
+    return path
+
+
+PLACES: dict[str, Callable[[Path], Path]] = {
+    "a file": lambda folder: made(folder / "a", "file"),
+    "below a file": lambda folder: made(folder / "a", "file") / "b" / "c",
+    "a pipe": lambda folder: made(folder / "a", "pipe"),
+    "a link to nothing": lambda folder: made(folder / "a", "nothing"),
+    "a link to itself": lambda folder: made(folder / "a", "a"),
+    "/proc": lambda _: Path("/proc/exports"),
+    "/dev/null": lambda _: Path("/dev/null/exports"),
+    "a long name": lambda folder: folder / LONG,
+    "below a long name": lambda folder: folder / LONG / "b",
+}
+
+
+@pytest.mark.parametrize("what", PLACES)
+def test_a_place_that_cannot_be_written_to(what: str, tmp_path: Path) -> None:
+    place = PLACES[what](tmp_path)
+    there = sorted(tmp_path.rglob("*"))
+    for check in (lambda: check_writable(place, "--exports"), lambda: version.check(place)):
+        with pytest.raises(ConfigError, match="is no folder that can be written to"):
+            check()
+    with pytest.raises(ConfigError, match="--plot"):
+        pictures.check(place if what == "a pipe" else place / "x.png")
+    ended = CliRunner().invoke(main, ["init", str(place)])
+    assert ended.exit_code == 2
+    assert ended.stderr.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == there
+
+
+def test_a_place_that_can_is_left_as_it_is(tmp_path: Path) -> None:
+    version.check(tmp_path / "exports" / "net")
+    pictures.check(tmp_path / "x.png")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "exports").symlink_to("folder")
+    version.check(tmp_path / "exports" / "net")
+    assert sorted(os.listdir(tmp_path)) == ["exports", "folder"]
+    assert not os.listdir(tmp_path / "folder")
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        (".lock", "folder"),
+        (".lock", "pipe"),
+        (".lock", "../file"),
+        ("config.pbtxt", "folder"),
+        (".config.pbtxt.new", "folder"),
+    ],
+)
+def test_what_stands_in_the_way_of_a_version(name: str, how: str, tmp_path: Path) -> None:
+    file = made(tmp_path / "file", "file")
+    base = made(tmp_path / "net" / name, how).parent
+    with pytest.raises(ConfigError, match=re.escape(str(base / name))):
+        version.check(base)
+    with pytest.raises(ConfigError, match="take it away"), version.staging(base):
+        pass
+    assert os.listdir(base) == [name]
+    assert file.read_text() == "precious"
+
+
+def test_nothing_is_written_or_removed_through_a_link(tmp_path: Path) -> None:
+    file, folder = made(tmp_path / "file", "file"), tmp_path / "folder"
+    made(folder / ".lock", "file")
+    base = tmp_path / "net"
+    for name, target in (
+        ("config.pbtxt", "../file"),
+        (".config.pbtxt.new", "../file"),
+        (".staging-link", "../folder"),
+        (".staging-lock/.lock", "../../file"),
+    ):
+        made(base / name, target)
+    with version.staging(base) as staged, version.numbered(base) as number:
+        version.replace_file(base / "config.pbtxt", "name")
+        version.publish(staged, base, number)
+    assert (base / "config.pbtxt").read_text() == "name"
+    assert not (base / "config.pbtxt").is_symlink()
+    assert (base / "1").is_dir()
+    assert file.read_text() == (folder / ".lock").read_text() == "precious"
+
+
+def test_a_lock_keeps_its_content(tmp_path: Path) -> None:
+    lock = made(tmp_path / "net" / ".lock", "file")
+    with version.staging(lock.parent):
+        pass
+    assert lock.read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", [".lock", "history.jsonl", "history.csv", "checkpoints", "outcome.json", ".run.json"])
+def test_a_run_folder_with_a_link_is_not_taken_up(name: str, tmp_path: Path) -> None:
+    file = made(tmp_path / "file", "file")
+    run = made(tmp_path / "run" / name, "../file").parent
+    with pytest.raises(ResumeError, match=f"{name}: is a link"), runs.held(run):
+        pass
+    assert file.read_text() == "precious"
+
+
+def test_a_full_disk_ends_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device", "runs/net/history.csv")
+    library = RuntimeError("UNKNOWN: exports/net/variables; No space left on device")
+    for error, words in ((full, "runs/net/history.csv: No space"), (library, "variables; No space")):
+
+        def fail(*_: Any, error: Exception = error, **__: Any) -> None:
+            raise ValueError("because") from error
+
+        monkeypatch.setattr("tfhalf.training.check", fail)
+        ended = CliRunner().invoke(main, ["train", "x.yaml"])
+        assert ended.exit_code == 1
+        assert ended.stderr.count("\n") == 1
+        assert words in ended.stderr
+        assert "make room, then go on with: tfhalf train PIPELINE --resume" in ended.stderr
+    assert disk_fault(ValueError("no such thing")) is None
+    assert disk_fault(OSError(errno.ENOENT, "gone")) is None
+
+
+def test_half_of_the_starters_are_not_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy, count = shutil.copyfile, 0
+
+    def full(*arguments: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count > 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return copy(*arguments)
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    (tmp_path / "empty").mkdir()
+    for name in ("new", "empty"):
+        count = 0
+        with pytest.raises(InputError, match="No space left"):
+            write_starters(tmp_path / name)
+    assert os.listdir(tmp_path) == ["empty"]
+    assert not os.listdir(tmp_path / "empty")
+
+
+def test_a_picture_that_the_disk_does_not_take(tmp_path: Path) -> None:
+    with pytest.raises(ShortfallError, match=r"--plot .*: the picture cannot be written: "):
+        pictures.save(pictures.figure(1, 1), tmp_path / "none" / "x.png", 50)
+
+
+def test_a_version_that_was_published_before_the_outcome_was_written(tmp_path: Path) -> None:
+    run, base = tmp_path / "run", tmp_path / "net"
+    run.mkdir()
+
+    def facts(**more: str) -> None:
+        (run / runs.FACTS).write_text(json.dumps({"pipeline_file": "x.yaml", **more}))
+
+    for number in (1, 2, 3, 4):
+        manifest = make_version(tmp_path, "net", number) / "manifest.json"
+        content = json.loads(manifest.read_text())
+        content["training"]["run"] = f"run {number}"
+        manifest.write_text(json.dumps(content) if number != 3 else "{")
+    facts()
+    assert published(run, base) is None  # of a run that an older version started
+    facts(id="run 9")
+    assert published(run, base) is None
+    assert not (run / runs.OUTCOME).exists()
+    facts(id="run 2")
+    assert published(run, base) == base / "2"
+    assert json.loads((run / runs.OUTCOME).read_text())["version"] == str(base / "2")
+    assert published(run, base) is None  # to take it up once more is to publish once more
+    assert published(run, tmp_path / "none") is None
