@@ -123,7 +123,7 @@ def broken():
 def leaves():
     raise SystemExit(0)
 '''
-KEYS = {"loss", "accuracy", "val_accuracy", "learning_rate", "loss_scale", "images_per_s"}
+KEYS = {"loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "loss_scale", "images_per_s"}
 
 
 def trainer(
@@ -199,7 +199,7 @@ def test_calls_and_what_they_are_given(tmp_path: Path) -> None:
 
 def test_without_a_validation_part(tmp_path: Path) -> None:
     run(trainer(tmp_path, tells(tmp_path), validation=0, epochs=1), tmp_path)
-    assert set(told(tmp_path)[2][2]) == KEYS - {"val_accuracy"}
+    assert set(told(tmp_path)[2][2]) == KEYS - {"val_loss", "val_accuracy"}
 
 
 def test_callbacks_that_only_look_on_change_nothing(tmp_path: Path) -> None:
@@ -301,6 +301,17 @@ def test_the_direction_of_an_accuracy_is_known(tmp_path: Path) -> None:
     for scores, expected in (([0.1, 0.2, 0.3, 0.4], 4), ([0.4, 0.3, 0.2, 0.1], 2)):
         rigged = {"build": "my.py:Scores", "args": {"scores": scores, "name": "val_accuracy"}}
         assert len(run(trainer(tmp_path, rigged, stop), tmp_path)[0].epochs) == expected
+
+
+def test_training_stops_where_the_validation_loss_stops_falling(tmp_path: Path) -> None:
+    """`EarlyStopping` as it comes monitors ``val_loss``; one epoch's patience, and a loss that cannot fall so far."""
+    stop = {"build": "keras.callbacks:EarlyStopping", "args": {"min_delta": 100.0, "patience": 1}}
+    result, text = run(trainer(tmp_path, stop), tmp_path)
+    assert len(result.epochs) == 2
+    assert "ended after epoch 2 of 4" in text
+    for row in result.epochs:
+        assert row.val_loss is not None
+        assert 0 < row.val_loss < 100
 
 
 def test_a_failure_at_the_end_leaves_a_run_to_be_resumed(tmp_path: Path) -> None:
@@ -459,7 +470,9 @@ def test_refused_before_anything_is_built(
     assert "\n" not in str(caught.value)
 
 
-MONITORED = "accepted: loss, accuracy, val_accuracy, learning_rate, loss_scale, images_per_s; set args.monitor"
+MONITORED = (
+    "accepted: loss, accuracy, val_loss, val_accuracy, learning_rate, loss_scale, images_per_s; set args.monitor"
+)
 LATE: list[tuple[dict[str, Any], type[TfhalfError], str]] = [
     ({"build": "my.py:number"}, RefError, "my.py:number returned a int, accepted: a keras.callbacks.Callback"),
     ({"build": "my.py:broken"}, RefError, "my.py:broken fails: OSError: no disk"),
@@ -470,9 +483,9 @@ LATE: list[tuple[dict[str, Any], type[TfhalfError], str]] = [
         "keras.callbacks:ModelCheckpoint fails: ValueError: The filepath provided must end in `.keras`",
     ),
     (
-        {"build": "keras.callbacks:EarlyStopping"},
+        {"build": "keras.callbacks:EarlyStopping", "args": {"monitor": "val_acc"}},
         ConfigError,
-        f"keras.callbacks:EarlyStopping: received monitor 'val_loss', {MONITORED}",
+        f"keras.callbacks:EarlyStopping: received monitor 'val_acc', {MONITORED}",
     ),
     (
         {"build": "keras.callbacks:EarlyStopping", "args": {"monitor": "loss_scale"}},
@@ -527,9 +540,10 @@ def test_refused_in_one_line(tmp_path: Path, callback: dict[str, Any], kind: typ
 
 
 def test_nothing_to_monitor_without_a_validation_part(tmp_path: Path) -> None:
-    stop = {"build": "keras.callbacks:EarlyStopping", "args": {"monitor": "val_accuracy"}}
-    with pytest.raises(ConfigError, match=r"monitor 'val_accuracy'.*; set args\.monitor, or data\.validation"):
-        run(trainer(tmp_path, stop, validation=0), tmp_path)
+    for name in ("val_accuracy", "val_loss"):
+        stop = {"build": "keras.callbacks:EarlyStopping", "args": {"monitor": name}}
+        with pytest.raises(ConfigError, match=rf"monitor '{name}'.*; set args\.monitor, or data\.validation"):
+            run(trainer(tmp_path, stop, validation=0), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -26,10 +26,11 @@ from tfhalf.errors import ResumeError, TrainingError
 from tfhalf.progress import Progress
 from tfhalf.train import checkpoint
 from tfhalf.train.build import Builder
-from tfhalf.train.evaluate import Evaluator, _view, float32_exactly
-from tfhalf.train.history import History
+from tfhalf.train.evaluate import Evaluator, _view, cross_entropy, float32_exactly
+from tfhalf.train.history import Epoch, History, header
 from tfhalf.train.loop import Trainer
 from tfhalf.train.schedules import multiplier
+from tfhalf.train.step import cross_entropy as training_loss
 
 pytestmark = pytest.mark.slow  # it trains
 
@@ -252,6 +253,50 @@ def test_rows(recorded: tuple[Path, Trainer, Any, str]) -> None:
     assert text.splitlines()[-1].endswith("done")
 
 
+def test_the_table_tells_the_validation_loss(recorded: tuple[Path, Trainer, Any, str]) -> None:
+    _, _, result, text = recorded
+    (head,) = [line for line in text.splitlines() if line.startswith("epoch ")]
+    assert " ".join(head.split()) == "epoch loss train % val loss val % images/s loss scale skipped left"
+    for row in result.epochs:
+        (line,) = [line for line in text.splitlines() if line.startswith(f"{row.epoch:>5}/")]
+        assert line.split()[3] == f"{row.val_loss:.4f}"
+        assert len(line) <= len(head) <= 100
+
+
+def test_rows_of_runs_that_recorded_no_validation_loss() -> None:
+    row = {"epoch": 1, "steps": 5, "loss": 1.5, "accuracy": 0.5, "val_accuracy": 0.25, "images_per_s": 9.0}
+    row |= {"loss_scale": 8.0, "skipped": 0, "learning_rate": 0.1, "seconds": 2.0}
+    old = Epoch(**row)
+    assert old.val_loss is None
+    assert old.line(3, "2.0 s", scaled=True).split()[1:5] == ["1.5000", "50.00", "-", "25.00"]
+    assert "8" not in old.line(3, "2.0 s", scaled=False)  # nothing of a loss scale where there is none
+    assert "scale" not in header(scaled=False)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_the_validation_loss_is_that_of_training(folder: Path, smoothing: float) -> None:
+    """With label smoothing and penalties, over images that are answered in unequal batches."""
+    t = trainer(folder, train__label_smoothing=smoothing)
+    t.model.get_layer("head").kernel.regularizer = keras.regularizers.L2(0.1)
+    loss, accuracy = t.validation()
+    logits = t.evaluator.logits(t.splits.x_val)
+    kernel = np.asarray(t.model.get_layer("head").kernel)
+    expected = float(training_loss(t.splits.y_val, logits, smoothing)) + 0.1 * float((kernel**2).sum())
+    assert loss == pytest.approx(expected, rel=1e-5)
+    assert accuracy == (logits.argmax(-1) == t.splits.y_val).mean()
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_loss_of_logits() -> None:
+    rng = np.random.default_rng(0)
+    logits, y = (rng.normal(size=(20_000, 5)) * 50).astype(np.float32), rng.integers(0, 5, 20_000)
+    for smoothing in (0.0, 0.1):
+        expected = float(training_loss(y, logits, smoothing))
+        assert cross_entropy(logits, y, smoothing) == pytest.approx(expected, rel=1e-5)
+    assert cross_entropy(np.array([[3e38, -3e38]], np.float32), np.array([1]), 0.0) == np.inf
+    assert np.isnan(cross_entropy(np.array([[np.nan, 0]], np.float32), np.array([1]), 0.0))
+
+
 def test_history_files(recorded: tuple[Path, Trainer, Any, str]) -> None:
     run, _, result, _ = recorded
     rows = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
@@ -271,7 +316,9 @@ def test_tensorboard(recorded: tuple[Path, Trainer, Any, str]) -> None:
         for value in event.summary.value:
             found.setdefault(value.tag, {})[event.step] = value.simple_value
     assert found["epoch/loss"] == pytest.approx({5 * row.epoch: row.loss for row in result.epochs})
-    epoch = ["loss", "accuracy", "val_accuracy", "images_per_s", "learning_rate", "skipped", "skipped_at_floor"]
+    assert found["epoch/val_loss"] == pytest.approx({5 * row.epoch: row.val_loss for row in result.epochs})
+    epoch = ["loss", "accuracy", "val_loss", "val_accuracy", "images_per_s", "learning_rate"]
+    epoch += ["skipped", "skipped_at_floor"]
     step = ["loss", "loss_scale", "learning_rate", "skipped", "skipped_in_row"]
     assert set(found) == {f"epoch/{name}" for name in epoch} | {f"step/{name}" for name in step}
     assert sorted(found["step/loss"]) == list(range(15))
@@ -315,7 +362,7 @@ def test_a_state_that_is_held_stays_as_it_was(folder: Path, xla: str) -> None:
 def test_no_validation_part(folder: Path) -> None:
     data = splits(validation=0)
     result = trainer(folder, data, train__epochs=1).run(run_folder(folder, "run"), quiet())
-    assert result.epochs[0].val_accuracy is None
+    assert result.epochs[0].val_accuracy is result.epochs[0].val_loss is None
     assert json.loads((folder / "run/history.jsonl").read_text())["val_accuracy"] is None
 
 

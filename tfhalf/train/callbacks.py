@@ -19,7 +19,7 @@ from tfhalf.refs import raised, resolve, user_code
 from tfhalf.train.history import Epoch
 
 _BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_train_batch_begin", "on_train_batch_end")
-_LOGS = ("loss", "accuracy", "val_accuracy", "learning_rate", "loss_scale", "images_per_s")
+_LOGS = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "loss_scale", "images_per_s")
 _GROWING = ("accuracy", "val_accuracy", "images_per_s")
 
 _OPERATION = "keras.ops"
@@ -112,8 +112,8 @@ class Callbacks:
 class Hooks:
     """The hooks of the callbacks of one training; those of batches, tests and predictions are never called.
 
-    Epochs are counted from 0, as Keras does. Logs hold ``loss``, ``accuracy``, ``val_accuracy`` (with a validation
-    part), ``learning_rate``, ``loss_scale`` and ``images_per_s``.
+    Epochs are counted from 0, as Keras does. Logs hold ``loss``, ``accuracy``, ``val_loss`` and ``val_accuracy`` (these
+    two with a validation part), ``learning_rate``, ``loss_scale`` and ``images_per_s``.
     """
 
     def __init__(self, callbacks: Made, model: keras.Model, progress: Progress) -> None:
@@ -285,6 +285,6 @@ def _check_monitor(ref: str, callback: keras.callbacks.Callback, keys: list[str]
             + (
                 "set args.monitor"
                 if "val_accuracy" in keys
-                else "set args.monitor, or data.validation to have val_accuracy"
+                else "set args.monitor, or data.validation to have val_loss and val_accuracy"
             )
         )

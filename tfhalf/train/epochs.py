@@ -18,7 +18,7 @@ from tfhalf.train import checkpoint
 from tfhalf.train.blowup import BlowUp, blown_up, explain
 from tfhalf.train.callbacks import Hooks, State
 from tfhalf.train.feed import ChunkResult, joined
-from tfhalf.train.history import HEADER, Epoch, History
+from tfhalf.train.history import Epoch, History, header
 from tfhalf.train.resume import check_pipeline, check_preprocess
 from tfhalf.train.scale_log import ScaleLog
 from tfhalf.train.signals import Signals
@@ -112,7 +112,7 @@ class Epochs:
             if not taken_up:  # a callback may have set weights
                 t.inner.start()
                 self.start = t.to_go_back_to()
-            self.progress.line(HEADER)
+            self.progress.line(header(t.step.guarded))
             while not hooks.stopped and self.epoch < epochs:
                 try:
                     self._next(hooks)
@@ -123,7 +123,7 @@ class Epochs:
             hooks.end()
         rows = self.history.rows
         self._save(ended=True)
-        self.progress.line(rows[-1].line(epochs, "done"))
+        self.progress.line(rows[-1].line(epochs, "done", t.step.guarded))
         if len(rows) < epochs:
             self.progress.line(f"ended after epoch {len(rows)} of {epochs}: a callback set model.stop_training")
 
@@ -141,7 +141,7 @@ class Epochs:
         last = hooks.stopped or self.epoch == epochs
         self._boundary(last)
         if not last:
-            self.progress.line(row.line(epochs, self.history.left(epochs)))
+            self.progress.line(row.line(epochs, self.history.left(epochs), self.t.step.guarded))
 
     def _epoch(self) -> Epoch:
         t, epoch, start = self.t, self.epoch, time.perf_counter() - self.stepping
@@ -164,7 +164,7 @@ class Epochs:
                 self._boundary()
         whole = joined(self.results)
         loss, finite = whole.loss, whole.finite
-        val = t.evaluator.accuracy(t.splits.x_val, t.splits.y_val) if len(t.splits.x_val) else None
+        val_loss, val_accuracy = t.validation()
         seconds = time.perf_counter() - start
         self.spent += seconds
         steps = self.scale.end_epoch(whole)
@@ -173,7 +173,7 @@ class Epochs:
             steps=len(loss),
             loss=float(loss[finite].mean()) if finite.any() else float("nan"),
             accuracy=int(whole.correct.sum()) / order.size,
-            val_accuracy=val,
+            val_accuracy=val_accuracy,
             images_per_s=order.size / self.stepping,
             loss_scale=self.t.loss_scale(),
             skipped=int((~finite).sum()),
@@ -181,6 +181,7 @@ class Epochs:
             seconds=seconds,
             skipped_at_floor=steps.at_floor,
             rollbacks=len(self.rollbacks),
+            val_loss=val_loss,
         )
         self.history.add(row, first_step, steps.curves)
         return row

@@ -14,6 +14,8 @@ from tfhalf.precision.policy import takes_integers
 
 Views = Literal["none", "mirror", "mirror_shift"]
 
+_ROWS = 8192  # whose logarithms are in memory at a time
+
 
 class Evaluator:
     """Logits of ``model`` in batches of one size, for which, whatever the views, one program is made.
@@ -48,11 +50,40 @@ class Evaluator:
         """Share of right answers, 0 to 1."""
         return float((self.logits(x, views).argmax(-1) == y).mean())
 
+    def scores(self, x: np.ndarray, y: np.ndarray, label_smoothing: float) -> tuple[float, float]:
+        """Mean cross-entropy, as `cross_entropy`, and share of right answers, 0 to 1; images are answered once."""
+        logits = self.logits(x)
+        return cross_entropy(logits, y, label_smoothing), float((logits.argmax(-1) == y).mean())
+
     def _forward(self, x: Any, weight: Any, by: Any, mirrored: Any) -> Any:
         if x.shape.rank == 4:
             x = _view(x, by, mirrored)
         x = tf.cast(x, tf.int32) if takes_integers(self.model) else (tf.cast(x, tf.float32) - self.mean) * self.scale
         return weight * tf.cast(self.model(x, training=False), tf.float32)
+
+
+def cross_entropy(logits: np.ndarray, y: np.ndarray, label_smoothing: float) -> float:
+    """Mean softmax cross-entropy of float32 ``logits`` [N, num_classes] and labels ``y`` [N], as `step.cross_entropy`.
+
+    In numpy: the program that answers stays the one that it is, whoever asks for a loss.
+    """
+    total = 0.0
+    for start in range(0, len(y), _ROWS):
+        part, labels = logits[start : start + _ROWS], y[start : start + _ROWS]
+        with np.errstate(invalid="ignore", over="ignore"):  # logits that are not finite have a loss that is not
+            shifted = part - part.max(-1, keepdims=True)
+            whole = np.log(np.exp(shifted).sum(-1))
+            loss = whole - shifted[np.arange(len(labels)), labels]
+            if label_smoothing:
+                loss = (1 - label_smoothing) * loss + label_smoothing * (whole - shifted.mean(-1))
+            total += float(loss.sum(dtype=np.float64))
+    return total / len(y)
+
+
+def penalties(model: keras.Model) -> float:
+    """What the regularizers of ``model``'s weights add to its loss."""
+    weights = [v for v in model.trainable_variables if v.regularizer is not None]
+    return float(sum(float(keras.ops.convert_to_numpy(v.regularizer(v))) for v in weights))
 
 
 # What stands for each image: weight, shift and whether mirrored. ``mirror_shift``: Jordan, arXiv:2404.00498, section

@@ -20,9 +20,10 @@ from tfhalf.progress import duration
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch. Accuracies are shares, 0 to 1; ``val_accuracy`` is None without a validation part. ``loss_scale`` is
-    the one in force at the end, ``skipped`` counts this epoch's steps, ``skipped_at_floor`` those of them that no
-    lower scale was left for; ``rollbacks`` are those so far."""
+    """One epoch. Accuracies are shares, 0 to 1; ``val_accuracy`` and ``val_loss`` are None without a validation part,
+    ``val_loss`` also in rows of runs that did not record it. ``loss_scale`` is the one in force at the end, ``skipped``
+    counts this epoch's steps, ``skipped_at_floor`` those of them that no lower scale was left for; ``rollbacks`` are
+    those so far."""
 
     epoch: int
     steps: int
@@ -36,19 +37,28 @@ class Epoch:
     seconds: float
     skipped_at_floor: int = 0
     rollbacks: int = 0
+    val_loss: float | None = None
 
-    def line(self, epochs: int, left: str) -> str:
-        """The row as a person reads it; ``left`` is the estimate of what remains."""
-        val = "     -" if self.val_accuracy is None else f"{self.val_accuracy * 100:6.2f}"
+    def line(self, epochs: int, left: str, scaled: bool) -> str:
+        """The row as a person reads it; ``left`` is the estimate of what remains, ``scaled`` as in `header`."""
+        val_loss = "-" if self.val_loss is None else f"{self.val_loss:.4f}"
+        val = "-" if self.val_accuracy is None else f"{self.val_accuracy * 100:.2f}"
+        scale = f" {scale_words(self.loss_scale):>11} {self.skipped:>7}" if scaled else ""
         return (
-            f"{self.epoch:>5}/{epochs:<5} {self.loss:>8.4f} {self.accuracy * 100:>7.2f} {val} "
-            f"{self.images_per_s:>11,.0f} {scale_words(self.loss_scale):>11} {self.skipped:>7} {left:>12}"
+            f"{self.epoch:>5}/{epochs:<5} {self.loss:>8.4f} {self.accuracy * 100:>7.2f} {val_loss:>8} {val:>6} "
+            f"{self.images_per_s:>11,.0f}{scale} {left:>12}"
         )
 
 
-HEADER = (
-    f"{'epoch':>5}{'':6} {'loss':>8} {'train %':>7} {'val %':>6} "
-    f"{'images/s':>11} {'loss scale':>11} {'skipped':>7} {'left':>12}"
+def header(scaled: bool) -> str:
+    """The line above the rows; ``scaled`` where the policy has a loss scale, of which the others say nothing."""
+    scale = f" {'loss scale':>11} {'skipped':>7}" if scaled else ""
+    names = f"{'epoch':>5}{'':6} {'loss':>8} {'train %':>7} {'val loss':>8} {'val %':>6} {'images/s':>11}"
+    return f"{names}{scale} {'left':>12}"
+
+
+_SCALARS = (
+    *("loss", "accuracy", "val_loss", "val_accuracy", "images_per_s", "learning_rate", "skipped", "skipped_at_floor"),
 )
 
 
@@ -93,8 +103,7 @@ class History:
         """Record an epoch; ``curves`` hold a number per step, the first of them step ``first_step``."""
         self.rows.append(row)
         self._append(row)
-        names = ("loss", "accuracy", "val_accuracy", "images_per_s", "learning_rate", "skipped", "skipped_at_floor")
-        values = {f"epoch/{name}": getattr(row, name) for name in names}
+        values = {f"epoch/{name}": getattr(row, name) for name in _SCALARS}
         steps = min(map(len, curves.values()))
         self._point({name: value for name, value in values.items() if value is not None}, first_step + steps)
         # At most 50 points of each curve an epoch: a picture needs no more.

@@ -26,7 +26,7 @@ from tfhalf.train import checkpoint, optimizers
 from tfhalf.train.build import ADAPT_IMAGES, Builder
 from tfhalf.train.callbacks import Callbacks
 from tfhalf.train.epochs import Epochs
-from tfhalf.train.evaluate import Evaluator
+from tfhalf.train.evaluate import Evaluator, penalties
 from tfhalf.train.feed import make
 from tfhalf.train.history import Epoch
 from tfhalf.train.kernels import fewer_passes
@@ -242,6 +242,18 @@ class Trainer:
         """Go on with half the learning rate; a callback that sets one has the last word."""
         variable = self.rate.factor if isinstance(self.rate, EpochSchedule) else self.inner.learning_rate
         variable.assign(variable * 0.5)
+
+    def validation(self) -> tuple[float | None, float | None]:
+        """Loss and share of right answers on the validation part; None without one.
+
+        The loss is that of training, with its label smoothing and the penalties on weights, and without what layers add
+        while they are called.
+        """
+        x, y = self.splits.x_val, self.splits.y_val
+        if not len(x):
+            return None, None
+        loss, accuracy = self.evaluator.scores(x, y, self.pipeline.train.label_smoothing)
+        return loss + penalties(self.model), accuracy
 
     def settle(self) -> None:
         """Training is over: averaged or slow weights, where there are any, become the weights."""
