@@ -100,12 +100,13 @@ def test_layout(job: Job) -> None:
     assert visible - {"config.pbtxt"} == {name for name in visible if name.isdigit()}
     assert set(job.first) == {
         *("saved_model.pb", "variables/variables.index", "variables/variables.data-00000-of-00001", "model.onnx"),
-        *("manifest.json", "report.md", "reference.npz"),
+        *("manifest.json", "report.md", "report.html", "reference.npz"),
     }
     assert not [name for name in os.listdir(job.where / "exports/digits") if name.startswith(".staging")]
-    assert {"pipeline.yaml", "run.json", "checkpoints", "history.csv", "history.jsonl", "outcome.json"} <= set(
-        os.listdir(job.run)
-    )
+    assert {
+        *("pipeline.yaml", "run.json", "checkpoints", "history.csv", "history.jsonl", "outcome.json"),
+        *("classes.csv", "classes.json", "confusion.csv", "confusion.png", "curves.png", "loss_scale.png"),
+    } <= set(os.listdir(job.run))
 
 
 def test_what_it_said(job: Job) -> None:

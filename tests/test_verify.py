@@ -27,7 +27,7 @@ from tfhalf.export import manifest as manifests
 from tfhalf.export.artifacts import describe, write_artifacts
 from tfhalf.fresh import Verifier
 from tfhalf.progress import Progress
-from tfhalf.report import parity_rows, report
+from tfhalf.report import report, table
 from tfhalf.verify import Reference, compare, data_sha256, judge, verify_directory
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tf2onnx")
@@ -250,7 +250,8 @@ def test_a_good_version_passes_in_a_fresh_process(version: Path) -> None:
     assert [replace(c, seconds=0.0) for c in here] == [replace(c, seconds=0.0) for c in told]
     text = report(manifests.read(version), told)
     assert f"| b | {told[0].per_class_accuracy[1]:.2f} % |" in text
-    assert len(parity_rows(told)) == 5
+    assert len(table(told)[1]) == 5
+    assert [sum(count for *_, count in c.confusion) for c in told] == [40, 40, 40, 10]
     assert "Falls short" not in text
 
 

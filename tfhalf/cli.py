@@ -182,9 +182,9 @@ def verify(path: Path, data_dir: str | None, quiet: bool, as_json: bool) -> None
         rows = [c.to_dict() for c in comparisons]
         click.echo(json.dumps({"version": str(directory), "passed": passed, "comparisons": rows}, indent=2))
     else:
-        from tfhalf.report import parity_table
+        from tfhalf.report import table_lines
 
-        _print_table(parity_table(comparisons))
+        click.echo("\n".join(table_lines(comparisons)))
         problems = [f"{c.artifact}: {problem}" for c in comparisons for problem in c.problems]
         click.echo(f"{directory}: " + ("every artifact holds" if passed else "FALLS SHORT: " + "; ".join(problems)))
     click.get_current_context().exit(0 if passed else 1)

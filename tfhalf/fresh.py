@@ -67,8 +67,10 @@ class Verifier:
             ParityError: the process failed; the message is its last line.
         """
         rows = self._rows(directory, {"x": x, "y": y})
-        lists = ("per_class_accuracy", "problems")
-        return [Comparison(**{**row, **{key: tuple(row[key]) for key in lists}}) for row in rows]
+        for row in rows:
+            row |= {key: tuple(row[key]) for key in ("per_class_accuracy", "problems")}
+            row["confusion"] = tuple(map(tuple, row["confusion"]))
+        return [Comparison(**row) for row in rows]
 
     def samples(self, directory: Path) -> list[SampleComparison]:
         """Compare every artifact of an exported model over the samples beside it.

@@ -71,13 +71,13 @@ def train_and_export(
         verifier.start()  # now, so that it has imported what it needs when training is over
         with trainer.writer:
             result = trainer.run(run, progress, resume=resume is not None)
-            picture = draw_beside(run, pipeline.name, progress) if trainer.step.guarded else None
+            pictures = draw_beside(run, pipeline.name, result.epochs, trainer.step.guarded, progress)
             accuracy = _test_accuracy(trainer, progress)
         clock.stop("train")
-        finished = Finished(job, places, result, device, run, accuracy, _chance(trainer, accuracy, progress, smoke))
+        finished = Finished(
+            job, places, result, device, run, accuracy, _chance(trainer, accuracy, progress, smoke), pictures
+        )
         outcome = export_and_publish(finished, verifier, progress, clock)
-    if picture:
-        picture.join()
     _record_outcome(outcome)
     return outcome
 
@@ -101,8 +101,11 @@ def export_from_run(run: Path, places: Places, progress: Progress) -> Outcome:
     clock.stop("start-up")
     with held(run), Verifier(progress) as verifier:
         verifier.start()
+        pictures = draw_beside(run, pipeline.name, result.epochs, trainer.step.guarded, progress)
         accuracy = _test_accuracy(trainer, progress)
-        finished = Finished(job, places, result, device, run, accuracy, _chance(trainer, accuracy, progress, smoke))
+        finished = Finished(
+            job, places, result, device, run, accuracy, _chance(trainer, accuracy, progress, smoke), pictures
+        )
         outcome = export_and_publish(finished, verifier, progress, clock)
     _record_outcome(outcome)
     return outcome

@@ -7,6 +7,7 @@ import time
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import keras
@@ -19,11 +20,14 @@ from tfhalf.export import triton, version
 from tfhalf.export.artifacts import Artifact, describe, write_artifacts
 from tfhalf.export.rebuild import Rebuilt
 from tfhalf.fresh import Verifier
+from tfhalf.html_report import classes, render
 from tfhalf.isolated import not_covered
 from tfhalf.job import Job, Places
 from tfhalf.progress import Progress
-from tfhalf.report import export_lines, parity_rows, problems, report
+from tfhalf.report import export_lines, problems, report, table_lines
 from tfhalf.runs import facts
+from tfhalf.scores import Confusion, confusion
+from tfhalf.train import curves, picture
 from tfhalf.train.chance import Chance
 from tfhalf.train.evaluate import Evaluator, float32_exactly
 from tfhalf.train.loop import TrainResult
@@ -60,7 +64,8 @@ class Clock:
 
 @dataclass(frozen=True)
 class Finished:
-    """A training run that has ended: what it was, what came of it, where; ``accuracy`` on the test set, 0 to 1."""
+    """A training run that has ended: what it was, what came of it, where; ``accuracy`` on the test set, 0 to 1;
+    ``pictures`` is the thread that draws them into ``run``."""
 
     job: Job
     places: Places
@@ -69,6 +74,7 @@ class Finished:
     run: Path
     accuracy: float
     chance: Chance
+    pictures: Thread
 
     @property
     def smoke(self) -> bool:
@@ -101,17 +107,25 @@ def export_and_publish(finished: Finished, verifier: Verifier, progress: Progres
             git_revision=revision,
         )
         _say_export(artifacts, rebuilt, progress)
-        _reference(job, finished.result.model).save(folder)
+        reference = _reference(job, finished.result.model)
+        reference.save(folder)
         manifest = _manifest(finished, artifacts, rebuilt, folder, revision)
         manifests.write(folder, manifest)
         clock.stop("export")
         progress.line(f"verify     a fresh process runs each artifact over {len(splits.x_test):,} test images")
         comparisons = verifier(folder, splits.x_test, splits.y_test)
         manifest["not_covered"] = not_covered(job.pipeline.export.formats)
-        published = _publish(folder, base, job, manifest, comparisons)
+        answers = _answers(reference, comparisons)
+        finished.pictures.join()
+        labels = splits.class_names
+        saving = Thread(target=classes.save, args=(finished.run, job.pipeline.name, labels, answers, progress))
+        saving.start()  # beside the publishing: its picture takes a part of a second
+        published = _publish(folder, base, finished, manifest, comparisons, answers)
+        saving.join()
         clock.stop("verify")
-    for row in parity_rows(comparisons):
-        progress.line("           " + "  ".join(format(cell, w) for cell, w in zip(row, _WIDTHS, strict=True)).rstrip())
+    progress.line()
+    for text in table_lines(comparisons):
+        progress.line(text)
     for told in manifest["not_covered"]:
         progress.line(f"           {told}")
     if not all(c.passed for c in comparisons):
@@ -176,13 +190,28 @@ def relative_to_version(version: Path, file: Path) -> str:
     return Path(os.path.relpath(file.resolve(), version.resolve())).as_posix()
 
 
-_WIDTHS = ("<16", "<24", ">7", ">8", ">8", ">8", ">8", ">3", ">9", "<5")
+def _answers(reference: Reference, comparisons: list[Comparison]) -> dict[str, Confusion]:
+    """The confusion matrices of the float32 model and of what answered the whole test set."""
+    answers = {classes.FLOAT32: confusion(reference.y, reference.probabilities.argmax(-1))}
+    return answers | {c.artifact: c.confusion for c in comparisons if c.images == len(reference.y)}
 
 
-def _publish(folder: Path, base: Path, job: Job, manifest: dict[str, Any], comparisons: list[Comparison]) -> Path:
-    passed = all(c.passed for c in comparisons)
+def _publish(
+    folder: Path,
+    base: Path,
+    finished: Finished,
+    manifest: dict[str, Any],
+    comparisons: list[Comparison],
+    answers: dict[str, Confusion],
+) -> Path:
+    job, run, passed = finished.job, finished.run, all(c.passed for c in comparisons)
+    pictures = {
+        "Loss, accuracy and learning rate of each epoch": run / curves.PICTURE,
+        "Loss and loss scale of each step": run / picture.PICTURE,
+    }
     with version.numbered(base) as number:
         whole = {**manifest, "version": number, "verification": [c.to_dict() for c in comparisons]}
+        render.write(folder, whole, comparisons, answers=answers, pictures=pictures)
         manifests.write(folder, whole)
         (folder / "report.md").write_text(report(whole, comparisons), encoding="utf-8")
         if passed and "onnx" in job.pipeline.export.formats:

@@ -1,11 +1,14 @@
-"""What a person reads: the parity table, and ``report.md`` beside the artifacts."""
+"""What a person reads: the table of comparisons, and ``report.md`` beside the artifacts."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from tfhalf.parity import SampleComparison
 from tfhalf.progress import duration, size
@@ -15,76 +18,84 @@ if TYPE_CHECKING:  # what an export is written with loads Keras, which a report 
     from tfhalf.export.artifacts import Artifact
     from tfhalf.precision.float16 import CastCounts
 
-_COLUMNS = (
-    "artifact",
-    "computed by",
-    "images",
-    "accuracy",
-    "agreement",
-    "max diff",
-    "mean diff",
-    "non-finite",
-    "time",
-    "",
-)
+COLUMNS = {
+    "artifact": "what was compared with the float32 model; 'first N' is N of the samples",
+    "computed by": "the runtime that ran it, its version, and the device",
+    "samples": "how many inputs both answered",
+    "accuracy": "of the samples, how many have the right class",
+    "agree": "of the samples, how many have the float32 model's top class",
+    "max diff": "the largest difference from the float32 model's answers: of probabilities, or of any other output "
+    "relative to its largest magnitude",
+    "mean diff": "the mean difference: of probabilities, or of any other output relative to its root mean square",
+    "lost": "values that are not finite here, and are in float32",
+    "time": "how long it ran, beside the others",
+    "": "whether every limit holds",
+}
+"""The columns of the table of comparisons, and what each says."""
 
 
-def parity_rows(comparisons: Sequence[Comparison]) -> list[tuple[str, ...]]:
-    """One row of text per artifact, the float32 model first."""
-    rows = []
-    if comparisons:
-        first = comparisons[0]
-        rows.append(
-            ("float32 model", "TensorFlow", f"{first.images:,}", f"{first.reference_accuracy:.2f} %", *[""] * 6)
-        )
-    for c in comparisons:
-        rows.append(
-            (
-                c.artifact,
-                c.runtime,
-                f"{c.images:,}",
-                f"{c.accuracy:.2f} %",
-                f"{c.agreement:.2f} %",
-                f"{c.max_difference:.1e}",
-                f"{c.mean_difference:.1e}",
-                str(c.non_finite),
-                duration(c.seconds),
-                "ok" if c.passed else "FAILS",
-            )
-        )
-    return rows
+def table(comparisons: Sequence[Comparison] | Sequence[SampleComparison]) -> tuple[list[str], list[list[str]]]:
+    """The comparisons as text: the names of `COLUMNS` that have a cell in any row, and the rows.
+
+    The float32 model has a row of its own where its accuracy is known.
+    """
+    rows = [_cells(c) for c in comparisons]
+    first = comparisons[0] if comparisons else None
+    if isinstance(first, Comparison):
+        known = {"samples": f"{first.images:,}", "accuracy": f"{first.reference_accuracy:.2f} %"}
+        rows.insert(0, {"artifact": "float32 model", "computed by": "TensorFlow", **known})
+    names = [name for name in COLUMNS if any(row.get(name) for row in rows)]
+    return names, [[row.get(name, "") for name in names] for row in rows]
 
 
-SAMPLE_COLUMNS = ("artifact", "computed by", "samples", "max diff", "mean diff", "agreement", "non-finite", "time", "")
+def _cells(c: Comparison | SampleComparison) -> dict[str, str]:
+    """A row by column; of a model with several outputs the worst."""
+    if isinstance(c, Comparison):
+        samples, largest, mean, lost = c.images, c.max_difference, c.mean_difference, c.non_finite
+        top = {"accuracy": f"{c.accuracy:.2f} %", "agree": f"{c.agreement:.2f} %"}
+    else:
+        samples, agreement = c.samples, c.worst("agreement")
+        largest, mean = c.worst("max_difference") or 0.0, c.worst("mean_difference") or 0.0
+        lost = int(c.worst("non_finite") or 0)
+        top = {} if agreement is None else {"agree": f"{agreement:.2f} %"}
+    return {
+        "artifact": c.artifact,
+        "computed by": c.runtime,
+        "samples": f"{samples:,}",
+        **top,
+        "max diff": f"{largest:.1e}",
+        "mean diff": f"{mean:.1e}",
+        "lost": f"{lost:,}",
+        "time": duration(c.seconds),
+        "": "ok" if c.passed else "FAILS",
+    }
 
 
-def sample_cells(c: SampleComparison) -> tuple[str, ...]:
-    """One row: the worst of the outputs; differences are relative to an output's scale."""
-    agreement = c.worst("agreement")
-    return (
-        c.artifact,
-        c.runtime,
-        f"{c.samples:,}",
-        f"{c.worst('max_difference'):.1e}",
-        f"{c.worst('mean_difference'):.1e}",
-        "-" if agreement is None else f"{agreement:.2f} %",
-        f"{c.worst('non_finite'):.0f}",
-        duration(c.seconds),
-        "ok" if c.passed else "FAILS",
-    )
+_LEFT = ("artifact", "computed by", "")  # columns of words; those of numbers are aligned at the right
 
 
-def parity_table(comparisons: Sequence[Comparison] | Sequence[SampleComparison]) -> Table:
-    """The table for a terminal, of a pipeline's export or of a model's."""
-    samples = [c for c in comparisons if isinstance(c, SampleComparison)]
-    columns = SAMPLE_COLUMNS if samples else _COLUMNS
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i < 2 or i == len(columns) - 1 else "right", no_wrap=i != 1)
-    images = [c for c in comparisons if isinstance(c, Comparison)]
-    for row in [sample_cells(c) for c in samples] or parity_rows(images):
-        table.add_row(*row)
-    return table
+def table_lines(comparisons: Sequence[Comparison] | Sequence[SampleComparison]) -> list[str]:
+    """`table` under its header, as `train`, `export` and `verify` print it: a line for each row, which a program may
+    search, of about 110 columns."""
+    names, rows = table(comparisons)
+    laid_out = Table(box=None, pad_edge=False)
+    for name in names:
+        laid_out.add_column(name, justify="left" if name in _LEFT else "right", no_wrap=True)
+    for row in rows:
+        laid_out.add_row(*map(Text, row))
+    text = io.StringIO()
+    Console(file=text, width=1000, color_system=None, force_terminal=False).print(laid_out)
+    return [line.rstrip() for line in text.getvalue().splitlines() if line.strip()]
+
+
+def markdown(comparisons: Sequence[Comparison] | Sequence[SampleComparison]) -> list[str]:
+    """`table` for ``report.md``."""
+    names, rows = table(comparisons)
+    return [_row(names), "|" + " --- |" * len(names), *map(_row, rows)]
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
 
 
 def export_lines(counts: CastCounts, folded: Sequence[str], artifacts: Sequence[Artifact]) -> list[str]:
@@ -124,9 +135,7 @@ def report(manifest: dict[str, Any], comparisons: Sequence[Comparison]) -> str:
         "",
         "## Parity with the float32 model",
         "",
-        "| " + " | ".join(_COLUMNS) + " |",
-        "|" + " --- |" * len(_COLUMNS),
-        *("| " + " | ".join(row) + " |" for row in parity_rows(comparisons)),
+        *markdown(comparisons),
         "",
         *_problems(comparisons),
         "## Accuracy per class",

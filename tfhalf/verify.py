@@ -26,6 +26,7 @@ from tfhalf.isolated import lacking
 from tfhalf.parity import INT8
 from tfhalf.progress import Progress, duration
 from tfhalf.runtime import Predictor, open_predictor
+from tfhalf.scores import Confusion, confusion
 
 REFERENCE = "reference.npz"
 BATCH = 250
@@ -86,6 +87,7 @@ class Comparison:
     per_class_accuracy: tuple[float | None, ...]
     seconds: float
     problems: tuple[str, ...]
+    confusion: Confusion = ()
 
     @property
     def passed(self) -> bool:
@@ -93,8 +95,10 @@ class Comparison:
         return not self.problems
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, with ``passed``."""
-        return {**asdict(self), "passed": self.passed}
+        """Plain values, with ``passed``; without the confusion matrix, which may be large."""
+        plain = asdict(self)
+        del plain["confusion"]
+        return {**plain, "passed": self.passed}
 
 
 def compare(
@@ -170,6 +174,7 @@ def judge(
         per_class_accuracy=tuple(float(right[y == k].mean() * 100) if (y == k).any() else None for k in range(classes)),
         seconds=seconds,
         problems=tuple(problems),
+        confusion=confusion(y, top),
     )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from tfhalf.convert.interface import Interface
 from tfhalf.convert.islands import Found, Island
 from tfhalf.convert.options import Options
-from tfhalf.convert.show import line, notes, report
+from tfhalf.convert.show import notes, report
 from tfhalf.convert.source import Source
 from tfhalf.convert.subject import Shipped
 from tfhalf.errors import ArtifactError, ExportError, ParityError
@@ -25,10 +25,11 @@ from tfhalf.export.artifacts import Artifact, litert_artifact
 from tfhalf.export.formats import FILES, LITERT
 from tfhalf.export.program import Program, named_program
 from tfhalf.fresh import Verifier
+from tfhalf.html_report import render
 from tfhalf.isolated import not_covered
 from tfhalf.parity import SampleComparison, for_int8, judge
 from tfhalf.progress import Progress
-from tfhalf.report import export_lines, problems
+from tfhalf.report import export_lines, problems, table_lines
 from tfhalf.runtime import open_predictor
 from tfhalf.samples import BATCH, Samples, run
 
@@ -83,8 +84,9 @@ def publish(
             break
         made = attempt
     manifest, comparisons = attempt.manifest, attempt.comparisons
-    for comparison in comparisons:
-        progress.line("           " + line(comparison))
+    progress.line()
+    for text in table_lines(comparisons):
+        progress.line(text)
     for note in (*notes(comparisons), *manifest["not_covered"]):
         progress.line(f"           {note}")
     if not all(c.passed for c in comparisons):
@@ -268,6 +270,7 @@ def _rename(
     passed = all(c.passed for c in comparisons)
     with version.numbered(base) as number:
         manifest |= {"version": number, "verification": [c.to_dict() for c in comparisons]}
+        render.write(folder, manifest, comparisons)
         manifests.write(folder, manifest)
         (folder / "report.md").write_text(report(manifest, comparisons), encoding="utf-8")
         if passed and "onnx" in manifest["config"]["export"]["formats"]:

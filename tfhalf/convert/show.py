@@ -1,4 +1,4 @@
-"""What a person reads of an export: a line for each comparison, and ``report.md`` beside the artifacts."""
+"""What a person reads of an export: notes on its comparisons, and ``report.md`` beside the artifacts."""
 
 from __future__ import annotations
 
@@ -7,16 +7,10 @@ from typing import Any
 
 from tfhalf.parity import INT8, SampleComparison
 from tfhalf.progress import size
-from tfhalf.report import SAMPLE_COLUMNS, sample_cells
+from tfhalf.report import markdown
 
 STILL = 1e-3
 """Outputs whose spread is less, relative to their scale, hardly depend on the inputs."""
-_WIDTHS = ("<16", "<24", ">4", ">8", ">8", ">9", ">3", ">9", "<5")
-
-
-def line(c: SampleComparison) -> str:
-    """`sample_cells` in columns."""
-    return "  ".join(format(cell, width) for cell, width in zip(sample_cells(c), _WIDTHS, strict=True)).rstrip()
 
 
 def notes(comparisons: Sequence[SampleComparison]) -> list[str]:
@@ -25,15 +19,6 @@ def notes(comparisons: Sequence[SampleComparison]) -> list[str]:
     return [
         f"{name} hardly changes from sample to sample, so its comparison says little; give real ones: --verify-with"
         for name in flat
-    ]
-
-
-def table(comparisons: Sequence[SampleComparison]) -> list[str]:
-    """The rows as Markdown."""
-    return [
-        "| " + " | ".join(SAMPLE_COLUMNS) + " |",
-        "|" + " --- |" * len(SAMPLE_COLUMNS),
-        *("| " + " | ".join(sample_cells(c)) + " |" for c in comparisons),
     ]
 
 
@@ -73,7 +58,7 @@ def report(manifest: dict[str, Any], comparisons: Sequence[SampleComparison]) ->
             else ""
         ),
         "",
-        *table(comparisons),
+        *markdown(comparisons),
         "",
         *(f"- {note}" for note in notes(comparisons)),
         *(f"- {c.artifact}: {problem}" for c in comparisons for problem in c.problems),

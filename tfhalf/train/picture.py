@@ -1,8 +1,9 @@
-"""A picture of a run: its loss and its loss scale over the steps, by matplotlib."""
+"""The pictures of a run, by matplotlib: its loss and its loss scale over the steps, and the curves of its epochs."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -10,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from tfhalf.progress import Progress
+from tfhalf.train import curves
 from tfhalf.train import steps as recorded
-from tfhalf.train.history import scale_words
+from tfhalf.train.history import Epoch, scale_words
 
 PICTURE = "loss_scale.png"
 
@@ -26,15 +28,37 @@ def draw_run(run: Path, name: str, progress: Progress) -> None:
     It takes 0.2 seconds, and 1.5 where matplotlib is not imported yet. A run does not fail for want of a picture:
     ``progress`` is told.
     """
-    with np.load(run / recorded.NAME, allow_pickle=False) as steps:
-        missing = draw(dict(steps), run / PICTURE, name)
+    try:
+        with np.load(run / recorded.NAME, allow_pickle=False) as steps:
+            missing = draw(dict(steps), run / PICTURE, name)
+    except (OSError, ValueError) as error:
+        missing = f"{recorded.NAME} cannot be read: {error}"
     if missing:
         progress.line(f"picture    {PICTURE} is left out: {missing}")
 
 
-def draw_beside(run: Path, name: str, progress: Progress) -> Thread:
-    """`draw_run` in a thread, which is returned."""
-    thread = Thread(target=draw_run, args=(run, name, progress), name="picture")
+def draw_curves(run: Path, name: str, rows: Sequence[Epoch], progress: Progress) -> None:
+    """Draw ``run/curves.png`` of the epochs ``rows``, or tell ``progress`` why not."""
+    try:
+        curves.draw(rows, run / curves.PICTURE, name)
+    except ImportError:
+        progress.line(f"picture    {curves.PICTURE} is left out: matplotlib is not installed")
+    except OSError as error:
+        progress.line(f"picture    {curves.PICTURE} is left out: {error}")
+
+
+def draw_beside(run: Path, name: str, rows: Sequence[Epoch], scaled: bool, progress: Progress) -> Thread:
+    """Draw the pictures of a run, that of its loss scale where it is ``scaled``, in a thread, which is returned.
+
+    Only once training is over: importing matplotlib would hold Python's lock while steps are fed.
+    """
+
+    def work() -> None:
+        draw_curves(run, name, rows, progress)
+        if scaled:
+            draw_run(run, name, progress)
+
+    thread = Thread(target=work, name="pictures")
     thread.start()
     return thread
 
@@ -80,10 +104,10 @@ def _loss(axes: Any, steps: dict[str, np.ndarray]) -> None:
         sums = np.cumsum(np.concatenate([[0.0], loss]))
         middle = place[width // 2 : width // 2 + len(loss) - width + 1]
         axes.plot(middle, (sums[width:] - sums[:-width]) / width, color=_BLUE, linewidth=1.6, label="loss")
-    if len(loss):
-        axes.set_ylim(0, 1.1 * float(np.quantile(loss, 0.999)) or 1)
-    else:
+    if not len(loss):
         axes.set_yticks([])
+    elif not curves.log_axis(axes, np.quantile(loss, [0.002, 0.999])):
+        axes.set_ylim(0, 1.1 * float(np.quantile(loss, 0.999)) or 1)
     axes.set_ylabel("loss" if len(loss) else "no step was applied", color=_BLUE)
     axes.spines["top"].set_visible(False)
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
