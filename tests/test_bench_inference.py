@@ -140,7 +140,7 @@ def test_a_runtime_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.Monkey
     assert runtimes.missing(tmp_path, "openvino") == "OpenVINO is not installed: pip install 'tfhalf[openvino]'"
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         assert "onnxruntime-gpu brings CUDA" in runtimes.missing(tmp_path, "onnx-cuda")
-    with pytest.raises(ArtifactError, match=r"model\.onnx: is no ONNX file|does not open in ONNX Runtime, CPU"):
+    with pytest.raises(ArtifactError, match=r"model\.onnx: is not an ONNX file|does not open in ONNX Runtime, CPU"):
         runtimes.open_runtime(tmp_path, "onnx-cpu")
 
 

@@ -618,7 +618,7 @@ def test_predict_needs_images() -> None:
     assert "holds no saved_model.pb; it has onnx" in refused(
         call("predict", directory, "good.png", "--runtime", "savedmodel")
     )
-    assert "model.onnx: does not open" in refused(call("predict", directory, "good.png"))
+    assert "model.onnx: is not an ONNX file" in refused(call("predict", directory, "good.png"))
     for wrong in (("--top", "0"), ("--runtime", "tflite")):
         assert call("predict", directory, "good.png", *wrong).exit_code == 2
 

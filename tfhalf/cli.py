@@ -5,6 +5,7 @@ TensorFlow is imported by the commands that need it, not by ``--help``.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -37,6 +38,7 @@ from tfhalf.files import disk_fault
 from tfhalf.progress import Progress
 from tfhalf.refs import raised
 from tfhalf.start import import_tensorflow
+from tfhalf.text import clean
 
 _STARTED = time.perf_counter()
 
@@ -57,12 +59,16 @@ class _Group(click.Group):
             Progress(sys.stderr).line("interrupted; no version is half-written", always=True)
             ctx.exit(130)
         except Exception as error:
-            told = disk_fault(error)
-            if told is None:
+            if fault := disk_fault(error):
+                again = "go on with: tfhalf train PIPELINE --resume"
+                again = again if ctx.invoked_subcommand == "train" else "try again"
+                Progress(sys.stderr).line(f"error: {clean(fault)}; make room, then {again}", always=True)
+                ctx.exit(1)
+            if not isinstance(error, OSError) or error.filename is None or error.errno == errno.EPIPE:
                 raise
-            again = "go on with: tfhalf train PIPELINE --resume" if ctx.invoked_subcommand == "train" else "try again"
-            Progress(sys.stderr).line(f"error: {told}; make room, then {again}", always=True)
-            ctx.exit(1)
+            # The rest of what disks and paths can do, with the file that it was done to.
+            Progress(sys.stderr).line(f"error: {clean(str(error.filename))}: {error.strerror}", always=True)
+            ctx.exit(InputError.exit_code)
         except GeneratorExit:
             raise
         except BaseException as error:  # noqa: BLE001  # SystemExit, say: no command ends so, this is the user's code
@@ -167,16 +173,22 @@ def check(pipeline: Path, overrides: tuple[str, ...], data_dir: str | None, meas
 
 @main.command(short_help="Compare published artifacts with the float32 model.")
 @click.argument("path", type=PATH)
+@click.option(
+    "--pipeline",
+    type=PATH,
+    metavar="FILE",
+    help="Take the test data that this pipeline names: needed where that is code, which an export never runs.",
+)
 @DATA_DIR
 @QUIET
 @JSON
-def verify(path: Path, data_dir: str | None, quiet: bool, as_json: bool) -> None:
+def verify(path: Path, pipeline: Path | None, data_dir: str | None, quiet: bool, as_json: bool) -> None:
     """Compare the artifacts of exports/NAME[/VERSION] with the float32 model, over the whole test set."""
     progress = progress_for(quiet, as_json)
     load_tensorflow(progress)
     from tfhalf.commands import verify_version
 
-    directory, comparisons = verify_version(path, data_dir, progress)
+    directory, comparisons = verify_version(path, data_dir, progress, pipeline)
     passed = all(c.passed for c in comparisons)
     if as_json:
         rows = [c.to_dict() for c in comparisons]
@@ -186,7 +198,8 @@ def verify(path: Path, data_dir: str | None, quiet: bool, as_json: bool) -> None
 
         click.echo("\n".join(table_lines(comparisons)))
         problems = [f"{c.artifact}: {problem}" for c in comparisons for problem in c.problems]
-        click.echo(f"{directory}: " + ("every artifact holds" if passed else "FALLS SHORT: " + "; ".join(problems)))
+        verdict = "every artifact holds" if passed else "FALLS SHORT: " + "; ".join(problems)
+        click.echo(clean(f"{directory}: {verdict}"))
     click.get_current_context().exit(0 if passed else 1)
 
 
@@ -211,7 +224,7 @@ def predict(path: Path, images: tuple[Path, ...], runtime: str | None, top: int,
         return
     for answer in answers:
         ranked = "  ".join(f"{row['label']} {row['probability'] * 100:.2f} %" for row in answer["labels"])
-        click.echo(f"{answer['image']}: {ranked}")
+        click.echo(clean(f"{answer['image']}: {ranked}"))
 
 
 @main.command(short_help="How fast a pipeline trains, or an export answers.")
@@ -282,7 +295,8 @@ def _print_table(table: Any) -> None:
     from rich.console import Console
 
     console = Console()
-    Console(width=None if console.is_terminal else 160).print(table)
+    # Cells may hold names out of files: none of them is markup.
+    Console(width=None if console.is_terminal else 160, markup=False, emoji=False).print(table)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Sequence
@@ -14,22 +15,39 @@ from tfhalf import config
 from tfhalf.errors import ArtifactError, InputError
 from tfhalf.export import manifest as manifests
 from tfhalf.export.version import find_version
-from tfhalf.files import check_writable
+from tfhalf.files import check_writable, open_regular
 from tfhalf.isolated import not_covered
 from tfhalf.progress import Progress
+from tfhalf.text import one_line, printable
+
+MAX_VALUES = 1 << 26
+"""Of one image: what a manifest says of its size is bounded before room is made for it."""
 
 
-def verify_version(path: Path, data_dir: str | None, progress: Progress) -> tuple[Path, list[Any]]:
+def verify_version(
+    path: Path, data_dir: str | None, progress: Progress, pipeline: Path | None = None
+) -> tuple[Path, list[Any]]:
     """Verify ``exports/NAME[/VERSION]`` over its test set, or the samples beside it; returns the version directory and
     the comparisons.
 
+    Args:
+        path: ``exports/NAME`` or ``exports/NAME/VERSION``.
+        data_dir: where TFDS keeps its sets.
+        progress: where lines go.
+        pipeline: the file whose ``data`` section gives the test set. Without it the manifest's own section does, which
+            may name a known form of data (``tfds:``, ``folder:``, ...) and no code.
+
     Raises:
-        ArtifactError, IntegrityError, DataError: no such version, changed files, or the test data is not to be had.
+        ArtifactError, IntegrityError: no such version, changed files, or its data comes from code and no pipeline is
+            given.
+        ConfigError, DataError: the pipeline or the test data is not to be had.
     """
     directory = find_version(path)
     if manifests.read_kind(directory) == "model":
         from tfhalf.samples import verify_samples
 
+        if pipeline is not None:
+            raise ArtifactError(f"{directory}: was exported from a model file, with its samples; leave --pipeline out")
         found: list[Any] = list(verify_samples(directory, progress))
         _say_not_covered(manifests.read(directory, kind="model"), progress)
         return directory, found
@@ -39,14 +57,32 @@ def verify_version(path: Path, data_dir: str | None, progress: Progress) -> tupl
     from tfhalf.device import grow_memory
     from tfhalf.verify import verify_directory
 
+    data, base = _data(directory, manifest, pipeline)
     grow_memory()
-    data = config.Data.model_validate_json(_json(manifest["config"]["data"]))
-    base = (directory / manifest["pipeline_file"]).resolve().parent  # older versions hold an absolute path
     splits = load_splits(data, base=base, seed=manifest["seed"], data_dir=data_dir, progress=progress.status)
     n = manifest["data"]["sizes"]["test"]  # fewer than there are after a --smoke run
     found = list(verify_directory(directory, splits.x_test[:n], splits.y_test[:n], progress))
     _say_not_covered(manifest, progress)
     return directory, found
+
+
+def _data(directory: Path, manifest: dict[str, Any], pipeline: Path | None) -> tuple[config.Data, Path]:
+    """Where a version's test data comes from, and the folder that relative paths start from.
+
+    Raises:
+        ArtifactError: from code, which only a pipeline that the user names may run.
+    """
+    from tfhalf.data import runs_code
+
+    if pipeline is not None:
+        return config.load_pipeline(pipeline).data, pipeline.resolve().parent
+    data = config.Data.model_validate(manifest["config"]["data"])
+    if runs_code(data.source):
+        raise ArtifactError(
+            f"{directory}: its test data comes from the code {printable(data.source, 80)!r}, and an artifact runs "
+            "nothing that it names; give the pipeline that it was made from: --pipeline FILE"
+        )
+    return data, (directory / manifest["pipeline_file"]).resolve().parent  # older versions hold an absolute path
 
 
 def _say_not_covered(manifest: dict[str, Any], progress: Progress) -> None:
@@ -64,20 +100,41 @@ def predict_images(path: Path, images: Sequence[Path], runtime: str | None, top:
     directory = find_version(path)
     manifest = manifests.read(directory)
     manifests.check_files(directory, manifest)
-    shape = manifest["input"]["shape"][1:]
-    if len(shape) != 3 or shape[-1] not in (1, 3):
-        raise ArtifactError(f"{directory}: takes arrays of shape {shape}, not images")
+    shape = _image_shape(directory, manifest)
     batch = np.stack([_read_image(image, shape) for image in images])
     from tfhalf.runtime import open_predictor
 
     predictor = open_predictor(directory, runtime or manifest["config"]["export"]["formats"][0])
-    probabilities = predictor(batch)["probabilities"]
+    labels = manifest["labels"]
+    found = predictor(batch).get("probabilities", np.empty(0))
+    if found.shape != (len(batch), len(labels)):
+        raise ArtifactError(
+            f"{directory}: gives probabilities of shape {found.shape} to {len(batch)} images; its manifest lists "
+            f"{len(labels)} labels"
+        )
     answers = []
-    for image, row in zip(images, probabilities, strict=True):
+    for image, row in zip(images, found, strict=True):
         best = np.argsort(-row)[:top]
-        labels = [{"label": manifest["labels"][k], "probability": float(row[k])} for k in best]
-        answers.append({"image": str(image), "labels": labels})
+        ranked = [{"label": labels[k], "probability": float(row[k])} for k in best]
+        answers.append({"image": str(image), "labels": ranked})
     return answers
+
+
+def _image_shape(directory: Path, manifest: dict[str, Any]) -> list[int]:
+    """(height, width, channels) of the images that an export takes.
+
+    Raises:
+        ArtifactError: it takes none, or larger ones than are made.
+    """
+    shape: list[int] = manifest["input"]["shape"][1:]
+    if len(shape) != 3 or shape[-1] not in (1, 3) or not all(isinstance(side, int) for side in shape):
+        raise ArtifactError(f"{directory}: takes arrays of shape {printable(str(shape), 60)}, not images")
+    if math.prod(shape) > MAX_VALUES:
+        raise ArtifactError(
+            f"{directory}: its manifest says images of {shape}, {math.prod(shape):,} values, more than the "
+            f"{MAX_VALUES:,} that are made ready; it is damaged, export again"
+        )
+    return shape
 
 
 def write_starters(directory: Path) -> list[Path]:
@@ -117,20 +174,14 @@ def _read_image(path: Path, shape: Sequence[int]) -> np.ndarray:
     from tfhalf.data.resize import fitted
 
     try:
-        with Image.open(path) as image:
+        with open_regular(path) as file, Image.open(file) as image:
             return fitted(image, shape).astype(np.float32)
     except FileNotFoundError:
         raise InputError(f"{path}: no such image") from None
     except Image.DecompressionBombError:
         raise InputError(f"{path}: has more pixels than is safe to decode; make it smaller") from None
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        why = " ".join(str(error).split())[:120] or type(error).__name__
+        why = one_line(error, 120)
         raise InputError(
             f"{path}: cannot be read as an image ({why}); PNG, JPEG, WebP, BMP, GIF and TIFF can"
         ) from None
-
-
-def _json(value: Any) -> str:
-    import json
-
-    return json.dumps(value)

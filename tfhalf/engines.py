@@ -13,6 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from tfhalf.device import cores, physical_memory
+from tfhalf.inspect.litert_file import check_litert
+from tfhalf.inspect.onnx_check import read_onnx, weights_beside
 
 SIGNATURE = "serving_default"
 
@@ -43,6 +45,7 @@ class LiteRt:
     """A LiteRT file's serving signature. Where the file fixes its batch at 1, samples go through it one by one."""
 
     def __init__(self, path: Path, threads: int) -> None:
+        check_litert(path)
         import ai_edge_litert
         from ai_edge_litert.interpreter import Interpreter
 
@@ -91,11 +94,12 @@ class OpenVino:
     """An ONNX file in OpenVINO, told to compute in float32: by itself it takes bfloat16 where the CPU has that."""
 
     def __init__(self, path: Path, threads: int) -> None:
-        import onnx
+        model = read_onnx(path)
+        weights_beside(path, model)
         import openvino
 
         # A tensor has several names there; the file's own are those that callers know.
-        graph = onnx.load(str(path), load_external_data=False).graph
+        graph = model.graph
         self._model: Any = openvino.Core().compile_model(
             str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
         )

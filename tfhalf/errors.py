@@ -20,11 +20,19 @@ A message is one line: what was received, what is accepted, what to do.
 
 from __future__ import annotations
 
+from tfhalf.text import clean
+
 
 class TfhalfError(Exception):
-    """Base of the tree. ``exit_code`` is what the command line ends with."""
+    """Base of the tree. ``exit_code`` is what the command line ends with.
+
+    A message may quote any file: whatever of it a terminal would act on is taken out here.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(clean(message))
 
 
 class InputError(TfhalfError):

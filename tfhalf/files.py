@@ -13,12 +13,55 @@ from typing import BinaryIO
 from tfhalf.errors import ConfigError
 
 _DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+_KINDS = {
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFDIR: "a folder",
+}
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading bytes, without ever waiting for a pipe's other end.
+
+    Raises:
+        OSError: it cannot be opened, or is a pipe, a socket, a device or a folder, which ``strerror`` says.
+    """
+    if "\0" in str(path):
+        raise OSError(errno.EINVAL, "a null byte in its name")
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        kind = stat.S_IFMT(os.fstat(handle).st_mode)
+        if kind != stat.S_IFREG:
+            raise OSError(errno.EINVAL, f"it is {_KINDS.get(kind, 'something else')}, not a file")
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def read_bytes(path: Path, limit: int) -> bytes:
+    """A regular file's content of at most ``limit`` bytes.
+
+    Raises:
+        OSError: as `open_regular` does, or it has more bytes.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        # What /proc holds has no size before it is read.
+        content = file.read(limit + 1) if size <= limit else b""
+    if max(size, len(content)) > limit:
+        raise OSError(
+            errno.EOVERFLOW, f"it has {max(size, len(content)):,} bytes, more than the {limit:,} that are read"
+        )
+    return content
 
 
 def sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's content."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

@@ -1,7 +1,7 @@
 """The process that runs one file in LiteRT or OpenVINO: ``python -m tfhalf.isolated_worker KIND FILE``.
 
 It says what it opened on standard output, then answers every message of arrays that comes on standard input (see
-`tfhalf.isolated`), until that ends. A LiteRT file is first read by `tfhalf.inspect`, which checks every offset in it.
+`tfhalf.isolated`), until that ends.
 """
 
 from __future__ import annotations
@@ -14,18 +14,11 @@ from pathlib import Path
 from tfhalf import isolated
 from tfhalf.engines import Engine, open_engine
 from tfhalf.errors import ArtifactError
-
-
-def _opened(kind: str, path: Path) -> Engine:
-    if kind == "litert":
-        from tfhalf.inspect.litert_file import inspect_litert
-
-        inspect_litert(path)
-    return open_engine(kind, path)
+from tfhalf.text import one_line
 
 
 def _why(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    return one_line(error)
 
 
 def _main(kind: str, path: Path) -> None:
@@ -33,7 +26,7 @@ def _main(kind: str, path: Path) -> None:
     os.dup2(2, 1)  # libraries print
     source = sys.stdin.buffer
     try:
-        engine = _opened(kind, path)
+        engine: Engine = open_engine(kind, path)
     except ArtifactError as error:
         isolated.write(out, isolated.ERROR, str(error).removeprefix(f"{path}: ").encode())
         return

@@ -6,6 +6,8 @@ import sys
 import time
 from typing import TextIO
 
+from tfhalf.text import clean
+
 
 class Progress:
     """Lines to ``stream``. ``quiet`` leaves only what `line` is told to keep; a stream that is no terminal gets plain
@@ -22,12 +24,12 @@ class Progress:
         """A line that stays; ``always`` also with ``quiet``."""
         self.clear()
         if always or not self.quiet:
-            print(text, file=self.stream, flush=True)
+            print(clean(text), file=self.stream, flush=True)
 
     def status(self, text: str) -> None:
         """A line that the next one replaces; nothing where the stream is no terminal."""
         if self.live and time.monotonic() - self._last > 0.1:
-            self.stream.write(f"\r\x1b[2K{text[:150]}")
+            self.stream.write(f"\r\x1b[2K{clean(text)[:150]}")
             self.stream.flush()
             self._shown, self._last = True, time.monotonic()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes.util
 import importlib.util
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import redirect_stdout
 from functools import cache
 from pathlib import Path
@@ -15,7 +15,11 @@ import numpy as np
 
 from tfhalf.errors import ArtifactError
 from tfhalf.export.formats import FILES, LITERT
+from tfhalf.inspect.onnx_check import read_onnx
+from tfhalf.inspect.onnx_check import weights_beside as weights_beside
+from tfhalf.inspect.tf_check import check_saved_model
 from tfhalf.isolated import Isolated
+from tfhalf.text import one_line
 
 FORMATS = FILES
 TRUE_FLOAT16 = "true float16, CPU"
@@ -63,54 +67,29 @@ def open_predictor(directory: Path, runtime: str) -> NamedPredictor:
     if opener is None:
         return _Apart(directory / name, "litert" if runtime in LITERT else "openvino")
     try:
-        return opener(directory)  # type: ignore[no-any-return]
+        return _Told(opener(directory), directory / name)
+    except ArtifactError:
+        raise
     except Exception as error:  # three libraries, each with exceptions of its own
-        raise ArtifactError(f"{directory / name}: does not open: {' '.join(str(error).split())[:300]}") from error
+        raise ArtifactError(f"{directory / name}: does not open: {one_line(error)}") from error
 
 
-def weights_beside(path: Path, model: Any = None) -> Path | None:
-    """The file that holds the weights of the ONNX model at ``path``; None where the model holds them itself.
+class _Told:
+    """A predictor whose failures are told as those of its file."""
 
-    Runtimes open whatever file a model names. Here it may be one only: that of the model's name with ``.data``.
+    def __init__(self, predictor: NamedPredictor, path: Path) -> None:
+        self._predictor, self._path = predictor, path
+        self.runtime = predictor.runtime
 
-    Args:
-        model: the `onnx.ModelProto`, where it is read already.
-
-    Raises:
-        ArtifactError: it is no ONNX model, names another file, or this one is not there.
-    """
-    if model is None:
-        import onnx
-
+    def __call__(self, x: Inputs) -> dict[str, np.ndarray]:
         try:
-            model = onnx.load(str(path), load_external_data=False)
-        except Exception as error:  # protobuf's errors have no base of their own
-            raise ArtifactError(f"{path}: is no ONNX file: {' '.join(str(error).split())[:200]}") from error
-    names = {
-        {entry.key: entry.value for entry in tensor.external_data}.get("location", "")
-        for tensor in _tensors(model)
-        if tensor.data_location == tensor.EXTERNAL
-    }
-    if not names:
-        return None
-    beside = path.with_name(f"{path.name}.data")
-    other = sorted(names - {beside.name})
-    if other:
-        raise ArtifactError(f"{path}: keeps weights in {other[0][:80]!r}; only {beside.name} beside it is opened")
-    if not beside.is_file():
-        raise ArtifactError(f"{beside}: is missing; it holds the weights of {path.name}")
-    return beside
-
-
-def _tensors(message: Any) -> Iterator[Any]:
-    """Every `onnx.TensorProto` in a protobuf message, wherever it lies."""
-    if message.DESCRIPTOR.full_name == "onnx.TensorProto":
-        yield message
-        return
-    for field, value in message.ListFields():
-        if field.type == field.TYPE_MESSAGE:
-            for inner in [value] if hasattr(value, "ListFields") else value:
-                yield from _tensors(inner)
+            return self._predictor(x)
+        except ArtifactError:
+            raise
+        except Exception as error:  # three libraries, each with exceptions of its own
+            raise ArtifactError(
+                f"{self._path}: opens and does not run ({self.runtime}): {one_line(error)}; export it again"
+            ) from error
 
 
 def named(x: Inputs, names: list[str]) -> dict[str, np.ndarray]:
@@ -127,6 +106,7 @@ def named(x: Inputs, names: list[str]) -> dict[str, np.ndarray]:
 
 class _SavedModel:
     def __init__(self, directory: Path) -> None:
+        check_saved_model(directory)
         import tensorflow as tf
 
         self._tf = tf
@@ -202,7 +182,7 @@ class _OnnxTrueFloat16:
         from tfhalf.true_float16 import TrueFloat16
 
         path = directory / FORMATS["onnx"]
-        model = onnx.load(str(path), load_external_data=False)
+        model = read_onnx(path)
         if weights_beside(path, model) is not None:
             onnx.load_external_data_for_model(model, str(directory))
         self._model = TrueFloat16(model)

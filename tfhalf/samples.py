@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import threading
 import time
-import zipfile
-import zlib
 from collections.abc import Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +18,11 @@ import numpy as np
 from tfhalf.errors import ArtifactError
 from tfhalf.export import manifest as manifests
 from tfhalf.isolated import lacking
+from tfhalf.npz import read_npz
 from tfhalf.parity import Limits, SampleComparison, for_int8, judge
 from tfhalf.progress import Progress, duration
 from tfhalf.runtime import FORMATS, NamedPredictor, open_predictor
+from tfhalf.text import one_line
 
 SAMPLES = "samples.npz"
 BATCH = 8
@@ -57,13 +57,13 @@ class Samples:
         """
         path = directory / SAMPLES
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
-                arrays = {name: data[name] for name in data.files}
-        except (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-            raise ArtifactError(f"{path}: cannot be read: {error}; export again") from None
+            arrays = read_npz(path)
+        except (OSError, ValueError) as error:
+            raise ArtifactError(f"{path}: cannot be read: {one_line(error)}; export again") from None
         parts = ({name[len(p) :]: x for name, x in arrays.items() if name.startswith(p)} for p in ("in/", "out/"))
         found = cls(*parts)
-        if not found.inputs or not found.outputs or len({len(x) for x in found.inputs.values()}) != 1:
+        counts = {x.shape[0] if x.ndim else 0 for x in (*found.inputs.values(), *found.outputs.values())}
+        if not found.inputs or not found.outputs or len(counts) != 1 or 0 in counts:
             raise ArtifactError(f"{path}: holds no samples; export again")
         return found
 
@@ -111,7 +111,8 @@ def verify_samples(directory: Path, progress: Progress) -> list[SampleComparison
     manifest = manifests.read(directory, kind="model")
     manifests.check_files(directory, manifest)
     samples = Samples.load(directory)
-    limits = Limits(**manifest["config"]["verify"])
+    told = manifest["config"]["verify"]
+    limits = Limits(**{field.name: told[field.name] for field in fields(Limits)})
     classes = [output["name"] for output in manifest["outputs"] if output.get("classes")]
     fixed = manifest["inputs"][0]["shape"][0]
     batch = fixed if isinstance(fixed, int) else BATCH
@@ -131,7 +132,7 @@ def verify_samples(directory: Path, progress: Progress) -> list[SampleComparison
         except (ArtifactError, CancelledError):
             raise
         except Exception as error:  # three libraries, each with exceptions of its own
-            why = " ".join(str(error).split())[:300]
+            why = one_line(error)
             raise ArtifactError(f"{artifact}: opens and does not run ({predictor.runtime}): {why}") from error
         label = f"{artifact}, first {n}" if exact else artifact
         return SampleComparison(label, predictor.runtime, n, outputs, time.perf_counter() - start)

@@ -10,8 +10,6 @@ import hashlib
 import math
 import threading
 import time
-import zipfile
-import zlib
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,10 +21,12 @@ from tfhalf import config
 from tfhalf.errors import ArtifactError
 from tfhalf.export import manifest as manifests
 from tfhalf.isolated import lacking
+from tfhalf.npz import read_npz
 from tfhalf.parity import INT8
 from tfhalf.progress import Progress, duration
 from tfhalf.runtime import Predictor, open_predictor
 from tfhalf.scores import Confusion, confusion
+from tfhalf.text import one_line
 
 REFERENCE = "reference.npz"
 BATCH = 250
@@ -53,11 +53,22 @@ class Reference:
         Raises:
             ArtifactError: it is missing or unreadable.
         """
+        path = directory / REFERENCE
         try:
-            with (directory / REFERENCE).open("rb") as file, np.load(file, allow_pickle=False) as data:
-                return cls(data["probabilities"], data["y"], data["x_sha256"].tobytes().decode())
-        except (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-            raise ArtifactError(f"{directory / REFERENCE}: cannot be read: {error}; export again") from None
+            data = read_npz(path)
+            found = cls(data["probabilities"], data["y"], data["x_sha256"].tobytes().decode("ascii"))
+        except KeyError as error:
+            raise ArtifactError(f"{path}: lacks {error}; it is damaged, export again") from None
+        except (OSError, ValueError) as error:
+            raise ArtifactError(f"{path}: cannot be read: {one_line(error)}; export again") from None
+        answers, y = found.probabilities, found.y
+        fits = answers.ndim == 2 and answers.dtype.kind == "f" and answers.size and y.shape == answers.shape[:1]
+        if not fits or y.dtype.kind not in "iu":
+            raise ArtifactError(
+                f"{path}: holds {answers.dtype} {answers.shape} for labels {y.dtype} {y.shape}, not float32 "
+                "probabilities of as many images; it is damaged, export again"
+            )
+        return found
 
 
 def data_sha256(x: np.ndarray) -> str:

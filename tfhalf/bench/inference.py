@@ -22,6 +22,7 @@ from tfhalf.start import import_tensorflow
 
 CALLS = 30  # a cell holds at least so many, unless they take far too long
 _WARM_UP_CALLS = 3
+MAX_VALUES = 1 << 26  # of one image
 _OVERRUN = 5.0
 # Sources whose images hold 0 to 255.
 _IMAGES = ("tfds:", "folder:", "sklearn:", "synthetic:")
@@ -81,7 +82,8 @@ def images(manifest: dict[str, Any], count: int) -> np.ndarray:
         DataError: they would take more memory than there is.
     """
     shape = manifest["input"]["shape"][1:]
-    if not shape or not all(isinstance(side, int) and side > 0 for side in shape):
+    open_ = not shape or not all(isinstance(side, int) and side > 0 for side in shape)
+    if open_ or math.prod(shape) > MAX_VALUES:
         raise ArtifactError(f"manifest.json: input.shape is {manifest['input']['shape']}; it is damaged, export again")
     source, size = manifest["data"]["source"], (count, *shape)
     # Twice 8 bytes a value: numbers in float64, float32 ones, and a copy of those.

@@ -9,6 +9,7 @@ import numpy as np
 
 from tfhalf.engines import open_engine
 from tfhalf.errors import ArtifactError
+from tfhalf.inspect.tf_check import check_saved_model
 from tfhalf.isolated import lacking
 from tfhalf.runtime import FORMATS, Predictor, onnx_providers, open_predictor, weights_beside
 
@@ -68,6 +69,7 @@ class _SavedModelXla:
     """The serving signature compiled by XLA, once for each batch size."""
 
     def __init__(self, directory: Path) -> None:
+        check_saved_model(directory)
         import tensorflow as tf
 
         self._tf = tf

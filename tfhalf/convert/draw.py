@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +10,11 @@ import keras
 import numpy as np
 from keras import layers
 
+from tfhalf import npz
 from tfhalf.errors import DataError
 from tfhalf.export.graph import graph_of
 from tfhalf.export.ports import Port
+from tfhalf.text import one_line
 
 SEED = 0
 COUNT = 32
@@ -35,15 +35,13 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         DataError: it cannot be read, or holds Python objects.
     """
     try:
-        with path.open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            found = {"x": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+        found = npz.read_arrays(path)
     except FileNotFoundError:
         raise DataError(
             f"--verify-with {path}: does not exist; give an .npz file with an array for each input"
         ) from None
-    except (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        why = " ".join(str(error).split())[:120]
+    except (OSError, ValueError) as error:
+        why = one_line(error, 120)
         raise DataError(f"--verify-with {path}: cannot be read ({why}); give an .npz file of plain arrays") from None
     return found
 

@@ -53,6 +53,11 @@ class Splits:
         return {"train": len(self.x_train), "validation": len(self.x_val), "test": len(self.x_test)}
 
 
+def runs_code(source: str) -> bool:
+    """Whether reading ``data.source`` would run code that it names: all but the forms that are known do."""
+    return source.partition(":")[0] not in _SCHEMES
+
+
 def check_at_hand(data: config.Data, data_dir: str | None = None) -> None:
     """Before TensorFlow is imported, which takes longer: whether a source that lies on the network can be had.
 

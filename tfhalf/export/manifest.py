@@ -6,14 +6,14 @@ import importlib.metadata
 import json
 import platform
 import subprocess
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from tfhalf import config
 from tfhalf.errors import ArtifactError, IntegrityError
-from tfhalf.files import sha256
+from tfhalf.export.manifest_schema import wrong
+from tfhalf.files import read_bytes, sha256
+from tfhalf.text import one_line, printable
 
 NAME = "manifest.json"
 SCHEMA = 1
@@ -31,31 +31,7 @@ _PACKAGES = (
 )
 # Written after the artifacts are judged, so not among the files whose hash the manifest holds.
 _UNHASHED = {NAME, "report.md"}
-# What the commands take from a manifest, and as what, by its kind: of a pipeline's export, and of any model's.
-_NEEDED: dict[str, dict[str, type]] = {
-    "pipeline": {
-        "name": str,
-        "pipeline_file": str,
-        "config.data": dict,
-        "config.export.formats": list,
-        "config.verify": dict,
-        "seed": int,
-        "data.source": str,
-        "data.sizes.test": int,
-        "labels": list,
-        "input.shape": list,
-        "files": dict,
-    },
-    "model": {
-        "name": str,
-        "config.export.formats": list,
-        "config.verify": dict,
-        "samples": dict,
-        "inputs": list,
-        "outputs": list,
-        "files": dict,
-    },
-}
+MAX_BYTES = 64 << 20
 
 
 def versions() -> dict[str, str]:
@@ -93,12 +69,13 @@ def git_revision(folder: Path) -> str | None:
 
 def file_hashes(directory: Path) -> dict[str, dict[str, Any]]:
     """``{relative path: {"bytes", "sha256"}}`` of every artifact file below ``directory``."""
-    hashes = {}
-    for path in sorted(directory.rglob("*")):
-        relative = path.relative_to(directory).as_posix()
-        if path.is_file() and relative not in _UNHASHED and not path.name.startswith("."):
-            hashes[relative] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
-    return hashes
+    return {name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for name, path in _files(directory).items()}
+
+
+def _files(directory: Path) -> dict[str, Path]:
+    """Every artifact file below ``directory`` by its relative path."""
+    found = {path.relative_to(directory).as_posix(): path for path in sorted(directory.rglob("*")) if path.is_file()}
+    return {name: path for name, path in found.items() if name not in _UNHASHED and not path.name.startswith(".")}
 
 
 def write(directory: Path, manifest: dict[str, Any]) -> None:
@@ -117,15 +94,8 @@ def read(directory: Path, kind: str = "pipeline") -> dict[str, Any]:
     if found != kind:
         what = {"pipeline": "a pipeline's run", "model": "a model file"}
         raise ArtifactError(f"{directory}: was exported from {what[found]}; this needs an export of {what[kind]}")
-    missing = [key for key, of in _NEEDED[kind].items() if not isinstance(_value(manifest, key), of)]
-    if not missing:
-        missing = [f"files.{name}" for name, recorded in manifest["files"].items() if not isinstance(recorded, dict)]
-    if not missing and kind == "model":
-        missing = _missing_of_model(manifest)
-    if missing:
-        raise ArtifactError(f"{path}: lacks {', '.join(missing[:5])}; it is damaged, export again")
-    if kind == "pipeline":
-        _check_config(path, manifest)
+    if what_is_wrong := wrong(manifest, kind):
+        raise ArtifactError(f"{path}: {what_is_wrong}; it is damaged, export again")
     return manifest
 
 
@@ -143,72 +113,59 @@ def read_kind(directory: Path) -> str:
     return kind_of(_parsed(directory))
 
 
-def _missing_of_model(manifest: dict[str, Any]) -> list[str]:
-    """What is not as it has to be in the ports, formats and limits of a model's export."""
-    missing = [key for key in ("inputs", "outputs") if not manifest[key] or not all(map(_is_port, manifest[key]))]
-    if not all(isinstance(kind, str) for kind in manifest["config"]["export"]["formats"]):
-        missing.append("config.export.formats")
-    limits = manifest["config"]["verify"]
-    wanted = ("max_difference", "mean_difference", "min_agreement", "true_float16_samples")
-    if set(limits) != set(wanted) or not all(isinstance(v, int | float) for v in limits.values()):
-        missing.append("config.verify")
-    return missing
-
-
-def _is_port(told: Any) -> bool:
-    return (
-        isinstance(told, dict)
-        and all(isinstance(told.get(key), str) for key in ("name", "dtype"))
-        and isinstance(told.get("shape"), list)
-        and bool(told["shape"])
-    )
-
-
 def _parsed(directory: Path) -> dict[str, Any]:
     path = directory / NAME
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(read_bytes(path, MAX_BYTES).decode("utf-8"), object_pairs_hook=_no_key_twice)
     except FileNotFoundError:
         raise ArtifactError(f"{directory}: holds no {NAME}; give a version that `tfhalf train` made") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path}: is not readable JSON: {' '.join(str(error).split())[:120]}") from None
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path}: is not readable JSON: {one_line(error, 120)}") from None
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
         found = manifest.get("schema") if isinstance(manifest, dict) else type(manifest).__name__
-        raise ArtifactError(f"{path}: has schema {found!r}; this tfhalf reads {SCHEMA}")
+        raise ArtifactError(f"{path}: has schema {printable(repr(found), 60)}; this tfhalf reads {SCHEMA}")
     return manifest
 
 
-def _check_config(path: Path, manifest: dict[str, Any]) -> None:
-    for section, kind in (("data", config.Data), ("export", config.Export), ("verify", config.Verify)):
-        try:
-            kind.model_validate_json(json.dumps(manifest["config"][section]))
-        except ValidationError as error:
-            key = ".".join(map(str, error.errors()[0]["loc"]))
-            raise ArtifactError(f"{path}: config.{section}.{key} is not valid; it is damaged, export again") from None
-
-
-def _value(tree: Any, dotted: str) -> Any:
-    for step in dotted.split("."):
-        tree = tree.get(step) if isinstance(tree, dict) else None
-    return tree
+def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose keys differ: of two equal ones each reader takes another."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {printable(twice, 60)!r} stands in it twice")
+    return found
 
 
 def check_files(directory: Path, manifest: dict[str, Any]) -> None:
-    """Compare every file with its recorded hash.
+    """Compare every file with its recorded size and hash.
 
     Raises:
-        IntegrityError: names the first file that is missing, differs, or is not recorded.
+        IntegrityError: names the first file that is missing, differs, cannot be read, or is not recorded.
     """
-    there = file_hashes(directory)
-    for relative, recorded in manifest["files"].items():
-        if relative not in there:
-            raise IntegrityError(f"{directory / relative}: is missing; restore it, or export again")
-        if there[relative]["sha256"] != recorded.get("sha256"):
-            raise IntegrityError(
-                f"{directory / relative}: is not the file that was published (its sha256 is "
-                f"{there[relative]['sha256'][:12]}..., recorded is {str(recorded.get('sha256'))[:12]}...); "
-                "restore it, or export again"
-            )
-    unknown = sorted(set(there) - set(manifest["files"]))
-    if unknown:
-        raise IntegrityError(f"{directory / unknown[0]}: is not in the manifest; take it out")
+    recorded = manifest["files"]
+    try:
+        found = _files(directory)
+        if missing := next((name for name in recorded if name not in found), None):
+            raise IntegrityError(f"{directory / missing}: is missing; restore it, or export again")
+        if unknown := next((name for name in found if name not in recorded), None):
+            raise IntegrityError(f"{directory / unknown}: is not in the manifest; take it out")
+        for name, path in found.items():
+            if changed := _change(path, recorded[name]):
+                raise IntegrityError(
+                    f"{path}: is not the file that was published ({changed}); restore it, or export again"
+                )
+    except OSError as error:
+        raise IntegrityError(f"{error.filename or directory}: cannot be read: {error.strerror}") from None
+
+
+def _change(path: Path, recorded: dict[str, Any]) -> str:
+    """How a file differs from its record; empty where it does not. Of another size, it is not read."""
+    size = path.stat().st_size
+    if size != recorded.get("bytes", size):
+        return f"it has {size:,} bytes, recorded are {recorded['bytes']:,}"
+    digest = sha256(path)
+    if digest != recorded["sha256"]:
+        return f"its sha256 is {digest[:12]}..., recorded is {recorded['sha256'][:12]}..."
+    return ""

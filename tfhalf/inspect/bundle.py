@@ -13,6 +13,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
+from tfhalf.files import open_regular, read_bytes
 from tfhalf.inspect import tf_messages
 from tfhalf.inspect.facts import Tensor, bytes_of, checked_shape, damaged
 
@@ -40,9 +41,9 @@ def read(index: Path) -> list[Entry]:
         ArtifactError: it is none, or its data files are missing or shorter than it says.
     """
     try:
-        if index.stat().st_size > MAX_BYTES:
-            raise ValueError(f"its {index.stat().st_size:,} bytes are more than any model's index has")
-        return list(_entries(index, index.read_bytes()))
+        return list(_entries(index, read_bytes(index, MAX_BYTES)))
+    except OSError as error:
+        raise damaged(index, f"cannot be read: {error.strerror}") from None
     except (ValueError, IndexError, DecodeError) as error:
         raise damaged(index, f"cannot be read as an index of variables: {error}") from None
 
@@ -67,25 +68,45 @@ def _entries(index: Path, data: bytes) -> Iterator[Entry]:
                     raise ValueError("it is big-endian")
                 continue
             entry = _entry(index, key.decode("utf-8", "replace"), tf_messages.parse("Entry", value), shards)
-            if entry is not None:
-                if entry.file not in sizes:
-                    sizes[entry.file] = entry.file.stat().st_size if entry.file.is_file() else -1
-                if entry.offset < 0 or entry.offset + entry.tensor.bytes > sizes[entry.file]:
-                    raise damaged(entry.file, f"does not hold all of {entry.tensor.name!r}")
+            if entry.file not in sizes:
+                sizes[entry.file] = entry.file.stat().st_size if entry.file.is_file() else -1
+            if entry.offset < 0 or entry.offset + entry.tensor.bytes > sizes[entry.file]:
+                raise damaged(entry.file, f"does not hold all of {entry.tensor.name!r}")
+            if entry.tensor.dtype == "string":
+                _check_text(entry)
+            elif entry.tensor.dtype:
                 yield entry
 
 
-def _entry(index: Path, key: str, entry: Any, shards: int) -> Entry | None:
+def _entry(index: Path, key: str, entry: Any, shards: int) -> Entry:
     dtype = tf_messages.dtype_name(entry.dtype)
-    if dtype in ("string", "resource", "variant", ""):
-        return None
+    dtype = "" if dtype in ("resource", "variant") else dtype
     shape = checked_shape(index, key, [dim.size for dim in entry.shape.dims])
     tensor = Tensor(key.removesuffix("/.ATTRIBUTES/VARIABLE_VALUE"), dtype, shape, entry.size)
     wanted = 0 if entry.slices else bytes_of(dtype, tensor.count)  # slices have entries of their own
-    if entry.size != wanted:
+    if entry.size < 0 or (dtype not in ("", "string") and entry.size != wanted):
         raise ValueError(f"{key!r} has {entry.size:,} bytes, not {wanted:,}")
     file = index.with_name(f"{index.stem}.data-{entry.shard:05d}-of-{shards:05d}")
     return Entry(tensor, file, entry.offset, entry.crc)
+
+
+def _check_text(entry: Entry) -> None:
+    """Strings lie behind their lengths, which TensorFlow believes when it makes room for them.
+
+    Raises:
+        ValueError: they claim more than there is.
+    """
+    if entry.tensor.count > entry.tensor.bytes:
+        raise ValueError(f"{entry.tensor.name!r} claims {entry.tensor.count:,} strings")
+    with open_regular(entry.file) as file:
+        file.seek(entry.offset)
+        data = file.read(min(entry.tensor.bytes, 10 * entry.tensor.count))
+    place = total = 0
+    for _ in range(entry.tensor.count):
+        length, place = varint(data, place)
+        total += length
+    if place + total > entry.tensor.bytes:
+        raise ValueError(f"{entry.tensor.name!r} claims {total:,} bytes of strings")
 
 
 def varint(data: bytes | memoryview, place: int) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tfhalf.errors import ArtifactError
+from tfhalf.text import printable as printable
 
 # Bits of a value. What is missing here (strings, resources) has no fixed size.
 BITS = {
@@ -131,12 +132,6 @@ class Account:
     def weights(self) -> list[Tensor]:
         """The tensors that the answer is computed with, each once."""
         return [tensor for tensor in self.tensors if tensor.role == "weight"]
-
-
-def printable(text: str, length: int = 200) -> str:
-    """A name out of a file as it may be shown: no control characters, cut in its middle to ``length``."""
-    clean = "".join(c if c.isprintable() else "?" for c in text[: 4 * length])
-    return clean if len(clean) <= length else f"{clean[: length // 2 - 2]}...{clean[-(length - length // 2 - 1) :]}"
 
 
 def damaged(path: Path, why: str) -> ArtifactError:

@@ -6,6 +6,8 @@ from __future__ import annotations
 import mmap
 from pathlib import Path
 
+from tfhalf.errors import ArtifactError
+from tfhalf.files import open_regular
 from tfhalf.inspect import values as look_at
 from tfhalf.inspect.facts import (
     MAX_RANK,
@@ -30,6 +32,7 @@ _DTYPES = words(
     "float32 float16 int32 uint8 int64 string bool int16 complex64 int8 float64 complex128 uint64 resource variant "
     "uint32 uint16 int4 bfloat16 int2 uint4"
 )
+_OTHER_CODE = frozenset(("DELEGATE", "STABLEHLO_CUSTOM_CALL"))
 _PLACEHOLDER, _CUSTOM = 127, 32  # the byte that says to look at the wider number; and an operator by name
 
 
@@ -40,10 +43,25 @@ def inspect_litert(path: Path) -> Account:
         ArtifactError: it is none, or not whole.
     """
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        with open_regular(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _Reading(path, data).account()
     except (ValueError, RecursionError) as error:
         raise damaged(path, f"cannot be read as LiteRT: {error}") from None
+
+
+def check_litert(path: Path) -> None:
+    """Refuse a LiteRT file that is damaged, or has operators beyond LiteRT's own: those run code of other libraries.
+
+    Raises:
+        ArtifactError: it is one.
+    """
+    account = inspect_litert(path)
+    others = [*account.details["custom_operators"], *_OTHER_CODE.intersection(account.details["operators"])]
+    if others:
+        raise ArtifactError(
+            f"{path}: has the operator {printable(others[0], 60)}, which is not one of LiteRT's that only compute; it "
+            "is not opened: export it again with this tfhalf"
+        )
 
 
 class _Reading:
@@ -54,6 +72,7 @@ class _Reading:
         self.size = len(data)
         self.values = Values()
         self._left = MAX_PARTS
+        self.custom: list[str] = []
 
     def _spend(self, count: int) -> None:
         """A FlatBuffer may use one list in many places, and so be far larger than its file: there is an end to it."""
@@ -70,17 +89,18 @@ class _Reading:
         version = self.model.number(0, "u4")
         account.facts = {"made by": printable(self.model.text(3), 80) or "not said", "schema": f"version {version}"}
         account.details = {"schema_version": version, "graphs": len(graphs)}
+        account.details |= {"operators": sorted(set(codes)), "custom_operators": self.custom}
         seen: set[int] = set()
         for number, table in enumerate(graphs):
             self._graph(account, table, codes, number, seen)
         return account
 
-    @staticmethod
-    def _operator(code: Table) -> str:
+    def _operator(self, code: Table) -> str:
         number = code.number(0, "i1")
         number = code.number(3, "i4") if number in (_PLACEHOLDER, 0) else number
         if number == _CUSTOM:
-            return printable(code.text(1), 60) or "CUSTOM"
+            self.custom.append(printable(code.text(1), 60) or "CUSTOM")
+            return self.custom[-1]
         return BUILTIN[number] if 0 <= number < len(BUILTIN) else f"operator {number}"
 
     def _graph(self, account: Account, table: Table, codes: list[str], number: int, seen: set[int]) -> None:

@@ -17,7 +17,9 @@ from tfhalf.inspect.facts import words
 # message: field=number:type; "*" repeats, "@" a map from string, else an embedded message or a scalar of protobuf.
 _MESSAGES = """
 SavedModel: meta_graphs=2:*MetaGraph
-MetaGraph: info=1:Info graph=2:Graph signatures=5:@Signature
+MetaGraph: info=1:Info graph=2:Graph signatures=5:@Signature asset_files=6:*Empty objects=7:ObjectGraph
+ObjectGraph: nodes=1:*Object concrete_functions=2:@Empty
+Object: asset=5:Empty
 Info: tags=4:*string tensorflow_version=5:string
 Signature: inputs=1:@TensorInfo outputs=2:@TensorInfo method=3:string
 TensorInfo: name=1:string dtype=2:int32 shape=3:Shape
@@ -30,9 +32,9 @@ OpDef: name=1:string inputs=2:*Argument outputs=3:*Argument
 Argument: name=1:string type=3:int32
 Node: name=1:string op=2:string inputs=3:*string attributes=5:@Value
 Value: list=1:List text=2:bytes integer=3:int64 type=6:int32 shape=7:Shape tensor=8:Tensor function=10:Named
-List: types=6:*int32 functions=9:*Named
-Named: name=1:string
-Tensor: dtype=1:int32 shape=2:Shape
+List: types=6:*int32 tensors=8:*Tensor functions=9:*Named
+Named: name=1:string attributes=2:@Value
+Tensor: dtype=1:int32 shape=2:Shape content=4:bytes
 Header: shards=1:int32 endianness=2:int32
 Entry: dtype=1:int32 shape=2:Shape shard=3:int32 offset=4:int64 size=5:int64 crc=6:fixed32 slices=7:*Empty
 Empty:

@@ -7,6 +7,7 @@ from typing import Any
 
 from tfhalf.device import grow_memory
 from tfhalf.errors import ArtifactError
+from tfhalf.inspect.tf_check import check_saved_model
 from tfhalf.serve.runtimes import Arrays, Source, check_names
 from tfhalf.serve.settings import Settings
 from tfhalf.start import import_tensorflow
@@ -21,6 +22,7 @@ class SavedModel:
     platform = "tensorflow_savedmodel"
 
     def __init__(self, source: Source, settings: Settings) -> None:
+        check_saved_model(source.directory)
         os.environ.setdefault("KERAS_BACKEND", "tensorflow")
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         import_tensorflow(without=("keras",))

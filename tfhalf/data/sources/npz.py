@@ -6,6 +6,7 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ _DAMAGE = (
     KeyError,
     RuntimeError,
     MemoryError,
+    TokenError,  # numpy reads an array's header as Python
 )
 
 

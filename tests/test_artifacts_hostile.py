@@ -1,0 +1,467 @@
+"""Artifacts that mean harm: nothing that they name is run, read or written, and each ends in one clear line."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import tensorflow as tf
+from onnx import TensorProto, helper
+from tensorflow.python.framework import op_def_registry
+
+from tfhalf import commands, config
+from tfhalf.errors import ArtifactError
+from tfhalf.export import manifest as manifests
+from tfhalf.files import read_bytes
+from tfhalf.inspect import tf_allowed
+from tfhalf.inspect.onnx_check import weights_beside
+from tfhalf.inspect.tf_check import check_saved_model
+from tfhalf.npz import read_arrays, read_npz
+from tfhalf.progress import Progress
+from tfhalf.runtime import open_predictor
+from tfhalf.samples import Samples
+from tfhalf.verify import Reference
+
+X = np.ones((2, 3), np.float32)
+
+
+def saved(folder: Path, compute: Callable[[tf.Tensor], tf.Tensor], **parts: Any) -> Path:
+    """A SavedModel whose signature computes ``compute``, with more ``parts`` beside it."""
+    module = tf.Module()
+    module.scale = tf.Variable(2.0)
+    for name, part in parts.items():
+        setattr(module, name, part)
+    spec = tf.TensorSpec([None, 3], tf.float32, name="x")
+    signature = tf.function(lambda x: {"y": compute(x) * module.scale}, input_signature=[spec])
+    tf.saved_model.save(module, str(folder), signatures={"serving_default": signature})
+    return folder
+
+
+def refused(folder: Path) -> str:
+    with pytest.raises(ArtifactError) as caught:
+        open_predictor(folder, "savedmodel")
+    text = str(caught.value)
+    assert "\n" not in text
+    assert text.startswith(str(folder))
+    return text
+
+
+def test_what_only_computes_is_opened_and_run(tmp_path: Path) -> None:
+    def compute(x: tf.Tensor) -> tf.Tensor:
+        table = tf.range(4.0)
+        for _ in tf.range(2):
+            x = tf.where(x > 0, tf.nn.softmax(x), tf.gather(table, [0, 1, 2]))
+        return x
+
+    folder = saved(tmp_path, compute)
+    check_saved_model(folder)
+    assert open_predictor(folder, "savedmodel")({"x": X})["y"].shape == (2, 3)
+    library = (folder / "saved_model.pb").read_bytes()
+    assert b"SaveV2" in library  # the functions that save and restore may, since nothing calls them
+
+
+def harm(kind: str, canary: str) -> Callable[[tf.Tensor], tf.Tensor]:
+    def compute(x: tf.Tensor) -> tf.Tensor:
+        raw = tf.raw_ops
+        done = {
+            "WriteFile": lambda: raw.WriteFile(filename=canary, contents="harm"),
+            "ReadFile": lambda: tf.debugging.assert_equal(raw.ReadFile(filename="/etc/passwd"), ""),
+            "MatchingFiles": lambda: tf.debugging.assert_equal(tf.size(raw.MatchingFiles(pattern="/*")), 0),
+            "PrintV2": lambda: raw.PrintV2(input="harm", output_stream=f"file://{canary}"),
+            "SaveV2": lambda: raw.SaveV2(prefix=canary, tensor_names=["a"], shape_and_slices=[""], tensors=[x]),
+            "RestoreV2": lambda: raw.RestoreV2(
+                prefix=canary, tensor_names=["a"], shape_and_slices=[""], dtypes=[tf.float32]
+            ),
+            "PyFunc": lambda: raw.PyFunc(input=[x], token="pyfunc_0", Tout=[tf.float32]),
+            "DebugIdentityV3": lambda: raw.DebugIdentityV3(input=x, debug_urls=[f"file://{canary}"]),
+            "TextLineDataset": lambda: tf.data.TextLineDataset("/etc/passwd").reduce(0, lambda n, _: n + 1),
+        }[kind]
+        with tf.control_dependencies([operation for operation in [done()] if isinstance(operation, tf.Operation)]):
+            return tf.identity(x)
+
+    return compute
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("WriteFile", "ReadFile", "MatchingFiles", "PrintV2", "SaveV2", "RestoreV2", "PyFunc", "DebugIdentityV3"),
+        "TextLineDataset",
+    ],
+)
+def test_operations_that_do_more_than_compute(tmp_path: Path, kind: str) -> None:
+    canary = tmp_path / "canary"
+    text = refused(saved(tmp_path / "model", harm(kind, str(canary))))
+    assert f"has the operation {kind} in " in text
+    assert not list(tmp_path.glob("canary*"))
+
+
+def test_in_a_branch_of_a_function_that_is_called(tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+
+    @tf.function
+    def inner(x: tf.Tensor) -> tf.Tensor:
+        return tf.cond(tf.reduce_sum(x) > 0, lambda: harm("WriteFile", str(canary))(x), lambda: x)
+
+    assert "has the operation WriteFile" in refused(saved(tmp_path / "model", inner))
+    assert not canary.exists()
+
+
+def test_in_a_function_that_nothing_calls(tmp_path: Path) -> None:
+    spec = [tf.TensorSpec([None, 3], tf.float32)]
+    other = tf.function(harm("WriteFile", str(tmp_path / "canary")), input_signature=spec)
+    assert "has the operation WriteFile" in refused(saved(tmp_path / "model", lambda x: x, other=other))
+
+
+def test_files_that_a_table_is_read_from(tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("a\nb\n")
+    start = tf.lookup.TextFileInitializer(
+        str(tmp_path / "words.txt"), tf.string, tf.lookup.TextFileIndex.WHOLE_LINE, tf.int64, -1
+    )
+    table = tf.lookup.StaticHashTable(start, -1)
+
+    def compute(x: tf.Tensor) -> tf.Tensor:
+        return x + tf.cast(table.lookup(tf.constant("a")), tf.float32)
+
+    assert "asset files" in refused(saved(tmp_path / "model", compute, table=table))
+
+
+def changed(folder: Path, change: Callable[[Any], None]) -> Path:
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    path = folder / "saved_model.pb"
+    model = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    change(model)
+    path.write_bytes(model.SerializeToString())
+    return folder
+
+
+def _constant(model: Any) -> Any:
+    for function in model.meta_graphs[0].graph_def.library.function:
+        for node in function.node_def:
+            if node.op == "Const" and node.attr["dtype"].type == 1:
+                return node.attr["value"].tensor
+    raise AssertionError
+
+
+def test_claims_and_shapes_of_the_file_itself(tmp_path: Path) -> None:
+    def huge(model: Any) -> None:
+        tensor = _constant(model)
+        del tensor.tensor_shape.dim[:]
+        tensor.tensor_shape.dim.add(size=1 << 40)
+
+    def itself(model: Any) -> None:
+        library = model.meta_graphs[0].graph_def.library.function
+        node = library[0].node_def.add(name="again", op="PartitionedCall")
+        node.attr["f"].func.name = library[0].signature.name
+
+    def not_held(model: Any) -> None:
+        node = model.meta_graphs[0].graph_def.library.function[0].node_def.add(name="other", op="PartitionedCall")
+        node.attr["f"].func.name = "elsewhere"
+
+    def doubling(model: Any) -> None:
+        library = model.meta_graphs[0].graph_def.library.function
+        for level in range(60):
+            function = library.add()
+            function.signature.name = f"f{level}"
+            for copy in range(2):
+                node = function.node_def.add(name=f"c{copy}", op="PartitionedCall" if level else "NoOp")
+                if level:
+                    node.attr["f"].func.name = f"f{level - 1}"
+
+    def old(model: Any) -> None:
+        model.meta_graphs[0].ClearField("object_graph_def")
+
+    for number, (change, words) in enumerate(
+        [
+            (huge, "constants claim more than"),
+            (itself, "calls itself"),
+            (not_held, "calls 'elsewhere', which it does not hold"),
+            (doubling, "unfolds into more than"),
+            (old, "as TensorFlow 2 writes it"),
+        ]
+    ):
+        folder = changed(saved(tmp_path / str(number), lambda x: x + 0.5), change)
+        assert words in refused(folder)
+
+
+def test_the_list_names_operations_that_there_are() -> None:
+    for name in tf_allowed.COMPUTES | tf_allowed.SAVER:
+        assert op_def_registry.get(name) is not None, name
+    harmful = ("File", "Dataset", "Debug", "Print", "Summary", "PyFunc", "Restore", "Save", "Recv", "Send", "Xla")
+    named = [name for name in tf_allowed.COMPUTES if any(part in name for part in harmful)]
+    assert sorted(named) == ["XlaDynamicSlice", "XlaDynamicUpdateSlice"]
+
+
+# --- ONNX -------------------------------------------------------------------------------------------------------------
+
+
+def _onnx(folder: Path, *, domain: str = "", initializers: Any = (), functions: Any = ()) -> Path:
+    node = helper.make_node("Relu", ["x"], ["y"], domain=domain)
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 3]) for name in ("x", "y")]
+    graph = helper.make_graph([node], "g", ports[:1], ports[1:], list(initializers))
+    opsets = [helper.make_opsetid(name, version) for name, version in (("", 18), *(((domain, 1),) if domain else ()))]
+    model = helper.make_model(graph, opset_imports=opsets, functions=list(functions))
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    return folder
+
+
+def test_operators_beyond_the_standard(tmp_path: Path) -> None:
+    for runtime in ("onnx", "onnx-float16", "onnx-openvino"):
+        with pytest.raises(ArtifactError, match=r"the operator com.microsoft.Relu, which is not in the ONNX standard"):
+            open_predictor(_onnx(tmp_path, domain="com.microsoft"), runtime)
+    assert open_predictor(_onnx(tmp_path), "onnx")({"x": X})["y"].shape == (2, 3)
+
+
+@pytest.mark.parametrize("location", ["/etc/passwd", "../model.onnx.data", "other.bin"])
+def test_weights_elsewhere(tmp_path: Path, location: str) -> None:
+    tensor = helper.make_tensor("w", TensorProto.FLOAT, [2], [1.0, 2.0])
+    tensor.ClearField("float_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.append(onnx.StringStringEntryProto(key="location", value=location))
+    path = _onnx(tmp_path, initializers=[tensor]) / "model.onnx"
+    with pytest.raises(ArtifactError, match=r"only model.onnx.data beside it is opened"):
+        weights_beside(path)
+
+
+def test_weights_that_are_not_whole(tmp_path: Path) -> None:
+    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[1 << 40], data_location=TensorProto.EXTERNAL)
+    tensor.external_data.append(onnx.StringStringEntryProto(key="location", value="model.onnx.data"))
+    (tmp_path / "model.onnx.data").write_bytes(bytes(64))
+    with pytest.raises(ArtifactError, match=r"'w' is not whole in model.onnx.data"):
+        weights_beside(_onnx(tmp_path, initializers=[tensor]) / "model.onnx")
+
+
+def test_an_onnx_file_that_fails_when_it_runs(tmp_path: Path) -> None:
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", "n"]) for name in ("x", "y")]
+    weights = helper.make_tensor("w", TensorProto.FLOAT, [5, 5], [0.5] * 25)
+    graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "g", ports[:1], ports[1:], [weights])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    for runtime in ("onnx", "onnx-float16"):
+        with pytest.raises(ArtifactError, match=r"model.onnx: opens and does not run") as caught:
+            open_predictor(tmp_path, runtime)({"x": X})
+        assert "\n" not in str(caught.value)
+
+
+# --- arrays -----------------------------------------------------------------------------------------------------------
+
+
+def npz(path: Path, members: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return path
+
+
+def npy(header: str, data: bytes = b"") -> bytes:
+    text = header.encode() + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + data
+
+
+@pytest.mark.parametrize(
+    ("members", "words"),
+    [
+        ({"a.npy": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000,)}")}, "claims 4,000,000,000"),
+        ({"a.npy": npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,)}", b"x")}, "Python objects"),
+        ({"a.npy": npy("{'descr': '|V9', 'fortran_order': False, 'shape': (1,)}", bytes(9))}, "not numbers or text"),
+        ({"a.npy": npy("\x1b[31m" * 30)}, "'a' has no readable header"),
+        ({"a.npy": npy("(" * 5000)}, "'a' has no readable header"),
+        ({"a.npy": bytes(257 << 20)}, "unpacks into 269,484,032 bytes"),
+        ({"a": npy("{}"), "a.npy": npy("{}")}, "two arrays of it have one name"),
+        ({"a.npy": b""}, "'a' has no readable header"),
+    ],
+)
+def test_archives_that_lie(tmp_path: Path, members: dict[str, bytes], words: str) -> None:
+    path = npz(tmp_path / "samples.npz", members)
+    with pytest.raises(ValueError, match=words) as caught:
+        read_npz(path)
+    assert str(caught.value).isprintable()
+    with pytest.raises(ArtifactError, match=r"samples.npz: cannot be read: .*; export again"):
+        Samples.load(tmp_path)
+
+
+def test_arrays_of_every_kind_are_read(tmp_path: Path) -> None:
+    arrays = {
+        "in/x": np.asfortranarray(np.arange(6, dtype=np.float16).reshape(2, 3)),
+        "text": np.array(["a", "bcd"]),
+        "flag": np.array(True),
+        "none": np.zeros((0, 3), np.int64),
+    }
+    np.save(tmp_path / "a.npy", arrays["in/x"])
+    np.testing.assert_array_equal(read_arrays(tmp_path / "a.npy")["x"], arrays["in/x"])
+    for save in (np.savez, np.savez_compressed):
+        save(tmp_path / "a.npz", **arrays)
+        found = read_arrays(tmp_path / "a.npz")
+        assert set(found) == set(arrays)
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(found[name], array)
+            assert found[name].dtype == array.dtype
+
+
+def test_samples_that_do_not_fit_together(tmp_path: Path) -> None:
+    np.savez(tmp_path / "samples.npz", **{"in/x": np.zeros((2, 3)), "out/y": np.zeros(())})
+    with pytest.raises(ArtifactError, match="holds no samples"):
+        Samples.load(tmp_path)
+    good = {"probabilities": np.zeros((2, 3), np.float32), "y": np.zeros(2, np.int32), "x_sha256": np.zeros(64, "u1")}
+    for wrong in ({"y": np.zeros(3, np.int32)}, {"probabilities": np.zeros(2, np.float32)}, {"y": np.zeros(2)}):
+        np.savez(tmp_path / "reference.npz", **{**good, **wrong})
+        with pytest.raises(ArtifactError, match=r"reference.npz: holds .*; it is damaged, export again"):
+            Reference.load(tmp_path)
+
+
+# --- files that are not files -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pipe(tmp_path: Path) -> Path:
+    os.mkfifo(tmp_path / "pipe")
+    return tmp_path / "pipe"
+
+
+def test_pipes_devices_and_loops_are_not_waited_for(pipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    (tmp_path / "long").write_bytes(bytes(11))
+    for name, words in (("pipe", "a pipe"), ("zero", "a device"), ("loop", "symbolic links"), ("long", "11 bytes")):
+        with pytest.raises(OSError, match=words):
+            read_bytes(tmp_path / name, 10)
+    for kind in ("pipe", "zero", "loop"):
+        version = tmp_path / f"version-{kind}"
+        version.mkdir()
+        (version / "manifest.json").symlink_to(tmp_path / kind)
+        with pytest.raises(ArtifactError, match=r"manifest.json: cannot be read"):
+            manifests.read(version)
+
+
+# --- manifests --------------------------------------------------------------------------------------------------------
+
+
+def described(folder: Path, **changes: Any) -> Path:
+    """A version's manifest of a pipeline's export; keys of ``changes`` are paths, with ``__`` for a step."""
+    pipeline = {"name": "job", "model": {"build": "m.py:build"}, "data": {"source": "sklearn:digits"}}
+    manifest: dict[str, Any] = {
+        "schema": 1,
+        "name": "job",
+        "config": config.Pipeline.model_validate(pipeline).dump(),
+        "pipeline_file": "/nowhere/p.yaml",
+        "seed": 0,
+        "data": {"source": "sklearn:digits", "sizes": {"train": 1294, "validation": 144, "test": 359}},
+        "input": {"name": "image", "dtype": "float32", "shape": ["batch", 8, 8, 1]},
+        "labels": list("0123456789"),
+        "files": {},
+    }
+    for path, value in changes.items():
+        inner = manifest
+        *steps, last = path.split("__")
+        for step in steps:
+            inner = inner[step]
+        inner[last] = value
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("labels", [None], "labels.0 is not valid: received None"),
+        ("labels", {}, "labels is not valid"),
+        ("input__shape", ["batch", 1 << 40], "input.shape.1"),
+        ("input__shape", [], "input.shape is not valid"),
+        ("input__shape", ["batch", True], "input.shape.1"),
+        ("seed", 1 << 80, "seed is not valid"),
+        ("seed", "\x1b[31m", "seed is not valid"),
+        ("pipeline_file", "a\0b", "pipeline_file is not valid"),
+        ("files", {"model.onnx": {"bytes": -1, "sha256": "0" * 64}}, "files.model.onnx.bytes"),
+        ("files", {"model.onnx": {"sha256": ["x"]}}, "files.model.onnx.sha256"),
+        ("data__sizes__test", 0, "data.sizes.test"),
+        ("data__preprocess", {"mean": ["a"]}, "data.preprocess.mean"),
+        ("config__data__source", 3, "config.data.source"),
+        ("config__export__formats", ["exe"], "config.export.formats"),
+        ("name", None, "name is not valid"),
+    ],
+)
+def test_manifests_with_one_value_of_another_kind(tmp_path: Path, path: str, value: Any, words: str) -> None:
+    manifests.read(described(tmp_path))
+    with pytest.raises(ArtifactError, match=words.replace(".", r"\.")) as caught:
+        manifests.read(described(tmp_path, **{path: value}))
+    assert str(caught.value).isprintable()
+    assert str(caught.value).endswith("it is damaged, export again")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"schema": 1, "schema": 1}', "the key 'schema' stands in it twice"),
+        ('{"schema": ' + "9" * 5000 + "}", "not readable JSON"),
+        ('{"schema": "\\u001b[31m"}', "has schema"),
+        ('{"a":' * 5000 + "1" + "}" * 5000, "not readable JSON"),
+    ],
+)
+def test_manifests_that_no_reader_agrees_on(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(ArtifactError, match=words) as caught:
+        manifests.read(tmp_path)
+    assert str(caught.value).isprintable()
+
+
+def test_code_that_a_manifest_names_is_not_run(tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    (tmp_path / "evil.py").write_text(f"open({str(canary)!r}, 'w')\ndef load(): raise SystemExit\n")
+    version = tmp_path / "version"
+    version.mkdir()
+    for source, args in (("os:system", {"command": f"touch {canary}"}), ("evil.py:load", {}), ("antigravity:x", {})):
+        changes = {"config__data__source": source, "config__data__args": args}
+        folder = described(version, pipeline_file=str(tmp_path / "p.yaml"), **changes)
+        with pytest.raises(ArtifactError, match=r"runs nothing that it names; give the pipeline.*: --pipeline FILE"):
+            commands.verify_version(folder, None, Progress(quiet=True))
+    assert not canary.exists()
+
+
+def test_code_that_the_users_own_pipeline_names_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own.py").write_text(
+        "import numpy as np\ndef load(n): return {'x': np.arange(n * 4).reshape(n, 2, 2, 1), 'y': np.arange(n) % 2}\n"
+    )
+    (tmp_path / "p.yaml").write_text(
+        "name: job\nmodel: {build: m.py:build}\ndata: {source: 'own.py:load', args: {n: 40}, test: 0.25}\n"
+    )
+    version = tmp_path / "version"
+    version.mkdir()
+    described(version, config__data__source="own.py:load", pipeline_file="/elsewhere/p.yaml", data__sizes__test=10)
+    seen = {}
+
+    def verified(directory: Path, x: np.ndarray, y: np.ndarray, progress: Progress) -> list[Any]:
+        seen.update(x=x, y=y)
+        return []
+
+    monkeypatch.setattr("tfhalf.verify.verify_directory", verified)
+    commands.verify_version(version, None, Progress(quiet=True), tmp_path / "p.yaml")
+    assert seen["x"].shape == (10, 2, 2, 1)
+
+
+def test_what_predict_makes_room_for_is_bounded(tmp_path: Path) -> None:
+    described(tmp_path, input__shape=["batch", 1 << 20, 1 << 20, 3])
+    (tmp_path / ".a.png").write_bytes(b"")
+    with pytest.raises(ArtifactError, match=r"its manifest says images of .*it is damaged"):
+        commands.predict_images(tmp_path, [tmp_path / ".a.png"], None, 1)
+
+
+# --- what a terminal is shown -----------------------------------------------------------------------------------------
+
+
+def test_control_characters_never_reach_the_terminal() -> None:
+    hostile = "a\x1b[31mred\x1b[0m\x1b]0;title\x07\x9b2J\rb\u202egnp.exe\u2066\x00\ud800 \u00a0\u200d\nc\t\u00e9"
+    stream = io.StringIO()
+    Progress(stream).line(hostile)
+    shown = stream.getvalue()
+    assert shown == "ared b?gnp.exe???  \u200d c \u00e9\n"
+    assert str(ArtifactError(hostile)) + "\n" == shown
+    assert len(str(ArtifactError("x" * 100_000))) < 5000
