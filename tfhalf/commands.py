@@ -44,12 +44,14 @@ def verify_version(
     """
     directory = find_version(path)
     if manifests.read_kind(directory) == "model":
-        from tfhalf.samples import verify_samples
+        from tfhalf.samples import basis_of, verify_samples
 
         if pipeline is not None:
             raise ArtifactError(f"{directory}: was exported from a model file, with its samples; leave --pipeline out")
         found: list[Any] = list(verify_samples(directory, progress))
-        _say_not_covered(manifests.read(directory, kind="model"), progress)
+        manifest = manifests.read(directory, kind="model")
+        progress.line(basis_of(directory, manifest))
+        _say_not_covered(manifest, progress)
         return directory, found
     manifest = manifests.read(directory)
     manifests.check_files(directory, manifest)  # before data is loaded: a changed file is told at once

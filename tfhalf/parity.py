@@ -31,6 +31,11 @@ class Limits:
     true_float16_samples: int = 2
 
 
+TYPICAL = ("drawn", "given")
+"""The kinds of rows that are inputs as a model usually gets them; every other kind is an edge row."""
+EDGE = 8.0
+"""How much more an edge row may differ: at the ends of its range a net amplifies rounding, so three bits fewer, 2**3
+times as coarse, as int8 is. Values that only float16 loses count in any row."""
 INT8 = 8.0
 """How much more an int8 variant may differ than float16: of a number float16 keeps 11 bits, int8 8 of those of the
 largest in its channel: three fewer, 2**3 times as coarse."""
@@ -54,6 +59,10 @@ class OutputParity:
     ``spread``: how far the float32 model's answers are from their mean over the samples, relative to the scale. Where
     it is tiny the answers hardly depend on the inputs, and say little. Probabilities are compared by their logarithms,
     which the logits are but for a constant: near-equal ones would look right whatever they are.
+
+    All of these are of usual inputs. Of edge rows are ``edge_difference``, the largest relative to the row's own scale
+    or the output's, whichever is larger; and ``edge_non_finite``, the values that are finite in float32 alone. A value
+    that float32 itself does not give is not compared.
     """
 
     name: str
@@ -64,17 +73,21 @@ class OutputParity:
     agreement: float | None
     spread: float
     problems: tuple[str, ...]
+    edge_difference: float | None = None
+    edge_non_finite: int = 0
 
 
 @dataclass(frozen=True)
 class SampleComparison:
-    """An artifact beside the float32 model on the same ``samples``. ``seconds`` passed beside other comparisons."""
+    """An artifact beside the float32 model on the same ``samples``, of which ``edges`` are edge rows. ``seconds``
+    passed beside other comparisons."""
 
     artifact: str
     runtime: str
     samples: int
     outputs: tuple[OutputParity, ...]
     seconds: float
+    edges: int = 0
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -87,7 +100,7 @@ class SampleComparison:
         return not self.problems
 
     def worst(self, what: str) -> float | None:
-        """The worst of the outputs' ``max_difference``, ``mean_difference``, ``non_finite`` or ``agreement``."""
+        """The worst of the outputs' ``max_difference``, ``agreement`` or another of their numbers."""
         values = [v for v in (getattr(output, what) for output in self.outputs) if v is not None]
         return (min if what == "agreement" else max)(values, default=None)
 
@@ -99,13 +112,25 @@ class SampleComparison:
     def from_dict(cls, told: Mapping[str, Any]) -> SampleComparison:
         """What `to_dict` gave, after JSON."""
         outputs = tuple(OutputParity(**{**o, "problems": tuple(o["problems"])}) for o in told["outputs"])
-        return cls(told["artifact"], told["runtime"], told["samples"], outputs, told["seconds"])
+        return cls(told["artifact"], told["runtime"], told["samples"], outputs, told["seconds"], told.get("edges", 0))
+
+
+def edge_mask(kinds: Sequence[str]) -> np.ndarray:
+    """Which rows are edge rows; bool [N]."""
+    return np.array([kind not in TYPICAL for kind in kinds], bool)
 
 
 def judge(
-    reference: Mapping[str, np.ndarray], got: Mapping[str, np.ndarray], classes: Sequence[str], limits: Limits
+    reference: Mapping[str, np.ndarray],
+    got: Mapping[str, np.ndarray],
+    classes: Sequence[str],
+    limits: Limits,
+    kinds: Sequence[str] = (),
 ) -> tuple[OutputParity, ...]:
     """Every output of an artifact beside the float32 model's; ``classes`` names those whose last axis is classes.
+
+    Args:
+        kinds: of each row, `TYPICAL` or an edge's name; edge rows are compared apart. Empty: none is one.
 
     Raises:
         ArtifactError: the outputs have other names or shapes.
@@ -115,12 +140,24 @@ def judge(
     for name, wanted in reference.items():
         if got[name].shape != wanted.shape:
             raise ArtifactError(f"{name}: it gives shape {got[name].shape}, expected {wanted.shape}")
-    return tuple(_output(name, reference[name], got[name], name in classes, limits) for name in reference)
+    edge = edge_mask(kinds)
+    if not edge.any():
+        return tuple(_output(name, reference[name], got[name], name in classes, limits) for name in reference)
+    edges = tuple(kind for kind, of_edge in zip(kinds, edge, strict=True) if of_edge)
+    outputs = []
+    for name, wanted in reference.items():
+        usual = OutputParity(name, 1.0, 0.0, 0.0, 0, None, 1.0, ())
+        if not edge.all():
+            usual = _output(name, wanted[~edge], got[name][~edge], name in classes, limits)
+        outputs.append(_with_edges(usual, wanted[~edge], wanted[edge], got[name][edge], edges, limits))
+    return tuple(outputs)
 
 
-def badness(reference: Mapping[str, np.ndarray], got: Mapping[str, np.ndarray]) -> np.ndarray:
-    """For each sample the largest difference of any output, relative to the output's scale; infinite where a value is
-    lost. Float64 [N]."""
+def badness(
+    reference: Mapping[str, np.ndarray], got: Mapping[str, np.ndarray], kinds: Sequence[str] = ()
+) -> np.ndarray:
+    """For each sample the largest difference of any output, relative to the output's scale, of edge rows an `EDGE`-th
+    of it; infinite where a value is lost. Float64 [N]."""
     worst = np.zeros(len(next(iter(reference.values()))))
     for name, wanted in reference.items():
         wide, other = wanted.astype(np.float64), got[name].astype(np.float64)
@@ -131,7 +168,55 @@ def badness(reference: Mapping[str, np.ndarray], got: Mapping[str, np.ndarray]) 
         difference = np.where(there, np.abs(np.where(there, other, 0) - np.where(there, wide, 0)) / scale, 0.0)
         difference = np.where(np.isfinite(difference), difference, np.inf)
         worst = np.maximum(worst, difference.reshape(len(worst), -1).max(-1, initial=0.0))
-    return worst
+    return np.where(edge_mask(kinds), worst / EDGE, worst) if kinds else worst
+
+
+def _with_edges(
+    usual: OutputParity,
+    typical: np.ndarray,
+    reference: np.ndarray,
+    got: np.ndarray,
+    kinds: Sequence[str],
+    limits: Limits,
+) -> OutputParity:
+    """``usual`` with the edge rows ``reference`` and ``got`` compared too; ``typical`` are the float32 answers to usual
+    inputs. Whole numbers (classes, counts) of edge rows are ties as often as not, and are not compared."""
+    if not np.issubdtype(reference.dtype, np.floating):
+        return usual
+    wide, other, scales = (x.astype(np.float64) for x in (reference, got, typical))
+    if _probabilities(np.concatenate([scales, wide])):
+        wide, other, scales = _logits(wide), _logits(other), _logits(scales)
+    rows = range(1, wide.ndim)
+    there = np.isfinite(wide)
+    lost = (there & ~np.isfinite(other)).sum(tuple(rows))
+    compared = there & np.isfinite(other)
+    difference = np.abs(np.where(compared, other, 0) - np.where(compared, wide, 0)).reshape(len(wide), -1)
+    magnitude = np.where(there, np.abs(wide), 0).reshape(len(wide), -1)
+    known = scales[np.isfinite(scales)]
+    scale = np.maximum(magnitude.max(-1, initial=0.0), np.abs(known).max(initial=0.0))
+    root = np.maximum(np.sqrt((magnitude**2).mean(-1)), np.sqrt((known**2).mean()) if known.size else 0.0)
+    largest = difference.max(-1, initial=0.0) / np.where(scale > 0, scale, 1.0)
+    mean = difference.mean(-1) / np.where(root > 0, root, 1.0)
+    most, most_mean = min(1.0, EDGE * limits.max_difference), min(1.0, EDGE * limits.mean_difference)
+    problems = [
+        f"edge row {kind!r}: {_edge_problem(int(lost[k]), magnitude.shape[1], largest[k], most, mean[k], most_mean)}"
+        for k, kind in enumerate(kinds)
+        if lost[k] or largest[k] > most or mean[k] > most_mean
+    ]
+    return replace(
+        usual,
+        problems=(*usual.problems, *dict.fromkeys(problems)),
+        edge_difference=float(largest.max()),
+        edge_non_finite=int(lost.sum()),
+    )
+
+
+def _edge_problem(lost: int, size: int, largest: float, most: float, mean: float, most_mean: float) -> str:
+    if lost:
+        return f"{lost:,} of {size:,} values are not finite"
+    if largest > most:
+        return f"the largest difference is {largest:.2g} of the scale, {most:g} allowed"
+    return f"the mean difference is {mean:.2g} of the scale, {most_mean:g} allowed"
 
 
 def _output(name: str, reference: np.ndarray, got: np.ndarray, classes: bool, limits: Limits) -> OutputParity:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -19,12 +20,13 @@ from tfhalf.errors import ArtifactError
 from tfhalf.export import manifest as manifests
 from tfhalf.isolated import lacking
 from tfhalf.npz import read_npz
-from tfhalf.parity import Limits, SampleComparison, for_int8, judge
+from tfhalf.parity import TYPICAL, Limits, SampleComparison, edge_mask, for_int8, judge
 from tfhalf.progress import Progress, duration
 from tfhalf.runtime import FORMATS, NamedPredictor, open_predictor
 from tfhalf.text import one_line
 
 SAMPLES = "samples.npz"
+_KINDS = "kinds"
 BATCH = 8
 EXACT_SECONDS = 60.0
 """No further sample is run in true float16 after so long."""
@@ -32,10 +34,15 @@ EXACT_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Samples:
-    """``inputs`` and ``outputs`` by name, each [N, ...]; outputs are the float32 model's."""
+    """``inputs`` and ``outputs`` by name, each [N, ...]; outputs are the float32 model's.
+
+    ``kinds``: of each row, ``drawn`` or ``given``, or the name of an edge; usual rows come first. Empty in versions
+    that were published without edge rows.
+    """
 
     inputs: dict[str, np.ndarray]
     outputs: dict[str, np.ndarray]
+    kinds: tuple[str, ...] = ()
 
     @property
     def count(self) -> int:
@@ -46,6 +53,7 @@ class Samples:
         """Write ``samples.npz``."""
         arrays = {f"in/{name}": x for name, x in self.inputs.items()}
         arrays |= {f"out/{name}": x for name, x in self.outputs.items()}
+        arrays |= {_KINDS: np.array(self.kinds)} if self.kinds else {}
         np.savez_compressed(directory / SAMPLES, **arrays)  # type: ignore[arg-type]
 
     @classmethod
@@ -60,12 +68,46 @@ class Samples:
             arrays = read_npz(path)
         except (OSError, ValueError) as error:
             raise ArtifactError(f"{path}: cannot be read: {one_line(error)}; export again") from None
-        parts = ({name[len(p) :]: x for name, x in arrays.items() if name.startswith(p)} for p in ("in/", "out/"))
-        found = cls(*parts)
+        taken, answers = (
+            {name[len(p) :]: x for name, x in arrays.items() if name.startswith(p)} for p in ("in/", "out/")
+        )
+        kinds = arrays.get(_KINDS, np.array([], str))
+        found = cls(taken, answers, tuple(map(str, kinds.reshape(-1))))
         counts = {x.shape[0] if x.ndim else 0 for x in (*found.inputs.values(), *found.outputs.values())}
-        if not found.inputs or not found.outputs or len(counts) != 1 or 0 in counts:
+        counts |= {len(found.kinds)} if found.kinds else set()
+        if not found.inputs or not found.outputs or len(counts) != 1 or 0 in counts or kinds.dtype.kind != "U":
             raise ArtifactError(f"{path}: holds no samples; export again")
         return found
+
+
+def true_float16_rows(kinds: Sequence[str], count: int, limits: Limits, batch: int = 1) -> np.ndarray:
+    """The rows that ONNX is compared on in true float16 arithmetic, which is slow: the first few usual ones, and every
+    edge row. In whole batches; int64."""
+    edge = edge_mask(kinds) if kinds else np.zeros(count, bool)
+    usual = np.flatnonzero(~edge)[: max(batch, limits.true_float16_samples)]
+    return np.concatenate([usual, np.flatnonzero(edge)])
+
+
+def basis(facts: Mapping[str, Any]) -> str:
+    """In one line, what a comparison rests on; ``facts`` are the manifest's ``samples``."""
+    edges: Mapping[str, int] = facts.get("edges") or {}
+    count, edge = facts["count"], sum(edges.values())
+    rows = f"{edge} edge row{'s' * (edge != 1)} ({', '.join(edges)})"
+    if facts.get("origin") == "given":
+        return f"given: {count - edge:,} of {facts.get('file')}" + (f" and {rows}, judged apart" if edge else "")
+    return f"drawn: {count:,} samples" + (f", of which {rows} are judged apart" if edge else "")
+
+
+def basis_of(directory: Path, manifest: Mapping[str, Any]) -> str:
+    """`basis` of a published version, by the samples that lie in it.
+
+    Raises:
+        ArtifactError: they cannot be read.
+    """
+    samples = Samples.load(directory)
+    edges = Counter(kind for kind in samples.kinds if kind not in TYPICAL)
+    facts = {key: str(manifest["samples"].get(key))[:100] for key in ("origin", "file")}
+    return basis({**facts, "count": samples.count, "edges": edges})
 
 
 def run(
@@ -122,20 +164,24 @@ def verify_samples(directory: Path, progress: Progress) -> list[SampleComparison
         start = time.perf_counter()
         predictor = open_predictor(directory, runtime)
         size = 1 if exact and batch == BATCH else batch
-        n = min(samples.count, max(size, limits.true_float16_samples)) if exact else samples.count
-        inputs = {name: x[:n] for name, x in samples.inputs.items()}
+        rows = np.arange(samples.count)
+        if exact:
+            rows = true_float16_rows(samples.kinds, samples.count, limits, size)
+        inputs = {name: x[rows] for name, x in samples.inputs.items()}
         try:
             got = run(predictor, inputs, size, stop, EXACT_SECONDS if exact else None, f"verify {artifact}", progress)
-            n = len(next(iter(got.values()))) if exact else n
+            rows = rows[: len(next(iter(got.values())))] if exact else rows
+            kinds = [samples.kinds[row] for row in rows] if samples.kinds else []
             own = for_int8(limits) if runtime == "litert-int8" else limits
-            outputs = judge({name: y[:n] for name, y in samples.outputs.items()}, got, classes, own)
+            outputs = judge({name: y[rows] for name, y in samples.outputs.items()}, got, classes, own, kinds)
         except (ArtifactError, CancelledError):
             raise
         except Exception as error:  # three libraries, each with exceptions of its own
             why = one_line(error)
             raise ArtifactError(f"{artifact}: opens and does not run ({predictor.runtime}): {why}") from error
-        label = f"{artifact}, first {n}" if exact else artifact
-        return SampleComparison(label, predictor.runtime, n, outputs, time.perf_counter() - start)
+        edges = int(edge_mask(kinds).sum())
+        label = f"{artifact}, first {len(rows) - edges}" if exact else artifact
+        return SampleComparison(label, predictor.runtime, len(rows), outputs, time.perf_counter() - start, edges)
 
     tasks: list[tuple[str, str, bool]] = []
     for kind in manifest["config"]["export"]["formats"]:

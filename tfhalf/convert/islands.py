@@ -135,6 +135,7 @@ class Search:
     seconds: float
     progress: Progress
     start: tuple[str, ...] = ()
+    kinds: Sequence[str] = ()  # of each row of ``inputs``, as `parity.judge` takes them
     tests: int = 0
     _known: dict[frozenset[str], tuple[str, ...]] = field(default_factory=dict)
     _begun: float = 0.0
@@ -172,7 +173,7 @@ class Search:
             self.tests += 1
             try:
                 got = self.subject.simulate(chosen, self.inputs, seen)
-                self._known[chosen] = told(judge(self.reference, got, self.classes, strict(self.limits)))
+                self._known[chosen] = told(judge(self.reference, got, self.classes, strict(self.limits), self.kinds))
             except (ExportError, ArtifactError) as error:  # this set cannot be written, or not be run
                 self._known[chosen] = (str(error),)
             self.progress.status(

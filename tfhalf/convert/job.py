@@ -20,14 +20,16 @@ from tfhalf.convert.runtime_subject import RuntimeSubject
 from tfhalf.convert.source import Source, open_source
 from tfhalf.convert.subject import Arrays, Seen, Simulated, Subject
 from tfhalf.convert.subjects import subject_of
+from tfhalf.convert.sweep import sweep, sweep_line
 from tfhalf.device import grow_memory
 from tfhalf.errors import ArtifactError, ExportError, ParityError
 from tfhalf.export import manifest as manifests
 from tfhalf.export import version
 from tfhalf.fresh import Verifier
-from tfhalf.parity import SampleComparison, badness
+from tfhalf.parity import SampleComparison, badness, edge_mask
 from tfhalf.progress import Progress, duration
 from tfhalf.runtime import TRUE_FLOAT16
+from tfhalf.samples import basis, true_float16_rows
 
 FEW = 8  # samples that islands are found on
 ROUNDS = 4
@@ -41,6 +43,8 @@ class _Prepared:
     inputs: dict[str, np.ndarray]
     reference: dict[str, np.ndarray]
     drawn: dict[str, Any]
+    kinds: tuple[str, ...]
+    floats: tuple[str, ...]
     simulated: Simulated
 
 
@@ -65,10 +69,20 @@ def export_model(request: Request, options: Options, progress: Progress) -> Expo
         found = _search(made, fixed, options, progress)
         islands = (*fixed, *found.islands)
         _say_islands(islands, found, progress)
+        made.drawn["sweep"] = _swept(made, islands, options, progress)
         shipped = made.subject.ship([island.path for island in islands])
         revision = manifests.git_revision(Path.cwd())
         whole = Whole(
-            source, made.subject.interface, made.inputs, made.reference, made.drawn, islands, found, shipped, revision
+            source,
+            made.subject.interface,
+            made.inputs,
+            made.reference,
+            made.drawn,
+            islands,
+            found,
+            shipped,
+            revision,
+            made.kinds,
         )
 
         rounds = iter(range(ROUNDS))
@@ -88,12 +102,8 @@ def export_model(request: Request, options: Options, progress: Progress) -> Expo
 def _prepare(source: Source, options: Options, progress: Progress) -> _Prepared:
     arrays = draw.read_arrays(options.verify_with) if options.verify_with else None
     interface = interface_of(source, arrays)
-    if arrays is not None and options.verify_with is not None:
-        inputs = draw.given(arrays, interface.inputs, options.verify_with)
-        drawn: dict[str, Any] = {"origin": "given", "file": options.verify_with.name}
-    else:
-        inputs, words = draw.draw(source.model, interface.inputs)
-        drawn = {"origin": "drawn", "seed": draw.SEED, "how": words}
+    samples = draw.sample_inputs(source.model, interface, arrays, options.verify_with)
+    inputs = samples.arrays
     facts = source.facts
     progress.line(
         f"model      {source.name}: {facts['class']}, {facts['layers']} layers, {', '.join(facts['policies'])}"
@@ -103,10 +113,11 @@ def _prepare(source: Source, options: Options, progress: Progress) -> _Prepared:
     reference = subject.reference(few)
     interface = subject.interface
     _check_deterministic(subject, few, reference)
-    how = f"drawn (seed {draw.SEED})" if drawn["origin"] == "drawn" else f"of {drawn['file']}"
     told = ", ".join(f"{p.name} {p.dtype} {p.dims()}" for p in interface.inputs)
-    progress.line(f"inputs     {told}; {len(_first(inputs))} samples {how}")
-    return _Prepared(source, subject, inputs, subject.reference(inputs), drawn, subject)
+    progress.line(f"inputs     {told}")
+    progress.line(f"           {basis(samples.facts)}")
+    reference = subject.reference(inputs)
+    return _Prepared(source, subject, inputs, reference, samples.facts, samples.kinds, samples.floats, subject)
 
 
 def _check_deterministic(subject: Subject, few: Arrays, before: Arrays) -> None:
@@ -156,10 +167,10 @@ def _search(made: _Prepared, fixed: tuple[Island, ...], options: Options, progre
     """The islands that the hardest samples need; and then those that all of them need beside, if these do not do."""
     islands: tuple[Island, ...] = ()
     complete, tests, seconds = True, 0, 0.0
-    for inputs, reference in (_hardest(made, fixed), (made.inputs, made.reference)):
+    for inputs, reference, kinds in (_hardest(made, fixed), (made.inputs, made.reference, made.kinds)):
         start = tuple(island.path for island in (*fixed, *islands))
         classes, left = made.subject.interface.classes, max(0.0, options.bisect_seconds - seconds)
-        search = Search(made.simulated, inputs, reference, classes, options.limits, left, progress, start)
+        search = Search(made.simulated, inputs, reference, classes, options.limits, left, progress, start, kinds)
         found = search.run()
         progress.clear()
         if not found.restored:
@@ -173,16 +184,30 @@ def _search(made: _Prepared, fixed: tuple[Island, ...], options: Options, progre
     return Found(tuple(sorted(islands, key=lambda island: order[island.path])), True, complete, tests, seconds)
 
 
-def _hardest(made: _Prepared, fixed: tuple[Island, ...]) -> tuple[Arrays, dict[str, np.ndarray]]:
-    """The few samples that float16 answers worst, and the float32 answers to them: what holds there holds elsewhere."""
+def _swept(made: _Prepared, islands: tuple[Island, ...], options: Options, progress: Progress) -> dict[str, Any] | None:
+    """Up to which size of inputs float16 holds with these islands, for the manifest; it is printed too."""
+    kept = [island.path for island in islands]
+    swept = sweep(made.subject, kept, made.inputs, made.floats, options.limits, progress)
+    if swept is None:
+        return None
+    progress.line(f"sizes      {sweep_line(swept.to_dict())}")
+    return swept.to_dict()
+
+
+def _hardest(made: _Prepared, fixed: tuple[Island, ...]) -> tuple[Arrays, dict[str, np.ndarray], tuple[str, ...]]:
+    """The few samples that float16 answers worst, the float32 answers to them, and their kinds: what holds there holds
+    elsewhere. Usual ones, and edge rows that lose values."""
     if len(_first(made.inputs)) <= FEW or made.subject.interface.inputs[0].shape[0]:
-        few = made.subject.interface.few(made.inputs, FEW)
-        return few, {name: y[: len(_first(few))] for name, y in made.reference.items()}
-    got = made.simulated.simulate([island.path for island in fixed], made.inputs)
-    order = np.argsort(-badness(made.reference, got), kind="stable")[:FEW]
-    chosen = np.sort(order)
+        chosen = np.arange(len(_first(made.subject.interface.few(made.inputs, FEW))))
+    else:
+        got = made.simulated.simulate([island.path for island in fixed], made.inputs)
+        worst, edge = badness(made.reference, got, made.kinds), edge_mask(made.kinds)
+        usual = np.flatnonzero(~edge)
+        usual = usual[np.argsort(-worst[usual], kind="stable")[:FEW]]
+        chosen = np.sort(np.concatenate([usual, np.flatnonzero(edge & np.isinf(worst))]))
     inputs = {name: x[chosen] for name, x in made.inputs.items()}
-    return inputs, {name: y[chosen] for name, y in made.reference.items()}
+    reference = {name: y[chosen] for name, y in made.reference.items()}
+    return inputs, reference, tuple(made.kinds[row] for row in chosen)
 
 
 def _widened(
@@ -197,7 +222,8 @@ def _widened(
         progress.line(f"           {comparison.artifact}, {comparison.runtime}: {'; '.join(comparison.problems)}")
         runtime = _runtime_of(comparison)
         attempts = [(_through_runtime(whole, made, runtime, comparison.samples, options), options)]
-        if runtime != "onnx-float16" and not comparison.worst("non_finite"):
+        lost = comparison.worst("non_finite") or comparison.worst("edge_non_finite")
+        if runtime != "onnx-float16" and not lost:
             half = {name: getattr(options.limits, name) / 2 for name in ("max_difference", "mean_difference")}
             attempts.insert(0, (made, replace(options, limits=replace(options.limits, **half))))
         for prepared, chosen in attempts:
@@ -221,10 +247,14 @@ def _runtime_of(comparison: SampleComparison) -> str:
 
 def _through_runtime(whole: Whole, made: _Prepared, runtime: str, count: int, options: Options) -> _Prepared:
     """What is searched where answers are a runtime's, on those samples that it was compared on."""
-    inputs = {name: x[:count] for name, x in whole.inputs.items()}
-    reference = {name: y[:count] for name, y in whole.reference.items()}
-    simulated = RuntimeSubject(made.subject, runtime, options.opset)
-    return replace(made, simulated=simulated, inputs=inputs, reference=reference)
+    rows = np.arange(len(whole.kinds))
+    if runtime == "onnx-float16":
+        rows = true_float16_rows(whole.kinds, len(rows), options.limits, made.subject.interface.inputs[0].shape[0] or 1)
+    rows = rows[:count]
+    inputs = {name: x[rows] for name, x in whole.inputs.items()}
+    reference = {name: y[rows] for name, y in whole.reference.items()}
+    simulated, kinds = RuntimeSubject(made.subject, runtime, options.opset), tuple(whole.kinds[row] for row in rows)
+    return replace(made, simulated=simulated, inputs=inputs, reference=reference, kinds=kinds)
 
 
 def _with(whole: Whole, subject: Subject, found: Found, progress: Progress) -> Whole:

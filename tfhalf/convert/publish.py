@@ -36,8 +36,8 @@ from tfhalf.samples import BATCH, Samples, run
 
 @dataclass(frozen=True)
 class Whole:
-    """What is published: the model, what it is judged on, which layers stay in float32, what ships, and the revision
-    of the working directory."""
+    """What is published: the model, what it is judged on, which layers stay in float32, what ships, the revision of the
+    working directory, and of each sample its kind (`draw.SampleInputs`)."""
 
     source: Source
     interface: Interface
@@ -48,6 +48,7 @@ class Whole:
     found: Found
     shipped: Shipped
     git_revision: str | None
+    kinds: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def _attempt(
         program = _program(made)
         artifacts, refused = _write(made, program, folder, options, progress)
         _say_export(made.shipped, artifacts, refused, progress)
-        samples = Samples(made.inputs, made.reference)
+        samples = Samples(made.inputs, made.reference, made.kinds)
         samples.save(folder)
         manifest = _manifest(made, options, program, artifacts, refused)
         manifest["files"] = manifests.file_hashes(folder)
@@ -187,7 +188,7 @@ def _check_answers(kind: str, made: Whole, folder: Path, options: Options) -> No
     limits = for_int8(options.limits) if kind == "litert-int8" else options.limits
     try:
         got = run(open_predictor(folder, kind), made.inputs, made.interface.inputs[0].shape[0] or BATCH)
-        outputs = judge(made.reference, got, made.interface.classes, limits)
+        outputs = judge(made.reference, got, made.interface.classes, limits, made.kinds)
         short = "; ".join(f"{output.name}: {problem}" for output in outputs for problem in output.problems)
         told = f"it does not answer like the float32 model: {short}" if short else ""
     except ArtifactError as error:
@@ -248,7 +249,7 @@ def _manifest(
         "islands": [asdict(island) for island in made.islands],
         "search": {"tests": found.tests, "complete": found.complete, "seconds": found.seconds},
         "folded_batchnorm": list(shipped.folded),
-        "samples": {"count": len(next(iter(made.inputs.values()))), **made.drawn},
+        "samples": made.drawn,
         "artifacts": [asdict(artifact) for artifact in artifacts],
         "refused": refused,
     }

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tfhalf.parity import INT8, SampleComparison
+from tfhalf.convert.sweep import sweep_line
+from tfhalf.parity import EDGE, INT8, SampleComparison
 from tfhalf.progress import size
 from tfhalf.report import markdown
+from tfhalf.samples import basis
 
 STILL = 1e-3
 """Outputs whose spread is less, relative to their scale, hardly depend on the inputs."""
@@ -25,7 +27,8 @@ def notes(comparisons: Sequence[SampleComparison]) -> list[str]:
 def report(manifest: dict[str, Any], comparisons: Sequence[SampleComparison]) -> str:
     """``report.md``: what the artifact is, how it was made, how it compared."""
     source, samples, limits = manifest["source"], manifest["samples"], manifest["config"]["verify"]
-    how = "drawn at random: give --verify-with for real ones" if samples["origin"] == "drawn" else samples["file"]
+    how = [f"- {name}: {text}" for name, text in samples.get("how", {}).items()]
+    sweep = [f"Sizes of inputs {', '.join(s['inputs'])}: {sweep_line(s)}.", ""] if (s := samples.get("sweep")) else []
     ports = [f"- {p['name']}: {p['dtype']} {p['shape']}" for p in (*manifest["inputs"], *manifest["outputs"])]
     told = [f"- `{island['path']}`: {island['reason']}" for island in manifest["islands"]]
     kinds = [f"{row['count']:,} {dtype}" for dtype, row in manifest["parameters"].items()]
@@ -49,15 +52,17 @@ def report(manifest: dict[str, Any], comparisons: Sequence[SampleComparison]) ->
         "",
         "## Parity with the float32 model",
         "",
-        f"{samples['count']} samples, {how}. Differences are relative to an output's largest magnitude (the largest, "
-        f"at most {limits['max_difference']:g}) and to its root mean square (the mean, at most "
-        f"{limits['mean_difference']:g})."
+        f"{basis(samples)}. Differences are relative to an output's largest magnitude (the largest, at most "
+        f"{limits['max_difference']:g}) and to its root mean square (the mean, at most {limits['mean_difference']:g}); "
+        f"of edge rows they may be {EDGE:g} times as large, and no value may be lost that float32 gives."
         + (
             f" int8 may differ {INT8:g} times as much."
             if "litert-int8" in manifest["config"]["export"]["formats"]
             else ""
         ),
         "",
+        *([*how, ""] if how else []),
+        *sweep,
         *markdown(comparisons),
         "",
         *(f"- {note}" for note in notes(comparisons)),
