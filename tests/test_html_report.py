@@ -71,7 +71,7 @@ def manifest(labels: list[str], **more: Any) -> dict[str, Any]:
         "artifacts": [{"format": "onnx", "files": ["model.onnx"], "bytes": 2048, "details": {}}],
         "cast": {"total": 5000, "clamped": 12, "flushed": 34, "subnormal": 56},
         "parameters": {"float16": {"count": 5000, "bytes": 10_000}},
-        "training": {"epochs": 3, "test_accuracy": 0.75, "loss_scale": 32768.0},
+        "training": {"policy": "mixed_float16", "epochs": 3, "test_accuracy": 0.75, "loss_scale": 32768.0},
         "files": {"model.onnx": {"bytes": 2048, "sha256": "ab" * 32}},
         **more,
     }
@@ -181,6 +181,27 @@ def test_a_page_says_what_falls_short() -> None:
     assert "falls short of the float32 model" in plain.said
     assert short.problems[0] in plain.said
     assert "every artifact answers" not in plain.said
+
+
+@pytest.mark.parametrize(
+    ("more", "text"),
+    [
+        ({"smoke": True}, "smoke run: hardly trained, not to be used"),
+        ({"training": {"chance": {"label": "cat", "better": False}}}, "no better than always answering 'cat'"),
+    ],
+)
+def test_a_page_warns(more: dict[str, Any], text: str) -> None:
+    assert text in Seen(render.render(manifest(["a"], **more), [])).said
+    assert text not in Seen(render.render(manifest(["a"], training={"chance": {"better": True}}), [])).said
+
+
+def test_a_page_of_a_float32_run_says_nothing_of_a_loss_scale() -> None:
+    training = {"policy": "float32", "epochs": 3, "loss_scale": 1.0, "skipped": 0}
+    training["last_epoch"] = {"loss": 0.5, "loss_scale": 1.0}
+    said = Seen(render.render(manifest(["a"], training=training), [])).said
+    assert "float32" in said
+    assert "loss scale" not in said
+    assert "skipped" not in said
 
 
 def test_outputs_of_a_model_with_several() -> None:

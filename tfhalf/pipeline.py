@@ -16,7 +16,6 @@ from tfhalf.ranges.settle import settle
 from tfhalf.runs import OUTCOME, held
 from tfhalf.train.chance import Chance, against_majority
 from tfhalf.train.loop import Trainer
-from tfhalf.train.picture import draw_beside
 from tfhalf.train.remarks import parameters, remarks
 
 __all__ = ["Outcome", "Places", "export_from_run", "train_and_export"]
@@ -71,12 +70,9 @@ def train_and_export(
         verifier.start()  # now, so that it has imported what it needs when training is over
         with trainer.writer:
             result = trainer.run(run, progress, resume=resume is not None)
-            pictures = draw_beside(run, pipeline.name, result.epochs, trainer.step.guarded, progress)
             accuracy = _test_accuracy(trainer, progress)
         clock.stop("train")
-        finished = Finished(
-            job, places, result, device, run, accuracy, _chance(trainer, accuracy, progress, smoke), pictures
-        )
+        finished = Finished(job, places, result, device, run, accuracy, _chance(trainer, accuracy, progress, smoke))
         outcome = export_and_publish(finished, verifier, progress, clock)
     _record_outcome(outcome)
     return outcome
@@ -101,11 +97,8 @@ def export_from_run(run: Path, places: Places, progress: Progress) -> Outcome:
     clock.stop("start-up")
     with held(run), Verifier(progress) as verifier:
         verifier.start()
-        pictures = draw_beside(run, pipeline.name, result.epochs, trainer.step.guarded, progress)
         accuracy = _test_accuracy(trainer, progress)
-        finished = Finished(
-            job, places, result, device, run, accuracy, _chance(trainer, accuracy, progress, smoke), pictures
-        )
+        finished = Finished(job, places, result, device, run, accuracy, _chance(trainer, accuracy, progress, smoke))
         outcome = export_and_publish(finished, verifier, progress, clock)
     _record_outcome(outcome)
     return outcome

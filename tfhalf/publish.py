@@ -24,7 +24,7 @@ from tfhalf.html_report import classes, render
 from tfhalf.isolated import not_covered
 from tfhalf.job import Job, Places
 from tfhalf.progress import Progress
-from tfhalf.report import export_lines, problems, report, table_lines
+from tfhalf.report import SCALED, export_lines, problems, report, table_lines
 from tfhalf.runs import facts
 from tfhalf.scores import Confusion, confusion
 from tfhalf.train import curves, picture
@@ -64,8 +64,7 @@ class Clock:
 
 @dataclass(frozen=True)
 class Finished:
-    """A training run that has ended: what it was, what came of it, where; ``accuracy`` on the test set, 0 to 1;
-    ``pictures`` is the thread that draws them into ``run``."""
+    """A training run that has ended: what it was, what came of it, where; ``accuracy`` on the test set, 0 to 1."""
 
     job: Job
     places: Places
@@ -74,7 +73,6 @@ class Finished:
     run: Path
     accuracy: float
     chance: Chance
-    pictures: Thread
 
     @property
     def smoke(self) -> bool:
@@ -113,10 +111,13 @@ def export_and_publish(finished: Finished, verifier: Verifier, progress: Progres
         manifests.write(folder, manifest)
         clock.stop("export")
         progress.line(f"verify     a fresh process runs each artifact over {len(splits.x_test):,} test images")
+        scaled = job.pipeline.precision.policy == SCALED
+        # While another process works: until now it would have held Python's lock, which this one had need of.
+        drawing = picture.draw_beside(finished.run, job.pipeline.name, finished.result.epochs, scaled, progress)
         comparisons = verifier(folder, splits.x_test, splits.y_test)
+        drawing.join()
         manifest["not_covered"] = not_covered(job.pipeline.export.formats)
         answers = _answers(reference, comparisons)
-        finished.pictures.join()
         labels = splits.class_names
         saving = Thread(target=classes.save, args=(finished.run, job.pipeline.name, labels, answers, progress))
         saving.start()  # beside the publishing: its picture takes a part of a second

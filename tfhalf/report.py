@@ -34,6 +34,10 @@ COLUMNS = {
 """The columns of the table of comparisons, and what each says."""
 
 
+SCALED = "mixed_float16"
+"""The policy that has a loss scale; of one without it nothing is said."""
+
+
 def table(comparisons: Sequence[Comparison] | Sequence[SampleComparison]) -> tuple[list[str], list[list[str]]]:
     """The comparisons as text: the names of `COLUMNS` that have a cell in any row, and the rows.
 
@@ -130,8 +134,12 @@ def report(manifest: dict[str, Any], comparisons: Sequence[Comparison]) -> str:
         f"Data: {data['source']}, {sizes['train']:,} training, {sizes['validation']:,} validation and "
         f"{sizes['test']:,} test images, {len(manifest['labels'])} classes.",
         f"Training: {training['epochs']} epochs in `{training['policy']}`, seed {manifest['seed']}, "
-        f"{duration(training['seconds']['train'])} (compilation {duration(training['seconds']['compile'])}), "
-        f"final loss scale {training['loss_scale']:,.0f}, {training['skipped']} skipped steps.",
+        f"{duration(training['seconds']['train'])} (compilation {duration(training['seconds']['compile'])})"
+        + (
+            f", final loss scale {training['loss_scale']:,.0f}, {training['skipped']} skipped steps."
+            if training["policy"] == SCALED
+            else "."
+        ),
         "",
         "## Parity with the float32 model",
         "",

@@ -126,7 +126,7 @@ def value(found: Any, deep: int = 0) -> Child:
 
 def _mapping(found: Mapping[Any, Any], deep: int) -> Element:
     rows = [
-        element("div", element("dt", words(name)), element("dd", value(one, deep)))
+        element("div", element("dt", str(name)), element("dd", value(one, deep)))
         for name, one in list(found.items())[:_MANY]
     ]
     return element("dl", *rows, *_rest(len(found)))
@@ -136,13 +136,24 @@ def _list(found: list[Any], deep: int) -> Child:
     shown = found[:_MANY]
     if all(isinstance(one, Mapping) for one in shown):
         names = list(dict.fromkeys(name for one in shown for name in one))[:12]
-        rows = [[value(one[name], deep) if name in one else "" for name in names] for one in shown]
-        return element("div", table([words(name) for name in names], rows), *_rest(len(found)))
+        rows = [[line(one[name], deep) if name in one else "" for name in names] for one in shown]
+        return element("div", table(list(map(str, names)), rows), *_rest(len(found)))
     if any(isinstance(one, Mapping | list | tuple) for one in shown):
         return element("div", bullets([value(one, deep) for one in shown]), *_rest(len(found)))
-    return ", ".join(str(value(one, deep)) for one in shown) + (
-        f" and {len(found) - _MANY:,} more" if len(found) > _MANY else ""
-    )
+    return line(found, deep)
+
+
+def line(found: Any, deep: int = 0) -> str:
+    """`value` in one line, for a cell of a table."""
+    if deep >= _DEEP:
+        return "..."
+    if isinstance(found, Mapping):
+        parts = [f"{name} {line(one, deep + 1)}" for name, one in list(found.items())[:_MANY]]
+    elif isinstance(found, list | tuple):
+        parts = [line(one, deep + 1) for one in found[:_MANY]]
+    else:
+        return str(value(found))
+    return ", ".join(parts) + (f" and {len(found) - _MANY:,} more" if len(found) > _MANY else "")
 
 
 def _rest(count: int) -> list[Element]:

@@ -11,10 +11,10 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 from tfhalf.html_report import classes
-from tfhalf.html_report.elements import Child, bullets, element, facts, folded, page, section, table, value, words
+from tfhalf.html_report.elements import Child, bullets, element, facts, folded, line, page, section, table, value, words
 from tfhalf.parity import SampleComparison
-from tfhalf.progress import size
-from tfhalf.report import COLUMNS, problems
+from tfhalf.progress import duration, size
+from tfhalf.report import COLUMNS, SCALED, problems
 from tfhalf.report import table as comparison_table
 from tfhalf.verify import Comparison
 
@@ -27,7 +27,7 @@ _TOLD = (
     *("schema", "kind", "name", "version", "created", "config", "pipeline_file", "seed", "git_revision", "versions"),
     *("hardware", "data", "labels", "input", "inputs", "outputs", "parameters", "cast", "kept_float32", "islands"),
     *("folded_batchnorm", "artifacts", "training", "files", "verification", "not_covered", "source", "samples"),
-    *("refused", "search", "seconds"),
+    *("refused", "search", "seconds", "smoke"),
 )
 
 
@@ -79,8 +79,11 @@ def _head(manifest: Mapping[str, Any], comparisons: Comparisons) -> list[Element
     passed = all(c.passed for c in comparisons)
     verdict = "every artifact answers like the float32 model" if passed else "falls short of the float32 model"
     badges = [element("span", verdict, class_=f"verdict {'good' if passed else 'bad'}")]
-    if (manifest.get("training") or {}).get("smoke"):
-        badges.append(element("span", "smoke run: hardly trained", class_="verdict warn"))
+    if manifest.get("smoke"):
+        badges.append(element("span", "smoke run: hardly trained, not to be used", class_="verdict warn"))
+    elif (chance := (manifest.get("training") or {}).get("chance")) and not chance.get("better", True):
+        words_of = f"no better than always answering {chance.get('label')!r}"
+        badges.append(element("span", words_of, class_="verdict warn"))
     return [
         element("h1", f"{manifest['name']} ", element("span", f"version {manifest.get('version', '?')}")),
         element("div", *badges),
@@ -139,7 +142,12 @@ def _outputs(comparisons: Comparisons) -> list[Element]:
 
 def _contents(manifest: Mapping[str, Any]) -> Element:
     kinds = [
-        (one.get("format", "?"), ", ".join(one.get("files", ())), size(one.get("bytes", 0)), value(one.get("details")))
+        (
+            one.get("format", "?"),
+            ", ".join(one.get("files", ())),
+            size(one.get("bytes", 0)),
+            line(one.get("details", "")),
+        )
         for one in manifest.get("artifacts", ())
     ]
     ports = [
@@ -167,7 +175,10 @@ def _numbers(manifest: Mapping[str, Any]) -> Element:
         (dtype, f"{row.get('count', 0):,}", size(row.get("bytes", 0)))
         for dtype, row in manifest.get("parameters", {}).items()
     ]
-    kept = [(path, reasons.get(path, {}).get("reason", "asked for")) for path in manifest.get("kept_float32", ())]
+    kept = [
+        (path, reasons.get(path, {}).get("reason", "precision.keep_float32"))
+        for path in manifest.get("kept_float32", ())
+    ]
     counts = [
         (name, f"{cast.get(name, 0):,}", what)
         for name, what in (
@@ -195,10 +206,19 @@ def _training(manifest: Mapping[str, Any], pictures: Mapping[str, Path]) -> Elem
     shown = [_picture(caption, path) for caption, path in pictures.items() if path.is_file()]
     if not training and not shown:
         return None
-    rows = {name: found for name, found in (training or {}).items() if found not in ([], None)}
+    rows = _without_scale(training or {})
     short = {name: _share(name, found) for name, found in rows.items() if not isinstance(found, dict | list)}
     more = [folded(words(name), value(found)) for name, found in rows.items() if isinstance(found, dict | list)]
     return section("Training", *shown, facts(short), *more)
+
+
+def _without_scale(training: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts of a training that say something: of a policy without a loss scale, none of one."""
+    unsaid = () if training.get("policy") == SCALED else ("loss_scale", "skipped", "skipped_at_floor")
+    said = {name: found for name, found in training.items() if found not in ([], None) and name not in unsaid}
+    if isinstance(last := said.get("last_epoch"), Mapping):
+        said["last_epoch"] = {name: found for name, found in last.items() if found is not None and name not in unsaid}
+    return said
 
 
 def _share(name: str, found: Any) -> Any:
@@ -221,7 +241,9 @@ def _others(manifest: Mapping[str, Any]) -> Element | None:
 
 
 def _made_of(manifest: Mapping[str, Any]) -> Element:
-    rest = {key: manifest.get(key) for key in ("pipeline_file", "git_revision", "seed", "seconds")}
+    rest = {key: manifest.get(key) for key in ("pipeline_file", "git_revision", "seed")}
+    if isinstance(seconds := manifest.get("seconds"), int | float):
+        rest["took"] = duration(seconds)
     parts = (("Data", "data"), ("Configuration", "config"), ("Versions", "versions"), ("Hardware", "hardware"))
     opened = [folded(title, facts(manifest[key])) for title, key in parts if manifest.get(key)]
     return section("How it was made", facts(rest), *opened)

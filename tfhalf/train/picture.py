@@ -48,10 +48,7 @@ def draw_curves(run: Path, name: str, rows: Sequence[Epoch], progress: Progress)
 
 
 def draw_beside(run: Path, name: str, rows: Sequence[Epoch], scaled: bool, progress: Progress) -> Thread:
-    """Draw the pictures of a run, that of its loss scale where it is ``scaled``, in a thread, which is returned.
-
-    Only once training is over: importing matplotlib would hold Python's lock while steps are fed.
-    """
+    """Draw the pictures of a run, that of its loss scale where it is ``scaled``, in a thread, which is returned."""
 
     def work() -> None:
         draw_curves(run, name, rows, progress)
