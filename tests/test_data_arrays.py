@@ -69,17 +69,55 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "rank 1": ({"x": Y, "y": Y}, r"x_train has shape \(12,\); accepted: \[N, ...\]"),
     "no pixels": ({"x": X[:, :0], "y": Y}, r"x_train has shape \(12, 0, 4, 3\)"),
     "scalar y": ({"x": X, "y": np.array(1)}, r"y_train has shape \(\)"),
-    "one-hot y": ({"x": X, "y": np.eye(12)}, r"y_train has shape \(12, 12\); accepted: \[N\]"),
+    "one-hot y": ({"x": X, "y": np.eye(12)}, r"y_train has shape \(12, 12\); .*; it is one-hot: use y.argmax\(-1\)$"),
+    "a column": ({"x": X, "y": Y[:, None]}, r"y_train has shape \(12, 1\); .*; use y\[:, 0\]$"),
+    "a column of floats": ({"x": X, "y": Y[:, None] + 0.5}, r"of y\[:, 0\]: this is a quantity to predict .regression"),
+    "several labels": (
+        {"x": X, "y": np.tri(12, 3, 1)},
+        r"several labels here \(multi-label\), which .* does not learn",
+    ),
+    "soft labels": ({"x": X, "y": np.full((12, 4), 0.25)}, r"shares of classes .soft labels.: y.argmax\(-1\) keeps"),
+    "several numbers": ({"x": X, "y": np.full((12, 4), 1.25)}, r"this is a quantity to predict .regression., which"),
+    "pixel labels": (
+        {"x": X, "y": X[..., 0]},
+        r"parts of an item .segmentation., .* `tfhalf export MODEL.keras` makes",
+    ),
+    "a target": ({"x": X, "y": Y + 0.25}, r"holds float64; .*; this is a quantity to predict .regression.*digitize"),
+    "a date": (
+        {"x": X, "y": Y.astype("M8[D]")},
+        r"holds datetime64\[D\]; .*; a date or a time is no class; it is a quan",
+    ),
+    "dates in x": (
+        {"x": np.zeros((12, 2), "M8[s]"), "y": Y},
+        r"make numbers of dates, for example days since the first",
+    ),
+    "bools in x": ({"x": X > 0, "y": Y}, r"x_train holds bool; accepted: integers or floats; use x.astype\('uint8'\)"),
+    "weights": (
+        {"x": X, "y": Y, "sample_weight": Y},
+        "unknown key 'sample_weight'; every item counts alike in training",
+    ),
+    "validation": (
+        {"x_train": X, "y_train": Y, "x_val": X},
+        "unknown key 'x_val'; data.validation is drawn from x_train",
+    ),
     "lengths": ({"x": X, "y": Y[:11]}, "x_train has 12 items and y_train 11"),
     "test lengths": ({"x_train": X, "y_train": Y, "x_test": X, "y_test": Y[:5]}, "x_test has 12 items and y_test 5"),
     "empty": ({"x": X[:0], "y": Y[:0]}, "x_train is empty"),
     "empty test": ({"x_train": X, "y_train": Y, "x_test": X[:0], "y_test": Y[:0]}, "x_test is empty"),
-    "float labels": ({"x": X, "y": Y.astype(float)}, r"y_train holds float64; accepted: integer labels 0..K-1"),
-    "text labels": ({"x": X, "y": np.array(list("abc") * 4)}, "y_train holds <U1; accepted: integer"),
-    "bool labels": ({"x": X, "y": Y > 0}, "y_train holds bool"),
+    "float labels": (
+        {"x": X, "y": Y.astype(float)},
+        r"float64; .* name classes, use y.astype\('int32'\); else this is a",
+    ),
+    "text labels": (
+        {"x": X, "y": np.array(list("abc") * 4)},
+        r"y_train holds <U1; .*; give np.searchsorted\(names, y\) for each",
+    ),
     "text x": ({"x": np.full((12, 2), "a"), "y": Y}, "x_train holds <U1; accepted: integers or floats"),
     "complex x": ({"x": X.astype(complex), "y": Y}, "x_train holds complex128"),
-    "negative": ({"x": X, "y": with_value(Y, (4,), -1)}, r"y_train\[4\] is -1"),
+    "negative": (
+        {"x": X, "y": with_value(Y, (4,), -1)},
+        r"y_train\[4\] is -1; .*np.searchsorted\(np.unique\(y_train\), y\)",
+    ),
     "huge": ({"x": X, "y": with_value(Y, (7,), 2**40)}, r"y_train\[7\] is 1099511627776"),
     "gap": ({"x": X, "y": Y * 2}, r"class 1 has no item in y_train, whose labels are to be 0..4"),
     "from one": ({"x": X, "y": Y + 1}, "class 0 has no item"),
@@ -112,6 +150,21 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         "x_test holds float32 items",
     ),
 }
+
+
+def test_bools_are_two_classes(tmp_path):
+    np.savez(tmp_path / "a.npz", x=X, y=Y > 0)
+    assert set(load(tmp_path / "a.npz", validation=0).y_train.tolist()) == {0, 1}
+
+
+def test_what_is_advised_works(tmp_path):
+    """One-hot labels, text, and labels that do not begin at 0, mended as the messages say."""
+    wrong = {"one-hot": np.eye(3)[Y], "text": np.array(["cat", "dog", "elk"])[Y], "from 7": Y * 2 + 7, "-1": Y * 5 - 1}
+    for y in wrong.values():
+        with pytest.raises(DataError):
+            check(Arrays(X, y), "s")
+        numbers = y.argmax(-1) if y.ndim == 2 else np.searchsorted(np.unique(y), y)
+        assert (check(Arrays(X, numbers), "s").y_train == Y).all()
 
 
 @pytest.mark.parametrize("case", WRONG)

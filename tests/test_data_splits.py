@@ -225,6 +225,31 @@ def fails(url):
 def lists():
     return {"x": [[1, 2], [3, 4], [5, 6], [7, 8]], "y": [0, 1, 0, 1], "class_names": ["no", "yes"]}
 
+def pairs():
+    return ([[1.0]], [0]), ([[1.0]], [0])
+
+
+def pair():
+    return [[1.0]], [0]
+
+
+class Dataset:
+    def as_numpy_iterator(self):
+        yield [1.0], 0
+
+
+def dataset():
+    return Dataset()
+
+
+def inputs():
+    return {"x": {"a": [[1.0]], "b": [[1.0]]}, "y": [0]}
+
+
+def two_inputs():
+    return {"x": [np.zeros((4, 3)), np.zeros((4, 2))], "y": [0, 1, 0, 1]}
+
+
 def ragged():
     return {"x": [[1, 2], [3]], "y": [0, 1]}
 
@@ -285,6 +310,14 @@ def test_what_a_callable_raises_becomes_one_line_that_names_it(loaders):
         ("nothing", "returned a NoneType; accepted: Splits or a dict of x_train"),
         ("ragged", "x is a list that makes no array"),
         ("objects", "x holds Python objects"),
+        (
+            "pairs",
+            r"a tuple; .*; of \(\(x, y\), \(x_test, y_test\)\): dict\(x_train=x, y_train=y, x_test=x_test, y_test=",
+        ),
+        ("pair", r"returned a tuple; .*; of \(x, y\): dict\(x=x, y=y\)$"),
+        ("dataset", r"returned a Dataset; .*; x, y = map\(np.stack, zip\(\*dataset.as_numpy_iterator"),
+        ("inputs", r"x holds 2 arrays \(a, b\); accepted: one; tfhalf train does not learn models of several inputs"),
+        ("two_inputs", r"x holds 2 arrays \(0, 1\); accepted: one"),
     ],
 )
 def test_what_a_callable_returns_is_checked(loaders, name, message):

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from tfhalf.data.labels import ELSEWHERE, RENUMBER, check_one_each, class_numbers
 from tfhalf.data.lazy import Array as Array
 from tfhalf.data.lazy import LazyImages
 from tfhalf.errors import DataError
@@ -17,6 +17,11 @@ from tfhalf.errors import DataError
 KEYS = ("x_train", "y_train", "x_test", "y_test", "x", "y", "class_names")
 ACCEPTED = "x_train, y_train[, x_test, y_test][, class_names] or x, y[, class_names]"
 _CHUNK = 1024
+_WEIGHTS = "every item counts alike in training; repeat those that are to count more"
+_VALIDATION = "data.validation is drawn from x_train: put these items there, or return tfhalf.data.Splits"
+# What people have, and what is done in its place.
+_TOLD = {"sample_weight": _WEIGHTS, "sample_weights": _WEIGHTS, "class_weight": _WEIGHTS, "weights": _WEIGHTS,
+         "x_val": _VALIDATION, "y_val": _VALIDATION}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ def from_mapping(found: Mapping[str, Any], source: str) -> Arrays:
     for name in names:
         if name not in KEYS:
             near = difflib.get_close_matches(str(name).lower(), KEYS, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = f"; {_TOLD[name]}" if name in _TOLD else f"; did you mean {near[0]!r}?" if near else ""
             raise DataError(f"{source}: unknown key {name!r}{hint}; accepted: {ACCEPTED}; remove or rename it")
     whole, parts = {"x", "y"} & set(names), {"x_train", "y_train", "x_test", "y_test"} & set(names)
     if whole and parts:
@@ -82,12 +87,12 @@ def check(arrays: Arrays, source: str) -> Arrays:
     _shape(x_train, arrays.y_train, "train", source)
     if not isinstance(x_train, LazyImages):
         x_train = _native(x_train, "train", source)
-    y_train = _labels(arrays.y_train, "train", source)
+    y_train = class_numbers(arrays.y_train, "train", source)
     checked = {}
     for part, x, y in (("val", arrays.x_val, arrays.y_val), ("test", arrays.x_test, arrays.y_test)):
         if x is not None and y is not None:
             _shape(x, y, part, source)
-            checked[part] = _native(x, part, source), _labels(y, part, source)
+            checked[part] = _native(x, part, source), class_numbers(y, part, source)
     for part, (x, _) in checked.items():
         if x.shape[1:] != x_train.shape[1:] or x.dtype != x_train.dtype:
             raise DataError(
@@ -102,16 +107,13 @@ def check(arrays: Arrays, source: str) -> Arrays:
 
 def _shape(x: Array | LazyImages, y: Array, part: str, source: str) -> None:
     if x.dtype.kind not in "uif":
-        raise DataError(
-            f"{source}: x_{part} holds {x.dtype}; accepted: integers or floats; convert it, for example to uint8"
-        )
+        raise DataError(f"{source}: x_{part} holds {x.dtype}; accepted: integers or floats; {_converted(x.dtype.kind)}")
     if x.ndim < 2 or 0 in x.shape[1:]:
         raise DataError(
             f"{source}: x_{part} has shape {x.shape}; accepted: [N, ...] of rank 2 or more, images [N, H, W, C]; "
             "reshape it"
         )
-    if y.ndim != 1:
-        raise DataError(f"{source}: y_{part} has shape {y.shape}; accepted: [N], one label an item; reshape it")
+    check_one_each(y, part, source)
     if len(x) != len(y):
         raise DataError(
             f"{source}: x_{part} has {len(x)} items and y_{part} {len(y)}; both must be as long; "
@@ -119,6 +121,15 @@ def _shape(x: Array | LazyImages, y: Array, part: str, source: str) -> None:
         )
     if not len(x) and part != "val":
         raise DataError(f"{source}: x_{part} is empty; at least one item is needed; add items or leave the key out")
+
+
+def _converted(kind: str) -> str:
+    """What to do about inputs of another kind of dtype."""
+    if kind in "US":
+        return "make whole numbers of the words, for example by keras.layers.TextVectorization, as many for each item"
+    if kind in "Mm":
+        return "make numbers of dates, for example days since the first: (x - x.min()) / np.timedelta64(1, 'D')"
+    return "use x.astype('uint8')" if kind == "b" else "convert it"
 
 
 def _native(x: Array, part: str, source: str) -> Array:
@@ -140,25 +151,6 @@ def _finite(x: Array, part: str, source: str) -> None:
             )
 
 
-def _labels(y: Array, part: str, source: str) -> npt.NDArray[np.int32]:
-    if y.dtype.kind not in "ui":
-        raise DataError(
-            f"{source}: y_{part} holds {y.dtype}; accepted: integer labels 0..K-1; use y.astype('int32') if they "
-            "are whole numbers"
-        )
-    if len(y) and int(y.min()) < 0:
-        index = int(np.argmax(y < 0))
-        raise DataError(
-            f"{source}: y_{part}[{index}] is {int(y[index])}; accepted: labels 0..K-1; renumber the classes"
-        )
-    if len(y) and int(y.max()) > np.iinfo(np.int32).max:
-        index = int(np.argmax(y))
-        raise DataError(
-            f"{source}: y_{part}[{index}] is {int(y[index])}; accepted: labels 0..K-1; renumber the classes"
-        )
-    return np.ascontiguousarray(y, dtype=np.int32)
-
-
 def _classes(arrays: Arrays, labels: dict[str, Array], source: str) -> tuple[str, ...]:
     present = np.unique(labels["train"])
     names = arrays.class_names
@@ -178,7 +170,7 @@ def _classes(arrays: Arrays, labels: dict[str, Array], source: str) -> tuple[str
         named = f" ({names[empty]!r})" if names else ""
         raise DataError(
             f"{source}: class {empty}{named} has no item in y_train, whose labels are to be 0..{count - 1}; every "
-            "class needs one; add items or renumber the classes"
+            f"class needs one; add items, or {RENUMBER}"
         )
     if count < 2 or len(present) < 2:
         raise DataError(f"{source}: y_train holds one class; at least two are needed; add items of another class")
@@ -191,6 +183,12 @@ def as_array(value: Any, name: str, source: str) -> Array:
     Raises:
         DataError: it makes none, for example because its items differ in length.
     """
+    names = _several(value)
+    if names:
+        raise DataError(
+            f"{source}: {name} holds {len(names)} arrays ({', '.join(names)}); accepted: one; tfhalf train does not "
+            f"learn models of several inputs or outputs: {ELSEWHERE}"
+        )
     try:
         array = np.asarray(value)
     except (ValueError, TypeError) as error:
@@ -201,6 +199,17 @@ def as_array(value: Any, name: str, source: str) -> Array:
     if array.dtype == object:
         raise DataError(f"{source}: {name} holds Python objects; accepted: a numeric array; pad or convert the items")
     return array
+
+
+def _several(value: Any) -> list[str]:
+    """The names of several arrays in one, as Keras takes them for a model of several inputs; none where it is one."""
+    if isinstance(value, Mapping):
+        return [str(key) for key in value]
+    if not isinstance(value, list | tuple) or not 2 <= len(value) <= 16:
+        return []
+    shapes: list[tuple[int, ...]] = [tuple(getattr(part, "shape", ())) for part in value]
+    alike = all(len(shape) >= 2 and shape[0] == shapes[0][0] for shape in shapes)
+    return [str(place) for place in range(len(value))] if alike and len(set(shapes)) > 1 else []
 
 
 def _names(value: Any, source: str) -> tuple[str, ...]:

@@ -27,10 +27,22 @@ def read(source: str, base: Path, args: Mapping[str, Any]) -> Arrays:
     if isinstance(found, Splits):
         return _from_splits(found, source)
     if not isinstance(found, Mapping):
-        raise DataError(
-            f"{source}: returned a {type(found).__name__}; accepted: Splits or a dict of {ACCEPTED}; return one"
-        )
+        what = f"returned a {type(found).__name__}; accepted: Splits or a dict of {ACCEPTED}"
+        raise DataError(f"{source}: {what}; {_as_a_dict(found)}")
     return from_mapping(found, source)
+
+
+def _as_a_dict(found: Any) -> str:
+    """How to make a dict of what people return."""
+    if hasattr(found, "as_numpy_iterator"):
+        batched = ".unbatch()" if "_BatchDataset" in type(found).__name__ else ""
+        return f"x, y = map(np.stack, zip(*dataset{batched}.as_numpy_iterator())) makes arrays of a tf.data.Dataset"
+    pairs = isinstance(found, list | tuple) and all(isinstance(part, list | tuple) and len(part) == 2 for part in found)
+    if pairs and len(found) == 2:
+        return "of ((x, y), (x_test, y_test)): dict(x_train=x, y_train=y, x_test=x_test, y_test=y_test)"
+    if isinstance(found, list | tuple) and len(found) == 2:
+        return "of (x, y): dict(x=x, y=y)"
+    return "return one"
 
 
 def _from_splits(splits: Any, source: str) -> Arrays:
