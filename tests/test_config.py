@@ -14,8 +14,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from tfhalf import config_words
 from tfhalf.config import NAME, Pipeline, load_pipeline
 from tfhalf.config_file import write
+from tfhalf.config_words import dotted
 from tfhalf.errors import ConfigError
 
 BASE = "name: digits\nmodel: {build: 'net.py:build'}\ndata: {source: 'sklearn:digits'}\n"
@@ -45,6 +47,40 @@ def test_the_smallest_file(tmp_path: Path) -> None:
     assert pipeline.export.formats == ("savedmodel", "onnx")
     with pytest.raises(ValidationError):
         pipeline.seed = 1  # type: ignore[misc]
+
+
+BELONGS = [
+    ("--set", "epochs=1", "epochs: unknown key 'epochs'; it belongs at train.epochs (accepted: name, seed, model"),
+    ("--set", "lr=0.1", "lr: unknown key 'lr'; it belongs at train.optimizer.learning_rate"),
+    ("--set", "train.lr=0.1", "unknown key 'lr'; it belongs at train.optimizer.learning_rate (accepted: epochs"),
+    ("--set", "train.learning_rate=0.1", "unknown key 'learning_rate'; it belongs at train.optimizer.learning_rate"),
+    ("--set", "train.optimizer.lr=0.1", "unknown key 'lr'; it belongs at train.optimizer.learning_rate"),
+    ("--set", "optimizer.name=adam", "unknown key 'optimizer'; it belongs at train.optimizer"),
+    ("--set", "policy=float32", "unknown key 'policy'; it belongs at precision.policy"),
+    ("--set", "batchsize=3", "unknown key 'batchsize'; it belongs at train.batch_size"),
+    ("--set", "keep_float23=auto", "unknown key 'keep_float23'; did you mean 'precision.keep_float32'?"),
+    ("--set", "train.loss=mse", "unknown key 'loss'; the loss is softmax cross-entropy, which train.label_smoothing"),
+    ("--set", "train.metrics=[auc]", "unknown key 'metrics'; accuracy is what is measured"),
+    ("file", "train: {class_weight: {0: 1, 1: 3}}", "unknown key 'class_weight'; every item counts alike in training"),
+    ("--set", "precision.policy=float16", "float16 alone would round weights, and most of their changes away; mixed_"),
+    ("--set", "precision.policy=bfloat16", "mixed_bfloat16 computes in bfloat16 with float32 weights"),
+    ("--set", "precision.policy=amp", "did you mean 'mixed_float16'?"),
+    ("--set", "train.optimizer=adam", "received 'adam', accepted: a mapping with keys name, "),
+    ("--set", "train.optimizer=adam", "; did you mean optimizer: {name: adam}?"),
+    ("--set", "train.callbacks=['keras.callbacks:CSVLogger']", "; did you mean {build: keras.callbacks:CSVLogger}?"),
+]
+
+
+@pytest.mark.parametrize(("way", "given", "words"), BELONGS)
+def test_a_key_or_a_value_from_elsewhere(tmp_path: Path, way: str, given: str, words: str) -> None:
+    assert words in (refusal(tmp_path, BASE, given) if way == "--set" else refusal(tmp_path, BASE + given))
+
+
+def test_where_a_key_is_said_to_belong_it_is_taken() -> None:
+    """Every alias leads to a key that there is."""
+    there = {dotted(path) for path in config_words._paths(Pipeline)}
+    assert set(config_words._ALIASES.values()) <= there
+    assert not {name for path in there for name in [path.rpartition(".")[2]]} & set(config_words.NOT_READ)
 
 
 def test_yaml_1_2_scalars(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any, NoReturn, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from tfhalf.config_words import At, dotted, explain, one_line, shown
+from tfhalf.config_words import NOT_READ, At, dotted, explain, one_line, shown
 from tfhalf.errors import ConfigError
 
 _MAX_BYTES = 1 << 18
@@ -132,6 +132,9 @@ class _Loader(yaml.SafeLoader):
         if not isinstance(node, yaml.ScalarNode):
             self.refuse("a list or a mapping cannot be a key", event.start_mark)
         if node.tag != "tag:yaml.org,2002:str":
+            unread = next((step for step in self.at if step in NOT_READ), None)
+            if unread is not None:
+                self.refuse(f"unknown key {unread!r}; {NOT_READ[unread]}", event.start_mark)
             self.refuse(f"the key {node.value!r} is not text; put quotes round it", event.start_mark)
         self._scalar(node)
         return node

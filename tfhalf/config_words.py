@@ -13,6 +13,59 @@ from pydantic.fields import FieldInfo
 At = tuple[Any, ...]  # the way to a value: keys, and indices of list items
 
 
+_WEIGHTS = "every item counts alike in training; repeat in your data those that are to count more"
+_STOPPING = "train.callbacks: [{build: 'keras.callbacks:EarlyStopping', args: {monitor: val_accuracy, patience: 3}}]"
+# Settings of Keras and others that no pipeline has: what is done in their place.
+NOT_READ = {
+    "loss": "the loss is softmax cross-entropy, which train.label_smoothing changes",
+    "metrics": "accuracy is what is measured, in every run",
+    "class_weight": _WEIGHTS,
+    "class_weights": _WEIGHTS,
+    "sample_weight": _WEIGHTS,
+    "shuffle": "training items are shuffled anew each epoch",
+    "steps_per_epoch": "an epoch is as many whole batches as the training part holds",
+    "num_classes": "the data says how many classes there are",
+    "input_shape": "the data says which shape its items have",
+    "early_stopping": f"it is a callback: {_STOPPING}",
+    "patience": f"it is a callback's: {_STOPPING}",
+    "device": "the first GPU trains where there is one; CUDA_VISIBLE_DEVICES chooses",
+    "devices": "the first GPU trains where there is one; CUDA_VISIBLE_DEVICES chooses",
+}
+# What others call a key.
+_ALIASES = {
+    **dict.fromkeys(("lr", "base_lr", "learningrate", "learning-rate"), "train.optimizer.learning_rate"),
+    **dict.fromkeys(("epoch", "n_epochs", "num_epochs", "max_epochs", "nb_epoch"), "train.epochs"),
+    **dict.fromkeys(("batch", "batchsize", "batch-size", "bs", "train_batch_size"), "train.batch_size"),
+    **dict.fromkeys(("wd", "decay"), "train.optimizer.weight_decay"),
+    **dict.fromkeys(("clipnorm", "global_clipnorm", "grad_clip", "max_grad_norm"), "train.optimizer.clip_norm"),
+    **dict.fromkeys(("clipvalue",), "train.optimizer.clip_value"),
+    **dict.fromkeys(("scheduler", "lr_schedule", "lr_scheduler"), "train.schedule"),
+    **dict.fromkeys(("warmup", "warmup_steps"), "train.schedule.warmup_epochs"),
+    **dict.fromkeys(("gradient_accumulation_steps", "accumulation_steps"), "train.accumulate"),
+    **dict.fromkeys(("dtype", "mixed_precision", "fp16", "amp"), "precision.policy"),
+    **dict.fromkeys(("dataset", "data_source", "dataset_name"), "data.source"),
+    **dict.fromkeys(("validation_split", "val_split"), "data.validation"),
+    **dict.fromkeys(("test_split",), "data.test"),
+    **dict.fromkeys(("normalization", "normalisation", "standardize"), "data.normalize"),
+    **dict.fromkeys(("augmentation",), "data.augment"),
+    **dict.fromkeys(("random_seed", "random_state"), "seed"),
+}
+# Keys of several sections, which say nothing of where another belongs.
+_COMMON = ("name", "args", "build", "match", "mode", "start", "end", "steps", "every", "action")
+_FULL = (
+    "; {0} alone would round weights, and most of their changes away; mixed_{0} computes in {0} with float32 weights"
+)
+_HALF = f"{_FULL.format('float16')}, and what is exported is float16 throughout"
+# Policies that Keras has, or people ask for, and a pipeline has not.
+_POLICIES = {
+    **dict.fromkeys(("float16", "fp16", "half", "16"), _HALF),
+    **dict.fromkeys(("bfloat16", "bf16"), _FULL.format("bfloat16")),
+    **dict.fromkeys(("mixed", "amp", "auto", "16-mixed"), "; did you mean 'mixed_float16'?"),
+    **dict.fromkeys(("float64", "fp64", "double"), "; float32 is the widest that trains here"),
+    **dict.fromkeys(("fp32", "32", "single"), "; did you mean 'float32'?"),
+}
+
+
 def explain(model: type[BaseModel], problems: list[Any], tree: dict[str, Any]) -> tuple[At, str]:
     """The key of the problem that says most, and the message for it."""
     walked = [(*_walk(model, problem["loc"]), problem) for problem in problems]
@@ -29,14 +82,53 @@ def explain(model: type[BaseModel], problems: list[Any], tree: dict[str, Any]) -
         return at, f"is needed and missing; it is {describe(field)}"
     if kind == "extra_forbidden":
         choices = list(_section(_walk(model, at[:-1])[1]).model_fields)
-        return at, f"unknown key {at[-1]!r}{_near(at[-1], choices)} (accepted: {', '.join(choices)})"
+        return at, f"unknown key {at[-1]!r}{_meant(model, at, choices)} (accepted: {', '.join(choices)})"
     if kind == "value_error":
         return at, str(problem["msg"]).removeprefix("Value error, ")
     received = _value(tree, at)
-    hint = _near(received, list(_literals(field)))
+    hint = _POLICIES.get(str(received).lower(), "") if dotted(at) == "precision.policy" else ""
+    hint = hint or _near(received, list(_literals(field))) or _as_section(at, field, received)
     if received is None and isinstance(field, FieldInfo) and not field.is_required():
         hint = "; leave the key out for its default"
     return at, f"received {shown(received)}, accepted: {describe(field)}{hint}"
+
+
+def _meant(model: type[BaseModel], at: At, choices: list[str]) -> str:
+    """Which key was meant: near ones of the section, then where the key belongs, then near ones of any section."""
+    name = str(at[-1])
+    if name.lower() in NOT_READ:
+        return f"; {NOT_READ[name.lower()]}"
+    near = difflib.get_close_matches(name, choices, n=1, cutoff=0.8)
+    paths = [path for path in _paths(model) if path[-1] not in _COMMON]
+    alias = _ALIASES.get(name.lower())
+    places = [alias] if alias else [dotted(path) for path in paths if path[-1] == name.lower()]
+    if places and not near:
+        return f"; it belongs at {min(places, key=lambda place: place.count('.'))}"
+    in_section = _near(name, choices)
+    if in_section:
+        return in_section
+    elsewhere = difflib.get_close_matches(name, [path[-1] for path in paths], n=1, cutoff=0.8)
+    found = [dotted(path) for path in paths if elsewhere and path[-1] == elsewhere[0]]
+    return f"; did you mean {min(found, key=lambda place: place.count('.'))!r}?" if found else ""
+
+
+def _paths(model: type[BaseModel], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The way to every key below ``model``; those of lists' items are left out."""
+    for name, field in model.model_fields.items():
+        yield (*above, name)
+        for member in _members(field):
+            if isinstance(member, type) and issubclass(member, BaseModel):
+                yield from _paths(member, (*above, name))
+
+
+def _as_section(at: At, field: Any, received: Any) -> str:
+    """How a name alone is written where a section is taken: ``optimizer: {name: adam}``."""
+    sections = [one for one in _members(field) if isinstance(one, type) and issubclass(one, BaseModel)]
+    if not isinstance(received, str) or not sections:
+        return ""
+    key = next((key for key in ("name", "build", "source", "policy", "mode") if key in sections[0].model_fields), None)
+    before = f"{at[-1]}: " if at and isinstance(at[-1], str) else ""
+    return f"; did you mean {before}{{{key}: {received}}}?" if key else ""
 
 
 def _walk(model: type[BaseModel], loc: At) -> tuple[At, Any]:

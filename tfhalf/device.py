@@ -105,19 +105,20 @@ def cpu() -> Device:
     )
 
 
-def xla_decision(mode: Literal["auto", "on", "off"], device: Device) -> tuple[bool, str]:
+def xla_decision(mode: Literal["auto", "on", "off"], device: Device, *, half: bool = True) -> tuple[bool, str]:
     """Whether training goes through XLA, and why, as a sentence for the user.
 
-    ``auto`` is on for a GPU and off for a CPU.
+    ``auto`` is on for a GPU and off for a CPU. ``half``: whether any of it is in half precision, of which nothing is
+    said otherwise.
     """
     slow = "XLA on a CPU makes half precision slower"
     if mode == "off":
         return False, "XLA is off: train.xla is off"
     if mode == "on":
-        return True, "XLA is on: train.xla is on" + (f", though {slow}" if device.kind == "CPU" else "")
+        return True, "XLA is on: train.xla is on" + (f", though {slow}" if half and device.kind == "CPU" else "")
     if device.kind == "GPU":
         return True, "XLA is on: it joins the operations of a training step into few GPU kernels"
-    return False, f"XLA is off: {slow}"
+    return False, f"XLA is off: {slow}" if half else "XLA is off: train.xla: auto compiles for GPUs alone"
 
 
 def grow_memory() -> None:

@@ -77,7 +77,7 @@ class Trainer:
         if precision.policy == "mixed_float16":
             optimizer = optimizers.wrap(optimizer, precision.loss_scale)
         self.optimizer = optimizer
-        self.xla, self.xla_reason = xla_decision(settings.xla, device)
+        self.xla, self.xla_reason = xla_decision(settings.xla, device, half=precision.policy != "float32")
         if isinstance(optimizer, GuardedLossScaleOptimizer):
             optimizer.branchless = self.xla
         image = splits.x_train.ndim == 4
