@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,15 @@ import tensorflow as tf
 from onnx import TensorProto, helper
 from tensorflow.python.framework import op_def_registry
 
-from tfhalf import commands, config
-from tfhalf.errors import ArtifactError
+from tfhalf import commands, config, refs, runs
+from tfhalf.convert import draw
+from tfhalf.data.sources import folder as folder_source
+from tfhalf.data.sources import npz as npz_source
+from tfhalf.errors import ArtifactError, TfhalfError
 from tfhalf.export import manifest as manifests
 from tfhalf.files import read_bytes
-from tfhalf.inspect import tf_allowed
+from tfhalf.inspect import bundle, tf_allowed
+from tfhalf.inspect.look import inspect
 from tfhalf.inspect.onnx_check import weights_beside
 from tfhalf.inspect.tf_check import check_saved_model
 from tfhalf.npz import read_arrays, read_npz
@@ -322,9 +327,43 @@ def test_samples_that_do_not_fit_together(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def pipe(tmp_path: Path) -> Path:
+def pipe(tmp_path: Path) -> Iterator[Path]:
+    """A pipe whose other end nobody opens: a test that waits for one is ended."""
+
+    def waited(*_: object) -> None:
+        raise AssertionError("it was waited for")
+
     os.mkfifo(tmp_path / "pipe")
-    return tmp_path / "pipe"
+    before = signal.signal(signal.SIGALRM, waited)
+    signal.alarm(20)
+    yield tmp_path / "pipe"
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def test_a_pipe_where_a_file_is_read(pipe: Path, tmp_path: Path) -> None:
+    classes = tmp_path / "images"
+    for name in ("a", "b"):
+        (classes / name).mkdir(parents=True)
+        (classes / name / "x.png").symlink_to(pipe)
+    (tmp_path / "m.py").symlink_to(pipe)
+    readers: list[Callable[[], Any]] = [
+        lambda: config.load_pipeline(pipe),
+        lambda: refs.resolve("m.py:build", tmp_path),
+        lambda: draw.read_arrays(pipe),
+        lambda: folder_source.read(classes, None, "folder:images", lambda _: None),
+        lambda: npz_source.read(pipe, "npz:pipe"),
+        lambda: commands._read_image(pipe, (8, 8, 3)),
+        lambda: inspect(pipe),
+        lambda: bundle.read(pipe),
+        lambda: runs.facts(tmp_path / "run"),
+    ]
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/run.json").symlink_to(pipe)
+    for reader in readers:
+        with pytest.raises(TfhalfError) as caught:
+            reader()
+        assert str(caught.value).isprintable()
 
 
 def test_pipes_devices_and_loops_are_not_waited_for(pipe: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from tfhalf.config_words import NOT_READ, At, dotted, explain, one_line, shown
 from tfhalf.errors import ConfigError
+from tfhalf.files import open_regular
 
 _MAX_BYTES = 1 << 18
 _MAX_DEPTH = 12
@@ -189,8 +190,8 @@ def _text(path: Path) -> str:
     try:
         if path.is_dir():
             raise ConfigError(f"{path}: is a folder; give a pipeline file, for example {path / 'digits.yaml'}")
-        with path.open("rb") as file:
-            content = file.read(_MAX_BYTES + 1)  # never more: the path may lead to an endless device
+        with open_regular(path) as file:
+            content = file.read(_MAX_BYTES + 1)
         if len(content) > _MAX_BYTES:
             raise ConfigError(f"{path}: is larger than {_MAX_BYTES} bytes; this is no pipeline file")
         return content.decode("utf-8-sig")

@@ -41,6 +41,15 @@ def open_regular(path: Path) -> BinaryIO:
         raise
 
 
+def check_regular(path: Path) -> None:
+    """For a library that opens ``path`` itself.
+
+    Raises:
+        OSError: as `open_regular` does.
+    """
+    open_regular(path).close()
+
+
 def read_bytes(path: Path, limit: int) -> bytes:
     """A regular file's content of at most ``limit`` bytes.
 

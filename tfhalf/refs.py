@@ -22,8 +22,10 @@ from types import CodeType, ModuleType
 from typing import Any
 
 from tfhalf.errors import RefError, TfhalfError
+from tfhalf.files import read_bytes
 
 _MISSING = object()
+_MAX_BYTES = 64 << 20
 
 
 def resolve(ref: str, base: str | Path) -> Callable[..., Any]:
@@ -123,7 +125,7 @@ class _Exact(importlib.machinery.SourceFileLoader):
 def _file(path: Path, ref: str) -> ModuleType:
     try:
         path = path.resolve()
-        source = path.read_bytes()
+        source = read_bytes(path, _MAX_BYTES)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise RefError(f"{ref!r}: there is no file {path}; the path starts from the pipeline file's folder") from None
     except (OSError, RuntimeError, ValueError) as error:  # not readable, a loop of links, a null byte

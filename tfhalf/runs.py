@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from tfhalf.errors import ConfigError, ResumeError
-from tfhalf.files import open_lock
+from tfhalf.files import open_lock, read_bytes
 
 FACTS, OUTCOME, PIPELINE = "run.json", "outcome.json", "pipeline.yaml"
 _LOCK = ".lock"
+_MAX_BYTES = 64 << 20
 
 
 def facts(run: Path) -> dict[str, Any]:
@@ -26,7 +27,7 @@ def facts(run: Path) -> dict[str, Any]:
         ResumeError: the file cannot be read.
     """
     try:
-        found: dict[str, Any] = json.loads((run / FACTS).read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads(read_bytes(run / FACTS, _MAX_BYTES).decode("utf-8"))
         Path(found["pipeline_file"])
     except (FileNotFoundError, NotADirectoryError):
         raise ConfigError(f"{run}: is no run folder (it has no {FACTS}); runs/NAME holds them") from None

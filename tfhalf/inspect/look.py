@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tfhalf.errors import ArtifactError
 from tfhalf.export.version import find_version, versions
+from tfhalf.files import open_regular
 from tfhalf.inspect import verdict
 from tfhalf.inspect.facts import Account, printable
 from tfhalf.inspect.graph import Looked
@@ -74,7 +75,7 @@ def _directory(path: Path) -> list[Account]:
 
 def _reader(path: Path) -> Callable[[Path], Account]:
     """What reads a file, by its first bytes; ONNX has no mark, so it is what protobuf takes."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         start = file.read(512)
     if start[4:8] == b"TFL3":
         from tfhalf.inspect.litert_file import inspect_litert

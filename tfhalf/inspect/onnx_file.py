@@ -12,6 +12,7 @@ from typing import Any
 import onnx
 from google.protobuf.message import DecodeError
 
+from tfhalf.files import read_bytes
 from tfhalf.inspect import values as look_at
 from tfhalf.inspect.facts import BITS, Account, Port, Tensor, Values, bytes_of, checked_shape, damaged, printable
 from tfhalf.inspect.onnx_graph import Unfolding, bodies, checked
@@ -35,10 +36,8 @@ def inspect_onnx(path: Path) -> Account:
     Raises:
         ArtifactError: it is none, or what it claims and what it holds differ.
     """
-    if path.stat().st_size > MAX_BYTES:
-        raise damaged(path, f"has {path.stat().st_size:,} bytes; ONNX allows 2 GiB without external data")
     try:
-        model = checked(onnx.ModelProto.FromString(path.read_bytes()))
+        model = checked(onnx.ModelProto.FromString(read_bytes(path, MAX_BYTES)))
     except (DecodeError, ValueError) as error:
         raise damaged(path, f"cannot be read as ONNX: {error}") from None
     weights = _Weights(path)

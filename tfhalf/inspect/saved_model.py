@@ -9,6 +9,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
+from tfhalf.files import read_bytes
 from tfhalf.inspect import bundle, tf_messages
 from tfhalf.inspect import values as look_at
 from tfhalf.inspect.facts import Account, Port, Tensor, Values, damaged, is_float, printable
@@ -29,10 +30,8 @@ def inspect_saved_model(directory: Path) -> Account:
         ArtifactError: it is none, or not whole.
     """
     path = directory / NAME
-    if path.stat().st_size > MAX_BYTES:
-        raise damaged(path, f"has {path.stat().st_size:,} bytes; protobuf allows 2 GiB")
     try:
-        graphs = tf_messages.parse("SavedModel", path.read_bytes()).meta_graphs
+        graphs = tf_messages.parse("SavedModel", read_bytes(path, MAX_BYTES)).meta_graphs
     except DecodeError as error:
         raise damaged(path, f"cannot be read as a SavedModel: {error}") from None
     if not graphs:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tfhalf.files import open_regular
 from tfhalf.inspect.facts import Values
 
 CHUNK = 1 << 22
@@ -26,7 +27,7 @@ def count(values: Values, blocks: Iterable[bytes]) -> None:
 
 def read(path: Path, offset: int, length: int) -> Iterator[bytes]:
     """Blocks of ``length`` bytes of a file from ``offset`` on; fewer where it ends before."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         file.seek(offset)
         while length > 0 and (block := file.read(min(CHUNK, length))):
             length -= len(block)

@@ -25,11 +25,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tfhalf.errors import ResumeError, TrainingError
-from tfhalf.files import sha256, sync
+from tfhalf.files import read_bytes, sha256, sync
 
 FOLDER, ARRAYS, RECORD = "checkpoints", "arrays.npz", "record.json"
 _NAME = re.compile(r"\d{8,}(\.\d+)?")  # the step; a second number where there is one of that step already
 _DAMAGED = ".damaged"
+_MAX_RECORD = 1 << 30
 _UNREADABLE = (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
@@ -218,7 +219,7 @@ def _read(path: Path) -> Checkpoint:
 
 def _held(path: Path) -> dict[str, Any]:
     try:
-        held: dict[str, Any] = json.loads((path / RECORD).read_bytes())
+        held: dict[str, Any] = json.loads(read_bytes(path / RECORD, _MAX_RECORD))
     except ValueError:
         raise ValueError(f"{RECORD} is no JSON") from None
     if not isinstance(held, dict) or held.pop("sha256", None) != _own_sha256(held):

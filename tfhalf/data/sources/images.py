@@ -17,6 +17,7 @@ import numpy.typing as npt
 from tfhalf.data import memory
 from tfhalf.data.lazy import Array, LazyImages
 from tfhalf.errors import DataError
+from tfhalf.files import check_regular
 
 _GRAY = ("1", "L", "LA")
 _THREADS = min(32, os.cpu_count() or 1)
@@ -161,6 +162,7 @@ class _Reader:
         from PIL import Image, UnidentifiedImageError
 
         try:
+            check_regular(file)
             return Image.open(file, formats=("PNG", "JPEG"))
         except Image.DecompressionBombError as error:
             limit = Image.MAX_IMAGE_PIXELS
