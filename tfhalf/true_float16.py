@@ -122,6 +122,17 @@ class OneHot(_OneHot):
         return answers
 
 
+class GatherElements(OpRun):
+    """Look-up along one axis; of the others, the indices may have fewer than the values."""
+
+    op_domain = ""
+
+    def _run(self, x: Any, indices: Any, axis: Any = 0) -> tuple[Any]:
+        place = (axis or 0) % x.ndim
+        part = x[tuple(slice(None) if k == place else slice(0, size) for k, size in enumerate(indices.shape))]
+        return (np.take_along_axis(part, indices, place),)
+
+
 class Loop(_Loop):
     """A loop whose scan outputs are stacked along a new first axis, as the operator's text says."""
 
@@ -152,6 +163,7 @@ class Loop(_Loop):
         return answers
 
 
+_OWN = (Conv, GatherElements, Loop, MatMul, MaxPool, OneHot)
 # What kernels compute in float32 within and round once: sums above all. The evaluator's own would add in float16, or
 # take an exponential or a square that does not fit.
 _ROUNDED_ONCE = frozenset(
@@ -199,12 +211,14 @@ class TrueFloat16:
         self.inputs = [value.name for value in model.graph.input]
         self._evaluator = ReferenceEvaluator(
             model,
-            new_ops=[Conv, MaxPool, MatMul, Loop, OneHot, *_rounded_once(model), LayerNormalization, RMSNormalization],
+            new_ops=[*_OWN, *_rounded_once(model), LayerNormalization, RMSNormalization],
         )
 
     def __call__(self, x: np.ndarray | dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The inputs by name, or the only one, to one array per output."""
-        with np.errstate(over="ignore", invalid="ignore"):  # overflow is what this looks for; it shows in the answers
+        with np.errstate(
+            over="ignore", invalid="ignore", divide="ignore"
+        ):  # overflow is what this looks for; it shows in the answers
             answers = self._evaluator.run(None, x if isinstance(x, dict) else {self.inputs[0]: x})
         return dict(zip(self.outputs, answers, strict=True))
 

@@ -8,31 +8,19 @@ are), and casts, which have nothing left to do.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import types_pb2
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from tfhalf.errors import ExportError
+from tfhalf.export.frozen import Frozen, freeze
 from tfhalf.export.program import Program
 
 _HALF, _FLOAT = types_pb2.DT_HALF, types_pb2.DT_FLOAT
 # A protobuf message and a FlatBuffer end at 2 GiB, and the twin's weights are float32.
 _LARGEST = 2**31 - 2**24
-
-
-@dataclass(frozen=True)
-class Frozen:
-    """A function as a GraphDef without variables: ``inputs`` and ``outputs`` are names of its tensors, in the order of
-    a program's inputs, and of ``names``."""
-
-    graph: Any
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    names: tuple[str, ...]
 
 
 def frozen(program: Program) -> Frozen:
@@ -53,17 +41,10 @@ def frozen(program: Program) -> Frozen:
             f"LiteRT: the weights are {held / 2**30:.1f} GiB in float32, in which its converter works, and its files "
             "end at 2 GiB; leave litert out"
         )
-    concrete = program.function.get_concrete_function()
     try:
-        made = convert_variables_to_constants_v2(concrete, lower_control_flow=False)
+        return freeze(program.function)
     except Exception as error:  # whatever TensorFlow meets in the graph
         raise ExportError(f"LiteRT: the graph cannot be frozen: {' '.join(str(error).split())[:200]}") from error
-    return Frozen(
-        made.graph.as_graph_def(),
-        tuple(tensor.name for tensor in made.inputs),
-        tuple(tensor.name for tensor in made.outputs),
-        tuple(sorted(concrete.structured_outputs)),  # the order in which TensorFlow flattens a dict
-    )
 
 
 def widen(graph: Any) -> None:

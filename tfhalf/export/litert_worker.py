@@ -112,7 +112,11 @@ def _save(graph: Any, request: dict[str, Any], batch: int | None, folder: str) -
     """The graph as a SavedModel, which is what the converter takes names of inputs and outputs from."""
     import tensorflow as tf
 
+    from tfhalf.export.decompose import import_graph
+    from tfhalf.export.decompositions import LITERT, rules_of
+
     ports, outputs = request["inputs"], request["outputs"]
+    rules = rules_of(graph, LITERT)
     specs = [
         tf.TensorSpec(
             [batch if axis == 0 and batch else side for axis, side in enumerate(port["shape"])],
@@ -125,9 +129,11 @@ def _save(graph: Any, request: dict[str, Any], batch: int | None, folder: str) -
     @tf.function(input_signature=specs, autograph=False)
     def serve(*given: Any) -> dict[str, Any]:
         inputs = dict(zip(request["tensors"]["inputs"], given, strict=True))
-        answers = tf.graph_util.import_graph_def(
-            graph, input_map=inputs, return_elements=request["tensors"]["outputs"], name=""
-        )
+        names = request["tensors"]["outputs"]
+        if rules is None:
+            answers = tf.graph_util.import_graph_def(graph, input_map=inputs, return_elements=names, name="")
+        else:
+            answers = import_graph(graph, inputs, names, rules)
         return {name: tf.identity(x, name) for name, x in zip(outputs, answers, strict=True)}
 
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)

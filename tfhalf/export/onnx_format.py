@@ -12,10 +12,14 @@ from typing import Any
 import onnx
 import onnx.version_converter
 import onnx_ir as ir
+import tensorflow as tf
 
 from tfhalf import __version__
 from tfhalf.errors import ExportError
 from tfhalf.export import onnx_apart, onnx_rewrites
+from tfhalf.export.decompose import import_graph
+from tfhalf.export.decompositions import ONNX, rules_of
+from tfhalf.export.frozen import captured, freeze
 from tfhalf.export.program import Program
 
 # tf2onnx writes up to 18; onnx's own converter takes the graph further.
@@ -71,7 +75,7 @@ def _graph(program: Program, opset: int) -> ir.Model:
         raise ExportError(f"ONNX: received opset {opset}, accepted: {OPSETS[0]} to {OPSETS[-1]}")
     apart = onnx_apart.largest_weights(program.weights, LARGEST)
     function = onnx_apart.as_inputs(program, apart) if apart else program.function
-    proto = _converted(function, min(opset, _CONVERTER_OPSET))
+    proto = _converted(_decomposed(function), min(opset, _CONVERTER_OPSET))
     _name(proto, program)
     try:
         if opset > _CONVERTER_OPSET:
@@ -85,6 +89,24 @@ def _graph(program: Program, opset: int) -> ir.Model:
     except Exception as error:  # the converter's, the checker's and shape inference's have no common base
         raise ExportError(f"ONNX: the graph is not valid: {' '.join(str(error).split())[:300]}") from error
     return model
+
+
+def _decomposed(function: Any) -> Any:
+    """``function`` with the operators written out that tf2onnx lacks, and with what it uses from outside as constants;
+    itself where it has none of these."""
+    concrete = function.get_concrete_function()
+    if not captured(concrete) and rules_of(concrete.graph.as_graph_def(), ONNX) is None:
+        return function
+    graph = freeze(function)
+    rules = rules_of(graph.graph, ONNX)
+
+    @tf.function(input_signature=function.input_signature, autograph=False)
+    def serve(*tensors: Any) -> dict[str, Any]:
+        inputs = dict(zip(graph.inputs, tensors, strict=True))
+        answers = import_graph(graph.graph, inputs, graph.outputs, rules or (lambda node, is_complex: None))
+        return {name: tf.identity(y, name) for name, y in zip(graph.names, answers, strict=True)}
+
+    return serve
 
 
 def _converted(function: Any, opset: int) -> onnx.ModelProto:

@@ -137,6 +137,10 @@ def bucketize(ctx: Any, node: Any, name: str, args: Any) -> None:
     put("ReduceSum", [ones, last], "sum", TensorProto.INT32, shape, attr={"keepdims": 0}, outputs=[output])
 
 
+def log(ctx: Any, node: Any, name: str, args: Any) -> None:
+    """``Log``, which is ONNX's own; tf2onnx refuses float16."""
+
+
 _PARTS = ("Real", "Imag", "ComplexAbs")
 
 
@@ -225,6 +229,7 @@ HANDLERS: dict[str, tuple[Any, list[Any]]] = {
     "Bucketize": (bucketize, []),
     "Einsum": (einsum, []),
     "Erfc": (erfc, []),
+    "Log": (log, []),
     "RFFT": (rfft, []),
     **{kind: (part, []) for kind in _PARTS},
 }

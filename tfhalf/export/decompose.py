@@ -1,0 +1,157 @@
+"""A frozen graph imported anew, with operators that a converter lacks written out in others: `import_graph`.
+
+The rules, in `decompositions`, are plain TensorFlow: they say what an operator computes, in float32 where the operator
+takes float16 (TensorFlow's own float16 kernels do the same, and round once). Complex numbers, which neither ONNX nor
+LiteRT has, are pairs of real ones on the way: see `complex_numbers`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework import graph_pb2, types_pb2
+
+HALF, FLOAT, COMPLEX = types_pb2.DT_HALF, types_pb2.DT_FLOAT, types_pb2.DT_COMPLEX64
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Complex numbers: two tensors of float32."""
+
+    real: Any
+    imag: Any
+
+
+@dataclass(frozen=True)
+class Operator:
+    """A node that a rule writes out. ``readers`` are the nodes that take what it gives, ``nodes`` all of the graph by
+    name."""
+
+    node: Any
+    readers: tuple[Any, ...]
+    nodes: Mapping[str, Any]
+    versions: Any
+    library: Any
+
+    def attribute(self, name: str) -> Any:
+        """The entry of the node's attributes, a protobuf message."""
+        return self.node.attr[name]
+
+    def constant(self, source: str) -> np.ndarray | None:
+        """The numbers of a tensor of the graph, if they are constant."""
+        node = self.nodes[_full(source).rpartition(":")[0]]
+        return tf.make_ndarray(node.attr["value"].tensor) if node.op == "Const" else None
+
+    def again(self, inputs: Sequence[Any], *, instead: Mapping[int, int] | None = None) -> list[Any]:
+        """The node itself on other ``inputs``, with types replaced; its outputs."""
+        graph = graph_pb2.GraphDef(versions=self.versions, library=self.library)
+        node = graph.node.add()
+        node.CopyFrom(self.node)
+        del node.input[:]
+        node.input.extend(f"given{k}:0" for k in range(len(inputs)))
+        for attribute in node.attr.values():
+            if attribute.WhichOneof("value") == "type":
+                attribute.type = (instead or {}).get(attribute.type, attribute.type)
+        given = {f"given{k}:0": x for k, x in enumerate(inputs)}
+        (operation,) = tf.graph_util.import_graph_def(graph, input_map=given, return_elements=[node.name], name="")
+        return list(operation.outputs)
+
+
+Rule = Callable[..., Any]
+"""Takes an `Operator` and its inputs; gives a list of its outputs, or its only one. None: the node stays as it is."""
+Rules = Callable[[Any, bool], "Rule | None"]
+"""What writes out a node, of which is said whether it takes complex numbers; None for a node that stays."""
+
+
+def import_graph(graph: Any, inputs: Mapping[str, Any], outputs: Sequence[str], rules: Rules) -> list[Any]:
+    """Import a GraphDef into the function that is being traced, as `tf.graph_util.import_graph_def` does.
+
+    Args:
+        graph: without variables; what ``outputs`` do not need is left out, control dependencies too.
+        inputs: tensors in place of the graph's, by name.
+        outputs: names of tensors.
+        rules: for a node, what writes it out.
+    """
+    return _Import(graph, dict(inputs), rules).run(outputs)
+
+
+class _Import:
+    def __init__(self, graph: Any, values: dict[str, Any], rules: Rules) -> None:
+        self.graph, self.values, self.rules = graph, values, rules
+        self.nodes = {node.name: node for node in graph.node}
+        self.readers: dict[str, list[Any]] = {}
+        for node in graph.node:
+            for source in _data(node):
+                self.readers.setdefault(source.rpartition(":")[0], []).append(node)
+        self.kept: list[Any] = []  # nodes that stay, and are not imported yet
+
+    def run(self, outputs: Sequence[str]) -> list[Any]:
+        for node in self._order(outputs):
+            given = _data(node)
+            rule = self.rules(node, any(isinstance(self.values.get(source), Pair) for source in given))
+            if rule is None:
+                self.kept.append(node)
+                continue
+            self._flush(outputs)
+            readers = tuple(self.readers.get(node.name, ()))
+            told = Operator(node, readers, self.nodes, self.graph.versions, self.graph.library)
+            answer = rule(told, *(self.values[source] for source in given))
+            if answer is None:
+                self.kept.append(node)
+                continue
+            answers = answer if isinstance(answer, list) else [answer]
+            self.values.update((f"{node.name}:{k}", value) for k, value in enumerate(answers))
+        self._flush(outputs)
+        return [self.values[_full(name)] for name in outputs]
+
+    def _order(self, outputs: Sequence[str]) -> list[Any]:
+        """The nodes that ``outputs`` need, each after those whose tensors it takes."""
+        done: dict[str, Any] = {}
+        todo = [(_full(name).rpartition(":")[0], False) for name in reversed(outputs)]
+        while todo:
+            name, ready = todo.pop()
+            if name in done or f"{name}:0" in self.values:
+                continue
+            node = self.nodes[name]
+            if ready:
+                done[name] = node
+                continue
+            todo.append((name, True))
+            todo += [(source.rpartition(":")[0], False) for source in reversed(_data(node))]
+        return list(done.values())
+
+    def _flush(self, outputs: Sequence[str]) -> None:
+        """Import the nodes that stay as far as they have come."""
+        if not self.kept:
+            return
+        part = graph_pb2.GraphDef(versions=self.graph.versions, library=self.graph.library)
+        names = {node.name for node in self.kept}
+        given: dict[str, Any] = {}
+        for node in self.kept:
+            copy = part.node.add()
+            copy.CopyFrom(node)
+            del copy.input[:]
+            copy.input.extend(_data(node))
+            given.update((s, self.values[s]) for s in _data(node) if s.rpartition(":")[0] not in names)
+        wanted = {_full(name) for name in outputs if _full(name).rpartition(":")[0] in names}
+        for name in names:
+            for reader in self.readers.get(name, ()):
+                if reader.name not in names:
+                    wanted |= {source for source in _data(reader) if source.rpartition(":")[0] == name}
+        order = sorted(wanted)
+        tensors = tf.graph_util.import_graph_def(part, input_map=given, return_elements=order, name="")
+        self.values.update(zip(order, tensors, strict=True))
+        self.kept = []
+
+
+def _data(node: Any) -> list[str]:
+    """The tensors that a node takes, each with its place among the outputs of what gives it."""
+    return [_full(source) for source in node.input if not source.startswith("^")]
+
+
+def _full(name: str) -> str:
+    return name if ":" in name else f"{name}:0"

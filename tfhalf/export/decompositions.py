@@ -1,0 +1,288 @@
+"""What operators compute that a converter lacks, in operators that it has: rules of `decompose`.
+
+Each takes an `Operator` and tensors. Where the operator takes float16, the rule computes in float32 and rounds once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfhalf.errors import ExportError
+from tfhalf.export.complex_numbers import is_complex, rule_of
+from tfhalf.export.decompose import FLOAT, HALF, Operator, Rule, Rules
+
+_SIGN = np.iinfo(np.int32).min
+_LONGEST = 1024
+"""Numbers in a row beyond which a product over all pairs of them is refused."""
+
+
+def in_float32(function: Callable[..., Any]) -> Rule:
+    """A function of float32 tensors as a rule: float16 is widened before it and rounded after it."""
+
+    def rule(operator: Operator, *inputs: Any) -> Any:
+        answer = function(*map(_wide, inputs))
+        return tf.cast(answer, tf.float16) if operator.attribute("T").type == HALF else answer
+
+    return rule
+
+
+def widened(operator: Operator, *inputs: Any) -> list[Any] | None:
+    """The operator itself in float32, where it takes float16."""
+    if all(x.dtype != tf.float16 for x in inputs):
+        return None
+    narrow = operator.attribute("T").type == HALF
+    answers = operator.again([_wide(x) for x in inputs], instead={HALF: FLOAT})
+    return [tf.cast(y, tf.float16) if narrow and y.dtype == tf.float32 else y for y in answers]
+
+
+def _wide(x: Any) -> Any:
+    return tf.cast(x, tf.float32) if x.dtype == tf.float16 else x
+
+
+# --- functions of one number ------------------------------------------------------------------------------------------
+
+
+def expm1(x: Any) -> Any:
+    """``exp(x) - 1``, by the tangent where the difference would cancel."""
+    half = tf.tanh(tf.clip_by_value(x, -1.0, 1.0) / 2)
+    return tf.where(tf.abs(x) < 1, 2 * half / (1 - half), tf.exp(x) - 1)
+
+
+def log1p(x: Any) -> Any:
+    """``log(1 + x)`` after Kahan: the logarithm corrected by what rounding ``1 + x`` lost."""
+    whole = 1 + x
+    rest = whole - 1
+    near = tf.logical_and(tf.abs(x) < 0.5, tf.not_equal(rest, 0))
+    corrected = tf.math.log(whole) * (x / tf.where(near, rest, tf.ones_like(x)))
+    return tf.where(near, corrected, tf.where(tf.equal(rest, 0), x, tf.math.log(whole)))
+
+
+# Giles, "Approximating the erfinv function", GPU Computing Gems 2 (2011): for w < 5 and beyond, w = -log(1 - x * x).
+_NEAR = (2.81022636e-08, 3.43273939e-07, -3.5233877e-06, -4.39150654e-06, 0.00021858087, -0.00125372503, -0.00417768164,
+         0.246640727, 1.50140941)  # fmt: skip
+_FAR = (-0.000200214257, 0.000100950558, 0.00134934322, -0.00367342844, 0.00573950773, -0.0076224613, 0.00943887047,
+        1.00167406, 2.83297682)  # fmt: skip
+
+
+def erfinv(x: Any) -> Any:
+    """The inverse of the error function, by Giles' two polynomials; 1 and -1 give infinity."""
+    w = -tf.math.log((1 - x) * (1 + x))
+    finite = tf.clip_by_value(w, 0.0, 100.0)
+    near = _polynomial(_NEAR, finite - 2.5)
+    far = _polynomial(_FAR, tf.sqrt(finite) - 3)
+    inside = x * tf.where(finite < 5, near, far)
+    end = tf.where(tf.abs(x) > 1, tf.fill(tf.shape(x), np.float32(np.nan)), tf.sign(x) * np.float32(np.inf))
+    return tf.where(tf.abs(x) < 1, inside, end)
+
+
+# Abramowitz and Stegun, "Handbook of Mathematical Functions" (1964), 9.8.1 and 9.8.2; errors below 2e-7.
+_SMALL_I0 = (0.0045813, 0.0360768, 0.2659732, 1.2067492, 3.0899424, 3.5156229, 1.0)
+_LARGE_I0 = (0.00392377, -0.01647633, 0.02635537, -0.02057706, 0.00916281, -0.00157565, 0.00225319, 0.01328592,
+             0.39894228)  # fmt: skip
+
+
+def bessel_i0(x: Any) -> Any:
+    """The modified Bessel function of order 0."""
+    size = tf.abs(x)
+    small = _polynomial(_SMALL_I0, tf.square(tf.minimum(size, 3.75) / 3.75))
+    large = tf.maximum(size, 3.75)
+    return tf.where(size < 3.75, small, tf.exp(large) / tf.sqrt(large) * _polynomial(_LARGE_I0, 3.75 / large))
+
+
+def _polynomial(coefficients: Sequence[float], x: Any) -> Any:
+    """By Horner, the highest power first."""
+    total = tf.fill(tf.shape(x), np.float32(coefficients[0]))
+    for coefficient in coefficients[1:]:
+        total = total * x + np.float32(coefficient)
+    return total
+
+
+def is_inf(x: Any) -> Any:
+    """Whether a number is infinite."""
+    return tf.equal(tf.abs(x), np.float32(np.inf))
+
+
+def is_finite(x: Any) -> Any:
+    """Whether a number is neither infinite nor NaN."""
+    return tf.less(tf.abs(x), np.float32(np.inf))
+
+
+def truncate_mod(x: Any, y: Any) -> Any:
+    """The remainder with the sign of ``x``."""
+    rest = tf.math.floormod(tf.abs(x), tf.abs(y))
+    return tf.where(x < 0, -rest, rest)
+
+
+# --- bits -------------------------------------------------------------------------------------------------------------
+
+
+def sign_bit(operator: Operator, x: Any) -> Any:
+    """A bit cast of float32 of which only the sign is read (`keras.ops.signbit`, `argmax`, `argmin`): numbers with that
+    bit. Of -0.0 the reciprocal tells it; of NaN it is 0."""
+    readers = operator.readers
+    if x.dtype != tf.float32 or not readers or not all(_reads_sign(operator, node) for node in readers):
+        return None
+    negative = tf.logical_or(x < 0, tf.logical_and(tf.equal(x, 0), 1 / x < 0))
+    return tf.where(negative, np.int32(_SIGN), np.int32(0))
+
+
+def _reads_sign(operator: Operator, reader: Any) -> bool:
+    masks = [operator.constant(source) for source in reader.input if not source.startswith("^")]
+    return reader.op == "BitwiseAnd" and any(mask is not None and (mask == _SIGN).all() for mask in masks)
+
+
+def only_sign(operator: Operator, bits: Any, mask: Any) -> Any:
+    """``bits & mask`` of what `sign_bit` gave: nothing but the sign is in it."""
+    cast = operator.nodes[operator.node.input[0].partition(":")[0]]
+    return bits if cast.op == "Bitcast" and bits.op.type != "Bitcast" else None
+
+
+# --- rows -------------------------------------------------------------------------------------------------------------
+
+
+def cumprod(operator: Operator, x: Any, axis: Any) -> Any:
+    """Cumulative products as products over all that comes before: a row of n takes n * n numbers."""
+    place = int(tf.get_static_value(axis)) % len(x.shape)
+    size = x.shape[place]
+    if size is None or size > _LONGEST:
+        told = "an open number" if size is None else f"{size:,}"
+        raise ExportError(f"Cumprod over {told} of numbers; {_LONGEST:,} and fewer can be")
+    exclusive, reverse = operator.attribute("exclusive").b, operator.attribute("reverse").b
+    before = np.tril(np.ones((size, size), bool), -1 if exclusive else 0)
+    before = before.T if reverse else before
+    order = [k for k in range(len(x.shape)) if k != place] + [place]
+    rows = tf.transpose(_wide(x), order)[..., None, :]
+    answer = tf.reduce_prod(tf.where(before, rows, np.float32(1)), -1)
+    return tf.cast(tf.transpose(answer, np.argsort(order)), x.dtype)
+
+
+def lower_bound(operator: Operator, ordered: Any, values: Any) -> Any:
+    """How many numbers of an ordered row are below each value: all are compared."""
+    below = tf.less(_wide(ordered)[:, None, :], _wide(values)[:, :, None])
+    return tf.reduce_sum(tf.cast(below, operator.attribute("out_type").type), -1)
+
+
+def upper_bound(operator: Operator, ordered: Any, values: Any) -> Any:
+    """How many numbers of an ordered row are not above each value."""
+    below = tf.less_equal(_wide(ordered)[:, None, :], _wide(values)[:, :, None])
+    return tf.reduce_sum(tf.cast(below, operator.attribute("out_type").type), -1)
+
+
+def in_top_k(operator: Operator, scores: Any, targets: Any, k: Any) -> Any:
+    """Whether fewer than ``k`` scores are above that of the target."""
+    hit = tf.equal(tf.range(tf.shape(scores)[1], dtype=targets.dtype)[None], targets[:, None])
+    mine = tf.reduce_sum(tf.where(hit, _wide(scores), np.float32(0)), -1, keepdims=True)
+    above = tf.reduce_sum(tf.cast(tf.greater(_wide(scores), mine), tf.int32), -1)
+    return tf.less(above, tf.cast(k, tf.int32))
+
+
+def one_hot(operator: Operator, indices: Any, depth: Any, hot: Any, cold: Any) -> Any:
+    """One-hot vectors in float32, and cast. An index below 0 gives nothing but ``cold``; ONNX would count from the
+    end."""
+    if indices.op.type not in ("ArgMax", "ArgMin"):
+        indices = tf.where(indices < 0, tf.cast(depth, indices.dtype), indices)
+    elif hot.dtype == tf.float32:
+        return None
+    wide = tf.cast(hot, tf.float32), tf.cast(cold, tf.float32)
+    return tf.cast(tf.one_hot(indices, depth, *wide, axis=operator.attribute("axis").i), hot.dtype)
+
+
+def broadcast_shape(operator: Operator, first: Any, second: Any) -> Any:
+    """The shape that two shapes have together."""
+    length = max(first.shape[0], second.shape[0])
+    one, two = (tf.pad(x, [[length - x.shape[0], 0]], constant_values=1) for x in (first, second))
+    return tf.where(tf.equal(one, 1), two, one)
+
+
+# --- colours ----------------------------------------------------------------------------------------------------------
+
+
+def rgb_to_hsv(x: Any) -> Any:
+    """Hue, saturation and value, each from 0 to 1, of the last axis."""
+    red, green, blue = tf.unstack(x, axis=-1)
+    value, least = tf.reduce_max(x, -1), tf.reduce_min(x, -1)
+    spread = value - least
+    some = spread > 0
+    safe = tf.where(some, spread, tf.ones_like(spread))
+    hue = tf.where(
+        tf.equal(red, value),
+        (green - blue) / safe,
+        tf.where(tf.equal(green, value), 2 + (blue - red) / safe, 4 + (red - green) / safe),
+    )
+    hue = tf.where(some, hue / 6, tf.zeros_like(hue))
+    hue = tf.where(hue < 0, hue + 1, hue)
+    saturation = tf.where(value > 0, spread / tf.where(value > 0, value, tf.ones_like(value)), tf.zeros_like(value))
+    return tf.stack([hue, saturation, value], -1)
+
+
+def hsv_to_rgb(x: Any) -> Any:
+    """Red, green and blue of hue, saturation and value in the last axis."""
+    hue, saturation, value = tf.unstack(x, axis=-1)
+    turn = hue * 6
+    parts = [tf.abs(turn - 3) - 1, 2 - tf.abs(turn - 2), 2 - tf.abs(turn - 4)]
+    colours = [(1 + saturation * (tf.clip_by_value(part, 0.0, 1.0) - 1)) * value for part in parts]
+    return tf.stack(colours, -1)
+
+
+BOTH: dict[str, Rule] = {
+    "BesselI0": in_float32(bessel_i0),
+    "Bitcast": sign_bit,
+    "BitwiseAnd": only_sign,
+    "Cumprod": cumprod,
+    "Erfinv": in_float32(erfinv),
+    "Expm1": in_float32(expm1),
+    "HSVToRGB": in_float32(hsv_to_rgb),
+    "InTopKV2": in_top_k,
+    "Inv": in_float32(lambda x: 1 / x),
+    "Log1p": in_float32(log1p),
+    "LowerBound": lower_bound,
+    "Ndtri": in_float32(lambda x: math.sqrt(2) * erfinv(2 * x - 1)),
+    "RGBToHSV": in_float32(rgb_to_hsv),
+    "TruncateMod": in_float32(truncate_mod),
+    "UpperBound": upper_bound,
+    "Xdivy": in_float32(lambda x, y: tf.where(tf.equal(x, 0), tf.zeros_like(x / y), x / y)),
+    "Xlog1py": in_float32(lambda x, y: tf.where(tf.equal(x, 0), tf.zeros_like(x * y), x * log1p(y))),
+    "Xlogy": in_float32(lambda x, y: tf.where(tf.equal(x, 0), tf.zeros_like(x * y), x * tf.math.log(y))),
+}
+"""Rules for what neither converter has."""
+
+# Of these tf2onnx makes what is not valid in float16, or what onnxruntime lacks in it.
+_HALF = ("IsFinite", "IsInf", "IsNan", "MatrixSetDiagV3", "PadV2")
+ONNX: dict[str, Rule] = {**BOTH, **dict.fromkeys(_HALF, widened), "OneHot": one_hot, "BroadcastArgs": broadcast_shape}
+"""Rules for what tf2onnx lacks, or has not for every dtype."""
+
+LITERT: dict[str, Rule] = {
+    **BOTH,
+    "IsFinite": in_float32(is_finite),
+    "IsInf": in_float32(is_inf),
+    "IsNan": in_float32(lambda x: tf.not_equal(x, x)),
+}
+
+
+# Of complex numbers, what the converters know by themselves: ONNX by `onnx_handlers`, LiteRT as operators of its own.
+_KNOWN = frozenset(("RFFT", "Real", "Imag", "ComplexAbs"))
+
+
+def _needs(node: Any) -> bool:
+    """Whether a node that there is a rule for has to be written out."""
+    kinds = {attribute.type for attribute in node.attr.values()}
+    return node.op != "BitwiseAnd" and (node.op not in _HALF or HALF in kinds)
+
+
+def rules_of(graph: Any, table: dict[str, Rule]) -> Rules | None:
+    """The rules that a GraphDef needs; None where it has nothing to be written out."""
+    in_pairs = any(is_complex(node) and node.op not in _KNOWN for node in graph.node)
+    if not in_pairs and not any(_needs(node) for node in graph.node if node.op in table):
+        return None
+
+    def rules(node: Any, of_pairs: bool) -> Rule | None:
+        if in_pairs and (of_pairs or is_complex(node)):
+            return rule_of(node)
+        return table.get(node.op)
+
+    return rules

@@ -1,0 +1,49 @@
+"""A TensorFlow function as a graph without variables: `freeze`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """A function as a GraphDef without variables: ``inputs`` and ``outputs`` are names of its tensors, in the order of
+    the function's inputs, and of ``names``."""
+
+    graph: Any
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    names: tuple[str, ...]
+
+
+def freeze(function: Any) -> Frozen:
+    """The graph of a `tf.function` with an input signature, whose answer is a dict of tensors.
+
+    Tensors that were computed outside of the function become constants as well: converters take them for inputs.
+    """
+    concrete = function.get_concrete_function()
+    made = convert_variables_to_constants_v2(concrete, lower_control_flow=False)
+    graph, outside = made.graph.as_graph_def(), captured(concrete)
+    for node in graph.node:
+        if node.op == "Placeholder" and node.name in outside:
+            node.ClearField("attr")
+            node.op, value = "Const", tf.make_tensor_proto(outside[node.name].numpy())
+            node.attr["dtype"].type = value.dtype
+            node.attr["value"].tensor.CopyFrom(value)
+    return Frozen(
+        graph,
+        tuple(tensor.name for tensor in made.inputs if tensor.op.name not in outside),
+        tuple(tensor.name for tensor in made.outputs),
+        tuple(sorted(concrete.structured_outputs)),  # the order in which TensorFlow flattens a dict
+    )
+
+
+def captured(concrete: Any) -> dict[str, Any]:
+    """The tensors from outside of a concrete function that it uses, by the names of its placeholders for them."""
+    within = concrete.inputs[len(concrete.inputs) - len(concrete.captured_inputs) :]
+    held = zip(within, concrete.captured_inputs, strict=True)
+    return {inner.op.name: outer for inner, outer in held if outer.dtype not in (tf.resource, tf.variant)}
