@@ -1,32 +1,147 @@
-"""A SavedModel of Keras 2's ``model.save()`` read back: beside its graph it holds the layers' configurations.
+"""Models that Keras 2 saved: SavedModel folders, HDF5 files, ``.keras`` files of TensorFlow 2.12 to 2.15 and tf_keras.
 
-``keras_metadata.pb`` (tensorflow/python/keras/protobuf/saved_metadata.proto) has a node for each layer: where it hangs
-in the tree of objects, and its configuration as JSON. The checkpoint names values by the same paths.
+A SavedModel of ``model.save()`` holds the layers' configurations beside its graph: ``keras_metadata.pb``
+(tensorflow/python/keras/protobuf/saved_metadata.proto) has a node for each layer: where it hangs in the tree of
+objects, and its configuration as JSON. The checkpoint names values by the same paths.
 """
 
 from __future__ import annotations
 
-import inspect
+import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 from google.protobuf.message import DecodeError
-from keras.src.legacy.saving import saving_utils
+from keras.src.backend import get_keras_mask
+from keras.src.saving.serialization_lib import ObjectSharingScope
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 
-from tfhalf.convert.keras_safe import check_legacy
+from tfhalf.convert import allowed, claims, keras2_ops
+from tfhalf.convert.keras2_config import MODELS, RECURRENT, modern
+from tfhalf.convert.keras2_weights import RENAMED, Assignment, assign_flat, assign_groups
 from tfhalf.errors import ArtifactError, TfhalfError
+from tfhalf.inspect import bundle, hdf5
 from tfhalf.inspect.bundle import varint
-from tfhalf.inspect.facts import damaged, printable
+from tfhalf.inspect.facts import damaged, printable, reason
+from tfhalf.inspect.keras_h5 import WEIGHTS, told
 
 METADATA = "keras_metadata.pb"
+INDEX = Path("variables") / "variables.index"
 MAX_BYTES = 256 << 20
 _NODES, _PATH, _JSON = 1, 3, 5  # fields of SavedMetadata, and of SavedObject
-_MODELS = ("Functional", "Sequential", "Model")
+
+
+def build(path: Path, config: dict[str, Any], custom: dict[str, Any], held: int) -> keras.Model:
+    """Make the model of a configuration of Keras 2, with weights that are still drawn.
+
+    Args:
+        path: for messages.
+        config: with ``class_name`` and ``config``; not changed.
+        custom: the user's own classes and functions, by name.
+        held: how many values the file has for weights.
+
+    Raises:
+        ArtifactError: it names or claims what is not allowed, or Keras 3 cannot make it.
+    """
+    new = modern(path, config, set(custom))
+    allowed.check(path, new, set(custom) | keras2_ops.OWN)
+
+    def made() -> keras.Model:
+        with ObjectSharingScope():
+            model: keras.Model = keras.saving.deserialize_keras_object(copy.deepcopy(new), custom_objects=custom)
+        return model
+
+    try:
+        claims.check(path, made, held)
+        model = made()
+    except TfhalfError:
+        raise
+    except RecursionError:
+        raise ArtifactError(f"{path}: its configuration is nested too deep") from None
+    except Exception as error:  # whatever a layer's code raises
+        raise ArtifactError(f"{path}: Keras 3 cannot make this model of Keras 2: {reason(error)}") from error
+    _check_vocabularies(path, model)
+    _check_masks(path, model)
+    return model
+
+
+def _check_masks(path: Path, model: keras.Model) -> None:
+    """Refuse what Keras 3 answers otherwise: a recurrent layer that is given a state gets no mask there."""
+    for layer in model._flatten_layers(include_self=False, recursive=True):
+        for node in layer._inbound_nodes if type(layer).__name__ in RECURRENT else ():
+            masked = any(get_keras_mask(tensor) is not None for tensor in node.arguments.args)
+            if masked and node.arguments.kwargs.get("initial_state") is not None:
+                raise ArtifactError(
+                    f"{path}: {printable(layer.name, 60)!r} takes masked steps and a state to start from; with a state "
+                    "Keras 3 leaves the mask out, and would answer otherwise. Give file.py:build, which passes mask= "
+                    "to the layer, with --weights"
+                )
+
+
+def _check_vocabularies(path: Path, model: keras.Model) -> None:
+    for layer in model._flatten_layers(include_self=False, recursive=True):
+        inner = getattr(layer, "_lookup_layer", layer)
+        if hasattr(inner, "vocabulary_size") and hasattr(inner, "input_vocabulary") and not inner.input_vocabulary:
+            raise ArtifactError(
+                f"{path}: {printable(layer.name, 60)!r} has its vocabulary in a table and not in its configuration; "
+                "save the model with vocabulary=[...] given, or give file.py:build with --weights"
+            )
+
+
+# --- HDF5 and .keras --------------------------------------------------------------------------------------------------
+
+
+def read_h5(contents: hdf5.Contents, config: dict[str, Any], custom: dict[str, Any]) -> keras.Model:
+    """Make the model of an HDF5 file of Keras 2, with its weights.
+
+    Raises:
+        ArtifactError: as `build`, or the weights do not fit.
+    """
+    model = build(contents.path, config, custom, values(contents.datasets))
+    assign_flat(contents.path, model, config, flat_layers(contents, WEIGHTS))
+    return model
+
+
+def flat_layers(contents: hdf5.Contents, group: str) -> dict[str, list[hdf5.Stored]]:
+    """The layers that an HDF5 file lists in ``group`` (empty: its root), in order, each with its datasets.
+
+    Raises:
+        ArtifactError: it is damaged.
+    """
+    found = {}
+    for layer in told(contents, group, "layer_names"):
+        place = f"{group}/{layer}" if group else layer
+        names = [f"{place}/{name}" for name in told(contents, place, "weight_names")]
+        lost = next((name for name in names if name not in contents.datasets), None)
+        if lost is not None:
+            raise damaged(contents.path, f"it lists {printable(lost, 80)} and lacks it")
+        found[layer] = [contents.datasets[name] for name in names]
+    return found
+
+
+def values(datasets: Mapping[str, hdf5.Stored]) -> int:
+    """How many values are stored that are not an optimizer's."""
+    return sum(stored.tensor.count for stored in datasets.values() if stored.tensor.role != "optimizer")
+
+
+def read_groups(
+    path: Path, config: dict[str, Any], datasets: Mapping[str, hdf5.Stored], custom: dict[str, Any]
+) -> keras.Model:
+    """Make the model of a ``.keras`` file of Keras 2, with its weights.
+
+    Raises:
+        ArtifactError: as `build`, or the weights do not fit.
+    """
+    model = build(path, config, custom, values(datasets))
+    assign_groups(path, model, config, datasets)
+    return model
+
+
+# --- SavedModels ------------------------------------------------------------------------------------------------------
 
 
 def read(folder: Path, custom: dict[str, Any]) -> keras.Model:
@@ -38,84 +153,25 @@ def read(folder: Path, custom: dict[str, Any]) -> keras.Model:
     """
     nodes = dict(_nodes(folder))
     root = nodes.get("root", {})
-    if root.get("class_name") not in _MODELS or not isinstance(root.get("config"), dict):
+    if root.get("class_name") not in MODELS or not isinstance(root.get("config"), dict):
         raise ArtifactError(
             f"{folder}: is a SavedModel of Keras 2 whose model is a {printable(str(root.get('class_name')), 60)}: only "
             "functional and sequential models describe themselves in it; give file.py:build with --weights"
         )
-    check_legacy(folder, root["config"], set(custom))
-    kind = "Functional" if root["class_name"] == "Model" else root["class_name"]
-    try:
-        _renumbered(root["config"])
-        config = _fitted(folder, {"class_name": kind, "config": _plain(root["config"])})
-        known = {name: kind for name, kind in vars(keras.layers).items() if isinstance(kind, type)}  # within wrappers
-        model: keras.Model = saving_utils.model_from_config(config, custom_objects={**known, **custom})
-        checkpoint = tf.train.load_checkpoint(str(folder / "variables" / "variables"))
-    except TfhalfError:
-        raise
-    except Exception as error:  # whatever a layer's code raises
-        why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        raise ArtifactError(f"{folder}: Keras 3 cannot make this model of Keras 2: {why}") from error
-    _assign(folder, model, nodes, checkpoint)
+    held = sum(entry.tensor.count for entry in bundle.read(folder / INDEX))
+    model = build(folder, {"class_name": root["class_name"], "config": root["config"]}, custom, held)
+    _assign(folder, model, nodes)
     return model
 
 
-def _plain(tree: Any) -> Any:
-    """A configuration with Keras 2's marks for tuples and shapes made tuples."""
-    if isinstance(tree, dict):
-        if tree.get("class_name") in ("__tuple__", "TensorShape") and isinstance(tree.get("items"), list):
-            return tuple(_plain(item) for item in tree["items"])
-        return {key: _plain(value) for key, value in tree.items()}
-    return [_plain(item) for item in tree] if isinstance(tree, list) else tree
-
-
-def _fitted(folder: Path, tree: Any) -> Any:
-    """A configuration without the arguments that Keras 3's layers no longer have, where those said nothing.
+def load_weights(folder: Path, model: keras.Model) -> None:
+    """Give ``model``, which is built, the weights of a SavedModel of Keras 2 that has layers of the same names.
 
     Raises:
-        ArtifactError: one said something.
+        ArtifactError: it is damaged, or its weights are not the model's.
     """
-    if isinstance(tree, list | tuple):
-        return type(tree)(_fitted(folder, item) for item in tree)
-    if not isinstance(tree, dict):
-        return tree
-    tree = {key: _fitted(folder, value) for key, value in tree.items()}
-    kind = getattr(keras.layers, str(tree.get("class_name")), None)
-    config = tree.get("config")
-    if kind is None or not isinstance(config, dict) or "name" not in config:
-        return tree
-    accepted = {name for base in kind.__mro__ for name in inspect.signature(base.__init__).parameters}
-    accepted |= {"name", "trainable", "dtype", "batch_input_shape", "batch_shape", "optional", "sparse", "ragged"}
-    for key in [key for key in config if key not in accepted]:
-        value = config.pop(key)
-        plain = value in (None, False, 1, 2, "glorot_uniform") or _is_of_training(key)
-        if not plain and key not in ("implementation", "autocast"):
-            raise ArtifactError(
-                f"{folder}: {printable(str(config['name']), 60)} says {key}={printable(str(value), 40)}, which Keras "
-                f"3's {tree['class_name']} does not know; give file.py:build with --weights"
-            )
-    if isinstance(config.get("axis"), list | tuple) and len(config["axis"]) == 1 and "epsilon" in config:
-        config["axis"] = config["axis"][0]
-    return tree
-
-
-def _renumbered(config: dict[str, Any]) -> None:
-    """Count the calls of models within a model from 0: in Keras 2 their own making was the first."""
-    kinds = {layer["config"].get("name"): layer["class_name"] for layer in config.get("layers", ())}
-    for layer in config.get("layers", ()):
-        if layer["class_name"] in _MODELS:
-            _renumbered(layer["config"])
-        for node in layer.get("inbound_nodes", ()):
-            for reference in node:
-                if kinds.get(reference[0]) in _MODELS:
-                    reference[1] -= 1
-    for reference in config.get("output_layers", ()):
-        if isinstance(reference, list) and kinds.get(reference[0]) == "Sequential":  # of the others Keras 3 knows
-            reference[1] -= 1
-
-
-def _is_of_training(key: str) -> bool:
-    return key.endswith(("_initializer", "_regularizer", "_constraint"))
+    bundle.read(folder / INDEX)
+    _assign(folder, model, dict(_nodes(folder)))
 
 
 def _nodes(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -127,9 +183,9 @@ def _nodes(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         for field, node in _fields(path.read_bytes()):
             if field == _NODES:
                 parts = dict(_fields(node))
-                told = json.loads(parts.get(_JSON, b"{}") or b"{}")
-                if isinstance(told, dict):
-                    yield parts[_PATH].decode(), told
+                found = json.loads(parts.get(_JSON, b"{}") or b"{}")
+                if isinstance(found, dict):
+                    yield parts[_PATH].decode(), found
     except (ValueError, KeyError, IndexError, RecursionError) as error:
         raise damaged(path, f"cannot be read: {error}") from None
 
@@ -152,57 +208,52 @@ def _fields(data: bytes) -> Iterator[tuple[int, bytes]]:
             raise ValueError(f"a field of wire type {kind}")
 
 
-def _assign(folder: Path, model: keras.Model, nodes: dict[str, dict[str, Any]], checkpoint: Any) -> None:
+def _assign(folder: Path, model: keras.Model, nodes: dict[str, dict[str, Any]]) -> None:
     """Give every weight of ``model`` the checkpoint's value of the same place."""
-    left = {id(variable): variable for variable in model.weights}
-    for key, variable in _places(folder, model, nodes, checkpoint):
-        if id(variable) not in left:
-            continue  # reached by another path before
-        value = checkpoint.get_tensor(key)
-        if tuple(value.shape) != tuple(variable.shape):
-            raise ArtifactError(
-                f"{folder}: {printable(key, 80)} has shape {value.shape}; Keras 3's layer takes {tuple(variable.shape)}"
-            )
-        left.pop(id(variable)).assign(value)
-    missing = [v.path for v in left.values() if "seed_generator" not in v.path]
-    if missing:
-        raise ArtifactError(
-            f"{folder}: has no value for {', '.join(missing[:4])}, which Keras 3's layers have; save the model as "
-            ".keras with the Keras that it was made with, or give file.py:build with --weights"
-        )
+    assignment = Assignment(folder, model)
+    try:
+        checkpoint = tf.train.load_checkpoint(str((folder / INDEX).with_suffix("")))
+        shapes = checkpoint.get_variable_to_shape_map()
+        for key, variable in _places(model, nodes, checkpoint):
+            if key in shapes:
+                assignment.give(variable, key, tuple(shapes[key]), lambda key=key: checkpoint.get_tensor(key))
+    except (tf.errors.OpError, DecodeError, IndexError, UnicodeError, ValueError, RuntimeError) as error:
+        raise damaged(folder, f"its checkpoint cannot be read: {error}") from None
+    assignment.finish()
 
 
-def _places(
-    folder: Path, model: keras.Model, nodes: dict[str, dict[str, Any]], checkpoint: Any
-) -> Iterator[tuple[str, Any]]:
+def _places(model: keras.Model, nodes: dict[str, dict[str, Any]], checkpoint: Any) -> Iterator[tuple[str, Any]]:
     """The checkpoint's keys with the variables of ``model`` that stand at the same place in the tree of objects."""
     tree = trackable_object_graph_pb2.TrackableObjectGraph()
-    try:
-        tree.ParseFromString(checkpoint.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH"))
-        todo: list[tuple[int, str, Any]] = [(0, "root", model)]
-        seen = set()
-        while todo:
-            number, place, here = todo.pop()
-            if (number, id(here)) in seen:
-                continue
-            seen.add((number, id(here)))
-            node = tree.nodes[number]
-            if hasattr(here, "assign"):
-                yield from ((a.checkpoint_key, here) for a in node.attributes if a.name == "VARIABLE_VALUE")
-                continue
-            for child in node.children:
-                path = f"{place}.{child.local_name}"
-                there = _child(here, child.local_name, nodes.get(path, {}).get("name"))
-                if there is not None:
-                    todo.append((child.node_id, path, there))
-    except (tf.errors.OpError, DecodeError, IndexError) as error:
-        raise damaged(folder, f"its checkpoint cannot be read: {error}") from None
+    tree.ParseFromString(checkpoint.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH"))
+    todo: list[tuple[int, str, Any]] = [(0, "root", model)]
+    seen = set()
+    while todo:
+        number, place, here = todo.pop()
+        if (number, id(here)) in seen:
+            continue
+        seen.add((number, id(here)))
+        node = tree.nodes[number]
+        if hasattr(here, "assign"):
+            yield from ((a.checkpoint_key, here) for a in node.attributes if a.name == "VARIABLE_VALUE")
+            continue
+        for child in node.children:
+            path = f"{place}.{child.local_name}"
+            there = _child(here, child.local_name, nodes.get(path, {}).get("name"))
+            if there is not None:
+                todo.append((child.node_id, path, there))
 
 
 def _child(here: Any, step: str, name: Any) -> Any:
     """What hangs at ``step`` of a layer: a layer of a model by the name that it has, or a layer or weight it holds."""
     if step.startswith(("layer-", "layer_with_weights-")) and isinstance(here, keras.Model):
         return next((layer for layer in here.layers if layer.name == name), None)
+    if isinstance(here, list | tuple):
+        return here[int(step)] if step.isdecimal() and int(step) < len(here) else None
+    if step in RENAMED and not hasattr(here, step):
+        step = RENAMED[step]
     held = vars(here).get(step) if isinstance(here, keras.layers.Layer) else None
     held = getattr(here, step, None) if held is None and not step.startswith("__") else held
+    if step == "cells" and isinstance(held, list | tuple):
+        return held
     return held if isinstance(held, keras.layers.Layer | keras.Variable) else None

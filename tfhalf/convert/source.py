@@ -1,10 +1,11 @@
-"""What `tfhalf export` was given, as a Keras model: a ``.keras`` file, a builder with weights, or a SavedModel."""
+"""What `tfhalf export` was given, as a Keras model: a ``.keras`` or HDF5 file, a builder, or a SavedModel."""
 
 from __future__ import annotations
 
+import copy
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +13,20 @@ from typing import Any
 
 import keras
 
-from tfhalf.convert import exported, keras2, keras_safe
+from tfhalf.convert import allowed, claims, exported, keras2, keras_safe, weights
+from tfhalf.convert.keras2_config import with_modules
+from tfhalf.convert.keras2_weights import assign_flat
 from tfhalf.convert.options import Request
 from tfhalf.errors import ArtifactError, RefError, TfhalfError
-from tfhalf.files import sha256
+from tfhalf.files import open_regular, sha256
+from tfhalf.inspect import hdf5
+from tfhalf.inspect.facts import reason
+from tfhalf.inspect.keras_h5 import VERSION, WEIGHTS, model_config, told
 from tfhalf.precision.policy import flat_layers, policy
 from tfhalf.refs import load_file, resolve, user_code
 from tfhalf.train.build import numbered_anew
 
-ACCEPTED = "a run folder, a .keras file, file.py:build with --weights, or a SavedModel folder"
+ACCEPTED = "a run folder, a .keras or .h5 file, file.py:build with --weights, or a SavedModel folder"
 
 
 @dataclass(frozen=True)
@@ -53,8 +59,8 @@ def open_source(request: Request) -> Source:
             model = keras2.read(path, custom)
         name, facts = path.name, {"kind": "savedmodel", "file": path.name, "sha256": sha256(path / keras2.METADATA)}
     else:
-        model, facts = _loaded(path, custom), {"kind": "keras", "file": path.name, "sha256": sha256(path)}
-        name = path.stem
+        model, kind = _loaded(path, custom)
+        name, facts = path.stem, {"kind": kind, "file": path.name, "sha256": sha256(path)}
     _check_kind(model, request.model)
     return Source(model, _name(name), {**facts, **_described(model)})
 
@@ -90,23 +96,72 @@ def _check_kind(model: keras.Model, where: str) -> None:
 # --- .keras files -----------------------------------------------------------------------------------------------------
 
 
-def _loaded(path: Path, custom: dict[str, Any]) -> keras.Model:
-    with path.open("rb") as file:
-        start = file.read(8)
-    if start == b"\x89HDF\r\n\x1a\n":
-        raise ArtifactError(f"{path}: is Keras' old HDF5 format; load it with Keras and save it as .keras")
+def _loaded(path: Path, custom: dict[str, Any]) -> tuple[keras.Model, str]:
+    """The model of a file, and which kind of file it is."""
+    try:
+        with open_regular(path) as file:
+            start = file.read(8)
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read: {error.strerror}; accepted: {ACCEPTED}") from None
+    if start == hdf5.MAGIC:
+        return _of_hdf5(path, custom), "hdf5"
     if start[:2] != b"PK":
-        raise ArtifactError(f"{path}: is no .keras file; accepted: {ACCEPTED}")
-    keras_safe.check(path, set(custom) | {name.split(">")[-1] for name in custom})
+        raise ArtifactError(f"{path}: is not a .keras or .h5 file; accepted: {ACCEPTED}")
+    archive = keras_safe.read(path)
+    if archive.keras2:
+        with _quiet(), policy("float32"), archive.weights() as stored:
+            return keras2.read_groups(path, archive.config, stored, custom), "keras"
+    return _built_by_keras(
+        path,
+        archive.config,
+        custom,
+        archive.values,
+        lambda: keras.saving.load_model(path, custom_objects=custom, compile=False, safe_mode=True),
+    ), "keras"
+
+
+def _of_hdf5(path: Path, custom: dict[str, Any]) -> keras.Model:
+    with hdf5.opened(path) as contents:
+        config = model_config(contents)
+        if config is None:
+            raise ArtifactError(
+                f"{path}: holds weights alone, and no model; give file.py:build, which makes the layers, with "
+                f"--weights {path}"
+            )
+        if not "".join(told(contents, "", VERSION)).startswith("3."):
+            with _quiet(), policy("float32"):
+                return keras2.read_h5(contents, config, custom)
+        config = with_modules(config)
+
+        def built() -> keras.Model:
+            made: keras.Model = keras.saving.deserialize_keras_object(copy.deepcopy(config), custom_objects=custom)
+            return made
+
+        model = _built_by_keras(path, config, custom, keras2.values(contents.datasets), built)
+        assign_flat(path, model, None, keras2.flat_layers(contents, WEIGHTS))
+        return model
+
+
+def _built_by_keras(
+    path: Path, config: dict[str, Any], custom: dict[str, Any], held: int, build: Callable[[], Any]
+) -> keras.Model:
+    """What ``build`` makes of a configuration of Keras 3, once that was checked."""
+    allowed.check(path, config, set(custom) | {name.split(">")[-1] for name in custom})
+
+    def bare() -> keras.Model:
+        made: keras.Model = keras.saving.deserialize_keras_object(copy.deepcopy(config), custom_objects=custom)
+        return made
+
     try:
         with _quiet(), policy("float32"):
-            model = keras.saving.load_model(path, custom_objects=custom, compile=False, safe_mode=True)
+            claims.check(path, bare, held)
+            model = build()
     except TfhalfError:
         raise
     except RecursionError:
         raise ArtifactError(f"{path}: its configuration is nested too deep") from None
     except Exception as error:  # whatever a layer's code raises
-        raise ArtifactError(f"{path}: Keras cannot load it: {_one_line(error)}") from error
+        raise ArtifactError(f"{path}: Keras cannot load it: {reason(error)}") from error
     if not isinstance(model, keras.Model):
         raise ArtifactError(f"{path}: holds a {type(model).__name__}, not a model")
     return model
@@ -143,28 +198,10 @@ def _built(request: Request, custom: dict[str, Any]) -> tuple[keras.Model, dict[
         raise RefError(f"{request.model} returned a {type(model).__name__}; accepted: a keras.Model")
     facts: dict[str, Any] = {"kind": "builder", "reference": request.model, "arguments": arguments}
     if request.weights is not None:
-        _load_weights(model, request.weights)
+        weights.load(model, request.weights)
         held = request.weights / exported.INDEX if request.weights.is_dir() else request.weights
         facts |= {"weights": request.weights.name, "sha256": sha256(held)}
     return model, facts
-
-
-def _load_weights(model: keras.Model, path: Path) -> None:
-    if path.is_dir():
-        exported.load_variables(path, model)
-        return
-    if not path.is_file():
-        raise ArtifactError(f"--weights {path}: does not exist")
-    if not path.name.endswith((".weights.h5", ".keras")):
-        raise ArtifactError(
-            f"--weights {path}: a file of model.save_weights() (.weights.h5), a .keras file, or the SavedModel folder "
-            "of model.export() is accepted"
-        )
-    try:
-        with _quiet():
-            model.load_weights(path)
-    except Exception as error:
-        raise ArtifactError(f"--weights {path}: do not fit the model, or are damaged: {_one_line(error)}") from error
 
 
 # --- SavedModels ------------------------------------------------------------------------------------------------------
@@ -188,7 +225,3 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-def _one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

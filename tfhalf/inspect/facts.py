@@ -134,6 +134,13 @@ class Account:
         return [tensor for tensor in self.tensors if tensor.role == "weight"]
 
 
+def reason(error: BaseException, length: int = 300) -> str:
+    """An error of another library in one line: its kind and its text."""
+    text = str(error)
+    text = text.rpartition("Exception encountered: ")[2] or text  # Keras puts whole configurations before it
+    return f"{type(error).__name__}: {printable(' '.join(text.split()), length)}"
+
+
 def damaged(path: Path, why: str) -> ArtifactError:
     """The error for a file that is not what it says."""
     return ArtifactError(f"{path}: {printable(' '.join(why.split()))}; it is damaged or cut short, make it again")

@@ -11,18 +11,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-import h5py
+from tfhalf.inspect import hdf5
+from tfhalf.inspect.facts import Account, Port, Shape, Tensor, damaged, printable
 
-from tfhalf.inspect.facts import Account, Port, Shape, Tensor, checked_shape, damaged, printable
-
-_CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
+_CONFIG, _METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 MAX_JSON = 64 << 20
 MAX_UNPACKED = 4 << 30  # of weights that are compressed in the archive; Keras stores them as they are
 MAX_RATIO = 200
-MAX_DATASETS = 200_000
 # Code that is stored within the file: shown, never run.
 _CODE = ("Lambda", "__lambda__")
-_NO_LAYERS = ("InputLayer", "Functional", "Sequential", "DTypePolicy")
+_NO_LAYERS = ("InputLayer", "Functional", "Sequential", "Model", "DTypePolicy")
+_OF_KERAS = ("keras", "builtins", "tf_keras", "tensorflow.python.keras")
 
 
 def inspect_keras(path: Path) -> Account:
@@ -39,10 +38,10 @@ def inspect_keras(path: Path) -> Account:
             config = _json(archive, _CONFIG)
             metadata = _json(archive, _METADATA) if _METADATA in names else {}
             account = Account(path, "Keras", path.stat().st_size)
-            _describe(account, config, metadata)
+            describe(account, config, metadata)
             weights = sorted(n for n in names if n.endswith(".weights.h5") and "/" not in n)
             if not weights:
-                raise ValueError(f"it lacks {_WEIGHTS}")
+                raise ValueError(f"it lacks {WEIGHTS}")
             for name in weights:
                 account.tensors += _tensors(path, archive, name)
     except (ValueError, OSError, RuntimeError, KeyError, RecursionError, NotImplementedError) as error:
@@ -67,7 +66,8 @@ def _json(archive: zipfile.ZipFile, name: str) -> dict[str, Any]:
 # --- what it says -----------------------------------------------------------------------------------------------------
 
 
-def _describe(account: Account, config: dict[str, Any], metadata: dict[str, Any]) -> None:
+def describe(account: Account, config: dict[str, Any], metadata: dict[str, Any]) -> None:
+    """Fill in what a configuration says: inputs, layers, policies, and which code of others it needs."""
     policies: Counter[str] = Counter()
     layers: Counter[str] = Counter()
     custom: set[str] = set()
@@ -78,7 +78,7 @@ def _describe(account: Account, config: dict[str, Any], metadata: dict[str, Any]
         code += name in _CODE
         if ">" in str(layer.get("registered_name")) or (module is None and layer.get("registered_name")):
             custom.add(printable(str(layer.get("registered_name")), 60))
-        elif isinstance(module, str) and module.split(".")[0] not in ("keras", "builtins"):
+        elif isinstance(module, str) and not module.startswith(_OF_KERAS):
             custom.add(printable(f"{module}.{name}", 60))
         if name == "InputLayer":
             account.inputs.append(_port(inner))
@@ -181,52 +181,8 @@ def _tensors(path: Path, archive: zipfile.ZipFile, name: str) -> list[Tensor]:
             start += int.from_bytes(header[28:30], "little")
             if info.file_size != info.compress_size or start + info.file_size > path.stat().st_size:
                 raise ValueError(f"{name} is not whole")
-            return _datasets(path, _Window(file, start, info.file_size))
+            return hdf5.datasets(path, _Window(file, start, info.file_size))
     if info.file_size > min(MAX_UNPACKED, MAX_RATIO * max(info.compress_size, 1 << 16)):
         raise ValueError(f"{name} claims {info.file_size:,} bytes out of {info.compress_size:,}")
     with archive.open(info) as member:
-        return _datasets(path, io.BytesIO(member.read(info.file_size)))
-
-
-def _datasets(path: Path, file: Any) -> list[Tensor]:
-    """The datasets of an HDF5 file, through hard links alone: no other file is opened and no values are read."""
-    found: list[Tensor] = []
-    seen: set[Any] = set()
-    with h5py.File(file, "r") as h5:
-        todo = [("", h5.id)]
-        while todo:
-            prefix, group = todo.pop()
-            for raw in group:
-                name = prefix + raw.decode("utf-8", "replace")
-                if group.links.get_info(raw).type != h5py.h5l.TYPE_HARD:
-                    raise ValueError(f"{printable(name, 60)!r} links to elsewhere; Keras writes no such links")
-                inner = h5py.h5o.open(group, raw)
-                where = h5py.h5o.get_info(inner)
-                if (where.fileno, where.addr) in seen:
-                    continue
-                seen.add((where.fileno, where.addr))
-                if len(seen) > MAX_DATASETS:
-                    raise ValueError(f"it holds more than {MAX_DATASETS:,} groups and datasets")
-                if isinstance(inner, h5py.h5g.GroupID):
-                    todo.append((f"{name}/", inner))
-                elif isinstance(inner, h5py.h5d.DatasetID):
-                    found.append(_tensor(path, name, inner))
-    return sorted(found, key=lambda tensor: tensor.name)
-
-
-def _tensor(path: Path, name: str, dataset: Any) -> Tensor:
-    shape = checked_shape(path, name, list(dataset.shape or ()))
-    try:
-        dtype = dataset.dtype
-    except TypeError:
-        raise ValueError(f"{printable(name, 60)!r} has a type that numpy lacks") from None
-    told = Tensor(printable(name), str(dtype), shape, 0)
-    size = told.count * dtype.itemsize
-    plan = dataset.get_create_plist()
-    if plan.get_external_count() or plan.get_layout() == h5py.h5d.VIRTUAL:
-        raise ValueError(f"{printable(name, 60)!r} has its values in another file; Keras writes no such datasets")
-    if plan.get_nfilters() == 0 and plan.get_layout() == h5py.h5d.CONTIGUOUS and dataset.get_storage_size() < size:
-        raise ValueError(f"{printable(name, 60)!r} claims {size:,} bytes and has {dataset.get_storage_size():,}")
-    written = "bfloat16" if dtype.kind == "V" and dtype.itemsize == 2 else str(dtype)  # numpy has none of its own
-    role = "optimizer" if name.startswith("optimizer/") else "state" if "seed_generator" in name else "weight"
-    return Tensor(told.name, written, shape, size, role)
+        return hdf5.datasets(path, io.BytesIO(member.read(info.file_size)))

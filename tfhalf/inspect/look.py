@@ -15,9 +15,11 @@ from tfhalf.inspect.facts import Account, printable
 from tfhalf.inspect.graph import Looked
 
 ACCEPTED = (
-    "a SavedModel folder, an ONNX file, a .keras file, a LiteRT (.tflite) file, or a version that tfhalf made: "
+    "a SavedModel folder, an ONNX file, a .keras or .h5 file, a LiteRT (.tflite) file, or a version that tfhalf made: "
     "exports/NAME[/VERSION]"
 )
+
+_SUFFIXES = (".onnx", ".tflite", ".keras", ".h5", ".hdf5")
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,9 @@ def _directory(path: Path) -> list[Account]:
 
         found.append(inspect_saved_model(path))
     if (path / "manifest.json").is_file() or not saved_model:
-        beside = sorted(p for suffix in ("onnx", "tflite", "keras") for p in path.glob(f"*.{suffix}") if p.is_file())
+        beside = sorted(
+            p for suffix in ("onnx", "tflite", "keras", "h5", "hdf5") for p in path.glob(f"*.{suffix}") if p.is_file()
+        )
         found += [_reader(file)(file) for file in beside[:20]]
     if not found:
         inside = sorted(printable(p.name, 40) for p in path.iterdir())
@@ -85,6 +89,10 @@ def _reader(path: Path) -> Callable[[Path], Account]:
         from tfhalf.inspect.keras_file import inspect_keras
 
         return inspect_keras
+    if start.startswith(b"\x89HDF\r\n\x1a\n"):
+        from tfhalf.inspect.keras_h5 import inspect_h5
+
+        return inspect_h5
     if path.name == "saved_model.pb":
         from tfhalf.inspect.saved_model import inspect_saved_model
 
@@ -104,7 +112,6 @@ def _reader(path: Path) -> Callable[[Path], Account]:
 def _other(start: bytes) -> str:
     """What a file is that people may well give instead."""
     marks = {
-        b"\x89HDF\r\n\x1a\n": "an HDF5 file: weights, or a model in Keras' old format; save it as .keras",
         b"\x80\x02": "a pickle, which runs code when it is read",
         b"\x80\x04": "a pickle, which runs code when it is read",
         b"\x93NUMPY": "a numpy array",
