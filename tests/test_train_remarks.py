@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from keras import layers
 from train_helpers import changed, splits
 
+from tfhalf import report
+from tfhalf.data import load_splits
 from tfhalf.errors import ConfigError
 from tfhalf.publish import relative_to_version
 from tfhalf.train.chance import against_majority
@@ -101,6 +103,15 @@ def test_augmentation_of_what_is_no_image() -> None:
     assert "train: test_views has no effect: for images alone" in text
 
 
+def test_shares_of_a_source_that_has_such_parts(tmp_path: Path) -> None:
+    x, y = np.zeros((20, 3), np.float32), np.arange(20) % 2
+    np.savez(tmp_path / "x.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    data = changed(BASE, {"data__test": 0.4, "data__validation": 0.3}).data
+    table = load_splits(data, base=tmp_path, seed=0)
+    assert table.unread == ("data.test",)
+    assert "data.test has no effect: npz:x.npz has such a part of its own" in said(data=table)
+
+
 def test_values_that_float32_does_not_tell_apart() -> None:
     """Seconds since 1970 of one hour, beside a column that is as it should be."""
     x = np.random.default_rng(0).normal(size=(64, 2))
@@ -153,6 +164,15 @@ def test_chance_level() -> None:
     assert against_majority(20 / 30, y, ("a", "b", "c")).better
     assert not against_majority(0.9, np.array([0] * 90 + [1] * 10), ("no", "yes")).better  # 90 % is no merit there
     assert against_majority(0.0, y, ("a", "b", "c")).p_value == 1
+
+
+def test_what_is_published_says_smoke_and_chance() -> None:
+    chance = against_majority(10 / 30, np.arange(30) % 3, ("a", "b", "c")).to_dict()
+    manifest = {"smoke": True, "training": {"test_accuracy": 10 / 30, "chance": chance}}
+    said = " ".join(report._warnings(manifest))
+    assert "**Smoke run**" in said
+    assert "**Chance level**: 33.33 % is no better than always answering 'a' (33.33 % of the test set" in said
+    assert report._warnings({**manifest, "smoke": False, "training": {"chance": {**chance, "better": True}}}) == []
 
 
 @given(st.integers(1, 60), st.data())

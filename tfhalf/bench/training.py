@@ -30,6 +30,7 @@ from tfhalf.job import Job
 from tfhalf.progress import Progress
 from tfhalf.ranges.settle import settle
 from tfhalf.train.build import Builder
+from tfhalf.train.integers import keep_integers
 from tfhalf.train.loop import Trainer
 
 # Repeats end when they have taken so many times what they were given: a slow step is not run more often than needed.
@@ -95,8 +96,9 @@ def _train(
     count = len(splits.x_train)
     sampled = min(count, _SAMPLE)  # spread over all of it: classes may stand one behind the other
     sample = subset(splits.x_train, np.arange(sampled) * count // sampled)
-    preprocess = Preprocess.fit(pipeline.data.normalize, sample)
     builder = Builder(pipeline, base, input_shape=splits.input_shape, num_classes=splits.num_classes)
+    pipeline = builder.pipeline = keep_integers(pipeline, splits, builder, Progress(quiet=True))
+    preprocess = Preprocess.fit(pipeline.data.normalize, sample)
     job = settle(Job(pipeline, splits, preprocess, builder), device, Progress(quiet=True))
     trainer = Trainer(job.pipeline, splits, job.builder, preprocess, device)
     stages.stage("compiling the step" + (" with XLA" if trainer.xla else ""))

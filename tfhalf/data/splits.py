@@ -33,7 +33,7 @@ class Splits:
 
     ``x_*`` has shape [N, *input_shape], uint8 or the source's own integer or float dtype, in the source's own units;
     ``y_*`` has shape [N], int32, values 0..num_classes-1. ``x_val`` may be empty. ``x_train`` may be encoded still.
-    ``source`` is the pipeline's text.
+    ``source`` is the pipeline's text; ``unread`` are keys of its ``data`` section that this source gives no effect.
     """
 
     x_train: Array | LazyImages
@@ -46,6 +46,7 @@ class Splits:
     input_shape: tuple[int, ...]
     class_names: tuple[str, ...]
     source: str
+    unread: tuple[str, ...] = ()
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -147,7 +148,10 @@ def _split(arrays: Arrays, data: config.Data, seed: int) -> Splits:
     if x_test is None or y_test is None:
         kept, drawn = draw(y, data.test, _TEST_SEED, key="data.test", source=data.source)
         x, y, x_test, y_test = subset(x, kept), y[kept], x[drawn], y[drawn]
+    unread = ["data.test"] if arrays.x_test is not None and data.test != _default("test") else []
     x_val, y_val = arrays.x_val, arrays.y_val
+    if x_val is not None and len(x_val) and data.validation != _default("validation"):
+        unread.append("data.validation")
     if x_val is None or y_val is None or not len(x_val):
         kept, drawn = draw(y, data.validation, seed, key="data.validation", source=data.source)
         x_val, y_val = x[drawn], y[drawn]
@@ -157,4 +161,10 @@ def _split(arrays: Arrays, data: config.Data, seed: int) -> Splits:
     assert names is not None  # filled in by check
     shape = tuple(int(side) for side in x.shape[1:])
     labels = [np.asarray(part, dtype=np.int32) for part in (y, y_val, y_test)]
-    return Splits(x, labels[0], x_val, labels[1], x_test, labels[2], len(names), shape, names, data.source)
+    return Splits(
+        x, labels[0], x_val, labels[1], x_test, labels[2], len(names), shape, names, data.source, tuple(unread)
+    )
+
+
+def _default(key: str) -> object:
+    return config.Data.model_fields[key].default

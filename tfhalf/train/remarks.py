@@ -114,6 +114,8 @@ def _of_values(splits: Splits) -> Iterator[str]:
 
 def _without_effect(pipeline: config.Pipeline, splits: Splits) -> Iterator[str]:
     """Settings that nothing reads, because another one says otherwise."""
+    for key in splits.unread:
+        yield f"{key} has no effect: {splits.source} has such a part of its own"
     train, optimizer, schedule = pipeline.train, pipeline.train.optimizer, pipeline.train.schedule
     scale, policy = pipeline.precision.loss_scale, pipeline.precision.policy
     if optimizer.name != "sgd":
