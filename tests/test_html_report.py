@@ -6,6 +6,7 @@ import copy
 import csv
 import io
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -386,7 +387,11 @@ def test_one_table_for_both_kinds() -> None:
     other, row = table_lines(samples)
     assert row.endswith(" FAILS")
     names = table(samples)[0]
-    assert [name for name in table(images)[0] if name in names] == names  # of one order, without what is not known
+    assert [name for name in COLUMNS if name in names] == names  # in one order, without what is not known
+    assert "edge" not in names
+    at_edges = replace(samples[0], outputs=(replace(output, edge_difference=0.125, edge_non_finite=2),), edges=4)
+    found = dict(zip(table([at_edges])[0], table([at_edges])[1][0], strict=True))
+    assert (found["edge"], found["lost"]) == ("1.2e-01", "5")
     assert "accuracy" not in names
     assert [len(one) for one in (head, other)] == [len(one.rstrip()) for one in (head, other)]
     assert len(markdown(images)) == 4

@@ -26,8 +26,10 @@ COLUMNS = {
     "agree": "of the samples, how many have the float32 model's top class",
     "max diff": "the largest difference from the float32 model's answers: of probabilities, or of any other output "
     "relative to its largest magnitude",
-    "mean diff": "the mean difference: of probabilities, or of any other output relative to its root mean square",
-    "lost": "values that are not finite here, and are in float32",
+    "mean": "the mean difference: of probabilities, or of any other output relative to its root mean square",
+    "edge": "the largest difference at edge rows (zeros, constants, padding, the ends of a range), relative to the "
+    "row's own magnitude or the output's; they are compared apart, and may differ more",
+    "lost": "values that are not finite here, and are in float32, those at edge rows too",
     "time": "how long it ran, beside the others",
     "": "whether every limit holds",
 }
@@ -60,15 +62,17 @@ def _cells(c: Comparison | SampleComparison) -> dict[str, str]:
     else:
         samples, agreement = c.samples, c.worst("agreement")
         largest, mean = c.worst("max_difference") or 0.0, c.worst("mean_difference") or 0.0
-        lost = int(c.worst("non_finite") or 0)
+        lost = int(c.worst("non_finite") or 0) + int(c.worst("edge_non_finite") or 0)
         top = {} if agreement is None else {"agree": f"{agreement:.2f} %"}
+        edge = c.worst("edge_difference")
+        top |= {} if edge is None else {"edge": f"{edge:.1e}"}
     return {
         "artifact": c.artifact,
         "computed by": c.runtime,
         "samples": f"{samples:,}",
         **top,
         "max diff": f"{largest:.1e}",
-        "mean diff": f"{mean:.1e}",
+        "mean": f"{mean:.1e}",
         "lost": f"{lost:,}",
         "time": duration(c.seconds),
         "": "ok" if c.passed else "FAILS",

@@ -30,6 +30,11 @@ _TOLD = (
     *("refused", "search", "seconds", "smoke"),
 )
 
+_SWEEP = (
+    "Inputs were multiplied by powers of two, up and down, until the float16 model no longer answered like float32: "
+    "values up to the last one that holds are safe."
+)
+
 
 def write(
     directory: Path,
@@ -113,9 +118,19 @@ def _comparison(manifest: Mapping[str, Any], comparisons: Comparisons) -> Elemen
         *([bullets(map(str, manifest["not_covered"]))] if manifest.get("not_covered") else []),
         folded("What the columns say", facts({name or "verdict": COLUMNS[name] for name in names})),
         *([folded("The limits", facts(limits))] if limits else []),
-        *([element("h3", "What it was compared on"), facts(samples)] if samples else []),
+        *(_samples(samples) if samples else []),
         *_outputs(comparisons),
     )
+
+
+def _samples(samples: Mapping[str, Any]) -> list[Element]:
+    """What the comparison rests on, and up to which size of inputs it holds."""
+    told = dict(samples)
+    sweep = told.pop("sweep", None)
+    parts = [element("h3", "What it was compared on"), facts(told)]
+    if sweep:
+        parts += [element("h3", "Sizes of inputs"), element("p", _SWEEP, class_="note"), facts(sweep)]
+    return parts
 
 
 def _verdict(text: str) -> Child:
@@ -136,7 +151,7 @@ def _outputs(comparisons: Comparisons) -> list[Element]:
         if isinstance(c, SampleComparison) and len(c.outputs) > 1
         for output in c.outputs
     ]
-    names = ("artifact", "output", "max diff", "mean diff", "largest magnitude")
+    names = ("artifact", "output", "max diff", "mean", "largest magnitude")
     return [folded("Each output", table(names, rows, numbers=(2, 3, 4)))] if rows else []
 
 
