@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from click.testing import CliRunner
 from keras import layers, ops
 from zoo_helpers import Here
 
+from tfhalf.cli import main
 from tfhalf.convert import draw, job
 from tfhalf.convert.constants import constant_islands
 from tfhalf.convert.interface import interface_of
@@ -18,8 +21,12 @@ from tfhalf.convert.islands import without_kernel
 from tfhalf.convert.options import Options, Request
 from tfhalf.convert.source import Source
 from tfhalf.convert.subjects import subject_of
+from tfhalf.errors import ExportError
 from tfhalf.export.constants import classify
+from tfhalf.export.share import check_some_float16, float32_share, share_lines
+from tfhalf.inspect.keras_file import inspect_keras
 from tfhalf.parity import Limits, judge
+from tfhalf.precision.policy import near_names
 from tfhalf.progress import Progress
 
 
@@ -104,7 +111,11 @@ def test_why_is_said() -> None:
     reasons = Case(functional(l2)).islands()
     assert reasons["maximum"] == "the constant 1e-12 is 0 in float16"
     assert reasons["rsqrt"] == "goes with maximum: the constant 1e-12 is 0 in float16"
-    (reason,) = Case(keras.Sequential([layers.Input((3, 2)), layers.Masking(-1e6), layers.LSTM(2)])).islands().values()
+    (reason,) = (
+        Case(keras.Sequential([layers.Input((3, 2)), layers.Masking(-1e6), layers.GlobalAveragePooling1D()]))
+        .islands()
+        .values()
+    )
     assert reason == "the constant -1e+06 is infinite in float16"
 
 
@@ -237,3 +248,75 @@ def test_a_loss_that_a_runtime_alone_shows_has_the_search_go_on_through_it(
     assert [island["path"] for island in made.manifest["islands"]] == ["mask"]
     assert all(comparison.passed for comparison in made.comparisons)
     assert [path.name for path in (tmp_path / "exports" / "masked").iterdir() if path.is_dir()] == ["1"]
+
+
+# --- how much is float32 ----------------------------------------------------------------------------------------------
+
+
+def rows(**counts: int) -> dict[str, dict[str, int]]:
+    return {dtype: {"count": count, "bytes": 0} for dtype, count in counts.items()}
+
+
+def test_the_share_that_is_float32_is_said() -> None:
+    assert share_lines(rows(float16=50, float32=50, int64=900)) == []
+    (line,) = share_lines(rows(float16=1000, float32=3000))
+    assert line == "mostly float32: 75.0% of the parameters (3,000 of 4,000) are not float16"
+    assert float32_share({}) == 0
+    check_some_float16(rows(int64=5))
+    with pytest.raises(ExportError, match=r"none of the 3,000 parameters would be float16.*--allow-float32"):
+        check_some_float16(rows(float32=3000))
+
+
+@pytest.mark.slow
+def test_an_export_without_float16_is_refused_unless_allowed(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job, "Verifier", Here)
+    keras.Sequential([layers.Input((4,)), layers.Dense(3, name="only")]).save(tmp_path / "small.keras")
+    request = Request(str(tmp_path / "small.keras"))
+    options = Options(exports=tmp_path / "exports", tried=("savedmodel",), keep_float32=("only",))
+    with pytest.raises(ExportError, match="none of the 15 parameters would be float16"):
+        job.export_model(request, options, Progress(quiet=True))
+    assert not list((tmp_path / "exports").rglob("*.pb"))
+    made = job.export_model(request, replace(options, allow_float32=True), Progress(quiet=True))
+    assert made.manifest["float32_share"] == 1
+    assert "Mostly float32: 100.0% of the parameters (15 of 15)" in (made.version / "report.md").read_text()
+
+
+# --- the names of layers ----------------------------------------------------------------------------------------------
+
+
+def test_names_that_are_near() -> None:
+    names = ["stem/conv", "stem/norm", "block1/conv1", "head"]
+    assert near_names("^conv$", names) == "stem/conv, block1/conv1, ..."
+    assert near_names("haed", names) == "head, ..."
+    assert near_names("xyz", names) == "stem/conv, stem/norm, block1/conv1, head"
+
+
+def test_the_names_can_be_asked_for(tmp_path: Any) -> None:
+    """They are printed, one a line, and taken as they are."""
+    keras.backend.clear_session()
+    functional(l2).save(tmp_path / "l2.keras")
+    arguments = ["export", str(tmp_path / "l2.keras"), "-o", str(tmp_path / "exports"), "--keep-float32", "list"]
+    result = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    names = result.stdout.split()
+    assert names == ["dense", "multiply", "square", "sum", "maximum", "rsqrt", "multiply_1", "head"]
+    assert not (tmp_path / "exports").exists()
+
+
+# --- what inspect says ------------------------------------------------------------------------------------------------
+
+
+def test_a_file_s_constants_are_shown(tmp_path: Any) -> None:
+    keras.backend.clear_session()
+    x = steps = keras.Input((4, 3), name="steps")
+    x = layers.LayerNormalization(epsilon=1e-12)(layers.Masking(-1_000_000, name="padding")(x))
+    x = layers.LSTM(100_000 // 50_000, name="lstm")(x)
+    keras.Model(steps, ops.log(ops.softmax(x) + 1e-10) * 2.0).save(tmp_path / "m.keras")
+    account = inspect_keras(tmp_path / "m.keras")
+    found = {c["layer"]: (c["key"], c["value"], c["becomes"]) for c in account.details["constants"]}
+    assert found == {
+        "padding": ("mask_value", -1e6, "infinite"),
+        "not_equal": ("argument", -1e6, "infinite"),  # the mask that Keras computes beside the layer
+        "add": ("argument", 1e-10, "0"),
+    }
+    assert "padding (Masking): mask_value -1e+06 is infinite in float16" in account.notes

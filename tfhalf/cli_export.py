@@ -24,7 +24,12 @@ from tfhalf.errors import ConfigError
     help="savedmodel, onnx, litert, litert-int8, or all. [default: savedmodel,onnx]",
 )
 @click.option("--verify-with", type=PATH, metavar="DATA.npz", help="Inputs to judge on. [default: drawn at random]")
-@click.option("--keep-float32", multiple=True, metavar="PATTERN|auto", help="Layers to keep in float32; auto measures.")
+@click.option(
+    "--keep-float32",
+    multiple=True,
+    metavar="PATTERN|auto|list",
+    help="Keep matching layers in float32; auto measures which, list prints their names.",
+)
 @click.option("--custom", type=PATH, metavar="FILE.py", help="Defines the model's own layers. It is run.")
 @click.option("--weights", type=PATH, metavar="FILE", help="For file.py:build: .weights.h5, .keras or a SavedModel.")
 @click.option("--arg", "arguments", multiple=True, metavar="NAME=VALUE", help="An argument of file.py:build.")
@@ -38,6 +43,7 @@ from tfhalf.errors import ConfigError
 )
 @click.option("--max-difference", type=float, help="Allowed, relative to an output's largest magnitude. [0.05]")
 @click.option("--mean-difference", type=float, help="Allowed, relative to an output's root mean square. [0.01]")
+@click.option("--allow-float32", is_flag=True, help="Publish also what has no parameter in float16.")
 @DATA_DIR
 @QUIET
 @JSON
@@ -51,13 +57,17 @@ def export(model: str, data_dir: str | None, exports: Path, quiet: bool, as_json
     if (Path(model) / "run.json").is_file():
         _export_run(Path(model), data_dir, exports, quiet, as_json, options)
         return
-    from tfhalf.convert.options import read_options, read_request
+    from tfhalf.convert.options import LIST, read_options, read_request
 
     request, chosen = read_request(model, **options), read_options(exports, **options)
     progress = progress_for(quiet, as_json)
     load_tensorflow(progress)
-    from tfhalf.convert.job import export_model
+    from tfhalf.convert.job import export_model, layer_names
 
+    if LIST in chosen.keep_float32:
+        names = layer_names(request, chosen)
+        click.echo(json.dumps(names) if as_json else "\n".join(names))
+        return
     made = export_model(request, chosen, progress)
     if as_json:
         click.echo(json.dumps({**made.manifest, "version": str(made.version)}, indent=2))
@@ -69,7 +79,8 @@ def export(model: str, data_dir: str | None, exports: Path, quiet: bool, as_json
 def _export_run(
     run: Path, data_dir: str | None, exports: Path, quiet: bool, as_json: bool, options: dict[str, Any]
 ) -> None:
-    given = [name for name in ("name", "formats", "verify_with", "keep_float32", "custom", "weights", "arguments")
+    given = [name for name in ("name", "formats", "verify_with", "keep_float32", "custom", "weights", "arguments",
+                            "allow_float32")
              if options[name]]  # fmt: skip
     if given:
         names = ", ".join(f"--{'format' if name == 'formats' else name.replace('_', '-')}" for name in given)

@@ -12,6 +12,7 @@ from tfhalf.fresh import Verifier
 from tfhalf.job import Places, new_run, open_run, prepare
 from tfhalf.progress import Progress, duration
 from tfhalf.publish import Clock, Finished, Outcome, export_and_publish
+from tfhalf.ranges.constants import keep_constants
 from tfhalf.ranges.settle import settle
 from tfhalf.runs import OUTCOME, held
 from tfhalf.train.chance import Chance, against_majority
@@ -53,7 +54,7 @@ def train_and_export(
         version.check(places.exports / pipeline.name)
     grow_memory()
     device = detect()
-    job = settle(prepare(pipeline, places, progress, smoke=smoke), device, progress)
+    job = keep_constants(settle(prepare(pipeline, places, progress, smoke=smoke), device, progress), progress)
     progress.wait(f"{job.builder.ref}, and trying its export")
     trainer = Trainer(job.pipeline, job.splits, job.builder, job.preprocess, device)
     job.check_model(trainer.model)
@@ -91,7 +92,7 @@ def export_from_run(run: Path, places: Places, progress: Progress) -> Outcome:
     version.check(places.exports / pipeline.name)
     grow_memory()
     device = detect()
-    job = prepare(pipeline, places, progress, smoke=smoke)
+    job = keep_constants(prepare(pipeline, places, progress, smoke=smoke), progress)
     trainer = Trainer(job.pipeline, job.splits, job.builder, job.preprocess, device)
     result = trainer.restored(run, progress)
     clock.stop("start-up")

@@ -8,6 +8,7 @@ from typing import Any
 from tfhalf import config
 from tfhalf.job import Job, Places, prepare
 from tfhalf.progress import Progress
+from tfhalf.ranges.constants import constant_layers, constant_lines, with_layers
 from tfhalf.ranges.settle import auto, auto_lines
 from tfhalf.train.callbacks import Callbacks
 from tfhalf.train.loop import optimizer_of
@@ -35,6 +36,9 @@ def check_pipeline(pipeline: config.Pipeline, places: Places, progress: Progress
     """
     job = prepare(pipeline, places, progress)
     job, islands = auto(job, progress, measure=measure)
+    constants = constant_layers(job)
+    if job.pipeline.precision.keep_float32 != "auto":
+        job = with_layers(job, constants)
     checked, splits = job.pipeline, job.splits
     progress.wait(f"{job.builder.ref}, and trying its export")
     model = job.builder(checked.precision.policy)
@@ -50,6 +54,7 @@ def check_pipeline(pipeline: config.Pipeline, places: Places, progress: Progress
         "model": {"name": model.name, "parameters": model.count_params(), "layers": len(model.layers)},
         "callbacks": callbacks,
         "notes": notes,
+        "constants": [island.to_dict() for island in constants],
         "islands": None if islands is None else [island.to_dict() for island in islands],
     }
     lines = [
@@ -59,6 +64,7 @@ def check_pipeline(pipeline: config.Pipeline, places: Places, progress: Progress
         *([f"callbacks: {', '.join(callbacks)}"] if callbacks else []),
         f"export: {', '.join(checked.export.formats)} can be made in float16",
         *(f"note: {note}" for note in notes),
+        *constant_lines(constants),
         *auto_lines(checked, islands),
     ]
     return Checked(checked, facts, lines)

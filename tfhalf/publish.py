@@ -17,8 +17,9 @@ from tfhalf.device import Device
 from tfhalf.errors import ParityError
 from tfhalf.export import manifest as manifests
 from tfhalf.export import triton, version
-from tfhalf.export.artifacts import Artifact, describe, write_artifacts
+from tfhalf.export.artifacts import Artifact, describe, parameters, write_artifacts
 from tfhalf.export.rebuild import Rebuilt
+from tfhalf.export.share import share_lines
 from tfhalf.fresh import Verifier
 from tfhalf.html_report import classes, render
 from tfhalf.isolated import not_covered
@@ -138,7 +139,7 @@ def export_and_publish(finished: Finished, verifier: Verifier, progress: Progres
 
 
 def _say_export(artifacts: list[Artifact], rebuilt: Rebuilt, progress: Progress) -> None:
-    for text in export_lines(rebuilt.counts, rebuilt.folded, artifacts):
+    for text in [*export_lines(rebuilt.counts, rebuilt.folded, artifacts), *share_lines(parameters(rebuilt.model))]:
         progress.line(f"           {text}")
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tfhalf.export.share import share_lines
 from tfhalf.parity import SampleComparison
 from tfhalf.progress import duration, size
 from tfhalf.verify import Comparison
@@ -145,6 +146,7 @@ def report(manifest: dict[str, Any], comparisons: Sequence[Comparison]) -> str:
             else "."
         ),
         "",
+        *(f"{text[0].upper()}{text[1:]}.\n" for text in share_lines(manifest["parameters"])),
         "## Parity with the float32 model",
         "",
         *markdown(comparisons),

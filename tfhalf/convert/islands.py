@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from tfhalf.convert.options import LIST
 from tfhalf.convert.subject import Arrays, Seen, Simulated, Subject
 from tfhalf.errors import ArtifactError, ConfigError, ExportError
 from tfhalf.export.graph import LayerError
 from tfhalf.parity import Limits, OutputParity, judge
 from tfhalf.precision import float16
+from tfhalf.precision.policy import near_names
 from tfhalf.progress import Progress, duration
 
 MARGIN = 8.0
@@ -56,8 +58,9 @@ def asked(subject: Subject, patterns: Iterable[str]) -> list[Island]:
         except re.error as error:
             raise ConfigError(f"--keep-float32 {pattern!r}: is no regular expression: {error}") from None
         if not hits:
+            names = near_names(pattern, subject.names)
             raise ConfigError(
-                f"--keep-float32 {pattern!r}: matches no layer; the model has {', '.join(subject.names[:8])}, ..."
+                f"--keep-float32 {pattern!r}: matches no layer; the model has {names}; --keep-float32 {LIST} prints all"
             )
         found.update((name, Island(name, f"asked for by {pattern!r}")) for name in hits)
     return list(found.values())

@@ -96,6 +96,16 @@ def export_model(request: Request, options: Options, progress: Progress) -> Expo
         return publish(whole, options, verifier, progress, begun, mend)
 
 
+def layer_names(request: Request, options: Options) -> tuple[str, ...]:
+    """The names that ``--keep-float32`` takes: of layers and operations, in the order in which they compute.
+
+    Raises:
+        ArtifactError, RefError, ConfigError, DataError, ExportError: as `export_model`.
+    """
+    grow_memory()
+    return _prepare(open_source(request), options, Progress(quiet=True)).subject.names
+
+
 # --- the model and what it is judged on -------------------------------------------------------------------------------
 
 

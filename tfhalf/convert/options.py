@@ -19,6 +19,9 @@ from tfhalf.parity import Limits
 ALL = "all"
 """The word for every format that the model can be written in."""
 
+LIST = "list"
+"""Of ``--keep-float32``: print the names that it takes."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -36,6 +39,7 @@ class Options:
     by name. ``tried`` are those that are written if the model can be, where none is named.
 
     ``keep_float32``: patterns for layers' paths, and ``auto``, which keeps what comes near float16's end.
+    ``allow_float32``: also publish what has no parameter in float16.
     """
 
     exports: Path = Path("exports")
@@ -48,6 +52,7 @@ class Options:
     fold_batchnorm: bool = True
     limits: Limits = field(default_factory=Limits)
     bisect_seconds: float = 120.0
+    allow_float32: bool = False
 
 
 def read_request(
@@ -83,6 +88,7 @@ def read_options(
     bisect_seconds: float,
     max_difference: float | None,
     mean_difference: float | None,
+    allow_float32: bool = False,
     **_: Any,
 ) -> Options:
     """How the command line says to export.
@@ -104,7 +110,16 @@ def read_options(
             raise ConfigError(f"--{key.replace('_', '-')} {value:g}: a share of the scale between 0 and 1 is accepted")
     limits = Limits(wanted["max_difference"], wanted["mean_difference"])
     return Options(
-        exports, name, chosen, tried, verify_with, keep_float32, opset, limits=limits, bisect_seconds=bisect_seconds
+        exports,
+        name,
+        chosen,
+        tried,
+        verify_with,
+        keep_float32,
+        opset,
+        limits=limits,
+        bisect_seconds=bisect_seconds,
+        allow_float32=allow_float32,
     )
 
 

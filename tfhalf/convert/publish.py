@@ -24,6 +24,7 @@ from tfhalf.export import manifest as manifests
 from tfhalf.export.artifacts import Artifact, litert_artifact
 from tfhalf.export.formats import FILES, LITERT
 from tfhalf.export.program import Program, named_program
+from tfhalf.export.share import check_some_float16, float32_share, share_lines
 from tfhalf.fresh import Verifier
 from tfhalf.html_report import render
 from tfhalf.isolated import not_covered
@@ -105,6 +106,8 @@ def _attempt(
 ) -> Exported | Whole:
     """What was published, or kept as ``failed-N``; or what is to be written in its place."""
     base = options.exports / (options.name or made.source.name)
+    if not options.allow_float32:
+        check_some_float16(_parameters(made.shipped))
     with version.staging(base) as folder:
         program = _program(made)
         artifacts, refused = _write(made, program, folder, options, progress)
@@ -213,7 +216,7 @@ def _write_onnx(made: Whole, program: Program, folder: Path, options: Options, m
 def _say_export(shipped: Shipped, artifacts: list[Artifact], refused: dict[str, str], progress: Progress) -> None:
     first, *rest = export_lines(shipped.counts, shipped.folded, artifacts)
     progress.line(f"export     {first}")
-    for text in rest:
+    for text in [*rest, *share_lines(_parameters(shipped))]:
         progress.line(f"           {text}")
     for kind, why in refused.items():
         progress.line(f"           {kind}: not written. {why}", always=True)
@@ -244,6 +247,7 @@ def _manifest(
         "inputs": inputs,
         "outputs": [{**port.to_dict(), "classes": port.name in classes} for port in program.outputs],
         "parameters": _parameters(shipped),
+        "float32_share": round(float32_share(_parameters(shipped)), 4),
         "cast": asdict(shipped.counts),
         "kept_float32": [island.path for island in made.islands],
         "islands": [asdict(island) for island in made.islands],

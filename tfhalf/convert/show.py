@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tfhalf.convert.sweep import sweep_line
+from tfhalf.export.share import share_lines
 from tfhalf.parity import EDGE, INT8, SampleComparison
 from tfhalf.progress import size
 from tfhalf.report import markdown
@@ -42,6 +43,7 @@ def report(manifest: dict[str, Any], comparisons: Sequence[SampleComparison]) ->
         f"Parameters: {', '.join(kinds)}. Of those made float16 {manifest['cast']['clamped']} were clamped, "
         f"{manifest['cast']['flushed']} flushed to 0, {manifest['cast']['subnormal']} are subnormal.",
         "",
+        *(f"{text[0].upper()}{text[1:]}.\n" for text in share_lines(manifest["parameters"])),
         "Inputs and outputs:",
         "",
         *ports,

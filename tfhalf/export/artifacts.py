@@ -18,6 +18,7 @@ from tfhalf.export import grouped, litert_format, onnx_format, savedmodel
 from tfhalf.export.formats import LITERT
 from tfhalf.export.program import INPUT, OUTPUTS, make_program
 from tfhalf.export.rebuild import Rebuilt, rebuild
+from tfhalf.export.share import float32_share
 from tfhalf.isolated import lacking
 
 
@@ -103,7 +104,7 @@ def rehearse(
     some_litert = any(kind in LITERT for kind in pipeline.export.formats)
     if some_litert and (lack := lacking("litert")):
         raise ConfigError(f"export.formats: {lack}")
-    rebuilt = rebuild(model, keep_float32=pipeline.precision.islands)
+    rebuilt = rebuild(model, keep_float32=pipeline.precision.islands, fold_batchnorm=pipeline.export.fold_batchnorm)
     if "onnx" in pipeline.export.formats:
         with grouped.for_onnx():
             onnx_format.convert(make_program(rebuilt.model, mean, std, input_shape), pipeline.export.opset)
@@ -117,18 +118,24 @@ def rehearse(
 
 def describe(rebuilt: Rebuilt, input_shape: Sequence[int], num_classes: int) -> dict[str, Any]:
     """The manifest's account of a float16 model: signature, parameters per dtype, what was folded, kept and clamped."""
-    parameters: Counter[str] = Counter()
-    sizes: Counter[str] = Counter()
-    for variable in rebuilt.model.weights:
-        dtype = keras.backend.standardize_dtype(variable.dtype)
-        count = math.prod(variable.shape)
-        parameters[dtype] += count
-        sizes[dtype] += count * {"float16": 2, "bfloat16": 2, "float64": 8, "int64": 8}.get(dtype, 4)
     return {
         "input": {"name": INPUT, "dtype": "float32", "shape": ["batch", *input_shape]},
         "outputs": [{"name": name, "dtype": "float32", "shape": ["batch", num_classes]} for name in OUTPUTS],
-        "parameters": {dtype: {"count": parameters[dtype], "bytes": sizes[dtype]} for dtype in sorted(parameters)},
+        "parameters": parameters(rebuilt.model),
+        "float32_share": round(float32_share(parameters(rebuilt.model)), 4),
         "cast": asdict(rebuilt.counts),
         "kept_float32": list(rebuilt.kept_float32),
         "folded_batchnorm": list(rebuilt.folded),
     }
+
+
+def parameters(model: keras.Model) -> dict[str, dict[str, int]]:
+    """By dtype, the count of a model's parameters and their bytes."""
+    counts: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
+    for variable in model.weights:
+        dtype = keras.backend.standardize_dtype(variable.dtype)
+        count = math.prod(variable.shape)
+        counts[dtype] += count
+        sizes[dtype] += count * {"float16": 2, "bfloat16": 2, "float64": 8, "int64": 8}.get(dtype, 4)
+    return {dtype: {"count": counts[dtype], "bytes": sizes[dtype]} for dtype in sorted(counts)}

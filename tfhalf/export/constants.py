@@ -15,8 +15,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
+
+from tfhalf.export.graph import graph_of, operations, run
 
 # What hands a constant on as it is, or repeats it.
 _PASSES = frozenset(("Identity", "Reshape", "ExpandDims", "BroadcastTo", "Fill", "Tile", "Squeeze"))
@@ -150,6 +153,20 @@ def lost(wide: Trace, half: Trace) -> dict[str, Lost]:
         if small or large:
             found[name] = Lost(small, large)
     return found
+
+
+def traced_graph(model: keras.Model) -> Trace:
+    """A functional model of one input as it infers, its operations by their paths."""
+    names = {id(operation): name for name, operation in operations(model).items()}
+
+    def traced(trace: Trace, *tensors: Any) -> None:
+        def within(operation: Any, *args: Any, **kwargs: Any) -> Any:
+            with trace.within(names[id(operation)]):
+                return operation(*args, **kwargs)
+
+        run(model, keras.tree.pack_sequence_as(graph_of(model)._inputs_struct, list(tensors)), within)
+
+    return Trace.of(traced, [tf.TensorSpec(x.shape, x.dtype) for x in model.inputs])
 
 
 def has_extremes(trace: Trace) -> bool:

@@ -13,6 +13,7 @@ from typing import IO, Any
 
 from tfhalf.inspect import hdf5
 from tfhalf.inspect.facts import Account, Port, Shape, Tensor, damaged, printable
+from tfhalf.inspect.keras_constants import keras_constants
 
 _CONFIG, _METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 MAX_JSON = 64 << 20
@@ -20,6 +21,7 @@ MAX_UNPACKED = 4 << 30  # of weights that are compressed in the archive; Keras s
 MAX_RATIO = 200
 # Code that is stored within the file: shown, never run.
 _CODE = ("Lambda", "__lambda__")
+_SHOWN = 8  # constants that float16 does not hold
 _NO_LAYERS = ("InputLayer", "Functional", "Sequential", "Model", "DTypePolicy")
 _OF_KERAS = ("keras", "builtins", "tf_keras", "tensorflow.python.keras")
 
@@ -102,6 +104,11 @@ def describe(account: Account, config: dict[str, Any], metadata: dict[str, Any])
         "custom": sorted(custom),
         "stored_code": code,
     }
+    constants = keras_constants(_objects({key: value for key, value in config.items() if key != "compile_config"}))
+    account.details["constants"] = [constant.to_dict() for constant in constants]
+    account.notes += [str(constant) for constant in constants[:_SHOWN]]
+    if len(constants) > _SHOWN:
+        account.notes.append(f"and {len(constants) - _SHOWN:,} constants more that float16 lacks: --json has all")
     if code:
         account.notes.append(f"{code:,} Lambda layers hold Python bytecode: loading it runs code; it was not run here")
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -57,10 +58,22 @@ def matching(model: keras.Model, patterns: Iterable[str]) -> list[keras.layers.L
     for pattern in patterns:
         hits = [layer for layer in layers if re.search(pattern, layer_path(layer))]
         if not hits:
-            names = ", ".join(layer_path(layer) for layer in layers[:8])
-            raise ConfigError(f"precision.keep_float32: {pattern!r} matches no layer; the model has {names}, ...")
+            names = near_names(pattern, [layer_path(layer) for layer in layers])
+            raise ConfigError(f"precision.keep_float32: {pattern!r} matches no layer; the model has {names}")
         found.update((id(layer), layer) for layer in hits)
     return list(found.values())
+
+
+def near_names(pattern: str, names: Sequence[str]) -> str:
+    """The names that a pattern without a match may have meant, or the first few."""
+    meant = pattern.strip("^$")
+
+    def likeness(name: str) -> float:
+        return max(difflib.SequenceMatcher(None, meant, part).ratio() for part in (name, name.rpartition("/")[2]))
+
+    near = sorted((name for name in names if likeness(name) >= 0.6), key=likeness, reverse=True)
+    shown = (near or list(names))[:8]
+    return ", ".join(shown) + (", ..." if len(names) > len(shown) else "")
 
 
 def layer_path(layer: Any) -> str:

@@ -16,7 +16,8 @@ from tfhalf.export import manifest as manifests
 from tfhalf.job import Job, Places, open_run, prepare
 from tfhalf.progress import Progress, duration
 from tfhalf.ranges.ask import Asked
-from tfhalf.ranges.islands import choose
+from tfhalf.ranges.constants import constant_layers
+from tfhalf.ranges.islands import choose, joined
 from tfhalf.ranges.measure import Measuring, check_steps, twin
 from tfhalf.ranges.observe import operations
 from tfhalf.ranges.report import Report
@@ -51,7 +52,7 @@ def measure(asked: Asked, progress: Progress) -> Report:
     needed = timing.plain * (steps - count) + timing.measured * count
     progress.line(f"measuring  {count} of {steps} steps in float32: about {duration(needed)}")
     measured = measuring.run(first, steps, asked.every, timing, progress)
-    islands = choose(trainer.model, measured, pipeline.precision.loss_scale.floor)
+    islands = joined(constant_layers(job), choose(trainer.model, measured, pipeline.precision.loss_scale.floor))
     return Report(
         pipeline=pipeline.name,
         model=f"{job.builder.ref}",

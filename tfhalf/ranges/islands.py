@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,13 +71,13 @@ def choose(model: keras.Model, measured: Measured, floor: float = 1.0) -> tuple[
     `keras.ops` computes in float32 if something that it takes is: so the layers before it do.
     """
     reasons: dict[int, list[str]] = {}
-    owners = dict(_owners(model))
+    owners = owners_of(model)
     chosen: dict[int, Any] = {}
     for name, operation in operations(model).items():
         found = list(_reasons(operation, name, measured, floor))
         if not found:
             continue
-        for owner in [owners[id(operation)]] if id(operation) in owners else list(_layers_before(operation, owners)):
+        for owner in [owners[id(operation)]] if id(operation) in owners else list(layers_before(operation, owners)):
             chosen[id(owner)] = owner
             inner = "" if owner is operation else f"{name}: "
             reasons.setdefault(id(owner), []).extend(inner + reason for reason in found)
@@ -88,8 +88,20 @@ def choose(model: keras.Model, measured: Measured, floor: float = 1.0) -> tuple[
     )
 
 
-def _owners(model: keras.Model) -> Iterator[tuple[int, Any]]:
+def joined(first: Iterable[Island], second: Iterable[Island]) -> tuple[Island, ...]:
+    """Both, each layer once and with all its reasons."""
+    reasons: dict[str, tuple[str, ...]] = {}
+    for island in (*first, *second):
+        reasons[island.path] = (*reasons.get(island.path, ()), *island.reasons)
+    return tuple(Island(path, given) for path, given in reasons.items())
+
+
+def owners_of(model: keras.Model) -> dict[int, Any]:
     """For each layer, by its id, the layer of a graph that it is or lies within; models within models are opened."""
+    return dict(_owners(model))
+
+
+def _owners(model: keras.Model) -> Iterator[tuple[int, Any]]:
     for operation in graph_of(model).operations:
         if isinstance(operation, layers.InputLayer) or not isinstance(operation, layers.Layer):
             continue
@@ -163,14 +175,14 @@ def _inputs(operation: Any) -> list[Any]:
     return list(nodes[0].input_tensors) if nodes else []
 
 
-def _layers_before(operation: Any, owners: dict[int, Any]) -> Iterator[Any]:
+def layers_before(operation: Any, owners: dict[int, Any]) -> Iterator[Any]:
     """The nearest layers whose tensors an operation takes, through other operations."""
     for tensor in _inputs(operation):
         before = tensor._keras_history.operation
         if id(before) in owners:
             yield owners[id(before)]
         elif not isinstance(before, layers.Layer):
-            yield from _layers_before(before, owners)
+            yield from layers_before(before, owners)
 
 
 def _product(sizes: Any) -> int:
