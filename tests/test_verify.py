@@ -28,7 +28,17 @@ from tfhalf.export.artifacts import describe, write_artifacts
 from tfhalf.fresh import Verifier
 from tfhalf.progress import Progress
 from tfhalf.report import report, table
-from tfhalf.verify import Reference, compare, data_sha256, judge, verify_directory
+from tfhalf.verify import (
+    EDGE_DIFFERENCE,
+    Edges,
+    Reference,
+    basis,
+    compare,
+    data_sha256,
+    edge_inputs,
+    judge,
+    verify_directory,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tf2onnx")
 
@@ -170,10 +180,76 @@ def test_reference_round_trip(tmp_path: Path) -> None:
         Reference.load(tmp_path)
 
 
+# --- edge rows --------------------------------------------------------------------------------------------------------
+
+
+def test_edges_of_images_and_of_tables() -> None:
+    images = np.random.default_rng(0).integers(3, 250, (30, 4, 4, 3)).astype(np.uint8)
+    x, kinds = edge_inputs(images)
+    assert kinds.tolist() == ["zeros", "constant", "smallest", "largest"]
+    assert (x.dtype, x.shape) == (np.dtype(np.uint8), (4, 4, 4, 3))
+    assert [len(np.unique(row)) for row in x[:2]] == [1, 1]
+    table = np.stack([np.linspace(1.6e9, 1.7e9, 20), np.linspace(-3, 5, 20)], 1).astype(np.float32)
+    x, kinds = edge_inputs(table)
+    assert dict(zip(kinds, x.tolist(), strict=True))["zeros"] == [1.5e9, 0]  # no time stamp is 0
+    assert dict(zip(kinds, x.tolist(), strict=True))["largest"] == pytest.approx([1.7e9, 5])
+    assert edge_inputs(np.zeros((5, 3)))[1].tolist() == ["zeros"]
+    assert basis(30, Edges(images[:2], np.array(["zeros", "largest"]), one_hot(np.zeros(2, int)))) == (
+        "test set: 30 images and 2 edge rows (zeros, largest), judged apart"
+    )
+    assert basis(30, None) == "test set: 30 images"
+
+
+@pytest.mark.parametrize(
+    ("row", "answer", "problem"),
+    [
+        (0, np.nan, "edge row 'zeros': 1 values are not finite"),
+        (1, 0.4, "edge row 'largest': probabilities differ by 0.3, 0.25 allowed"),
+        (1, 0.2, None),
+        (2, 0.9, None),  # float32 gives nothing there
+    ],
+)
+def test_edge_rows_are_compared_apart(row: int, answer: float, problem: str | None) -> None:
+    y = np.arange(12) % 4
+    plain = judge(one_hot(y), one_hot(y), y, Verify(), "a", "r")
+    reference = one_hot(np.array([0, 1, 2]))
+    reference[2] = np.nan
+    got = one_hot(np.array([0, 1, 2]))
+    got[row, 3] = answer
+    edges = Edges(np.zeros((3, 2)), np.array(["zeros", "largest", "constant"]), reference)
+    told = plain.with_edges(edges, got, EDGE_DIFFERENCE)
+    assert told.problems == ((problem,) if problem else ())
+    assert (told.images, told.accuracy, told.non_finite) == (12, 100.0, 0)
+    assert told.passed == (problem is None)
+    with pytest.raises(ArtifactError, match=r"gives shape \(2, 4\)"):
+        plain.with_edges(edges, got[:2], EDGE_DIFFERENCE)
+
+
+def test_edges_lie_beside_the_answers(tmp_path: Path) -> None:
+    y = np.arange(8) % 4
+    edges = Edges(np.zeros((2, 5), np.uint8), np.array(["zeros", "largest"]), one_hot(np.array([1, 2])))
+    Reference(one_hot(y), y, "0" * 64, edges).save(tmp_path)
+    again = Reference.load(tmp_path).edges
+    assert again is not None
+    assert again.kinds.tolist() == ["zeros", "largest"]
+    np.testing.assert_array_equal(again.probabilities, edges.probabilities)
+    Reference(one_hot(y), y, "0" * 64).save(tmp_path)
+    assert Reference.load(tmp_path).edges is None  # as versions have it that were published without
+    for damaged in (replace(edges, kinds=edges.kinds[:1]), replace(edges, probabilities=np.zeros((2, 3)))):
+        Reference(one_hot(y), y, "0" * 64, damaged).save(tmp_path)
+        with pytest.raises(ArtifactError, match="its edge rows do not go together"):
+            Reference.load(tmp_path)
+
+
 # --- a version --------------------------------------------------------------------------------------------------------
 
 X = np.random.default_rng(0).integers(0, 17, (40, 4, 4, 1)).astype(np.uint8)
 Y = (np.arange(40) % 3).astype(np.int32)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    e = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
+    return (e / e.sum(-1, keepdims=True)).astype(np.float32)
 
 
 def export(directory: Path, spoil: Any = None) -> None:
@@ -190,8 +266,9 @@ def export(directory: Path, spoil: Any = None) -> None:
         }
     )
     logits = np.asarray(model((X.astype(np.float32) - 8) / 5)).astype(np.float64)
-    e = np.exp(logits - logits.max(-1, keepdims=True))
-    Reference((e / e.sum(-1, keepdims=True)).astype(np.float32), Y, data_sha256(X)).save(directory)
+    x, kinds = edge_inputs(X)
+    ends = softmax(np.asarray(model((x.astype(np.float32) - 8) / 5)))
+    Reference(softmax(logits), Y, data_sha256(X), Edges(x, kinds, ends)).save(directory)
     if spoil:
         spoil(model)
     _, rebuilt = write_artifacts(
@@ -245,6 +322,9 @@ def test_a_good_version_passes_in_a_fresh_process(version: Path) -> None:
         assert one.agreement == 100
         assert one.max_difference < 0.005
         assert len(one.per_class_accuracy) == 3
+        assert one.edge_non_finite == 0
+        assert one.edge_difference is not None
+        assert one.edge_difference < 0.01
     assert [c.runtime.split()[0] for c in told] == ["TensorFlow", "onnxruntime", "OpenVINO", "true"]
     here = verify_directory(version, X, Y, quiet())
     assert [replace(c, seconds=0.0) for c in here] == [replace(c, seconds=0.0) for c in told]

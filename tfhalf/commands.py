@@ -57,13 +57,14 @@ def verify_version(
     manifests.check_files(directory, manifest)  # before data is loaded: a changed file is told at once
     from tfhalf.data import load_splits
     from tfhalf.device import grow_memory
-    from tfhalf.verify import verify_directory
+    from tfhalf.verify import Reference, basis, verify_directory
 
     data, base = _data(directory, manifest, pipeline)
     grow_memory()
     splits = load_splits(data, base=base, seed=manifest["seed"], data_dir=data_dir, progress=progress.status)
     n = manifest["data"]["sizes"]["test"]  # fewer than there are after a --smoke run
     found = list(verify_directory(directory, splits.x_test[:n], splits.y_test[:n], progress))
+    progress.line(basis(n, Reference.load(directory).edges))
     _say_not_covered(manifest, progress)
     return directory, found
 

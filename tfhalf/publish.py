@@ -32,7 +32,7 @@ from tfhalf.train import curves, picture
 from tfhalf.train.chance import Chance
 from tfhalf.train.evaluate import Evaluator, float32_exactly
 from tfhalf.train.loop import TrainResult
-from tfhalf.verify import Comparison, Reference, data_sha256
+from tfhalf.verify import Comparison, Edges, Reference, basis, data_sha256, edge_inputs
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def export_and_publish(finished: Finished, verifier: Verifier, progress: Progres
         manifest = _manifest(finished, artifacts, rebuilt, folder, revision)
         manifests.write(folder, manifest)
         clock.stop("export")
-        progress.line(f"verify     a fresh process runs each artifact over {len(splits.x_test):,} test images")
+        progress.line(f"verify     a fresh process runs each artifact; {basis(len(splits.x_test), reference.edges)}")
         scaled = job.pipeline.precision.policy == SCALED
         # While another process works: until now it would have held Python's lock, which this one had need of.
         drawing = picture.draw_beside(finished.run, job.pipeline.name, finished.result.epochs, scaled, progress)
@@ -230,6 +230,13 @@ def _reference(job: Job, trained: keras.Model) -> Reference:
     splits = job.splits
     with float32_exactly():
         evaluator = Evaluator(judge, mean=np.asarray(job.preprocess.mean), std=np.asarray(job.preprocess.std))
-        logits = evaluator.logits(splits.x_test)
+        probabilities = _softmax(evaluator.logits(splits.x_test))
+        x, kinds = edge_inputs(splits.x_test)
+        edges = Edges(x, kinds, _softmax(evaluator.logits(x)))
+    return Reference(probabilities, splits.y_test, data_sha256(splits.x_test), edges)
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
     shifted = np.exp(logits - logits.max(-1, keepdims=True))
-    return Reference(shifted / shifted.sum(-1, keepdims=True), splits.y_test, data_sha256(splits.x_test))
+    probabilities: np.ndarray = shifted / shifted.sum(-1, keepdims=True)
+    return probabilities

@@ -10,8 +10,9 @@ import hashlib
 import math
 import threading
 import time
+from collections.abc import Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from tfhalf.parity import INT8
 from tfhalf.progress import Progress, duration
 from tfhalf.runtime import Predictor, open_predictor
 from tfhalf.scores import Confusion, confusion
-from tfhalf.text import one_line
+from tfhalf.text import one_line, printable
 
 REFERENCE = "reference.npz"
 BATCH = 250
@@ -34,17 +35,47 @@ EXACT_BATCH = 16
 
 
 @dataclass(frozen=True)
+class Edges:
+    """Edge rows ``x`` [M, ...] in the data's dtype, their ``kinds`` [M], and the float32 model's answers
+    ``probabilities`` float32 [M, num_classes]."""
+
+    x: np.ndarray
+    kinds: np.ndarray
+    probabilities: np.ndarray
+
+    @classmethod
+    def read(cls, data: Mapping[str, np.ndarray], classes: tuple[int, ...]) -> Edges | None:
+        """Those of ``reference.npz``, if it has any.
+
+        Raises:
+            ValueError: they do not go together.
+        """
+        if "edge_x" not in data:
+            return None
+        found = cls(*(data[f"edge_{key}"] for key in ("x", "kinds", "probabilities")))
+        fits = found.kinds.ndim == 1 and found.probabilities.shape == (*found.kinds.shape, *classes)
+        if not fits or found.kinds.dtype.kind != "U" or found.x.shape[:1] != found.kinds.shape or not len(found.kinds):
+            raise ValueError("its edge rows do not go together")
+        return found
+
+
+@dataclass(frozen=True)
 class Reference:
-    """Answers of the float32 model: ``probabilities`` float32 [N, num_classes], labels ``y`` int32 [N]."""
+    """Answers of the float32 model: ``probabilities`` float32 [N, num_classes], labels ``y`` int32 [N].
+
+    ``edges``: inputs at the ends of the data's range, by kind, with the answers; None in versions from before them.
+    """
 
     probabilities: np.ndarray
     y: np.ndarray
     x_sha256: str
+    edges: Edges | None = None
 
     def save(self, directory: Path) -> None:
         """Write ``reference.npz``."""
         digest = np.frombuffer(self.x_sha256.encode(), np.uint8)
-        np.savez_compressed(directory / REFERENCE, probabilities=self.probabilities, y=self.y, x_sha256=digest)
+        edges = {f"edge_{key}": value for key, value in vars(self.edges).items()} if self.edges is not None else {}
+        np.savez_compressed(directory / REFERENCE, probabilities=self.probabilities, y=self.y, x_sha256=digest, **edges)
 
     @classmethod
     def load(cls, directory: Path) -> Reference:
@@ -56,7 +87,8 @@ class Reference:
         path = directory / REFERENCE
         try:
             data = read_npz(path)
-            found = cls(data["probabilities"], data["y"], data["x_sha256"].tobytes().decode("ascii"))
+            digest = data["x_sha256"].tobytes().decode("ascii")
+            found = cls(data["probabilities"], data["y"], digest, Edges.read(data, data["probabilities"].shape[-1:]))
         except KeyError as error:
             raise ArtifactError(f"{path}: lacks {error}; it is damaged, export again") from None
         except (OSError, ValueError) as error:
@@ -69,6 +101,39 @@ class Reference:
                 "probabilities of as many images; it is damaged, export again"
             )
         return found
+
+
+EDGE_DIFFERENCE = 0.25
+"""How much a probability of an edge row may differ. Nobody knows the right answer there: what counts is that no value
+is lost, and that an answer is not another one altogether."""
+
+
+def edge_inputs(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs at the ends of what ``x`` [N, ...] holds, in its dtype [M, ...], and of each its kind [M]: zeros, a
+    constant, the smallest and the largest value of each feature (the last axis; of grey images, of all)."""
+    axes = tuple(range(x.ndim - 1)) if x.ndim > 1 else (0,)
+    low, high = x.min(axes).astype(np.float64), x.max(axes).astype(np.float64)
+    common = low.max() <= high.min()
+    bottom, top = (low.max(), high.min()) if common else (low, high)
+    values = {
+        "zeros": np.clip(0.0, low - (high - low), high + (high - low)),
+        "constant": bottom + 0.75 * (top - bottom),
+        "smallest": low,
+        "largest": high,
+    }
+    rows: dict[bytes, tuple[str, np.ndarray]] = {}
+    for kind, value in values.items():
+        row = np.broadcast_to(value if x.dtype.kind == "f" else np.round(value), x.shape[1:]).astype(x.dtype)
+        rows.setdefault(row.tobytes(), (kind, row))
+    return np.stack([row for _, row in rows.values()]), np.array([kind for kind, _ in rows.values()])
+
+
+def basis(images: int, edges: Edges | None) -> str:
+    """In one line, what a comparison rests on."""
+    rows = (
+        f" and {len(edges.x)} edge rows ({printable(', '.join(map(str, edges.kinds)))}), judged apart" if edges else ""
+    )
+    return f"test set: {images:,} images{rows}"
 
 
 def data_sha256(x: np.ndarray) -> str:
@@ -84,6 +149,8 @@ class Comparison:
 
     Accuracies are in percent, ``agreement`` is the percentage of images with the same top class, differences are of
     probabilities. ``problems`` is empty where every threshold holds. ``seconds`` passed beside other comparisons.
+    All but ``problems`` are of test images; ``edge_difference`` is the largest of edge rows, and ``edge_non_finite``
+    counts their values that are finite in the float32 model alone.
     """
 
     artifact: str
@@ -99,11 +166,38 @@ class Comparison:
     seconds: float
     problems: tuple[str, ...]
     confusion: Confusion = ()
+    edge_difference: float | None = None
+    edge_non_finite: int = 0
 
     @property
     def passed(self) -> bool:
         """Whether every threshold holds."""
         return not self.problems
+
+    def with_edges(self, edges: Edges, got: np.ndarray, allowed: float) -> Comparison:
+        """With the answers ``got`` to edge rows compared too, whose probabilities may differ by ``allowed``.
+
+        Raises:
+            ArtifactError: they have another shape.
+        """
+        if got.shape != edges.probabilities.shape:
+            raise ArtifactError(f"{self.artifact}: gives shape {got.shape}, expected {edges.probabilities.shape}")
+        there = np.isfinite(edges.probabilities)
+        lost = (there & ~np.isfinite(got)).sum(-1)
+        compared = there & np.isfinite(got)
+        off = np.abs(np.where(compared, got, 0).astype(np.float64) - np.where(compared, edges.probabilities, 0)).max(-1)
+        problems = [
+            f"edge row {printable(str(kind))!r}: "
+            + (f"{n} values are not finite" if n else f"probabilities differ by {d:.2g}, {allowed:g} allowed")
+            for kind, n, d in zip(edges.kinds, lost, off, strict=True)
+            if n or d > allowed
+        ]
+        return replace(
+            self,
+            problems=(*self.problems, *problems),
+            edge_difference=float(off.max()),
+            edge_non_finite=int(lost.sum()),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, with ``passed``; without the confusion matrix, which may be large."""
@@ -225,11 +319,14 @@ def verify_directory(directory: Path, x: np.ndarray, y: np.ndarray, progress: Pr
             f"{directory}: was made with another test set ({len(reference.y):,} images, {manifest['data']['source']}); "
             "verify with the same data"
         )
+    edges = reference.edges
+    if edges is not None and edges.x.shape[1:] != x.shape[1:]:
+        raise ArtifactError(f"{directory / REFERENCE}: its edge rows are of other inputs; export again")
     stop = threading.Event()
 
     def judged(artifact: str, opened: Predictor | str, n: int, batch_size: int) -> Comparison:
         predictor = open_predictor(directory, opened) if isinstance(opened, str) else opened
-        return compare(
+        comparison = compare(
             reference.probabilities[:n],
             predictor,
             x[:n],
@@ -240,6 +337,11 @@ def verify_directory(directory: Path, x: np.ndarray, y: np.ndarray, progress: Pr
             batch_size=batch_size,
             stop=stop,
         )
+        if edges is None:
+            return comparison
+        allowed = EDGE_DIFFERENCE * (INT8 if artifact == "litert-int8" else 1)
+        answers = predictor(edges.x.astype(np.float32))["probabilities"]
+        return comparison.with_edges(edges, answers, min(1.0, allowed))
 
     found: list[Future[Comparison]] = []
     # Beside each other: all compute outside of Python, TensorFlow on a GPU where there is one, the others on the CPU.
