@@ -138,6 +138,13 @@ def test_a_softmax_comes_off(folder: Path, policy_name: str) -> None:
     assert not np.allclose(logits.sum(-1), 1, atol=1e-2)
 
 
+def test_what_is_told_of_a_head(folder: Path) -> None:
+    for last, words in ((None, []), ("softmax", ["the closing softmax"]), ("relu", ["the last layer ends in relu"])):
+        build = builder(folder, last=last)
+        build("mixed_float16")
+        assert [remark[: len(word)] for remark, word in zip(build.remarks, words, strict=True)] == words
+
+
 def test_kept_layers(folder: Path) -> None:
     build = builder(folder, keep=("^head",))
     mixed = build("mixed_float16")

@@ -81,6 +81,7 @@ def test_a_usual_training_needs_no_word() -> None:
             "cap has no effect: its mode is static",
         ),
         ({"export__formats": ["savedmodel"], "export__opset": 17}, "export: opset has no effect: onnx is not among"),
+        ({"train__freeze_after": {"hidden": 4}}, "freeze_after: hidden would stand still after the last of 4 epochs"),
         ({"train__blowup": {"retries": 5}}, "train.blowup: retries has no effect: train.blowup.action is stop"),
     ],
 )

@@ -55,6 +55,16 @@ def ends_in_a_linear_layer(model: keras.Model) -> bool:
     return isinstance(last, _ACTIVATED) and function_of(last.activation, model.outputs[0].shape[-1]) == "identity"
 
 
+def closing_activation(model: keras.Model) -> str | None:
+    """The activation of the last layer of ``model``, which `as_logits` gave; None where it has none that is known."""
+    last, _ = _last(model.outputs[0])
+    if _graph(last) is not None:
+        return closing_activation(last)
+    if not isinstance(last, _ACTIVATED) or ends_in_a_linear_layer(model):
+        return None
+    return str(getattr(last.activation, "__name__", last.activation))
+
+
 def _before_softmax(model: keras.Model) -> tuple[Any, bool]:
     """The tensor before a closing softmax, None where ``model`` itself was changed or is to stay as it is; and whether
     there was a softmax."""

@@ -15,7 +15,7 @@ from keras.src.backend.common import global_state
 
 from tfhalf import config
 from tfhalf.errors import ConfigError, RefError
-from tfhalf.precision.heads import as_logits
+from tfhalf.precision.heads import as_logits, closing_activation
 from tfhalf.precision.policy import keep_float32, policy
 from tfhalf.refs import resolve, sibling, user_code
 from tfhalf.train.remarks import of_model
@@ -72,6 +72,10 @@ class Builder:
             model, had_softmax = as_logits(self._with_graph(model, input_shape))
         if had_softmax:
             self.remarks.append("the closing softmax is taken off: loss and artifacts compute it in float32")
+        if activation := closing_activation(model):
+            self.remarks.append(
+                f"the last layer ends in {activation}, which bounds its answers; logits take any value: leave it out"
+            )
         classes = model.outputs[0].shape[-1]
         if classes != self.num_classes:
             raise ConfigError(

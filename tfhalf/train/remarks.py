@@ -134,6 +134,9 @@ def _without_effect(pipeline: config.Pipeline, splits: Splits) -> Iterator[str]:
     late = [milestone for milestone in schedule.milestones if milestone >= train.epochs]
     if schedule.name == "step" and late:
         yield f"train.schedule.milestones {late} lie behind the last of {train.epochs} epochs"
+    never = [pattern for pattern, epochs in train.freeze_after.items() if epochs >= train.epochs]
+    if never:
+        yield f"train.freeze_after: {', '.join(never)} would stand still after the last of {train.epochs} epochs"
     if schedule.warmup_epochs >= train.epochs:
         yield f"train.schedule.warmup_epochs is {schedule.warmup_epochs:g} of {train.epochs} epochs: all is warm-up"
     if policy != "mixed_float16":
