@@ -16,7 +16,7 @@ from keras import layers
 from tfhalf.errors import ConfigError
 from tfhalf.precision import float16
 from tfhalf.precision.float16 import CastCounts, cast
-from tfhalf.precision.heads import as_logits
+from tfhalf.precision.heads import as_logits, ends_in_a_linear_layer
 from tfhalf.precision.policy import flat_layers, keep_float32, layer_path, matching, policy
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
@@ -294,6 +294,17 @@ def test_the_activation_of_a_recurrent_cell_is_none_of_the_answers() -> None:
     model = keras.Model(x, layers.LSTM(3, activation="softmax")(x))
     assert as_logits(model) == (model, False)
     assert model.layers[-1].cell.activation is keras.activations.softmax
+
+
+def test_which_models_end_in_logits_for_certain() -> None:
+    """Of these nothing needs to be computed; speednet's last layer scales its logits."""
+    x = keras.Input((4,))
+    logits = layers.Dense(3)(x)
+    for answers in (logits, layers.Rescaling(1 / 9, 2.0)(logits), layers.Identity()(layers.Rescaling(2.0)(logits))):
+        assert ends_in_a_linear_layer(keras.Model(x, answers))
+        assert as_logits(keras.Model(x, answers))[1] is False
+    for answers in (layers.Dense(3, "relu")(x), keras.ops.softmax(logits), layers.ReLU()(logits), logits * logits):
+        assert not ends_in_a_linear_layer(keras.Model(x, answers))
 
 
 @pytest.mark.parametrize("activation", [None, "relu"])

@@ -48,11 +48,21 @@ def as_logits(model: keras.Model) -> tuple[keras.Model, bool]:
 
 
 def ends_in_a_linear_layer(model: keras.Model) -> bool:
-    """Whether the last layer of ``model``, which `as_logits` gave, is one whose answers are logits for certain."""
-    last, _ = _last(model.outputs[0])
-    if _graph(last) is not None:
-        return ends_in_a_linear_layer(last)
-    return isinstance(last, _ACTIVATED) and function_of(last.activation, model.outputs[0].shape[-1]) == "identity"
+    """Whether the last layer of ``model``, which `as_logits` gave, is one whose answers are logits for certain; layers
+    that only scale and shift them may follow."""
+    tensor = model.outputs[0]
+    while True:
+        last, node = _last(tensor)
+        if _graph(last) is not None:
+            return ends_in_a_linear_layer(last)
+        if isinstance(last, _ACTIVATED):
+            return function_of(last.activation, tensor.shape[-1]) == "identity"
+        before = node.arguments.keras_tensors
+        if len(before) != 1 or before[0].shape != tensor.shape or getattr(last, "weights", []):
+            return False
+        if function_of(last, tensor.shape[-1]) not in ("identity", "affine"):
+            return False
+        tensor = before[0]
 
 
 def closing_activation(model: keras.Model) -> str | None:
@@ -109,15 +119,22 @@ def _graph(operation: Any) -> Any:
 
 
 def function_of(function: Any, width: int) -> str | None:
-    """``softmax``, ``sigmoid`` or ``identity``: which of them a function of [N, width] is, by its values; else None."""
+    """``softmax``, ``sigmoid``, ``identity`` or ``affine`` (one factor, one offset): which of them a function of
+    [N, width] is, by its values; else None."""
     x = np.linspace(-3, 4, 2 * width, dtype=np.float32).reshape(2, width) ** 2
     x[1] *= -1
     try:
         y = keras.ops.convert_to_numpy(function(keras.ops.convert_to_tensor(x))).astype(np.float32)
     except (TypeError, ValueError, AttributeError, NotImplementedError, RuntimeError):
-        return None  # it does not take such an array alone: none of the three
+        return None  # it does not take such an array alone: none of these
     if y.shape != x.shape:
         return None
     softmax = np.exp(x - x.max(-1, keepdims=True))
-    kinds = {"identity": x, "sigmoid": 1 / (1 + np.exp(-x)), "softmax": softmax / softmax.sum(-1, keepdims=True)}
+    factor = (y.max() - y.min()) / (x.max() - x.min())
+    kinds = {
+        "identity": x,
+        "sigmoid": 1 / (1 + np.exp(-x)),
+        "softmax": softmax / softmax.sum(-1, keepdims=True),
+        "affine": factor * (x - x.min()) + y.min(),
+    }
     return next((kind for kind, answers in kinds.items() if np.allclose(y, answers, rtol=1e-3, atol=5e-3)), None)
