@@ -439,6 +439,15 @@ def test_layers_that_were_found_for_a_run_are_not_looked_for_again() -> None:
     assert request.pipeline.precision.keep_float32 == ("dense",)
 
 
+def test_a_run_keeps_the_normalisation_that_its_model_decided() -> None:
+    """A net of words took them as they are; the file leaves it to the model still."""
+    run_folder("jobs/job/20260101-000000", "data.normalize=none")
+    request = check(Path("p.yaml"), (), resume="newest", runs_folder=Path("jobs"))
+    assert request.pipeline.data.normalize == "none"
+    with pytest.raises(ConfigError, match=r"data\.normalize"):
+        check(Path("p.yaml"), ("data.normalize=unit",), resume="newest", runs_folder=Path("jobs"))
+
+
 def test_one_process_at_a_time_works_in_a_run() -> None:
     run = run_folder("jobs/job/20260101-000000")
     with held(run), pytest.raises(ResumeError, match="another process is training it"), held(run):

@@ -52,9 +52,7 @@ _ALIASES = {
 }
 # Keys of several sections, which say nothing of where another belongs.
 _COMMON = ("name", "args", "build", "match", "mode", "start", "end", "steps", "every", "action")
-_FULL = (
-    "; {0} alone would round weights, and most of their changes away; mixed_{0} computes in {0} with float32 weights"
-)
+_FULL = "; {0} alone would round most changes of weights away; mixed_{0} computes in {0} and keeps float32 weights"
 _HALF = f"{_FULL.format('float16')}, and what is exported is float16 throughout"
 # Policies that Keras has, or people ask for, and a pipeline has not.
 _POLICIES = {

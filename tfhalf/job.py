@@ -76,7 +76,8 @@ class Job:
 
 
 def prepare(pipeline: config.Pipeline, places: Places, progress: Progress, *, smoke: bool = False) -> Job:
-    """Load the data and resolve the builder; with ``smoke``, cut both the data and the training short."""
+    """Load the data, resolve the builder, and find how inputs are normalised; with ``smoke``, cut data and training
+    short."""
     base = places.pipeline.resolve().parent
     progress.wait(pipeline.data.source)
     splits = load_splits(
