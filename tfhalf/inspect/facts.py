@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ BITS = {
     "complex128": 128,
 }
 MAX_RANK = 64
+MAX_RESULT = 1 << 30  # values of one operation's result, as far as constants of the file say it
 # Of a graph with what it calls unfolded: a few lines of functions that call each other can say any number.
 MAX_NODES = 200_000
 MAX_DEPTH = 60
@@ -175,6 +177,11 @@ class Budget:
         """
         if depth > MAX_DEPTH:
             raise damaged(self.path, f"its functions and branches lie more than {MAX_DEPTH} deep")
+
+
+def claimed(values: Iterable[int]) -> int:
+    """How many values a result of these sizes has, 0 and -1 counting as 1."""
+    return math.prod(max(1, abs(value)) for value in values)
 
 
 def checked_shape(path: Path, name: str, dims: list[int]) -> tuple[int, ...]:

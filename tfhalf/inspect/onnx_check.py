@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from google.protobuf.message import DecodeError, Message
 
 from tfhalf.errors import ArtifactError
 from tfhalf.files import read_bytes
-from tfhalf.inspect.facts import bytes_of, checked_shape, damaged, printable
+from tfhalf.inspect.facts import MAX_RANK, MAX_RESULT, bytes_of, checked_shape, claimed, damaged, printable
 
 if TYPE_CHECKING:  # imported where an ONNX file is read: other formats do without
     import onnx
@@ -19,6 +20,9 @@ if TYPE_CHECKING:  # imported where an ONNX file is read: other formats do witho
 MAX_BYTES = (1 << 31) - 1  # protobuf's own limit
 # Every operator of these only computes. Others load libraries and files of their own, as com.microsoft's EPContext.
 _DOMAINS = ("", "ai.onnx")
+# Which input of an operator says how large a result is to be, and which attribute.
+_SIZED = {"ConstantOfShape": 0, "Expand": 1, "Tile": 1, "OneHot": 1, "Range": 1, "Pad": 1, "Resize": 3, "DFT": 1}
+_SIZES = ("shape", "output_shape")
 
 
 def read_onnx(path: Path) -> onnx.ModelProto:
@@ -52,16 +56,65 @@ def weights_beside(path: Path, model: onnx.ModelProto | None = None) -> Path | N
     """
     model = read_onnx(path) if model is None else model
     external = []
+    sizes = _Sizes()
     for message in _messages(model):
         if message.DESCRIPTOR.full_name == "onnx.NodeProto":
             if message.domain not in _DOMAINS:
                 name = f"{printable(message.domain, 40)}.{printable(message.op_type, 40)}"
                 raise _refused(path, f"has the operator {name}, which is not in the ONNX standard")
-        elif message.DESCRIPTOR.full_name == "onnx.TensorProto" and message.data_location == message.EXTERNAL:
-            external.append(message)
+            sizes.node(message)
+        elif message.DESCRIPTOR.full_name == "onnx.TensorProto":
+            sizes.tensor(message.name, message)
+            if message.data_location == message.EXTERNAL:
+                external.append(message)
+        elif message.DESCRIPTOR.full_name == "onnx.SparseTensorProto":
+            raise _refused(path, "has a sparse tensor")
     if model.functions:
         raise _refused(path, f"has functions of its own ({printable(model.functions[0].name, 40)})")
+    for name, count in sizes.results():
+        if count > MAX_RESULT:
+            raise damaged(path, f"its node {printable(name, 60)!r} makes {count:,} values")
     return _beside(path, external) if external else None
+
+
+class _Sizes:
+    """What the constants of a model say of the sizes of its nodes' results. Names of bodies within it are taken for
+    those of one: of two tensors of one name the larger counts."""
+
+    def __init__(self) -> None:
+        self._claimed: dict[str, int] = {}
+        self._nodes: list[Any] = []
+
+    def tensor(self, name: str, tensor: Any) -> None:
+        """A stored tensor; small ones of integers may be sizes."""
+        if tensor.data_type == tensor.INT64 and len(tensor.raw_data) <= 16 * MAX_RANK:
+            held = len(tensor.raw_data) // 8
+            values = [int(value) for value in np.frombuffer(tensor.raw_data, "<i8", held)]
+            count = claimed([*values, *tensor.int64_data[: 2 * MAX_RANK]])
+            self._claimed[name] = max(count, self._claimed.get(name, 1))
+
+    def node(self, node: Any) -> None:
+        """A node; the order is not that of the graph."""
+        self._nodes.append(node)
+        for attribute in node.attribute:
+            if attribute.name == "value" and node.op_type == "Constant" and node.output:
+                self.tensor(node.output[0], attribute.t)
+            elif attribute.name == "value_ints" and node.output:
+                self._claimed[node.output[0]] = claimed(attribute.ints[: 2 * MAX_RANK])
+
+    def results(self) -> Iterator[tuple[str, int]]:
+        """Each node that says a size, and how many values it makes then."""
+        joined = {node.output[0]: node for node in self._nodes if node.op_type == "Concat" and node.output}
+        for node in self._nodes:
+            place = _SIZED.get(node.op_type, MAX_RANK)
+            if len(node.input) > place:
+                parts = (
+                    joined[node.input[place]].input if node.input[place] in joined else node.input[place : place + 1]
+                )
+                yield node.name, math.prod(self._claimed.get(part, 1) for part in parts[:MAX_RANK])
+            for attribute in node.attribute:
+                if attribute.name in _SIZES:
+                    yield node.name, claimed(attribute.ints[: 2 * MAX_RANK])
 
 
 def _beside(path: Path, tensors: list[Any]) -> Path:

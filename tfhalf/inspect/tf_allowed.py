@@ -94,5 +94,33 @@ _STATE = words(
     "CudnnRNNCanonicalToParams CudnnRNNCanonicalToParamsV2 CudnnRNNParamsToCanonicalV2 "
 )
 COMPUTES = frozenset((*_COMPUTE, *_STATE))
+# Which input of an operation says how large a result is to be.
+SIZED = {
+    **dict.fromkeys(
+        words(
+            "Fill Empty RandomUniform RandomUniformInt RandomStandardNormal TruncatedNormal RandomGamma "
+            "RandomPoissonV2 "
+            "StatelessRandomUniform StatelessRandomUniformV2 StatelessRandomNormal StatelessRandomNormalV2 "
+            "StatelessTruncatedNormal StatelessTruncatedNormalV2 StatelessRandomUniformInt StatelessRandomUniformIntV2 "
+            "Conv2DBackpropInput Conv3DBackpropInputV2 RaggedTensorToTensor"
+        ),
+        0,
+    ),
+    **dict.fromkeys(
+        words(
+            "BroadcastTo Tile OneHot Range ResizeBilinear ResizeBicubic ResizeArea ResizeNearestNeighbor Pad PadV2 "
+            "MirrorPad Bincount DenseBincount SparseToDense TensorListReserve TensorListResize TensorArrayV3"
+        ),
+        1,
+    ),
+    **dict.fromkeys(
+        words(
+            "LinSpace ScatterNd UnsortedSegmentSum UnsortedSegmentMax UnsortedSegmentMin UnsortedSegmentProd "
+            "ImageProjectiveTransformV3"
+        ),
+        2,
+    ),
+    "CropAndResize": 3,
+}
 # Of the functions with which a SavedModel is saved and restored; no function that can be called may reach them.
 SAVER = frozenset(words("SaveV2 RestoreV2 MergeV2Checkpoints ShardedFilename"))

@@ -12,13 +12,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from google.protobuf.message import DecodeError
 
 from tfhalf.errors import ArtifactError
 from tfhalf.files import read_bytes
 from tfhalf.inspect import bundle, tf_messages
-from tfhalf.inspect.facts import MAX_NODES, bytes_of, checked_shape, damaged, printable
-from tfhalf.inspect.tf_allowed import COMPUTES, SAVER
+from tfhalf.inspect.facts import MAX_NODES, MAX_RANK, MAX_RESULT, bytes_of, checked_shape, claimed, damaged, printable
+from tfhalf.inspect.tf_allowed import COMPUTES, SAVER, SIZED
 from tfhalf.inspect.tf_messages import dtype_name
 
 NAME = "saved_model.pb"
@@ -75,7 +76,11 @@ class _Check:
 
     def _calls(self, where: str, nodes: Iterable[Any]) -> Iterator[str]:
         """Check the nodes of one body; the functions that they call, once for each call."""
+        named = {node.name: node for node in nodes}
         for node in nodes:
+            place = SIZED.get(node.op, MAX_RANK)
+            if len(node.inputs) > place and (size := _size(named, node.inputs[place])) > MAX_RESULT:
+                raise damaged(self.path, f"its operation {node.name!r} makes {size:,} values")
             if node.op in self.functions:
                 yield node.op
             elif node.op in SAVER:
@@ -150,3 +155,25 @@ class _Check:
 
     def _refused(self, why: str) -> ArtifactError:
         return ArtifactError(f"{self.path}: {why}; it is not opened: take it out of the model and export that again")
+
+
+def _size(nodes: dict[str, Any], name: str, depth: int = 0) -> int:
+    """How many values a result has whose sizes are what ``name`` gives, as far as constants say it."""
+    node = nodes.get(name.partition(":")[0])
+    if node is None or depth > 8:
+        return 1
+    if node.op == "Const":
+        return claimed(_integers(node.attributes["value"].tensor))
+    if node.op in ("Pack", "ConcatV2", "Cast", "Identity", "Reshape"):
+        return math.prod(_size(nodes, one, depth + 1) for one in node.inputs[:MAX_RANK])
+    return 1
+
+
+def _integers(tensor: Any) -> list[int]:
+    """A small tensor's values; none of a large one, which says no sizes."""
+    kind = {"int32": "<i4", "int64": "<i8"}.get(dtype_name(tensor.dtype))
+    if kind is None or len(tensor.content) > 16 * MAX_RANK:
+        return []
+    stored = [*tensor.ints, *tensor.longs]
+    held = len(tensor.content) // int(kind[-1])
+    return [int(value) for value in np.frombuffer(tensor.content, kind, held)] or stored[: 2 * MAX_RANK]
