@@ -9,6 +9,7 @@ import errno
 import json
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -76,12 +77,19 @@ class _Group(click.Group):
             ctx.exit(InputError.exit_code)
 
 
+def _thread_failed(failed: threading.ExceptHookArgs) -> None:
+    """Leave what a full disk does to a library's own thread to the command that waits for it, which tells it."""
+    if disk_fault(failed.exc_value) is None:
+        threading.__excepthook__(failed)
+
+
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="tfhalf")
 def main() -> None:
     """Train Keras models in half precision, export truly float16 artifacts, and prove that they answer like float32."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what matters comes as an exception too
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    threading.excepthook = _thread_failed
 
 
 @main.command(short_help="Train a pipeline, export it, verify the artifacts, publish them.")

@@ -25,10 +25,14 @@ Refuse = Callable[[str, list[tuple[bytes, bytes]], Any], "Answer | None"]
 # The answer to a client whose bytes end a connection; the flag says whether nobody else counts and logs it.
 Reject = Callable[[Any, RequestError, bool], Answer]
 
-_SLICE = 1 << 14  # bytes of heads or chunks that are parsed before other connections have their turn
+_SLICE = 1 << 10  # bytes of heads or chunks that are parsed at a time: some fifty of the smallest requests
+_TURN = 1 << 14  # and before other connections have their turn
+_SMALL_CHUNK = 64  # bytes: smaller ones cost more than they bring, and have shorter turns
 _FRAMING = 24  # bytes that a chunk may take beside its content
 _UPGRADE = (b"upgrade", b"http2-settings")
-_LINGER_SECONDS = 2.0  # for a rejected client to read why: to close while it sends would throw the answer away
+# For a rejected client to read why: to close while it sends would throw the answer away.
+_LINGER_SECONDS = 2.0
+_DISCARD = 1 << 20  # bytes of it that are received in that time
 
 
 class _Protocol(AnsweringProtocol):
@@ -51,6 +55,7 @@ class _Protocol(AnsweringProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._linger: asyncio.TimerHandle | None = None
         self._ended = False  # nothing that comes is parsed any more
+        self._discarded = 0
         self._refused = False  # the request that is being read has its answer
         self._clear()
 
@@ -89,6 +94,9 @@ class _Protocol(AnsweringProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self._ended:
+            self._discarded += len(data)
+            if self._discarded > _DISCARD:
+                self._flow.hold()
             return
         self._unset_keepalive_if_required()
         if self._backlog:
@@ -100,11 +108,12 @@ class _Protocol(AnsweringProtocol):
             self._arm(self.limits.header_seconds)  # empty lines between requests do not keep a connection
 
     def _parse(self, data: bytes) -> None:
-        """Parse a slice, and what is the plain body behind it; keep the rest until others have had their turn."""
-        at, sliced = 0, False
+        """Parse some of it, and what is the plain body behind that; keep the rest until others have had their turn."""
+        at = parsed = 0
         while at < len(data) and not self._ended:
             plain = not self._in_head and self._left > 0
-            if self.pipeline or (sliced and not plain):
+            small = not self._in_head and self._chunks * _SMALL_CHUNK > self._body
+            if self.pipeline or (parsed >= (_SLICE if small else _TURN) and not plain):
                 self._backlog = data[at:]
                 self._flow.hold()
                 if not self.pipeline:  # else the next answer goes on with it
@@ -113,7 +122,7 @@ class _Protocol(AnsweringProtocol):
             size = min(len(data) - at, self._left if plain else _SLICE)
             self._feed(data if size == len(data) else data[at : at + size])
             at += size
-            sliced = sliced or not plain
+            parsed += 0 if plain else size
 
     def _go_on(self) -> None:
         data, self._backlog = self._backlog, b""

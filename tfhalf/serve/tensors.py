@@ -12,6 +12,7 @@ from tfhalf.errors import RequestError
 from tfhalf.serve.signature import BYTES, DATATYPES, Tensor
 
 _MAX_RANK = 16
+_CHUNK = 1 << 15  # values that are made into an array at a time
 _KINDS = {"b": "true and false", "i": "whole numbers", "u": "whole numbers", "f": "numbers"}
 
 
@@ -55,21 +56,40 @@ def array_of(data: Any, name: str) -> np.ndarray:
     Raises:
         RequestError: 400, ragged lists or other things than numbers.
     """
+    try:
+        values = _array(data)
+    except (ValueError, OverflowError, RecursionError):
+        raise RequestError(400, f"input {name!r}: data is ragged; every list of one depth must be as long") from None
+    if values is None or values.dtype.kind not in _KINDS or values.size == 0:
+        raise RequestError(400, f"input {name!r}: data holds other things than numbers")
+    return values
+
+
+def _array(data: Any) -> np.ndarray | None:
+    """``data`` as numpy makes it, some thousand values at a time: while it makes more of them, no other thread runs.
+    None for other things than numbers; a ValueError for ragged lists."""
+    row, width = data, 1
+    while isinstance(row, list) and row:
+        row = row[0]
+        width *= len(row) if isinstance(row, list) else 1
+    if not isinstance(data, list) or len(data) * width <= _CHUNK:
+        return _small_array(data)
+    if width > _CHUNK:
+        rows = [_array(part) for part in data]
+        return None if any(part is None for part in rows) else np.stack(rows)  # type: ignore[arg-type]
+    step = _CHUNK // max(1, width)
+    parts = [_small_array(data[at : at + step]) for at in range(0, len(data), step)]
+    return None if any(part is None for part in parts) else np.concatenate(parts)  # type: ignore[arg-type]
+
+
+def _small_array(data: Any) -> np.ndarray | None:
     # numpy would make texts of all values, each as wide in memory as the longest.
-    level: Any = data
+    level: Any = data if isinstance(data, list) else [data]
     while (kinds := set(map(type, level))) == {list}:
         level = list(chain.from_iterable(level))
     if list in kinds:
-        raise RequestError(400, f"input {name!r}: data is ragged; every list of one depth must be as long")
-    if not kinds <= {int, float, bool}:
-        raise RequestError(400, f"input {name!r}: data holds other things than numbers")
-    try:
-        values = np.array(data)
-    except (ValueError, OverflowError, RecursionError):
-        raise RequestError(400, f"input {name!r}: data is ragged; every list of one depth must be as long") from None
-    if values.dtype.kind not in _KINDS or values.size == 0:
-        raise RequestError(400, f"input {name!r}: data holds other things than numbers")
-    return values
+        raise ValueError("ragged")
+    return np.array(data) if kinds <= {int, float, bool} else None
 
 
 def cast(values: np.ndarray, dtype: np.dtype[Any], tensor: Tensor) -> np.ndarray:

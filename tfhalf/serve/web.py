@@ -22,7 +22,7 @@ from tfhalf.serve.version import Loaded
 JSON = "application/json"
 TIMEOUT = "x-request-timeout-ms"
 
-_LARGE = 1 << 20  # a body above this is read into arrays beside the event loop
+_LARGE = 1 << 16  # bytes of a body, or of arrays, above which these are made of each other beside the event loop
 
 
 def engine_of(request: Request) -> Engine:
@@ -76,7 +76,9 @@ async def run(
         inference = inference_of(parsed, loaded)
         inference.started, inference.asked_version = started, version
         outputs = await engine.run(inference, lambda: _gone(request))
-        response = write(parsed, outputs, inference.loaded)
+        large = sum(array.nbytes for array in outputs.values()) > _LARGE
+        arguments = (parsed, outputs, inference.loaded)
+        response = await asyncio.to_thread(write, *arguments) if large else write(*arguments)
     engine.count(inference, time.perf_counter())
     job = inference.job
     assert job is not None

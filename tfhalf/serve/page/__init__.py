@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from pathlib import Path
 
@@ -11,8 +12,10 @@ from starlette.routing import Route
 
 from tfhalf import __version__
 from tfhalf.serve import describe
+from tfhalf.serve.jsons import dumps
 from tfhalf.serve.openapi import document
-from tfhalf.serve.web import answer, engine_of
+from tfhalf.serve.settings import Settings
+from tfhalf.serve.web import JSON, answer, engine_of, send
 
 _HERE = Path(__file__).resolve().parent
 _KINDS = {"index.html": "text/html; charset=utf-8", "page.css": "text/css", "page.js": "text/javascript"}
@@ -30,10 +33,10 @@ def _file(name: str) -> Route:
         "cache-control": "no-cache",
     }
 
-    async def send(_: Request) -> Response:
+    async def file(_: Request) -> Response:
         return Response(content, headers=headers)
 
-    return Route("/" if name == "index.html" else f"/{name}", send, methods=["GET"])
+    return Route("/" if name == "index.html" else f"/{name}", file, methods=["GET"])
 
 
 async def status(request: Request) -> Response:
@@ -47,7 +50,12 @@ async def status(request: Request) -> Response:
 
 async def openapi(request: Request) -> Response:
     """GET /openapi.json"""
-    return answer(request, document(engine_of(request).settings))
+    return send(request, _openapi(engine_of(request).settings), JSON, {})
+
+
+@functools.cache
+def _openapi(settings: Settings) -> bytes:
+    return dumps(document(settings))
 
 
 def routes() -> list[Route]:
