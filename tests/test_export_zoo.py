@@ -9,9 +9,11 @@ import importlib.util
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import zoo
-from zoo_helpers import export
+import zoo_trained
+from zoo_helpers import export, export_file
 
 from tfhalf.errors import TfhalfError
 
@@ -44,6 +46,23 @@ def test_a_model(entry: zoo.Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     if entry.expected == "ok":
         norms = {"bert", "gpt", "vit", "subclassed"}  # their statistics and scales stay float32
         assert kinds["float16"] > 0.85 * kinds.total() if entry.name in norms else set(kinds) <= {"float16", "int64"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "worst"), [("digits_dense", 95.0), ("housing_batchnorm", 0.6)])
+def test_what_is_trained_needs_hardly_any_float32(
+    name: str, worst: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = next(entry for entry in zoo_trained.ENTRIES if entry.name == name)
+    if name.startswith("housing") and not (zoo_trained.DATASETS / "housing").is_dir():
+        pytest.skip(f"{zoo_trained.DATASETS}: holds no folder housing; TFHALF_DATASETS says where it is")
+    model, data, score = zoo_trained.train(entry, epochs=10, limit=5_000)
+    assert score > worst if entry.score == "accuracy" else score < worst
+    model.save(tmp_path / f"{name}.keras")
+    np.savez(tmp_path / "test.npz", **{key: x[:64] for key, x in data.x_test.items()})
+    made = export_file(tmp_path / f"{name}.keras", monkeypatch, verify_with=tmp_path / "test.npz")
+    assert all(c.passed for c in made.comparisons)
+    assert len(made.manifest["islands"]) <= 1
 
 
 def test_the_table(tmp_path: Path) -> None:

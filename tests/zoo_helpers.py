@@ -34,7 +34,11 @@ class Here:
 
 
 def export(entry: zoo.Entry, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    return export_file(zoo.make(entry, folder), monkeypatch)
+
+
+def export_file(path: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> Any:
+    """A model file exported into the folder ``exports`` beside it; ``options`` are those of `Options`."""
     monkeypatch.setattr(job, "Verifier", Here)
-    path = zoo.make(entry, folder)
-    options = Options(exports=folder / "exports")
-    return job.export_model(Request(str(path), custom=zoo.CUSTOM), options, Progress(quiet=True))
+    request = Request(str(path), custom=zoo.CUSTOM)
+    return job.export_model(request, Options(exports=path.parent / "exports", **options), Progress(quiet=True))

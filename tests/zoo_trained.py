@@ -62,9 +62,19 @@ def train(entry: Entry, *, epochs: int | None = None, limit: int | None = None) 
     steps = len(data.y_train[:limit]) // entry.batch * (epochs or entry.epochs)
     rate = keras.optimizers.schedules.CosineDecay(entry.learning_rate, max(1, steps))
     model.compile(keras.optimizers.AdamW(rate, weight_decay=1e-2, clipnorm=1.0), entry.loss)
-    x = {name: array[:limit] for name, array in data.x_train.items()}
-    model.fit(x, data.y_train[:limit], batch_size=entry.batch, epochs=epochs or entry.epochs, verbose=0)
-    return model, data, score(entry, data, np.asarray(model.predict(data.x_test, batch_size=250, verbose=0)))
+    model.fit(
+        _only(data.x_train)[:limit],
+        data.y_train[:limit],
+        batch_size=entry.batch,
+        epochs=epochs or entry.epochs,
+        verbose=0,
+    )
+    return model, data, score(entry, data, np.asarray(model.predict(_only(data.x_test), batch_size=250, verbose=0)))
+
+
+def _only(arrays: Arrays) -> np.ndarray:
+    (array,) = arrays.values()
+    return array
 
 
 def score(entry: Entry, data: Data, outputs: np.ndarray) -> float:
