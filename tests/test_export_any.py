@@ -48,8 +48,34 @@ def interface(model: keras.Model, given: Any = None) -> Interface:
 
 
 def test_names() -> None:
-    assert input_names(["image", "input_layer_12", "keras_tensor", "a/b c"]) == ["image", "input", "input_1", "a_b_c"]
-    assert unique(["x", "x", "x_1", "1st", "..", "é"], ["x"]) == ["x_1", "x_2", "x_1_1", "t_1st", "tensor", "tensor_1"]
+    assert input_names(["image", "input_layer_12", "a/b c", "input", "a_b_c"]) == [
+        ("image", ()),
+        ("input_layer_12", ("input_1",)),  # what it was called before is no other's name
+        ("a_b_c_1", ("a/b c",)),
+        ("input", ()),
+        ("a_b_c", ()),
+    ]
+    assert input_names(["x y", "x.y"]) == [("x_y", ("x y",)), ("x_y_1", ("x.y",))]
+    assert unique(["x", "x", "x_1", "1st", "..", "é"], ["x"]) == ["x_2", "x_3", "x_1", "t_1st", "tensor", "tensor_1"]
+    assert unique(["last_"], ()) == ["last_"]
+
+
+def test_names_are_the_models_own() -> None:
+    x, y = keras.Input((3,), name="a b"), keras.Input((2,), name="y")
+    z = layers.Dense(2)(layers.Concatenate()([x, y]))
+    found = interface(keras.Model({"a b": x, "y": y}, {"y": z, "z": z + 1}))
+    assert [(p.name, p.aliases) for p in found.inputs] == [("a_b", ("a b",)), ("y", ())]
+    assert (found.outputs, found.aliases) == (("y_1", "z"), {"y_1": ("y",), "z": ()})
+    assert found.renamed() == ["input 'a b' is called a_b", "output 'y' is called y_1"]
+    x, y = keras.Input((3,)), keras.Input((2,), name="my-input")
+    found = interface(keras.Model([x, y], layers.Dense(2, name="my.head")(layers.Concatenate()([x, y]))))
+    (first, second) = found.inputs
+    assert first.name == x._keras_history.operation.name
+    assert first.aliases == ("input",)
+    assert (second.name, second.aliases, found.outputs) == ("my_input", ("my-input",), ("my_head",))
+    assert Port.from_dict(json.loads(json.dumps(second.to_dict()))) == second
+    taken = draw.given({"input": np.ones((4, 3)), "my-input": np.ones((4, 2))}, found.inputs, Path("d"))
+    assert {name: value.shape for name, value in taken.items()} == {first.name: (4, 3), "my_input": (4, 2)}
 
 
 def test_ports() -> None:

@@ -62,6 +62,10 @@ def given(arrays: Mapping[str, np.ndarray], ports: tuple[Port, ...], path: Path)
         DataError: one is missing, or its shape or values do not fit.
     """
     found = dict(arrays)
+    for port in ports:
+        there = next((alias for alias in port.aliases if alias in found), None)
+        if port.name not in found and there is not None:
+            found[port.name] = found[there]
     if len(ports) == 1 and ports[0].name not in found:
         usual = [name for name in ("x", "x_test") if name in found]
         only: list[str] = [*usual, *(found if len(found) == 1 else ())]

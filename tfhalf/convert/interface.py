@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
@@ -12,7 +12,7 @@ import numpy as np
 from tfhalf.convert.source import Source
 from tfhalf.errors import ArtifactError, ExportError
 from tfhalf.export.graph import graph_of
-from tfhalf.export.ports import WIRE, Port, input_names, unique
+from tfhalf.export.ports import WIRE, Port, aliases_of, input_names, unique
 
 _SOFTMAX = ("softmax", "log_softmax")
 
@@ -22,7 +22,7 @@ class Interface:
     """``inputs`` in the order of the leaves of ``structure``; ``keywords``: that structure is of keyword arguments.
 
     ``outputs`` are names in the order of the answer's leaves, empty where only a call tells them; ``classes`` are those
-    whose last axis is classes.
+    whose last axis is classes; ``aliases`` are the model's own names of outputs that are called otherwise.
     """
 
     inputs: tuple[Port, ...]
@@ -30,6 +30,7 @@ class Interface:
     keywords: bool = False
     outputs: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
+    aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def call(self, function: Any, tensors: Sequence[Any]) -> Any:
         """``function`` called with ``tensors``, one for each input, in the model's own structure."""
@@ -44,6 +45,13 @@ class Interface:
     def answer(self, function: Any, tensors: Sequence[Any]) -> dict[str, Any]:
         """`call`, and its answer `named`."""
         return self.named(self.call(function, tensors))
+
+    def renamed(self) -> list[str]:
+        """In words, which inputs and outputs the artifacts call otherwise than the model does."""
+        own = [("input", alias, port.name) for port in self.inputs for alias in port.aliases]
+        own = [row for row in own if unique([row[1]], ()) != [row[1]]]  # others are what it was called before
+        own += [("output", alias, name) for name, aliases in self.aliases.items() for alias in aliases]
+        return [f"{kind} {alias!r} is called {name}" for kind, alias, name in own]
 
     def few(self, arrays: Mapping[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
         """The first ``count`` samples, or as many as a call takes, where that number is fixed."""
@@ -61,8 +69,9 @@ class Interface:
                  for path, _ in found]  # fmt: skip
         taken = [port.name for port in self.inputs]
         outputs = tuple(unique(names, taken))
+        aliases = aliases_of(outputs, names, outputs)
         classes = tuple(n for n, (_, x) in zip(outputs, found, strict=True) if len(x.shape) == 2 and x.shape[-1] > 1)
-        return replace(self, outputs=outputs, classes=classes)
+        return replace(self, outputs=outputs, classes=classes, aliases=aliases)
 
 
 def interface_of(source: Source, given: Mapping[str, np.ndarray] | None) -> Interface:
@@ -82,12 +91,12 @@ def _of_graph(graph: Any) -> Interface:
     leaves = keras.tree.flatten(graph._inputs_struct)
     paths = [path for path, _ in keras.tree.flatten_with_path(graph._inputs_struct)]
     # A key of a dict is what callers write; elsewhere it is the input layer's name.
-    given = [str(p[-1]) if p and isinstance(p[-1], str) else x.name for p, x in zip(paths, leaves, strict=True)]
-    for name, tensor in zip(input_names(given), leaves, strict=True):
+    own = [str(p[-1]) if p and isinstance(p[-1], str) else _layer_of(x) for p, x in zip(paths, leaves, strict=True)]
+    for (name, aliases), tensor in zip(input_names(own), leaves, strict=True):
         if getattr(tensor, "sparse", False) or getattr(tensor, "ragged", False):
             raise ArtifactError(f"input {name!r} is sparse or ragged; dense tensors are accepted")
         dtype = keras.backend.standardize_dtype(tensor.dtype)
-        ports.append(Port(name, WIRE.get(dtype, dtype), tuple(tensor.shape)))
+        ports.append(Port(name, WIRE.get(dtype, dtype), tuple(tensor.shape), aliases))
     struct = graph._outputs_struct
     found = keras.tree.flatten_with_path(struct)
     operations = [tensor._keras_history.operation for _, tensor in found]
@@ -99,7 +108,12 @@ def _of_graph(graph: Any) -> Interface:
     classes = tuple(
         name for name, (_, tensor), op in zip(outputs, found, operations, strict=True) if _is_classes(tensor, op)
     )
-    return Interface(tuple(ports), graph._inputs_struct, False, outputs, classes)
+    return Interface(tuple(ports), graph._inputs_struct, False, outputs, classes, aliases_of(outputs, names, outputs))
+
+
+def _layer_of(tensor: Any) -> str:
+    """The name of the layer that an input is, which its tensor has not where nobody named it."""
+    return str(tensor._keras_history.operation.name)
 
 
 def _is_classes(tensor: Any, operation: Any) -> bool:

@@ -125,7 +125,8 @@ def _prepare(source: Source, options: Options, progress: Progress) -> _Prepared:
     _check_deterministic(subject, few, reference)
     told = ", ".join(f"{p.name} {p.dtype} {p.dims()}" for p in interface.inputs)
     progress.line(f"inputs     {told}")
-    progress.line(f"           {basis(samples.facts)}")
+    for text in (*interface.renamed(), basis(samples.facts)):
+        progress.line(f"           {text}")
     reference = subject.reference(inputs)
     return _Prepared(source, subject, inputs, reference, samples.facts, samples.kinds, samples.floats, subject)
 

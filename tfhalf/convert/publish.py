@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -245,7 +245,13 @@ def _manifest(
         "labels": [],
         **({"input": inputs[0]} if len(inputs) == 1 else {}),
         "inputs": inputs,
-        "outputs": [{**port.to_dict(), "classes": port.name in classes} for port in program.outputs],
+        "outputs": [
+            {
+                **replace(port, aliases=made.interface.aliases.get(port.name, ())).to_dict(),
+                "classes": port.name in classes,
+            }
+            for port in program.outputs
+        ],
         "parameters": _parameters(shipped),
         "float32_share": round(float32_share(_parameters(shipped)), 4),
         "cast": asdict(shipped.counts),

@@ -15,7 +15,7 @@ from tfhalf.serve import tensors
 from tfhalf.serve.job import Arrays
 from tfhalf.serve.jsons import dumps, loads
 from tfhalf.serve.settings import Limits
-from tfhalf.serve.signature import BYTES, DATATYPES, Signature, Tensor
+from tfhalf.serve.signature import BYTES, DATATYPES, Signature, Tensor, called
 from tfhalf.serve.version import Loaded
 
 _SEQUENCE = ("sequence_id", "sequence_start", "sequence_end")
@@ -24,12 +24,13 @@ _SEQUENCE = ("sequence_id", "sequence_start", "sequence_end")
 @dataclass(frozen=True)
 class Wanted:
     """A requested output. ``classes``: its so many largest values with their labels instead. ``datatype``: what its
-    values are to be sent as; None is the model's."""
+    values are to be sent as; None is the model's. ``alias``: what the request calls it; empty: its ``name``."""
 
     name: str
     binary: bool
     classes: int = 0
     datatype: str | None = None
+    alias: str = ""
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ def input_tensor(name: Any, signature: Signature, *taken: Mapping[str, Any]) -> 
     Raises:
         RequestError: 400, there is none, or the request gives it twice.
     """
-    tensor = signature.inputs.get(name) if isinstance(name, str) else None
+    tensor = called(signature.inputs, name)
     if tensor is None:
         raise RequestError(400, f"there is no input {str(name)[:100]!r}; the model takes {', '.join(signature.inputs)}")
     if any(tensor.name in given for given in taken):
@@ -223,7 +224,8 @@ def wanted_output(name: Any, parameters: Mapping[str, Any], signature: Signature
     Raises:
         RequestError: 400, there is no such output, or a parameter is none that is known.
     """
-    if not isinstance(name, str) or name not in signature.outputs:
+    tensor = called(signature.outputs, name)
+    if tensor is None:
         raise RequestError(
             400, f"there is no output {str(name)[:100]!r}; the model gives {', '.join(signature.outputs)}"
         )
@@ -233,7 +235,7 @@ def wanted_output(name: Any, parameters: Mapping[str, Any], signature: Signature
     datatype = parameters.get("datatype")
     if datatype is not None and (datatype not in DATATYPES or DATATYPES[datatype].kind != "f"):
         raise RequestError(400, f"output {name!r}: datatype is {str(datatype)[:50]!r}; accepted: FP16, FP32, FP64")
-    return Wanted(name, binary, classes, datatype)
+    return Wanted(tensor.name, binary, classes, datatype, name)
 
 
 @dataclass(frozen=True)
@@ -253,14 +255,14 @@ class Sent:
 
 def sent(output: Wanted, outputs: Arrays, loaded: Loaded) -> Sent:
     """The output that was asked for, as it was asked for."""
-    values = outputs[output.name]
+    values, name = outputs[output.name], output.alias or output.name
     if output.classes:
         rows = tensors.classes(values, output.classes, loaded.labels)
-        return Sent(output.name, BYTES, (len(rows), len(rows[0])), None, tuple(text for row in rows for text in row))
+        return Sent(name, BYTES, (len(rows), len(rows[0])), None, tuple(text for row in rows for text in row))
     if output.datatype is not None:
         with np.errstate(over="ignore"):
             values = values.astype(DATATYPES[output.datatype])
-    return Sent(output.name, output.datatype or loaded.signature.outputs[output.name].datatype, values.shape, values)
+    return Sent(name, output.datatype or loaded.signature.outputs[output.name].datatype, values.shape, values)
 
 
 def answer(parsed: Parsed, outputs: Arrays, loaded: Loaded, *, nan: bool) -> tuple[bytes, int | None]:

@@ -32,12 +32,13 @@ BYTES = "BYTES"
 @dataclass(frozen=True)
 class Tensor:
     """An input or output. ``shape`` begins with the batch; None is a free dimension, behind the batch of at most
-    ``max_size``."""
+    ``max_size``. ``aliases`` are other names that requests may call it by."""
 
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int | None, ...]
     max_size: int | None = None
+    aliases: tuple[str, ...] = ()
 
     @property
     def datatype(self) -> str:
@@ -111,4 +112,14 @@ def _tensor(row: Mapping[str, Any], max_size: int | None) -> Tensor:
     if dtype not in NAMES:
         raise ValueError(f"dtype {dtype}")
     shape = tuple(size if isinstance(size, int) else None for size in row["shape"])
-    return Tensor(row["name"], dtype, shape, max_size)
+    aliases = row.get("aliases", [])
+    if not isinstance(aliases, list) or not all(isinstance(alias, str) for alias in aliases):
+        raise ValueError("aliases")
+    return Tensor(row["name"], dtype, shape, max_size, tuple(aliases))
+
+
+def called(tensors: Mapping[str, Tensor], name: Any) -> Tensor | None:
+    """Of inputs or outputs the one that is called ``name``, or has it as an alias."""
+    if not isinstance(name, str):
+        return None
+    return tensors.get(name) or next((tensor for tensor in tensors.values() if name in tensor.aliases), None)

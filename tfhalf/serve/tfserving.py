@@ -111,11 +111,11 @@ def _predict(by_row: bool, columns: Mapping[str, Any], signature: Signature, cou
         tensor = oip.input_tensor(name, signature, feeds, encoded)
         found = _images(data, tensor)
         if found is not None:
-            encoded[name] = found
+            encoded[tensor.name] = found
             size = len(found)
         else:
-            feeds[name] = _values(data, tensor)
-            size = len(feeds[name])
+            feeds[tensor.name] = _values(data, tensor)
+            size = len(feeds[tensor.name])
         if rows not in (0, size):
             raise RequestError(400, f"input {name!r} has a batch of {size}, another one {rows}; they must agree")
         rows = size
