@@ -25,6 +25,9 @@ from tfhalf.errors import ConfigError
 )
 @click.option("--verify-with", type=PATH, metavar="DATA.npz", help="Inputs to judge on. [default: drawn at random]")
 @click.option(
+    "--size", "sizes", multiple=True, metavar="NAME=SIZE", help="Draw an open length so long; 300x200 an open image."
+)
+@click.option(
     "--keep-float32",
     multiple=True,
     metavar="PATTERN|auto|list",
@@ -79,11 +82,11 @@ def export(model: str, data_dir: str | None, exports: Path, quiet: bool, as_json
 def _export_run(
     run: Path, data_dir: str | None, exports: Path, quiet: bool, as_json: bool, options: dict[str, Any]
 ) -> None:
-    given = [name for name in ("name", "formats", "verify_with", "keep_float32", "custom", "weights", "arguments",
-                            "allow_float32")
-             if options[name]]  # fmt: skip
+    own = ("name", "formats", "verify_with", "sizes", "keep_float32", "custom", "weights", "arguments", "allow_float32")
+    given = [name for name in own if options[name]]
     if given:
-        names = ", ".join(f"--{'format' if name == 'formats' else name.replace('_', '-')}" for name in given)
+        words = {"formats": "format", "sizes": "size", "arguments": "arg"}
+        names = ", ".join(f"--{words.get(name, name.replace('_', '-'))}" for name in given)
         raise ConfigError(f"{names}: a run is exported as its pipeline says; change runs/.../pipeline.yaml's export")
     progress = progress_for(quiet, as_json)
     load_tensorflow(progress)

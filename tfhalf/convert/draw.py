@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-from keras import layers
 
 from tfhalf import npz
-from tfhalf.convert.edge_rows import LARGE, Domain, between, edge_rows, normal, of_data
-from tfhalf.convert.first_layers import RANGES, Call, FirstLayers, first_layers, image_range
+from tfhalf.convert import open_sizes
+from tfhalf.convert.edge_rows import LARGE, Domain, edge_rows
+from tfhalf.convert.first_layers import Call
 from tfhalf.convert.interface import Interface
+from tfhalf.convert.known_inputs import Known, words_of
+from tfhalf.convert.open_sizes import Sizes
 from tfhalf.errors import DataError
 from tfhalf.export.graph import graph_of
 from tfhalf.export.ports import Port
@@ -26,10 +27,7 @@ SEED = 0
 COUNT = 32
 MAX_BYTES = 8 << 20
 MAX_GIVEN = 512
-# What stands for an open size: of lengths, and of heights, widths and depths.
-_LENGTH, _SIDE, _DEPTH = 32, 64, 16
 Arrays = Mapping[str, np.ndarray]
-_VOCABULARY = 2  # of integers that nothing is known of: masks and flags
 
 
 # --- the user's -------------------------------------------------------------------------------------------------------
@@ -105,27 +103,39 @@ def _fitted(array: np.ndarray, port: Port, path: Path) -> np.ndarray:
 class SampleInputs:
     """``arrays`` by name [N, ...], and of each row its kind: ``drawn`` or ``given``, or the name of an edge. Edge rows
     come last. ``facts`` are the manifest's: where they are from, and how they were drawn. ``floats``: the inputs whose
-    values are sizes, and no places in a table."""
+    values are sizes, and no places in a table. ``other_sizes``: a few more, of other sizes where those are open."""
 
     arrays: dict[str, np.ndarray]
     kinds: tuple[str, ...]
     facts: dict[str, Any]
     floats: tuple[str, ...]
+    other_sizes: dict[str, dict[str, np.ndarray]]
 
 
-def sample_inputs(model: keras.Model, interface: Interface, arrays: Arrays | None, path: Path | None) -> SampleInputs:
+def sample_inputs(
+    model: keras.Model, interface: Interface, arrays: Arrays | None, path: Path | None, sizes: Sizes | None = None
+) -> SampleInputs:
     """The ``arrays`` of the user's file ``path``, or drawn ones; and edge rows of both.
 
+    Args:
+        sizes: what stands for open sizes of drawn inputs.
+
     Raises:
+        ConfigError: ``sizes`` fit no input.
         DataError: an array is missing, or its shape or values do not fit.
+        ExportError: inputs are open in their sizes, and the model takes none of those that were tried.
     """
     ports = interface.inputs
-    known = _Known(model, ports, interface.call)
+    open_sizes.check(sizes or {}, ports)
+    known = Known(model, ports, interface.call)
     if arrays is not None and path is not None:
         usual = given(arrays, ports, path)
+        known.shapes = {name: x.shape[1:] for name, x in usual.items()}
         domains = {port.name: known.of_given(port, usual[port.name]) for port in ports}
         facts: dict[str, Any] = {"origin": "given", "file": path.name}
     else:
+        if any(map(open_sizes.is_open, ports)):
+            known.shapes = open_sizes.first_that_runs(ports, sizes or {}, known.fails_on)
         usual, words, domains = _draw(known, SEED)
         facts = {"origin": "drawn", "seed": SEED, "how": words}
     edges, kinds = edge_rows(ports, {name: d for name, d in domains.items() if d is not None}, usual, SEED)
@@ -140,7 +150,22 @@ def sample_inputs(model: keras.Model, interface: Interface, arrays: Arrays | Non
         (*[facts["origin"]] * count, *kinds),
         facts,
         tuple(known.floats),
+        _other_sizes(known, domains, usual),
     )
+
+
+def _other_sizes(known: Known, domains: Mapping[str, Domain | None], usual: Arrays) -> dict[str, dict[str, np.ndarray]]:
+    """A batch or two samples of the other sizes that are tried where sizes are open, as the usual ones in range."""
+    shapes = {name: x.shape[1:] for name, x in usual.items()}
+    if not any(map(open_sizes.is_open, known.ports)):
+        return {}
+    rng, groups = np.random.default_rng(SEED + 2), {}
+    for word, other in open_sizes.others(shapes, known.ports).items():
+        groups[word] = {
+            name: np.resize(rng.permutation(x.reshape(-1)[: 1 << 20]), (known.ports[0].shape[0] or 2, *other[name]))
+            for name, x in usual.items()
+        }
+    return groups
 
 
 # --- drawn ------------------------------------------------------------------------------------------------------------
@@ -153,7 +178,7 @@ def draw(model: keras.Model, ports: tuple[Port, ...], seed: int = SEED) -> tuple
     read them say, images in the range that the first preprocessing layer expects, and from a standard normal
     distribution where nothing says how.
     """
-    arrays, words, _ = _draw(_Known(model, ports, _call_of(model)), seed)
+    arrays, words, _ = _draw(Known(model, ports, _call_of(model)), seed)
     return arrays, words
 
 
@@ -163,7 +188,7 @@ def _call_of(model: keras.Model) -> Call:
     return lambda function, tensors: function(keras.tree.pack_sequence_as(structure, list(tensors)))
 
 
-def _draw(known: _Known, seed: int) -> tuple[dict[str, np.ndarray], dict[str, str], dict[str, Domain | None]]:
+def _draw(known: Known, seed: int) -> tuple[dict[str, np.ndarray], dict[str, str], dict[str, Domain | None]]:
     rng, ports = np.random.default_rng(seed), known.ports
     each = sum(int(np.prod(known.shapes[port.name])) * 4 for port in ports)
     count = max(4, min(COUNT, MAX_BYTES // max(each, 1)))
@@ -176,159 +201,21 @@ def _draw(known: _Known, seed: int) -> tuple[dict[str, np.ndarray], dict[str, st
     return arrays, words, domains
 
 
-def _shape(port: Port) -> tuple[int, ...]:
-    rank = len(port.shape)
-    side = {4: _SIDE, 5: _DEPTH}.get(rank, _LENGTH)
-    return tuple(side if size is None else size for size in port.shape[1:])
-
-
-def _drawn(rng: Any, port: Port, shape: tuple[int, ...], known: _Known) -> tuple[np.ndarray, str, Domain | None]:
+def _drawn(rng: Any, port: Port, shape: tuple[int, ...], known: Known) -> tuple[np.ndarray, str, Domain | None]:
     if port.dtype == "bool":
         return rng.random(shape) < 0.5, "true or false", None
     if port.dtype == "string":
-        words = np.array(_words(known.readers[port.name]))
+        words = np.array(words_of(known.readers[port.name]))
         return words[rng.integers(0, len(words), shape)], "words of the vocabulary", None
     if (domain := known.whole(port)) is not None:
         top = int(domain.high) + 1
         kind = "integers" if port.dtype.startswith(("int", "uint")) else "whole numbers"
         return rng.integers(0, top, shape).astype(port.dtype), f"{kind} below {top:,}", domain
-    domain, words_of = known.sizes(port)
+    domain, said = known.sizes(port)
     if not domain.spread:
         low, high = float(domain.low), float(domain.high)
         drawn = rng.uniform(low, high, shape)
-        return (np.round(drawn) if high - low > 1.5 else drawn).astype(port.dtype), words_of, domain
+        return (np.round(drawn) if high - low > 1.5 else drawn).astype(port.dtype), said, domain
     deviation = (domain.high - domain.low) / (2 * LARGE)
     x = rng.normal(size=shape) * deviation + (domain.low + domain.high) / 2
-    return x.astype(port.dtype), words_of, domain
-
-
-class _Known:
-    """What a model says of the values of its inputs."""
-
-    def __init__(self, model: keras.Model, ports: tuple[Port, ...], call: Call) -> None:
-        self.model, self.ports, self.call = model, ports, call
-        self.readers = _readers(model, ports)
-        self.shapes = {port.name: _shape(port) for port in ports}
-
-    def whole(self, port: Port) -> Domain | None:
-        """Of integers, and of floats that are looked up in a table."""
-        readers = self.readers[port.name]
-        size = _vocabulary(readers)
-        if port.dtype.startswith(("int", "uint")):
-            size = size or (256 if port.dtype == "uint8" else _VOCABULARY)
-        padded = any(getattr(reader, "mask_zero", False) for reader in readers)
-        return between(0, size - 1, whole=True, padded_tail=padded) if size is not None else None
-
-    @property
-    def floats(self) -> list[str]:
-        """The inputs whose values are sizes."""
-        return [p.name for p in self.ports if p.dtype.startswith("float") and self.whole(p) is None]
-
-    def sizes(self, port: Port) -> tuple[Domain, str]:
-        """Of one of `floats`, and in words what says so."""
-        padding, statistics = self.first.padding.get(port.name), self.first.statistics.get(port.name)
-        if statistics is not None:
-            words = "that the model was adapted to" if statistics.adapted else f"of {statistics.layer!r}"
-            domain = normal(statistics.mean, statistics.deviation, padding=padding)
-            return domain, f"normal with the mean and variance {words}"
-        for reader in self.readers[port.name]:
-            if isinstance(reader, layers.Rescaling):
-                low, high = _raw_range(reader)
-                return between(low, high, padding=padding), f"uniform from {low:g} to {high:g}"
-        if not _is_image(port):
-            return normal(0, 1, padding=padding), "standard normal"
-        key, layer = image_range(self.model, self.call, self.ports, self._example(4), port.name)
-        if layer is None:
-            both = "a few from 0 to 1 and from 0 to 255, since nothing in the model says which"
-            return normal(0, 1, unknown_range=True), f"standard normal; {both}"
-        said = f"as the statistics of {layer!r} say"
-        if key is None:
-            return normal(0, 1), f"standard normal, {said}"
-        low, high = RANGES[key]
-        return between(low, high), f"uniform from {low:g} to {high:g}, {said}"
-
-    def of_given(self, port: Port, x: np.ndarray) -> Domain | None:
-        """Of a user's samples ``x``."""
-        if port.dtype in ("bool", "string"):
-            return None
-        whole = self.whole(port)
-        if whole is not None:
-            known = _vocabulary(self.readers[port.name]) is not None
-            ends = (0, int(whole.high)) if known else (int(x.min()), int(x.max()))
-            return between(*ends, whole=True, padded_tail=whole.padded_tail)
-        self.shapes[port.name] = x.shape[1:]
-        return of_data(x, padding=self.first.padding.get(port.name))
-
-    @cached_property
-    def first(self) -> FirstLayers:
-        """What the layers say that read values as they are."""
-        return first_layers(self.model, self.call, self.ports, self._example(1), self.floats)
-
-    def _example(self, count: int) -> dict[str, np.ndarray]:
-        """Samples that the model takes, whatever they say."""
-        count = self.ports[0].shape[0] or count
-        found = {}
-        for port in self.ports:
-            shape = (count, *self.shapes[port.name])
-            text = port.dtype == "string"
-            found[port.name] = (
-                np.full(shape, _words(self.readers[port.name])[0]) if text else np.zeros(shape, port.dtype)
-            )
-        return found
-
-
-def _is_image(port: Port) -> bool:
-    """Whether samples are [height, width, channels] of grey, coloured or transparent images."""
-    shape = port.shape[1:]
-    return len(shape) == 3 and shape[-1] in (1, 3, 4) and all(size is None or size >= 8 for size in shape[:2])
-
-
-def _raw_range(layer: Any) -> tuple[float, float]:
-    """What Rescaling maps to about [0, 1] or [-1, 1]: 0..255 for 1/255 and for 1/127.5."""
-    scale = float(np.max(np.abs(layer.scale)))
-    top = 1 / scale * (2 if np.min(layer.offset) < 0 else 1) if 0 < scale < 1 else 1.0
-    return 0.0, round(top) if top > 1.5 else top
-
-
-def _readers(model: keras.Model, ports: tuple[Port, ...]) -> dict[str, list[Any]]:
-    """For each input, the layers that read it first, in the order of the graph; all layers of a subclass."""
-    graph = graph_of(model)
-    if graph is None:
-        return {port.name: list(model._flatten_layers(include_self=False)) for port in ports}
-    tensors = keras.tree.flatten(graph._inputs_struct)
-    return {port.name: list(_readers_of(graph, tensor)) for port, tensor in zip(ports, tensors, strict=True)}
-
-
-def _readers_of(graph: Any, tensor: Any, seen: set[int] | None = None) -> Iterator[Any]:
-    seen = set() if seen is None else seen
-    for operation in graph.operations:
-        for node in operation._inbound_nodes:
-            if id(node) in seen or not any(x is tensor for x in node.input_tensors):
-                continue
-            seen.add(id(node))
-            inner = graph_of(operation)
-            if inner is not None:
-                place = next(i for i, x in enumerate(node.input_tensors) if x is tensor)
-                if place < len(inner.inputs):
-                    yield from _readers_of(inner, inner.inputs[place])
-            elif isinstance(operation, layers.Layer):
-                yield operation
-                yield from operation._flatten_layers(include_self=False)
-            if not isinstance(operation, layers.Layer) or not operation.weights:  # it only moves or maps values
-                for output in node.outputs:
-                    yield from _readers_of(graph, output, seen)
-
-
-def _vocabulary(readers: list[Any]) -> int | None:
-    """The smallest number of rows or tokens among what reads an input."""
-    sizes = [r.input_dim for r in readers if isinstance(r, layers.Embedding)]
-    sizes += [r.num_tokens for r in readers if isinstance(r, layers.CategoryEncoding)]
-    sizes += [r.vocabulary_size() for r in readers if isinstance(r, layers.IntegerLookup)]
-    return min(sizes, default=None)
-
-
-def _words(readers: list[Any]) -> list[str]:
-    for reader in readers:
-        if isinstance(reader, layers.StringLookup | layers.TextVectorization):
-            return [word for word in reader.get_vocabulary() if word] or ["word"]
-    return ["word"]
+    return x.astype(port.dtype), said, domain

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tfhalf.convert import draw
+from tfhalf.convert import draw, open_sizes
 from tfhalf.convert.constants import constant_islands
 from tfhalf.convert.interface import interface_of
 from tfhalf.convert.islands import Found, Island, Search, asked, unfit, wide_ranges, without_kernel
@@ -45,6 +45,7 @@ class _Prepared:
     drawn: dict[str, Any]
     kinds: tuple[str, ...]
     floats: tuple[str, ...]
+    other_sizes: dict[str, dict[str, np.ndarray]]
     simulated: Simulated
 
 
@@ -70,6 +71,8 @@ def export_model(request: Request, options: Options, progress: Progress) -> Expo
         islands = (*fixed, *found.islands)
         _say_islands(islands, found, progress)
         made.drawn["sweep"] = _swept(made, islands, options, progress)
+        kept = [island.path for island in islands]
+        made.drawn["other_sizes"] = open_sizes.hold(made.subject, kept, made.other_sizes, options.limits, progress)
         shipped = made.subject.ship([island.path for island in islands])
         revision = manifests.git_revision(Path.cwd())
         whole = Whole(
@@ -112,7 +115,7 @@ def layer_names(request: Request, options: Options) -> tuple[str, ...]:
 def _prepare(source: Source, options: Options, progress: Progress) -> _Prepared:
     arrays = draw.read_arrays(options.verify_with) if options.verify_with else None
     interface = interface_of(source, arrays)
-    samples = draw.sample_inputs(source.model, interface, arrays, options.verify_with)
+    samples = draw.sample_inputs(source.model, interface, arrays, options.verify_with, options.sizes)
     inputs = samples.arrays
     facts = source.facts
     progress.line(
@@ -127,8 +130,17 @@ def _prepare(source: Source, options: Options, progress: Progress) -> _Prepared:
     progress.line(f"inputs     {told}")
     for text in (*interface.renamed(), basis(samples.facts)):
         progress.line(f"           {text}")
-    reference = subject.reference(inputs)
-    return _Prepared(source, subject, inputs, reference, samples.facts, samples.kinds, samples.floats, subject)
+    return _Prepared(
+        source,
+        subject,
+        inputs,
+        subject.reference(inputs),
+        samples.facts,
+        samples.kinds,
+        samples.floats,
+        samples.other_sizes,
+        subject,
+    )
 
 
 def _check_deterministic(subject: Subject, few: Arrays, before: Arrays) -> None:

@@ -40,6 +40,7 @@ class Options:
 
     ``keep_float32``: patterns for layers' paths, and ``auto``, which keeps what comes near float16's end.
     ``allow_float32``: also publish what has no parameter in float16.
+    ``sizes``: what stands for open sizes of inputs that are drawn.
     """
 
     exports: Path = Path("exports")
@@ -53,6 +54,7 @@ class Options:
     limits: Limits = field(default_factory=Limits)
     bisect_seconds: float = 120.0
     allow_float32: bool = False
+    sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def read_request(
@@ -89,6 +91,7 @@ def read_options(
     max_difference: float | None,
     mean_difference: float | None,
     allow_float32: bool = False,
+    sizes: tuple[str, ...] = (),
     **_: Any,
 ) -> Options:
     """How the command line says to export.
@@ -120,7 +123,16 @@ def read_options(
         limits=limits,
         bisect_seconds=bisect_seconds,
         allow_float32=allow_float32,
+        sizes=dict(map(_size, sizes)),
     )
+
+
+def _size(text: str) -> tuple[str, tuple[int, ...]]:
+    """``NAME=64`` or ``NAME=64x48``."""
+    name, _, numbers = text.rpartition("=")
+    if not name or not re.fullmatch(r"[1-9][0-9]{0,6}(x[1-9][0-9]{0,6}){0,3}", numbers):
+        raise ConfigError(f"--size {text!r}: NAME=SIZE is accepted, such as --size audio=16000 or --size image=300x300")
+    return name, tuple(map(int, numbers.split("x")))
 
 
 def _formats(text: str | None) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:

@@ -1,0 +1,120 @@
+"""Open lengths and sides: drawn at a size that the model takes, and tried at others."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from tfhalf.convert import open_sizes
+from tfhalf.convert.draw import SampleInputs, sample_inputs
+from tfhalf.convert.interface import Interface, interface_of
+from tfhalf.convert.options import read_options
+from tfhalf.convert.source import Source
+from tfhalf.convert.subjects import subject_of
+from tfhalf.errors import ConfigError, ExportError, ParityError
+from tfhalf.parity import Limits
+from tfhalf.progress import Progress
+
+
+def drawn(model: keras.Model, sizes: Any = None) -> tuple[Interface, SampleInputs]:
+    interface = interface_of(Source(model, "m", {}), None)
+    return interface, sample_inputs(model, interface, None, None, sizes)
+
+
+def audio(kernel: int) -> keras.Model:
+    x = keras.Input((None, 1), name="audio")
+    y = layers.Conv1D(2, kernel, strides=kernel // 2 or 1)(x)
+    return keras.Model(x, layers.GlobalAveragePooling1D()(y))
+
+
+def square(side: Any) -> keras.Model:
+    """Takes images whose sides are known to be ``side`` only when it is called."""
+    x = keras.Input((None, None, 3), name="photo")
+    return keras.Model(x, layers.Dense(2)(layers.Reshape((side * side * 3,))(x)))
+
+
+def test_a_length_is_drawn_that_the_model_takes() -> None:
+    assert drawn(audio(3))[1].arrays["audio"].shape[1:] == (32, 1)
+    assert drawn(audio(400))[1].arrays["audio"].shape[1:] == (512, 1)
+    assert drawn(audio(400), {"audio": (1000,)})[1].arrays["audio"].shape[1:] == (1000, 1)
+
+
+def test_a_model_that_takes_none_says_so_with_a_remedy() -> None:
+    with pytest.raises(
+        ExportError, match=r"none of the sizes that were tried .photo \[64, 64, 3\] to \[512, 512, 3\]"
+    ) as told:
+        drawn(square(20))
+    assert "--size photo=300x300" in str(told.value)
+    assert "--verify-with DATA.npz" in str(told.value)
+    assert "\n" not in str(told.value)
+    assert drawn(square(20), {"photo": (20, 20)})[1].arrays["photo"].shape[1:] == (20, 20, 3)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "why"),
+    [
+        ({"sound": (9,)}, "--size sound=9: no input has that name; the model takes audio"),
+        ({"audio": (9, 9)}, r"--size audio=9x9: audio is \['batch', 'length', 1\]; it has 1 open, as audio=64"),
+    ],
+)
+def test_sizes_that_fit_no_input(sizes: Any, why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        drawn(audio(3), sizes)
+    x = keras.Input((4,), name="x")
+    with pytest.raises(ConfigError, match="none of its sizes is open"):
+        drawn(keras.Model(x, layers.Dense(2)(x)), {"x": (4,)})
+
+
+def test_the_option() -> None:
+    plain = {"name": None, "formats": None, "verify_with": None, "keep_float32": (), "opset": 18, "bisect_seconds": 1.0}
+    plain |= {"max_difference": None, "mean_difference": None}
+    assert read_options(Path("e"), sizes=("a=16000", "b=3x4"), **plain).sizes == {"a": (16000,), "b": (3, 4)}
+    for text in ("a", "a=", "=4", "a=0", "a=3x", "a=-1", "a=1e9", "a=99999999"):
+        with pytest.raises(ConfigError, match=r"NAME=SIZE is accepted"):
+            read_options(Path("e"), sizes=(text,), **plain)
+
+
+def tried(model: keras.Model, kept: Any = ()) -> tuple[Any, str]:
+    interface, samples = drawn(model)
+    subject = subject_of(model, interface, samples.arrays)
+    told = io.StringIO()
+    return open_sizes.hold(subject, kept, samples.other_sizes, Limits(), Progress(told)), told.getvalue()
+
+
+def test_other_sizes_are_tried() -> None:
+    rows, told = tried(audio(2))
+    assert [(row["size"], row["shapes"]["audio"][0], row["taken"]) for row in rows] == [
+        ("1", 1, False),
+        ("2", 2, True),
+        ("odd", 17, True),
+        ("longer", 48, True),
+    ]
+    assert "also hold where audio is [2, 1], or audio is [17, 1], or audio is [48, 1]" in told
+    assert "float32 itself does not take audio is [1, 1]" in told
+    x = keras.Input((5,), name="x")
+    assert tried(keras.Model(x, layers.Dense(2)(x))) == ([], "")
+
+
+def test_what_breaks_at_another_size_is_not_published() -> None:
+    x = keras.Input((None, 1), name="audio")
+    y = layers.Dense(1, kernel_initializer=keras.initializers.Constant(1.0))(ops.ones_like(x)) * 1500.0
+    model = keras.Model(x, ops.sum(y, axis=1) * 1e-3)  # 32 times 1500 is in range, 48 times is not
+    with pytest.raises(
+        ParityError, match=r"where audio is \[48, 1\]: .*not finite.*--size audio=48 looks for the layers"
+    ):
+        tried(model)
+    assert all(row["taken"] for row in tried(model, [op.name for op in model.operations[1:]])[0])
+
+
+def test_samples_of_other_sizes_are_in_range() -> None:
+    x = keras.Input((None,), dtype="int32", name="words")
+    _, samples = drawn(keras.Model(x, layers.Embedding(7, 3, mask_zero=True)(x)))
+    for inputs in samples.other_sizes.values():
+        assert inputs["words"].dtype == np.int32
+        assert 0 <= inputs["words"].min() <= inputs["words"].max() < 7
