@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import queue
 import re
 import select
@@ -23,12 +24,13 @@ import threading
 import time
 import traceback
 from collections import Counter
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 FORMATS = ("savedmodel", "onnx", "litert")
-LIMIT = 120.0
+LIMIT = 300.0
 """Seconds for a case."""
 RIGHT, REFUSED, WRONG = "right", "refused", "wrong"
 
@@ -85,7 +87,8 @@ def ask_names() -> dict[str, Any]:
 
 
 def measure(todo: list[str], results: dict[str, Any], kept: Path, processes: int) -> None:
-    """Each case in one of the ``processes``, which are started anew when they end or take too long."""
+    """Each case in one of the ``processes``, which are started anew when they end or take too long (such a case stays
+    without a result)."""
     left: queue.Queue[str] = queue.Queue()
     for name in todo:
         left.put(name)
@@ -102,7 +105,8 @@ def measure(todo: list[str], results: dict[str, Any], kept: Path, processes: int
             found = worker.case(name)
             found["seconds"] = round(time.perf_counter() - start, 1)
             with lock:
-                results[name] = found
+                if found.get("trouble") is None:
+                    results[name] = found
                 kept.write_text(json.dumps(results, indent=1))
                 told = " ".join(f"{kind}={found[kind]['state']}" for kind in FORMATS if kind in found)
                 print(f"{name} {told} {found.get('trouble', '')[:150]} {found['seconds']} s", flush=True)
@@ -144,7 +148,7 @@ class Worker:
             return found
         self.end()
         how = "ended the process" if ready else f"not done in {LIMIT:.0f} s"
-        return {kind: {"state": WRONG, "why": how} for kind in FORMATS} | {"trouble": how}
+        return {"trouble": how} if not ready else {kind: {"state": WRONG, "why": how} for kind in FORMATS}
 
     def end(self) -> None:
         """Stop the process, if there is one."""
@@ -298,10 +302,11 @@ def found_of(attempted: dict[str, Any], kinds: tuple[str, ...] = FORMATS) -> dic
 
 
 def in_this_process() -> None:
-    """Have the verifier and LiteRT's converter run here: processes of their own for each case would be most of the
-    time. This process may end, and another one takes its place."""
-    from tfhalf import samples
+    """Have the verifier, LiteRT's converter and LiteRT run here: processes of their own would be most of the time. This
+    process may end, and another one takes its place."""
+    from tfhalf import runtime, samples
     from tfhalf.convert import job
+    from tfhalf.engines import LiteRt
     from tfhalf.export import litert_format, litert_worker
 
     class Here:
@@ -320,8 +325,17 @@ def in_this_process() -> None:
         def samples(self, directory: Path) -> Any:
             return samples.verify_samples(directory, self.progress)
 
+    class Engine:
+        def __init__(self, path: Path, kind: str) -> None:
+            self._engine = LiteRt(path, 1)
+            self.runtime = self._engine.runtime
+
+        def __call__(self, x: Any) -> Any:
+            return self._engine(runtime.named(x, self._engine.inputs))
+
     job.Verifier = Here  # type: ignore[misc, assignment]
     litert_format._ask = litert_worker.make
+    runtime._Apart = Engine  # type: ignore[misc, assignment]
     samples.lacking = lambda kind: "it is no column of the table" if kind == "openvino" else ""
 
 
@@ -338,15 +352,32 @@ def cleaned(text: str, folder: Path) -> str:
 # --- the document -----------------------------------------------------------------------------------------------------
 
 
+WORDS = """\
+`python benchmarks/operations_table.py` makes this page: for every name a small model, with Dense layers of float16 before the
+operation, is exported as `tfhalf export` does, with inputs that exercise it (zeros, negative, large and equal numbers); every
+artifact is opened anew and held against the float32 model, on those inputs and on others that the export has not seen, ONNX
+also in true float16. The cases are in `tests/operations*.py`, and a test says which names of Keras have none.
+
+- *right*: the answers are the float32 model's, within the limits of [export](export.md).
+- *right, in float32*: so as well, with the operation itself kept in float32: TensorFlow has it in no other, or the numbers are
+  beyond float16.
+- *refused*: not written, for the reason that the user reads.
+- *wrong*: published and different, or a traceback. None may be."""
+_VERSIONS = ("keras", "tensorflow", "tf2onnx", "onnxruntime", "ai-edge-litert")
+
+
 def summary(listed: dict[str, Any], results: dict[str, Any]) -> str:
     """How many cases are what, a line for each format."""
     lines = []
     for kind in FORMATS:
         states = Counter(results[n][kind]["state"] for n in listed["cases"] if kind in results.get(n, {}))
         lines.append(f"{kind}: " + ", ".join(f"{states[s]} {s}" for s in (RIGHT, REFUSED, WRONG)))
-    lacking = [n for n in listed["cases"] if FORMATS[0] not in results.get(n, {})]
-    told = f"{', '.join(lacking[:8])} ({len(lacking)} in all)" if lacking else "none"
-    return "\n".join([*lines, f"not measured: {told}"])
+    return "\n".join([*lines, f"not measured: {len(unmeasured(listed, results))}"])
+
+
+def unmeasured(listed: dict[str, Any], results: dict[str, Any]) -> list[str]:
+    """Cases without a result."""
+    return [n for n in listed["cases"] if FORMATS[0] not in results.get(n, {})]
 
 
 def write(path: Path, listed: dict[str, Any], results: dict[str, Any]) -> None:
@@ -356,10 +387,30 @@ def write(path: Path, listed: dict[str, Any], results: dict[str, Any]) -> None:
 
 def document(listed: dict[str, Any], results: dict[str, Any]) -> list[str]:
     """Its lines."""
-    lines = ["# Every function of keras.ops, every layer of keras.layers", "", summary(listed, results), ""]
-    for name in listed["cases"]:
-        found = results.get(name, {})
-        lines.append("| " + " | ".join([name, *(cell(found.get(kind)) for kind in FORMATS)]) + " |")
+    told = ", ".join(f"{name} {metadata.version(name)}" for name in _VERSIONS)
+    lines = ["# Every function of keras.ops and every layer of keras.layers", "", WORDS, ""]
+    lines += [
+        f"{told}; {platform.machine()}, CPU.",
+        "",
+        *(f"- {line}" for line in summary(listed, results).split("\n")),
+    ]
+    for title, start in (("keras.ops", "ops."), ("keras.layers", "layers.")):
+        lines += ["", f"## {title}", "", "| name | savedmodel | onnx | litert |", "| --- | --- | --- | --- |"]
+        for name in listed["cases"]:
+            if name.startswith(start) and FORMATS[0] in results.get(name, {}):
+                cells = [cell(results[name].get(kind)) for kind in FORMATS]
+                same = len(set(cells)) == 1 and cells[0].startswith(REFUSED)
+                cells = [cells[0], "likewise", "likewise"] if same else cells
+                lines.append("| " + " | ".join([name.removeprefix(start), *cells]) + " |")
+    lines += ["", "## The same under another name", ""]
+    lines += [", ".join(f"`{name}` ({other})" for name, other in sorted(listed["aliases"].items()))]
+    lines += ["", "## In no model", "", "| names | why |", "| --- | --- |"]
+    reasons: dict[str, list[str]] = {}
+    for name, reason in listed["reasons"].items():
+        reasons.setdefault(reason, []).append(name)
+    lines += [f"| {', '.join(names)} | {reason} |" for reason, names in reasons.items()]
+    if left := [*unmeasured(listed, results), *listed["lacking"]]:
+        lines += ["", "## Not measured yet", "", ", ".join(left)]
     return lines
 
 
@@ -368,8 +419,9 @@ def cell(found: dict[str, Any] | None) -> str:
     if found is None:
         return "not measured"
     if found["state"] != RIGHT:
-        return f"{found['state']}: {found['why']}".replace("|", "/")
-    return "right" + (" (float32)" if found["islands"] else "")
+        told = re.sub(r"\x1b\[\d*m", "", found["why"]).replace("|", "/")
+        return f"{found['state']}: {told[:220]}"
+    return "right" + (", in float32" if found["islands"] else "")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras import ops
 
 from tfhalf.errors import ExportError
-from tfhalf.export import complex_numbers, onnx_format
+from tfhalf.export import complex_numbers, image_rules, onnx_format
 from tfhalf.export import decompositions as rules
 from tfhalf.export.ports import Port
 from tfhalf.export.program import named_program
@@ -35,8 +35,8 @@ COLOURS[:4] = [[0, 0, 0], [1, 1, 1], [0.5, 0.5, 0.5], [1, 0, 0]]
         (rules.erfinv, tf.math.erfinv, WHOLE),
         (rules.erfinv, tf.math.erfinv, np.array([1.5, -2, 0.9999999, -0.9999999])),
         (rules.bessel_i0, tf.math.bessel_i0, np.linspace(-40, 40, 801)),
-        (rules.rgb_to_hsv, tf.image.rgb_to_hsv, COLOURS),
-        (rules.hsv_to_rgb, tf.image.hsv_to_rgb, COLOURS),
+        (image_rules.rgb_to_hsv, tf.image.rgb_to_hsv, COLOURS),
+        (image_rules.hsv_to_rgb, tf.image.hsv_to_rgb, COLOURS),
     ],
 )
 def test_a_function(written: Callable[..., Any], own: Callable[..., Any], x: np.ndarray) -> None:
@@ -108,6 +108,34 @@ def test_complex_numbers(name: str) -> None:
     model = converted(TRANSFORMS[name], SIGNALS)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     np.testing.assert_allclose(session.run(None, {"x": SIGNALS})[0], expected, rtol=1e-4, atol=1e-5)
+
+
+IMAGES = np.random.default_rng(0).uniform(0, 255, (2, 16, 12, 3)).astype(np.float32)
+RESIZES: dict[str, Callable[[Any], Any]] = {
+    "bicubic": lambda x: tf.image.resize(x, (10, 30), "bicubic"),
+    "area": lambda x: tf.image.resize(x, (5, 5), "area"),
+    "nearest": lambda x: tf.image.resize(x, (10, 30), "nearest"),
+}
+
+
+@pytest.mark.parametrize("name", RESIZES)
+def test_images_of_another_size(name: str) -> None:
+    expected = np.asarray(RESIZES[name](tf.constant(IMAGES)))
+    model = converted(RESIZES[name], IMAGES)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    for got in (session.run(None, {"x": IMAGES})[0], TrueFloat16(model)(IMAGES)["y"]):
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-3)
+
+
+def test_a_branch_that_passes_on_what_was_there() -> None:
+    def function(x: Any) -> Any:
+        y = x * 3
+        return tf.cond(tf.shape(x)[0] > 2, lambda: y + 1, lambda: y)
+
+    model = converted(function, IMAGES)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    for x in (IMAGES, np.concatenate([IMAGES, IMAGES])):
+        np.testing.assert_allclose(session.run(None, {"x": x})[0], function(tf.constant(x)))
 
 
 @pytest.mark.parametrize(

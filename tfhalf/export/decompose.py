@@ -35,7 +35,6 @@ class Operator:
     readers: tuple[Any, ...]
     nodes: Mapping[str, Any]
     versions: Any
-    library: Any
 
     def attribute(self, name: str) -> Any:
         """The entry of the node's attributes, a protobuf message."""
@@ -48,7 +47,7 @@ class Operator:
 
     def again(self, inputs: Sequence[Any], *, instead: Mapping[int, int] | None = None) -> list[Any]:
         """The node itself on other ``inputs``, with types replaced; its outputs."""
-        graph = graph_pb2.GraphDef(versions=self.versions, library=self.library)
+        graph = graph_pb2.GraphDef(versions=self.versions)
         node = graph.node.add()
         node.CopyFrom(self.node)
         del node.input[:]
@@ -88,6 +87,8 @@ class _Import:
             for source in _data(node):
                 self.readers.setdefault(source.rpartition(":")[0], []).append(node)
         self.kept: list[Any] = []  # nodes that stay, and are not imported yet
+        # Functions of loops and branches, once: imported again they count as others of the same name.
+        tf.graph_util.import_graph_def(graph_pb2.GraphDef(versions=graph.versions, library=graph.library), name="")
 
     def run(self, outputs: Sequence[str]) -> list[Any]:
         for node in self._order(outputs):
@@ -98,7 +99,7 @@ class _Import:
                 continue
             self._flush(outputs)
             readers = tuple(self.readers.get(node.name, ()))
-            told = Operator(node, readers, self.nodes, self.graph.versions, self.graph.library)
+            told = Operator(node, readers, self.nodes, self.graph.versions)
             answer = rule(told, *(self.values[source] for source in given))
             if answer is None:
                 self.kept.append(node)
@@ -128,7 +129,7 @@ class _Import:
         """Import the nodes that stay as far as they have come."""
         if not self.kept:
             return
-        part = graph_pb2.GraphDef(versions=self.graph.versions, library=self.graph.library)
+        part = graph_pb2.GraphDef(versions=self.graph.versions)
         names = {node.name for node in self.kept}
         given: dict[str, Any] = {}
         for node in self.kept:

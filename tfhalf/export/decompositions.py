@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfhalf.errors import ExportError
+from tfhalf.export import image_rules as images
 from tfhalf.export.complex_numbers import is_complex, rule_of
 from tfhalf.export.decompose import FLOAT, HALF, Operator, Rule, Rules
 
@@ -199,36 +200,6 @@ def broadcast_shape(operator: Operator, first: Any, second: Any) -> Any:
     return tf.where(tf.equal(one, 1), two, one)
 
 
-# --- colours ----------------------------------------------------------------------------------------------------------
-
-
-def rgb_to_hsv(x: Any) -> Any:
-    """Hue, saturation and value, each from 0 to 1, of the last axis."""
-    red, green, blue = tf.unstack(x, axis=-1)
-    value, least = tf.reduce_max(x, -1), tf.reduce_min(x, -1)
-    spread = value - least
-    some = spread > 0
-    safe = tf.where(some, spread, tf.ones_like(spread))
-    hue = tf.where(
-        tf.equal(red, value),
-        (green - blue) / safe,
-        tf.where(tf.equal(green, value), 2 + (blue - red) / safe, 4 + (red - green) / safe),
-    )
-    hue = tf.where(some, hue / 6, tf.zeros_like(hue))
-    hue = tf.where(hue < 0, hue + 1, hue)
-    saturation = tf.where(value > 0, spread / tf.where(value > 0, value, tf.ones_like(value)), tf.zeros_like(value))
-    return tf.stack([hue, saturation, value], -1)
-
-
-def hsv_to_rgb(x: Any) -> Any:
-    """Red, green and blue of hue, saturation and value in the last axis."""
-    hue, saturation, value = tf.unstack(x, axis=-1)
-    turn = hue * 6
-    parts = [tf.abs(turn - 3) - 1, 2 - tf.abs(turn - 2), 2 - tf.abs(turn - 4)]
-    colours = [(1 + saturation * (tf.clip_by_value(part, 0.0, 1.0) - 1)) * value for part in parts]
-    return tf.stack(colours, -1)
-
-
 BOTH: dict[str, Rule] = {
     "BesselI0": in_float32(bessel_i0),
     "Bitcast": sign_bit,
@@ -236,13 +207,15 @@ BOTH: dict[str, Rule] = {
     "Cumprod": cumprod,
     "Erfinv": in_float32(erfinv),
     "Expm1": in_float32(expm1),
-    "HSVToRGB": in_float32(hsv_to_rgb),
+    "HSVToRGB": in_float32(images.hsv_to_rgb),
     "InTopKV2": in_top_k,
     "Inv": in_float32(lambda x: 1 / x),
     "Log1p": in_float32(log1p),
     "LowerBound": lower_bound,
     "Ndtri": in_float32(lambda x: math.sqrt(2) * erfinv(2 * x - 1)),
-    "RGBToHSV": in_float32(rgb_to_hsv),
+    "ResizeArea": images.as_products,
+    "ResizeBicubic": images.as_products,
+    "RGBToHSV": in_float32(images.rgb_to_hsv),
     "TruncateMod": in_float32(truncate_mod),
     "UpperBound": upper_bound,
     "Xdivy": in_float32(lambda x, y: tf.where(tf.equal(x, 0), tf.zeros_like(x / y), x / y)),

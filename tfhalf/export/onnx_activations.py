@@ -101,6 +101,17 @@ def two_resizes(node: ir.Node, edit: Edit) -> bool:
     return True
 
 
+def nearest_pixel(node: ir.Node, edit: Edit) -> bool:
+    """TensorFlow's nearest pixel in terms that ONNX kept: ``floor(at + 0.5)`` is rounding with halves up."""
+    if node.op_type != "Resize" or attribute(node, "coordinate_transformation_mode") != "tf_half_pixel_for_nn":
+        return False
+    attributes = {name: found.value for name, found in node.attributes.items()}
+    how = {"coordinate_transformation_mode": "half_pixel", "nearest_mode": "round_prefer_ceil"}
+    made = edit.node("Resize", list(node.inputs), {**attributes, **how}, before=node, like=node.outputs[0])
+    edit.replace(node.outputs[0], made)
+    return True
+
+
 def _nearest(
     source: ir.Value | None, scales: np.ndarray, node: ir.Node, edit: Edit, shape: Sequence[Dim] | None
 ) -> ir.Value:

@@ -50,6 +50,7 @@ _OPERATORS: tuple[Rewrite, ...] = (
     activations.clip,
     activations.repeat_as_resize,
     activations.two_resizes,
+    activations.nearest_pixel,
     selection.where,
     selection.mask_of_all,
     selection.negative_index,
@@ -86,7 +87,7 @@ def improve(model: ir.Model) -> ir.Model:
     """
     _infer(model)
     tidy(model)
-    IdentityEliminationPass()(model)
+    _without_identities(model)
     sweep(model, _CASTS)
     for _ in range(_ROUNDS):
         _infer(model)  # shapes of what was changed, which the next rewrites ask for
@@ -101,7 +102,8 @@ def improve(model: ir.Model) -> ir.Model:
     optimizer.optimize_ir(model, input_size_limit=2**20, output_size_limit=2**24)
     tidy(model)
     sweep(model, (*_CASTS, *_LAST))
-    for step in (IdentityEliminationPass(), CommonSubexpressionEliminationPass(), DeduplicateInitializersPass()):
+    _without_identities(model)
+    for step in (CommonSubexpressionEliminationPass(), DeduplicateInitializersPass()):
         step(model)
     tidy(model)
     RemoveUnusedOpsetsPass()(model)
@@ -131,6 +133,23 @@ def _unnumbered(graph: onnx.GraphProto) -> None:
         for attribute in node.attribute:
             for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
                 _unnumbered(body)
+
+
+def _without_identities(model: ir.Model) -> None:
+    """Take out every Identity, but those by which a branch gives a tensor from outside of it: onnx_ir's pass leaves
+    such a branch without its output."""
+    kept = [
+        node
+        for graph in model.graph.subgraphs()
+        for node in graph
+        if node.op_type == "Identity" and node.outputs[0].is_graph_output()
+        if node.inputs[0] is not None and node.inputs[0].graph is not graph
+    ]
+    for node in kept:
+        node.op_type = "Kept"
+    IdentityEliminationPass()(model)
+    for node in kept:
+        node.op_type = "Identity"
 
 
 def _fewer_transposes(model: ir.Model) -> tuple[ir.Model, int]:

@@ -243,7 +243,8 @@ def _slice(node: ir.Node, edit: Edit, perm: list[int]) -> bool:
 def _resize(node: ir.Node, edit: Edit, perm: list[int]) -> bool:
     scales = constant(node.inputs[2]) if len(node.inputs) == 3 else None
     crop = attribute(node, "coordinate_transformation_mode") == "tf_crop_and_resize"
-    if scales is None or scales.shape != (len(perm),) or crop or "axes" in node.attributes:
+    cubic = attribute(node, "mode") == "cubic"  # which onnxruntime has over the last two axes alone
+    if scales is None or scales.shape != (len(perm),) or crop or cubic or "axes" in node.attributes:
         return False
     return _put(node, edit, perm, [_below(node.inputs[0]), None, edit.constant(scales[np.argsort(perm)], "scales")])
 
