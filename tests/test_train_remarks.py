@@ -16,6 +16,7 @@ from train_helpers import changed, splits
 
 from tfhalf import report
 from tfhalf.data import load_splits
+from tfhalf.device import cpu, xla_decision
 from tfhalf.errors import ConfigError
 from tfhalf.publish import relative_to_version
 from tfhalf.train.chance import against_majority
@@ -201,3 +202,14 @@ def test_a_manifest_names_no_home_directory(tmp_path: Path, monkeypatch: pytest.
     assert inside == "../../../pipelines/p.yaml"
     assert relative_to_version(tmp_path / "data" / "exports" / "job" / "1", pipeline) == "p.yaml"
     assert relative_to_version(Path("/srv/exports/job/1"), Path("/opt/p.yaml")) == "p.yaml"
+
+
+def test_float32_says_nothing_of_half_precision() -> None:
+    for device in (cpu(), replace(cpu(), kind="GPU", tensor_cores=True)):
+        said = device.describe(half=False) + "".join(
+            xla_decision(mode, device, half=False)[1] for mode in ("auto", "on")
+        )
+        assert "half" not in said
+        assert "float16" not in said
+        assert "float16" in device.describe()
+    assert "half precision" in xla_decision("auto", cpu())[1]

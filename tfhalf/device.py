@@ -42,16 +42,17 @@ class Device:
     tensor_cores: bool
     cpu_cores: int
 
-    def describe(self) -> str:
-        """One line, such as ``NVIDIA H200, compute capability 9.0, 139.8 GiB, float16 Tensor Cores, 16 CPU cores``."""
+    def describe(self, *, half: bool = True) -> str:
+        """One line, such as ``NVIDIA H200, compute capability 9.0, 139.8 GiB, float16 Tensor Cores, 16 CPU cores``;
+        without ``half``, nothing of float16."""
         parts = [self.name]
         if self.compute_capability:
             parts.append("compute capability {}.{}".format(*self.compute_capability))
         if self.memory_bytes:
             parts.append(f"{self.memory_bytes / 2**30:.1f} GiB")
-        if self.tensor_cores:
+        if half and self.tensor_cores:
             parts.append("float16 Tensor Cores")
-        else:
+        elif half:
             parts.append("float16 arithmetic" if self.native_float16 else "float16 emulated in float32")
         parts.append(f"{self.cpu_cores} CPU core{'s' if self.cpu_cores != 1 else ''}")
         return ", ".join(parts)

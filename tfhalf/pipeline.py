@@ -132,7 +132,7 @@ def _device_truth(trainer: Trainer, device: Device, progress: Progress) -> None:
     """The block that says, before training starts, what will compute, how, and for about how long."""
     settings, policy = trainer.pipeline.train, trainer.pipeline.precision.policy
     splits = trainer.splits
-    progress.line(f"device     {device.describe()}")
+    progress.line(f"device     {device.describe(half=policy != 'float32')}")
     progress.line(f"policy     {policy}" + (" behind a guarded loss scale" if policy == "mixed_float16" else ""))
     progress.line(f"xla        {trainer.xla_reason}")
     sizes = ", ".join(f"{count:,} {part}" for part, count in splits.sizes.items())
