@@ -123,7 +123,22 @@ def test_nothing_in_a_manifest_becomes_markup(tmp_path: Path) -> None:
         refused={evil: evil},
         source={evil: evil},
         inputs=[{"name": evil, "dtype": evil, "shape": [evil, 3]}],
-        samples={"origin": evil},
+        samples={
+            "origin": "given",
+            "file": evil,
+            "count": 9,
+            "edges": {evil: 2},
+            "how": {evil: evil},
+            "sweep": {
+                "inputs": [evil],
+                "largest": 2.0,
+                "up": 3,
+                "down": -24,
+                "above": evil,
+                "below": evil,
+                "up_to": 16,
+            },
+        },
         config={evil: {evil: [{evil: evil}]}},
         files={evil: {"bytes": 1, "sha256": evil}},
         unheard_of={evil: [evil, {"deep": evil}]},
@@ -203,6 +218,15 @@ def test_a_page_of_a_float32_run_says_nothing_of_a_loss_scale() -> None:
     assert "float32" in said
     assert "loss scale" not in said
     assert "skipped" not in said
+
+
+def test_a_page_tells_what_a_comparison_rests_on() -> None:
+    sweep = {"inputs": ["x"], "largest": 2.5, "up": 15, "down": -24, "above": "y: lost", "below": "", "up_to": 81920.0}
+    samples = {"origin": "drawn", "seed": 0, "count": 37, "edges": {"zeros": 1, "padded tail": 2}, "sweep": sweep}
+    said = Seen(render.render({"name": "a", "files": {}, "samples": samples}, [])).said
+    assert "37 samples, of which 3 edge rows (zeros, padded tail) are judged apart" in said
+    assert "Values up to 81,920 hold: 2^15 times those here, of which the largest is 2.5" in said
+    assert "Beyond: y: lost." in said
 
 
 def test_outputs_of_a_model_with_several() -> None:

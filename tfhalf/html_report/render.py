@@ -16,6 +16,7 @@ from tfhalf.parity import SampleComparison
 from tfhalf.progress import duration, size
 from tfhalf.report import COLUMNS, SCALED, problems
 from tfhalf.report import table as comparison_table
+from tfhalf.samples import basis
 from tfhalf.verify import Comparison
 
 NAME = "report.html"
@@ -31,8 +32,8 @@ _TOLD = (
 )
 
 _SWEEP = (
-    "Inputs were multiplied by powers of two, up and down, until the float16 model no longer answered like float32: "
-    "values up to the last one that holds are safe."
+    "Inputs were multiplied by powers of two, up and down, until the float16 model no longer answered like the float32 "
+    "model."
 )
 
 
@@ -125,11 +126,16 @@ def _comparison(manifest: Mapping[str, Any], comparisons: Comparisons) -> Elemen
 
 def _samples(samples: Mapping[str, Any]) -> list[Element]:
     """What the comparison rests on, and up to which size of inputs it holds."""
-    told = dict(samples)
-    sweep = told.pop("sweep", None)
-    parts = [element("h3", "What it was compared on"), facts(told)]
-    if sweep:
-        parts += [element("h3", "Sizes of inputs"), element("p", _SWEEP, class_="note"), facts(sweep)]
+    how = {name: text for name, text in samples.items() if name not in ("count", "edges", "origin", "file", "sweep")}
+    parts = [element("h3", "What it was compared on"), element("p", f"{basis(samples)}."), facts(how)]
+    if sweep := samples.get("sweep"):
+        beyond = f" Beyond: {sweep['above']}." if sweep.get("above") else ""
+        held = (
+            f"Values up to {sweep['up_to']:,.6g} hold: 2^{sweep['up']} times those here, of which the largest is "
+            f"{sweep['largest']:.4g}; down to 2^{sweep['down']} times.{beyond}"
+        )
+        below = [element("p", f"Below: {sweep['below']}.")] if sweep.get("below") else []
+        parts += [element("h3", "Sizes of inputs"), element("p", held), *below, element("p", _SWEEP, class_="note")]
     return parts
 
 
