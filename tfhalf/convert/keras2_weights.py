@@ -102,7 +102,7 @@ def assign_flat(
                 f"{path}: the layer {printable(name, 60)} has {len(stored)} weights in the file and {len(variables)} "
                 "in the model; build the model that they were saved from"
             )
-        for variable, item in zip(variables, stored, strict=True):
+        for variable, item in zip(variables, _in_order(variables, stored), strict=True):
             last = _last(item.tensor.name)
             if variable.name not in (last, RENAMED.get(last)):
                 raise ArtifactError(
@@ -111,6 +111,21 @@ def assign_flat(
                 )
             assignment.give(variable, item.tensor.name, item.tensor.shape, item.read)
     assignment.finish()
+
+
+def _in_order(variables: list[Any], stored: list[Stored]) -> list[Stored]:
+    """``stored`` in the order of ``variables``, where their layers and names are the same ones; else as it is."""
+    named = {"/".join(_parts(item.tensor.name)): item for item in stored}
+    wanted = ["/".join(_parts(variable.path)) for variable in variables]
+    same = len(named) == len(stored) and set(named) == set(wanted)
+    return [named[name] for name in wanted] if same else stored
+
+
+def _parts(name: str) -> list[str]:
+    """The layer's name and the weight's: ``late/dense_1/kernel:0`` as ``dense_1``, ``kernel``."""
+    layer, _, weight = name.rpartition("/")
+    weight = _last(weight)
+    return [layer.rpartition("/")[2], RENAMED.get(weight, weight)]
 
 
 def _others(path: Path, wanted: dict[str, Any], given: dict[str, Any]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import keras
 
@@ -15,7 +14,7 @@ from tfhalf.errors import ArtifactError, TfhalfError
 from tfhalf.files import open_regular
 from tfhalf.inspect import hdf5
 from tfhalf.inspect.facts import reason
-from tfhalf.inspect.keras_h5 import WEIGHTS, model_config, told
+from tfhalf.inspect.keras_h5 import WEIGHTS, told
 
 ACCEPTED = (
     "a file of model.save_weights() (.weights.h5, .h5), a .keras or .h5 file of a whole model, or a SavedModel folder"
@@ -71,16 +70,10 @@ def _load_h5(model: keras.Model, path: Path) -> None:
     with hdf5.opened(path) as contents:
         group = next((name for name in ("", WEIGHTS) if told(contents, name, "layer_names")), None)
         if group is not None:
-            config: dict[str, Any] | None = model_config(contents)
-            known = config if config and _is_keras2(contents) else None
-            assign_flat(path, model, known, keras2.flat_layers(contents, group))
+            assign_flat(path, model, None, keras2.flat_layers(contents, group))
             return
     _check_suffix(path, ".weights.h5")
     model.load_weights(path)
-
-
-def _is_keras2(contents: hdf5.Contents) -> bool:
-    return "".join(told(contents, "", "keras_version")).startswith("2.")
 
 
 def _check_suffix(path: Path, suffix: str) -> None:
