@@ -172,10 +172,10 @@ def test_an_empty_class(flat):
     refused(flat, "bird holds no image")
 
 
-@pytest.mark.parametrize("name", ["cat/a.gif", "cat/a.py", "cat/a", "cat/a.png.bak"])
+@pytest.mark.parametrize("name", ["cat/a.svg", "cat/a.py", "cat/a", "cat/a.png.bak"])
 def test_a_file_that_is_no_image(flat, name):
     (flat / name).write_bytes(b"x")
-    refused(flat, f"{name} is no PNG or JPEG file; accepted: .png .jpg .jpeg")
+    refused(flat, f"{name} is not an image; accepted: .png .jpg .jpeg .webp")
 
 
 def test_an_image_outside_a_class(flat):
@@ -189,8 +189,45 @@ def test_a_folder_inside_a_class(flat):
 
 
 def test_a_part_of_another_name(parted):
+    write(parted / "valid" / "cat" / "a.png")
+    refused(parted, r"valid stands beside 'train'.*with val/ \(or validation/\) and test/ beside train/.*rename it")
+
+
+@pytest.mark.parametrize("name", ["val", "validation"])
+@pytest.mark.parametrize("tested", [True, False])
+@pytest.mark.parametrize("decode", ["eager", "lazy"])
+def test_a_validation_part(parted, name, tested, decode):
+    for kind, colour in (("dog", (0, 200, 0)), ("cat", (200, 0, 0))):
+        for index in range(3):
+            write(parted / name / kind / f"{index}.png", colour)
+    if not tested:
+        (parted / "test").rename(parted.parent / "elsewhere")
+    told = []
+    data = Data(source=f"folder:{parted.name}", decode=decode)
+    splits = load_splits(data, base=parted.parent, seed=0, progress=told.append)
+    assert splits.sizes == {"train": 10 if tested else 8, "validation": 6, "test": 4 if tested else 2}
+    assert splits.y_val.tolist() == [0, 0, 0, 1, 1, 1]
+    assert splits.x_val[:, 0, 0].max(-1).tolist() == [200] * 6
+    assert splits.x_test[:, 0, 0].max(-1).tolist() == [255] * (4 if tested else 2)
+    (line,) = [line for line in told if "validation on the 6 images" in line]
+    assert ("the test set is drawn from train/" in line) is not tested
+
+
+def test_two_validation_parts_and_differing_classes(parted):
     write(parted / "val" / "cat" / "a.png")
-    refused(parted, r"val stands beside 'train'.*validation is drawn from there")
+    refused(parted, "class 'dog' is in train/ and not in val/")
+    write(parted / "validation" / "cat" / "a.png")
+    refused(parted, "validation stands beside 'val'; one of the two is accepted")
+
+
+@pytest.mark.parametrize("suffix", ["webp", "bmp", "gif", "tif", "tiff", "TIFF"])
+def test_every_format(flat, suffix):
+    red = Image.new("RGB", (4, 6), (255, 0, 0))
+    more = {"save_all": True, "append_images": [Image.new("RGB", (4, 6), (0, 0, 255))]} if suffix == "gif" else {}
+    red.save(flat / "cat" / f"9.{suffix}", **({"lossless": True} if suffix == "webp" else more))
+    splits = load(flat, validation=0)
+    assert len(splits.x_train) + len(splits.x_test) == 11
+    assert {tuple(image[0, 0]) for image in splits.x_train} <= {(255, 0, 0), (0, 255, 0)}
 
 
 @pytest.mark.parametrize(("part", "lacks"), [("train", "test"), ("test", "train")])
@@ -207,7 +244,7 @@ def test_a_truncated_image(flat, suffix, share):
     Image.fromarray(noise).save(file)
     whole = file.read_bytes()
     file.write_bytes(whole[: int(len(whole) * share)])
-    refused(flat, rf"dog/broken\.{suffix} (is damaged|holds neither PNG nor JPEG)")
+    refused(flat, rf"dog/broken\.{suffix} (is damaged|holds no PNG, JPEG)")
 
 
 def test_a_damaged_chunk(flat):
@@ -220,8 +257,8 @@ def test_a_damaged_chunk(flat):
 
 
 def test_another_format_under_a_png_name(flat):
-    Image.new("RGB", (4, 6)).save(flat / "cat" / "3.png", format="GIF")
-    refused(flat, r"cat/3\.png holds neither PNG nor JPEG data")
+    Image.new("RGB", (4, 6)).save(flat / "cat" / "3.png", format="PCX")
+    refused(flat, r"cat/3\.png holds no PNG, JPEG, WebP, BMP, GIF or TIFF data")
 
 
 def test_sixteen_bits(flat):

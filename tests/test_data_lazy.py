@@ -189,7 +189,7 @@ def test_what_a_header_tells_is_refused_at_once(photos: Path) -> None:
         folder.read(photos, None, "s", lambda message: None, "lazy")
     assert load(photos, decode="lazy", image_size=[8, 8]).input_shape == (8, 8, 3)
     (photos / "dog" / "03.png").write_bytes(b"nothing")
-    with pytest.raises(DataError, match=r"dog/03\.png holds neither PNG nor JPEG data"):
+    with pytest.raises(DataError, match=r"dog/03\.png holds no PNG, JPEG, WebP"):
         load(photos, decode="lazy", image_size=[8, 8])
 
 

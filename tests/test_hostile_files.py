@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tfhalf import commands, config, refs, runs
+from tfhalf import commands, config, predict, refs, runs
 from tfhalf.convert import draw
 from tfhalf.data.sources import folder as folder_source
 from tfhalf.data.sources import npz as npz_source
@@ -124,7 +124,7 @@ def test_a_pipe_where_a_file_is_read(pipe: Path, tmp_path: Path) -> None:
         lambda: draw.read_arrays(pipe),
         lambda: folder_source.read(classes, None, "folder:images", lambda _: None),
         lambda: npz_source.read(pipe, "npz:pipe"),
-        lambda: commands._read_image(pipe, (8, 8, 3)),
+        lambda: predict._read_image(pipe, IMAGES, (0.0, 255.0)),
         lambda: inspect(pipe),
         lambda: bundle.read(pipe),
         lambda: runs.facts(tmp_path / "run"),
@@ -257,11 +257,14 @@ def test_code_that_the_users_own_pipeline_names_is_run(tmp_path: Path, monkeypat
     assert seen["x"].shape == (10, 2, 2, 1)
 
 
+IMAGES = predict.Classifier(Path(), "image", np.dtype("float32"), (8, 8, 3), "probabilities", [], [])
+
+
 def test_what_predict_makes_room_for_is_bounded(tmp_path: Path) -> None:
     described(tmp_path, input__shape=["batch", 1 << 20, 1 << 20, 3])
     (tmp_path / ".a.png").write_bytes(b"")
     with pytest.raises(ArtifactError, match=r"its manifest says images of .*it is damaged"):
-        commands.predict_images(tmp_path, [tmp_path / ".a.png"], None, 1)
+        list(predict.predict_images(tmp_path, [tmp_path / ".a.png"], None, 1))
 
 
 # --- what a terminal is shown -----------------------------------------------------------------------------------------

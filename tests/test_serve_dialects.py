@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from serve_helpers import client, expected, images, make_version, run, tensor
 
+from tfhalf.data.image_formats import FORMATS
 from tfhalf.serve.settings import Limits, Settings
 
 
@@ -124,7 +125,7 @@ def test_status_and_metadata(settings: Settings) -> None:
 CLASSIFY = "/v2/models/net/classify"
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize("kind", FORMATS)
 def test_a_file_as_the_body(settings: Settings, kind: str) -> None:
     x = np.full((1, 4, 4, 3), 200.0)
     content = encoded(x[0], kind)

@@ -220,19 +220,36 @@ def verify(path: Path, pipeline: Path | None, data_dir: str | None, quiet: bool,
     help="Which artifact answers. [default: the first]",
 )
 @click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="Labels per image.")
+@click.option(
+    "--range",
+    "value_range",
+    nargs=2,
+    type=float,
+    metavar="BLACK WHITE",
+    default=(0.0, 255.0),
+    show_default=True,
+    help="The values that the model takes black and white as.",
+)
 @JSON
-def predict(path: Path, images: tuple[Path, ...], runtime: str | None, top: int, as_json: bool) -> None:
-    """Print the most probable labels of each of IMAGES, as exports/NAME[/VERSION] answers."""
-    import_tensorflow()
-    from tfhalf.commands import predict_images
+def predict(
+    path: Path, images: tuple[Path, ...], runtime: str | None, top: int, value_range: tuple[float, float], as_json: bool
+) -> None:
+    """Print the most probable labels of each of IMAGES, as exports/NAME[/VERSION] answers.
 
-    answers = predict_images(path, images, runtime, top)
+    Of a folder every image below it is taken, in the order of their names.
+    """
+    import_tensorflow()
+    from tfhalf.predict import in_words, predict_images
+
+    answers = []
+    for answer in predict_images(path, images, runtime, top, value_range):
+        answers.append(answer)
+        if not as_json:
+            click.echo(clean(in_words(answer)))
     if as_json:
         click.echo(json.dumps(answers, indent=2))
-        return
-    for answer in answers:
-        ranked = "  ".join(f"{row['label']} {row['probability'] * 100:.2f} %" for row in answer["labels"])
-        click.echo(clean(f"{answer['image']}: {ranked}"))
+    if failed := sum("error" in answer for answer in answers):
+        raise InputError(f"{failed} of the images cannot be read; remove them or make them whole")
 
 
 @main.command(short_help="How fast a pipeline trains, or an export answers.")

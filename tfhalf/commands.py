@@ -1,27 +1,20 @@
-"""What the smaller commands do: verify a version, predict images, write the starters."""
+"""What the smaller commands do: verify a version, write the starters."""
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from tfhalf import config
 from tfhalf.errors import ArtifactError, InputError
 from tfhalf.export import manifest as manifests
 from tfhalf.export.version import find_version
-from tfhalf.files import check_writable, open_regular
+from tfhalf.files import check_writable
 from tfhalf.isolated import not_covered
 from tfhalf.progress import Progress
-from tfhalf.text import one_line, printable
-
-MAX_VALUES = 1 << 26
-"""Of one image: what a manifest says of its size is bounded before room is made for it."""
+from tfhalf.text import printable
 
 
 def verify_version(
@@ -93,53 +86,6 @@ def _say_not_covered(manifest: dict[str, Any], progress: Progress) -> None:
         progress.line(told)
 
 
-def predict_images(path: Path, images: Sequence[Path], runtime: str | None, top: int) -> list[dict[str, Any]]:
-    """The ``top`` labels of each image file, by an artifact of ``exports/NAME[/VERSION]``.
-
-    Raises:
-        ArtifactError: no such version, or it lacks that format.
-        InputError: a file is no image.
-    """
-    directory = find_version(path)
-    manifest = manifests.read(directory)
-    manifests.check_files(directory, manifest)
-    shape = _image_shape(directory, manifest)
-    batch = np.stack([_read_image(image, shape) for image in images])
-    from tfhalf.runtime import open_predictor
-
-    predictor = open_predictor(directory, runtime or manifest["config"]["export"]["formats"][0])
-    labels = manifest["labels"]
-    found = predictor(batch).get("probabilities", np.empty(0))
-    if found.shape != (len(batch), len(labels)):
-        raise ArtifactError(
-            f"{directory}: gives probabilities of shape {found.shape} to {len(batch)} images; its manifest lists "
-            f"{len(labels)} labels"
-        )
-    answers = []
-    for image, row in zip(images, found, strict=True):
-        best = np.argsort(-row)[:top]
-        ranked = [{"label": labels[k], "probability": float(row[k])} for k in best]
-        answers.append({"image": str(image), "labels": ranked})
-    return answers
-
-
-def _image_shape(directory: Path, manifest: dict[str, Any]) -> list[int]:
-    """(height, width, channels) of the images that an export takes.
-
-    Raises:
-        ArtifactError: it takes none, or larger ones than are made.
-    """
-    shape: list[int] = manifest["input"]["shape"][1:]
-    if len(shape) != 3 or shape[-1] not in (1, 3) or not all(isinstance(side, int) for side in shape):
-        raise ArtifactError(f"{directory}: takes arrays of shape {printable(str(shape), 60)}, not images")
-    if math.prod(shape) > MAX_VALUES:
-        raise ArtifactError(
-            f"{directory}: its manifest says images of {shape}, {math.prod(shape):,} values, more than the "
-            f"{MAX_VALUES:,} that are made ready; it is damaged, export again"
-        )
-    return shape
-
-
 def write_starters(directory: Path) -> list[Path]:
     """Copy the starter pipelines and models into ``directory``; returns the files.
 
@@ -168,23 +114,3 @@ def write_starters(directory: Path) -> list[Path]:
             shutil.rmtree(directory, ignore_errors=True)
         raise InputError(f"{directory}: cannot be written: {error.strerror}; give another folder") from None
     return written
-
-
-def _read_image(path: Path, shape: Sequence[int]) -> np.ndarray:
-    """Float32 [H, W, C] with values 0..255, resized to the model's input."""
-    from PIL import Image, UnidentifiedImageError
-
-    from tfhalf.data.resize import fitted
-
-    try:
-        with open_regular(path) as file, Image.open(file) as image:
-            return fitted(image, shape).astype(np.float32)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such image") from None
-    except Image.DecompressionBombError:
-        raise InputError(f"{path}: has more pixels than is safe to decode; make it smaller") from None
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        why = one_line(error, 120)
-        raise InputError(
-            f"{path}: cannot be read as an image ({why}); PNG, JPEG, WebP, BMP, GIF and TIFF can"
-        ) from None

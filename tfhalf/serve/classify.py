@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from tfhalf.data.image_formats import FORMATS, WORDS
 from tfhalf.errors import RequestError
 from tfhalf.serve.infer import Inference
 from tfhalf.serve.job import Arrays
@@ -23,7 +24,8 @@ PROBABILITIES = "probabilities"
 TOP = 5
 MOST_IMAGES = 256
 
-_RAW = ("image/png", "image/jpeg", "application/octet-stream", "application/x-www-form-urlencoded", "")
+_IMAGES = tuple(f"image/{kind.lower()}" for kind in FORMATS)
+_RAW = (*_IMAGES, "image/x-ms-bmp", "application/octet-stream", "application/x-www-form-urlencoded", "")
 
 
 @dataclass(frozen=True)
@@ -83,9 +85,9 @@ async def _read(body: bytes, headers: Headers) -> Files:
         # Beside the event loop: the parser takes its time over a body that is full of line ends.
         return await asyncio.to_thread(asyncio.run, _form(body, headers))
     if kind not in _RAW:
-        raise RequestError(415, f"Content-Type {kind[:60]!r}; accepted: image/png, image/jpeg, multipart/form-data")
+        raise RequestError(415, f"Content-Type {kind[:60]!r}; accepted: {', '.join(_IMAGES)}, multipart/form-data")
     if not body:
-        raise RequestError(400, "the body is empty; send a PNG or JPEG file")
+        raise RequestError(400, f"the body is empty; send an image file: {WORDS} are read")
     return Files((None,), (body,))
 
 

@@ -11,18 +11,17 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from tfhalf.data.image_formats import DAMAGE, FORMATS, WORDS
 from tfhalf.data.resize import fitted
 from tfhalf.errors import RequestError
 from tfhalf.serve.signature import Tensor
-
-FORMATS = ("PNG", "JPEG")
 
 # A progressive JPEG may draw over the same pixels again and again, at a few bytes each time; encoders make some ten.
 _JPEG, _SCAN, _MOST_SCANS = b"\xff\xd8", b"\xff\xda", 100
 
 
 async def decode(encoded: Sequence[bytes], tensor: Tensor, max_pixels: int, deadline: float) -> np.ndarray:
-    """PNG or JPEG files as ``tensor``'s rows: upright, resized, values 0 to 255. Runs beside the event loop.
+    """Image files as ``tensor``'s rows: upright, resized, values 0 to 255. Runs beside the event loop.
 
     Raises:
         RequestError: 400, the model takes no images or a file is none; 413, it has more than ``max_pixels``; 504, the
@@ -51,7 +50,7 @@ def decode_one(file: bytes, size: tuple[int, int, int], max_pixels: int) -> np.n
     """One image as uint8 [H, W, C] of ``size``: what `tfhalf predict` feeds a model for the same file.
 
     Raises:
-        RequestError: 400, it is no PNG or JPEG, or is damaged; 413, it has more than ``max_pixels``.
+        RequestError: 400, it is not an image, or is damaged; 413, it has more than ``max_pixels``.
     """
     scans = file.count(_SCAN) if file.startswith(_JPEG) else 0
     if scans > _MOST_SCANS:
@@ -69,16 +68,7 @@ def decode_one(file: bytes, size: tuple[int, int, int], max_pixels: int) -> np.n
         raise
     except Image.DecompressionBombError:
         raise RequestError(413, f"an image has too many pixels; accepted: {max_pixels:,} in all") from None
-    except (
-        UnidentifiedImageError,
-        OSError,
-        ValueError,
-        SyntaxError,
-        EOFError,
-        KeyError,
-        TypeError,
-        IndexError,
-    ) as error:
+    except DAMAGE as error:
         why = " ".join(str(error).split())[:120] or type(error).__name__
         why = "not one" if isinstance(error, UnidentifiedImageError) else why
-        raise RequestError(400, f"an image cannot be read as PNG or JPEG: {why}") from None
+        raise RequestError(400, f"an image cannot be read as {WORDS.replace(' and ', ' or ')}: {why}") from None

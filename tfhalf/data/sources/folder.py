@@ -1,4 +1,4 @@
-"""``folder:PATH``: PNG and JPEG files, one folder a class."""
+"""``folder:PATH``: image files, one folder a class."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import numpy as np
 
 from tfhalf.data import memory
 from tfhalf.data.check import Arrays
+from tfhalf.data.image_formats import SUFFIXES, WORDS, is_image
 from tfhalf.data.lazy import Array, LazyImages
 from tfhalf.data.sources import images
 from tfhalf.errors import DataError
 
-SUFFIXES = (".png", ".jpg", ".jpeg")
 METADATA = (".txt", ".json", ".md", ".csv", ".yaml", ".yml", ".ini", ".db")
-LAYOUT = "PATH/CLASS/*.png|jpg or PATH/train/CLASS/* with PATH/test/CLASS/*"
+LAYOUT = "PATH/CLASS/*.jpg, or PATH/train/CLASS/* with val/ (or validation/) and test/ beside train/"
+VALIDATION = ("val", "validation")
 
 Found = dict[str, list[Path]]
 
@@ -30,7 +31,9 @@ def read(
     say: Callable[[str], None],
     decode: Literal["auto", "eager", "lazy"] = "auto",
 ) -> Arrays:
-    """Images of PATH/CLASS/* (no test set) or of PATH/train/CLASS/* and PATH/test/CLASS/*, in the order of their names.
+    """Images of PATH/CLASS/*, or of PATH/train/CLASS/* with PATH/val/CLASS/* (or validation/) and PATH/test/CLASS/*, in
+    the order of their names. Either of the two may be missing: then it is drawn from the training images, as without
+    parts. What is in val/ is never used for the test, since it chooses among checkpoints.
 
     x is uint8 [N, H, W, 3], or [N, H, W, 1] where every image is gray. EXIF orientation is applied, transparency
     dropped. Classes are numbered in the sorted order of their names. Hidden files and metadata (txt, json, md, ...) are
@@ -51,12 +54,13 @@ def read(
         raise DataError(f"{source}: {path} {kind}; accepted: a folder {LAYOUT}; correct the path")
     parts = _Tree(path, source).parts()
     names = list(parts["train"])
-    for name in sorted(set(names) ^ set(parts.get("test", names))):
-        has, lacks = ("train", "test") if name in names else ("test", "train")
-        raise DataError(
-            f"{source}: class {name!r} is in {has}/ and not in {lacks}/; both must have the same classes; "
-            f"add {lacks}/{name} or remove {has}/{name}"
-        )
+    for part in [part for part in parts if part != "train"]:
+        for name in sorted(set(names) ^ set(parts[part])):
+            has, lacks = ("train", part) if name in names else (part, "train")
+            raise DataError(
+                f"{source}: class {name!r} is in {has}/ and not in {lacks}/; both must have the same classes; "
+                f"add {lacks}/{name} or remove {has}/{name}"
+            )
     files = [file for found in parts.values() for listed in found.values() for file in listed]
     say(f"{source}: reading {len(files)} images of {len(names)} classes")
     found = images.Images(files, path, size, source)
@@ -64,21 +68,33 @@ def read(
         part: np.repeat(np.arange(len(names), dtype=np.int32), [len(listed[name]) for name in names])
         for part, listed in parts.items()
     }
+    held_out = next((part for part in VALIDATION if part in parts), "")
+    if held_out:
+        drawn = "" if "test" in parts else "; there is no test/: the test set is drawn from train/ (data.test)"
+        say(f"{source}: validation on the {len(labels[held_out])} images of {held_out}/, not data.validation{drawn}")
     count = len(labels["train"])
-    x_train, x_test = _decoded(found, count, decode, say)
-    return Arrays(x_train, labels["train"], x_test, labels.get("test"), class_names=tuple(names))
+    x_train = _training(found, count, decode, say)
+    x: dict[str, Array] = {}
+    for part in [part for part in parts if part != "train"]:
+        x[part] = found.read(range(count, count + len(labels[part])))
+        count += len(labels[part])
+    return Arrays(
+        x_train,
+        labels["train"],
+        x.get("test"),
+        labels.get("test"),
+        x.get(held_out),
+        labels.get(held_out),
+        class_names=tuple(names),
+    )
 
 
-def _decoded(
-    found: images.Images, count: int, decode: str, say: Callable[[str], None]
-) -> tuple[Array | LazyImages, Array | None]:
-    """The first ``count`` images as the training part and what is left, if anything, as the test part."""
-    whole = range(len(found))
+def _training(found: images.Images, count: int, decode: str, say: Callable[[str], None]) -> Array | LazyImages:
+    """The first ``count`` images."""
     if decode == "lazy" or (decode == "auto" and not memory.fits(2 * len(found) * found.bytes_each)):
         say(f"{found.source}: {count} training images stay encoded and are decoded while training goes on")
-        return found.lazy(whole[:count]), found.read(whole[count:]) if count < len(found) else None
-    x = found.read(whole)
-    return x[:count], x[count:] if count < len(found) else None
+        return found.lazy(range(count))
+    return found.read(range(count))
 
 
 @dataclass(frozen=True)
@@ -92,14 +108,16 @@ class _Tree:
         folders = self._entries(self.path, folders=True)
         if self.path / "train" not in folders:
             return {"train": self._classes(self.path, folders)}
-        other = [folder for folder in folders if folder.name not in ("train", "test")]
+        names = {folder.name for folder in folders}
+        other = [folder for folder in folders if folder.name not in ("train", "test", *VALIDATION)]
         if other:
             raise self._error(
                 other[0],
-                f"stands beside 'train'; accepted: {LAYOUT}; move its images into train/ (validation is drawn from "
-                "there) or take it away",
+                f"stands beside 'train'; accepted: {LAYOUT}; rename it, move its images into train/, or take it away",
             )
-        parts = ("train", "test") if self.path / "test" in folders else ("train",)
+        if names.issuperset(VALIDATION):
+            raise self._error(self.path / "validation", "stands beside 'val'; one of the two is accepted; join them")
+        parts = [part for part in ("train", *VALIDATION, "test") if part in names]
         return {part: self._classes(self.path / part, self._entries(self.path / part, folders=True)) for part in parts}
 
     def _classes(self, where: Path, folders: list[Path]) -> Found:
@@ -110,7 +128,7 @@ class _Tree:
         found = {folder.name: self._entries(folder, folders=False) for folder in folders}
         for folder in folders:
             if not found[folder.name]:
-                raise self._error(folder, "holds no image; accepted: PNG and JPEG files; add some or remove the folder")
+                raise self._error(folder, f"holds no image; accepted: {WORDS}; add some or remove the folder")
         return found
 
     def _entries(self, where: Path, *, folders: bool) -> list[Path]:
@@ -136,8 +154,8 @@ class _Tree:
         if folders != entry.is_dir():
             wrong = "is a file where class folders stand" if folders else "is a folder inside a class folder"
             raise self._error(file, f"{wrong}; accepted: {LAYOUT}; move or remove it")
-        if not folders and suffix not in SUFFIXES:
-            raise self._error(file, "is no PNG or JPEG file; accepted: .png .jpg .jpeg; convert or remove it")
+        if not folders and not is_image(file):
+            raise self._error(file, f"is not an image; accepted: {' '.join(SUFFIXES)}; convert or remove it")
         return file
 
     def _error(self, file: Path, problem: str) -> DataError:

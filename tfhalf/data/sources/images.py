@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import struct
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfhalf.data import memory
+from tfhalf.data.image_formats import DAMAGE, FORMATS, WORDS
 from tfhalf.data.lazy import Array, LazyImages
 from tfhalf.errors import DataError
 from tfhalf.files import check_regular
@@ -22,12 +22,10 @@ from tfhalf.files import check_regular
 _GRAY = ("1", "L", "LA")
 _THREADS = min(32, os.cpu_count() or 1)
 _TASK = 8  # images that a thread decodes in a row
-# What Pillow raises on bytes that are no image, or on half of one.
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error)
 
 
 class Images:
-    """PNG and JPEG files that make one uint8 array [N, H, W, 3], or [N, H, W, 1] where all are gray.
+    """Image files (`image_formats.FORMATS`) that make one uint8 array [N, H, W, 3], or [N, H, W, 1] where all are gray.
 
     Args:
         files: files below ``root``, at least one.
@@ -148,7 +146,7 @@ class _Reader:
                     # Pillow warns where it goes from a palette with transparency to RGB in one step.
                     turned = turned.convert("RGBA")
                 turned = turned.convert("L" if gray else "RGB")
-            except _DAMAGE as error:
+            except DAMAGE as error:
                 raise self._damaged(file, error) from error
             if self.size is not None and turned.size != self.size[::-1]:
                 turned = turned.resize(self.size[::-1], Image.Resampling.BILINEAR)
@@ -163,17 +161,17 @@ class _Reader:
 
         try:
             check_regular(file)
-            return Image.open(file, formats=("PNG", "JPEG"))
+            return Image.open(file, formats=FORMATS)
         except Image.DecompressionBombError as error:
             limit = Image.MAX_IMAGE_PIXELS
             raise self.error(file, f"has far too many pixels; accepted: up to {limit}; shrink it") from error
         except UnidentifiedImageError as error:
-            raise self.error(file, "holds neither PNG nor JPEG data; accepted: those; convert or remove it") from error
+            raise self.error(file, f"holds no {WORDS.replace(' and ', ' or ')} data; convert or remove it") from error
         except PermissionError as error:
             raise self.error(file, "cannot be read; make it readable or remove it") from error
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise self._damaged(file, error) from error
 
     def _damaged(self, file: Path, error: BaseException) -> DataError:
         first = next(iter(str(error).splitlines()), type(error).__name__)
-        return self.error(file, f"is damaged ({first}); a whole PNG or JPEG is needed; replace or remove it")
+        return self.error(file, f"is damaged ({first}); a whole image is needed; replace or remove it")

@@ -1,0 +1,208 @@
+"""What `tfhalf predict` does: image files and folders through an artifact, the most probable classes of each."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfhalf.data.image_formats import DAMAGE, FORMATS, SUFFIXES, WORDS, is_image
+from tfhalf.errors import ArtifactError, InputError
+from tfhalf.export import manifest as manifests
+from tfhalf.export.version import find_version
+from tfhalf.files import open_regular
+from tfhalf.text import one_line, printable
+
+MAX_VALUES = 1 << 26
+"""Of one image: what a manifest says of its size is bounded before room is made for it."""
+MAX_IMAGES = 100_000
+_BATCH = 64
+_BATCH_VALUES = 1 << 24
+_RAW = (0.0, 255.0)
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """An artifact that takes images. ``shape`` is (height, width, channels), where None takes any size."""
+
+    directory: Path
+    input: str
+    dtype: np.dtype[Any]
+    shape: tuple[int | None, int | None, int]
+    output: str
+    labels: list[str]
+    formats: list[str]
+
+
+def predict_images(
+    path: Path, images: Sequence[Path], runtime: str | None, top: int, value_range: tuple[float, float] = _RAW
+) -> Iterator[dict[str, Any]]:
+    """Give the ``top`` classes of each image, by an artifact of ``exports/NAME[/VERSION]``.
+
+    Args:
+        path: the version, or the folder of versions.
+        images: image files, and folders, whose images are taken recursively in the order of their names.
+        runtime: which artifact answers; None for the first.
+        top: how many classes of each image.
+        value_range: what black and white become; 0 and 255 are what a file holds.
+
+    Yields:
+        ``image``, and ``labels``: each with ``label`` and ``probability``, or ``score`` where the output's rows are no
+        probabilities. An image of a folder that cannot be read has ``error`` instead.
+
+    Raises:
+        ArtifactError: there is no such version, it lacks that format, or takes no images or gives no classes.
+        InputError: a file is not an image, or a folder has none or too many.
+    """
+    model = _classifier(find_version(path))
+    files = list(_files(images))
+    from tfhalf.runtime import open_predictor
+
+    predictor = open_predictor(model.directory, runtime or model.formats[0])
+    for batch in _batches(files, model):
+        rows: list[np.ndarray] = []
+        answers: list[dict[str, Any]] = []
+        for file, listed in batch:
+            try:
+                rows.append(_read_image(file, model, value_range))
+                answers.append({"image": str(file)})
+            except InputError as error:
+                if listed:
+                    raise
+                answers.append({"image": str(file), "error": str(error)})
+        found = iter(_outputs(model, predictor, rows) if rows else ())
+        for answer in answers:
+            yield answer if "error" in answer else {**answer, "labels": _ranked(next(found), model.labels, top)}
+
+
+def in_words(answer: dict[str, Any]) -> str:
+    """An answer of `predict_images` as a line."""
+    if "error" in answer:
+        return str(answer["error"])
+    rows = answer["labels"]
+    told = (f"{row['probability'] * 100:.2f} %" if "probability" in row else f"{row['score']:.4g}" for row in rows)
+    ranked = (f"{row['label']} {value}" for row, value in zip(rows, told, strict=True))
+    return f"{answer['image']}: {'  '.join(ranked)}"
+
+
+def _classifier(directory: Path) -> Classifier:
+    """Read what an export says of itself, once its files are checked.
+
+    Raises:
+        ArtifactError: it is not a classifier of images.
+    """
+    kind = manifests.read_kind(directory)
+    manifest = manifests.read(directory, kind=kind) if kind == "model" else manifests.read(directory)
+    manifests.check_files(directory, manifest)
+    if kind != "model":
+        port, output = {"name": "image", "dtype": "float32", **manifest["input"]}, "probabilities"
+    else:
+        if len(manifest["inputs"]) != 1:
+            names = ", ".join(printable(str(row["name"]), 40) for row in manifest["inputs"][:4])
+            raise ArtifactError(f"{directory}: takes {names}, not one image")
+        port = manifest["inputs"][0]
+        output = next((row["name"] for row in manifest["outputs"] if row.get("classes")), "")
+        if not output:
+            raise ArtifactError(f"{directory}: none of its outputs are classes; serve or the runtimes give its numbers")
+    shape = port["shape"][1:]
+    sides = [None if isinstance(side, str) else side for side in shape]
+    if len(shape) != 3 or shape[-1] not in (1, 3) or not all(isinstance(side, int | None) for side in sides):
+        raise ArtifactError(f"{directory}: takes arrays of shape {printable(str(shape), 60)}, not images")
+    if math.prod(side or 1 for side in sides) > MAX_VALUES:
+        raise ArtifactError(
+            f"{directory}: its manifest says images of {shape}, {math.prod(side or 1 for side in sides):,} values, "
+            f"more than the {MAX_VALUES:,} that are made ready; it is damaged, export again"
+        )
+    dtype = np.dtype(port["dtype"])
+    labels, formats = [str(label) for label in manifest["labels"]], manifest["config"]["export"]["formats"]
+    return Classifier(directory, port["name"], dtype, (sides[0], sides[1], shape[2]), output, labels, formats)
+
+
+def _files(images: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
+    """Every image file, and whether it was listed itself."""
+    count = 0
+    for path in images:
+        inside = _inside(path) if path.is_dir() else [path]
+        for file in inside:
+            count += 1
+            if count > MAX_IMAGES:
+                raise InputError(f"{path}: more than {MAX_IMAGES:,} images; give fewer at a time")
+            yield file, inside == [path]
+
+
+def _inside(folder: Path) -> list[Path]:
+    """The images below a folder, in the order of their names; hidden ones and links to folders are left out."""
+
+    def fail(error: OSError) -> None:
+        raise InputError(f"{error.filename}: cannot be listed: {error.strerror}; make it readable") from None
+
+    found: list[Path] = []
+    for where, folders, names in os.walk(folder, onerror=fail):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [Path(where) / name for name in names if is_image(Path(name)) and not name.startswith(".")]
+        if len(found) > MAX_IMAGES:
+            raise InputError(f"{folder}: holds more than {MAX_IMAGES:,} images; give fewer at a time")
+    if not found:
+        raise InputError(f"{folder}: holds no image; {WORDS} are read, by the suffixes {' '.join(SUFFIXES)}")
+    return sorted(found)
+
+
+def _batches(files: list[tuple[Path, bool]], model: Classifier) -> Iterator[list[tuple[Path, bool]]]:
+    """Images that are run together: one by one where each keeps its size."""
+    height, width, channels = model.shape
+    each = height * width * channels if height and width else _BATCH_VALUES
+    size = max(1, min(_BATCH, _BATCH_VALUES // each))
+    for start in range(0, len(files), size):
+        yield files[start : start + size]
+
+
+def _outputs(model: Classifier, predictor: Any, rows: list[np.ndarray]) -> np.ndarray:
+    found = np.asarray(predictor({model.input: np.stack(rows)}).get(model.output, np.empty(0)))
+    classes = len(model.labels) or (found.shape[-1] if found.ndim else 0)
+    if found.shape != (len(rows), classes):
+        raise ArtifactError(
+            f"{model.directory}: gives {printable(model.output, 40)} of shape {found.shape} to {len(rows)} images"
+            + (f"; its manifest lists {len(model.labels)} labels" if model.labels else ", not a row of classes to each")
+        )
+    return found.astype(np.float64)
+
+
+def _ranked(row: np.ndarray, labels: list[str], top: int) -> list[dict[str, Any]]:
+    """The best classes; their numbers are their names where the export has none."""
+    kind = "probability" if row.min() >= -1e-6 and abs(row.sum() - 1) < 1e-2 else "score"
+    return [{"label": labels[k] if labels else str(k), kind: float(row[k])} for k in np.argsort(-row)[:top]]
+
+
+def _read_image(path: Path, model: Classifier, value_range: tuple[float, float]) -> np.ndarray:
+    """[H, W, C] of the model's dtype, resized to its input, black and white as ``value_range`` says.
+
+    Raises:
+        InputError: the file is not an image, or has too many pixels.
+    """
+    from PIL import Image
+
+    from tfhalf.data.resize import fitted
+
+    height, width, channels = model.shape
+    try:
+        with open_regular(path) as file, Image.open(file, formats=FORMATS) as image:
+            size = (height or image.height, width or image.width, channels)
+            if math.prod(size) > MAX_VALUES:
+                raise InputError(f"{path}: has {image.width} x {image.height} pixels; make it smaller")
+            values = fitted(image, size)
+    except InputError:
+        raise
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such image") from None
+    except Image.DecompressionBombError:
+        raise InputError(f"{path}: has more pixels than is safe to decode; make it smaller") from None
+    except DAMAGE as error:
+        raise InputError(f"{path}: cannot be read as an image ({one_line(error, 120)}); {WORDS} can") from None
+    low, high = value_range
+    scaled = values if value_range == _RAW else values * ((high - low) / 255.0) + low
+    return scaled.astype(model.dtype)
