@@ -1,4 +1,4 @@
-"""Damaged and hostile files of every kind, and what tfhalf makes of them: ``python tests/mutations.py 300 [SEED]``.
+"""Damaged and hostile files of every kind, and what tfhalf makes of them: ``python tests/mutations.py COUNT SEED START``.
 
 Good files are made once: two published versions, a ``.keras`` file, an ``.h5`` file and an array file. Each case
 changes one of them by its structure (a value of its JSON, a field of its protobuf message, an array's header, an
@@ -104,8 +104,8 @@ def refit(version: Path) -> None:
     path.write_text(json.dumps(manifest))
 
 
-def cases(good: Path, folder: Path, count: int, seed: int) -> Iterator[Case]:
-    """``count`` cases; each is made in ``folder`` when it is asked for."""
+def cases(good: Path, folder: Path, numbers: range, seed: int) -> Iterator[Case]:
+    """The cases of these numbers; each is made in ``folder`` when it is asked for."""
     from onnx import ModelProto
     from tensorflow.core.protobuf import saved_model_pb2
 
@@ -122,7 +122,7 @@ def cases(good: Path, folder: Path, count: int, seed: int) -> Iterator[Case]:
         "pipeline",
         "npz",
     )
-    for number in range(count):
+    for number in numbers:
         random = np.random.default_rng((seed, number))
         kind = kinds[number % len(kinds)]
         here = folder / f"{number:03d}-{kind}"
@@ -232,10 +232,13 @@ def _work() -> None:
     import_tensorflow()
     from unittest.mock import patch
 
+    import zoo_helpers
     from click.testing import CliRunner
 
     from tfhalf.cli import main
+    from tfhalf.convert import job
 
+    job.Verifier = zoo_helpers.Here  # type: ignore[misc,assignment]  # a fresh process each would be most of the time
     started: list[str] = []
     sys.addaudithook(lambda event, given: started.append(f"{event} {given}") if event in _STARTS else None)
     limit = MEMORY + (6 << 30)
@@ -342,7 +345,7 @@ def wrong(case: Case, answer: dict[str, Any], canaries: list[Path]) -> str:
     return f"{found} {errors[-1:]}" if found else ""
 
 
-def run(count: int, seed: int, say: Callable[[str], None] = print) -> list[str]:
+def run(count: int, seed: int, start: int = 0, say: Callable[[str], None] = print) -> list[str]:
     """Make and run ``count`` cases; what was wrong, a line each."""
     faults: list[str] = []
     outcomes: Counter[Any] = Counter()
@@ -354,7 +357,7 @@ def run(count: int, seed: int, say: Callable[[str], None] = print) -> list[str]:
         worker = Worker()
         worker.run(Case("warm", ["verify", str(good / "exports/m/1")]), 300)
         largest = slowest = 0.0
-        for case in cases(good, folder, count, seed):
+        for case in cases(good, folder, range(start, start + count), seed):
             answer = worker.run(case, 6 * SECONDS)
             fault = wrong(case, answer, [Path("/tmp/out"), folder / "out", folder / case.name / "canary"])
             outcomes[case.name[4:], answer.get("code", "lost")] += 1
@@ -375,4 +378,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "--worker":
         _work()
     else:
-        sys.exit(1 if run(int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0) else 0)
+        sys.exit(1 if run(*map(int, sys.argv[1:4])) else 0)

@@ -133,9 +133,9 @@ def _scalar(random: Random, field: Any, value: Any) -> Any:
 def size_changed(random: Random, message: Any) -> bytes:
     """One whole number of a constant tensor changed: a size, an axis, a place."""
     tensors = [(owner, field.name) for owner, field in _fields(message) if field.name in ("tensor_content", "raw_data")]
-    whole = [
-        (owner, name) for owner, name in tensors if getattr(owner, "dtype", getattr(owner, "data_type", 0)) in _WHOLE
-    ]
+    whole = [pair for pair in tensors if _dtype(pair[0]) in _WHOLE]
+    if not whole:
+        return message_changed(random, message)
     owner, name = pick(random, whole)
     width = 4 if _dtype(owner) == 3 else 8
     raw = bytearray(getattr(owner, name))

@@ -278,7 +278,7 @@ def test_a_file_that_is_no_pipeline(tmp_path: Path, text: str | bytes, start: st
 
 
 @pytest.mark.parametrize(
-    ("name", "part"), [("", "is a folder"), ("no.yaml", "no such pipeline file"), ("a\0b", "is no path")]
+    ("name", "part"), [("", "is a folder"), ("no.yaml", "no such pipeline file"), ("a\0b", "a null byte in its name")]
 )
 def test_a_path_that_is_no_file(tmp_path: Path, name: str, part: str) -> None:
     with pytest.raises(ConfigError, match=part):

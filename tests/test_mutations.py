@@ -1,4 +1,4 @@
-"""Some of the damaged and hostile files that ``python tests/mutations.py 300`` makes, run as that does."""
+"""Some of the damaged and hostile files that ``python tests/mutations.py 300 0 0`` makes, run as that does."""
 
 from __future__ import annotations
 

@@ -201,8 +201,6 @@ def _text(path: Path) -> str:
         problem = "is not UTF-8 text; a pipeline file is YAML"
     except OSError as error:
         problem = f"cannot be read: {error.strerror}"
-    except ValueError as error:  # a path with a null byte
-        problem = f"is no path: {error}"
     raise ConfigError(one_line(f"{path}: {problem}"))
 
 

@@ -81,7 +81,9 @@ def _check(member: Any, size: int, shown: str) -> None:
     dtype, shape = _header(member, shown)
     if dtype.hasobject:
         raise ValueError(f"{shown} holds Python objects, which would run code when loaded")
-    if dtype.kind not in _KINDS or not dtype.itemsize or any(side < 0 for side in shape):
+    if any(side < 0 for side in shape):
+        raise ValueError(f"{shown} has the shape {printable(str(shape), 40)}")
+    if dtype.kind not in _KINDS or not dtype.itemsize:
         raise ValueError(f"{shown} has the dtype {printable(str(dtype), 40)}, not numbers or text")
     claimed, held = math.prod(shape) * dtype.itemsize, size - member.tell()
     if claimed != held:
