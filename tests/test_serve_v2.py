@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import io
 import json
 import re
 import zlib
@@ -13,8 +14,12 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from PIL import Image
 from serve_helpers import Counting, client, expected, images, lines, make_version, run, tensor
 
+from tfhalf.errors import RequestError
+from tfhalf.serve.body import decompress
+from tfhalf.serve.images import decode_one
 from tfhalf.serve.settings import Batching, Limits, Settings
 
 
@@ -170,6 +175,46 @@ def test_nan_is_refused_in_json_unless_allowed(settings: Settings) -> None:
     answer = ask(allowed, content=text)
     assert answer.status_code == 200
     assert np.isnan(answer.json()["outputs"][0]["data"]).all()
+
+
+def test_a_gzip_may_have_members(settings: Settings) -> None:
+    """RFC 1952, 2.2; as ``cat a.gz b.gz``, bgzip and some proxies write it."""
+    body = json.dumps({"inputs": [tensor(images(1))]}).encode()
+    most = len(body)
+    for at in (0, 1, 100, len(body)):
+        assert decompress(gzip.compress(body[:at]) + gzip.compress(body[at:]), "gzip", most) == body
+    blocks = b"".join(gzip.compress(body[at : at + 7]) for at in range(0, len(body), 7))
+    assert decompress(blocks, "gzip", most) == body
+    assert ask(settings, content=blocks, headers={"content-encoding": "gzip"}).status_code == 200
+    for kind, wrong in (
+        ("gzip", gzip.compress(body) + b"x"),
+        ("gzip", gzip.compress(body) + gzip.compress(body)[:-1]),
+        ("gzip", b""),
+        ("gzip", gzip.compress(b"") * 10_001),
+        ("deflate", zlib.compress(body) * 2),
+    ):
+        with pytest.raises(RequestError, match="is no valid") as error:
+            decompress(wrong, kind, most * 2)
+        assert error.value.status == 400
+    with pytest.raises(RequestError, match="larger than"):
+        decompress(gzip.compress(body) * 2, "gzip", most)
+
+
+@pytest.mark.parametrize("scans", [10, 200])
+def test_scans_of_an_image_are_bounded(settings: Settings, scans: int) -> None:
+    """A progressive JPEG may say again and again, in ten bytes each, that all of its pixels change."""
+    file = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(file, "JPEG", progressive=True)
+    content = file.getvalue()
+    last = content.rindex(b"\xff\xda")
+    content = content[:last] + content[last:-2] * (scans - content.count(b"\xff\xda") + 1) + content[-2:]
+    assert content.count(b"\xff\xda") == scans
+    if scans > 100:
+        with pytest.raises(RequestError, match="200 scans") as error:
+            decode_one(content, (4, 4, 3), 1_000_000)
+        assert error.value.status == 413
+    else:
+        assert decode_one(content, (4, 4, 3), 1_000_000).shape == (4, 4, 3)
 
 
 def test_bodies_have_a_limit_after_decompression(settings: Settings) -> None:
