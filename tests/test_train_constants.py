@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
 
 from tfhalf.config import load_pipeline
+from tfhalf.export import artifacts
 from tfhalf.job import Job, Places, prepare
 from tfhalf.progress import Progress
 from tfhalf.ranges.constants import constant_layers, constant_lines, keep_constants
@@ -101,4 +103,20 @@ def test_what_is_said() -> None:
 def test_reasons_of_both_kinds_are_joined() -> None:
     found = joined((Island("a", ("epsilon",)),), (Island("b", ("large",)), Island("a", ("large",))))
     assert found == (Island("a", ("epsilon", "large")), Island("b", ("large",)))
-    keras.backend.clear_session()
+
+
+def test_the_rehearsal_folds_as_the_export_does(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is tried before training is what ships after it."""
+    rebuild, folding = artifacts.rebuild, []
+
+    def noted(model: keras.Model, **options: Any) -> Any:
+        folding.append(options["fold_batchnorm"])
+        return rebuild(model, **options)
+
+    monkeypatch.setattr(artifacts, "rebuild", noted)
+    job = job_of(folder, "norm")
+    export = job.pipeline.export.model_copy(update={"fold_batchnorm": False, "formats": ("savedmodel",)})
+    pipeline = job.pipeline.model_copy(update={"export": export})
+    model = job.builder("mixed_float16")
+    artifacts.rehearse(model, pipeline, mean=(0.0,), std=(1.0,), input_shape=job.splits.input_shape)
+    assert folding == [False]
