@@ -507,7 +507,7 @@ def test_a_file_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def denied(*_: Any, **__: Any) -> Any:
         raise PermissionError(13, os.strerror(13))
 
-    monkeypatch.setattr(Path, "open", denied)
+    monkeypatch.setattr(os, "open", denied)
     with pytest.raises(ConfigError, match="cannot be read: Permission denied"):
         load_pipeline(tmp_path / "p.yaml")
 
