@@ -28,8 +28,8 @@ COLUMNS = {
     "max diff": "the largest difference from the float32 model's answers: of probabilities, or of any other output "
     "relative to its largest magnitude",
     "mean": "the mean difference: of probabilities, or of any other output relative to its root mean square",
-    "edge": "the largest difference at edge rows (zeros, constants, padding, the ends of a range), relative to the "
-    "row's own magnitude or the output's; they are compared apart, and may differ more",
+    "edge": "the largest difference at edge rows (zeros, constants, padding, the ends of a range): of probabilities, "
+    "or relative to the row's own magnitude or the output's; they are compared apart, and may differ more",
     "lost": "values that are not finite here, and are in float32, those at edge rows too",
     "time": "how long it ran, beside the others",
     "": "whether every limit holds",
@@ -57,23 +57,23 @@ def table(comparisons: Sequence[Comparison] | Sequence[SampleComparison]) -> tup
 
 def _cells(c: Comparison | SampleComparison) -> dict[str, str]:
     """A row by column; of a model with several outputs the worst."""
+    agreement: float | None
     if isinstance(c, Comparison):
-        samples, largest, mean, lost = c.images, c.max_difference, c.mean_difference, c.non_finite
-        top = {"accuracy": f"{c.accuracy:.2f} %", "agree": f"{c.agreement:.2f} %"}
+        samples, largest, mean, agreement = c.images, c.max_difference, c.mean_difference, c.agreement
+        edge, lost = c.edge_difference, c.non_finite + c.edge_non_finite
     else:
-        samples, agreement = c.samples, c.worst("agreement")
+        samples, agreement, edge = c.samples, c.worst("agreement"), c.worst("edge_difference")
         largest, mean = c.worst("max_difference") or 0.0, c.worst("mean_difference") or 0.0
-        lost = int(c.worst("non_finite") or 0) + int(c.worst("edge_non_finite") or 0)
-        top = {} if agreement is None else {"agree": f"{agreement:.2f} %"}
-        edge = c.worst("edge_difference")
-        top |= {} if edge is None else {"edge": f"{edge:.1e}"}
+        lost = int((c.worst("non_finite") or 0) + (c.worst("edge_non_finite") or 0))
     return {
         "artifact": c.artifact,
         "computed by": c.runtime,
         "samples": f"{samples:,}",
-        **top,
+        "accuracy": f"{c.accuracy:.2f} %" if isinstance(c, Comparison) else "",
+        "agree": "" if agreement is None else f"{agreement:.2f} %",
         "max diff": f"{largest:.1e}",
         "mean": f"{mean:.1e}",
+        "edge": "" if edge is None else f"{edge:.1e}",
         "lost": f"{lost:,}",
         "time": duration(c.seconds),
         "": "ok" if c.passed else "FAILS",
