@@ -55,13 +55,13 @@ def verdict(path: Path) -> str:
 
 
 def symbols(path: Path) -> int:
-    """The width of a recurrent net's input, from its first kernel."""
+    """The width of a recurrent net's input, from its first layer's kernel."""
     import h5py
 
     with h5py.File(path) as file:
         found: list[Any] = []
-        file.visititems(lambda name, item: found.append(item) if name.endswith("kernel:0") else None)
-        return min(int(item.shape[0]) for item in found if item.ndim == 2)
+        file.visititems(lambda name, item: found.append(item) if name.endswith("/kernel:0") else None)
+        return int(found[0].shape[0])  # in the order of their names
 
 
 def row(package: Path, path: Path, builder: tuple[str, ...], exports: Path) -> list[str]:
