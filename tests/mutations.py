@@ -1,4 +1,4 @@
-"""Damaged and hostile files of every kind, and what tfhalf makes of them: ``python tests/mutations.py COUNT SEED START``.
+"""Damaged and hostile files of every kind, and what tfhalf makes of them: ``tests/mutations.py COUNT SEED START``.
 
 Good files are made once: two published versions, a ``.keras`` file, an ``.h5`` file and an array file. Each case
 changes one of them by its structure (a value of its JSON, a field of its protobuf message, an array's header, an

@@ -104,6 +104,36 @@ def test_in_a_branch_of_a_function_that_is_called(tmp_path: Path) -> None:
     assert not canary.exists()
 
 
+def test_a_loop_without_end_is_ended(tmp_path: Path) -> None:
+    folder = saved(tmp_path, lambda x: tf.while_loop(lambda y: tf.reduce_sum(y) >= 0, lambda y: [y * 1.0], [x])[0])
+    predictor = open_predictor(folder, "savedmodel", patience=0.5)
+    for _ in range(2):
+        with pytest.raises(ArtifactError, match=r"saved_model.pb: took more than 0 s for one batch, and was ended"):
+            predictor({"x": X})
+    assert open_predictor(folder, "savedmodel")({"x": -X})["y"].shape == (2, 3)
+
+
+def test_a_loop_without_end_in_onnx(tmp_path: Path) -> None:
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 3]) for name in ("x", "y", "a", "b")]
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["c"], ["d"]), helper.make_node("Relu", ["a"], ["b"])],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("c", TensorProto.BOOL, []),
+            ports[2],
+        ],
+        [helper.make_tensor_value_info("d", TensorProto.BOOL, []), ports[3]],
+    )
+    true = helper.make_tensor("true", TensorProto.BOOL, [], [True])
+    loop = helper.make_node("Loop", ["", "true", "x"], ["y"], body=body)
+    graph = helper.make_graph([loop], "g", ports[:1], ports[1:2], [true])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ArtifactError, match=r"model.onnx: took more than 0 s for one batch, and was ended"):
+        open_predictor(tmp_path, "onnx", patience=0.3)({"x": X})
+
+
 def test_in_a_function_that_nothing_calls(tmp_path: Path) -> None:
     spec = [tf.TensorSpec([None, 3], tf.float32)]
     other = tf.function(harm("WriteFile", str(tmp_path / "canary")), input_signature=spec)

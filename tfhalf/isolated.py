@@ -84,6 +84,10 @@ class Isolated:
                 write(self._process.stdin, ARRAYS, packed(given))
             return unpacked(self._answer("it was run", ARRAYS))
 
+    def stop(self) -> None:
+        """End the process: a call that runs in it fails."""
+        self._process.kill()
+
     def _answer(self, when: str, wanted: bytes) -> bytes:
         assert self._process.stdout is not None
         try:

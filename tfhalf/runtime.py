@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes.util
 import importlib.util
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from functools import cache
 from pathlib import Path
@@ -23,6 +24,8 @@ from tfhalf.text import one_line
 
 FORMATS = FILES
 TRUE_FLOAT16 = "true float16, CPU"
+PATIENCE = 600.0
+"""Seconds that one batch may take."""
 # By runtime, the format that it opens.
 RUNTIMES = {**{kind: kind for kind in FORMATS}, "onnx-float16": "onnx", "onnx-openvino": "onnx"}
 
@@ -50,11 +53,12 @@ class NamedPredictor(Protocol):
         ...
 
 
-def open_predictor(directory: Path, runtime: str) -> NamedPredictor:
+def open_predictor(directory: Path, runtime: str, patience: float | None = PATIENCE) -> NamedPredictor:
     """Open the version ``directory`` for one of ``RUNTIMES``.
 
     ``savedmodel``: TensorFlow. ``onnx``: onnxruntime, on a GPU where it has that provider. ``onnx-float16``: true
     float16 arithmetic, slow. ``onnx-openvino``, ``litert`` and ``litert-int8``: on the CPU, in a process of their own.
+    A call that takes more than ``patience`` seconds is ended (true float16 excepted): a loop in a file may have no end.
 
     Raises:
         ArtifactError: the file is not there or does not open.
@@ -65,9 +69,11 @@ def open_predictor(directory: Path, runtime: str) -> NamedPredictor:
         raise ArtifactError(f"{directory}: holds no {name}; it has {', '.join(there) or 'no artifact'}")
     opener: Any = {"savedmodel": _SavedModel, "onnx": _Onnx, "onnx-float16": _OnnxTrueFloat16}.get(runtime)
     if opener is None:
-        return _Apart(directory / name, "litert" if runtime in LITERT else "openvino")
+        return _Told(
+            _Apart(directory / name, "litert" if runtime in LITERT else "openvino"), directory / name, patience
+        )
     try:
-        return _Told(opener(directory), directory / name)
+        return _Told(opener(directory), directory / name, patience)
     except ArtifactError:
         raise
     except Exception as error:  # three libraries, each with exceptions of its own
@@ -77,13 +83,14 @@ def open_predictor(directory: Path, runtime: str) -> NamedPredictor:
 class _Told:
     """A predictor whose failures are told as those of its file."""
 
-    def __init__(self, predictor: NamedPredictor, path: Path) -> None:
-        self._predictor, self._path = predictor, path
-        self.runtime = predictor.runtime
+    def __init__(self, predictor: Any, path: Path, patience: float | None) -> None:
+        self._predictor, self._path, self._patience = predictor, path, patience
+        self.runtime: str = predictor.runtime
 
     def __call__(self, x: Inputs) -> dict[str, np.ndarray]:
         try:
-            return self._predictor(x)
+            with _Deadline(self._path, self._patience, self._predictor):
+                return self._predictor(x)  # type: ignore[no-any-return]
         except ArtifactError:
             raise
         except Exception as error:  # three libraries, each with exceptions of its own
@@ -104,21 +111,60 @@ def named(x: Inputs, names: list[str]) -> dict[str, np.ndarray]:
     return given
 
 
+class _Deadline:
+    """Within the block a predictor that can ``stop`` is stopped after ``seconds``.
+
+    Raises:
+        ArtifactError: at the block's end, where that happened.
+    """
+
+    def __init__(self, path: Path, seconds: float | None, predictor: Any) -> None:
+        self._path, self._seconds, self._passed = path, seconds, threading.Event()
+        self._stop: Callable[[], None] | None = getattr(predictor, "stop", None)
+        self._timer: threading.Timer | None = None
+
+    def __enter__(self) -> None:
+        if self._seconds is not None and self._stop is not None:
+            self._timer = threading.Timer(self._seconds, self._end)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _end(self) -> None:
+        self._passed.set()
+        assert self._stop is not None
+        self._stop()
+
+    def __exit__(self, *_: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._passed.is_set():
+            raise ArtifactError(f"{self._path}: took more than {self._seconds:,.0f} s for one batch, and was ended")
+
+
 class _SavedModel:
     def __init__(self, directory: Path) -> None:
         check_saved_model(directory)
         import tensorflow as tf
+        from tensorflow.python.eager.cancellation import CancellationManager
 
         self._tf = tf
         self._loaded = tf.saved_model.load(str(directory))  # kept: its variables go when it goes
         self._function = self._loaded.signatures["serving_default"]
+        self._manager = CancellationManager
+        self._running = CancellationManager()
         self._inputs = list(self._function.structured_input_signature[1])
         device = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
         self.runtime = f"TensorFlow {tf.__version__}, {device}"
 
     def __call__(self, x: Inputs) -> dict[str, np.ndarray]:
         given = {name: self._tf.constant(value) for name, value in named(x, self._inputs).items()}
-        return {name: value.numpy() for name, value in self._function(**given).items()}
+        self._running = self._manager()
+        run = self._running.get_cancelable_function(self._function)
+        return {name: value.numpy() for name, value in run(**given).items()}
+
+    def stop(self) -> None:
+        """End the call that runs."""
+        self._running.start_cancel()
 
 
 def onnx_providers(*devices: str) -> list[str]:
@@ -166,13 +212,20 @@ class _Onnx:
         options.log_severity_level = 3
         providers = onnx_providers("CUDA", "CPU")
         self._session: Any = onnxruntime.InferenceSession(str(path), options, providers=providers)
+        self._options: Any = onnxruntime.RunOptions
+        self._running = onnxruntime.RunOptions()
         self._inputs = [value.name for value in self._session.get_inputs()]
         self._outputs = [value.name for value in self._session.get_outputs()]
         device = self._session.get_providers()[0].removesuffix("ExecutionProvider")
         self.runtime = f"onnxruntime {onnxruntime.__version__}, {device}"
 
     def __call__(self, x: Inputs) -> dict[str, np.ndarray]:
-        return dict(zip(self._outputs, self._session.run(None, named(x, self._inputs)), strict=True))
+        self._running = self._options()
+        return dict(zip(self._outputs, self._session.run(None, named(x, self._inputs), self._running), strict=True))
+
+    def stop(self) -> None:
+        """End the call that runs."""
+        self._running.terminate = True
 
 
 class _OnnxTrueFloat16:
@@ -203,3 +256,7 @@ class _Apart:
 
     def __call__(self, x: Inputs) -> dict[str, np.ndarray]:
         return self._engine(named(x, self._engine.inputs))
+
+    def stop(self) -> None:
+        """End the process, and with it the call that runs."""
+        self._engine.stop()

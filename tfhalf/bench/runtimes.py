@@ -51,7 +51,7 @@ def open_runtime(directory: Path, runtime: str) -> Predictor:
         ArtifactError: they do not open, or the runtime falls back to another device.
     """
     if runtime == "savedmodel":
-        return open_predictor(directory, "savedmodel")
+        return open_predictor(directory, "savedmodel", patience=None)
     try:
         if runtime == "savedmodel-xla":
             return _SavedModelXla(directory)
