@@ -20,8 +20,9 @@ class Flow(FlowControl):
 
     def resume_reading(self) -> None:
         """Unless held."""
-        self.read_paused = False
-        self._read()
+        if self.read_paused:
+            self.read_paused = False
+            self._read()
 
     def hold(self) -> None:
         """Read nothing."""
@@ -31,8 +32,9 @@ class Flow(FlowControl):
 
     def release(self) -> None:
         """Read again, unless it is paused."""
-        self.held = False
-        self._read()
+        if self.held:
+            self.held = False
+            self._read()
 
     def _read(self) -> None:
         if not self.held and not self.read_paused and not self._transport.is_closing():

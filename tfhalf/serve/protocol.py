@@ -27,6 +27,7 @@ Reject = Callable[[Any, RequestError, bool], Answer]
 
 _SLICE = 1 << 10  # bytes of heads or chunks that are parsed at a time: some fifty of the smallest requests
 _TURN = 1 << 14  # and before other connections have their turn
+_END = b"\r\n\r\n"  # of a head
 _SMALL_CHUNK = 64  # bytes: smaller ones cost more than they bring, and have shorter turns
 _FRAMING = 24  # bytes that a chunk may take beside its content
 _UPGRADE = (b"upgrade", b"http2-settings")
@@ -109,6 +110,9 @@ class _Protocol(AnsweringProtocol):
 
     def _parse(self, data: bytes) -> None:
         """Parse some of it, and what is the plain body behind that; keep the rest until others have had their turn."""
+        if self._in_head and len(data) <= _TURN and not self.pipeline and data.find(_END, data.find(_END) + 1) < 0:
+            self._feed(data)  # nearly always: one request, or a part of one
+            return
         at = parsed = 0
         while at < len(data) and not self._ended:
             plain = not self._in_head and self._left > 0
@@ -172,10 +176,11 @@ class _Protocol(AnsweringProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         self._head += len(name) + len(value) + 4
         self._headers += 1
-        if self._head > self.limits.max_head:
-            raise RequestError(431, f"the headers have more than the {self.limits.max_head:,} bytes that are accepted")
-        if self._headers > self.limits.max_headers:
-            raise RequestError(431, f"there are more than the {self.limits.max_headers} headers that are accepted")
+        limits = self.limits
+        if self._head > limits.max_head:
+            raise RequestError(431, f"the headers have more than the {limits.max_head:,} bytes that are accepted")
+        if self._headers > limits.max_headers:
+            raise RequestError(431, f"there are more than the {limits.max_headers} headers that are accepted")
         if not self._in_head:
             return  # a trailer: what comes behind the body is not a header of the request
         if name.lower() == b"content-length":
