@@ -6,6 +6,7 @@ Each attack is a process of its own; the one that measures connects anew for eac
 from __future__ import annotations
 
 import asyncio
+import functools
 import gzip
 import io
 import json
@@ -102,6 +103,7 @@ async def unread(port: int) -> None:
     await again(10, one)
 
 
+@functools.cache  # made before the attackers are forked
 def attacks() -> dict[str, Attack]:
     """By name."""
     body = json.dumps({"inputs": [tensor(images(1))]}).encode()
@@ -184,6 +186,7 @@ class Measured:
 def measure(served: Served, name: str, seconds: float) -> Measured:
     """Liveness while the attack goes on."""
     port = int(served.address.split(":")[1])
+    attacks()
     context = multiprocessing.get_context("fork")  # to import all this anew takes longer than to measure
     begins = context.Event()
     attacker = context.Process(target=run_attack, args=(name, port, begins), daemon=True)
