@@ -15,7 +15,7 @@ import re
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +61,10 @@ def main() -> None:
     due = [name for name in names if name not in results or (options.again and re.search(options.again, name))]
     due = [name for name in due if not options.only or re.search(options.only, name)]
     with ThreadPoolExecutor(options.jobs) as pool:
-        for name, result in pool.map(lambda n: (n, measure(n, options)), due):
-            results = {n: r for n, r in {**results, name: result}.items() if n in names}
+        running = {pool.submit(measure, name, options): name for name in due}
+        for done in as_completed(running):
+            name, result = running[done], done.result()
+            results[name] = result
             print(name, result["outcome"], f"{result['seconds']:.0f} s", flush=True)
             kept.write_text(json.dumps(results, indent=1))
             write(options.out, {n: results[n] for n in names if n in results})
