@@ -84,6 +84,10 @@ GRAPHS: dict[str, tuple[Any, list[str]]] = {
         lambda x: ops.log(ops.softmax(x * 9.0) + 1e-10) * 0.1,
         ["multiply", "multiply_1", "softmax", "add", "log"],
     ),
+    "an epsilon under a root before a layer, which takes it well": (
+        lambda x: ops.sqrt(ops.sum(ops.square(x), -1, keepdims=True) + 1e-9),
+        ["multiply", "square", "sum", "add", "sqrt"],
+    ),
     "a mask that is multiplied away": (
         lambda x: ops.where(x > 0, x, -1e9) * ops.cast(x > 0, x.dtype),
         ["where", "multiply_1"],
@@ -92,6 +96,7 @@ GRAPHS: dict[str, tuple[Any, list[str]]] = {
 }
 
 
+@pytest.mark.slow  # each is traced, simulated and rebuilt
 @pytest.mark.parametrize("name", GRAPHS)
 def test_a_graph(name: str) -> None:
     head, expected = GRAPHS[name]
@@ -100,7 +105,8 @@ def test_a_graph(name: str) -> None:
     islands = case.islands()
     names = [path.rpartition("/")[2] for path in islands]
     assert names == expected
-    assert any("values are not finite" in problem for problem in case.problems())
+    if "takes it well" not in name:
+        assert any("values are not finite" in problem for problem in case.problems())
     assert case.problems(islands) == []
     assert case.shipped(islands) == []
     assert case.islands(tuple(islands)) == {}

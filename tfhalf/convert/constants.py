@@ -53,24 +53,23 @@ def _after(subject: Subject, trace: Trace, name: str, constants: Lost, inputs: A
     What they are is tried: a constant counts most where it stands beside zeros, or is a factor of ones.
     """
 
-    def beyond(value: float | None) -> bool:
-        too_small = bool(constants.small) and value is not None and 0 < value < float16.SMALLEST_NORMAL
-        return value is not None and (value >= float16.OVERFLOWS_FROM or too_small)
+    def beyond(value: float, least: float = float16.SMALLEST_NORMAL) -> bool:
+        return value >= float16.OVERFLOWS_FROM or (bool(constants.small) and 0 < value < least)
 
     few = subject.interface.few(inputs, 1)
     for fill in (0.0, 1.0):
         largest = subject.outputs_from(name, fill, few)
-        if beyond(largest.get(name)):
+        if beyond(largest.get(name, 0.0)):
             break
     else:
         return
     todo, seen = [name], {name}
     while todo:
         one = todo.pop()
-        if not beyond(largest.get(one)):
-            continue
         for giver, taker in trace.edges:
-            if giver == one and taker not in seen:
+            # A layer of weights in float32 costs more than the few bits that a subnormal number lacks.
+            least = float16.SMALLEST_NORMAL if subject.joins(taker) else float16.SMALLEST_SUBNORMAL
+            if giver == one and taker not in seen and beyond(largest.get(one, 0.0), least):
                 seen.add(taker)
                 todo.append(taker)
                 yield taker
