@@ -66,10 +66,11 @@ def matching(model: keras.Model, patterns: Iterable[str]) -> list[keras.layers.L
 
 def near_names(pattern: str, names: Sequence[str]) -> str:
     """The names that a pattern without a match may have meant, or the first few."""
-    meant = pattern.strip("^$")
+    meant = pattern.strip("^$").lower()
 
     def likeness(name: str) -> float:
-        return max(difflib.SequenceMatcher(None, meant, part).ratio() for part in (name, name.rpartition("/")[2]))
+        parts = (name.lower(), name.lower().rpartition("/")[2])
+        return max(difflib.SequenceMatcher(None, meant, part).ratio() for part in parts)
 
     near = sorted((name for name in names if likeness(name) >= 0.6), key=likeness, reverse=True)
     shown = (near or list(names))[:8]
