@@ -151,10 +151,10 @@ def hold(
             )
     progress.clear()
     holds, refused = ([row for row in rows if row["taken"] is taken] for taken in (True, False))
-    parts = [f"also hold where {_shown(holds)}"] if holds else []
-    parts += [f"float32 itself does not take {_shown(refused)}"] if refused else []
+    parts = [f"float16 holds where {_shown(holds)}"] if holds else []
+    parts += [f"float32 itself fails where {_shown(refused)}"] if refused else []
     if parts:
-        progress.line(f"           {'; '.join(parts)}")
+        progress.line(f"sizes      {'; '.join(parts)}")
     return rows
 
 
