@@ -353,14 +353,14 @@ def cleaned(text: str, folder: Path) -> str:
 
 
 WORDS = """\
-`python benchmarks/operations_table.py` makes this page: for every name a small model, with Dense layers of float16 before the
-operation, is exported as `tfhalf export` does, with inputs that exercise it (zeros, negative, large and equal numbers); every
-artifact is opened anew and held against the float32 model, on those inputs and on others that the export has not seen, ONNX
-also in true float16. The cases are in `tests/operations*.py`, and a test says which names of Keras have none.
+`python benchmarks/operations_table.py` makes this page: for every name a small model, with float16 layers before the
+operation, is exported as `tfhalf export` does, with inputs that exercise it (zeros, negative, large, equal numbers).
+Every artifact is opened anew and held against the float32 model, on those inputs and on others that the export has
+not seen, ONNX also in true float16. The cases are in `tests/operations*.py`; a test says which names have none.
 
 - *right*: the answers are the float32 model's, within the limits of [export](export.md).
-- *right, in float32*: so as well, with the operation itself kept in float32: TensorFlow has it in no other, or the numbers are
-  beyond float16.
+- *right, in float32*: so as well, with layers kept in float32: TensorFlow has the operation in no other, or its numbers
+  are beyond float16.
 - *refused*: not written, for the reason that the user reads.
 - *wrong*: published and different, or a traceback. None may be."""
 _VERSIONS = ("keras", "tensorflow", "tf2onnx", "onnxruntime", "ai-edge-litert")

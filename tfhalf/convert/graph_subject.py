@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from tfhalf.convert.interface import Interface
 from tfhalf.convert.subject import Arrays, Seen, Shipped, answers, own_weights, set_policy, traced_model, widened
+from tfhalf.errors import ArtifactError, ExportError
 from tfhalf.export.batchnorm import find_folds
 from tfhalf.export.constants import Trace
 from tfhalf.export.graph import LayerError, failures_named, operations, run
@@ -42,7 +43,15 @@ class GraphSubject:
     def reference(self, inputs: Arrays, seen: Seen | None = None) -> dict[str, np.ndarray]:
         """As `Subject`."""
         if seen is None:
-            return answers(self.interface, self._answer, inputs)
+            try:
+                return answers(self.interface, self._answer, inputs)
+            except (ArtifactError, ExportError):
+                raise
+            except Exception as error:  # whatever an operation raises that has to know how many samples there are
+                why = " ".join(str(error).split())[:300]
+                raise ExportError(
+                    f"the model takes no open number of samples: {type(error).__name__}: {why}"
+                ) from error
         names = self._names_of(self._judge.copies)
         return answers(self.interface, lambda x: run(self._judge.model, x, _noted(names, seen)), inputs)
 

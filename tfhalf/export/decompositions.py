@@ -77,7 +77,11 @@ def erfinv(x: Any) -> Any:
     near = _polynomial(_NEAR, finite - 2.5)
     far = _polynomial(_FAR, tf.sqrt(finite) - 3)
     inside = x * tf.where(finite < 5, near, far)
-    end = tf.where(tf.abs(x) > 1, tf.fill(tf.shape(x), np.float32(np.nan)), tf.sign(x) * np.float32(np.inf))
+    end = tf.where(
+        tf.abs(x) > 1,
+        tf.fill(tf.shape(x), np.float32(np.nan)),
+        tf.where(x > 0, np.float32(np.inf), np.float32(-np.inf)),
+    )
     return tf.where(tf.abs(x) < 1, inside, end)
 
 
@@ -101,6 +105,31 @@ def _polynomial(coefficients: Sequence[float], x: Any) -> Any:
     for coefficient in coefficients[1:]:
         total = total * x + np.float32(coefficient)
     return total
+
+
+# Abramowitz and Stegun, 7.1.26; errors below 1.5e-7.
+_ERF = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592, 0.0)
+
+
+def erf(x: Any) -> Any:
+    """The error function."""
+    t = 1 / (1 + 0.3275911 * tf.abs(x))
+    return tf.sign(x) * (1 - _polynomial(_ERF, t) * tf.exp(-x * x))
+
+
+def sinh(x: Any) -> Any:
+    """By ``expm1``, which loses no digits about 0."""
+    grown = expm1(tf.abs(x))
+    near = (grown + grown / (grown + 1)) / 2
+    return tf.sign(x) * tf.where(tf.abs(x) < 1, near, (tf.exp(tf.abs(x)) - tf.exp(-tf.abs(x))) / 2)
+
+
+def asinh(x: Any) -> Any:
+    """By ``log1p``, with the root written so that nothing cancels about 0."""
+    size = tf.abs(x)
+    small = tf.minimum(size, 1e4)
+    near = log1p(small + small * small / (1 + tf.sqrt(small * small + 1)))
+    return tf.sign(x) * tf.where(size < 1e4, near, tf.math.log(tf.maximum(size, 1.0)) + math.log(2))
 
 
 def is_inf(x: Any) -> Any:
@@ -164,13 +193,13 @@ def cumprod(operator: Operator, x: Any, axis: Any) -> Any:
 
 def lower_bound(operator: Operator, ordered: Any, values: Any) -> Any:
     """How many numbers of an ordered row are below each value: all are compared."""
-    below = tf.less(_wide(ordered)[:, None, :], _wide(values)[:, :, None])
+    below = tf.less(tf.expand_dims(_wide(ordered), 1), tf.expand_dims(_wide(values), 2))
     return tf.reduce_sum(tf.cast(below, operator.attribute("out_type").type), -1)
 
 
 def upper_bound(operator: Operator, ordered: Any, values: Any) -> Any:
     """How many numbers of an ordered row are not above each value."""
-    below = tf.less_equal(_wide(ordered)[:, None, :], _wide(values)[:, :, None])
+    below = tf.less_equal(tf.expand_dims(_wide(ordered), 1), tf.expand_dims(_wide(values), 2))
     return tf.reduce_sum(tf.cast(below, operator.attribute("out_type").type), -1)
 
 
@@ -231,11 +260,20 @@ ONNX: dict[str, Rule] = {**BOTH, **dict.fromkeys(_HALF, widened), "OneHot": one_
 
 LITERT: dict[str, Rule] = {
     **BOTH,
+    "Acosh": in_float32(lambda x: tf.math.log(x + tf.sqrt(x - 1) * tf.sqrt(x + 1))),
+    "Asinh": in_float32(asinh),
+    "Atan": in_float32(lambda x: tf.atan2(x, tf.ones_like(x))),
+    "Atanh": in_float32(lambda x: (log1p(x) - log1p(-x)) / 2),
+    "Cosh": in_float32(lambda x: (tf.exp(x) + tf.exp(-x)) / 2),
+    "Sinh": in_float32(sinh),
     "IsFinite": in_float32(is_finite),
     "IsInf": in_float32(is_inf),
     "IsNan": in_float32(lambda x: tf.not_equal(x, x)),
 }
 
+
+ERROR_FUNCTIONS: dict[str, Rule] = {"Erf": in_float32(erf), "Erfc": in_float32(lambda x: 1 - erf(x))}
+"""Which LiteRT has within a GELU alone: the converter knows that by its pattern."""
 
 # Of complex numbers, what the converters know by themselves: ONNX by `onnx_handlers`, LiteRT as operators of its own.
 _KNOWN = frozenset(("RFFT", "Real", "Imag", "ComplexAbs"))

@@ -87,15 +87,20 @@ def _check(kind: str, held: Stored, weights: int) -> None:
 def _plain(graph: Any, request: dict[str, Any], folder: Path) -> tuple[str, int | None]:
     """Write ``plain.tflite``, float32, with an open batch, or with one of 1 where a recurrent layer needs it fixed;
     returns the SavedModel that it was made of, and the batch if it is fixed."""
+    from tfhalf.export.decompositions import ERROR_FUNCTIONS, LITERT
     from tfhalf.export.litert_graph import fix_batch
 
     batch: int | None = None
+    written_out: dict[str, Any] = LITERT
     while True:
-        saved = str(folder / f"saved-{batch}")
+        saved = str(folder / f"saved-{batch}-{len(written_out)}")
         try:
-            _save(graph, request, batch, saved)
+            _save(graph, request, batch, saved, written_out)
             (folder / "plain.tflite").write_bytes(_convert(saved))
         except Exception as error:  # the converter's, and TensorFlow's own
+            if written_out is LITERT and re.search(r"tf\.Erfc?\b", str(error)):
+                written_out = {**LITERT, **ERROR_FUNCTIONS}
+                continue
             if (
                 batch
                 or "TensorList" not in str(error)
@@ -108,15 +113,15 @@ def _plain(graph: Any, request: dict[str, Any], folder: Path) -> tuple[str, int 
         return saved, batch
 
 
-def _save(graph: Any, request: dict[str, Any], batch: int | None, folder: str) -> None:
+def _save(graph: Any, request: dict[str, Any], batch: int | None, folder: str, written_out: dict[str, Any]) -> None:
     """The graph as a SavedModel, which is what the converter takes names of inputs and outputs from."""
     import tensorflow as tf
 
     from tfhalf.export.decompose import import_graph
-    from tfhalf.export.decompositions import LITERT, rules_of
+    from tfhalf.export.decompositions import rules_of
 
     ports, outputs = request["inputs"], request["outputs"]
-    rules = rules_of(graph, LITERT)
+    rules = rules_of(graph, written_out)
     specs = [
         tf.TensorSpec(
             [batch if axis == 0 and batch else side for axis, side in enumerate(port["shape"])],
