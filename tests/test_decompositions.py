@@ -116,6 +116,11 @@ def test_complex_numbers(name: str) -> None:
 IMAGES = np.random.default_rng(0).uniform(0, 255, (2, 16, 12, 3)).astype(np.float32)
 RESIZES: dict[str, Callable[[Any], Any]] = {
     "bicubic": lambda x: tf.image.resize(x, (10, 30), "bicubic"),
+    "of a size that a layer says": lambda x: tf.image.resize(
+        tf.ensure_shape(tf.reshape(x, tf.concat([tf.shape(x)[:1], [16, 12, 3]], 0)), (None, 16, 12, 3)),
+        (8, 8),
+        "bicubic",
+    ),
     "area": lambda x: tf.image.resize(x, (5, 5), "area"),
     "nearest": lambda x: tf.image.resize(x, (10, 30), "nearest"),
 }

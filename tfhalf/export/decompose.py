@@ -18,6 +18,10 @@ from tensorflow.core.framework import graph_pb2, types_pb2
 HALF, FLOAT, COMPLEX = types_pb2.DT_HALF, types_pb2.DT_FLOAT, types_pb2.DT_COMPLEX64
 
 
+SHAPES = "_output_shapes"
+"""The attribute by which a graph may say what shapes a node gives."""
+
+
 @dataclass(frozen=True)
 class Pair:
     """Complex numbers: two tensors of float32."""
@@ -100,7 +104,7 @@ class _Import:
             self._flush(outputs)
             readers = tuple(self.readers.get(node.name, ()))
             told = Operator(node, readers, self.nodes, self.graph.versions)
-            answer = rule(told, *(self.values[source] for source in given))
+            answer = rule(told, *(self._shaped(source) for source in given))
             if answer is None:
                 self.kept.append(node)
                 continue
@@ -108,6 +112,15 @@ class _Import:
             self.values.update((f"{node.name}:{k}", value) for k, value in enumerate(answers))
         self._flush(outputs)
         return [self.values[_full(name)] for name in outputs]
+
+    def _shaped(self, source: str) -> Any:
+        """A tensor, of the shape that layers said it has where the graph alone does not tell."""
+        value, node = self.values[source], self.nodes.get(source.rpartition(":")[0])
+        told = node.attr[SHAPES].list.shape if node is not None and SHAPES in node.attr else ()
+        place = int(source.rpartition(":")[2])
+        if not isinstance(value, Pair) and place < len(told):
+            value.set_shape(tf.TensorShape(told[place]))
+        return value
 
     def _order(self, outputs: Sequence[str]) -> list[Any]:
         """The nodes that ``outputs`` need, each after those whose tensors it takes."""

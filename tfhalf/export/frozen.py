@@ -28,7 +28,10 @@ def freeze(function: Any) -> Frozen:
     concrete = function.get_concrete_function()
     made = convert_variables_to_constants_v2(concrete, lower_control_flow=False)
     graph, outside = made.graph.as_graph_def(), captured(concrete)
+    known = {node.name: node for node in concrete.graph.as_graph_def(add_shapes=True).node}
     for node in graph.node:
+        if node.name in known and known[node.name].op == node.op:
+            node.attr["_output_shapes"].CopyFrom(known[node.name].attr["_output_shapes"])
         if node.op == "Placeholder" and node.name in outside:
             node.ClearField("attr")
             node.op, value = "Const", tf.make_tensor_proto(outside[node.name].numpy())
