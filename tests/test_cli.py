@@ -621,8 +621,9 @@ def test_predict_needs_images() -> None:
     Image.open("whole.png").save("whole.jpg")
     Path("cut.jpg").write_bytes(Path("whole.jpg").read_bytes()[:700])
     assert "absent.png: no such image" in refused(call("predict", directory, "absent.png"))
-    for name in ("text.png", "none.png", "cut.png", "cut.jpg", "exports", "p.yaml"):
+    for name in ("text.png", "none.png", "cut.png", "cut.jpg", "p.yaml"):
         assert f"{name}: cannot be read as an image" in refused(call("predict", directory, "good.png", name))
+    assert "exports: holds no image" in refused(call("predict", directory, "good.png", "exports"))
     assert "does not exist" in refused(call("predict", "exports/other", "good.png"))
     assert "holds no saved_model.pb; it has onnx" in refused(
         call("predict", directory, "good.png", "--runtime", "savedmodel")

@@ -187,6 +187,7 @@ def described(folder: Path, **changes: Any) -> Path:
         ("input__shape", ["batch", 1 << 40], "input.shape.1"),
         ("input__shape", [], "input.shape is not valid"),
         ("input__shape", ["batch", True], "input.shape.1"),
+        ("input__dtype", "float99", "input.dtype is not valid"),
         ("seed", 1 << 80, "seed is not valid"),
         ("seed", "\x1b[31m", "seed is not valid"),
         ("pipeline_file", "a\0b", "pipeline_file is not valid"),

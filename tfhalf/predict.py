@@ -63,7 +63,7 @@ def predict_images(
     files = list(_files(images))
     from tfhalf.runtime import open_predictor
 
-    predictor = open_predictor(model.directory, runtime or model.formats[0])
+    predictor = None
     for batch in _batches(files, model):
         rows: list[np.ndarray] = []
         answers: list[dict[str, Any]] = []
@@ -75,7 +75,9 @@ def predict_images(
                 if listed:
                     raise
                 answers.append({"image": str(file), "error": str(error)})
-        found = iter(_outputs(model, predictor, rows) if rows else ())
+        if rows and predictor is None:  # after the first images: a wrong path is told sooner than a runtime opens
+            predictor = open_predictor(model.directory, runtime or model.formats[0])
+        found = iter(_outputs(model, predictor, rows) if predictor is not None and rows else ())
         for answer in answers:
             yield answer if "error" in answer else {**answer, "labels": _ranked(next(found), model.labels, top)}
 
@@ -118,6 +120,8 @@ def _classifier(directory: Path) -> Classifier:
             f"{directory}: its manifest says images of {shape}, {math.prod(side or 1 for side in sides):,} values, "
             f"more than the {MAX_VALUES:,} that are made ready; it is damaged, export again"
         )
+    if port["dtype"] == "string":
+        raise ArtifactError(f"{directory}: takes text, not images")
     dtype = np.dtype(port["dtype"])
     labels, formats = [str(label) for label in manifest["labels"]], manifest["config"]["export"]["formats"]
     return Classifier(directory, port["name"], dtype, (sides[0], sides[1], shape[2]), output, labels, formats)

@@ -19,6 +19,7 @@ _Size = Annotated[int, Field(ge=1, le=MAX_SIZE)]
 _Name = Annotated[str, Field(min_length=1, max_length=1000)]
 _Path = Annotated[str, Field(max_length=4096, pattern=r"^[^\x00]*$")]
 _Shape = Annotated[list[_Size | str | None], Field(min_length=1, max_length=32)]
+_Dtype = Annotated[str, Field(pattern=r"^(bool|string|u?int(8|16|32|64)|float(16|32|64)|complex(64|128))$")]
 _Statistics = list[float] | float | None
 
 
@@ -33,11 +34,13 @@ class _File(_Part):
 
 class _Port(_Part):
     name: _Name
-    dtype: _Name
+    dtype: _Dtype
     shape: _Shape
 
 
 class _Input(_Part):
+    name: _Name = "image"
+    dtype: _Dtype = "float32"
     shape: _Shape
 
 
