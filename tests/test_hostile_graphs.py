@@ -263,6 +263,16 @@ def test_weights_elsewhere(tmp_path: Path, location: str) -> None:
         weights_beside(path)
 
 
+def test_an_opset_that_there_will_never_be(tmp_path: Path) -> None:
+    folder = _onnx(tmp_path)
+    model = onnx.load(folder / "model.onnx")
+    model.opset_import[0].version = (1 << 63) - 1
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    for runtime in ("onnx", "onnx-float16"):
+        with pytest.raises(ArtifactError, match="it has an opset above 1000"):
+            open_predictor(folder, runtime)
+
+
 def test_weights_that_are_not_whole(tmp_path: Path) -> None:
     tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[1 << 40], data_location=TensorProto.EXTERNAL)
     tensor.external_data.append(onnx.StringStringEntryProto(key="location", value="model.onnx.data"))

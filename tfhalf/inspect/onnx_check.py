@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # imported where an ONNX file is read: other formats do witho
     import onnx
 
 MAX_BYTES = (1 << 31) - 1  # protobuf's own limit
+MAX_OPSET = 1000
 # Every operator of these only computes. Others load libraries and files of their own, as com.microsoft's EPContext.
 _DOMAINS = ("", "ai.onnx")
 # Which input of an operator says how large a result is to be, and which attribute.
@@ -55,6 +56,9 @@ def weights_beside(path: Path, model: onnx.ModelProto | None = None) -> Path | N
             is not there or too short.
     """
     model = read_onnx(path) if model is None else model
+    # onnx's reference evaluator looks through all versions below for an operator.
+    if any(not 0 < opset.version <= MAX_OPSET for opset in model.opset_import):
+        raise damaged(path, f"it has an opset above {MAX_OPSET} or below 1")
     external = []
     sizes = _Sizes()
     for message in _messages(model):
