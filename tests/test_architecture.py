@@ -20,7 +20,7 @@ STOREYS: tuple[frozenset[str], ...] = tuple(
     for names in (
         "__main__",
         "cli",
-        "cli_export cli_inspect cli_numerics cli_serve",
+        "cli_export cli_inspect cli_numerics cli_predict cli_serve",
         "convert",
         "cli_options cli_outcome commands isolated_worker predict training",
         "bench numerics pipeline pipeline_check",

@@ -16,7 +16,7 @@ from tfhalf.cli_options import JSON, PATH
 def inspect(artifact: Path, as_json: bool) -> None:
     """Tell what ARTIFACT holds: its signature, parameters and operations by dtype, what is not float16, and why.
 
-    ARTIFACT: a SavedModel folder, an ONNX, .keras or .tflite file, of whatever origin, or exports/NAME[/VERSION].
+    ARTIFACT: a SavedModel folder, an ONNX, .keras, .h5 or .tflite file, of whatever origin, or exports/NAME[/VERSION].
     Nothing of it is run.
     """
     from tfhalf.inspect import look, show

@@ -1,0 +1,55 @@
+"""The command `tfhalf predict`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from tfhalf.cli_options import JSON, PATH
+from tfhalf.errors import InputError
+from tfhalf.export.formats import FILES
+from tfhalf.start import import_tensorflow
+from tfhalf.text import clean
+
+
+@click.command(short_help="Labels and probabilities of images.")
+@click.argument("path", type=PATH)
+@click.argument("images", type=PATH, nargs=-1, required=True)
+@click.option(
+    "--runtime",
+    type=click.Choice(list(FILES)),
+    help="Which artifact answers. [default: the first]",
+)
+@click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="Labels per image.")
+@click.option(
+    "--range",
+    "value_range",
+    nargs=2,
+    type=float,
+    metavar="BLACK WHITE",
+    default=(0.0, 255.0),
+    show_default=True,
+    help="The values that the model takes black and white as.",
+)
+@JSON
+def predict(
+    path: Path, images: tuple[Path, ...], runtime: str | None, top: int, value_range: tuple[float, float], as_json: bool
+) -> None:
+    """Print the most probable labels of each of IMAGES, as exports/NAME[/VERSION] answers.
+
+    Of a folder every image below it is taken, in the order of their names.
+    """
+    import_tensorflow()
+    from tfhalf.predict import in_words, predict_images
+
+    answers = []
+    for answer in predict_images(path, images, runtime, top, value_range):
+        answers.append(answer)
+        if not as_json:
+            click.echo(clean(in_words(answer)))
+    if as_json:
+        click.echo(json.dumps(answers, indent=2))
+    if failed := sum("error" in answer for answer in answers):
+        raise InputError(f"{failed} of the images cannot be read; remove them or make them whole")
