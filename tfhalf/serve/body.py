@@ -29,6 +29,7 @@ class Bodies:
         self._limits = limits
         self._held = 0
         self._reading: set[Held] = set()
+        self.huge = asyncio.Semaphore(1)  # of those that are read one at a time
 
     def stop(self) -> None:
         """Have no request wait any longer for the rest of its body: it gets 503."""

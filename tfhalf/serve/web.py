@@ -6,6 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 from starlette.requests import Request
@@ -23,6 +24,7 @@ JSON = "application/json"
 TIMEOUT = "x-request-timeout-ms"
 
 _LARGE = 1 << 16  # bytes of a body, or of arrays, above which these are made of each other beside the event loop
+_HUGE = 1 << 22  # above which one is read at a time: a JSON parser lets no other thread run before its end
 
 
 def engine_of(request: Request) -> Engine:
@@ -70,7 +72,12 @@ async def run(
         loaded.batcher.check_room()
         body = await held.read(request)
         facts["bytes_in"] = len(body)
-        parsed: Any = read(body, loaded) if len(body) < _LARGE else await asyncio.to_thread(read, body, loaded)
+        parsed: Any
+        if len(body) < _LARGE:
+            parsed = read(body, loaded)
+        else:
+            async with engine.bodies.huge if len(body) > _HUGE else nullcontext():
+                parsed = await asyncio.to_thread(read, body, loaded)
         if isinstance(parsed, Awaitable):
             parsed = await parsed
         inference = inference_of(parsed, loaded)
