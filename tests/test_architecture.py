@@ -22,7 +22,7 @@ STOREYS: tuple[frozenset[str], ...] = tuple(
         "cli",
         "cli_export cli_inspect cli_numerics cli_predict cli_serve",
         "convert",
-        "cli_options cli_outcome commands isolated_worker predict training",
+        "cli_group cli_options cli_outcome commands isolated_worker predict training",
         "bench numerics pipeline pipeline_check",
         "ranges publish",
         "html_report job",

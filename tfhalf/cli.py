@@ -5,7 +5,6 @@ TensorFlow is imported by the commands that need it, not by ``--help``.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import sys
@@ -18,6 +17,7 @@ import click
 
 from tfhalf import __version__
 from tfhalf.cli_export import export
+from tfhalf.cli_group import Group, thread_failed
 from tfhalf.cli_inspect import inspect
 from tfhalf.cli_numerics import float16, numerics
 from tfhalf.cli_options import (
@@ -34,62 +34,20 @@ from tfhalf.cli_options import (
 from tfhalf.cli_outcome import say_outcome
 from tfhalf.cli_predict import predict
 from tfhalf.cli_serve import serve
-from tfhalf.errors import InputError, Interrupted, TfhalfError
-from tfhalf.files import disk_fault
 from tfhalf.progress import Progress
-from tfhalf.refs import raised
 from tfhalf.start import import_tensorflow
 from tfhalf.text import clean
 
 _STARTED = time.perf_counter()
 
 
-class _Group(click.Group):
-    """Ends every expected failure in one line and the exit code that its class carries."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except Interrupted as stop:
-            Progress(sys.stderr).line(str(stop), always=True)
-            ctx.exit(stop.exit_code)
-        except TfhalfError as error:
-            Progress(sys.stderr).line(f"error: {error}", always=True)
-            ctx.exit(error.exit_code)
-        except KeyboardInterrupt:
-            Progress(sys.stderr).line("interrupted; no version is half-written", always=True)
-            ctx.exit(130)
-        except Exception as error:
-            if fault := disk_fault(error):
-                again = "go on with: tfhalf train PIPELINE --resume"
-                again = again if ctx.invoked_subcommand == "train" else "try again"
-                Progress(sys.stderr).line(f"error: {clean(fault)}; make room, then {again}", always=True)
-                ctx.exit(1)
-            if not isinstance(error, OSError) or error.filename is None or error.errno == errno.EPIPE:
-                raise
-            # The rest of what disks and paths can do, with the file that it was done to.
-            Progress(sys.stderr).line(f"error: {clean(str(error.filename))}: {error.strerror}", always=True)
-            ctx.exit(InputError.exit_code)
-        except GeneratorExit:
-            raise
-        except BaseException as error:  # noqa: BLE001  # SystemExit, say: no command ends so, this is the user's code
-            Progress(sys.stderr).line(f"error: the code that was given fails: {raised(error)}", always=True)
-            ctx.exit(InputError.exit_code)
-
-
-def _thread_failed(failed: threading.ExceptHookArgs) -> None:
-    """Leave what a full disk does to a library's own thread to the command that waits for it, which tells it."""
-    if disk_fault(failed.exc_value) is None:
-        threading.__excepthook__(failed)
-
-
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="tfhalf")
 def main() -> None:
     """Train Keras models in half precision, export truly float16 artifacts, and prove that they answer like float32."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what matters comes as an exception too
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    threading.excepthook = _thread_failed
+    threading.excepthook = thread_failed
 
 
 @main.command(short_help="Train a pipeline, export it, verify the artifacts, publish them.")

@@ -1,0 +1,56 @@
+"""How commands fail: one line, and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import sys
+import threading
+from typing import Any
+
+import click
+
+from tfhalf.errors import InputError, Interrupted, TfhalfError
+from tfhalf.files import disk_fault
+from tfhalf.progress import Progress
+from tfhalf.refs import raised
+from tfhalf.text import clean
+
+
+class Group(click.Group):
+    """Ends every expected failure in one line and the exit code that its class carries."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """The command's result."""
+        try:
+            return super().invoke(ctx)
+        except Interrupted as stop:
+            Progress(sys.stderr).line(str(stop), always=True)
+            ctx.exit(stop.exit_code)
+        except TfhalfError as error:
+            Progress(sys.stderr).line(f"error: {error}", always=True)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            Progress(sys.stderr).line("interrupted; no version is half-written", always=True)
+            ctx.exit(130)
+        except Exception as error:
+            if fault := disk_fault(error):
+                again = "go on with: tfhalf train PIPELINE --resume"
+                again = again if ctx.invoked_subcommand == "train" else "try again"
+                Progress(sys.stderr).line(f"error: {clean(fault)}; make room, then {again}", always=True)
+                ctx.exit(1)
+            if not isinstance(error, OSError) or error.filename is None or error.errno == errno.EPIPE:
+                raise
+            # The rest of what disks and paths can do, with the file that it was done to.
+            Progress(sys.stderr).line(f"error: {clean(str(error.filename))}: {error.strerror}", always=True)
+            ctx.exit(InputError.exit_code)
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # noqa: BLE001  # SystemExit, say: no command ends so, this is the user's code
+            Progress(sys.stderr).line(f"error: the code that was given fails: {raised(error)}", always=True)
+            ctx.exit(InputError.exit_code)
+
+
+def thread_failed(failed: threading.ExceptHookArgs) -> None:
+    """Leave what a full disk does to a library's own thread to the command that waits for it, which tells it."""
+    if disk_fault(failed.exc_value) is None:
+        threading.__excepthook__(failed)
