@@ -66,7 +66,7 @@ def make_good(folder: Path) -> None:
     from tfhalf.convert import job
     from tfhalf.convert.options import Options, Request
     from tfhalf.progress import Progress
-    from tfhalf.verify import data_sha256
+    from tfhalf.reference import data_sha256
 
     keras.utils.set_random_seed(0)
     image = keras.Input((8, 8, 3), name="image")

@@ -29,7 +29,7 @@ STOREYS: tuple[frozenset[str], ...] = tuple(
         "serve",
         "compare report fresh",
         "samples verify",
-        "parity runtime scores",
+        "parity reference runtime scores",
         "engines true_float16",
         "inspect",
         "export train",

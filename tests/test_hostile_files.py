@@ -25,8 +25,8 @@ from tfhalf.inspect import bundle
 from tfhalf.inspect.look import inspect
 from tfhalf.npz import read_arrays, read_npz
 from tfhalf.progress import Progress
+from tfhalf.reference import Reference
 from tfhalf.samples import Samples
-from tfhalf.verify import Reference
 
 # --- arrays -----------------------------------------------------------------------------------------------------------
 

@@ -27,18 +27,9 @@ from tfhalf.export import manifest as manifests
 from tfhalf.export.artifacts import describe, write_artifacts
 from tfhalf.fresh import Verifier
 from tfhalf.progress import Progress
+from tfhalf.reference import Edges, Reference, basis, data_sha256, edge_inputs
 from tfhalf.report import report, table
-from tfhalf.verify import (
-    EDGE_DIFFERENCE,
-    Edges,
-    Reference,
-    basis,
-    compare,
-    data_sha256,
-    edge_inputs,
-    judge,
-    verify_directory,
-)
+from tfhalf.verify import EDGE_DIFFERENCE, compare, judge, verify_directory
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tf2onnx")
 

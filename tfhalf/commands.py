@@ -50,7 +50,8 @@ def verify_version(
     manifests.check_files(directory, manifest)  # before data is loaded: a changed file is told at once
     from tfhalf.data import load_splits
     from tfhalf.device import grow_memory
-    from tfhalf.verify import Reference, basis, verify_directory
+    from tfhalf.reference import Reference, basis
+    from tfhalf.verify import verify_directory
 
     data, base = _data(directory, manifest, pipeline)
     grow_memory()

@@ -25,6 +25,7 @@ from tfhalf.html_report import classes, render
 from tfhalf.isolated import not_covered
 from tfhalf.job import Job, Places
 from tfhalf.progress import Progress
+from tfhalf.reference import Edges, Reference, basis, data_sha256, edge_inputs
 from tfhalf.report import SCALED, export_lines, problems, report, table_lines
 from tfhalf.runs import facts
 from tfhalf.scores import Confusion, confusion
@@ -32,7 +33,7 @@ from tfhalf.train import curves, picture
 from tfhalf.train.chance import Chance
 from tfhalf.train.evaluate import Evaluator, float32_exactly
 from tfhalf.train.loop import TrainResult
-from tfhalf.verify import Comparison, Edges, Reference, basis, data_sha256, edge_inputs
+from tfhalf.verify import Comparison
 
 
 @dataclass(frozen=True)

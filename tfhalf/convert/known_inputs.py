@@ -155,6 +155,7 @@ def _vocabulary(readers: list[Any]) -> int | None:
 
 
 def words_of(readers: list[Any]) -> list[str]:
+    """The vocabulary of the first layer that looks text up; a word where none does."""
     for reader in readers:
         if isinstance(reader, layers.StringLookup | layers.TextVectorization):
             return [word for word in reader.get_vocabulary() if word] or ["word"]
