@@ -21,12 +21,12 @@ from train_helpers import changed, equal, quiet, splits, timeless
 
 from tfhalf import config
 from tfhalf.data import Preprocess, Splits
-from tfhalf.device import cpu
+from tfhalf.device import cpu, float32_exactly
 from tfhalf.errors import ResumeError, TrainingError
 from tfhalf.progress import Progress
 from tfhalf.train import checkpoint
 from tfhalf.train.build import Builder
-from tfhalf.train.evaluate import Evaluator, _view, cross_entropy, float32_exactly
+from tfhalf.train.evaluate import Evaluator, _view, cross_entropy
 from tfhalf.train.history import Epoch, History, header
 from tfhalf.train.loop import Trainer
 from tfhalf.train.schedules import multiplier

@@ -135,6 +135,20 @@ def grow_memory() -> None:
 
 
 @contextmanager
+def float32_exactly() -> Iterator[None]:
+    """Within the block a GPU multiplies float32 as float32: TensorFlow's default, TF32, keeps 11 bits as float16
+    does."""
+    import tensorflow as tf
+
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)
+
+
+@contextmanager
 def spared_from_collection() -> Iterator[None]:
     """Within the block Python's garbage collection leaves out what lives at its beginning: TensorFlow's modules and
     traced programs are so many objects that a full collection takes 0.2 to 0.5 seconds, as long as an epoch may."""

@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfhalf.device import Device
+from tfhalf.device import Device, float32_exactly
 from tfhalf.errors import ParityError
 from tfhalf.export import manifest as manifests
 from tfhalf.export import triton, version
@@ -31,7 +31,7 @@ from tfhalf.runs import facts
 from tfhalf.scores import Confusion, confusion
 from tfhalf.train import curves, picture
 from tfhalf.train.chance import Chance
-from tfhalf.train.evaluate import Evaluator, float32_exactly
+from tfhalf.train.evaluate import Evaluator
 from tfhalf.train.loop import TrainResult
 from tfhalf.verify import Comparison
 

@@ -21,7 +21,7 @@ from tfhalf.convert.source import Source, open_source
 from tfhalf.convert.subject import Arrays, Seen, Simulated, Subject
 from tfhalf.convert.subjects import subject_of
 from tfhalf.convert.sweep import sweep, sweep_line
-from tfhalf.device import grow_memory
+from tfhalf.device import float32_exactly, grow_memory
 from tfhalf.errors import ArtifactError, ExportError, ParityError
 from tfhalf.export import manifest as manifests
 from tfhalf.export import version
@@ -63,7 +63,7 @@ def export_model(request: Request, options: Options, progress: Progress) -> Expo
     progress.status(f"reading {request.model} ...")
     source = open_source(request)
     version.check(options.exports / (options.name or source.name))
-    with Verifier(progress) as verifier:
+    with Verifier(progress) as verifier, float32_exactly():
         verifier.start()
         made = _prepare(source, options, progress)
         fixed = _fixed_islands(made, patterns, auto="auto" in options.keep_float32)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Literal
 
 import keras
@@ -108,15 +106,3 @@ def _view(x_NHWC: Any, by: Any, mirrored: Any) -> Any:
             place = tf.where(mirrored, place[::-1], place)
         x_NHWC = tf.gather(x_NHWC, place, axis=axis)
     return x_NHWC
-
-
-@contextmanager
-def float32_exactly() -> Iterator[None]:
-    """Within the block a GPU multiplies float32 as float32: TensorFlow's default, TF32, keeps 11 bits as float16
-    does."""
-    before = tf.config.experimental.tensor_float_32_execution_enabled()
-    tf.config.experimental.enable_tensor_float_32_execution(False)
-    try:
-        yield
-    finally:
-        tf.config.experimental.enable_tensor_float_32_execution(before)
