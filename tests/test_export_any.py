@@ -340,8 +340,8 @@ def test_what_cannot_be_exported(tmp_path: Path) -> None:
     (tmp_path / "text.keras").write_text("no")
     (tmp_path / "folder").mkdir()
     for given, why in [
-        (tmp_path / "none.keras", "does not exist; give a run folder, a .keras file"),
-        (tmp_path / "text.keras", "is no .keras file"),
+        (tmp_path / "none.keras", "does not exist; give a run folder, a .keras or .h5 file"),
+        (tmp_path / "text.keras", "is not a .keras or .h5 file"),
         (tmp_path / "folder", "is a folder without run.json or saved_model.pb"),
         (saved, "it holds traced functions"),
         (f"{CUSTOM}:nothing", "has no 'nothing'"),

@@ -219,7 +219,7 @@ def of_keras_2(path: Path, layer: dict[str, Any], version: str = "2.9.0") -> Pat
             {"class_name": "Dense", "config": {"name": "e", "trainable": True, "units": 10**9}},
             r"e/kernel alone 4,000,000,000, and it holds",
         ),
-        ({"class_name": "Own\x1b[31mred", "config": {"name": "e"}}, r"needs the code of Own\?\[31mred"),
+        ({"class_name": "Own\x1b[31mred", "config": {"name": "e"}}, r"needs the code of Ownred;"),
         ({"class_name": "get_file", "config": {"name": "e"}, "module": "keras.utils"}, "not loaded"),
         ({"class_name": "Dense", "config": {"name": "e", "trainable": True, "units": 2}}, "has no weights for e"),
     ],

@@ -92,14 +92,17 @@ def test_a_folder_with_an_onnx_file(tmp_path: Path) -> None:
         (b"", "is empty"),
         (b"hello, world", "starts with b'hello, w', which no artifact does"),
         (pickle.dumps([1]), "is a pickle, which runs code when it is read"),
-        (b"\x89HDF\r\n\x1a\n" + bytes(100), "is an HDF5 file"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(100), "cannot be read as an HDF5 file"),
         (b"\x1f\x8b\x08", "is gzip-compressed"),
         (b"GGUF", "is a GGUF file"),
         (b"PK\x03\x04" + bytes(30), "cannot be read as a zip archive"),
         (b"PK\x05\x06" + bytes(18), "it lacks config.json"),
         (b"\0\0\0\0TFL3", "cannot be read as LiteRT"),
         (b"\x08", "cannot be read as ONNX"),
-        (np.float16(1).tobytes() * 9, "which no artifact does; give a SavedModel folder, an ONNX file, a .keras file"),
+        (
+            np.float16(1).tobytes() * 9,
+            "which no artifact does; give a SavedModel folder, an ONNX file, a .keras or .h5 file",
+        ),
     ],
 )
 def test_other_files(tmp_path: Path, content: bytes, told: str) -> None:

@@ -158,7 +158,7 @@ def test_images_as_bytes_of_the_protocol(settings: Settings) -> None:
 
 
 def test_grey_and_turned_images_come_as_predict_has_them(settings: Settings, tmp_path: Path) -> None:
-    from tfhalf.commands import _read_image
+    from tfhalf.predict import Classifier, _read_image
     from tfhalf.serve.images import decode_one
 
     image = Image.fromarray(np.arange(600, dtype=np.uint16).reshape(20, 30).astype(np.uint8))
@@ -167,7 +167,8 @@ def test_grey_and_turned_images_come_as_predict_has_them(settings: Settings, tmp
     image.save(tmp_path / "turned.jpg", exif=exif)
     for shape in ((4, 4, 3), (8, 8, 1)):
         got = decode_one((tmp_path / "turned.jpg").read_bytes(), shape, 10_000)
-        np.testing.assert_array_equal(got, _read_image(tmp_path / "turned.jpg", shape))
+        model = Classifier(tmp_path, "image", np.dtype("float32"), shape, "probabilities", [], [])
+        np.testing.assert_array_equal(got, _read_image(tmp_path / "turned.jpg", model, (0.0, 255.0)))
 
 
 @pytest.mark.parametrize(
