@@ -121,7 +121,7 @@ def _named(where: str) -> Callable[[Path], None]:
         (_named("manifest.json"), "keeps weights in 'manifest.json'"),
         (_named(""), "keeps weights in ''"),
         (lambda folder: (folder / "model.onnx.data").unlink(), "model.onnx.data: is missing"),
-        (_damaged, "is no ONNX file|Error parsing message"),
+        (_damaged, "is not an ONNX file|Error parsing message"),
     ],
 )
 def test_other_files_are_not_opened(exported: Path, tmp_path: Path, change: Callable[[Path], None], why: str) -> None:

@@ -445,7 +445,7 @@ def test_a_damaged_file_with_a_fitting_manifest(exported: Path, tmp_path: Path) 
     assert done.returncode == 1
     assert "is not the file that was published" in done.stderr
     manifest = json.loads((version / "manifest.json").read_text())
-    manifest["files"]["model.tflite"]["sha256"] = hashlib.sha256(content).hexdigest()
+    manifest["files"]["model.tflite"] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     (version / "manifest.json").write_text(json.dumps(manifest))
     done = tfhalf(tmp_path, "verify", "exports/digits")
     assert done.returncode == 2

@@ -107,7 +107,7 @@ def test_what_a_person_reads(folder: Path) -> None:
         r"^updates    .* % of the weights' updates would change nothing in weights kept in float16", text, re.M
     )
     pasted = text[text.index("    precision:") : text.index("\nscale ")]
-    assert re.search(r"    - '\^blow\$' +# gives up to [\d,]+\n", pasted)
+    assert re.search(r"    - '\^blow\$' +# .*gives up to [\d,]+\n", pasted)
     assert re.search(r"    - '\^norm\$' +# takes up to [\d,]+\n", pasted)
     assert re.search(r"loss_scale: \{initial: \d+\}", pasted)
     assert "bfloat16   its range would do where float16's does not" in text
@@ -170,7 +170,7 @@ def test_bad_input_is_told_in_a_line(folder: Path, case: str) -> None:
     assert result.exit_code == 2
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
-    assert result.stdout == ""
+    assert not [line for line in result.stdout.splitlines() if not line.startswith("loading ")]
 
 
 def test_bad_input_is_told_before_tensorflow_is_imported(folder: Path) -> None:

@@ -466,12 +466,12 @@ def test_a_run_gathers_each_block_once_and_the_next_epoch_before_its_turn(
     gathered.clear()
     at_epochs_end: list[int] = []
 
-    def accuracy(x: np.ndarray, y: np.ndarray) -> float:
+    def scores(x: np.ndarray, y: np.ndarray, smoothing: float) -> tuple[float, float]:
         settled(gathered, 5 + 5 * len(at_epochs_end) + 2)
         at_epochs_end.append(len(gathered))
-        return 0.0
+        return 1.0, 0.0
 
-    monkeypatch.setattr(t.evaluator, "accuracy", accuracy)
+    monkeypatch.setattr(t.evaluator, "scores", scores)
     (tmp_path / "run").mkdir()
     t.run(tmp_path / "run", quiet())
     wanted = [t.order(epoch)[i : i + 2].ravel().tolist() for epoch in range(4) for i in range(0, 10, 2)]

@@ -359,7 +359,7 @@ def preprocessing() -> keras.Model:
 def audio() -> keras.Model:
     """A spectrogram within the net: a Fourier transform, computed in float32 under every policy."""
     x = sound = keras.Input((2000,), name="sound")
-    x = layers.MelSpectrogram(fft_length=256, sequence_stride=128, num_mel_bins=32, name="mel")(x)
+    x = layers.MelSpectrogram(fft_length=256, sequence_stride=128, num_mel_bins=32, top_db=200, name="mel")(x)
     x = layers.Conv1D(16, 3, activation="relu")(layers.Permute((2, 1))(x))
     return keras.Model(sound, layers.Dense(5, activation="softmax")(layers.GlobalAveragePooling1D()(x)))
 

@@ -30,7 +30,8 @@ def freeze(function: Any) -> Frozen:
     graph, outside = made.graph.as_graph_def(), captured(concrete)
     known = {node.name: node for node in concrete.graph.as_graph_def(add_shapes=True).node}
     for node in graph.node:
-        if node.name in known and known[node.name].op == node.op:
+        # A loop has an output for each input, and its variables are none any more.
+        if node.name in known and known[node.name].op == node.op and "body" not in node.attr:
             node.attr["_output_shapes"].CopyFrom(known[node.name].attr["_output_shapes"])
         if node.op == "Placeholder" and node.name in outside:
             node.ClearField("attr")
