@@ -75,6 +75,7 @@ HALVES: dict[str, Callable[[Any], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HALVES)
 def test_in_onnx(name: str) -> None:
     def function(x: Any) -> Any:
@@ -105,6 +106,7 @@ TRANSFORMS: dict[str, Callable[[Any], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_complex_numbers(name: str) -> None:
     expected = np.asarray(TRANSFORMS[name](tf.constant(SIGNALS)))

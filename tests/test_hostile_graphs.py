@@ -107,6 +107,7 @@ def test_in_a_branch_of_a_function_that_is_called(tmp_path: Path) -> None:
     assert not canary.exists()
 
 
+@pytest.mark.slow
 def test_a_loop_without_end_is_ended(tmp_path: Path) -> None:
     folder = saved(tmp_path, lambda x: tf.while_loop(lambda y: tf.reduce_sum(y) >= 0, lambda y: [y * 1.0], [x])[0])
     predictor = open_predictor(folder, "savedmodel", patience=0.5)
@@ -116,6 +117,7 @@ def test_a_loop_without_end_is_ended(tmp_path: Path) -> None:
     assert open_predictor(folder, "savedmodel")({"x": -X})["y"].shape == (2, 3)
 
 
+@pytest.mark.slow
 def test_a_loop_without_end_in_onnx(tmp_path: Path) -> None:
     ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 3]) for name in ("x", "y", "a", "b")]
     body = helper.make_graph(
@@ -174,6 +176,7 @@ def _constant(model: Any) -> Any:
     raise AssertionError
 
 
+@pytest.mark.slow
 def test_claims_and_shapes_of_the_file_itself(tmp_path: Path) -> None:
     def huge(model: Any) -> None:
         tensor = _constant(model)
