@@ -417,8 +417,10 @@ def test_data_of_ones_own_in_float32(tmp_path: Path) -> None:
     assert found["training"]["loss_scale"] == 1
     assert found["parameters"]["float16"]["count"] == 6 * 16 + 16 + 16 * 3 + 3
     # From another folder: the pipeline's folder, where mine.py is, has to be found again.
-    told = json.loads(tfhalf(tmp_path / "sub", "verify", tmp_path / "exports/own-data", "--json").stdout)
-    assert told["passed"] is True
+    version = tmp_path / "exports/own-data"
+    assert "--pipeline FILE" in tfhalf(tmp_path / "sub", "verify", version, code=2).stderr
+    command = ("verify", version, "--pipeline", tmp_path / "sub/p.yaml", "--json")
+    assert json.loads(tfhalf(tmp_path / "sub", *command).stdout)["passed"] is True
     Image.new("L", (8, 8)).save(tmp_path / "image.png")
     assert "not images" in tfhalf(tmp_path, "predict", "exports/own-data", "image.png", code=2).stderr
 
