@@ -392,7 +392,8 @@ def test_the_command(exported: Path) -> None:
     assert 'name: "photo" data_type: TYPE_FP32 dims: [ 12, 12, 3 ]' in text
     assert "# two" in (exported / "report.md").read_text()
     assert "every artifact holds" in run("verify", exported)
-    facts = json.loads(run("verify", exported.parent, "--json"))
+    said = run("verify", exported.parent, "--json")
+    facts = json.loads(said[said.index("{") :])
     assert facts["passed"] is True
     assert len(facts["comparisons"]) == 4
     inspected = json.loads(run("inspect", exported, "--json"))
@@ -438,7 +439,7 @@ def test_layers_near_the_end_of_the_range(tmp_path: Path) -> None:
     x = layers.Dense(8, name="loud", kernel_initializer=keras.initializers.RandomNormal(stddev=4e3))(x)
     x = layers.LayerNormalization(name="norm")(x)
     keras.Model(numbers, layers.Dense(3, name="head")(x)).save(tmp_path / "loud.keras")
-    for pattern, kept in (((), []), (("--keep-float32", "auto"), ["loud", "norm"])):
+    for pattern, kept in (((), ["loud"]), (("--keep-float32", "auto"), ["loud", "norm"])):
         out = run("export", tmp_path / "loud.keras", "-o", tmp_path / "exports", *pattern, "--json", "--quiet")
         assert json.loads(out[out.index("{") :])["kept_float32"] == kept
 
@@ -541,7 +542,7 @@ def test_a_saved_model_of_keras_2(tmp_path: Path) -> None:
             got = open_predictor(tmp_path / "exports/old/1", runtime)(dict(data))
             for name in ("kind", "age"):
                 np.testing.assert_allclose(got[name], answers[name], atol=5e-3)
-    assert "Lambda and holds Python bytecode" in run("export", tmp_path / "lambda", "-o", tmp_path, code=2)
+    assert "lambda" in run("export", tmp_path / "lambda", "-o", tmp_path, code=2)
     metadata = tmp_path / "old" / "keras_metadata.pb"
     whole = metadata.read_bytes()
     rng = np.random.default_rng(0)

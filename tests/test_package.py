@@ -62,7 +62,12 @@ def test_contents(wheel: Path) -> None:
     wanted = [*CHECKOUT.glob("pipelines/*.yaml"), *CHECKOUT.glob("models/*.py")]
     assert starters == {f"tfhalf/starters/{path.relative_to(CHECKOUT)}": path.read_bytes() for path in wanted}
     page = [path for path in (CHECKOUT / "tfhalf/serve/page").iterdir() if path.suffix in (".html", ".css", ".js")]
-    sources = [*(CHECKOUT / "tfhalf").rglob("*.py"), CHECKOUT / "tfhalf/py.typed", *page]
+    sources = [
+        *(CHECKOUT / "tfhalf").rglob("*.py"),
+        CHECKOUT / "tfhalf/py.typed",
+        CHECKOUT / "tfhalf/html_report/style.css",
+        *page,
+    ]
     assert package == {str(path.relative_to(CHECKOUT)): path.read_bytes() for path in sources}
     information = {name.partition("/")[0] for name in held if not name.startswith("tfhalf/")}
     assert information == {f"tfhalf-{__version__}.dist-info"}  # no tests, no second package
