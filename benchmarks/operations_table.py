@@ -304,26 +304,12 @@ def found_of(attempted: dict[str, Any], kinds: tuple[str, ...] = FORMATS) -> dic
 def in_this_process() -> None:
     """Have the verifier, LiteRT's converter and LiteRT run here: processes of their own would be most of the time. This
     process may end, and another one takes its place."""
+    from zoo_helpers import Here
+
     from tfhalf import runtime, samples
     from tfhalf.convert import job
     from tfhalf.engines import LiteRt
     from tfhalf.export import litert_format, litert_worker
-
-    class Here:
-        def __init__(self, progress: Any) -> None:
-            self.progress = progress
-
-        def __enter__(self) -> Any:
-            return self
-
-        def __exit__(self, *error: object) -> None:
-            return None
-
-        def start(self) -> None:
-            return None
-
-        def samples(self, directory: Path) -> Any:
-            return samples.verify_samples(directory, self.progress)
 
     class Engine:
         def __init__(self, path: Path, kind: str) -> None:

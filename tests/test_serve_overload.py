@@ -5,18 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
-from serve_helpers import Counting, client, images, lines, make_version, run, tensor, until
+from serve_helpers import Counting, client, images, lines, listening, make_version, run, tensor, until
 
-from tfhalf.serve import create_app
-from tfhalf.serve.protocol import protocol_class
 from tfhalf.serve.room import Room
 from tfhalf.serve.settings import Batching, Limits, Settings
 
@@ -182,18 +178,7 @@ def fill(app: Any, connections: list[socket.socket], request: bytes) -> Any:
 
 @contextmanager
 def served(exports: Path, runtime: Counting, max_queue: int, **more: Any) -> Iterator[tuple[int, Any]]:
-    """The app behind the server's own protocol, on a thread."""
+    """`listening` with batches of three, and ``max_queue`` requests that may wait."""
     batching = Batching(max_batch=3, max_queue=max_queue)
-    settings = Settings((exports,), poll_seconds=0, batching=batching, access_log=False, **more)
-    app = create_app(settings, opener=runtime.open)
-    protocol = protocol_class(Limits(), app.state.desk.refusal, app.state.desk.rejection)
-    server = uvicorn.Server(uvicorn.Config(app, http=protocol, port=0, ws="none", log_config=None, lifespan="on"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        until(lambda: server.started)
-        yield server.servers[0].sockets[0].getsockname()[1], app
-    finally:
-        runtime.gate.set()
-        server.should_exit = True
-        thread.join(20)
+    with listening(exports, runtime, Limits(), batching=batching, access_log=False, **more) as there:
+        yield there
