@@ -83,6 +83,25 @@ def test_sigterm_ends_a_server_that_hangs_itself(tmp_path: Path) -> None:
     assert json.loads(complained.splitlines()[-1])["forced"] is True
 
 
+@pytest.mark.parametrize("hangs", [False, True])
+def test_only_an_end_that_hangs_is_forced(tmp_path: Path, hangs: bool) -> None:
+    """A program that goes on after the server has ended is let live; one that waits for a thread for ever is not."""
+    make_version(tmp_path, "net", 1)
+    code = (
+        "import sys, threading, time; from tfhalf.cli import main; from tfhalf.serve import server\n"
+        "server._FORCE_SECONDS = 0.2\n"
+        "try: main(['serve', sys.argv[1], '--port', '0', '--drain-seconds', '0.2', '--pin', 'net=7'])\n"
+        "except SystemExit as end: print(end.code, flush=True)\n"
+        f"if {hangs}: threading.Thread(target=time.sleep, args=(1000,)).start()\n"
+        "else: time.sleep(1); print('lives')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stdout) == ((1, "2\n") if hangs else (0, "2\nlives\n")), done.stderr
+    assert ('"forced":true' in done.stderr) is hangs
+
+
 def mutated(draw: random.Random, content: bytes) -> bytes:
     body = bytearray(content)
     for _ in range(draw.randint(1, 4)):

@@ -79,12 +79,14 @@ def run(
     factory = config.get_loop_factory()
     loop = factory() if factory else asyncio.new_event_loop()
     settings = replace(settings, limits=replace(settings.limits, max_connections=_connections(settings.limits)))
+    ended = threading.Event()
     try:
         asyncio.set_event_loop(loop)
-        loop.run_until_complete(_serve(settings, place, listener, config, say, parent, share_grpc))
+        loop.run_until_complete(_serve(settings, place, listener, config, say, parent, share_grpc, ended))
     finally:
         asyncio.set_event_loop(None)
         loop.close()
+        ended.set()
 
 
 async def _serve(
@@ -95,6 +97,7 @@ async def _serve(
     say: Callable[[Any, int | None], None],
     parent: int | None,
     share_grpc: bool,
+    ended: threading.Event,
 ) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -112,7 +115,7 @@ async def _serve(
     starting = asyncio.ensure_future(engine.repository.start())
     stopped = asyncio.ensure_future(stop.wait())
     await asyncio.wait([starting, stopped], return_when=asyncio.FIRST_COMPLETED)
-    stopped.add_done_callback(lambda _: _end_by_force(place.drain_seconds, log))
+    stopped.add_done_callback(lambda _: _end_by_force(place.drain_seconds, log, ended))
     if not starting.done():
         starting.cancel()
         return
@@ -162,10 +165,16 @@ def _connections(limits: Limits) -> int:
     return max(1, min(limits.max_connections, soft - _OTHER_FILES))
 
 
-def _end_by_force(drain_seconds: float, log: Log) -> None:
-    """End the process some seconds after it should have ended by itself, whatever a thread hangs on."""
+def _end_by_force(drain_seconds: float, log: Log, ended: threading.Event) -> None:
+    """End the process some seconds after it should have ended by itself, whatever a thread hangs on.
+
+    A process that has gone on to other work since the server ``ended`` lives on: only one whose main thread is over,
+    and which waits for another thread, is ended.
+    """
 
     def end() -> None:
+        if ended.is_set() and threading.main_thread().is_alive():
+            return
         log.event("stopped", finished=False, forced=True)
         os._exit(1)
 
