@@ -37,7 +37,7 @@ class Signals:
         self._thread = threading.Thread(target=self._listen, args=(out,), daemon=True)
         self._thread.start()
         for number in self._before:
-            signal.signal(number, _nothing)
+            signal.signal(number, self._note)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -49,17 +49,19 @@ class Signals:
         os.close(self._into)
         self._thread.join()
 
+    def _note(self, number: int, _frame: Any = None) -> None:
+        """The handler too, where Python comes to run it before the thread has read the pipe."""
+        if self.number is None:
+            self.number = number
+
     def _listen(self, out: int) -> None:
-        first = 0.0
+        first: float | None = None
         with open(out, "rb", buffering=0) as pipe:
             while told := pipe.read(1):
                 if told[0] not in self._before:
                     continue
-                if self.number is None:
-                    self.number, first = told[0], time.monotonic()
+                if first is None:
+                    first = time.monotonic()
+                    self._note(told[0])
                 elif time.monotonic() - first > _TOGETHER:
                     os._exit(128 + told[0])  # whoever asks twice does not want to wait; what is on disk is whole
-
-
-def _nothing(number: int, frame: Any) -> None:
-    """In place of the default, which would end the process."""
