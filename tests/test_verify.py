@@ -22,13 +22,14 @@ from keras import layers
 
 from tfhalf import config, verify
 from tfhalf.config import Verify
-from tfhalf.errors import ArtifactError, IntegrityError, ParityError
+from tfhalf.errors import ArtifactError, IntegrityError, ParityError, UnsupportedError
 from tfhalf.export import manifest as manifests
 from tfhalf.export.artifacts import describe, write_artifacts
 from tfhalf.fresh import Verifier
 from tfhalf.progress import Progress
 from tfhalf.reference import Edges, Reference, basis, data_sha256, edge_inputs
-from tfhalf.report import report, table
+from tfhalf.report import report, table, uncovered
+from tfhalf.runtime import open_predictor
 from tfhalf.verify import EDGE_DIFFERENCE, compare, judge, verify_directory
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tf2onnx")
@@ -324,6 +325,23 @@ def test_a_good_version_passes_in_a_fresh_process(version: Path) -> None:
     assert len(table(told)[1]) == 5
     assert [sum(count for *_, count in c.confusion) for c in told] == [40, 40, 40, 10]
     assert "Falls short" not in text
+
+
+@pytest.mark.slow
+def test_what_a_second_runtime_does_not_open(version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def opened(directory: Path, runtime: str) -> Any:
+        if runtime in ("onnx-openvino", "onnx-float16"):
+            raise UnsupportedError(directory / "model.onnx", "does not open: no such operator")
+        return open_predictor(directory, runtime)
+
+    monkeypatch.setattr(verify, "open_predictor", opened)
+    told = verify_directory(version, X, Y, quiet())
+    assert all(c.passed for c in told)
+    assert [c.not_covered for c in told] == ["", "", *["does not open: no such operator"] * 2]
+    json.dumps([c.to_dict() for c in told], allow_nan=False)
+    text = report({**manifests.read(version), "not_covered": uncovered(told)}, told)
+    assert text.count("not covered |") == 2
+    assert "- onnx, OpenVINO was not compared in OpenVINO: does not open: no such operator" in text
 
 
 def test_another_test_set_is_refused(version: Path) -> None:

@@ -44,7 +44,7 @@ def verify_version(
         found: list[Any] = list(verify_samples(directory, progress))
         manifest = manifests.read(directory, kind="model")
         progress.line(basis_of(directory, manifest))
-        _say_not_covered(manifest, progress)
+        _say_not_covered(manifest, found, progress)
         return directory, found
     manifest = manifests.read(directory)
     manifests.check_files(directory, manifest)  # before data is loaded: a changed file is told at once
@@ -59,7 +59,7 @@ def verify_version(
     n = manifest["data"]["sizes"]["test"]  # fewer than there are after a --smoke run
     found = list(verify_directory(directory, splits.x_test[:n], splits.y_test[:n], progress))
     progress.line(basis(n, Reference.load(directory).edges))
-    _say_not_covered(manifest, progress)
+    _say_not_covered(manifest, found, progress)
     return directory, found
 
 
@@ -82,8 +82,10 @@ def _data(directory: Path, manifest: dict[str, Any], pipeline: Path | None) -> t
     return data, (directory / manifest["pipeline_file"]).resolve().parent  # older versions hold an absolute path
 
 
-def _say_not_covered(manifest: dict[str, Any], progress: Progress) -> None:
-    for told in not_covered(manifest["config"]["export"]["formats"]):
+def _say_not_covered(manifest: dict[str, Any], comparisons: list[Any], progress: Progress) -> None:
+    from tfhalf.report import uncovered
+
+    for told in (*not_covered(manifest["config"]["export"]["formats"]), *uncovered(comparisons)):
         progress.line(told)
 
 

@@ -6,6 +6,7 @@ Both are C++ that trusts its files; `tfhalf.isolated` has them run in a process 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -90,6 +91,15 @@ def _bytes(tensor: Mapping[str, Any]) -> int:
     return math.prod(int(side) for side in tensor["shape"]) * max(1, int(dtype.itemsize))
 
 
+def _openvino_reason(text: str) -> str:
+    """What OpenVINO says last, with the operator that it speaks of; before it stand the places in its own source, and
+    the operator's arguments."""
+    lines = [line for part in re.sub(r"Exception from \S+:\d+:", "\n", text).splitlines() if (line := part.strip())]
+    kinds = re.findall(r"\bopset\d+::(\w+)", text)
+    said = lines[-1] if lines else "no word"
+    return f"{said} ({kinds[0]})" if kinds and kinds[0] not in said else said
+
+
 class OpenVino:
     """An ONNX file in OpenVINO, told to compute in float32: by itself it takes bfloat16 where the CPU has that."""
 
@@ -100,9 +110,11 @@ class OpenVino:
 
         # A tensor has several names there; the file's own are those that callers know.
         graph = model.graph
-        self._model: Any = openvino.Core().compile_model(
-            str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
-        )
+        settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
+        try:
+            self._model: Any = openvino.Core().compile_model(str(path), "CPU", settings)
+        except RuntimeError as error:
+            raise ValueError(_openvino_reason(str(error))) from error
         self.inputs = [port.name for port in graph.input]
         self._outputs = [port.name for port in graph.output]
         self.runtime = f"OpenVINO {openvino.__version__.split('-')[0]}, CPU"

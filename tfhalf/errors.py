@@ -6,6 +6,7 @@
     |   |-- RefError            "file.py:name" does not lead to a callable
     |   |-- DataError           a data set, an image, a label
     |   |-- ArtifactError       a path that holds no artifact, or not such a one
+    |   |   `-- UnsupportedError    a runtime does not open or run a file
     |   `-- RequestError        a request that the server does not answer as asked; carries its HTTP status
     `-- ShortfallError          exit 1: the input was right and the job fell short
         |-- TrainingError       loss scale collapsed, non-finite loss
@@ -55,6 +56,14 @@ class DataError(InputError):
 
 class ArtifactError(InputError):
     """A path does not lead to an artifact that can be opened."""
+
+
+class UnsupportedError(ArtifactError):
+    """A runtime does not open or run a file, which another one may; ``reason`` says why, without the file's name."""
+
+    def __init__(self, path: object, reason: str, remedy: str = "") -> None:
+        super().__init__(f"{path}: {reason}{remedy and f'; {remedy}'}")
+        self.reason = clean(reason)
 
 
 class RequestError(InputError):

@@ -23,7 +23,7 @@ from typing import IO, BinaryIO
 
 import numpy as np
 
-from tfhalf.errors import ArtifactError
+from tfhalf.errors import ArtifactError, UnsupportedError
 from tfhalf.start import fresh_environment
 
 ARRAYS, FACTS, ERROR = b"A", b"F", b"E"
@@ -52,7 +52,8 @@ class Isolated:
     ``inputs`` are the names of what it takes; ``runtime`` says what computes.
 
     Raises:
-        ArtifactError: the runtime is not installed, or the file does not open in it.
+        ArtifactError: the runtime is not installed.
+        UnsupportedError: the file does not open in it.
     """
 
     def __init__(self, kind: str, path: Path) -> None:
@@ -76,7 +77,7 @@ class Isolated:
         """One array per output.
 
         Raises:
-            ArtifactError: it does not run, or ended its process.
+            UnsupportedError: it does not run, or ended its process.
         """
         assert self._process.stdin is not None
         with self._turn:
@@ -102,9 +103,9 @@ class Isolated:
                 last = next((line for line in reversed(said) if line.strip()), "no word")
                 how = f"with code {code} ({' '.join(last.split())[:200]})"
             self._finish()
-            raise ArtifactError(f"{self._path}: ended the process that runs it {how} when {when}") from None
+            raise UnsupportedError(self._path, f"ended the process that runs it {how} when {when}") from None
         if tag != wanted:
-            raise ArtifactError(f"{self._path}: {content.decode(errors='replace')[:400]}")
+            raise UnsupportedError(self._path, content.decode(errors="replace")[:400])
         return content
 
 

@@ -80,7 +80,7 @@ class OutputParity:
 @dataclass(frozen=True)
 class SampleComparison:
     """An artifact beside the float32 model on the same ``samples``, of which ``edges`` are edge rows. ``seconds``
-    passed beside other comparisons."""
+    passed beside other comparisons. ``not_covered``: why a second runtime compared nothing; empty where it did."""
 
     artifact: str
     runtime: str
@@ -88,6 +88,7 @@ class SampleComparison:
     outputs: tuple[OutputParity, ...]
     seconds: float
     edges: int = 0
+    not_covered: str = ""
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -112,7 +113,8 @@ class SampleComparison:
     def from_dict(cls, told: Mapping[str, Any]) -> SampleComparison:
         """What `to_dict` gave, after JSON."""
         outputs = tuple(OutputParity(**{**o, "problems": tuple(o["problems"])}) for o in told["outputs"])
-        return cls(told["artifact"], told["runtime"], told["samples"], outputs, told["seconds"], told.get("edges", 0))
+        edges, not_covered = told.get("edges", 0), told.get("not_covered", "")
+        return cls(told["artifact"], told["runtime"], told["samples"], outputs, told["seconds"], edges, not_covered)
 
 
 def edge_mask(kinds: Sequence[str]) -> np.ndarray:

@@ -26,7 +26,7 @@ from tfhalf.isolated import not_covered
 from tfhalf.job import Job, Places
 from tfhalf.progress import Progress
 from tfhalf.reference import Edges, Reference, basis, data_sha256, edge_inputs
-from tfhalf.report import SCALED, export_lines, problems, report, table_lines
+from tfhalf.report import SCALED, export_lines, problems, report, table_lines, uncovered
 from tfhalf.runs import facts
 from tfhalf.scores import Confusion, confusion
 from tfhalf.train import curves, picture
@@ -118,7 +118,7 @@ def export_and_publish(finished: Finished, verifier: Verifier, progress: Progres
         drawing = picture.draw_beside(finished.run, job.pipeline.name, finished.result.epochs, scaled, progress)
         comparisons = verifier(folder, splits.x_test, splits.y_test)
         drawing.join()
-        manifest["not_covered"] = not_covered(job.pipeline.export.formats)
+        manifest["not_covered"] = [*not_covered(job.pipeline.export.formats), *uncovered(comparisons)]
         answers = _answers(reference, comparisons)
         labels = splits.class_names
         saving = Thread(target=classes.save, args=(finished.run, job.pipeline.name, labels, answers, progress))

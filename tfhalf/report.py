@@ -32,13 +32,15 @@ COLUMNS = {
     "or relative to the row's own magnitude or the output's; they are compared apart, and may differ more",
     "lost": "values that are not finite here, and are in float32, those at edge rows too",
     "time": "how long it ran, beside the others",
-    "": "whether every limit holds",
+    "": "whether every limit holds; 'not covered' where a second runtime does not open or run the file",
 }
 """The columns of the table of comparisons, and what each says."""
 
 
 SCALED = "mixed_float16"
 """The policy that has a loss scale; of one without it nothing is said."""
+NOT_COVERED = "not covered"
+"""The verdict where a second runtime does not open or run a file."""
 
 
 def table(comparisons: Sequence[Comparison] | Sequence[SampleComparison]) -> tuple[list[str], list[list[str]]]:
@@ -57,6 +59,8 @@ def table(comparisons: Sequence[Comparison] | Sequence[SampleComparison]) -> tup
 
 def _cells(c: Comparison | SampleComparison) -> dict[str, str]:
     """A row by column; of a model with several outputs the worst."""
+    if c.not_covered:
+        return {"artifact": c.artifact, "computed by": c.runtime, "time": duration(c.seconds), "": NOT_COVERED}
     agreement: float | None
     if isinstance(c, Comparison):
         samples, largest, mean, agreement = c.images, c.max_difference, c.mean_difference, c.agreement
@@ -125,6 +129,11 @@ def problems(comparisons: Sequence[Comparison] | Sequence[SampleComparison]) -> 
     return "; ".join(f"{c.artifact}: {', '.join(c.problems)}" for c in comparisons if c.problems)
 
 
+def uncovered(comparisons: Sequence[Comparison] | Sequence[SampleComparison]) -> list[str]:
+    """A line for each comparison that a second runtime could not make."""
+    return [f"{c.artifact} was not compared in {c.runtime}: {c.not_covered}" for c in comparisons if c.not_covered]
+
+
 def report(manifest: dict[str, Any], comparisons: Sequence[Comparison]) -> str:
     """``report.md``: what the artifact is, how it was made, how it compared."""
     training, data = manifest["training"], manifest["data"]
@@ -150,6 +159,8 @@ def report(manifest: dict[str, Any], comparisons: Sequence[Comparison]) -> str:
         "## Parity with the float32 model",
         "",
         *markdown(comparisons),
+        "",
+        *(f"- {told}" for told in manifest.get("not_covered", ())),
         "",
         *_problems(comparisons),
         "## Accuracy per class",

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tfhalf.errors import ArtifactError
+from tfhalf.errors import ArtifactError, UnsupportedError
 from tfhalf.export.formats import FILES, LITERT
 from tfhalf.inspect.onnx_check import read_onnx
 from tfhalf.inspect.onnx_check import weights_beside as weights_beside
@@ -28,6 +28,8 @@ PATIENCE = 600.0
 """Seconds that one batch may take."""
 # By runtime, the format that it opens.
 RUNTIMES = {**{kind: kind for kind in FORMATS}, "onnx-float16": "onnx", "onnx-openvino": "onnx"}
+SECOND = {"onnx-float16": TRUE_FLOAT16, "onnx-openvino": "OpenVINO"}
+"""Runtimes beside a format's own, by what they are called: what one of them cannot open or run, it does not cover."""
 
 
 Inputs = np.ndarray | Mapping[str, np.ndarray]
@@ -61,7 +63,8 @@ def open_predictor(directory: Path, runtime: str, patience: float | None = PATIE
     A call that takes more than ``patience`` seconds is ended (true float16 excepted): a loop in a file may have no end.
 
     Raises:
-        ArtifactError: the file is not there or does not open.
+        ArtifactError: the file is not there, or is refused before the runtime opens it.
+        UnsupportedError: the runtime does not open it.
     """
     name = FORMATS[RUNTIMES[runtime]]
     if not (directory / name).is_file():
@@ -77,7 +80,7 @@ def open_predictor(directory: Path, runtime: str, patience: float | None = PATIE
     except ArtifactError:
         raise
     except Exception as error:  # three libraries, each with exceptions of its own
-        raise ArtifactError(f"{directory / name}: does not open: {one_line(error)}") from error
+        raise UnsupportedError(directory / name, f"does not open: {one_line(error)}") from error
 
 
 class _Told:
@@ -94,9 +97,8 @@ class _Told:
         except ArtifactError:
             raise
         except Exception as error:  # three libraries, each with exceptions of its own
-            raise ArtifactError(
-                f"{self._path}: opens and does not run ({self.runtime}): {one_line(error)}; export it again"
-            ) from error
+            reason = f"opens and does not run ({self.runtime}): {one_line(error)}"
+            raise UnsupportedError(self._path, reason, "export it again") from error
 
 
 def named(x: Inputs, names: list[str]) -> dict[str, np.ndarray]:
@@ -115,7 +117,7 @@ class _Deadline:
     """Within the block a predictor that can ``stop`` is stopped after ``seconds``.
 
     Raises:
-        ArtifactError: at the block's end, where that happened.
+        UnsupportedError: at the block's end, where that happened.
     """
 
     def __init__(self, path: Path, seconds: float | None, predictor: Any) -> None:
@@ -138,7 +140,7 @@ class _Deadline:
         if self._timer is not None:
             self._timer.cancel()
         if self._passed.is_set():
-            raise ArtifactError(f"{self._path}: took more than {self._seconds:,.0f} s for one batch, and was ended")
+            raise UnsupportedError(self._path, f"took more than {self._seconds:,.0f} s for one batch, and was ended")
 
 
 class _SavedModel:

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 
 from tfhalf import config
-from tfhalf.errors import ArtifactError
+from tfhalf.errors import ArtifactError, UnsupportedError
 from tfhalf.export import manifest as manifests
 from tfhalf.isolated import lacking
 from tfhalf.parity import INT8
 from tfhalf.progress import Progress, duration
 from tfhalf.reference import REFERENCE, Edges, Reference, data_sha256
-from tfhalf.runtime import Predictor, open_predictor
+from tfhalf.runtime import SECOND, Predictor, open_predictor
 from tfhalf.scores import Confusion, confusion
 from tfhalf.text import printable
 
@@ -43,7 +43,8 @@ class Comparison:
     Accuracies are in percent, ``agreement`` is the percentage of images with the same top class, differences are of
     probabilities. ``problems`` is empty where every threshold holds. ``seconds`` passed beside other comparisons.
     All but ``problems`` are of test images; ``edge_difference`` is the largest of edge rows, and ``edge_non_finite``
-    counts their values that are finite in the float32 model alone.
+    counts their values that are finite in the float32 model alone. ``not_covered``: why a second runtime compared no
+    image; empty where it did.
     """
 
     artifact: str
@@ -61,6 +62,7 @@ class Comparison:
     confusion: Confusion = ()
     edge_difference: float | None = None
     edge_non_finite: int = 0
+    not_covered: str = ""
 
     @property
     def passed(self) -> bool:
@@ -176,6 +178,15 @@ def judge(
     )
 
 
+def _uncovered(artifact: str, runtime: str, why: str, reference: Reference, seconds: float) -> Comparison:
+    """A comparison of no image, since ``runtime`` does not open or run the artifact."""
+    accuracy = float((reference.probabilities.argmax(-1) == reference.y).mean() * 100)
+    classes = (None,) * reference.probabilities.shape[-1]
+    return Comparison(
+        artifact, runtime, 0, accuracy, 0.0, 0.0, 0.0, 0.0, 0, classes, seconds, problems=(), not_covered=why
+    )
+
+
 def _allowed(percent: float, n: int) -> int:
     """Images that ``percent`` of n allows; at least one, unless the threshold is 0: a share finer than one image of a
     small set cannot be held."""
@@ -197,7 +208,8 @@ def verify_directory(directory: Path, x: np.ndarray, y: np.ndarray, progress: Pr
 
     ONNX is run twice: by onnxruntime over all of it, and on the first ``verify.true_float16_samples`` images in true
     float16 arithmetic, since CPU runtimes upcast and so hide overflow (left out where onnxruntime computes on a
-    GPU); and by OpenVINO where it is installed. An int8 variant has limits of its own (`for_int8`).
+    GPU); and by OpenVINO where it is installed. What these two do not open or run is not covered by them, and is told
+    so. An int8 variant has limits of its own (`for_int8`).
 
     Raises:
         IntegrityError: a file is not the published one.
@@ -218,6 +230,15 @@ def verify_directory(directory: Path, x: np.ndarray, y: np.ndarray, progress: Pr
     stop = threading.Event()
 
     def judged(artifact: str, opened: Predictor | str, n: int, batch_size: int) -> Comparison:
+        start = time.perf_counter()
+        try:
+            return compared(artifact, opened, n, batch_size)
+        except UnsupportedError as error:
+            if opened not in SECOND:
+                raise
+            return _uncovered(artifact, SECOND[str(opened)], error.reason, reference, time.perf_counter() - start)
+
+    def compared(artifact: str, opened: Predictor | str, n: int, batch_size: int) -> Comparison:
         predictor = open_predictor(directory, opened) if isinstance(opened, str) else opened
         comparison = compare(
             reference.probabilities[:n],

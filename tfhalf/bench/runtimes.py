@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tfhalf.engines import open_engine
-from tfhalf.errors import ArtifactError
+from tfhalf.errors import ArtifactError, UnsupportedError
 from tfhalf.inspect.tf_check import check_saved_model
 from tfhalf.isolated import lacking
 from tfhalf.runtime import FORMATS, Predictor, onnx_providers, open_predictor, weights_beside
@@ -48,7 +48,8 @@ def open_runtime(directory: Path, runtime: str) -> Predictor:
     """Open the files of a version ``directory``, whose hashes were checked, in one of ``RUNTIMES``.
 
     Raises:
-        ArtifactError: they do not open, or the runtime falls back to another device.
+        ArtifactError: they are refused before they are opened, or the runtime falls back to another device.
+        UnsupportedError: they do not open in it.
     """
     if runtime == "savedmodel":
         return open_predictor(directory, "savedmodel", patience=None)
@@ -62,7 +63,7 @@ def open_runtime(directory: Path, runtime: str) -> Predictor:
         raise
     except Exception as error:  # four libraries, each with exceptions of its own
         text = " ".join(str(error).split())[:300]
-        raise ArtifactError(f"{directory}: does not open in {RUNTIMES[runtime][0]}: {text}") from error
+        raise UnsupportedError(directory, f"does not open in {RUNTIMES[runtime][0]}: {text}") from error
 
 
 class _SavedModelXla:

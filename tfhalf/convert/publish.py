@@ -30,7 +30,7 @@ from tfhalf.html_report import render
 from tfhalf.isolated import not_covered
 from tfhalf.parity import SampleComparison, for_int8, judge
 from tfhalf.progress import Progress
-from tfhalf.report import export_lines, problems, table_lines
+from tfhalf.report import export_lines, problems, table_lines, uncovered
 from tfhalf.runtime import open_predictor
 from tfhalf.samples import BATCH, Samples, run
 
@@ -122,7 +122,8 @@ def _attempt(
         mended = mend(made, comparisons) if mend is not None and not all(c.passed for c in comparisons) else None
         if mended is not None:
             return mended
-        manifest["not_covered"] = not_covered(manifest["config"]["export"]["formats"])
+        lacking = not_covered(manifest["config"]["export"]["formats"])
+        manifest["not_covered"] = [*lacking, *uncovered(comparisons)]
         manifest["seconds"] = time.perf_counter() - begun
         published = _rename(folder, base, manifest, program, comparisons)
         return Exported(published, manifest, tuple(comparisons))

@@ -14,7 +14,7 @@ from tfhalf.html_report import classes
 from tfhalf.html_report.elements import Child, bullets, element, facts, folded, line, page, section, table, value, words
 from tfhalf.parity import SampleComparison
 from tfhalf.progress import duration, size
-from tfhalf.report import COLUMNS, SCALED, problems
+from tfhalf.report import COLUMNS, NOT_COVERED, SCALED, problems
 from tfhalf.report import table as comparison_table
 from tfhalf.samples import basis
 from tfhalf.verify import Comparison
@@ -140,7 +140,8 @@ def _samples(samples: Mapping[str, Any]) -> list[Element]:
 
 
 def _verdict(text: str) -> Child:
-    return element("span", text, class_="good" if text == "ok" else "bad") if text else ""
+    kind = {"ok": "good", NOT_COVERED: "warn"}.get(text, "bad")
+    return element("span", text, class_=kind) if text else ""
 
 
 def _outputs(comparisons: Comparisons) -> list[Element]:
