@@ -13,6 +13,8 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 from tfhalf.errors import ArtifactError
 from tfhalf.inspect import litert_file, look
+from tfhalf.inspect.facts import Node
+from tfhalf.inspect.graph import kind
 from tfhalf.inspect.litert_ops import BUILTIN
 
 pytestmark = [pytest.mark.filterwarnings("ignore")]  # of the converter and the interpreter
@@ -69,6 +71,15 @@ def test_it_is_what_the_interpreter_says(files: Path, name: str) -> None:
         assert told["parameters"]["int8"]["count"] > 4000
         assert told["verdict"]["line"].startswith("not float16: 8")
         assert told["verdict"]["line"].endswith(" % of the parameters are integers")
+
+
+def test_unpacking_sparse_weights_is_no_arithmetic() -> None:
+    """A net with sparse float16 weights computed "in float16" by its DENSIFY alone."""
+    assert [kind(Node(op, op, (), (), "float16", "float16")) for op in ("DENSIFY", "SPARSE_TO_DENSE", "ADD")] == [
+        "moves",
+        "moves",
+        "computes",
+    ]
 
 
 def test_hostile_files(files: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ _MOVES = frozenset(
         "tile expand broadcastto pack unpack spacetobatchnd batchtospacend depthtospace spacetodepth reversev2 "
         "reversesequence stopgradient snapshot preventgradient ensureshape dropout where select selectv2 scatternd "
         "scatterelements dynamicupdateslice tensorlistgetitem tensorliststack tensorlistsetitem tensorlistfromtensor "
-        "if while loop scan optional checknumerics"
+        "if while loop scan optional checknumerics densify sparsetodense"
     )
 )
 _SILENT = frozenset(
