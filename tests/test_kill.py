@@ -255,7 +255,7 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
         "        return x + tf.cast(wait * 0, x.dtype)\n\n"
         "def build(*, input_shape, num_classes):\n"
         "    image = keras.Input(input_shape)\n"
-        "    return keras.Model(image, keras.layers.Dense(num_classes)(Slow()(keras.layers.Flatten()(image))))\n"
+        "    return keras.Model(image, Slow()(keras.layers.Dense(num_classes)(keras.layers.Flatten()(image))))\n"
     )
     code = (
         "import sys; from pathlib import Path; from tfhalf.start import import_tensorflow; import os\n"

@@ -8,6 +8,7 @@ import struct
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -16,7 +17,7 @@ from keras import layers
 from tfhalf.errors import ConfigError
 from tfhalf.precision import float16
 from tfhalf.precision.float16 import CastCounts, cast
-from tfhalf.precision.heads import as_logits, ends_in_a_linear_layer
+from tfhalf.precision.heads import as_logits, ends_in_a_linear_layer, function_of
 from tfhalf.precision.policy import flat_layers, keep_float32, layer_path, matching, policy
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
@@ -316,6 +317,29 @@ def test_other_heads_stay(activation: str | None) -> None:
     same, had = as_logits(model)
     assert (same, had) == (model, False)
     np.testing.assert_array_equal(np.asarray(model(X)), expected)
+
+
+def test_code_that_may_never_end_is_not_run() -> None:
+    """A loop of a user's own, or Python, as a closing layer: it would hang before anything was told."""
+    rounds = tf.Variable(0)
+
+    def counted(x):
+        rounds.assign_add(1)
+        return x
+
+    class Loops(layers.Layer):
+        def call(self, x):
+            with tf.control_dependencies(tf.while_loop(lambda i: i < 3, lambda i: [i + rounds.assign_add(1)], [0])):
+                return tf.nn.softmax(x)
+
+    class RunsPython(layers.Layer):
+        def call(self, x):
+            return tf.ensure_shape(tf.numpy_function(counted, [x], x.dtype), x.shape)
+
+    for layer in (Loops(), RunsPython()):
+        assert function_of(layer, 3) is None
+        assert rounds.numpy() == 0
+    assert function_of(lambda x: tf.nn.softmax(x), 3) == "softmax"  # a user's own that ends
 
 
 def test_several_outputs_are_refused() -> None:

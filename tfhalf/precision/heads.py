@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tfhalf.errors import ConfigError
 
@@ -21,6 +22,8 @@ _ACTIVATED = (
     keras.src.layers.convolutional.base_separable_conv.BaseSeparableConv,
     keras.src.layers.convolutional.base_depthwise_conv.BaseDepthwiseConv,
 )
+# Operations of TensorFlow that may take for ever.
+_ENDLESS = {"While", "StatelessWhile", "For", "PyFunc", "PyFuncStateless", "EagerPyFunc", "RemoteCall"}
 
 
 def as_logits(model: keras.Model) -> tuple[keras.Model, bool]:
@@ -120,11 +123,14 @@ def _graph(operation: Any) -> Any:
 
 def function_of(function: Any, width: int) -> str | None:
     """``softmax``, ``sigmoid``, ``identity`` or ``affine`` (one factor, one offset): which of them a function of
-    [N, width] is, by its values; else None."""
+    [N, width] is, by its values; else None. One that may take for ever, of a user's own loop or Python, is not run."""
     x = np.linspace(-3, 4, 2 * width, dtype=np.float32).reshape(2, width) ** 2
     x[1] *= -1
     try:
-        y = keras.ops.convert_to_numpy(function(keras.ops.convert_to_tensor(x))).astype(np.float32)
+        traced = tf.function(function, autograph=False).get_concrete_function(tf.TensorSpec(x.shape, tf.float32))
+        if not _ends(traced):
+            return None
+        y = keras.ops.convert_to_numpy(traced(tf.constant(x))).astype(np.float32)
     except (TypeError, ValueError, AttributeError, NotImplementedError, RuntimeError):
         return None  # it does not take such an array alone: none of these
     if y.shape != x.shape:
@@ -138,3 +144,10 @@ def function_of(function: Any, width: int) -> str | None:
         "affine": factor * (x - x.min()) + y.min(),
     }
     return next((kind for kind, answers in kinds.items() if np.allclose(y, answers, rtol=1e-3, atol=5e-3)), None)
+
+
+def _ends(traced: Any) -> bool:
+    """Whether a traced function comes to an end for certain: its graph has neither loops nor Python."""
+    graph = traced.graph.as_graph_def()
+    nodes = (*graph.node, *(node for function in graph.library.function for node in function.node_def))
+    return not any(node.op in _ENDLESS for node in nodes)
