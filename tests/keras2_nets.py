@@ -74,6 +74,21 @@ def states(k: Any) -> Any:
 
 
 @net
+def masked_states(k: Any) -> Any:
+    """A translator: what is written starts from the state of what was read; both are padded. And one within."""
+    lay = k.layers
+    read, written = (k.Input(WORDS, dtype="int32", name=name) for name in ("read", "written"))
+    steps = k.Input(STEPS, name="steps")
+    rows = lay.Embedding(20, 6, mask_zero=True, name="rows")
+    *_, h, c = lay.LSTM(5, return_state=True, name="reader")(rows(read))
+    x = lay.LSTM(5, return_sequences=True, name="writer")(rows(written), initial_state=[h, c])
+    inner_steps, inner_state = k.Input(STEPS), k.Input((5,))
+    y = lay.GRU(5)(lay.Masking(0.0)(inner_steps), initial_state=inner_state)
+    inner = k.Model([inner_steps, inner_state], lay.Dense(3)(y), name="inner")
+    return k.Model([read, written, steps], [x, inner([steps, h])])
+
+
+@net
 def cells(k: Any) -> Any:
     lay = k.layers
     steps = k.Input((2, 4), name="steps")
@@ -165,6 +180,8 @@ def inputs(model: Any, rng: np.random.Generator) -> dict[str, np.ndarray]:
     for tensor in model.inputs:
         shape, name = (5, *tensor.shape[1:]), tensor.name.split(":")[0]
         made[name] = rng.integers(0, 20, shape) if "int" in str(tensor.dtype) else rng.normal(size=shape)
+        if len(shape) == 3 or made[name].dtype.kind == "i":
+            made[name][:2, -1] = 0  # padding
         made[name] = made[name].astype(tensor.dtype.as_numpy_dtype)
     return made
 

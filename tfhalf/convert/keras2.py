@@ -17,6 +17,7 @@ import keras
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 from keras.src.backend import get_keras_mask
+from keras.src.models.functional import Functional
 from keras.src.saving.serialization_lib import ObjectSharingScope
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 
@@ -53,7 +54,7 @@ def build(path: Path, config: dict[str, Any], custom: dict[str, Any], held: int)
     def made() -> keras.Model:
         with ObjectSharingScope():
             model: keras.Model = keras.saving.deserialize_keras_object(copy.deepcopy(new), custom_objects=custom)
-        return model
+        return _masks_passed(model)
 
     try:
         claims.check(path, made, held)
@@ -65,21 +66,36 @@ def build(path: Path, config: dict[str, Any], custom: dict[str, Any], held: int)
     except Exception as error:  # whatever a layer's code raises
         raise ArtifactError(f"{path}: Keras 3 cannot make this model of Keras 2: {reason(error)}") from error
     _check_vocabularies(path, model)
-    _check_masks(path, model)
     return model
 
 
-def _check_masks(path: Path, model: keras.Model) -> None:
-    """Refuse what Keras 3 answers otherwise: a recurrent layer that is given a state gets no mask there."""
-    for layer in model._flatten_layers(include_self=False, recursive=True):
-        for node in layer._inbound_nodes if type(layer).__name__ in RECURRENT else ():
-            masked = any(get_keras_mask(tensor) is not None for tensor in node.arguments.args)
-            if masked and node.arguments.kwargs.get("initial_state") is not None:
-                raise ArtifactError(
-                    f"{path}: {printable(layer.name, 60)!r} takes masked steps and a state to start from; with a state "
-                    "Keras 3 leaves the mask out, and would answer otherwise. Give file.py:build, which passes mask= "
-                    "to the layer, with --weights"
-                )
+def _masks_passed(model: keras.Model) -> keras.Model:
+    """``model``, where recurrent layers that are given a state are given the mask of their steps too: with a state
+    Keras 3 leaves it out, which Keras 2 did not."""
+    if not isinstance(model, Functional):
+        return model
+    within = {id(layer): _masks_passed(layer) for layer in model.layers}
+    changed = any(within[id(layer)] is not layer for layer in model.layers)
+    nodes = [node for nodes in model._nodes_by_depth.values() for node in nodes]
+    if not changed and not any(
+        _lacks_mask(node.operation, node.arguments.args, node.arguments.kwargs) for node in nodes
+    ):
+        return model
+
+    def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
+        if _lacks_mask(operation, args, kwargs):
+            kwargs |= {"mask": get_keras_mask(args[0])}
+        return operation(*args, **kwargs)
+
+    return keras.models.clone_model(
+        model, clone_function=lambda layer: within.get(id(layer), layer), call_function=call
+    )
+
+
+def _lacks_mask(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    if type(operation).__name__ not in RECURRENT or kwargs.get("initial_state") is None:
+        return False
+    return kwargs.get("mask") is None and get_keras_mask(args[0]) is not None
 
 
 def _check_vocabularies(path: Path, model: keras.Model) -> None:
