@@ -338,10 +338,12 @@ def test_what_cannot_be_exported(tmp_path: Path) -> None:
     saved = tmp_path / "saved"
     tf.saved_model.save(tf.Module(), str(saved))
     (tmp_path / "text.keras").write_text("no")
+    (tmp_path / "net.tflite").write_bytes(b"\x1c\0\0\0TFL3" + bytes(20))
     (tmp_path / "folder").mkdir()
     for given, why in [
         (tmp_path / "none.keras", "does not exist; give a run folder, a .keras or .h5 file"),
         (tmp_path / "text.keras", "is not a .keras or .h5 file"),
+        (tmp_path / "net.tflite", "holds operations whose dtypes are fixed, and no layers"),
         (tmp_path / "folder", "is a folder without run.json or saved_model.pb"),
         (saved, "it holds traced functions"),
         (f"{CUSTOM}:nothing", "has no 'nothing'"),

@@ -105,6 +105,11 @@ def _loaded(path: Path, custom: dict[str, Any]) -> tuple[keras.Model, str]:
         raise ArtifactError(f"{path}: cannot be read: {error.strerror}; accepted: {ACCEPTED}") from None
     if start == hdf5.MAGIC:
         return _of_hdf5(path, custom), "hdf5"
+    if start[4:] == b"TFL3" or path.suffix in (".onnx", ".pb"):
+        raise ArtifactError(
+            f"{path}: holds operations whose dtypes are fixed, and no layers that could be made again in float16; give "
+            f"the Keras model that it was made from; accepted: {ACCEPTED}"
+        )
     if start[:2] != b"PK":
         raise ArtifactError(f"{path}: is not a .keras or .h5 file; accepted: {ACCEPTED}")
     archive = keras_safe.read(path)
