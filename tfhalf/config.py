@@ -220,7 +220,8 @@ class LossScale(Section):
 
 class Precision(Section):
     """``keep_float32``: regular expressions searched in layer paths; such layers train and ship in float32. ``auto``:
-    before training, a few steps in float32 show which layers float16 does not hold, and these are the list.
+    before training, a few steps in float32 show which layers float16 does not hold, and these are the list. Layers that
+    an artifact needs beside these, to answer like the float32 model, are searched when it is exported.
     """
 
     policy: Literal["mixed_float16", "mixed_bfloat16", "float32"] = "mixed_float16"

@@ -34,6 +34,7 @@ from tfhalf.train.chance import Chance
 from tfhalf.train.evaluate import Evaluator
 from tfhalf.train.loop import TrainResult
 from tfhalf.verify import Comparison
+from tfhalf.widen import Widening, pipeline_with
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,9 @@ class Clock:
         self._last = time.perf_counter() if started is None else started
 
     def stop(self, stage: str) -> None:
-        """End ``stage`` now."""
+        """End ``stage`` now; one that comes again takes the sum."""
         now = time.perf_counter()
-        self.seconds[stage] = now - self._last
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
         self._last = now
 
 
@@ -85,21 +86,51 @@ class Finished:
 def export_and_publish(finished: Finished, verifier: Verifier, progress: Progress, clock: Clock) -> Outcome:
     """Export a trained model, verify it in a fresh process, and publish it as the next version.
 
+    Where an artifact falls short, the layers that it needs in float32 are looked for, and all are written again.
+
     Raises:
         ExportError: the model cannot be rebuilt in float16, or a format cannot hold it.
         ParityError: an artifact does not answer like the float32 model; it is kept as ``failed-N``.
     """
     job = finished.job
+    progress.line()
+    progress.line(f"export     float16, {', '.join(job.pipeline.export.formats)}")
+    reference = _reference(job, finished.result.model)
+    widening = Widening(job, finished.result.model, reference)
+    while (attempt := _attempt(finished, reference, widening, verifier, progress, clock)) is None:
+        progress.line("export     again, with these layers in float32")
+    published, comparisons = attempt
+    progress.line()
+    uncompared = _not_covered(job, comparisons)
+    for text in [*table_lines(comparisons), *(f"           {told}" for told in uncompared)]:
+        progress.line(text)
+    if not all(c.passed for c in comparisons):
+        raise ParityError(f"not published, kept as {published}: {problems(comparisons)}")
+    seconds = dict(clock.seconds)
+    return Outcome(
+        published, finished.run, finished.accuracy, tuple(comparisons), seconds, finished.chance, finished.smoke
+    )
+
+
+def _attempt(
+    finished: Finished,
+    reference: Reference,
+    widening: Widening,
+    verifier: Verifier,
+    progress: Progress,
+    clock: Clock,
+) -> tuple[Path, list[Comparison]] | None:
+    """What was published, or kept as ``failed-N``, and how it compared; None where ``widening`` has found layers to
+    keep in float32, with which all is to be written again."""
+    job = finished.job
     splits = job.splits
     base = finished.places.exports / job.pipeline.name
     revision = manifests.git_revision(finished.places.pipeline.resolve().parent)
     with version.staging(base) as folder:
-        progress.line()
-        progress.line(f"export     float16, {', '.join(job.pipeline.export.formats)}")
         artifacts, rebuilt = write_artifacts(
             finished.result.model,
             folder,
-            job.pipeline,
+            pipeline_with(job.pipeline, widening.kept),
             mean=job.preprocess.mean,
             std=job.preprocess.std,
             input_shape=splits.input_shape,
@@ -107,9 +138,8 @@ def export_and_publish(finished: Finished, verifier: Verifier, progress: Progres
             git_revision=revision,
         )
         _say_export(artifacts, rebuilt, progress)
-        reference = _reference(job, finished.result.model)
         reference.save(folder)
-        manifest = _manifest(finished, artifacts, rebuilt, folder, revision)
+        manifest = _manifest(finished, artifacts, rebuilt, folder, revision) | _searched(widening)
         manifests.write(folder, manifest)
         clock.stop("export")
         progress.line(f"verify     a fresh process runs each artifact; {basis(len(splits.x_test), reference.edges)}")
@@ -118,7 +148,11 @@ def export_and_publish(finished: Finished, verifier: Verifier, progress: Progres
         drawing = picture.draw_beside(finished.run, job.pipeline.name, finished.result.epochs, scaled, progress)
         comparisons = verifier(folder, splits.x_test, splits.y_test)
         drawing.join()
-        manifest["not_covered"] = [*not_covered(job.pipeline.export.formats), *uncovered(comparisons)]
+        failing = [c for c in comparisons if not c.passed]
+        if failing and widening.more(rebuilt.model, failing, progress):
+            clock.stop("search")
+            return None
+        manifest["not_covered"] = _not_covered(job, comparisons)
         answers = _answers(reference, comparisons)
         labels = splits.class_names
         saving = Thread(target=classes.save, args=(finished.run, job.pipeline.name, labels, answers, progress))
@@ -126,17 +160,22 @@ def export_and_publish(finished: Finished, verifier: Verifier, progress: Progres
         published = _publish(folder, base, finished, manifest, comparisons, answers)
         saving.join()
         clock.stop("verify")
-    progress.line()
-    for text in table_lines(comparisons):
-        progress.line(text)
-    for told in manifest["not_covered"]:
-        progress.line(f"           {told}")
-    if not all(c.passed for c in comparisons):
-        raise ParityError(f"not published, kept as {published}: {problems(comparisons)}")
-    seconds = dict(clock.seconds)
-    return Outcome(
-        published, finished.run, finished.accuracy, tuple(comparisons), seconds, finished.chance, finished.smoke
-    )
+    return published, comparisons
+
+
+def _not_covered(job: Job, comparisons: list[Comparison]) -> list[str]:
+    return [*not_covered(job.pipeline.export.formats), *uncovered(comparisons)]
+
+
+def _searched(widening: Widening) -> dict[str, Any]:
+    """The manifest's account of layers that the pipeline does not keep in float32 and the artifacts need so."""
+    if not widening.kept or widening.found is None:
+        return {}
+    found = widening.found
+    return {
+        "islands": [asdict(island) for island in widening.kept],
+        "search": {"tests": found.tests, "complete": found.complete, "seconds": found.seconds},
+    }
 
 
 def _say_export(artifacts: list[Artifact], rebuilt: Rebuilt, progress: Progress) -> None:
@@ -231,13 +270,7 @@ def _reference(job: Job, trained: keras.Model) -> Reference:
     splits = job.splits
     with float32_exactly():
         evaluator = Evaluator(judge, mean=np.asarray(job.preprocess.mean), std=np.asarray(job.preprocess.std))
-        probabilities = _softmax(evaluator.logits(splits.x_test))
+        probabilities = evaluator.probabilities(splits.x_test)
         x, kinds = edge_inputs(splits.x_test)
-        edges = Edges(x, kinds, _softmax(evaluator.logits(x)))
+        edges = Edges(x, kinds, evaluator.probabilities(x))
     return Reference(probabilities, splits.y_test, data_sha256(splits.x_test), edges)
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = np.exp(logits - logits.max(-1, keepdims=True))
-    probabilities: np.ndarray = shifted / shifted.sum(-1, keepdims=True)
-    return probabilities

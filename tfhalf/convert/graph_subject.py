@@ -20,6 +20,7 @@ from tfhalf.export.grouped import any_grouped
 from tfhalf.export.policies import own_islands
 from tfhalf.export.program import variables_of
 from tfhalf.export.rebuild import Rebuilt, rebuild
+from tfhalf.precision.policy import layer_path, matching
 
 _PARTS = ("kernel", "bias")
 _PRODUCTS = ("Matmul", "Dot", "Tensordot", "Einsum", "Inner", "Vdot", "Conv", "ConvTranspose", "DepthwiseConv")
@@ -162,6 +163,26 @@ class GraphSubject:
 
     def _names_of(self, copies: dict[int, Any]) -> dict[int, str]:
         return {id(copies[id(op)]): name for name, op in self._operations.items() if id(op) in copies}
+
+
+class LayerSubject(GraphSubject):
+    """A functional or sequential model of which layers alone are kept in float32, as ``precision.keep_float32`` of a
+    pipeline keeps them: an operation of `keras.ops` computes in what it takes."""
+
+    def __init__(self, model: keras.Model, interface: Interface, *, fold: bool = True) -> None:
+        super().__init__(model, interface, fold=fold)
+        self.names = tuple(name for name in self.names if isinstance(self._operations[name], keras.layers.Layer))
+
+    def kept_by(self, patterns: Iterable[str]) -> tuple[str, ...]:
+        """Those of ``names`` that ``precision.keep_float32`` keeps."""
+        kept = {id(inner) for layer in matching(self.model, patterns) for inner in layer._flatten_layers()}
+        return tuple(name for name in self.names if id(self._operations[name]) in kept)
+
+    def paths(self, kept: Iterable[str]) -> tuple[str, ...]:
+        """The layers of ``kept``, each with the norm that is folded into it: what `ship` keeps."""
+        norms = {id(fold.linear): fold.norm for fold in self._folds}
+        chosen = [self._operations[name] for name in kept]
+        return tuple(layer_path(one) for op in chosen for one in (op, norms.get(id(op))) if one is not None)
 
 
 def _policies(layer: Any) -> list[tuple[Any, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,40 +13,33 @@ import numpy as np
 from tfhalf.convert import draw, open_sizes
 from tfhalf.convert.constants import constant_islands
 from tfhalf.convert.interface import interface_of
-from tfhalf.convert.islands import Found, Island, Search, asked, unfit, wide_ranges, without_kernel
+from tfhalf.convert.islands import Found, Island, asked, unfit, wide_ranges, without_kernel
 from tfhalf.convert.options import Options, Request
 from tfhalf.convert.publish import Exported, Whole, publish
-from tfhalf.convert.runtime_subject import RuntimeSubject
+from tfhalf.convert.search import FEW, ROUNDS, Basis, Effort, island_lines, say_shortfalls, search, widened
 from tfhalf.convert.source import Source, open_source
-from tfhalf.convert.subject import Arrays, Seen, Simulated, Subject
+from tfhalf.convert.subject import Arrays, Seen, Subject
 from tfhalf.convert.subjects import subject_of
 from tfhalf.convert.sweep import sweep, sweep_line
 from tfhalf.device import float32_exactly, grow_memory
-from tfhalf.errors import ArtifactError, ExportError, ParityError
+from tfhalf.errors import ExportError
 from tfhalf.export import manifest as manifests
 from tfhalf.export import version
 from tfhalf.fresh import Verifier
-from tfhalf.parity import SampleComparison, badness, edge_mask
-from tfhalf.progress import Progress, duration
-from tfhalf.runtime import TRUE_FLOAT16
-from tfhalf.samples import basis, true_float16_rows
+from tfhalf.parity import SampleComparison
+from tfhalf.progress import Progress
+from tfhalf.samples import basis
 
-FEW = 8  # samples that islands are found on
-ROUNDS = 4
-"""How often the artifacts are written again with more layers in float32, where one still falls short."""
+_LONGER = "--bisect-seconds gives more time"
 
 
 @dataclass(frozen=True)
 class _Prepared:
     source: Source
-    subject: Subject
-    inputs: dict[str, np.ndarray]
-    reference: dict[str, np.ndarray]
+    basis: Basis
     drawn: dict[str, Any]
-    kinds: tuple[str, ...]
     floats: tuple[str, ...]
     other_sizes: dict[str, dict[str, np.ndarray]]
-    simulated: Simulated
 
 
 def export_model(request: Request, options: Options, progress: Progress) -> Exported:
@@ -66,37 +59,42 @@ def export_model(request: Request, options: Options, progress: Progress) -> Expo
     with Verifier(progress) as verifier, float32_exactly():
         verifier.start()
         made = _prepare(source, options, progress)
-        fixed = _fixed_islands(made, patterns, auto="auto" in options.keep_float32)
-        found = _search(made, fixed, options, progress)
-        islands = (*fixed, *found.islands)
-        _say_islands(islands, found, progress)
-        made.drawn["sweep"] = _swept(made, islands, options, progress)
-        kept = [island.path for island in islands]
-        made.drawn["other_sizes"] = open_sizes.hold(made.subject, kept, made.other_sizes, options.limits, progress)
-        shipped = made.subject.ship([island.path for island in islands])
-        revision = manifests.git_revision(Path.cwd())
-        whole = Whole(
-            source,
-            made.subject.interface,
-            made.inputs,
-            made.reference,
-            made.drawn,
-            islands,
-            found,
-            shipped,
-            revision,
-            made.kinds,
-        )
-
+        fixed = _fixed_islands(made.basis, patterns, auto="auto" in options.keep_float32)
+        effort = Effort(options.limits, options.bisect_seconds, options.opset)
+        found = search(made.basis, fixed, effort, progress)
+        whole = _whole(made, (*fixed, *found.islands), found, options, progress)
         rounds = iter(range(ROUNDS))
 
         def mend(whole: Whole, comparisons: list[SampleComparison]) -> Whole | None:
             # What int8 rounds away, no float32 in the others brings back.
             failing = [c for c in comparisons if not c.passed and c.artifact != "litert-int8"]
-            again = failing and next(rounds, None) is not None
-            return _widened(whole, made, failing, options, progress) if again else None
+            if not failing or next(rounds, None) is None:
+                return None
+            say_shortfalls(failing, progress)
+            more = widened(made.basis, whole.islands, failing, effort, progress)
+            return _with(whole, made.basis, more, progress) if more is not None else None
 
         return publish(whole, options, verifier, progress, begun, mend)
+
+
+def _whole(made: _Prepared, islands: tuple[Island, ...], found: Found, options: Options, progress: Progress) -> Whole:
+    """What is published with ``islands``; up to which sizes of inputs it holds is found out, and told, too."""
+    _say_islands(islands, found, progress)
+    judged, kept = made.basis, [island.path for island in islands]
+    made.drawn["sweep"] = _swept(made, kept, options, progress)
+    made.drawn["other_sizes"] = open_sizes.hold(judged.subject, kept, made.other_sizes, options.limits, progress)
+    return Whole(
+        made.source,
+        judged.subject.interface,
+        judged.inputs,
+        judged.reference,
+        made.drawn,
+        islands,
+        found,
+        judged.subject.ship(kept),
+        manifests.git_revision(Path.cwd()),
+        judged.kinds,
+    )
 
 
 def layer_names(request: Request, options: Options) -> tuple[str, ...]:
@@ -106,7 +104,7 @@ def layer_names(request: Request, options: Options) -> tuple[str, ...]:
         ArtifactError, RefError, ConfigError, DataError, ExportError: as `export_model`.
     """
     grow_memory()
-    return _prepare(open_source(request), options, Progress(quiet=True)).subject.names
+    return _prepare(open_source(request), options, Progress(quiet=True)).basis.subject.names
 
 
 # --- the model and what it is judged on -------------------------------------------------------------------------------
@@ -130,17 +128,8 @@ def _prepare(source: Source, options: Options, progress: Progress) -> _Prepared:
     progress.line(f"inputs     {told}")
     for text in (*interface.renamed(), basis(samples.facts)):
         progress.line(f"           {text}")
-    return _Prepared(
-        source,
-        subject,
-        inputs,
-        subject.reference(inputs),
-        samples.facts,
-        samples.kinds,
-        samples.floats,
-        samples.other_sizes,
-        subject,
-    )
+    judged = Basis(subject, inputs, subject.reference(inputs), samples.kinds, subject)
+    return _Prepared(source, judged, samples.facts, samples.floats, samples.other_sizes)
 
 
 def _check_deterministic(subject: Subject, few: Arrays, before: Arrays) -> None:
@@ -165,137 +154,42 @@ def _check_deterministic(subject: Subject, few: Arrays, before: Arrays) -> None:
         )
 
 
-def _first(arrays: Arrays) -> np.ndarray:
-    return next(iter(arrays.values()))
-
-
 # --- islands ----------------------------------------------------------------------------------------------------------
 
 
-def _fixed_islands(made: _Prepared, patterns: Iterable[str], *, auto: bool) -> tuple[Island, ...]:
+def _fixed_islands(judged: Basis, patterns: Iterable[str], *, auto: bool) -> tuple[Island, ...]:
     """What stays in float32 before anything is tried: asked for, the model's own, and what float16 cannot hold."""
-    own = [Island(name, "float32 in the model itself") for name in made.subject.own_islands()]
-    found = [*asked(made.subject, patterns), *unfit(made.subject), *own]
+    subject, inputs = judged.subject, judged.inputs
+    own = [Island(name, "float32 in the model itself") for name in subject.own_islands()]
+    found = [*asked(subject, patterns), *unfit(subject), *own]
     if auto:
-        found += wide_ranges(made.subject, made.subject.interface.few(made.inputs, FEW))
-    known = [island.path for island in found if island.path in made.subject.names]
-    found += without_kernel(made.subject, made.inputs, known)
-    known = [island.path for island in found if island.path in made.subject.names]
-    found += constant_islands(made.subject, made.inputs, known)
-    unique = {island.path: island for island in reversed(found) if island.path in made.subject.names}
-    return tuple(unique[name] for name in made.subject.names if name in unique)
+        found += wide_ranges(subject, subject.interface.few(inputs, FEW))
+    known = [island.path for island in found if island.path in subject.names]
+    found += without_kernel(subject, inputs, known)
+    known = [island.path for island in found if island.path in subject.names]
+    found += constant_islands(subject, inputs, known)
+    unique = {island.path: island for island in reversed(found) if island.path in subject.names}
+    return tuple(unique[name] for name in subject.names if name in unique)
 
 
-def _search(made: _Prepared, fixed: tuple[Island, ...], options: Options, progress: Progress) -> Found:
-    """The islands that the hardest samples need; and then those that all of them need beside, if these do not do."""
-    islands: tuple[Island, ...] = ()
-    complete, tests, seconds = True, 0, 0.0
-    for inputs, reference, kinds in (_hardest(made, fixed), (made.inputs, made.reference, made.kinds)):
-        start = tuple(island.path for island in (*fixed, *islands))
-        classes, left = made.subject.interface.classes, max(0.0, options.bisect_seconds - seconds)
-        search = Search(made.simulated, inputs, reference, classes, options.limits, left, progress, start, kinds)
-        found = search.run()
-        progress.clear()
-        if not found.restored:
-            raise ParityError(
-                "no set of layers in float32 restores the answers, not even all of them: "
-                f"{'; '.join(found.problems)}; nothing was published"
-            )
-        islands, complete = (*islands, *found.islands), complete and found.complete
-        tests, seconds = tests + found.tests, seconds + found.seconds
-    order = {name: place for place, name in enumerate(made.subject.names)}
-    return Found(tuple(sorted(islands, key=lambda island: order[island.path])), True, complete, tests, seconds)
-
-
-def _swept(made: _Prepared, islands: tuple[Island, ...], options: Options, progress: Progress) -> dict[str, Any] | None:
+def _swept(made: _Prepared, kept: list[str], options: Options, progress: Progress) -> dict[str, Any] | None:
     """Up to which size of inputs float16 holds with these islands, for the manifest; it is printed too."""
-    kept = [island.path for island in islands]
-    swept = sweep(made.subject, kept, made.inputs, made.floats, options.limits, progress)
+    swept = sweep(made.basis.subject, kept, made.basis.inputs, made.floats, options.limits, progress)
     if swept is None:
         return None
     progress.line(f"sizes      {sweep_line(swept.to_dict())}")
     return swept.to_dict()
 
 
-def _hardest(made: _Prepared, fixed: tuple[Island, ...]) -> tuple[Arrays, dict[str, np.ndarray], tuple[str, ...]]:
-    """The few samples that float16 answers worst, the float32 answers to them, and their kinds: what holds there holds
-    elsewhere. Usual ones, and edge rows that lose values."""
-    if len(_first(made.inputs)) <= FEW or made.subject.interface.inputs[0].shape[0]:
-        chosen = np.arange(len(_first(made.subject.interface.few(made.inputs, FEW))))
-    else:
-        got = made.simulated.simulate([island.path for island in fixed], made.inputs)
-        worst, edge = badness(made.reference, got, made.kinds), edge_mask(made.kinds)
-        usual = np.flatnonzero(~edge)
-        usual = usual[np.argsort(-worst[usual], kind="stable")[:FEW]]
-        chosen = np.sort(np.concatenate([usual, np.flatnonzero(edge & np.isinf(worst))]))
-    inputs = {name: x[chosen] for name, x in made.inputs.items()}
-    reference = {name: y[chosen] for name, y in made.reference.items()}
-    return inputs, reference, tuple(made.kinds[row] for row in chosen)
-
-
-def _widened(
-    whole: Whole, made: _Prepared, failing: Sequence[SampleComparison], options: Options, progress: Progress
-) -> Whole | None:
-    """``whole`` with more layers in float32, so that what falls short no longer does; None where none does that.
-
-    A runtime that only rounds otherwise than what the islands were found with may need no more than stricter limits
-    there. Else the search goes on through the runtime's own answers.
-    """
-    for comparison in failing:
-        progress.line(f"           {comparison.artifact}, {comparison.runtime}: {'; '.join(comparison.problems)}")
-        runtime = _runtime_of(comparison)
-        attempts = [(_through_runtime(whole, made, runtime, comparison.samples, options), options)]
-        lost = comparison.worst("non_finite") or comparison.worst("edge_non_finite")
-        if runtime != "onnx-float16" and not lost:
-            half = {name: getattr(options.limits, name) / 2 for name in ("max_difference", "mean_difference")}
-            attempts.insert(0, (made, replace(options, limits=replace(options.limits, **half))))
-        for prepared, chosen in attempts:
-            try:
-                found = _search(prepared, whole.islands, chosen, progress)
-            except (ParityError, ExportError, ArtifactError) as error:
-                progress.line(f"           the search through {runtime} ended: {error}")
-                continue
-            if found.islands:
-                return _with(whole, made.subject, found, progress)
-    return None
-
-
-def _runtime_of(comparison: SampleComparison) -> str:
-    """The runtime of `runtime.RUNTIMES` that a comparison is of."""
-    kind = comparison.artifact.partition(",")[0]
-    if comparison.runtime == TRUE_FLOAT16:
-        return "onnx-float16"
-    return "onnx-openvino" if "OpenVINO" in comparison.artifact else kind
-
-
-def _through_runtime(whole: Whole, made: _Prepared, runtime: str, count: int, options: Options) -> _Prepared:
-    """What is searched where answers are a runtime's, on those samples that it was compared on."""
-    rows = np.arange(len(whole.kinds))
-    if runtime == "onnx-float16":
-        rows = true_float16_rows(whole.kinds, len(rows), options.limits, made.subject.interface.inputs[0].shape[0] or 1)
-    rows = rows[:count]
-    inputs = {name: x[rows] for name, x in whole.inputs.items()}
-    reference = {name: y[rows] for name, y in whole.reference.items()}
-    simulated, kinds = RuntimeSubject(made.subject, runtime, options.opset), tuple(whole.kinds[row] for row in rows)
-    return replace(made, simulated=simulated, inputs=inputs, reference=reference, kinds=kinds)
-
-
-def _with(whole: Whole, subject: Subject, found: Found, progress: Progress) -> Whole:
+def _with(whole: Whole, judged: Basis, found: Found, progress: Progress) -> Whole:
     """``whole`` with what was ``found`` in float32 too."""
-    order = {name: place for place, name in enumerate(subject.names)}
+    order = judged.order
     islands = tuple(sorted((*whole.islands, *found.islands), key=lambda island: order[island.path]))
     _say_islands(islands, found, progress)
-    return replace(whole, islands=islands, found=found, shipped=subject.ship([island.path for island in islands]))
+    shipped = judged.subject.ship([island.path for island in islands])
+    return replace(whole, islands=islands, found=found, shipped=shipped)
 
 
 def _say_islands(islands: tuple[Island, ...], found: Found, progress: Progress) -> None:
-    if not islands:
-        return
-    progress.line(f"float32    {len(islands)} layers are kept in float32")
-    for island in islands[:12]:
-        progress.line(f"           {island.path}: {island.reason}")
-    if len(islands) > 12:
-        progress.line(f"           and {len(islands) - 12} more, in the manifest")
-    if found.islands:
-        whole = "the smallest set" if found.complete else "not the smallest set: --bisect-seconds gives more time"
-        progress.line(f"           {whole}, after {found.tests} trials in {duration(found.seconds)}")
+    for line in island_lines(islands, found, _LONGER):
+        progress.line(line)

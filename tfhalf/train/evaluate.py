@@ -44,6 +44,14 @@ class Evaluator:
         answers: np.ndarray = np.concatenate([part.numpy() for part in parts])[: len(x)]
         return answers
 
+    def probabilities(self, x: np.ndarray) -> np.ndarray:
+        """Softmax of `logits`, float32 [N, num_classes]; not finite where they are not."""
+        logits = self.logits(x)
+        with np.errstate(invalid="ignore"):
+            shifted = np.exp(logits - logits.max(-1, keepdims=True))
+            answers: np.ndarray = shifted / shifted.sum(-1, keepdims=True)
+        return answers
+
     def accuracy(self, x: np.ndarray, y: np.ndarray, views: Views = "none") -> float:
         """Share of right answers, 0 to 1."""
         return float((self.logits(x, views).argmax(-1) == y).mean())
