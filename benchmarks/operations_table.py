@@ -191,7 +191,7 @@ def one(name: str, case: Any, folder: Path) -> dict[str, Any]:
             np.asarray, model([other[n] for n in other] if len(other) > 1 else other["x0"], training=False)
         )
     except Exception as error:  # noqa: BLE001  # a fault of the case
-        return {"trouble": f"the case fails: {one_line(error)}"}
+        return {"trouble": f"the case fails: {told(error)}"}
     reference = [
         y.astype(np.float32) if y.dtype.kind == "f" else y for y in keras.tree.flatten(answers) if y is not None
     ]
@@ -208,10 +208,13 @@ def one(name: str, case: Any, folder: Path) -> dict[str, Any]:
 
 def saved(name: str, model: Any, folder: Path) -> str:
     """The model as a file; or as a builder, where Keras cannot save it or tfhalf does not read it back."""
+    import keras
+
     path = folder / "m.keras"
     try:
         model.save(path)
-    except Exception:  # noqa: BLE001  # functions of Python in a configuration, above all
+        keras.saving.load_model(path, compile=False, safe_mode=False)
+    except Exception:  # noqa: BLE001  # functions of Python in a configuration, or one that Keras cannot read back
         path.unlink(missing_ok=True)
         return builder(name, folder)
     return builder(name, folder) if any(type(la).__name__ == "Step" for la in model.layers) else str(path)
@@ -249,7 +252,7 @@ def attempt(
         return {"state": REFUSED if whole else WRONG, "why": cleaned(str(error), folder)}
     except Exception as error:  # noqa: BLE001  # what a user would see as a traceback
         traceback.print_exc()
-        return {"state": WRONG, "why": f"traceback: {one_line(error)}"}
+        return {"state": WRONG, "why": f"traceback: {told(error)}"}
     manifest = made.manifest
     found = {
         "state": RIGHT,
@@ -281,7 +284,7 @@ def compared(version: Path, runtime: str, manifest: dict[str, Any], other: dict[
         got = run(open_predictor(version, runtime), inputs, 1 if fixed == 1 else 8)
         outputs = judge(dict(zip(names, reference, strict=True)), got, (), Limits())
     except Exception as error:  # noqa: BLE001  # three libraries, each with exceptions of its own
-        return one_line(error)
+        return told(error)
     return "; ".join(f"{output.name}: {problem}" for output in outputs for problem in output.problems)
 
 
@@ -325,9 +328,11 @@ def in_this_process() -> None:
     samples.lacking = lambda kind: "it is no column of the table" if kind == "openvino" else ""
 
 
-def one_line(error: BaseException) -> str:
+def told(error: BaseException) -> str:
     """An exception's kind and text."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    from tfhalf.text import one_line
+
+    return f"{type(error).__name__}: {one_line(error)}"
 
 
 def cleaned(text: str, folder: Path) -> str:

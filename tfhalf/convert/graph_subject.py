@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -15,7 +16,7 @@ from tfhalf.convert.subject import Arrays, Seen, Shipped, answers, own_weights, 
 from tfhalf.errors import ArtifactError, ExportError
 from tfhalf.export.batchnorm import find_folds
 from tfhalf.export.constants import Trace
-from tfhalf.export.graph import LayerError, failures_named, operations, run
+from tfhalf.export.graph import LayerError, failures_named, operations, reason, run
 from tfhalf.export.grouped import any_grouped
 from tfhalf.export.policies import own_islands
 from tfhalf.export.program import variables_of
@@ -48,13 +49,28 @@ class GraphSubject:
                 return answers(self.interface, self._answer, inputs)
             except (ArtifactError, ExportError):
                 raise
-            except Exception as error:  # whatever an operation raises that has to know how many samples there are
-                why = " ".join(str(error).split())[:300]
-                raise ExportError(
-                    f"the model takes no open number of samples: {type(error).__name__}: {why}"
-                ) from error
+            except Exception as error:  # whatever an operation raises
+                raise ExportError(self._why(error)) from error
         names = self._names_of(self._judge.copies)
         return answers(self.interface, lambda x: run(self._judge.model, x, _noted(names, seen)), inputs)
+
+    def _why(self, error: Exception) -> str:
+        """What float32 is missing for an answer, after it failed with ``error``."""
+        if isinstance(error, tf.errors.OpError):  # of the numbers themselves
+            return f"the model fails on some of its inputs: {reason(error)}; give it others: --verify-with DATA.npz"
+        ports = self.interface.inputs
+        one = replace(self.interface, inputs=tuple(replace(p, shape=(1, *p.shape[1:])) for p in ports))
+        try:
+            traced_model(one, lambda trace, x: self._judge.model(x, training=False))
+        except ExportError:
+            return (
+                f"the model computes step by step in Python alone, and every format is a graph: {reason(error)}; "
+                "write that operation with others"
+            )
+        return (
+            f"the model takes no open number of samples: {reason(error)}; build it with keras.Input(..., "
+            "batch_size=1), or write that operation with others"
+        )
 
     def simulate(self, kept: Iterable[str], inputs: Arrays, seen: Seen | None = None) -> dict[str, np.ndarray]:
         """As `Subject`."""

@@ -96,6 +96,7 @@ def without_kernel(subject: Subject, inputs: Arrays, kept: Sequence[str]) -> lis
         known = [*kept, *(island.path for island in found)]
         try:
             subject.simulate(known, few)
+            subject.trace(known)  # in a graph TensorFlow knows fewer dtypes of some operations
         except LayerError as error:
             if error.name not in subject.names or error.name in known:
                 raise

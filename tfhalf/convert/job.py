@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tfhalf.convert import draw, open_sizes
+from tfhalf.convert import draw, open_sizes, samples_apart
 from tfhalf.convert.constants import constant_islands
 from tfhalf.convert.interface import interface_of
 from tfhalf.convert.islands import Found, Island, asked, unfit, wide_ranges, without_kernel
@@ -124,6 +124,7 @@ def _prepare(source: Source, options: Options, progress: Progress) -> _Prepared:
     reference = subject.reference(few)
     interface = subject.interface
     _check_deterministic(subject, few, reference)
+    samples_apart.check(subject, few, reference)
     told = ", ".join(f"{p.name} {p.dtype} {p.dims()}" for p in interface.inputs)
     progress.line(f"inputs     {told}")
     for text in (*interface.renamed(), basis(samples.facts)):

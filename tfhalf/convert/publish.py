@@ -23,6 +23,7 @@ from tfhalf.export import grouped, litert_format, onnx_format, savedmodel, trito
 from tfhalf.export import manifest as manifests
 from tfhalf.export.artifacts import Artifact, litert_artifact
 from tfhalf.export.formats import FILES, LITERT
+from tfhalf.export.graph import reason
 from tfhalf.export.program import Program, named_program
 from tfhalf.export.share import check_some_float16, float32_share, share_lines
 from tfhalf.fresh import Verifier
@@ -138,9 +139,7 @@ def _program(made: Whole) -> Program:
             partial(interface.answer, shipped.call), interface.inputs, shipped.weights, shipped.state, about
         )
     except Exception as error:  # whatever a layer's code raises when it is traced
-        raise ExportError(
-            f"the model cannot be traced into a graph: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        ) from error
+        raise ExportError(f"the model cannot be traced into a graph: {reason(error)}") from error
 
 
 def _write(

@@ -18,6 +18,7 @@ import tensorflow as tf
 from tfhalf.convert.interface import Interface
 from tfhalf.errors import ExportError
 from tfhalf.export.constants import Trace
+from tfhalf.export.graph import LayerError, reason
 from tfhalf.precision.float16 import CastCounts
 from tfhalf.precision.policy import NORMS, RAW_RANGE
 
@@ -147,6 +148,7 @@ def traced_model(interface: Interface, function: Callable[..., Any]) -> Trace:
     """The graph of ``function(trace, x)``, where ``x`` are the model's arguments.
 
     Raises:
+        LayerError: a layer cannot be traced so.
         ExportError: it cannot be traced.
     """
 
@@ -156,9 +158,10 @@ def traced_model(interface: Interface, function: Callable[..., Any]) -> Trace:
     specs = [tf.TensorSpec(port.shape, port.dtype, name=port.name) for port in interface.inputs]
     try:
         return Trace.of(call, specs)
+    except LayerError:
+        raise
     except Exception as error:  # whatever a layer's code raises when it is traced
-        why = " ".join(str(error).split())[:300]
-        raise ExportError(f"the model cannot be traced into a graph: {type(error).__name__}: {why}") from error
+        raise ExportError(f"the model cannot be traced into a graph: {reason(error)}") from error
 
 
 def _wide(x: np.ndarray) -> np.ndarray:

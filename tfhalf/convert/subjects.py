@@ -9,7 +9,7 @@ from tfhalf.convert.interface import Interface
 from tfhalf.convert.placed_subject import PlacedSubject
 from tfhalf.convert.subject import Arrays, Subject, answers
 from tfhalf.errors import ArtifactError, ExportError
-from tfhalf.export.graph import graph_of
+from tfhalf.export.graph import graph_of, reason
 from tfhalf.parity import Limits, judge
 
 # Made again in float32, a model answers as it does; one that is in half precision itself, nearly.
@@ -29,8 +29,7 @@ def subject_of(model: keras.Model, interface: Interface, inputs: Arrays, *, fold
     try:
         return PlacedSubject(model, interface, inputs)
     except Exception as error:  # whatever a layer's code raises
-        why = " ".join(str(error).split())[:300]
-        raise ExportError(f"the model cannot be called on {_told(inputs)}: {type(error).__name__}: {why}") from error
+        raise ExportError(f"the model cannot be called on {_told(inputs)}: {reason(error)}") from error
 
 
 def _graph_subject(model: keras.Model, interface: Interface, inputs: Arrays, *, fold: bool) -> GraphSubject | None:
@@ -48,8 +47,7 @@ def _graph_subject(model: keras.Model, interface: Interface, inputs: Arrays, *, 
     except (ArtifactError, ExportError):
         raise
     except Exception as error:  # whatever a layer's code raises
-        why = " ".join(str(error).split())[:300]
-        raise ExportError(f"the model cannot be called on {_told(inputs)}: {type(error).__name__}: {why}") from error
+        raise ExportError(f"the model cannot be called on {_told(inputs)}: {reason(error)}") from error
     return subject if all(not output.problems for output in same) else None
 
 

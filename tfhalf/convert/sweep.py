@@ -12,6 +12,7 @@ import numpy as np
 from tfhalf.convert.subject import Arrays, Simulated
 from tfhalf.parity import Limits, OutputParity, judge
 from tfhalf.progress import Progress
+from tfhalf.text import one_line
 
 FURTHEST = 24  # powers of two, up and down
 ROWS = 2
@@ -86,11 +87,17 @@ def sweep(
         mean_difference=max(limits.mean_difference, 1.5 * worst[1]),
     )
 
+    def problems_at(power: int) -> list[str]:
+        try:
+            return [f"{output.name}: {problem}" for output in outputs(power) for problem in output.problems]
+        except Exception as error:  # noqa: BLE001  # what an operation raises of values, as Cholesky's does; it is told
+            return [one_line(error, 200)]
+
     def furthest(sign: int) -> tuple[int, str]:
         holds, fails, why = 0, FURTHEST + 1, ""
         power = FURTHEST
         while fails - holds > 1 and time.perf_counter() < until:
-            problems = [f"{output.name}: {problem}" for output in outputs(sign * power) for problem in output.problems]
+            problems = problems_at(sign * power)
             if problems:
                 fails, why = power, problems[0]
             else:

@@ -124,7 +124,8 @@ def _dot(x: Any, matrix: np.ndarray) -> Any:
     """The last axis multiplied with a matrix: one product of two matrices, which every converter knows."""
     rows = tf.reshape(x, [-1, matrix.shape[0]])
     answer = tf.reshape(tf.matmul(rows, matrix), tf.concat([tf.shape(x)[:-1], [matrix.shape[1]]], 0))
-    return tf.ensure_shape(answer, [*x.shape[:-1], matrix.shape[1]])
+    answer.set_shape([*x.shape[:-1], matrix.shape[1]])
+    return answer
 
 
 def _transform(axes: int, *, inverse: bool) -> Rule:

@@ -15,7 +15,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import graph_pb2, types_pb2
 
-HALF, FLOAT, COMPLEX = types_pb2.DT_HALF, types_pb2.DT_FLOAT, types_pb2.DT_COMPLEX64
+HALF, FLOAT, DOUBLE = types_pb2.DT_HALF, types_pb2.DT_FLOAT, types_pb2.DT_DOUBLE
+COMPLEX = types_pb2.DT_COMPLEX64
 
 
 SHAPES = "_output_shapes"
@@ -62,6 +63,11 @@ class Operator:
         given = {f"given{k}:0": x for k, x in enumerate(inputs)}
         (operation,) = tf.graph_util.import_graph_def(graph, input_map=given, return_elements=[node.name], name="")
         return list(operation.outputs)
+
+
+def wide(x: Any) -> Any:
+    """A tensor of float16 in float32; any other as it is."""
+    return tf.cast(x, tf.float32) if x.dtype == tf.float16 else x
 
 
 Rule = Callable[..., Any]

@@ -12,21 +12,21 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfhalf.errors import ExportError
+from tfhalf.export import array_rules as arrays
+from tfhalf.export import bit_rules as bits
 from tfhalf.export import image_rules as images
+from tfhalf.export import matrix_rules as matrices
 from tfhalf.export.complex_numbers import is_complex, rule_of
-from tfhalf.export.decompose import FLOAT, HALF, Operator, Rule, Rules
+from tfhalf.export.decompose import DOUBLE, FLOAT, HALF, Operator, Rule, Rules, wide
 
 _SIGN = np.iinfo(np.int32).min
-_LONGEST = 1024
-"""Numbers in a row beyond which a product over all pairs of them is refused."""
 
 
 def in_float32(function: Callable[..., Any]) -> Rule:
     """A function of float32 tensors as a rule: float16 is widened before it and rounded after it."""
 
     def rule(operator: Operator, *inputs: Any) -> Any:
-        answer = function(*map(_wide, inputs))
+        answer = function(*map(wide, inputs))
         return tf.cast(answer, tf.float16) if operator.attribute("T").type == HALF else answer
 
     return rule
@@ -37,12 +37,8 @@ def widened(operator: Operator, *inputs: Any) -> list[Any] | None:
     if all(x.dtype != tf.float16 for x in inputs):
         return None
     narrow = operator.attribute("T").type == HALF
-    answers = operator.again([_wide(x) for x in inputs], instead={HALF: FLOAT})
+    answers = operator.again([wide(x) for x in inputs], instead={HALF: FLOAT})
     return [tf.cast(y, tf.float16) if narrow and y.dtype == tf.float32 else y for y in answers]
-
-
-def _wide(x: Any) -> Any:
-    return tf.cast(x, tf.float32) if x.dtype == tf.float16 else x
 
 
 # --- functions of one number ------------------------------------------------------------------------------------------
@@ -148,6 +144,11 @@ def truncate_mod(x: Any, y: Any) -> Any:
     return tf.where(x < 0, -rest, rest)
 
 
+def floor_divide(operator: Operator, x: Any, y: Any) -> Any:
+    """Of floats as the quotient rounded down, infinite where ``y`` is 0: LiteRT ends there."""
+    return tf.floor(x / y) if x.dtype.is_floating else None
+
+
 # --- bits -------------------------------------------------------------------------------------------------------------
 
 
@@ -166,87 +167,50 @@ def _reads_sign(operator: Operator, reader: Any) -> bool:
     return reader.op == "BitwiseAnd" and any(mask is not None and (mask == _SIGN).all() for mask in masks)
 
 
-def only_sign(operator: Operator, bits: Any, mask: Any) -> Any:
-    """``bits & mask`` of what `sign_bit` gave: nothing but the sign is in it."""
+def only_sign(operator: Operator, x: Any, mask: Any) -> Any:
+    """``x & mask`` of what `sign_bit` gave: nothing but the sign is in it."""
     cast = operator.nodes[operator.node.input[0].partition(":")[0]]
-    return bits if cast.op == "Bitcast" and bits.op.type != "Bitcast" else None
+    return x if cast.op == "Bitcast" and x.op.type != "Bitcast" else None
 
 
-# --- rows -------------------------------------------------------------------------------------------------------------
+def bitwise_and(operator: Operator, x: Any, y: Any) -> Any:
+    """As `only_sign`, or written out."""
+    sign = only_sign(operator, x, y)
+    return bits.both(operator, x, y) if sign is None else sign
 
 
-def cumprod(operator: Operator, x: Any, axis: Any) -> Any:
-    """Cumulative products as products over all that comes before: a row of n takes n * n numbers."""
-    place = int(tf.get_static_value(axis)) % len(x.shape)
-    size = x.shape[place]
-    if size is None or size > _LONGEST:
-        told = "an open number" if size is None else f"{size:,}"
-        raise ExportError(f"Cumprod over {told} of numbers; {_LONGEST:,} and fewer can be")
-    exclusive, reverse = operator.attribute("exclusive").b, operator.attribute("reverse").b
-    before = np.tril(np.ones((size, size), bool), -1 if exclusive else 0)
-    before = before.T if reverse else before
-    order = [k for k in range(len(x.shape)) if k != place] + [place]
-    rows = tf.transpose(_wide(x), order)[..., None, :]
-    answer = tf.reduce_prod(tf.where(before, rows, np.float32(1)), -1)
-    return tf.cast(tf.transpose(answer, np.argsort(order)), x.dtype)
-
-
-def lower_bound(operator: Operator, ordered: Any, values: Any) -> Any:
-    """How many numbers of an ordered row are below each value: all are compared."""
-    below = tf.less(tf.expand_dims(_wide(ordered), 1), tf.expand_dims(_wide(values), 2))
-    return tf.reduce_sum(tf.cast(below, operator.attribute("out_type").type), -1)
-
-
-def upper_bound(operator: Operator, ordered: Any, values: Any) -> Any:
-    """How many numbers of an ordered row are not above each value."""
-    below = tf.less_equal(tf.expand_dims(_wide(ordered), 1), tf.expand_dims(_wide(values), 2))
-    return tf.reduce_sum(tf.cast(below, operator.attribute("out_type").type), -1)
-
-
-def in_top_k(operator: Operator, scores: Any, targets: Any, k: Any) -> Any:
-    """Whether fewer than ``k`` scores are above that of the target."""
-    hit = tf.equal(tf.range(tf.shape(scores)[1], dtype=targets.dtype)[None], targets[:, None])
-    mine = tf.reduce_sum(tf.where(hit, _wide(scores), np.float32(0)), -1, keepdims=True)
-    above = tf.reduce_sum(tf.cast(tf.greater(_wide(scores), mine), tf.int32), -1)
-    return tf.less(above, tf.cast(k, tf.int32))
-
-
-def one_hot(operator: Operator, indices: Any, depth: Any, hot: Any, cold: Any) -> Any:
-    """One-hot vectors in float32, and cast. An index below 0 gives nothing but ``cold``; ONNX would count from the
-    end."""
-    if indices.op.type not in ("ArgMax", "ArgMin"):
-        indices = tf.where(indices < 0, tf.cast(depth, indices.dtype), indices)
-    elif hot.dtype == tf.float32:
-        return None
-    wide = tf.cast(hot, tf.float32), tf.cast(cold, tf.float32)
-    return tf.cast(tf.one_hot(indices, depth, *wide, axis=operator.attribute("axis").i), hot.dtype)
-
-
-def broadcast_shape(operator: Operator, first: Any, second: Any) -> Any:
-    """The shape that two shapes have together."""
-    length = max(first.shape[0], second.shape[0])
-    one, two = (tf.pad(x, [[length - x.shape[0], 0]], constant_values=1) for x in (first, second))
-    return tf.where(tf.equal(one, 1), two, one)
+# --- tables -----------------------------------------------------------------------------------------------------------
 
 
 BOTH: dict[str, Rule] = {
     "BesselI0": in_float32(bessel_i0),
     "Bitcast": sign_bit,
     "BitwiseAnd": only_sign,
-    "Cumprod": cumprod,
+    "CTCGreedyDecoder": arrays.ctc_greedy,
+    "Cholesky": matrices.cholesky,
+    "Cross": in_float32(arrays.cross_product),
+    "Cumprod": arrays.cumprod,
     "Erfinv": in_float32(erfinv),
     "Expm1": in_float32(expm1),
     "HSVToRGB": in_float32(images.hsv_to_rgb),
-    "InTopKV2": in_top_k,
+    "ImageProjectiveTransformV3": images.projective,
+    "InTopKV2": arrays.in_top_k,
     "Inv": in_float32(lambda x: 1 / x),
     "Log1p": in_float32(log1p),
-    "LowerBound": lower_bound,
+    "LogMatrixDeterminant": matrices.log_determinant,
+    "LookupTableFindV2": arrays.look_up,
+    "LowerBound": arrays.lower_bound,
+    "MatrixDeterminant": matrices.determinant,
+    "MatrixInverse": matrices.inverse,
+    "MatrixSetDiagV3": arrays.set_diagonal,
+    "MatrixSolve": matrices.solve,
+    "MatrixTriangularSolve": matrices.solve_triangular,
     "Ndtri": in_float32(lambda x: math.sqrt(2) * erfinv(2 * x - 1)),
     "ResizeArea": images.as_products,
     "ResizeBicubic": images.as_products,
     "RGBToHSV": in_float32(images.rgb_to_hsv),
     "TruncateMod": in_float32(truncate_mod),
-    "UpperBound": upper_bound,
+    "UpperBound": arrays.upper_bound,
     "Xdivy": in_float32(lambda x, y: tf.where(tf.equal(x, 0), tf.zeros_like(x / y), x / y)),
     "Xlog1py": in_float32(lambda x, y: tf.where(tf.equal(x, 0), tf.zeros_like(x * y), x * log1p(y))),
     "Xlogy": in_float32(lambda x, y: tf.where(tf.equal(x, 0), tf.zeros_like(x * y), x * tf.math.log(y))),
@@ -254,22 +218,47 @@ BOTH: dict[str, Rule] = {
 """Rules for what neither converter has."""
 
 # Of these tf2onnx makes what is not valid in float16, or what onnxruntime lacks in it.
-_HALF = ("IsFinite", "IsInf", "IsNan", "MatrixSetDiagV3", "PadV2")
-ONNX: dict[str, Rule] = {**BOTH, **dict.fromkeys(_HALF, widened), "OneHot": one_hot, "BroadcastArgs": broadcast_shape}
+_HALF = ("IsFinite", "IsInf", "IsNan", "PadV2", "TensorScatterAdd", "TensorScatterMax", "TensorScatterMin")
+ONNX: dict[str, Rule] = {
+    **BOTH,
+    **dict.fromkeys(_HALF, widened),
+    "BroadcastArgs": arrays.broadcast_shape,
+    "OneHot": arrays.one_hot,
+}
 """Rules for what tf2onnx lacks, or has not for every dtype."""
 
+_DOUBLES = "float64"
+"""The entry of a table for all operators that take or give float64."""
 LITERT: dict[str, Rule] = {
     **BOTH,
+    _DOUBLES: arrays.in_float64,
+    "Acos": in_float32(lambda x: tf.atan2(tf.sqrt((1 - x) * (1 + x)), x)),
     "Acosh": in_float32(lambda x: tf.math.log(x + tf.sqrt(x - 1) * tf.sqrt(x + 1))),
+    "Asin": in_float32(lambda x: tf.atan2(x, tf.sqrt((1 - x) * (1 + x)))),
     "Asinh": in_float32(asinh),
     "Atan": in_float32(lambda x: tf.atan2(x, tf.ones_like(x))),
     "Atanh": in_float32(lambda x: (log1p(x) - log1p(-x)) / 2),
+    "AvgPool3D": arrays.pool_3d(tf.nn.avg_pool2d),
+    "BitwiseAnd": bitwise_and,
+    "BitwiseOr": bits.either,
     "Cosh": in_float32(lambda x: (tf.exp(x) + tf.exp(-x)) / 2),
-    "Sinh": in_float32(sinh),
+    "DenseBincount": arrays.bincount,
+    "EnsureShape": arrays.ensured,
+    "FloorDiv": floor_divide,
+    "Invert": bits.opposite,
     "IsFinite": in_float32(is_finite),
     "IsInf": in_float32(is_inf),
     "IsNan": in_float32(lambda x: tf.not_equal(x, x)),
+    "LeftShift": bits.shifted_left,
+    "MatrixDiagPartV3": arrays.diagonal_part,
+    "MaxPool3D": arrays.pool_3d(tf.nn.max_pool2d),
+    "Roll": arrays.roll,
+    "Rsqrt": in_float32(lambda x: tf.sqrt(1 / x)),  # its own gives NaN for 0
+    "Sinh": in_float32(sinh),
+    "SparseSoftmaxCrossEntropyWithLogits": arrays.sparse_cross_entropy,
+    "Tan": in_float32(lambda x: tf.sin(x) / tf.cos(x)),
 }
+"""Rules for what LiteRT lacks; its graph is in float32."""
 
 
 ERROR_FUNCTIONS: dict[str, Rule] = {"Erf": in_float32(erf), "Erfc": in_float32(lambda x: 1 - erf(x))}
@@ -279,21 +268,30 @@ ERROR_FUNCTIONS: dict[str, Rule] = {"Erf": in_float32(erf), "Erfc": in_float32(l
 _KNOWN = frozenset(("RFFT", "Real", "Imag", "ComplexAbs"))
 
 
-def _needs(node: Any) -> bool:
+def _needs(node: Any, rule: Rule) -> bool:
     """Whether a node that there is a rule for has to be written out."""
     kinds = {attribute.type for attribute in node.attr.values()}
-    return node.op != "BitwiseAnd" and (node.op not in _HALF or HALF in kinds)
+    return rule is not only_sign and (node.op not in _HALF or HALF in kinds)
+
+
+def _of_float64(node: Any) -> bool:
+    return node.op != "Const" and any(attribute.type == DOUBLE for attribute in node.attr.values())
 
 
 def rules_of(graph: Any, table: dict[str, Rule]) -> Rules | None:
     """The rules that a GraphDef needs; None where it has nothing to be written out."""
     in_pairs = any(is_complex(node) and node.op not in _KNOWN for node in graph.node)
-    if not in_pairs and not any(_needs(node) for node in graph.node if node.op in table):
+    doubles = table.get(_DOUBLES)
+    if (
+        not in_pairs
+        and not (doubles and any(map(_of_float64, graph.node)))
+        and not any(_needs(node, table[node.op]) for node in graph.node if node.op in table)
+    ):
         return None
 
     def rules(node: Any, of_pairs: bool) -> Rule | None:
         if in_pairs and (of_pairs or is_complex(node)):
             return rule_of(node)
-        return table.get(node.op)
+        return doubles if doubles and _of_float64(node) else table.get(node.op)
 
     return rules

@@ -28,6 +28,7 @@ def freeze(function: Any) -> Frozen:
     concrete = function.get_concrete_function()
     made = convert_variables_to_constants_v2(concrete, lower_control_flow=False)
     graph, outside = made.graph.as_graph_def(), captured(concrete)
+    tables = _write_tables(graph, concrete)
     known = {node.name: node for node in concrete.graph.as_graph_def(add_shapes=True).node}
     for node in graph.node:
         # A loop has an output for each input, and its variables are none any more.
@@ -40,7 +41,7 @@ def freeze(function: Any) -> Frozen:
             node.attr["value"].tensor.CopyFrom(value)
     return Frozen(
         graph,
-        tuple(tensor.name for tensor in made.inputs if tensor.op.name not in outside),
+        tuple(tensor.name for tensor in made.inputs if tensor.op.name not in outside and tensor.op.name not in tables),
         tuple(tensor.name for tensor in made.outputs),
         tuple(sorted(concrete.structured_outputs)),  # the order in which TensorFlow flattens a dict
     )
@@ -48,6 +49,30 @@ def freeze(function: Any) -> Frozen:
 
 def captured(concrete: Any) -> dict[str, Any]:
     """The tensors from outside of a concrete function that it uses, by the names of its placeholders for them."""
+    return {name: outer for name, outer in _held(concrete) if outer.dtype not in (tf.resource, tf.variant)}
+
+
+def _held(concrete: Any) -> list[tuple[str, Any]]:
     within = concrete.inputs[len(concrete.inputs) - len(concrete.captured_inputs) :]
-    held = zip(within, concrete.captured_inputs, strict=True)
-    return {inner.op.name: outer for inner, outer in held if outer.dtype not in (tf.resource, tf.variant)}
+    return [(inner.op.name, outer) for inner, outer in zip(within, concrete.captured_inputs, strict=True)]
+
+
+KEYS, VALUES = "_keys", "_values"
+"""The attributes that say what a table of a frozen graph holds."""
+
+
+def _write_tables(graph: Any, concrete: Any) -> set[str]:
+    """Give the nodes that look up integers their table's contents, in place of its handle; the handles' names."""
+    handles = {name: outer for name, outer in _held(concrete) if outer.dtype == tf.resource}
+    tables = set()
+    for node in graph.node:
+        handle = node.input[0].partition(":")[0] if node.op == "LookupTableFindV2" else ""
+        if handle not in handles:
+            continue
+        tables.add(handle)
+        kinds = {key: node.attr[name].type for key, name in (("Tkeys", "Tin"), ("Tvalues", "Tout"))}
+        held = tf.raw_ops.LookupTableExportV2(table_handle=handles[handle], **kinds)
+        for key, tensor in zip((KEYS, VALUES), held, strict=True):
+            node.attr[key].tensor.CopyFrom(tf.make_tensor_proto(tensor.numpy()))
+        del node.input[0]
+    return tables

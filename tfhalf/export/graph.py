@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,7 @@ import tensorflow as tf
 
 from tfhalf.errors import ExportError
 from tfhalf.precision.policy import flat_layers, layer_path
+from tfhalf.text import printable
 
 Call = Callable[..., Any]
 
@@ -36,8 +38,18 @@ def failures_named(name: str) -> Iterator[None]:
     except (tf.errors.NotFoundError, tf.errors.UnimplementedError) as error:
         raise LayerError(name, "TensorFlow has no float16 kernel for it on this device") from error
     except Exception as error:  # whatever a layer's code raises
-        text = str(error).partition("\x1b[1m")[2].partition("\x1b[0m")[0] or str(error)  # Keras adds arguments around
-        raise LayerError(name, f"{type(error).__name__}: {' '.join(text.split())[:300]}") from error
+        raise LayerError(name, reason(error)) from error
+
+
+def reason(error: Exception) -> str:
+    """What a layer's code raised, in one line: without the arguments that Keras adds to it, and the names that
+    TensorFlow gives its kernels."""
+    text = str(error)
+    layer = re.search(r"Exception encountered when calling (.+?)\.", text)
+    text = text.partition("\x1b[1m")[2].partition("\x1b[0m")[0] or text
+    text = re.sub(r"\{\{function_node .*?\}\} ?| ?\[Op:\w+\]( name:)?", "", text)
+    where = f"in {layer[1]}, " if layer else ""
+    return f"{where}{type(error).__name__}: {printable(' '.join(text.split()), 250)}"
 
 
 def graph_of(model: Any) -> Any:

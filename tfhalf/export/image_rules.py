@@ -1,4 +1,4 @@
-"""Rules of `decompose` for images: colours, and kinds of resizing."""
+"""Rules of `decompose` for images: colours, kinds of resizing, and what turns and bends them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfhalf.export.decompose import Operator
+from tfhalf.export.decompose import Operator, wide
 
 
 def rgb_to_hsv(x: Any) -> Any:
@@ -68,3 +68,67 @@ def _weights(operator: Operator, side: int, target: int) -> np.ndarray:
         else:
             answer = tf.raw_ops.ResizeArea(images=eye, size=size, align_corners=corners)
         return np.asarray(answer)[0, :, 0]
+
+
+def projective(operator: Operator, images: Any, transforms: Any, size: Any, fill: Any) -> Any:
+    """Each new pixel from where a projective transform says, after TensorFlow's ``ProjectiveGenerator``.
+
+    Args:
+        images: [N, H, W, C], of a known size.
+        transforms: [N, 8] or [1, 8].
+        size: the new height and width, of which TensorFlow can tell what they are.
+    """
+    height, width, channels = images.shape[1:]
+    rows, columns = tf.zeros(size).shape  # which knows sizes that are computed of shapes
+    if None in (height, width, rows, columns) or not images.dtype.is_floating:
+        return None
+    y, x = (v.astype(np.float32) for v in np.divmod(np.arange(rows * columns), columns))
+    t = [transforms[:, k : k + 1] for k in range(8)]
+    scale = t[6] * x + t[7] * y + 1
+    safe = tf.where(tf.equal(scale, 0), tf.ones_like(scale), scale)
+    bend = _BENDS[operator.attribute("fill_mode").s.decode() or "CONSTANT"]
+    across = bend((t[0] * x + t[1] * y + t[2]) / safe, width)
+    down = bend((t[3] * x + t[4] * y + t[5]) / safe, height)
+    count = tf.shape(images)[0]
+    first = tf.range(count)[:, None] * (height * width)
+    pixels = tf.reshape(wide(images), [-1, channels])
+
+    def read(row: Any, column: Any) -> Any:
+        inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+        place = tf.clip_by_value(row, 0, height - 1) * width + tf.clip_by_value(column, 0, width - 1)
+        found = tf.gather(pixels, first + tf.cast(place, tf.int32))
+        return tf.where(inside[..., None], found, fill)
+
+    if operator.attribute("interpolation").s == b"NEAREST":
+        answer = read(*(tf.sign(v) * tf.floor(tf.abs(v) + 0.5) for v in (down, across)))
+    else:
+        top, left = tf.floor(down), tf.floor(across)
+        dy, dx = (down - top)[..., None], (across - left)[..., None]
+        upper = (1 - dx) * read(top, left) + dx * read(top, left + 1)
+        lower = (1 - dx) * read(top + 1, left) + dx * read(top + 1, left + 1)
+        answer = (1 - dy) * upper + dy * lower
+    answer = tf.where(tf.equal(scale, 0)[..., None], fill, answer)
+    return tf.cast(tf.reshape(answer, [-1, rows, columns, channels]), images.dtype)
+
+
+def _reflected(x: Any, side: int) -> Any:
+    """``d c b a | a b c d | d c b a``."""
+    turn = tf.math.floormod(x, np.float32(2 * side))
+    return tf.clip_by_value(tf.where(turn >= side, 2 * side - 1 - turn, turn), 0, side - 1)
+
+
+def _wrapped(x: Any, side: int) -> Any:
+    """``a b c d | a b c d | a b c d``."""
+    last = np.float32(max(side - 1, 1))
+    below = x + side * (tf.floor(-x / last) + 1)
+    above = x - side * tf.floor(x / last)
+    return tf.clip_by_value(tf.where(x < 0, below, tf.where(x > side - 1, above, x)), 0, side - 1)
+
+
+_BENDS = {
+    "CONSTANT": lambda x, side: x,
+    "NEAREST": lambda x, side: tf.clip_by_value(x, 0, side - 1),
+    "REFLECT": _reflected,
+    "WRAP": _wrapped,
+}
+"""What becomes of places outside of an image."""

@@ -17,6 +17,7 @@ from tensorflow.core.framework import types_pb2
 from tfhalf.errors import ExportError
 from tfhalf.export.frozen import Frozen, freeze
 from tfhalf.export.program import Program
+from tfhalf.text import one_line
 
 _HALF, _FLOAT = types_pb2.DT_HALF, types_pb2.DT_FLOAT
 # A protobuf message and a FlatBuffer end at 2 GiB, and the twin's weights are float32.
@@ -44,7 +45,7 @@ def frozen(program: Program) -> Frozen:
     try:
         return freeze(program.function)
     except Exception as error:  # whatever TensorFlow meets in the graph
-        raise ExportError(f"LiteRT: the graph cannot be frozen: {' '.join(str(error).split())[:200]}") from error
+        raise ExportError(f"LiteRT: the graph cannot be frozen: {one_line(error, 200)}; leave litert out") from error
 
 
 def widen(graph: Any) -> None:

@@ -161,6 +161,7 @@ def _convert(saved: str, *, quantize: bool = False) -> bytes:
     import tensorflow as tf
 
     converter = tf.lite.TFLiteConverter.from_saved_model(saved, signature_keys=["serving_default"])
+    converter.canonicalizing_inf_as_min_max_float = False  # infinity stays what it is
     if quantize:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     content: bytes = converter.convert()

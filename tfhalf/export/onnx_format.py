@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from tfhalf.export.decompose import import_graph
 from tfhalf.export.decompositions import ONNX, rules_of
 from tfhalf.export.frozen import captured, freeze
 from tfhalf.export.program import Program
+from tfhalf.text import one_line
 
 # tf2onnx writes up to 18; onnx's own converter takes the graph further.
 OPSETS = range(13, 26)
@@ -97,7 +99,10 @@ def _decomposed(function: Any) -> Any:
     concrete = function.get_concrete_function()
     if not captured(concrete) and rules_of(concrete.graph.as_graph_def(), ONNX) is None:
         return function
-    graph = freeze(function)
+    try:
+        graph = freeze(function)
+    except Exception as error:  # whatever TensorFlow meets in the graph
+        raise ExportError(f"ONNX: the graph cannot be frozen: {one_line(error, 200)}; leave onnx out") from error
     rules = rules_of(graph.graph, ONNX)
 
     @tf.function(input_signature=function.input_signature, autograph=False)
@@ -128,9 +133,9 @@ def _converted(function: Any, opset: int) -> onnx.ModelProto:
                 f"ONNX: tf2onnx cannot convert this model: {' '.join(str(error).split())[:300]}"
             ) from error
     if unsupported:
-        raise ExportError(
-            f"ONNX: {unsupported[0]}; write the layer with other operators, or leave onnx out of export.formats"
-        )
+        missing = [m[2] for text in unsupported if (m := re.match(r"Tensorflow op \[(.+): (\w+)\] is not", text))]
+        told = f"it has no operator for {', '.join(dict.fromkeys(missing))}" if missing else unsupported[0]
+        raise ExportError(f"ONNX: {told}; write the layer with other operators, or leave onnx out of export.formats")
     return model
 
 

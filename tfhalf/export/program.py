@@ -48,7 +48,8 @@ def make_program(
     @tf.function(input_signature=[tf.TensorSpec((None, *shape), tf.float32, name=INPUT)])
     def serve(image: Any) -> dict[str, Any]:
         x = tf.cast(image, tf.int32) if whole else image if plain else (image - mean_) * scale
-        logits = tf.cast(model(x, training=False), tf.float32)
+        with keras.StatelessScope():  # seeds do not go on
+            logits = tf.cast(model(x, training=False), tf.float32)
         return {"logits": tf.identity(logits, "logits"), "probabilities": tf.nn.softmax(logits, name="probabilities")}
 
     classes = model.outputs[0].shape[-1]
@@ -77,7 +78,9 @@ def named_program(
     @tf.function(input_signature=specs, autograph=False)
     def serve(*tensors: Any) -> dict[str, Any]:
         answers = {}
-        for name, x in call(tensors).items():
+        with keras.StatelessScope():  # what layers note as they go, seeds above all, is no part of an answer
+            given = call(tensors)
+        for name, x in given.items():
             dtype = WIRE.get(x.dtype.name, x.dtype.name)
             answers[name] = tf.identity(x if dtype == x.dtype.name else tf.cast(x, dtype), name)
         return answers
