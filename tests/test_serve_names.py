@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tfhalf.errors import ArtifactError, RequestError
-from tfhalf.serve import oip, tfserving
+from tfhalf.serve import oip, tfserving_codec
 from tfhalf.serve.settings import Limits
 from tfhalf.serve.signature import Signature, called, from_manifest
 
@@ -42,7 +42,7 @@ def test_both_names_are_taken(signature: Signature, name: str, output: str) -> N
 @pytest.mark.parametrize("name", ["my_input", "my-input"])
 def test_both_names_are_taken_by_tensorflow_servings_dialect(signature: Signature, name: str) -> None:
     for message in ({"instances": [{name: [1, 2], "kind": 3}]}, {"inputs": {name: [[1, 2]], "kind": [3]}}):
-        parsed = tfserving.parse(message, signature)
+        parsed = tfserving_codec.parse(message, signature)
         assert set(parsed.feeds) == {"my_input", "kind"}
         np.testing.assert_array_equal(parsed.feeds["my_input"], [[1, 2]])
 

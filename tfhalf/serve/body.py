@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +18,8 @@ from tfhalf.serve.settings import Limits
 ENDED = "tfhalf.ended"  # the scope's key under which the HTTP protocol leaves why it reads no more of a request
 
 _STEP = 1 << 18
+_OWN = 1 << 20  # bytes of each body for which there is room that large bodies cannot take
+_NEEDED_RATE = 1 << 20  # bytes a second that keep a body where room is short
 _LARGE = 1 << 12  # above this, decompressing, which can give a thousand times as much, leaves the event loop
 _MOST_MEMBERS = 10_000  # of a gzip: blocks of 64 KiB, as bgzip writes them, are 1,024 of them at the usual limit
 SMALLEST = 1024  # answers below are not worth compressing
@@ -23,18 +27,24 @@ _LEVEL = 1
 
 
 class Bodies:
-    """Reads bodies within `Limits`, and knows how many bytes of them are held."""
+    """Reads bodies within `Limits`, and knows how many bytes of them are held.
+
+    Room is taken as bytes arrive. Of what ``max_bodies`` allows, a quarter is for the first MiB of each body, so that
+    few large ones leave room for many small ones; and where there is none left, a body that comes at less than 1 MiB/s
+    makes way, the largest first.
+    """
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._held = 0
+        self._most_beyond = max(limits.max_body, limits.max_bodies * 3 // 4)
+        self._held = self._beyond = 0  # bytes, and of them those that are behind the first MiB of a body
         self._reading: set[Held] = set()
         self.huge = asyncio.Semaphore(1)  # of those that are read one at a time
 
     def stop(self) -> None:
         """Have no request wait any longer for the rest of its body: it gets 503."""
         for held in list(self._reading):
-            held.stop()
+            held.end(RequestError(503, "the server is stopping, and the body was not there yet; ask another one", 1))
 
     @contextmanager
     def held(self) -> Iterator[Held]:
@@ -43,12 +53,32 @@ class Bodies:
         try:
             yield held
         finally:
-            self._held -= held.bytes
+            self._count(held, -held.bytes)
 
-    def _hold(self, count: int) -> None:
+    def _hold(self, held: Held, count: int) -> None:
+        beyond = _beyond(held.bytes + count) - _beyond(held.bytes)
+        while not self._fits(count, beyond):
+            slow = [other for other in self._reading if other is not held and other.rate < _NEEDED_RATE and other.bytes]
+            if not slow:
+                raise RequestError(429, "the bodies of requests fill the memory set aside for them; ask again later", 1)
+            victim = max(slow, key=lambda other: other.bytes)
+            self._count(victim, -victim.bytes)
+            victim.end(RequestError(408, "the body came at less than 1 MiB/s while others needed its room"))
+        self._count(held, count)
+
+    def _fits(self, count: int, beyond: int) -> bool:
         if self._held + count > self._limits.max_bodies:
-            raise RequestError(429, "the bodies of requests fill the memory set aside for them; ask again later", 1)
+            return False
+        return not beyond or self._beyond + beyond <= self._most_beyond
+
+    def _count(self, held: Held, count: int) -> None:
+        self._beyond += _beyond(held.bytes + count) - _beyond(held.bytes)
         self._held += count
+        held.bytes += count
+
+
+def _beyond(count: int) -> int:
+    return max(0, count - _OWN)
 
 
 class Held:
@@ -57,23 +87,36 @@ class Held:
     def __init__(self, bodies: Bodies) -> None:
         self._bodies = bodies
         self._task: asyncio.Task[Any] | None = None
-        self._stopped = False
+        self._ended: RequestError | None = None
         self.bytes = 0
+        self._since, self._before = time.monotonic(), 0  # when the rate was measured last, and how many there were
+        self._rate = math.inf
 
-    def stop(self) -> None:
-        """Have `read` raise a 503."""
-        if self._task is not None and not self._stopped:
-            self._stopped = True
+    @property
+    def rate(self) -> float:
+        """Bytes a second that came of late; infinite in the first second."""
+        passed = time.monotonic() - self._since
+        if passed >= 1:
+            self._rate = (self.bytes - self._before) / passed
+            self._since, self._before = time.monotonic(), self.bytes
+        return self._rate
+
+    def end(self, error: RequestError) -> None:
+        """Have `read` raise ``error``."""
+        if self._task is not None and self._ended is None:
+            self._ended = error
+            self._bodies._reading.discard(self)
             self._task.cancel()
 
-    async def read(self, request: Request) -> bytes:
-        """The whole body, decompressed.
+    async def read(self, request: Request, most: int | None = None) -> bytes | bytearray:
+        """The whole body, decompressed, of at most ``most`` bytes; where None, of ``max_body``.
 
         Raises:
-            RequestError: 413, it is larger than the limit; 415, an encoding that is not known; 400, it is damaged; 503,
-                the server stops before it is whole.
+            RequestError: 413, it is larger than the limit; 415, an encoding that is not known; 400, it is damaged; 429,
+                there is no room; 408, it came too slowly while others had none; 503, the server stops before it is
+                whole.
         """
-        most = self._bodies._limits.max_body
+        most = self._bodies._limits.max_body if most is None else most
         length = request.headers.get("content-length")
         if length is not None and (not length.isdigit() or int(length) > most):
             raise _too_large(most)
@@ -89,10 +132,10 @@ class Held:
             plain = await asyncio.to_thread(decompress, body, encoding, most)
         else:
             plain = decompress(body, encoding, most)
-        self.take(len(plain))
+        self.take(len(plain) - len(body))
         return plain
 
-    async def _whole(self, request: Request, most: int) -> bytes:
+    async def _whole(self, request: Request, most: int) -> bytes | bytearray:
         self._task = asyncio.current_task()
         self._bodies._reading.add(self)
         body: bytes | bytearray = b""
@@ -107,14 +150,12 @@ class Held:
                     body = body if isinstance(body, bytearray) else bytearray(body)
                     body += part
         except asyncio.CancelledError:
-            if not self._stopped:
+            if self._ended is None:
                 raise
-            raise RequestError(
-                503, "the server is stopping, and the body was not there yet; ask another one", 1
-            ) from None
+            raise self._ended from None
         finally:
             self._bodies._reading.discard(self)
-        return body if isinstance(body, bytes) else bytes(body)
+        return body  # as it is: to copy a large one would hold up everybody
 
     def take(self, count: int) -> None:
         """Count so many bytes more.
@@ -122,8 +163,7 @@ class Held:
         Raises:
             RequestError: 429, there is no memory left for them.
         """
-        self._bodies._hold(count)
-        self.bytes += count
+        self._bodies._hold(self, count)
 
 
 async def _parts(request: Request):  # type: ignore[no-untyped-def]
@@ -137,7 +177,7 @@ async def _parts(request: Request):  # type: ignore[no-untyped-def]
         raise RequestError(400, "the client went away before the request was complete") from None
 
 
-def decompress(body: bytes, encoding: str, most: int) -> bytes:
+def decompress(body: bytes | bytearray, encoding: str, most: int) -> bytearray:
     """``body`` without its gzip or deflate ``encoding``: members of gzip, one after the other (RFC 1952), or deflate in
     zlib's form or the raw one.
 
@@ -149,8 +189,8 @@ def decompress(body: bytes, encoding: str, most: int) -> bytes:
         window = -zlib.MAX_WBITS if raw else zlib.MAX_WBITS
     else:
         window = zlib.MAX_WBITS | 16
-    parts: list[bytes] = []
-    at = count = members = 0
+    plain = bytearray()  # it grows in place: joining parts would hold Python's lock for long
+    at = members = 0
     while at < len(body) or not members:
         members += 1
         if members > (_MOST_MEMBERS if encoding != "deflate" else 1):
@@ -158,20 +198,19 @@ def decompress(body: bytes, encoding: str, most: int) -> bytes:
         machine = zlib.decompressobj(window)
         try:
             while not machine.eof:
-                rest = machine.unconsumed_tail
+                rest: bytes | bytearray = machine.unconsumed_tail
                 if not rest:
                     rest, at = body[at : at + _STEP], min(at + _STEP, len(body))
                 part = machine.decompress(rest, _STEP)
                 if not rest and not part:
                     raise RequestError(400, f"the body is no valid {encoding}: it ends early")
-                count += len(part)
-                if count > most:
+                if len(plain) + len(part) > most:
                     raise _too_large(most)
-                parts.append(part)
+                plain += part
         except zlib.error as error:
             raise RequestError(400, f"the body is no valid {encoding}: {error}") from None
         at -= len(machine.unused_data)
-    return b"".join(parts)
+    return plain
 
 
 def compress(body: bytes, accepted: str | None) -> tuple[bytes, str | None]:

@@ -14,6 +14,7 @@ from tfhalf.errors import RequestError
 from tfhalf.serve import images
 from tfhalf.serve.body import Bodies
 from tfhalf.serve.job import Arrays, Job
+from tfhalf.serve.readers import Readers
 from tfhalf.serve.repository import Repository
 from tfhalf.serve.settings import Settings
 from tfhalf.serve.version import Loaded
@@ -58,7 +59,7 @@ class Engine:
 
     def __init__(self, repository: Repository, settings: Settings) -> None:
         self.repository, self.settings = repository, settings
-        self.bodies = Bodies(settings.limits)
+        self.bodies, self.readers = Bodies(settings.limits), Readers(settings.limits)
         self.draining = False
         self.in_flight = 0  # requests of any kind that are not answered yet
 
@@ -79,6 +80,7 @@ class Engine:
             await asyncio.sleep(0.01)
         self.bodies.stop()
         finished = await self.repository.close(until - time.monotonic())
+        self.readers.close()
         return finished and not self.in_flight
 
     def choose(self, name: str, version: str | None) -> Loaded:
@@ -129,7 +131,7 @@ class Engine:
             for name, files in inference.encoded.items():
                 tensor = loaded.signature.inputs[name]
                 inference.feeds[name] = await images.decode(
-                    files, tensor, self.settings.limits.max_pixels, inference.deadline
+                    files, tensor, self.settings.limits.max_pixels, inference.deadline, self.readers
                 )
             inference.parsed = time.perf_counter()
             job = inference.job = self._submit(inference)

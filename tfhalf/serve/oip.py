@@ -183,12 +183,13 @@ def check_encoded(shape: Sequence[int], tensor: Tensor) -> None:
     """BYTES are encoded images, one for each row.
 
     Raises:
-        RequestError: 400, the model takes none, or they are not one a row.
+        RequestError: 400, the model takes none, or they are not one a row; 413, there are too many.
     """
     if tensor.image is None:
         raise RequestError(400, f"input {tensor.name!r} is no image; accepted: {tensor.datatype}")
     if math.prod(shape) != shape[0] or not shape[0]:
         raise RequestError(400, f"input {tensor.name!r}: BYTES of shape {list(shape)}; accepted: [N], an image each")
+    tensor.check_images(shape[0])
 
 
 def _encoded_json(data: Any, count: int, name: str) -> list[bytes]:

@@ -34,6 +34,7 @@ _UPGRADE = (b"upgrade", b"http2-settings")
 # For a rejected client to read why: to close while it sends would throw the answer away.
 _LINGER_SECONDS = 2.0
 _DISCARD = 1 << 20  # bytes of it that are received in that time
+_DISCARD_HEAD = 1 << 16  # and of a head, or of trailers, that are too large: what goes on for ever is soon read no more
 
 
 class _Protocol(AnsweringProtocol):
@@ -56,7 +57,7 @@ class _Protocol(AnsweringProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._linger: asyncio.TimerHandle | None = None
         self._ended = False  # nothing that comes is parsed any more
-        self._discarded = 0
+        self._discarded, self._discard = 0, _DISCARD
         self._refused = False  # the request that is being read has its answer
         self._clear()
 
@@ -96,7 +97,7 @@ class _Protocol(AnsweringProtocol):
     def data_received(self, data: bytes) -> None:
         if self._ended:
             self._discarded += len(data)
-            if self._discarded > _DISCARD:
+            if self._discarded > self._discard:
                 self._flow.hold()
             return
         self._unset_keepalive_if_required()
@@ -257,6 +258,7 @@ class _Protocol(AnsweringProtocol):
     def _end(self, error: RequestError) -> None:
         """Parse nothing more, say why, and close."""
         self._ended, self._backlog = True, b""
+        self._discard = _DISCARD_HEAD if error.status in (414, 431) else _DISCARD
         self._disarm()
         if self._in_head and self._unanswered():
             self.cycle.keep_alive = False  # the requests before this one get their answers, and the last of them closes

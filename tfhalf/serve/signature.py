@@ -28,6 +28,8 @@ DATATYPES: dict[str, np.dtype[Any]] = {
 NAMES = {dtype: name for name, dtype in DATATYPES.items()}
 BYTES = "BYTES"
 
+_MOST_IMAGES = 1 << 16  # encoded ones in a request; rows of numbers may be more
+
 
 @dataclass(frozen=True)
 class Tensor:
@@ -76,6 +78,17 @@ class Tensor:
             raise RequestError(
                 400,
                 f"input {self.name!r} has shape {list(shape)}; accepted: {self.open_shape}, -1 being 1 or more{most}",
+            )
+
+    def check_images(self, count: int) -> None:
+        """Hold the number of encoded images of a request against a limit.
+
+        Raises:
+            RequestError: 413, there are more.
+        """
+        if count > _MOST_IMAGES:
+            raise RequestError(
+                413, f"input {self.name!r} has {count:,} images; accepted: {_MOST_IMAGES:,} in a request"
             )
 
 

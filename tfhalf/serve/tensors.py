@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from itertools import chain
 from typing import Any
 
@@ -12,7 +13,7 @@ from tfhalf.errors import RequestError
 from tfhalf.serve.signature import BYTES, DATATYPES, Tensor
 
 _MAX_RANK = 16
-_CHUNK = 1 << 15  # values that are made into an array at a time
+_PACKED = 1 << 15  # values that are made into an array at a time
 _KINDS = {"b": "true and false", "i": "whole numbers", "u": "whole numbers", "f": "numbers"}
 
 
@@ -42,7 +43,7 @@ def from_json(data: Any, shape: tuple[int, ...], datatype: str, tensor: Tensor) 
         raise RequestError(
             400, f"input {tensor.name!r}: data has {len(data)} items; its shape {list(shape)} has {count}"
         )
-    values = array_of(data, tensor.name)
+    values = array_of(data, tensor.name, dtype)
     if values.shape not in ((count,), shape):
         raise RequestError(
             400, f"input {tensor.name!r}: data has shape {list(values.shape)}, not {list(shape)} or flat"
@@ -50,12 +51,16 @@ def from_json(data: Any, shape: tuple[int, ...], datatype: str, tensor: Tensor) 
     return cast(values.reshape(shape), dtype, tensor)
 
 
-def array_of(data: Any, name: str) -> np.ndarray:
-    """Nested lists of numbers as an array.
+def array_of(data: Any, name: str, dtype: np.dtype[Any]) -> np.ndarray:
+    """Nested lists of numbers as an array: float64 where the request's ``dtype`` is one of floats, else what numpy
+    makes of them.
 
     Raises:
         RequestError: 400, ragged lists or other things than numbers.
     """
+    values = _floats(data) if dtype.kind == "f" else None
+    if values is not None:
+        return values
     try:
         values = _array(data)
     except (ValueError, OverflowError, RecursionError):
@@ -65,24 +70,29 @@ def array_of(data: Any, name: str) -> np.ndarray:
     return values
 
 
+def _floats(data: Any) -> np.ndarray | None:
+    """Numbers as float64, at a quarter of the time that numpy takes; None for what `_array` has to look at."""
+    shape, level = [len(data)], data
+    try:
+        while level and type(level[0]) is list:
+            width = len(level[0])
+            if set(map(len, level)) != {width}:
+                return None
+            shape.append(width)
+            level = list(chain.from_iterable(level))
+        if not level or type(level[0]) is bool:
+            return None
+        values = np.empty(len(level))
+        for at in range(0, len(level), _PACKED):
+            part = level[at : at + _PACKED]
+            struct.pack_into(f"{len(part)}d", values.data, 8 * at, *part)
+        return values.reshape(shape)
+    except (TypeError, ValueError, OverflowError, struct.error):
+        return None
+
+
 def _array(data: Any) -> np.ndarray | None:
-    """``data`` as numpy makes it, some thousand values at a time: while it makes more of them, no other thread runs.
-    None for other things than numbers; a ValueError for ragged lists."""
-    row, width = data, 1
-    while isinstance(row, list) and row:
-        row = row[0]
-        width *= len(row) if isinstance(row, list) else 1
-    if not isinstance(data, list) or len(data) * width <= _CHUNK:
-        return _small_array(data)
-    if width > _CHUNK:
-        rows = [_array(part) for part in data]
-        return None if any(part is None for part in rows) else np.stack(rows)  # type: ignore[arg-type]
-    step = _CHUNK // max(1, width)
-    parts = [_small_array(data[at : at + step]) for at in range(0, len(data), step)]
-    return None if any(part is None for part in parts) else np.concatenate(parts)  # type: ignore[arg-type]
-
-
-def _small_array(data: Any) -> np.ndarray | None:
+    """None for other things than numbers; a ValueError for ragged lists."""
     # numpy would make texts of all values, each as wide in memory as the longest.
     level: Any = data if isinstance(data, list) else [data]
     while (kinds := set(map(type, level))) == {list}:

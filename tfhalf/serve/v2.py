@@ -15,7 +15,7 @@ from tfhalf.serve import describe, oip
 from tfhalf.serve.infer import Inference
 from tfhalf.serve.job import Arrays
 from tfhalf.serve.version import Loaded
-from tfhalf.serve.web import JSON, answer, engine_of, run, send, timeout_of
+from tfhalf.serve.web import JSON, Reading, answer, engine_of, run, send, timeout_of
 
 SERVER = "tfhalf"
 EXTENSIONS = (
@@ -27,6 +27,7 @@ EXTENSIONS = (
     "schedule_policy",
     "statistics",
 )
+_MOST = 1 << 16  # bytes of a request that says what to do with the repository
 _HEADER = "inference-header-content-length"
 
 
@@ -34,9 +35,6 @@ async def infer(request: Request) -> Response:
     """POST .../infer"""
     limits = engine_of(request).settings.limits
     header, accepted = request.headers.get(_HEADER), timeout_of(request)
-
-    def read(body: bytes, loaded: Loaded) -> oip.Parsed:
-        return oip.parse(body, header, loaded.signature, limits)
 
     def inference_of(parsed: oip.Parsed, loaded: Loaded) -> Inference:
         seconds = accepted if parsed.timeout is None else parsed.timeout
@@ -49,7 +47,8 @@ async def infer(request: Request) -> Response:
             return send(request, body, JSON, {})
         return send(request, body, "application/octet-stream", {_HEADER: str(size)})
 
-    return await run(request, read, inference_of, write)
+    size = int(header) if header is not None and header.isdecimal() and len(header) < 12 else None
+    return await run(request, Reading("infer", {"header": header}, size), inference_of, write)
 
 
 async def server(request: Request) -> Response:
@@ -143,7 +142,7 @@ async def _control(request: Request, loaded: bool) -> Response:
 
 async def _object(request: Request) -> dict[str, Any]:
     with engine_of(request).bodies.held() as held:
-        body = await held.read(request)
+        body = await held.read(request, _MOST)
     if not body.strip():
         return {}
     try:

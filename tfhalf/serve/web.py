@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.requests import Request
@@ -18,13 +20,16 @@ from tfhalf.serve.infer import Engine, Inference, counting_failures
 from tfhalf.serve.job import Arrays
 from tfhalf.serve.jsons import dumps
 from tfhalf.serve.operate import FACTS
+from tfhalf.serve.reading import READ
 from tfhalf.serve.version import Loaded
 
 JSON = "application/json"
 TIMEOUT = "x-request-timeout-ms"
 
-_LARGE = 1 << 16  # bytes of a body, or of arrays, above which these are made of each other beside the event loop
-_HUGE = 1 << 22  # above which one is read at a time: a JSON parser lets no other thread run before its end
+_SMALL = 1 << 16  # bytes of a body, or of arrays, above which these are made of each other beside the event loop
+_LARGE = 1 << 19  # above which that is done in another process: a JSON parser lets no other thread run before its end
+_HUGE = 1 << 22  # and above which one is read at a time, so that others find a process that is free
+_QUICK = ("infer", "predict", "file")
 
 
 def engine_of(request: Request) -> Engine:
@@ -49,16 +54,27 @@ def send(request: Request, body: bytes, kind: str, headers: Mapping[str, str], s
     return response
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How a body becomes a protocol's request: by the function called ``task`` in `tfhalf.serve.reading`, with
+    ``named`` arguments. ``parsed``: how many of its bytes are parsed at most; None: all. The others lie there as they
+    are used."""
+
+    task: str
+    named: Mapping[str, Any] = field(default_factory=dict)
+    parsed: int | None = None
+
+
 async def run(
     request: Request,
-    read: Callable[[bytes, Loaded], Any],
+    reading: Reading,
     inference_of: Callable[[Any, Loaded], Inference],
     write: Callable[[Any, Arrays, Loaded], Response],
 ) -> Response:
     """An inference from body to answer.
 
     Args:
-        read: the body as a protocol's request; for a large one called in another thread.
+        reading: the body as a protocol's request.
         inference_of: that request as what is to be computed.
         write: the outputs as the protocol's answer.
     """
@@ -72,18 +88,11 @@ async def run(
         loaded.batcher.check_room()
         body = await held.read(request)
         facts["bytes_in"] = len(body)
-        parsed: Any
-        if len(body) < _LARGE:
-            parsed = read(body, loaded)
-        else:
-            async with engine.bodies.huge if len(body) > _HUGE else nullcontext():
-                parsed = await asyncio.to_thread(read, body, loaded)
-        if isinstance(parsed, Awaitable):
-            parsed = await parsed
+        parsed = await _read(engine, reading, body, loaded)
         inference = inference_of(parsed, loaded)
         inference.started, inference.asked_version = started, version
         outputs = await engine.run(inference, lambda: _gone(request))
-        large = sum(array.nbytes for array in outputs.values()) > _LARGE
+        large = sum(array.nbytes for array in outputs.values()) > _SMALL
         arguments = (parsed, outputs, inference.loaded)
         response = await asyncio.to_thread(write, *arguments) if large else write(*arguments)
     engine.count(inference, time.perf_counter())
@@ -92,6 +101,16 @@ async def run(
     facts |= {"version": inference.loaded.version, "rows": job.rows, "batch": job.batch}
     facts |= {"queue_ms": round(job.queue_ns / 1e6, 3), "compute_ms": round(job.run_ns / 1e6, 3)}
     return response
+
+
+async def _read(engine: Engine, reading: Reading, body: bytes | bytearray, loaded: Loaded) -> Any:
+    size = len(body) if reading.parsed is None else min(reading.parsed, len(body))
+    given = (body, loaded.signature, engine.settings.limits)
+    if size > _LARGE:
+        async with engine.bodies.huge if size > _HUGE else nullcontext():
+            return await engine.readers.read(reading.task, *given, **reading.named)
+    read = functools.partial(READ[reading.task], *given, **reading.named)
+    return read() if len(body) < _SMALL and reading.task in _QUICK else await asyncio.to_thread(read)
 
 
 def timeout_of(request: Request) -> float | None:

@@ -1,0 +1,56 @@
+"""A process that reads large bodies and images for a server: ``python -m tfhalf.serve.reader``.
+
+Python's lock is held while JSON is parsed or an image decoded, which for large ones stops whoever shares the process.
+This one shares it with nobody; its memory is bounded; and a file that ends it ends no server.
+"""
+
+from __future__ import annotations
+
+import re
+import resource
+import signal
+import socket
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from tfhalf.errors import RequestError
+from tfhalf.serve import wire
+from tfhalf.serve.reading import READ
+
+
+def main() -> None:
+    """Until the server closes its end of the connection, which is standard input."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # meant for the server, which finishes what it has accepted
+        signal.signal(number, signal.SIG_IGN)
+    with socket.socket(fileno=0) as connection, suppress(EOFError, ConnectionError):
+        most = wire.receive(connection)
+        bound = _memory() + most
+        resource.setrlimit(resource.RLIMIT_DATA, (bound, bound))
+        while True:
+            wire.send(connection, _answer(most, *wire.receive(connection)))
+
+
+def _answer(most: int, task: str, given: list[Any], named: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return {"value": READ[task](*given, **named)}
+    except RequestError as error:
+        return {"status": error.status, "message": str(error)}
+    except MemoryError:
+        return {
+            "status": 413,
+            "message": f"to read it takes more than {most >> 20:,} MiB of memory; send less at a time",
+        }
+    except Exception as error:  # noqa: BLE001  # a fault of the server's own, which logs it
+        return {"fault": repr(error)}
+
+
+def _memory() -> int:
+    """Bytes that count towards the limit."""
+    found = re.search(r"VmData:\s+(\d+)", Path("/proc/self/status").read_text())
+    assert found
+    return int(found[1]) << 10
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""Processes that read what would hold Python's lock for long: `Readers`."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from tfhalf.device import cores
+from tfhalf.errors import RequestError
+from tfhalf.serve import wire
+from tfhalf.serve.settings import Limits
+from tfhalf.start import fresh_environment
+
+_SECONDS = 30.0  # for one body or image
+# Of memory that a process may take: JSON becomes Python's objects, of which the smallest take this many bytes for each
+# of the text's, and then an array.
+_PER_BYTE = 16
+_BASE = 256 << 20
+
+
+class Readers:
+    """Some processes of `tfhalf.serve.reader`, each started when it is first needed, and anew after one has ended."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._memory = _BASE + _PER_BYTE * max(limits.max_body, limits.max_pixels)
+        count = max(2, min(4, cores() // 2))
+        self._threads = ThreadPoolExecutor(count, "reader")  # each waits for one process
+        self._idle: list[_Reader] = []
+        self._all: set[_Reader] = set()
+        self._lock = threading.Lock()
+        self._closed = False
+
+    async def read(self, task: str, *given: Any, **named: Any) -> Any:
+        """What the function called ``task`` in `tfhalf.serve.reading` gives.
+
+        Raises:
+            RequestError: as that function; 413, it takes too much memory or time; 503, the server stops.
+        """
+        if self._closed:
+            raise RequestError(503, "the server is stopping; ask another one", 1)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._read, task, given, named)
+
+    def close(self) -> None:
+        """End the processes. What is read now, or asked for later, is answered with 503."""
+        with self._lock:
+            self._closed = True
+            idle, busy = self._idle, self._all.difference(self._idle)
+            self._idle = []
+        for reader in idle:
+            reader.kill()
+        for reader in busy:
+            reader.end()  # the thread that waits for it does the rest
+        self._threads.shutdown(wait=False)
+
+    def _read(self, task: str, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        reader = self._take()
+        try:
+            answer = reader.ask(task, given, named)
+        except (OSError, EOFError):
+            self._drop(reader)
+            if self._closed:
+                raise RequestError(503, "the server is stopping; ask another one", 1) from None
+            raise RequestError(
+                413, f"to read it takes more memory than is set aside, or than {_SECONDS:.0f} s; send less at a time"
+            ) from None
+        except BaseException:
+            self._drop(reader)
+            raise
+        with self._lock:
+            self._idle.append(reader)
+        if "fault" in answer:
+            raise RuntimeError(answer["fault"])
+        if "status" in answer:
+            raise RequestError(answer["status"], answer["message"])
+        return answer["value"]
+
+    def _take(self) -> _Reader:
+        with self._lock:
+            if self._closed:
+                raise RequestError(503, "the server is stopping; ask another one", 1)
+            while self._idle:
+                reader = self._idle.pop()
+                if reader.alive:
+                    return reader
+                self._all.discard(reader)
+                reader.kill()
+        reader = _Reader(self._memory)
+        with self._lock:
+            self._all.add(reader)
+        return reader
+
+    def _drop(self, reader: _Reader) -> None:
+        with self._lock:
+            self._all.discard(reader)
+        reader.kill()
+
+
+class _Reader:
+    def __init__(self, memory: int) -> None:
+        self._connection, other = socket.socketpair()
+        with other:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tfhalf.serve.reader"],
+                env={**fresh_environment(), "OPENBLAS_NUM_THREADS": "1"},
+                stdin=other.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,  # the server's own standard error is its log
+            )
+        self._connection.settimeout(_SECONDS)
+        wire.send(self._connection, memory)
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def ask(self, task: str, given: tuple[Any, ...], named: dict[str, Any]) -> dict[str, Any]:
+        wire.send(self._connection, [task, list(given), named])
+        answer: dict[str, Any] = wire.receive(self._connection)
+        return answer
+
+    def end(self) -> None:
+        self._process.kill()
+
+    def kill(self) -> None:
+        self.end()
+        self._process.wait()
+        self._connection.close()

@@ -1,0 +1,38 @@
+"""What bodies and images become, by name: called here for small ones, in another process for large ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tfhalf.serve import forms, oip, tfserving_codec
+from tfhalf.serve.images import decode_one
+from tfhalf.serve.jsons import loads
+from tfhalf.serve.settings import Limits
+from tfhalf.serve.signature import Signature
+
+
+def _infer(body: bytes, signature: Signature, limits: Limits, *, header: str | None) -> oip.Parsed:
+    return oip.parse(body, header, signature, limits)
+
+
+def _predict(body: bytes, signature: Signature, limits: Limits) -> tfserving_codec.Predict:
+    return tfserving_codec.parse(loads(body, nan=limits.allow_nan), signature)
+
+
+def _form(body: bytes, signature: Signature, limits: Limits, *, content_type: str) -> forms.Files:
+    return forms.of_form(body, content_type)
+
+
+def _file(body: bytes, signature: Signature, limits: Limits, *, content_type: str) -> forms.Files:
+    return forms.of_body(body, content_type)
+
+
+READ: dict[str, Callable[..., Any]] = {
+    "infer": _infer,
+    "predict": _predict,
+    "form": _form,
+    "file": _file,
+    "image": decode_one,
+}
+"""Each raises RequestError where what it is given is not what is asked for."""
