@@ -18,7 +18,7 @@ from tfhalf import isolated
 from tfhalf.bench import fresh, inference, runtimes
 from tfhalf.bench.results import Inference
 from tfhalf.data import memory
-from tfhalf.errors import ArtifactError, DataError, InputError, ShortfallError
+from tfhalf.errors import ArtifactError, DataError, InputError, ShortfallError, UnsupportedError
 
 
 @pytest.fixture
@@ -126,6 +126,16 @@ def test_a_gpu_runtime_that_does_not_start_is_no_error(monkeypatch: pytest.Monke
     assert (row.cells, row.error) == ((), "")
     assert row.note == "not available: could not start CUDAExecutionProvider"
     with pytest.raises(ArtifactError):
+        measured(monkeypatch, "onnx-cpu", opens)
+
+
+def test_what_openvino_does_not_open_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def opens(where: Path, runtime: str) -> Any:
+        raise UnsupportedError("model.onnx", "does not open: no such operator")
+
+    row = measured(monkeypatch, "openvino", opens)
+    assert (row.cells, row.error, row.note) == ((), "", "not available: model.onnx: does not open: no such operator")
+    with pytest.raises(UnsupportedError):
         measured(monkeypatch, "onnx-cpu", opens)
 
 
