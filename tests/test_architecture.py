@@ -32,6 +32,7 @@ STOREYS: tuple[frozenset[str], ...] = tuple(
         "samples verify",
         "parity reference runtime scores",
         "engines true_float16",
+        "true_float16_recurrent",
         "inspect",
         "export train",
         "precision data",
@@ -145,6 +146,7 @@ def test_tensorflow_stays_where_it_is_needed() -> None:
     assert {room(m) for m in importers("tensorflow")} <= {
         "bench",
         "convert",
+        "precision",
         "ranges",
         "train",
         "export",
@@ -163,6 +165,7 @@ def test_tensorflow_stays_where_it_is_needed() -> None:
         "runtime",
         "serve",
         "true_float16",
+        "true_float16_recurrent",
     }
 
 

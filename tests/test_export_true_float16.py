@@ -222,3 +222,43 @@ def test_a_loop_stacks_what_it_scans() -> None:
     got = TrueFloat16(model)(np.zeros(2, np.float16))
     np.testing.assert_array_equal(got["last"], [3, 3])
     np.testing.assert_array_equal(got["all"], [[1, 1], [2, 2], [3, 3]])
+
+
+# --- recurrent operators ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("op", "gates", "activations"),
+    [
+        ("LSTM", 4, ("Sigmoid", "Tanh", "Tanh")),
+        ("LSTM", 4, ("HardSigmoid", "Tanh", "Relu")),
+        ("LSTM", 4, ("HardSigmoid", "Softsign", "Elu")),
+        ("GRU", 3, ("HardSigmoid", "Tanh")),
+        ("GRU", 3, ("Sigmoid", "LeakyRelu")),
+        ("RNN", 1, ("Affine",)),
+        ("RNN", 1, ("Relu",)),
+    ],
+)
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+def test_recurrent_operators(op: str, gates: int, activations: tuple[str, ...], direction: str) -> None:
+    """Activations and their numbers as the node says; ONNX's own evaluator takes sigmoid and tanh whatever it says."""
+    ways = 2 if direction == "bidirectional" else 1
+    draw = np.random.default_rng(3)
+    x, w, r, b = (
+        draw.normal(size=s) * 0.4 for s in ((5, 2, 3), (ways, gates * 4, 3), (ways, gates * 4, 4), (ways, gates * 8))
+    )
+    scaled = {"HardSigmoid": (0.25, 0.4), "Affine": (0.5, 0.1), "LeakyRelu": (0.3,), "Elu": (0.7,)}
+    told: dict[str, Any] = {"activations": activations * ways, "direction": direction, "hidden_size": 4}
+    for place, name in enumerate(("activation_alpha", "activation_beta")):
+        numbers = [scaled[a][place] for a in activations * ways if len(scaled.get(a, ())) > place]
+        told |= {name: numbers} if numbers else {}
+    check(op, x, w, r, b, **told)
+    if op == "GRU":
+        check(op, x, w, r, b, **told, linear_before_reset=1)
+
+
+def test_a_recurrent_operator_that_is_not_known() -> None:
+    w, r = np.ones((1, 16, 3), np.float16), np.ones((1, 16, 4), np.float16)
+    model = one_node("LSTM", np.ones((2, 1, 3), np.float16), w, r, hidden_size=4, clip=1.0)
+    with pytest.raises(ValueError, match="LSTM with clip is not supported in true float16"):
+        TrueFloat16(model)(np.ones((2, 1, 3), np.float16))

@@ -19,6 +19,8 @@ from onnx.reference.ops import load_op
 from onnx.reference.ops.op_loop import Loop as _Loop
 from onnx.reference.ops.op_one_hot import OneHot as _OneHot
 
+from tfhalf.true_float16_recurrent import RECURRENT
+
 
 class Conv(OpRun):
     """Convolution of any spatial rank, groups and dilations included; NCHW."""
@@ -184,7 +186,8 @@ def _rounded_once(model: onnx.ModelProto) -> list[type[OpRun]]:
         nodes = graphs.pop().node
         used |= {node.op_type for node in nodes if not node.domain}
         graphs += [a.g for node in nodes for a in node.attribute if a.HasField("g")]
-    return [_widened(load_op("", name, versions.get("", 1))) for name in sorted(used & _ROUNDED_ONCE)]
+    names = sorted(used & _ROUNDED_ONCE)
+    return [_widened(RECURRENT.get(name) or load_op("", name, versions.get("", 1))) for name in names]
 
 
 def _widened(operator: Any) -> type[OpRun]:
