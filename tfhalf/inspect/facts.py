@@ -61,14 +61,25 @@ class Port:
 
 
 @dataclass(frozen=True)
+class Extreme:
+    """The ``value`` that betrays float16 in a tensor of few values, and what it ``becomes`` there: ``0``, ``infinite``,
+    and of a float16 tensor itself ``subnormal`` or ``NaN`` too."""
+
+    value: float
+    becomes: str
+
+
+@dataclass(frozen=True)
 class Tensor:
-    """Stored values. ``role`` is ``weight``, ``optimizer`` (not part of the answer) or ``copy`` (stored before)."""
+    """Stored values. ``role`` is ``weight``, ``optimizer`` (not part of the answer) or ``copy`` (stored before);
+    ``extreme`` of few values, where they were looked at."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     bytes: int
     role: str = "weight"
+    extreme: Extreme | None = None
 
     @property
     def count(self) -> int:

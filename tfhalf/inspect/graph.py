@@ -31,6 +31,10 @@ _SILENT = frozenset(
 _CASTS = frozenset(("cast", "castlike", "dequantize"))
 _KINDS = {"cast": _CASTS, "moves": _MOVES, "silent": _SILENT}
 _HEAVY = re.compile(r"conv|matmul|gemm|einsum|fullyconnected|lstm|gru|^rnn|attention", re.IGNORECASE)
+# Where an epsilon stands, and what it keeps from 0.
+_GUARDS = frozenset(words("add addv2 biasadd maximum max"))
+_SENSITIVE = frozenset(words("rsqrt sqrt log reciprocal inv"))
+_DIVIDES = frozenset(words("div realdiv divnonan floordiv"))
 _CHOOSES = ("Where", "Select", "SELECT")  # a condition comes first
 _STEPS = 10_000  # up or down a chain: a cycle in a hostile file ends too
 _BUDGET = 2_000_000  # of steps in all: seconds, and more than any real graph needs
@@ -81,6 +85,17 @@ class Island:
     place: str
 
 
+@dataclass(frozen=True)
+class Extremes:
+    """A stored tensor that has an `Extreme`: what reads it, and what does so where it is cast to float16; ``guards``:
+    it is added to or compared with what is then divided by, or taken a root or logarithm of."""
+
+    tensor: Tensor
+    readers: list[Node]
+    narrowed: list[Node]
+    guards: bool
+
+
 @dataclass
 class Looked:
     """What `look` found. ``computing`` counts arithmetic by dtype, ``heavy`` the matrix products among it, and
@@ -92,6 +107,7 @@ class Looked:
     casts: list[Cast] = field(default_factory=list)
     islands: list[Island] = field(default_factory=list)
     readers: dict[str, list[tuple[Node, int]]] = field(default_factory=dict)
+    extremes: list[Extremes] = field(default_factory=list)
 
 
 def look(graph: Graph) -> Looked:
@@ -112,7 +128,10 @@ def look(graph: Graph) -> Looked:
     if found.computing["float16"]:
         found.islands = paths.islands()
     for tensor_value, tensor in graph.stored.items():
-        found.readers.setdefault(tensor.name, []).extend(paths.readers_through_moves(tensor_value))
+        readers = paths.readers_through_moves(tensor_value)
+        found.readers.setdefault(tensor.name, []).extend(readers)
+        if tensor.extreme is not None:
+            found.extremes.append(paths.extremes(tensor, tensor_value))
     return found
 
 
@@ -172,6 +191,32 @@ class _Paths:
 
     def readers_through_moves(self, value: str) -> list[tuple[Node, int]]:
         return [reader for _, readers in self.below((value,)) for reader in readers]
+
+    def extremes(self, tensor: Tensor, value: str) -> Extremes:
+        """What is to be known of a stored ``value`` that float16 does not hold."""
+        below = [node for node, _ in self.readers_through_moves(value)]
+        casts = [node for node in below if kind(node) == "cast" and node.to == "float16"]
+        narrowed = [node for cast in casts for _, rows in self.below(cast.outputs) for node, _ in rows] or casts
+        return Extremes(
+            tensor, [node for node, _ in self.readers.get(value, ())], narrowed, any(map(self.guards, below))
+        )
+
+    def guards(self, node: Node) -> bool:
+        """Whether ``node`` adds or compares, and what it gives is divided by, or taken the root or logarithm of."""
+        if _plain(node.op) not in _GUARDS:
+            return False
+        todo, seen = [node], {id(node)}
+        while todo and len(seen) < _STEPS:
+            one = todo.pop()
+            for _, readers in self.below(one.outputs):
+                for reader, place in readers:
+                    op = _plain(reader.op)
+                    if op in _SENSITIVE or (op in _DIVIDES and place == 1):
+                        return True
+                    if kind(reader) == "cast" and id(reader) not in seen:
+                        seen.add(id(reader))
+                        todo.append(reader)
+        return False
 
     def cast(self, node: Node) -> Cast:
         root = self.root(node.inputs[0]) if node.inputs else ""

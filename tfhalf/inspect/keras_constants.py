@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from typing import Any
 
+from tfhalf.inspect.constants import Constant
 from tfhalf.inspect.facts import printable
 
 _ZERO_UP_TO, _INFINITE_FROM = 2.0**-25, 65520.0
@@ -16,25 +16,6 @@ _SKIPPED = ("dtype", "build_config", "compile_config", "seed", "rate", "momentum
 _TRAINING = ("initializer", "regularizer", "constraint")
 # Where whole numbers are numbers to compute with, and no sizes.
 _VALUES = ("mask_value", "scale", "offset", "value", "fill_value", "args", "kwargs")
-
-
-@dataclass(frozen=True)
-class Constant:
-    """``value`` of ``key`` in the configuration of ``layer``, or of the call of an operation; ``becomes`` in float16:
-    ``0`` or ``infinite``."""
-
-    layer: str
-    class_name: str
-    key: str
-    value: float
-    becomes: str
-
-    def __str__(self) -> str:
-        return f"{self.layer} ({self.class_name}): {self.key} {self.value:.4g} is {self.becomes} in float16"
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
 
 
 def keras_constants(layers: Iterator[dict[str, Any]]) -> list[Constant]:

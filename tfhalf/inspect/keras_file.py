@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from tfhalf.inspect import hdf5
+from tfhalf.inspect.constants import tell
 from tfhalf.inspect.facts import Account, Port, Shape, Tensor, damaged, printable
 from tfhalf.inspect.keras_constants import keras_constants
 
@@ -21,7 +22,6 @@ MAX_UNPACKED = 4 << 30  # of weights that are compressed in the archive; Keras s
 MAX_RATIO = 200
 # Code that is stored within the file: shown, never run.
 _CODE = ("Lambda", "__lambda__")
-_SHOWN = 8  # constants that float16 does not hold
 _NO_LAYERS = ("InputLayer", "Functional", "Sequential", "Model", "DTypePolicy")
 _OF_KERAS = ("keras", "builtins", "tf_keras", "tensorflow.python.keras")
 
@@ -105,10 +105,7 @@ def describe(account: Account, config: dict[str, Any], metadata: dict[str, Any])
         "stored_code": code,
     }
     constants = keras_constants(_objects({key: value for key, value in config.items() if key != "compile_config"}))
-    account.details["constants"] = [constant.to_dict() for constant in constants]
-    account.notes += [str(constant) for constant in constants[:_SHOWN]]
-    if len(constants) > _SHOWN:
-        account.notes.append(f"and {len(constants) - _SHOWN:,} constants more that float16 lacks: --json has all")
+    tell(account, constants)
     if code:
         account.notes.append(f"{code:,} Lambda layers hold Python bytecode: loading it runs code; it was not run here")
 

@@ -4,6 +4,8 @@ checked."""
 from __future__ import annotations
 
 import mmap
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from tfhalf.errors import ArtifactError
@@ -173,12 +175,14 @@ class _Reading:
             raise ValueError(f"tensor {name!r} has {held:,} bytes, not {wanted:,}")
         if dtype == "float16" and look and not sparse:
             self._look(told, buffer, offset)
+        if is_float(dtype) and not sparse and told.count <= look_at.FEW:
+            told = replace(told, extreme=look_at.extreme(dtype, b"".join(self._blocks(told, buffer, offset))))
         return told
+
+    def _blocks(self, told: Tensor, buffer: Table, offset: int) -> Iterable[bytes]:
+        return look_at.read(self.path, offset, told.bytes) if offset > 1 else (buffer.block(0),)
 
     def _look(self, told: Tensor, buffer: Table, offset: int) -> None:
         self.values.total += told.count
         if self.values.checked * 2 < look_at.LOOK_AT_MOST:
-            if offset > 1:
-                look_at.count(self.values, look_at.read(self.path, offset, told.bytes))
-            else:
-                look_at.count(self.values, (buffer.block(0),))
+            look_at.count(self.values, self._blocks(told, buffer, offset))

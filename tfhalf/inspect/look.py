@@ -11,6 +11,7 @@ from tfhalf.errors import ArtifactError
 from tfhalf.export.version import find_version, versions
 from tfhalf.files import open_regular
 from tfhalf.inspect import verdict
+from tfhalf.inspect.constants import graph_constants, tell
 from tfhalf.inspect.facts import Account, printable
 from tfhalf.inspect.graph import Looked
 
@@ -38,11 +39,18 @@ def inspect(path: Path) -> list[Inspected]:
         ArtifactError: it is no artifact, or a damaged one.
     """
     try:
-        return [Inspected(account, *verdict.judge(account)) for account in _accounts(path)]
+        return [_inspected(account) for account in _accounts(path)]
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read: {error.strerror or error}; give a readable artifact") from None
     except MemoryError:
         raise ArtifactError(f"{path}: needs more memory than there is to be read") from None
+
+
+def _inspected(account: Account) -> Inspected:
+    found, looked = verdict.judge(account)
+    if account.graph is not None:
+        tell(account, graph_constants(looked))
+    return Inspected(account, found, looked)
 
 
 def _accounts(path: Path) -> list[Account]:

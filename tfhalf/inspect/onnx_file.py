@@ -6,15 +6,28 @@ import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 
 from tfhalf.files import read_bytes
 from tfhalf.inspect import values as look_at
-from tfhalf.inspect.facts import BITS, Account, Port, Tensor, Values, bytes_of, checked_shape, damaged, printable
+from tfhalf.inspect.facts import (
+    BITS,
+    Account,
+    Extreme,
+    Port,
+    Tensor,
+    Values,
+    bytes_of,
+    checked_shape,
+    damaged,
+    printable,
+)
 from tfhalf.inspect.onnx_graph import Unfolding, bodies, checked
 from tfhalf.inspect.onnx_types import dtype_name
 
@@ -124,6 +137,7 @@ class _Weights:
         dtype = dtype_name(tensor.data_type) or f"type {tensor.data_type}"
         shape = checked_shape(self.path, name, list(tensor.dims))
         told = Tensor(printable(name), dtype, shape, bytes_of(dtype, math.prod(shape)))
+        self._extreme: Extreme | None = None
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             self._external(told, tensor)
         elif tensor.HasField("raw_data"):
@@ -139,6 +153,10 @@ class _Weights:
             if dtype == "float16":
                 halves = b"".join((entry & 0xFFFF).to_bytes(2, "little") for entry in entries)
                 self._look(told, lambda: iter((halves,)))
+            elif dtype in ("float32", "float64") and wanted <= look_at.FEW:
+                wide = np.array(entries, "<f4" if dtype == "float32" else "<f8").tobytes()
+                self._extreme = look_at.extreme(dtype, wide)
+        told = replace(told, extreme=self._extreme)
         self.tensors.append(told)
         return told
 
@@ -167,6 +185,8 @@ class _Weights:
             self._look(told, lambda: look_at.read(file, offset, length))
 
     def _look(self, told: Tensor, blocks: _Blocks) -> None:
+        if told.count <= look_at.FEW:
+            self._extreme = look_at.extreme(told.dtype, b"".join(blocks()))
         if told.bytes >= 16:
             self._same[told.dtype, told.shape].append((told.name, blocks))
         if told.dtype == "float16":
@@ -209,4 +229,4 @@ class _Weights:
 
 
 def _as_copy(tensor: Tensor) -> Tensor:
-    return Tensor(tensor.name, tensor.dtype, tensor.shape, tensor.bytes, "copy")
+    return replace(tensor, role="copy")

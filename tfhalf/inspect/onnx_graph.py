@@ -93,8 +93,12 @@ class Unfolding:
 
     def _constant(self, node: Any, name: str, outputs: list[str]) -> None:
         for attribute in node.attribute:
-            if attribute.name == "value" and outputs:
+            if not outputs:
+                continue
+            if attribute.name == "value":
                 self.constants.append((outputs[0], attribute.t))
+            elif attribute.name == "value_float":
+                self.constants.append((outputs[0], type(attribute.t)(data_type=1, float_data=[attribute.f])))
 
 
 def bodies(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:

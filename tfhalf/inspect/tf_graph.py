@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tfhalf.inspect.facts import Budget, Graph, Node, Tensor, bytes_of, checked_shape, is_float, words
+import numpy as np
+
+from tfhalf.inspect import values as look_at
+from tfhalf.inspect.facts import Budget, Extreme, Graph, Node, Tensor, bytes_of, checked_shape, is_float, words
 from tfhalf.inspect.tf_messages import dtype_name
 
 # Attributes that name what an operation computes in, and its output, the first that is there.
@@ -64,8 +67,8 @@ class Unfolding:
         tensor = node.attributes["value"].tensor
         dtype = dtype_name(tensor.dtype)
         shape = checked_shape(self.path, node.name, [dim.size for dim in tensor.shape.dims])
-        told = Tensor(node.name, dtype, shape, bytes_of(dtype, math.prod(shape)))
         if is_float(dtype):
+            told = Tensor(node.name, dtype, shape, bytes_of(dtype, math.prod(shape)), extreme=_extreme(dtype, tensor))
             self.graph.stored[value] = told
             if (where, node.name) not in self._seen_constants:
                 self._seen_constants.add((where, node.name))
@@ -162,6 +165,16 @@ class _Scope:
             if not key.startswith("_"):
                 self.unfolding.function(name, given, f"{inner}{key}{number}/", depth + 1)
         return None
+
+
+def _extreme(dtype: str, tensor: Any) -> Extreme | None:
+    """What float16 makes of a constant: of its values as they are stored, the last of which may stand for many."""
+    if tensor.content:
+        return look_at.extreme(dtype, tensor.content)
+    field, kind = {"float16": ("halves", "<u2"), "float64": ("doubles", "<f8")}.get(dtype, ("floats", "<f4"))
+    stored = getattr(tensor, field)[: look_at.FEW]
+    values = np.array([v & 0xFFFF for v in stored] if field == "halves" else stored, kind)
+    return look_at.extreme(dtype, values.tobytes())
 
 
 def _dtype(attributes: Mapping[str, Any], keys: tuple[str, ...]) -> str:

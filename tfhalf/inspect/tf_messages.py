@@ -34,7 +34,8 @@ Node: name=1:string op=2:string inputs=3:*string attributes=5:@Value
 Value: list=1:List text=2:bytes integer=3:int64 type=6:int32 shape=7:Shape tensor=8:Tensor function=10:Named
 List: types=6:*int32 tensors=8:*Tensor functions=9:*Named
 Named: name=1:string attributes=2:@Value
-Tensor: dtype=1:int32 shape=2:Shape content=4:bytes ints=7:*int32 longs=10:*int64
+Tensor: dtype=1:int32 shape=2:Shape content=4:bytes floats=5:*float doubles=6:*double ints=7:*int32 longs=10:*int64\
+ halves=13:*int32
 Header: shards=1:int32 endianness=2:int32
 Entry: dtype=1:int32 shape=2:Shape shard=3:int32 offset=4:int64 size=5:int64 crc=6:fixed32 slices=7:*Empty
 Empty:
