@@ -116,7 +116,7 @@ def test_what_it_said(job: Job) -> None:
     assert job.said.splitlines()[-2:] == ["published  exports/digits/1", f"run        runs/digits/{job.run.name}"]
     assert job.said.count(" ok\n") == 4
     (head,) = [line for line in job.said.splitlines() if line.startswith("artifact ")]
-    assert head.split()[3:] == ["samples", "accuracy", "agree", "max", "diff", "mean", "edge", "lost", "time"]
+    assert head.split()[3:] == ["samples", "acc.", "%", "agree", "max", "mean", "edge", "lost", "time"]
     assert len(head) <= 112
     assert (job.run / "history.csv").read_text().count("\n") == 31
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -87,18 +88,28 @@ def _cells(c: Comparison | SampleComparison) -> dict[str, str]:
 _LEFT = ("artifact", "computed by", "")  # columns of words; those of numbers are aligned at the right
 
 
+_HEADS = {"accuracy": "acc. %", "max diff": "max"}  # where a terminal's width counts
+
+
 def table_lines(comparisons: Sequence[Comparison] | Sequence[SampleComparison]) -> list[str]:
     """`table` under its header, as `train`, `export` and `verify` print it: a line for each row, which a program may
-    search, of about 110 columns."""
+    search, of at most 110 columns where nothing is longer than usual."""
     names, rows = table(comparisons)
     laid_out = Table(box=None, pad_edge=False)
     for name in names:
-        laid_out.add_column(name, justify="left" if name in _LEFT else "right", no_wrap=True)
+        laid_out.add_column(_HEADS.get(name, name), justify="left" if name in _LEFT else "right", no_wrap=True)
     for row in rows:
-        laid_out.add_row(*map(Text, row))
+        laid_out.add_row(
+            *(Text(cell if name in _LEFT else _short(cell)) for name, cell in zip(names, row, strict=True))
+        )
     text = io.StringIO()
     Console(file=text, width=1000, color_system=None, force_terminal=False).print(laid_out)
     return [line.rstrip() for line in text.getvalue().splitlines() if line.strip()]
+
+
+def _short(number: str) -> str:
+    """Without the sign of a percentage and the zero of an exponent."""
+    return re.sub(r"e([+-])0(?=\d$)", r"e\1", number.removesuffix(" %"))
 
 
 def markdown(comparisons: Sequence[Comparison] | Sequence[SampleComparison]) -> list[str]:
