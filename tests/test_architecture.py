@@ -30,6 +30,7 @@ STOREYS: tuple[frozenset[str], ...] = tuple(
         "serve",
         "compare report fresh",
         "samples verify",
+        "other_sizes",
         "parity reference runtime scores",
         "engines true_float16",
         "true_float16_recurrent",

@@ -35,6 +35,8 @@ def test_a_model(entry: zoo.Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     made = export(entry, tmp_path, monkeypatch)
     manifest = made.manifest
     assert all(c.passed for c in made.comparisons)
+    sizes = [row["size"] for row in manifest["samples"]["other_sizes"] if row["taken"]]
+    assert all([row.size for row in c.other_sizes] == sizes for c in made.comparisons)
     assert bool(manifest["islands"]) == (entry.expected == "islands")
     if entry.onnx:
         assert set(manifest["refused"]) == {"onnx"}

@@ -25,7 +25,7 @@ from tfhalf.inspect import bundle
 from tfhalf.inspect.look import inspect
 from tfhalf.npz import read_arrays, read_npz
 from tfhalf.progress import Progress
-from tfhalf.reference import Reference
+from tfhalf.reference import Reference, Verified
 from tfhalf.samples import Samples
 
 # --- arrays -----------------------------------------------------------------------------------------------------------
@@ -249,9 +249,9 @@ def test_code_that_the_users_own_pipeline_names_is_run(tmp_path: Path, monkeypat
     described(version, config__data__source="own.py:load", pipeline_file="/elsewhere/p.yaml", data__sizes__test=10)
     seen = {}
 
-    def verified(directory: Path, x: np.ndarray, y: np.ndarray, progress: Progress) -> list[Any]:
+    def verified(directory: Path, x: np.ndarray, y: np.ndarray, progress: Progress) -> Verified[Any]:
         seen.update(x=x, y=y)
-        return []
+        return Verified([], ())
 
     monkeypatch.setattr("tfhalf.verify.verify_directory", verified)
     monkeypatch.setattr(commands.manifests, "check_files", lambda *_: None)

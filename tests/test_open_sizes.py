@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,15 @@ from tfhalf.convert import open_sizes
 from tfhalf.convert.draw import SampleInputs, sample_inputs
 from tfhalf.convert.interface import Interface, interface_of
 from tfhalf.convert.options import read_options
+from tfhalf.convert.search import Basis, Effort, widened
 from tfhalf.convert.source import Source
 from tfhalf.convert.subjects import subject_of
-from tfhalf.errors import ConfigError, ExportError, ParityError
-from tfhalf.parity import Limits
+from tfhalf.errors import ArtifactError, ConfigError, ExportError, ParityError
+from tfhalf.other_sizes import Sized, run_sizes, sizes_line
+from tfhalf.parity import Limits, SampleComparison, SizeParity
 from tfhalf.progress import Progress
+from tfhalf.runtime import TRUE_FLOAT16
+from tfhalf.samples import Samples
 
 
 def drawn(model: keras.Model, sizes: Any = None) -> tuple[Interface, SampleInputs]:
@@ -84,7 +89,9 @@ def tried(model: keras.Model, kept: Any = ()) -> tuple[Any, str]:
     interface, samples = drawn(model)
     subject = subject_of(model, interface, samples.arrays)
     told = io.StringIO()
-    return open_sizes.hold(subject, kept, samples.other_sizes, Limits(), Progress(told)), told.getvalue()
+    rows, sized = open_sizes.hold(subject, kept, samples.other_sizes, Limits(), Progress(told))
+    assert list(sized) == [row["size"] for row in rows if row["taken"]]
+    return rows, told.getvalue()
 
 
 def test_other_sizes_are_tried() -> None:
@@ -118,3 +125,73 @@ def test_samples_of_other_sizes_are_in_range() -> None:
     for inputs in samples.other_sizes.values():
         assert inputs["words"].dtype == np.int32
         assert 0 <= inputs["words"].min() <= inputs["words"].max() < 7
+
+
+class Runs:
+    """An artifact that answers as the float32 model, but loses what is 48 long, and cannot be run at 1."""
+
+    runtime = "a runtime"
+
+    def __call__(self, inputs: Any) -> dict[str, np.ndarray]:
+        x = inputs["audio"]
+        if x.shape[1] == 1:
+            raise ArtifactError("no output\nis left")
+        return {"y": x.sum(1) + (np.inf if x.shape[1] == 48 else 1e-4)}
+
+
+def sized(length: int) -> Sized:
+    x = np.ones((2, length, 1), np.float32)
+    return Sized({"audio": x}, {"y": x.sum(1)})
+
+
+def test_artifacts_are_run_at_other_sizes() -> None:
+    groups = {"1": sized(1), "2": sized(2), "longer": sized(48)}
+    rows = run_sizes(Runs(), "onnx", groups, Limits())
+    assert [(row.size, row.taken, row.non_finite, len(row.problems)) for row in rows] == [
+        ("1", False, 0, 1),
+        ("2", True, 0, 0),
+        ("longer", True, 2, 1),
+    ]
+    # LiteRT's files may be of one size, which is no fault.
+    assert [row.problems == () for row in run_sizes(Runs(), "litert", groups, Limits())] == [True, True, False]
+    found = SampleComparison("onnx", "r", 4, (), 0.0, 0, rows)
+    assert found.problems == (
+        "size '1': does not run: no output is left",
+        "size 'longer': y: 1 of 1 values are not finite",
+    )
+    assert SampleComparison.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+    shapes = {size: {"audio": list(one.inputs["audio"].shape[1:])} for size, one in groups.items()}
+    assert sizes_line(shapes, [found]) == [
+        "other sizes (audio [1, 1], audio [2, 1], audio [48, 1]), judged apart, largest differences: "
+        "onnx 5.0e-05 at 2 of 3, 2 values lost"
+    ]
+    assert sizes_line(shapes, [SampleComparison("onnx", "r", 4, (), 0.0)]) == []
+
+
+def test_samples_of_other_sizes_lie_in_the_version(tmp_path: Path) -> None:
+    one = sized(3)
+    Samples(one.inputs, one.outputs, ("drawn",) * 2, {"2": sized(2)}).save(tmp_path)
+    found = Samples.load(tmp_path)
+    assert list(found.other_sizes) == ["2"]
+    assert found.other_sizes["2"].inputs["audio"].shape == (2, 2, 1)
+    Samples(one.inputs, one.outputs, ("drawn",) * 2, {"2": Sized({"sound": one.inputs["audio"]}, one.outputs)}).save(
+        tmp_path
+    )
+    with pytest.raises(ArtifactError, match="samples of other sizes do not go together; it is damaged, export again"):
+        Samples.load(tmp_path)
+
+
+def test_what_an_artifact_loses_at_another_size_is_searched_there() -> None:
+    x = keras.Input((None, 1), name="audio")
+    y = layers.Dense(1, kernel_initializer=keras.initializers.Constant(1.0))(ops.ones_like(x)) * 1500.0
+    model = keras.Model(x, ops.sum(y, axis=1) * 1e-3)
+    interface, samples = drawn(model)
+    subject = subject_of(model, interface, samples.arrays)
+    basis = Basis(subject, samples.arrays, subject.reference(samples.arrays), samples.kinds, subject)
+    inputs = samples.other_sizes["longer"]
+    lost = SizeParity("longer", True, 0.0, 2, ("y: 1 of 1 values are not finite",))
+    failing = SampleComparison("onnx, first 2", TRUE_FLOAT16, 2, (), 0.0, 0, (lost,))
+    sizes = {"longer": Sized(dict(inputs), subject.reference(inputs))}
+    found = widened(basis, (), [failing], Effort(Limits()), Progress(quiet=True), sizes)
+    assert found is not None
+    assert any(island.path.startswith("sum") for island in found.islands)

@@ -318,7 +318,7 @@ def test_a_good_version_passes_in_a_fresh_process(version: Path) -> None:
         assert one.edge_difference is not None
         assert one.edge_difference < 0.01
     assert [c.runtime.split()[0] for c in told] == ["TensorFlow", "onnxruntime", "OpenVINO", "true"]
-    here = verify_directory(version, X, Y, quiet())
+    here = verify_directory(version, X, Y, quiet()).comparisons
     assert [replace(c, seconds=0.0) for c in here] == [replace(c, seconds=0.0) for c in told]
     text = report(manifests.read(version), told)
     assert f"| b | {told[0].per_class_accuracy[1]:.2f} % |" in text
@@ -362,7 +362,7 @@ def test_a_tampered_version_is_refused(tmp_path: Path) -> None:
 
 def test_an_artifact_of_other_weights_falls_short(tmp_path: Path) -> None:
     export(tmp_path, spoil=lambda model: model.layers[-1].kernel.assign(-np.asarray(model.layers[-1].kernel)))
-    told = verify_directory(tmp_path, X, Y, quiet())
+    told = verify_directory(tmp_path, X, Y, quiet()).comparisons
     assert len(told) == 4
     assert not any(c.passed for c in told)
     assert all("% agree, 99.5 % needed" in " ".join(c.problems) for c in told)

@@ -30,7 +30,7 @@ class Here:
         return None
 
     def samples(self, directory: Path) -> Any:
-        return verify_samples(directory, self.progress)
+        return verify_samples(directory, self.progress).comparisons
 
 
 def export(entry: zoo.Entry, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfhalf import config
 from tfhalf.errors import ArtifactError, InputError
@@ -15,6 +15,9 @@ from tfhalf.files import check_writable
 from tfhalf.isolated import not_covered
 from tfhalf.progress import Progress
 from tfhalf.text import printable
+
+if TYPE_CHECKING:
+    from tfhalf.reference import Verified
 
 
 def verify_version(
@@ -37,30 +40,24 @@ def verify_version(
     """
     directory = find_version(path)
     if manifests.read_kind(directory) == "model":
-        from tfhalf.samples import basis_of, verify_samples
+        from tfhalf.samples import verify_samples
 
         if pipeline is not None:
             raise ArtifactError(f"{directory}: was exported from a model file, with its samples; leave --pipeline out")
-        found: list[Any] = list(verify_samples(directory, progress))
-        manifest = manifests.read(directory, kind="model")
-        progress.line(basis_of(directory, manifest))
-        _say_not_covered(manifest, found, progress)
-        return directory, found
+        found: Verified[Any] = verify_samples(directory, progress)
+        return directory, _told(found, manifests.read(directory, kind="model"), progress)
     manifest = manifests.read(directory)
     manifests.check_files(directory, manifest)  # before data is loaded: a changed file is told at once
     from tfhalf.data import load_splits
     from tfhalf.device import grow_memory
-    from tfhalf.reference import Reference, basis
     from tfhalf.verify import verify_directory
 
     data, base = _data(directory, manifest, pipeline)
     grow_memory()
     splits = load_splits(data, base=base, seed=manifest["seed"], data_dir=data_dir, progress=progress.status)
     n = manifest["data"]["sizes"]["test"]  # fewer than there are after a --smoke run
-    found = list(verify_directory(directory, splits.x_test[:n], splits.y_test[:n], progress))
-    progress.line(basis(n, Reference.load(directory).edges))
-    _say_not_covered(manifest, found, progress)
-    return directory, found
+    found = verify_directory(directory, splits.x_test[:n], splits.y_test[:n], progress)
+    return directory, _told(found, manifest, progress)
 
 
 def _data(directory: Path, manifest: dict[str, Any], pipeline: Path | None) -> tuple[config.Data, Path]:
@@ -82,11 +79,14 @@ def _data(directory: Path, manifest: dict[str, Any], pipeline: Path | None) -> t
     return data, (directory / manifest["pipeline_file"]).resolve().parent  # older versions hold an absolute path
 
 
-def _say_not_covered(manifest: dict[str, Any], comparisons: list[Any], progress: Progress) -> None:
+def _told(found: Verified[Any], manifest: dict[str, Any], progress: Progress) -> list[Any]:
+    """The comparisons; what they rest on and what nothing here runs is printed."""
     from tfhalf.report import uncovered
 
-    for told in (*not_covered(manifest["config"]["export"]["formats"]), *uncovered(comparisons)):
-        progress.line(told)
+    lacking = not_covered(manifest["config"]["export"]["formats"])
+    for line in (*found.lines, *lacking, *uncovered(found.comparisons)):
+        progress.line(line)
+    return found.comparisons
 
 
 def write_starters(directory: Path) -> list[Path]:

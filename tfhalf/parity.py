@@ -78,9 +78,23 @@ class OutputParity:
 
 
 @dataclass(frozen=True)
+class SizeParity:
+    """A few samples of another ``size`` beside the float32 model, as edge rows are. ``taken``: whether the artifact
+    runs there at all; ``why`` it does not."""
+
+    size: str
+    taken: bool
+    max_difference: float
+    non_finite: int
+    problems: tuple[str, ...]
+    why: str = ""
+
+
+@dataclass(frozen=True)
 class SampleComparison:
-    """An artifact beside the float32 model on the same ``samples``, of which ``edges`` are edge rows. ``seconds``
-    passed beside other comparisons. ``not_covered``: why a second runtime compared nothing; empty where it did."""
+    """An artifact beside the float32 model on the same ``samples``, of which ``edges`` are edge rows; ``other_sizes``
+    are judged apart. ``seconds`` passed beside other comparisons. ``not_covered``: why a second runtime compared
+    nothing; empty where it did."""
 
     artifact: str
     runtime: str
@@ -89,11 +103,13 @@ class SampleComparison:
     seconds: float
     edges: int = 0
     not_covered: str = ""
+    other_sizes: tuple[SizeParity, ...] = ()
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What exceeds the limits, each with its output's name; empty where every limit holds."""
-        return tuple(f"{output.name}: {problem}" for output in self.outputs for problem in output.problems)
+        """What exceeds the limits, each with its output's name or the size; empty where every limit holds."""
+        usual = tuple(f"{output.name}: {problem}" for output in self.outputs for problem in output.problems)
+        return (*usual, *(f"size {row.size!r}: {problem}" for row in self.other_sizes for problem in row.problems))
 
     @property
     def passed(self) -> bool:
@@ -113,8 +129,10 @@ class SampleComparison:
     def from_dict(cls, told: Mapping[str, Any]) -> SampleComparison:
         """What `to_dict` gave, after JSON."""
         outputs = tuple(OutputParity(**{**o, "problems": tuple(o["problems"])}) for o in told["outputs"])
-        edges, not_covered = told.get("edges", 0), told.get("not_covered", "")
-        return cls(told["artifact"], told["runtime"], told["samples"], outputs, told["seconds"], edges, not_covered)
+        sizes = tuple(SizeParity(**{**row, "problems": tuple(row["problems"])}) for row in told.get("other_sizes", ()))
+        own = {key: told[key] for key in ("artifact", "runtime", "samples", "seconds")}
+        rest = {"edges": told.get("edges", 0), "not_covered": told.get("not_covered", "")}
+        return cls(**own, **rest, outputs=outputs, other_sizes=sizes)
 
 
 def edge_mask(kinds: Sequence[str]) -> np.ndarray:

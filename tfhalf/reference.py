@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -14,6 +15,16 @@ from tfhalf.npz import read_npz
 from tfhalf.text import one_line, printable
 
 REFERENCE = "reference.npz"
+
+Compared = TypeVar("Compared")
+
+
+@dataclass(frozen=True)
+class Verified(Generic[Compared]):
+    """What verifying a version gives: the comparisons, and in ``lines`` what they rest on, for people."""
+
+    comparisons: list[Compared]
+    lines: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,10 @@ from tfhalf.errors import ArtifactError, UnsupportedError
 from tfhalf.export import manifest as manifests
 from tfhalf.isolated import lacking
 from tfhalf.npz import read_npz
+from tfhalf.other_sizes import Sized, from_arrays, run_sizes, sizes_line, to_arrays
 from tfhalf.parity import TYPICAL, Limits, SampleComparison, edge_mask, for_int8, judge
 from tfhalf.progress import Progress, duration
+from tfhalf.reference import Verified
 from tfhalf.runtime import FORMATS, SECOND, NamedPredictor, open_predictor
 from tfhalf.text import one_line
 
@@ -37,12 +39,13 @@ class Samples:
     """``inputs`` and ``outputs`` by name, each [N, ...]; outputs are the float32 model's.
 
     ``kinds``: of each row, ``drawn`` or ``given``, or the name of an edge; usual rows come first. Empty in versions
-    that were published without edge rows.
+    that were published without edge rows. ``other_sizes``: a few more, by what their size is called.
     """
 
     inputs: dict[str, np.ndarray]
     outputs: dict[str, np.ndarray]
     kinds: tuple[str, ...] = ()
+    other_sizes: Mapping[str, Sized] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -54,6 +57,7 @@ class Samples:
         arrays = {f"in/{name}": x for name, x in self.inputs.items()}
         arrays |= {f"out/{name}": x for name, x in self.outputs.items()}
         arrays |= {_KINDS: np.array(self.kinds)} if self.kinds else {}
+        arrays |= to_arrays(self.other_sizes)
         np.savez_compressed(directory / SAMPLES, **arrays)  # type: ignore[arg-type]
 
     @classmethod
@@ -77,7 +81,10 @@ class Samples:
         counts |= {len(found.kinds)} if found.kinds else set()
         if not found.inputs or not found.outputs or len(counts) != 1 or 0 in counts or kinds.dtype.kind != "U":
             raise ArtifactError(f"{path}: holds no samples; export again")
-        return found
+        try:
+            return replace(found, other_sizes=from_arrays(arrays, Sized(taken, answers)))
+        except ValueError as error:
+            raise ArtifactError(f"{path}: {error}; it is damaged, export again") from None
 
 
 def true_float16_rows(kinds: Sequence[str], count: int, limits: Limits, batch: int = 1) -> np.ndarray:
@@ -98,16 +105,12 @@ def basis(facts: Mapping[str, Any]) -> str:
     return f"drawn: {count:,} samples" + (f", of which {rows} are judged apart" if edge else "")
 
 
-def basis_of(directory: Path, manifest: Mapping[str, Any]) -> str:
-    """`basis` of a published version, by the samples that lie in it.
-
-    Raises:
-        ArtifactError: they cannot be read.
-    """
-    samples = Samples.load(directory)
+def _lines(samples: Samples, manifest: Mapping[str, Any], comparisons: Sequence[SampleComparison]) -> tuple[str, ...]:
+    """What the comparisons of a published version rest on: the samples that lie in it, and those of other sizes."""
     edges = Counter(kind for kind in samples.kinds if kind not in TYPICAL)
     facts = {key: str(manifest["samples"].get(key))[:100] for key in ("origin", "file")}
-    return basis({**facts, "count": samples.count, "edges": edges})
+    shapes = {size: {name: x.shape[1:] for name, x in one.inputs.items()} for size, one in samples.other_sizes.items()}
+    return (basis({**facts, "count": samples.count, "edges": edges}), *sizes_line(shapes, comparisons))
 
 
 def run(
@@ -139,13 +142,13 @@ def run(
     return {name: np.concatenate([np.asarray(part[name]) for part in parts]) for name in parts[0]}
 
 
-def verify_samples(directory: Path, progress: Progress) -> list[SampleComparison]:
+def verify_samples(directory: Path, progress: Progress) -> Verified[SampleComparison]:
     """Run every artifact of an exported model over its samples, in this process.
 
     ONNX is run twice: by onnxruntime over all of them, and on some in true float16 arithmetic, since CPU runtimes
     upcast and so hide overflow (left out where onnxruntime computes on a GPU); and by OpenVINO where it is installed.
     What these two do not open or run is not covered by them, and is told so. An int8 variant has limits of its own
-    (`parity.for_int8`).
+    (`parity.for_int8`). Where sizes are open, a few samples of others follow.
 
     Raises:
         IntegrityError: a file is not the published one.
@@ -155,7 +158,7 @@ def verify_samples(directory: Path, progress: Progress) -> list[SampleComparison
     manifests.check_files(directory, manifest)
     samples = Samples.load(directory)
     told = manifest["config"]["verify"]
-    limits = Limits(**{field.name: told[field.name] for field in fields(Limits)})
+    limits = Limits(**{one.name: told[one.name] for one in fields(Limits)})
     classes = [output["name"] for output in manifest["outputs"] if output.get("classes")]
     fixed = manifest["inputs"][0]["shape"][0]
     batch = fixed if isinstance(fixed, int) else BATCH
@@ -191,7 +194,10 @@ def verify_samples(directory: Path, progress: Progress) -> list[SampleComparison
             raise ArtifactError(f"{artifact}: opens and does not run ({predictor.runtime}): {why}") from error
         edges = int(edge_mask(kinds).sum())
         label = f"{artifact}, first {len(rows) - edges}" if exact else artifact
-        return SampleComparison(label, predictor.runtime, len(rows), outputs, time.perf_counter() - start, edges)
+        late = exact and time.perf_counter() - start > EXACT_SECONDS
+        sizes = () if late else run_sizes(predictor, runtime, samples.other_sizes, own)
+        seconds = time.perf_counter() - start
+        return SampleComparison(label, predictor.runtime, len(rows), outputs, seconds, edges, other_sizes=sizes)
 
     tasks: list[tuple[str, str, bool]] = []
     for kind in manifest["config"]["export"]["formats"]:
@@ -206,8 +212,8 @@ def verify_samples(directory: Path, progress: Progress) -> list[SampleComparison
     with ThreadPoolExecutor(max_workers=3) as pool:
         try:
             found = [pool.submit(judged, *task) for task in tasks]
-            comparisons: list[Any] = [one.result() for one in found]
+            comparisons = [one.result() for one in found]
         finally:
             stop.set()  # after a failure or Ctrl-C the others end with their batch
     progress.clear()
-    return comparisons
+    return Verified(comparisons, _lines(samples, manifest, comparisons))

@@ -22,7 +22,7 @@ from tfhalf.export import manifest as manifests
 from tfhalf.isolated import lacking
 from tfhalf.parity import INT8
 from tfhalf.progress import Progress, duration
-from tfhalf.reference import REFERENCE, Edges, Reference, data_sha256
+from tfhalf.reference import REFERENCE, Edges, Reference, Verified, basis, data_sha256
 from tfhalf.runtime import SECOND, Predictor, open_predictor
 from tfhalf.scores import Confusion, confusion
 from tfhalf.text import printable
@@ -203,7 +203,7 @@ def for_int8(thresholds: config.Verify) -> config.Verify:
     )
 
 
-def verify_directory(directory: Path, x: np.ndarray, y: np.ndarray, progress: Progress) -> list[Comparison]:
+def verify_directory(directory: Path, x: np.ndarray, y: np.ndarray, progress: Progress) -> Verified[Comparison]:
     """Compare every artifact of a version directory over the test set, in this process.
 
     ONNX is run twice: by onnxruntime over all of it, and on the first ``verify.true_float16_samples`` images in true
@@ -276,4 +276,4 @@ def verify_directory(directory: Path, x: np.ndarray, y: np.ndarray, progress: Pr
         finally:
             stop.set()  # after a failure or Ctrl-C the others end with their batch
     progress.clear()
-    return comparisons
+    return Verified(comparisons, (basis(len(x), edges),))

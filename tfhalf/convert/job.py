@@ -10,19 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from tfhalf.convert import draw, open_sizes, samples_apart
+from tfhalf.convert import draw, open_sizes
 from tfhalf.convert.constants import constant_islands
 from tfhalf.convert.interface import interface_of
 from tfhalf.convert.islands import Found, Island, asked, unfit, wide_ranges, without_kernel
 from tfhalf.convert.options import Options, Request
 from tfhalf.convert.publish import Exported, Whole, publish
+from tfhalf.convert.reproducible import check_deterministic, check_independent
 from tfhalf.convert.search import FEW, ROUNDS, Basis, Effort, island_lines, say_shortfalls, search, widened
 from tfhalf.convert.source import Source, open_source
-from tfhalf.convert.subject import Arrays, Seen, Subject
 from tfhalf.convert.subjects import subject_of
 from tfhalf.convert.sweep import sweep, sweep_line
 from tfhalf.device import float32_exactly, grow_memory
-from tfhalf.errors import ExportError
 from tfhalf.export import manifest as manifests
 from tfhalf.export import version
 from tfhalf.fresh import Verifier
@@ -71,7 +70,7 @@ def export_model(request: Request, options: Options, progress: Progress) -> Expo
             if not failing or next(rounds, None) is None:
                 return None
             say_shortfalls(failing, progress)
-            more = widened(made.basis, whole.islands, failing, effort, progress)
+            more = widened(made.basis, whole.islands, failing, effort, progress, whole.other_sizes)
             return _with(whole, made.basis, more, progress) if more is not None else None
 
         return publish(whole, options, verifier, progress, begun, mend)
@@ -82,7 +81,8 @@ def _whole(made: _Prepared, islands: tuple[Island, ...], found: Found, options: 
     _say_islands(islands, found, progress)
     judged, kept = made.basis, [island.path for island in islands]
     made.drawn["sweep"] = _swept(made, kept, options, progress)
-    made.drawn["other_sizes"] = open_sizes.hold(judged.subject, kept, made.other_sizes, options.limits, progress)
+    rows, sized = open_sizes.hold(judged.subject, kept, made.other_sizes, options.limits, progress)
+    made.drawn["other_sizes"] = rows
     return Whole(
         made.source,
         judged.subject.interface,
@@ -94,6 +94,7 @@ def _whole(made: _Prepared, islands: tuple[Island, ...], found: Found, options: 
         judged.subject.ship(kept),
         manifests.git_revision(Path.cwd()),
         judged.kinds,
+        sized,
     )
 
 
@@ -123,36 +124,14 @@ def _prepare(source: Source, options: Options, progress: Progress) -> _Prepared:
     few = interface.few(inputs, FEW)
     reference = subject.reference(few)
     interface = subject.interface
-    _check_deterministic(subject, few, reference)
-    samples_apart.check(subject, few, reference)
+    check_deterministic(subject, few, reference)
+    check_independent(subject, source.model, inputs, samples.kinds)
     told = ", ".join(f"{p.name} {p.dtype} {p.dims()}" for p in interface.inputs)
     progress.line(f"inputs     {told}")
     for text in (*interface.renamed(), basis(samples.facts)):
         progress.line(f"           {text}")
     judged = Basis(subject, inputs, subject.reference(inputs), samples.kinds, subject)
     return _Prepared(source, judged, samples.facts, samples.floats, samples.other_sizes)
-
-
-def _check_deterministic(subject: Subject, few: Arrays, before: Arrays) -> None:
-    """Refuse a model that answers the same inputs differently: there is nothing to compare with.
-
-    Raises:
-        ExportError: it names the layer that draws random numbers.
-    """
-    again = subject.reference(few)
-    if all(np.array_equal(before[name], again[name], equal_nan=True) for name in before):
-        return
-    runs = [Seen(), Seen()]
-    for seen in runs:
-        subject.reference(few, seen)
-    first = next((n for n, v in runs[0].digests.items() if v != runs[1].digests.get(n)), "a layer")
-    scale = max(float(np.abs(np.nan_to_num(x)).max(initial=0.0)) for x in before.values() if x.dtype.kind == "f")
-    most = max(float(np.abs(before[n] - again[n]).max(initial=0.0)) for n in before if before[n].dtype.kind == "f")
-    if most > 1e-4 * scale:
-        raise ExportError(
-            f"the model answers the same input differently each time: {first!r} draws random numbers in inference, so "
-            "no artifact can be compared with it; export the part without sampling, or have it draw in training alone"
-        )
 
 
 # --- islands ----------------------------------------------------------------------------------------------------------

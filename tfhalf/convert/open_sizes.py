@@ -10,6 +10,7 @@ import numpy as np
 from tfhalf.convert.subject import Subject
 from tfhalf.errors import ConfigError, ExportError, ParityError
 from tfhalf.export.ports import Port
+from tfhalf.other_sizes import Sized
 from tfhalf.parity import Limits, judge
 from tfhalf.progress import Progress
 from tfhalf.text import one_line
@@ -114,16 +115,16 @@ def hold(
     groups: Mapping[str, Mapping[str, np.ndarray]],
     limits: Limits,
     progress: Progress,
-) -> list[dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], dict[str, Sized]]:
     """Whether float16 answers like float32 at other sizes, for the manifest; it is printed too. For each of ``groups``
-    of inputs its shapes, and whether the float32 model itself takes them.
+    of inputs its shapes, and whether the float32 model itself takes them; and those that it takes, with its answers.
 
     As edge rows are, they are held to `parity.EDGE` times the limits, and to lose no value.
 
     Raises:
         ParityError: float16 fails where float32 does not.
     """
-    islands, rows = list(kept), []
+    islands, rows, sized = list(kept), [], {}
     for word, inputs in groups.items():
         row: dict[str, Any] = {"size": word, "shapes": {name: list(x.shape[1:]) for name, x in inputs.items()}}
         rows.append(row)
@@ -136,6 +137,7 @@ def hold(
         row |= {"taken": not why, **({"why": why} if why else {})}
         if why:
             continue
+        sized[word] = Sized(dict(inputs), dict(reference))
         try:
             outputs = judge(reference, subject.simulate(islands, inputs), (), limits, [word] * len(_first(inputs)))
             problems = [f"{output.name}: {problem}" for output in outputs for problem in output.problems]
@@ -155,7 +157,12 @@ def hold(
     parts += [f"float32 itself fails where {_shown(refused)}"] if refused else []
     if parts:
         progress.line(f"sizes      {'; '.join(parts)}")
-    return rows
+    return rows, sized
+
+
+def shapes_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Sequence[int]]]:
+    """The shapes of a manifest's ``other_sizes`` by what the sizes are called."""
+    return {row["size"]: row["shapes"] for row in rows}
 
 
 def _some_finite(answers: Mapping[str, np.ndarray]) -> bool:

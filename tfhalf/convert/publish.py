@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from tfhalf.export.share import check_some_float16, float32_share, share_lines
 from tfhalf.fresh import Verifier
 from tfhalf.html_report import render
 from tfhalf.isolated import not_covered
+from tfhalf.other_sizes import Sized, run_sizes
 from tfhalf.parity import SampleComparison, for_int8, judge
 from tfhalf.progress import Progress
 from tfhalf.report import export_lines, problems, table_lines, uncovered
@@ -39,7 +40,7 @@ from tfhalf.samples import BATCH, Samples, run
 @dataclass(frozen=True)
 class Whole:
     """What is published: the model, what it is judged on, which layers stay in float32, what ships, the revision of the
-    working directory, and of each sample its kind (`draw.SampleInputs`)."""
+    working directory, of each sample its kind (`draw.SampleInputs`), and samples of other sizes."""
 
     source: Source
     interface: Interface
@@ -51,6 +52,7 @@ class Whole:
     shipped: Shipped
     git_revision: str | None
     kinds: tuple[str, ...]
+    other_sizes: dict[str, Sized] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def publish(
     progress.line()
     for text in table_lines(comparisons):
         progress.line(text)
-    for note in (*notes(comparisons), *manifest["not_covered"]):
+    for note in (*notes(manifest, comparisons), *manifest["not_covered"]):
         progress.line(f"           {note}")
     if not all(c.passed for c in comparisons):
         raise ParityError(f"not published, kept as {attempt.version}: {problems(comparisons)}")
@@ -113,7 +115,7 @@ def _attempt(
         program = _program(made)
         artifacts, refused = _write(made, program, folder, options, progress)
         _say_export(made.shipped, artifacts, refused, progress)
-        samples = Samples(made.inputs, made.reference, made.kinds)
+        samples = Samples(made.inputs, made.reference, made.kinds, made.other_sizes)
         samples.save(folder)
         manifest = _manifest(made, options, program, artifacts, refused)
         manifest["files"] = manifests.file_hashes(folder)
@@ -190,9 +192,11 @@ def _check_answers(kind: str, made: Whole, folder: Path, options: Options) -> No
     """
     limits = for_int8(options.limits) if kind == "litert-int8" else options.limits
     try:
-        got = run(open_predictor(folder, kind), made.inputs, made.interface.inputs[0].shape[0] or BATCH)
+        predictor = open_predictor(folder, kind)
+        got = run(predictor, made.inputs, made.interface.inputs[0].shape[0] or BATCH)
         outputs = judge(made.reference, got, made.interface.classes, limits, made.kinds)
-        short = "; ".join(f"{output.name}: {problem}" for output in outputs for problem in output.problems)
+        sizes = run_sizes(predictor, kind, made.other_sizes, limits)
+        short = "; ".join(SampleComparison(kind, "", len(made.kinds), outputs, 0.0, other_sizes=sizes).problems)
         told = f"it does not answer like the float32 model: {short}" if short else ""
     except ArtifactError as error:
         told = str(error).replace(f"{folder}/", "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,6 +11,7 @@ from tfhalf.convert.islands import Found, Island, Search
 from tfhalf.convert.runtime_subject import RuntimeSubject
 from tfhalf.convert.subject import Arrays, Simulated, Subject
 from tfhalf.errors import ArtifactError, ExportError, ParityError
+from tfhalf.other_sizes import Sized
 from tfhalf.parity import Limits, SampleComparison, badness, edge_mask
 from tfhalf.progress import Progress, duration
 from tfhalf.runtime import TRUE_FLOAT16
@@ -90,17 +91,24 @@ def widened(
     failing: Sequence[Compared],
     effort: Effort,
     progress: Progress,
+    sized: Mapping[str, Sized] | None = None,
 ) -> Found | None:
     """What has to be float32 beside ``islands``, so that what falls short no longer does; None where nothing does that.
 
     A runtime that only rounds otherwise than what the islands were found with may need no more than stricter limits
     there. Else the search goes on through the runtime's own answers.
+
+    Args:
+        sized: samples of the other sizes that artifacts were run at.
     """
     for comparison in failing:
         runtime = _runtime_of(comparison)
-        attempts = [(_through_runtime(basis, runtime, comparison, effort), effort)]
-        if runtime != "onnx-float16" and not _lost(comparison):
-            attempts.insert(0, (basis, effort.stricter()))
+        attempts = []
+        if isinstance(comparison, Comparison) or any(output.problems for output in comparison.outputs):
+            if runtime != "onnx-float16" and not _lost(comparison):
+                attempts.append((basis, effort.stricter()))
+            attempts.append((_through_runtime(basis, runtime, comparison, effort), effort))
+        attempts += [(one, effort) for one in _at_other_sizes(basis, runtime, comparison, effort, sized or {})]
         for where, chosen in attempts:
             try:
                 found = search(where, islands, chosen, progress)
@@ -168,6 +176,18 @@ def _runtime_of(comparison: Compared) -> str:
     if comparison.runtime == TRUE_FLOAT16:
         return "onnx-float16"
     return "onnx-openvino" if "OpenVINO" in comparison.artifact else kind
+
+
+def _at_other_sizes(
+    basis: Basis, runtime: str, comparison: Compared, effort: Effort, sized: Mapping[str, Sized]
+) -> Iterator[Basis]:
+    """What is searched where an artifact runs and falls short at another size."""
+    simulated = RuntimeSubject(basis.subject, runtime, effort.opset)
+    for row in comparison.other_sizes if isinstance(comparison, SampleComparison) else ():
+        if row.taken and row.problems and row.size in sized:
+            one = sized[row.size]
+            kinds = (row.size,) * len(next(iter(one.inputs.values())))
+            yield Basis(basis.subject, one.inputs, one.outputs, kinds, simulated)
 
 
 def _through_runtime(basis: Basis, runtime: str, comparison: Compared, effort: Effort) -> Basis:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tfhalf.convert.open_sizes import shapes_of
 from tfhalf.convert.sweep import sweep_line
 from tfhalf.export.share import share_lines
+from tfhalf.other_sizes import sizes_line
 from tfhalf.parity import EDGE, INT8, SampleComparison
 from tfhalf.progress import size
 from tfhalf.report import markdown
@@ -16,10 +18,11 @@ STILL = 1e-3
 """Outputs whose spread is less, relative to their scale, hardly depend on the inputs."""
 
 
-def notes(comparisons: Sequence[SampleComparison]) -> list[str]:
-    """What a comparison cannot tell."""
+def notes(manifest: Mapping[str, Any], comparisons: Sequence[SampleComparison]) -> list[str]:
+    """How artifacts answer at other sizes, and what a comparison cannot tell."""
     flat = [output.name for output in (comparisons[0].outputs if comparisons else ()) if output.spread < STILL]
-    return [
+    sizes = sizes_line(shapes_of(manifest["samples"].get("other_sizes") or ()), comparisons)
+    return sizes + [
         f"{name} hardly changes from sample to sample, so its comparison says little; give real ones: --verify-with"
         for name in flat
     ]
@@ -67,7 +70,7 @@ def report(manifest: dict[str, Any], comparisons: Sequence[SampleComparison]) ->
         *sweep,
         *markdown(comparisons),
         "",
-        *(f"- {note}" for note in notes(comparisons)),
+        *(f"- {note}" for note in notes(manifest, comparisons)),
         *(f"- {c.artifact}: {problem}" for c in comparisons for problem in c.problems),
         *(f"- {kind}: not written. {why}" for kind, why in manifest["refused"].items()),
         *(f"- {told}" for told in manifest.get("not_covered", ())),
