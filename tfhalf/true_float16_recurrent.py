@@ -72,7 +72,7 @@ class _Recurrent(OpRun):
             seen = []
             for step in x[::-1] if backwards else x:
                 inner, outer = step @ w[way].T + bias[0], (states[0] @ r[way].T, bias[1], r[way])
-                states = self.step(inner, outer, states, of_way, peepholes, bool(linear_before_reset))
+                states = self._step(inner, outer, states, of_way, peepholes, bool(linear_before_reset))
                 seen.append(states[0])
             steps.append(np.stack(seen[::-1] if backwards else seen))
             last.append(states)
@@ -83,7 +83,7 @@ class _Recurrent(OpRun):
         """How many outputs the node has."""
         return len(self.onnx_node.output)
 
-    def step(
+    def _step(
         self, inner: Any, outer: Any, states: Any, functions: Sequence[_Function], peepholes: Any, linear: bool
     ) -> list[np.ndarray]:
         """The states after a step: ``inner`` is what its input gives, ``outer`` what the state gives, the bias of that
@@ -96,7 +96,7 @@ class LSTM(_Recurrent):
 
     usual = ("Sigmoid", "Tanh", "Tanh")
 
-    def step(
+    def _step(
         self, inner: Any, outer: Any, states: Any, functions: Sequence[_Function], peepholes: Any, linear: bool
     ) -> list[np.ndarray]:
         f, g, last = functions
@@ -110,7 +110,7 @@ class GRU(_Recurrent):
 
     usual = ("Sigmoid", "Tanh")
 
-    def step(
+    def _step(
         self, inner: Any, outer: Any, states: Any, functions: Sequence[_Function], peepholes: Any, linear: bool
     ) -> list[np.ndarray]:
         f, g = functions
@@ -126,7 +126,7 @@ class RNN(_Recurrent):
 
     usual = ("Tanh",)
 
-    def step(
+    def _step(
         self, inner: Any, outer: Any, states: Any, functions: Sequence[_Function], peepholes: Any, linear: bool
     ) -> list[np.ndarray]:
         return [functions[0](inner + outer[0] + outer[1])]
