@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,13 @@ import zoo
 import zoo_layers
 from keras import layers, ops
 
-from tfhalf.convert import draw
+from tfhalf.convert import draw, edge_rows, samples_apart
 from tfhalf.convert.draw import SampleInputs, sample_inputs
 from tfhalf.convert.interface import Interface, interface_of
 from tfhalf.convert.source import Source
 from tfhalf.convert.subjects import subject_of
 from tfhalf.convert.sweep import sweep, sweep_line
-from tfhalf.errors import ArtifactError
+from tfhalf.errors import ArtifactError, ExportError
 from tfhalf.parity import EDGE, Limits, badness, judge
 from tfhalf.progress import Progress
 from tfhalf.samples import Samples, basis, true_float16_rows
@@ -348,6 +349,47 @@ def test_up_to_which_size_inputs_hold() -> None:
     samples = samples_of(tokens)
     assert samples.floats == ()
     assert sweep(subject, (), samples.arrays, samples.floats, Limits(), Progress(quiet=True)) is None
+
+
+def test_what_raises_on_some_values() -> None:
+    """Zeros are left out where float32 itself raises on them; a size at which an operation raises ends the sweep."""
+    x = keras.Input((4, 4), name="x")
+    model = keras.Model(x, ops.inv(layers.Dense(4, kernel_initializer="identity")(x)))
+    samples = samples_of(model)
+    subject = subject_of(model, interface(model), samples.arrays)
+    with pytest.raises(ExportError, match="fails on some of its inputs: InvalidArgumentError: Input is not invertible"):
+        subject.reference({"x": np.zeros((1, 4, 4), np.float32)})
+    inputs, reference, kinds = edge_rows.answered(subject, samples.arrays, samples.kinds)
+    assert "zeros" in samples.kinds
+    assert "zeros" not in kinds
+    assert len(kinds) == len(inputs["x"]) == len(reference["inv"]) == edge_rows.facts(kinds)["count"]
+
+    y = layers.Dense(4, kernel_initializer="identity")(x)
+    model = keras.Model(x, ops.cholesky(ops.matmul(y, ops.swapaxes(y, -1, -2)) + ops.eye(4)))
+    subject = subject_of(model, interface(model), samples.arrays)
+    kept = ["cholesky"]  # of which TensorFlow has no float16
+    found = sweep(subject, kept, samples.arrays, samples.floats, Limits(), Progress(quiet=True))
+    assert found is not None
+    assert 4 < found.up < 12
+    assert "Cholesky decomposition failed" in found.above
+
+
+@pytest.mark.parametrize(
+    ("build", "joins"),
+    [
+        (lambda y: y / ops.max(ops.abs(y)), True),
+        (lambda y: y + y[0], True),
+        (lambda y: y / ops.max(ops.abs(y), -1, keepdims=True), False),
+    ],
+)
+def test_samples_are_answered_apart(build: Any, joins: bool) -> None:
+    x = keras.Input((4,), name="x")
+    model = keras.Model(x, build(layers.Dense(4)(x)))
+    samples = samples_of(model)
+    subject = subject_of(model, interface(model), samples.arrays)
+    answers = subject.reference(samples.arrays)
+    with pytest.raises(ExportError, match="depends on the others in its batch") if joins else nullcontext():
+        samples_apart.check(subject, samples.arrays, answers)
 
 
 def test_the_zoo_is_drawn_as_before() -> None:

@@ -12,7 +12,7 @@ import onnx
 import pytest
 import zoo
 import zoo_layers
-from keras import layers
+from keras import layers, ops
 from onnx import TensorProto, helper, numpy_helper
 from zoo_helpers import Here, export
 
@@ -22,7 +22,7 @@ from tfhalf.convert.islands import Search, asked, unfit, without_kernel
 from tfhalf.convert.options import Options, Request
 from tfhalf.convert.source import Source
 from tfhalf.convert.subjects import subject_of
-from tfhalf.errors import ConfigError
+from tfhalf.errors import ConfigError, ExportError
 from tfhalf.export import onnx_format
 from tfhalf.export.program import named_program
 from tfhalf.parity import Limits, judge
@@ -62,6 +62,28 @@ class Case:
         )
         onnx_format.write(program, folder / "model.onnx", opset=18, metadata={})
         return {runtime: open_predictor(folder, runtime)(self.inputs) for runtime in ("onnx", "onnx-float16")}
+
+
+def test_what_has_float16_but_not_in_a_graph() -> None:
+    x = keras.Input((8,), name="x")
+    case = Case(lambda: keras.Model(x, ops.sparsemax(layers.Dense(8, name="before")(x))))
+    (found,) = without_kernel(case.subject, case.inputs, ())
+    assert found.path == "sparsemax"
+    assert "Unsupported dtype" in found.reason
+
+
+def test_what_a_model_needs_to_know() -> None:
+    """Of its number of samples, or of each number: told with the operation, and what to do."""
+    x = keras.Input((8,), name="x")
+    y = ops.cast(layers.Dense(8)(x), "int32")
+    with pytest.raises(ExportError, match=r"no open number of samples: in Gcd, .*keras\.Input\(\.\.\., batch_size=1\)"):
+        Case(lambda: keras.Model(x, ops.gcd(y, y)))
+    with pytest.raises(ExportError, match="step by step in Python alone, and every format is a graph: in IsIn, "):
+        Case(lambda: keras.Model(x, ops.isin(y, [1, 2])))
+    once = keras.Input((8,), name="x", batch_size=1)
+    y = ops.cast(layers.Dense(8)(once), "int32")
+    (answer,) = Case(lambda: keras.Model(once, ops.gcd(y, y))).reference.values()
+    assert answer.shape[1:] == (8,)
 
 
 def test_an_overflow_that_onnxruntime_hides(tmp_path: Any) -> None:

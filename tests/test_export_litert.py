@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import zoo
+from keras import layers
 from tensorflow.lite.python import schema_py_generated as schema
 from zoo_helpers import Here
 
@@ -103,6 +104,31 @@ def test_slices_that_add_axes() -> None:
     a, b = twin(frozen.graph, list(frozen.outputs), X, frozen.inputs[0])
     np.testing.assert_array_equal(a, X[None, :, None])
     np.testing.assert_array_equal(b, X[:, 1:, None])
+
+
+def test_seeds_are_no_state_of_an_artifact() -> None:
+    layer = layers.RandomHue(0.2, seed=1)
+    layer(np.zeros((1, 4, 4, 3)))
+    weights = [v.value for v in layer.variables]
+    call = named_program(
+        lambda given: {"y": layer(given[0], training=False)}, [Port("x", "float32", (None, 4, 4, 3))], (), weights, ""
+    )
+    assert "Assign" not in str(litert_graph.frozen(call).graph)
+
+
+@pytest.mark.slow
+def test_infinity_stays_what_it_is(tmp_path: Path) -> None:
+    def call(given: Any) -> Any:
+        x = given[0]
+        return {"a": tf.where(x > 0, np.float32(np.inf), x), "b": tf.math.rsqrt(x * np.abs(X[:1]))}
+
+    made = named_program(call, [Port("x", "float32", (None, 12))], (), (), "")
+    litert_format.write(made, tmp_path, ("litert",), metadata={})
+    x = np.abs(X)
+    x[0] = 0
+    answers = Isolated("litert", tmp_path / FILES["litert"])({"x": x})
+    np.testing.assert_array_equal(answers["a"], np.where(x > 0, np.inf, x))
+    assert np.isinf(answers["b"][0]).all()
 
 
 def test_text_and_size_are_told_before_anything_is_done() -> None:

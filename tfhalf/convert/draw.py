@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,8 @@ import keras
 import numpy as np
 
 from tfhalf import npz
-from tfhalf.convert import open_sizes
-from tfhalf.convert.edge_rows import LARGE, Domain, edge_rows
+from tfhalf.convert import edge_rows, open_sizes
+from tfhalf.convert.edge_rows import LARGE, Domain
 from tfhalf.convert.first_layers import Call
 from tfhalf.convert.interface import Interface
 from tfhalf.convert.known_inputs import Known, words_of
@@ -138,17 +137,16 @@ def sample_inputs(
             known.shapes = open_sizes.first_that_runs(ports, sizes or {}, known.fails_on)
         usual, words, domains = _draw(known, SEED)
         facts = {"origin": "drawn", "seed": SEED, "how": words}
-    edges, kinds = edge_rows(ports, {name: d for name, d in domains.items() if d is not None}, usual, SEED)
+    edges, kinds = edge_rows.edge_rows(ports, {name: d for name, d in domains.items() if d is not None}, usual, SEED)
     fixed = ports[0].shape[0]
     if fixed and kinds:  # in whole batches
         whole = np.arange(-(-len(kinds) // fixed) * fixed) % len(kinds)
         edges, kinds = {name: x[whole] for name, x in edges.items()}, tuple(kinds[k] for k in whole)
-    count = len(next(iter(usual.values())))
-    facts |= {"count": count + len(kinds), "edges": dict(Counter(kinds))}
+    kinds = (*[facts["origin"]] * len(next(iter(usual.values()))), *kinds)
     return SampleInputs(
         {name: np.concatenate([x, edges[name]]) for name, x in usual.items()},
-        (*[facts["origin"]] * count, *kinds),
-        facts,
+        kinds,
+        facts | edge_rows.facts(kinds),
         tuple(known.floats),
         _other_sizes(known, domains, usual),
     )

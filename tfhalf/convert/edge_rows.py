@@ -6,6 +6,7 @@ real one. They are compared apart from usual inputs (`parity.judge`).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,10 @@ from typing import Any
 import numpy as np
 
 from tfhalf.convert.first_layers import RANGES, Padding
+from tfhalf.convert.subject import Arrays, Simulated
+from tfhalf.errors import ExportError
 from tfhalf.export.ports import Port
+from tfhalf.parity import edge_mask
 
 LARGE = 8.0
 """Standard deviations from the mean that the largest drawn values lie; no edge row of such an input goes further."""
@@ -81,6 +85,43 @@ def edge_rows(
                 rows.append((kind, row))
     arrays = {p.name: np.stack([row[p.name] for _, row in rows]) if rows else usual[p.name][:0] for p in ports}
     return arrays, tuple(kind for kind, _ in rows)
+
+
+def answered(
+    subject: Simulated, inputs: Arrays, kinds: Sequence[str]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], tuple[str, ...]]:
+    """The ``inputs`` with the float32 model's answers and the rows' kinds, without edge rows on which that model itself
+    raises: a matrix of zeros has no inverse.
+
+    Raises:
+        ExportError: it raises on other rows.
+    """
+    try:
+        return dict(inputs), subject.reference(inputs), tuple(kinds)
+    except ExportError:
+        edge = edge_mask(kinds)
+        if not edge.any() or subject.interface.inputs[0].shape[0]:
+            raise
+    rows = [k for k, is_edge in enumerate(edge) if not is_edge or _runs(subject, inputs, k)]
+    chosen = {name: x[rows] for name, x in inputs.items()}
+    return chosen, subject.reference(chosen), tuple(kinds[k] for k in rows)
+
+
+def _runs(subject: Simulated, inputs: Arrays, row: int) -> bool:
+    try:
+        subject.reference({name: x[row : row + 1] for name, x in inputs.items()})
+    except ExportError:
+        return False
+    return True
+
+
+def facts(kinds: Sequence[str]) -> dict[str, Any]:
+    """How many rows there are, and how many edge rows of each kind, for a manifest."""
+    edge = edge_mask(kinds)
+    return {
+        "count": len(kinds),
+        "edges": dict(Counter(kind for kind, is_edge in zip(kinds, edge, strict=True) if is_edge)),
+    }
 
 
 def _text(row: Mapping[str, np.ndarray]) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tfhalf.convert import draw, open_sizes
+from tfhalf.convert import draw, edge_rows, open_sizes
 from tfhalf.convert.constants import constant_islands
 from tfhalf.convert.interface import interface_of
 from tfhalf.convert.islands import Found, Island, asked, unfit, wide_ranges, without_kernel
@@ -122,15 +122,17 @@ def _prepare(source: Source, options: Options, progress: Progress) -> _Prepared:
     )
     subject = subject_of(source.model, interface, inputs, fold=options.fold_batchnorm)
     few = interface.few(inputs, FEW)
-    reference = subject.reference(few)
+    answers = subject.reference(few)
     interface = subject.interface
-    check_deterministic(subject, few, reference)
-    check_independent(subject, source.model, inputs, samples.kinds)
+    check_deterministic(subject, few, answers)
+    inputs, reference, kinds = edge_rows.answered(subject, inputs, samples.kinds)
+    samples.facts.update(edge_rows.facts(kinds))
+    check_independent(subject, source.model, inputs, kinds)
     told = ", ".join(f"{p.name} {p.dtype} {p.dims()}" for p in interface.inputs)
     progress.line(f"inputs     {told}")
     for text in (*interface.renamed(), basis(samples.facts)):
         progress.line(f"           {text}")
-    judged = Basis(subject, inputs, subject.reference(inputs), samples.kinds, subject)
+    judged = Basis(subject, inputs, reference, kinds, subject)
     return _Prepared(source, judged, samples.facts, samples.floats, samples.other_sizes)
 
 

@@ -1,8 +1,7 @@
 """Rules of `decompose` for linear algebra on small matrices, step by step over their rows.
 
 After Golub and Van Loan, "Matrix Computations" (4th edition): Cholesky by outer products (algorithm 4.2.2), elimination
-with partial pivoting (3.4.1), both ways from the pivot. A matrix of n * n takes n steps, each a few operators over all
-of it.
+with partial pivoting (3.4.1), both ways from the pivot. A matrix of n * n takes n steps of a few operators each.
 """
 
 from __future__ import annotations
