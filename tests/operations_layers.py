@@ -136,7 +136,7 @@ _each("IntegerLookup", whole(8, low=0, high=9), vocabulary=[1, 2, 3, 4, 5])
 _each("StringLookup", words(8), vocabulary=["a", "b", "c"])
 _case("TextVectorization", words(1, of=("a b", "c", "b b a", "d c")), build=lambda x: layers.TextVectorization(
     vocabulary=["a", "b", "c"], output_sequence_length=4)(x))  # fmt: skip
-_each("MelSpectrogram", normal(600), fft_length=128, sequence_stride=64, num_mel_bins=16)
+_each("MelSpectrogram", normal(600), fft_length=128, sequence_stride=64, num_mel_bins=16, top_db=200.0)
 _each("STFTSpectrogram", normal(600, 1), frame_length=128, frame_step=64, fft_length=128)
 _each("Lambda", _A, function=lambda x: x * 2)
 
