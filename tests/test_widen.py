@@ -63,6 +63,7 @@ def test_layers_that_the_artifacts_need_are_found(tmp_path: Path) -> None:
     assert [island["path"] for island in first["islands"]] == ["loud", "quiet"]
     assert all(row["passed"] for row in first["verification"])
     assert first["config"]["precision"]["keep_float32"] == []
+    assert "- `loud`: gives up to" in (tmp_path / "exports/loud/1/report.md").read_text()
     # What it says to write into the pipeline needs no search.
     (tmp_path / "loud.yaml").write_text(
         PIPELINE.replace("float32}", f"float32, keep_float32: {json.dumps(patterns)}}}")

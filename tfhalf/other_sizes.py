@@ -94,7 +94,7 @@ def sizes_line(shapes: Mapping[str, Mapping[str, Sequence[int]]], comparisons: S
     if not shown:
         return []
     told = []
-    for c in comparisons:
+    for c in (one for one in comparisons if one.other_sizes):
         ran = [row for row in c.other_sizes if row.taken]
         if not ran:
             told.append(f"{c.artifact} takes none")

@@ -167,6 +167,7 @@ def report(manifest: dict[str, Any], comparisons: Sequence[Comparison]) -> str:
         ),
         "",
         *(f"{text[0].upper()}{text[1:]}.\n" for text in share_lines(manifest["parameters"])),
+        *_islands(manifest),
         "## Parity with the float32 model",
         "",
         *markdown(comparisons),
@@ -205,6 +206,12 @@ def _warnings(manifest: dict[str, Any]) -> list[str]:
             f"{chance['label']!r} ({chance['share'] * 100:.2f} % of the test set, p = {chance['p_value']:.2g})."
         )
     return [line for text in said for line in (text, "")]
+
+
+def _islands(manifest: dict[str, Any]) -> list[str]:
+    """The layers that the artifacts needed in float32 beside those of the pipeline."""
+    rows = [f"- `{island['path']}`: {island['reason']}" for island in manifest.get("islands", ())]
+    return ["In float32 beside what the pipeline keeps so:", "", *rows, ""] if rows else []
 
 
 def _problems(comparisons: Sequence[Comparison]) -> list[str]:
