@@ -22,8 +22,8 @@ from tfhalf.runs import newest_unfinished
 def killed(where: Path, arguments: tuple[object, ...], after: float, group: bool) -> str:
     """What the job had said last when it was killed ``after`` seconds; it may have ended before."""
     with running(where, "train", DIGITS, *arguments) as run:
-        run.wait_until(lambda: time.monotonic() - run.started >= after)
-        run.kill(signal.SIGKILL, group)
+        if run.wait_until(lambda: time.monotonic() - run.started >= after):
+            run.kill(signal.SIGKILL, group)
         code, said, complained = run.end()
     assert code in (0, -signal.SIGKILL), complained
     assert "Traceback" not in complained, complained
@@ -71,15 +71,16 @@ def job(where: Path, seed: int, usual: float, expected: dict[str, bytes]) -> str
 
 
 def main() -> int:
-    """As many as the argument says."""
-    count, start, good = int(sys.argv[1]), time.monotonic(), 0
+    """As many as the first argument says, from the seed that the second one is."""
+    count, first = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0
+    start, good = time.monotonic(), 0
     with tempfile.TemporaryDirectory() as folder:
         normal = Path(folder) / "normal"
         normal.mkdir()
         begun = time.monotonic()
         finish(normal, "train", DIGITS)
         usual, expected = time.monotonic() - begun, weights(normal / "exports/digits/1")
-        for seed in range(count):
+        for seed in range(first, first + count):
             where = Path(folder) / str(seed)
             where.mkdir()
             try:

@@ -1,10 +1,10 @@
 """Damaged and hostile files of every kind, and what tfhalf makes of them: ``tests/mutations.py COUNT SEED START``.
 
 Good files are made once: two published versions, a ``.keras`` file, an ``.h5`` file and an array file. Each case
-changes one of them by its structure (a value of its JSON, a field of its protobuf message, an array's header, an
-operator's name) or its bytes, makes the manifest's hashes fit again, and gives it to a command of tfhalf in a process
-of its own limits. Wrong is a traceback, a file that appears, more than `MEMORY` or `SECONDS`, a process that ends, or
-an error of several lines.
+changes one of them by its structure (a value of its JSON, a field of its protobuf message or FlatBuffer, an array's
+header, an operator's name) or its bytes, makes the manifest's hashes fit again, and gives it to a command of tfhalf in
+a process of its own limits. Wrong is a traceback, a file that appears, more than `MEMORY` or `SECONDS`, a process that
+ends, or an error of several lines.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from mutators import (
     h5_changed,
     header_changed,
     json_changed,
+    litert_changed,
     message_changed,
     pick,
     size_changed,
@@ -209,6 +210,8 @@ def _change_version(random: Random, kind: str, version: Path, saved: Any, onnx: 
             path.write_bytes(message_changed(random, message))
         else:
             path.write_bytes(size_changed(random, message))
+    elif kind == "litert" and random.integers(5):
+        path.write_bytes(litert_changed(random, data))
     else:
         path.write_bytes(bytes_changed(random, data))
     refit(version)

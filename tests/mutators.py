@@ -145,6 +145,72 @@ def size_changed(random: Random, message: Any) -> bytes:
     return bytes(message.SerializeToString())
 
 
+def litert_changed(random: Random, data: bytes) -> bytes:
+    """One field of a table of a LiteRT file changed: a size, a shape, a place of a buffer or tensor, an operator's
+    code, a name, or a whole table left out or doubled."""
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf(data, 0)
+    by_name: dict[str, list[tuple[Any, str]]] = {}
+    for table, name in _table_fields(model):  # else buffers' bytes would be almost all
+        by_name.setdefault(f"{type(table).__name__}.{name}", []).append((table, name))
+    if random.integers(10):
+        table, name = pick(random, by_name[pick(random, sorted(by_name))])
+        setattr(table, name, _table_value(random, name, getattr(table, name)))
+    else:
+        table, name = pick(random, model.operatorCodes), "builtinCode"
+        table.builtinCode = table.deprecatedBuiltinCode = schema.BuiltinOperator.CUSTOM
+        table.customCode = pick(random, ("FlexWriteFile", "TFLite_Detection_PostProcess", ""))
+    builder = flatbuffers.Builder(len(data))
+    try:
+        builder.Finish(model.Pack(builder), b"TFL3")
+    except TypeError:  # a number that is too wide for its field, whose width the tables do not tell
+        setattr(table, name, getattr(table, name) & 127)
+        builder = flatbuffers.Builder(len(data))
+        builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def _table_fields(table: Any) -> Iterator[tuple[Any, str]]:
+    for name, value in vars(table).items():
+        if value is None:
+            continue
+        yield table, name
+        for inner in value if isinstance(value, list) else [value]:
+            if type(inner).__name__.endswith("T") and hasattr(inner, "Pack"):
+                yield from _table_fields(inner)
+
+
+def _table_value(random: Random, name: str, value: Any) -> Any:
+    if isinstance(value, np.ndarray | list) and len(value) and random.integers(4):
+        changed = list(value)
+        place = int(random.integers(len(changed)))
+        match int(random.integers(3)):
+            case 0:
+                del changed[place]
+            case 1:
+                changed.append(changed[place])
+            case _ if isinstance(changed[place], int | np.integer):
+                most = 8 * value.itemsize - 1 if isinstance(value, np.ndarray) else 31
+                changed[place] = _within(pick(random, _NUMBERS), most, signed=not str(name).startswith("data"))
+        return np.array(changed, value.dtype) if isinstance(value, np.ndarray) else changed
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        small = "builtinCode" in name or name in ("type", "builtinOptionsType", "deprecatedBuiltinCode")
+        return int(random.integers(0, 127)) if small else _within(pick(random, _NUMBERS), 31, signed=value < 0)
+    if isinstance(value, float):
+        return pick(random, (0.0, -1.0, 1e30, float("nan"), float("inf")))
+    if isinstance(value, str | bytes):
+        return pick(random, [text for text in _TEXTS if text != "\ud800"])
+    return None
+
+
+def _within(number: int, bits: int, *, signed: bool) -> int:
+    return int(max(-(1 << bits) if signed else 0, min((1 << bits) - 1, number)))
+
+
 def _dtype(tensor: Any) -> int:
     return int(getattr(tensor, "dtype", getattr(tensor, "data_type", 0)))
 

@@ -38,7 +38,7 @@ STOREYS: tuple[frozenset[str], ...] = tuple(
         "export train",
         "precision data",
         "isolated",
-        "doctor pictures runs start progress",
+        "doctor memory pictures runs start progress",
         "device",
         "config",
         "config_guard config_optimizer",

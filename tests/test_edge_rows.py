@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import zoo
 import zoo_layers
 from keras import layers, ops
 
-from tfhalf.convert import draw, edge_rows, samples_apart
+from tfhalf.convert import draw, edge_rows
 from tfhalf.convert.draw import SampleInputs, sample_inputs
 from tfhalf.convert.interface import Interface, interface_of
 from tfhalf.convert.source import Source
@@ -372,24 +371,6 @@ def test_what_raises_on_some_values() -> None:
     assert found is not None
     assert 4 < found.up < 12
     assert "Cholesky decomposition failed" in found.above
-
-
-@pytest.mark.parametrize(
-    ("build", "joins"),
-    [
-        (lambda y: y / ops.max(ops.abs(y)), True),
-        (lambda y: y + y[0], True),
-        (lambda y: y / ops.max(ops.abs(y), -1, keepdims=True), False),
-    ],
-)
-def test_samples_are_answered_apart(build: Any, joins: bool) -> None:
-    x = keras.Input((4,), name="x")
-    model = keras.Model(x, build(layers.Dense(4)(x)))
-    samples = samples_of(model)
-    subject = subject_of(model, interface(model), samples.arrays)
-    answers = subject.reference(samples.arrays)
-    with pytest.raises(ExportError, match="depends on the others in its batch") if joins else nullcontext():
-        samples_apart.check(subject, samples.arrays, answers)
 
 
 def test_the_zoo_is_drawn_as_before() -> None:

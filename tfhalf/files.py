@@ -58,8 +58,10 @@ def read_bytes(path: Path, limit: int) -> bytes:
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
+        content = file.read(size + 1) if size <= limit else b""  # room is made for as much as is asked for
         # What /proc holds has no size before it is read.
-        content = file.read(limit + 1) if size <= limit else b""
+        while content and len(content) <= limit and (more := file.read(1 << 16)):
+            content += more
     if max(size, len(content)) > limit:
         raise OSError(
             errno.EOVERFLOW, f"it has {max(size, len(content)):,} bytes, more than the {limit:,} that are read"

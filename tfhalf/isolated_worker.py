@@ -11,20 +11,21 @@ import os
 import sys
 from pathlib import Path
 
-from tfhalf import isolated
+from tfhalf import isolated, memory
 from tfhalf.engines import Engine, open_engine
 from tfhalf.errors import ArtifactError
 from tfhalf.text import one_line
 
 
 def _why(error: Exception) -> str:
-    return one_line(error)
+    return memory.lacking(error) or one_line(error)
 
 
 def _main(kind: str, path: Path) -> None:
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # libraries print
     source = sys.stdin.buffer
+    memory.bound_process()
     try:
         engine: Engine = open_engine(kind, path)
     except ArtifactError as error:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from tfhalf import memory
 from tfhalf.errors import ArtifactError, UnsupportedError
 from tfhalf.export.formats import FILES, LITERT
 from tfhalf.inspect.onnx_check import read_onnx
@@ -61,6 +62,7 @@ def open_predictor(directory: Path, runtime: str, patience: float | None = PATIE
     ``savedmodel``: TensorFlow. ``onnx``: onnxruntime, on a GPU where it has that provider. ``onnx-float16``: true
     float16 arithmetic, slow. ``onnx-openvino``, ``litert`` and ``litert-int8``: on the CPU, in a process of their own.
     A call that takes more than ``patience`` seconds is ended (true float16 excepted): a loop in a file may have no end.
+    The memory that they take is bounded (`tfhalf.memory`).
 
     Raises:
         ArtifactError: the file is not there, or is refused before the runtime opens it.
@@ -75,12 +77,15 @@ def open_predictor(directory: Path, runtime: str, patience: float | None = PATIE
         return _Told(
             _Apart(directory / name, "litert" if runtime in LITERT else "openvino"), directory / name, patience
         )
-    try:
-        return _Told(opener(directory), directory / name, patience)
-    except ArtifactError:
-        raise
-    except Exception as error:  # three libraries, each with exceptions of its own
-        raise UnsupportedError(directory / name, f"does not open: {one_line(error)}") from error
+    with memory.bounded():
+        try:
+            return _Told(opener(directory), directory / name, patience)
+        except ArtifactError:
+            raise
+        except Exception as error:  # three libraries, each with exceptions of its own
+            if lack := memory.lacking(error):
+                raise ArtifactError(f"{directory / name}: {lack}") from error
+            raise UnsupportedError(directory / name, f"does not open: {one_line(error)}") from error
 
 
 class _Told:
@@ -91,12 +96,18 @@ class _Told:
         self.runtime: str = predictor.runtime
 
     def __call__(self, x: Inputs) -> dict[str, np.ndarray]:
+        with memory.bounded():
+            return self._told(x)
+
+    def _told(self, x: Inputs) -> dict[str, np.ndarray]:
         try:
             with _Deadline(self._path, self._patience, self._predictor):
                 return self._predictor(x)  # type: ignore[no-any-return]
         except ArtifactError:
             raise
         except Exception as error:  # three libraries, each with exceptions of its own
+            if lack := memory.lacking(error):
+                raise ArtifactError(f"{self._path}: {lack} ({self.runtime})") from error
             reason = f"opens and does not run ({self.runtime}): {one_line(error)}"
             raise UnsupportedError(self._path, reason, "export it again") from error
 
@@ -211,7 +222,7 @@ class _Onnx:
         path = directory / FORMATS["onnx"]
         weights_beside(path)
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what is wrong is raised; it would be written to standard error as well
         providers = onnx_providers("CUDA", "CPU")
         self._session: Any = onnxruntime.InferenceSession(str(path), options, providers=providers)
         self._options: Any = onnxruntime.RunOptions

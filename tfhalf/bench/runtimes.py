@@ -94,7 +94,7 @@ class _Onnx:
         weights_beside(path)
         (provider,) = onnx_providers(device)
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = 4
         self._session: Any = onnxruntime.InferenceSession(str(path), options, providers=[provider])
         if self._session.get_providers()[0] != provider:
             raise ArtifactError(f"{directory}: onnxruntime {onnxruntime.__version__} could not start {provider}")

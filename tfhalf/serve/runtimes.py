@@ -142,7 +142,7 @@ def onnx_options(graph: Graph, settings: Settings) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     options.intra_op_num_threads = settings.threads
     # Threads that spin while they wait would take the cores from the process that answers requests.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

@@ -18,6 +18,7 @@ from typing import Any
 
 import uvicorn
 
+from tfhalf import memory
 from tfhalf.errors import ShortfallError
 from tfhalf.serve import create_app
 from tfhalf.serve.log import Lines, Log
@@ -82,7 +83,8 @@ def run(
     ended = threading.Event()
     try:
         asyncio.set_event_loop(loop)
-        loop.run_until_complete(_serve(settings, place, listener, config, say, parent, share_grpc, ended))
+        with memory.bounded():  # a request that asks for more than there is fails alone, and does not end the server
+            loop.run_until_complete(_serve(settings, place, listener, config, say, parent, share_grpc, ended))
     finally:
         asyncio.set_event_loop(None)
         loop.close()
