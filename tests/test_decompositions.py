@@ -154,7 +154,8 @@ def test_a_branch_that_passes_on_what_was_there() -> None:
         (lambda x: ops.cumprod(tf.tile(x, [1, 1, 400]), axis=-1), "Cumprod over 2,400 of numbers; 1,024 and fewer"),
         (lambda x: tf.math.real(tf.signal.fft(tf.complex(x, x)[:, :, : tf.shape(x)[0]])), "over an open number"),
         (lambda x: tf.abs(tf.sqrt(tf.complex(x, x))), "Sqrt takes complex numbers"),
-        (lambda x: tf.bitcast(x, tf.int32) & 7, "Bitcast"),
+        (lambda x: tf.bitcast(x, tf.int32) & 7, "no operator for Bitcast"),
+        (lambda x: tf.switch_case(tf.shape(x)[0], [lambda: x, lambda: -x, lambda: x + 1]), "ops.cond within ops.cond"),
     ],
 )
 def test_what_is_refused(function: Callable[[Any], Any], why: str) -> None:

@@ -8,6 +8,10 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+from tfhalf.errors import ExportError
+
+CHOICES = ("Case", "StatelessCase")
+
 
 @dataclass(frozen=True)
 class Frozen:
@@ -24,8 +28,14 @@ def freeze(function: Any) -> Frozen:
     """The graph of a `tf.function` with an input signature, whose answer is a dict of tensors.
 
     Tensors that were computed outside of the function become constants as well: converters take them for inputs.
+
+    Raises:
+        ExportError: the graph holds what cannot be frozen.
     """
     concrete = function.get_concrete_function()
+    if any(node.op in CHOICES for node in concrete.graph.as_graph_def().node):
+        # TensorFlow makes operators of it that no converter has.
+        raise ExportError("it chooses among several branches (ops.switch); write that as ops.cond within ops.cond")
     made = convert_variables_to_constants_v2(concrete, lower_control_flow=False)
     graph, outside = made.graph.as_graph_def(), captured(concrete)
     tables = _write_tables(graph, concrete)

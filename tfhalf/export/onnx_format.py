@@ -20,7 +20,7 @@ from tfhalf.errors import ExportError
 from tfhalf.export import onnx_apart, onnx_rewrites
 from tfhalf.export.decompose import import_graph
 from tfhalf.export.decompositions import ONNX, rules_of
-from tfhalf.export.frozen import captured, freeze
+from tfhalf.export.frozen import CHOICES, captured, freeze
 from tfhalf.export.program import Program
 from tfhalf.text import one_line
 
@@ -97,7 +97,9 @@ def _decomposed(function: Any) -> Any:
     """``function`` with the operators written out that tf2onnx lacks, and with what it uses from outside as constants;
     itself where it has none of these."""
     concrete = function.get_concrete_function()
-    if not captured(concrete) and rules_of(concrete.graph.as_graph_def(), ONNX) is None:
+    graph_def = concrete.graph.as_graph_def()
+    choices = any(node.op in CHOICES for node in graph_def.node)
+    if not captured(concrete) and not choices and rules_of(graph_def, ONNX) is None:
         return function
     try:
         graph = freeze(function)
