@@ -154,7 +154,7 @@ def test_artifacts_are_run_at_other_sizes() -> None:
     ]
     # LiteRT's files may be of one size, which is no fault.
     assert [row.problems == () for row in run_sizes(Runs(), "litert", groups, Limits())] == [True, True, False]
-    found = SampleComparison("onnx", "r", 4, (), 0.0, 0, rows)
+    found = SampleComparison("onnx", "r", 4, (), 0.0, other_sizes=rows)
     assert found.problems == (
         "size '1': does not run: no output is left",
         "size 'longer': y: 1 of 1 values are not finite",
@@ -190,7 +190,7 @@ def test_what_an_artifact_loses_at_another_size_is_searched_there() -> None:
     basis = Basis(subject, samples.arrays, subject.reference(samples.arrays), samples.kinds, subject)
     inputs = samples.other_sizes["longer"]
     lost = SizeParity("longer", True, 0.0, 2, ("y: 1 of 1 values are not finite",))
-    failing = SampleComparison("onnx, first 2", TRUE_FLOAT16, 2, (), 0.0, 0, (lost,))
+    failing = SampleComparison("onnx, first 2", TRUE_FLOAT16, 2, (), 0.0, other_sizes=(lost,))
     sizes = {"longer": Sized(dict(inputs), subject.reference(inputs))}
     found = widened(basis, (), [failing], Effort(Limits()), Progress(quiet=True), sizes)
     assert found is not None

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tfhalf.errors import UnsupportedError
 from tfhalf.export.formats import LITERT
 from tfhalf.parity import Limits, SampleComparison, SizeParity, judge
-from tfhalf.runtime import NamedPredictor
+from tfhalf.runtime import SECOND, NamedPredictor
 from tfhalf.text import one_line, printable
 
 MOST = 8
@@ -63,7 +64,7 @@ def run_sizes(
     predictor: NamedPredictor, runtime: str, sized: Mapping[str, Sized], limits: Limits
 ) -> tuple[SizeParity, ...]:
     """How an artifact answers samples of other sizes, held to what edge rows are held to. A LiteRT file may be of one
-    size; where another format fails to run, that is a problem."""
+    size, and a second runtime may not cover one; where another fails to run, that is a problem."""
     rows = []
     for size, one in sized.items():
         try:
@@ -71,7 +72,8 @@ def run_sizes(
             outputs = judge(one.outputs, got, (), limits, [size] * len(next(iter(one.inputs.values()))))
         except Exception as error:  # noqa: BLE001  # three libraries, each with exceptions of its own; it is told
             why = one_line(error, 200)
-            rows.append(SizeParity(size, False, 0.0, 0, () if runtime in LITERT else (f"does not run: {why}",), why))
+            fine = runtime in LITERT or (runtime in SECOND and isinstance(error, UnsupportedError))
+            rows.append(SizeParity(size, False, 0.0, 0, () if fine else (f"does not run: {why}",), why))
             continue
         worst = max((output.edge_difference or 0.0 for output in outputs), default=0.0)
         problems = tuple(f"{o.name}: {p.partition(': ')[2] or p}" for o in outputs for p in o.problems)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
+from functools import cache, partial
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -95,8 +97,8 @@ def export_and_publish(finished: Finished, verifier: Verifier, progress: Progres
     job = finished.job
     progress.line()
     progress.line(f"export     float16, {', '.join(job.pipeline.export.formats)}")
-    reference = _reference(job, finished.result.model)
-    widening = Widening(job, finished.result.model, reference)
+    reference = cache(partial(_reference, job, finished.result.model))
+    widening = Widening(job, finished.result.model)
     while (attempt := _attempt(finished, reference, widening, verifier, progress, clock)) is None:
         progress.line("export     again, with these layers in float32")
     published, comparisons = attempt
@@ -114,7 +116,7 @@ def export_and_publish(finished: Finished, verifier: Verifier, progress: Progres
 
 def _attempt(
     finished: Finished,
-    reference: Reference,
+    reference_of: Callable[[], Reference],
     widening: Widening,
     verifier: Verifier,
     progress: Progress,
@@ -138,6 +140,7 @@ def _attempt(
             git_revision=revision,
         )
         _say_export(artifacts, rebuilt, progress)
+        reference = reference_of()
         reference.save(folder)
         manifest = _manifest(finished, artifacts, rebuilt, folder, revision) | _searched(widening)
         manifests.write(folder, manifest)
@@ -149,7 +152,7 @@ def _attempt(
         comparisons = verifier(folder, splits.x_test, splits.y_test)
         drawing.join()
         failing = [c for c in comparisons if not c.passed]
-        if failing and widening.more(rebuilt.model, failing, progress):
+        if failing and widening.more(rebuilt.model, reference, failing, progress):
             clock.stop("search")
             return None
         manifest["not_covered"] = _not_covered(job, comparisons)

@@ -53,18 +53,20 @@ class Widening:
 
     job: Job
     model: keras.Model
-    reference: Reference
     kept: Kept = ()
     found: Found | None = None
     _rounds: int = 0
     _basis: Basis | None = None
 
-    def more(self, float16: keras.Model, failing: Sequence[Comparison], progress: Progress) -> bool:
+    def more(
+        self, float16: keras.Model, reference: Reference, failing: Sequence[Comparison], progress: Progress
+    ) -> bool:
         """Look for layers without which ``failing`` artifacts fall short; whether there are some, which ``kept`` then
         has too. They are told, with what has to be in the pipeline file.
 
         Args:
             float16: the net that was written.
+            reference: the float32 net's answers to the test set.
         """
         # What int8 rounds away, no float32 in the others brings back.
         failing = [one for one in failing if one.artifact != "litert-int8"]
@@ -79,7 +81,9 @@ class Widening:
             return False
         try:
             with float32_exactly():
-                new = self._searched(float16, failing, progress)
+                if self._basis is None:
+                    self._basis = _basis(self.job, self.model, float16, reference)
+                new = self._searched(self._basis, failing, progress)
         except (ParityError, ExportError, ArtifactError) as error:
             progress.line(f"           the search for layers to keep in float32 ended: {error}")
             return False
@@ -93,12 +97,10 @@ class Widening:
         progress.line(f"           to train and export with them at once, in the pipeline: keep_float32: {patterns}")
         return True
 
-    def _searched(self, float16: keras.Model, failing: Sequence[Comparison], progress: Progress) -> Kept:
+    def _searched(self, basis: Basis, failing: Sequence[Comparison], progress: Progress) -> Kept:
         """What the rounds that are left find first: with the usual limits; then with stricter ones, and by the answers
         of the runtimes that fall short."""
-        if self._basis is None:
-            self._basis = _basis(self.job, self.model, float16, self.reference)
-        basis, subject = self._basis, self._basis.subject
+        subject = basis.subject
         assert isinstance(subject, LayerSubject)
         heavy = [island for island in unfit(subject) if island.path in subject.names]
         fixed = {name: Island(name, "") for name in subject.kept_by(self.job.pipeline.precision.islands)}
