@@ -91,6 +91,19 @@ def test_tritonclient_compressed_and_asynchronous(served: Served) -> None:
     np.testing.assert_allclose(result.as_numpy("probabilities"), expected(x), atol=2e-3)
 
 
+@pytest.mark.parametrize("kind", ["http", "grpc"])
+def test_tritonclient_sends_much(served: Served, kind: str) -> None:
+    """More than is read in the server's own process."""
+    module, client = triton(kind, served)
+    x = images(25_000)
+    given = module.InferInput("image", list(x.shape), "FP32")
+    plain = {"binary_data": False} if kind == "http" else {}
+    given.set_data_from_numpy(x, **plain)
+    result = client.infer("net", [given], model_version="1", request_id="mine")
+    np.testing.assert_allclose(result.as_numpy("probabilities"), expected(x), atol=2e-3)
+    assert (result.get_response()["id"] if kind == "http" else result.get_response().id) == "mine"
+
+
 def test_tritonclient_streams_over_grpc(served: Served) -> None:
     module, client = triton("grpc", served)
     x = images(2)

@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,9 @@ from serve_helpers import SHAPE, Counting, images, listening, make_version, run,
 
 from tfhalf.errors import RequestError
 from tfhalf.serve import body as bodies
-from tfhalf.serve import wire
+from tfhalf.serve import grpc_codec, wire
 from tfhalf.serve.forms import Files
+from tfhalf.serve.grpc_messages import message
 from tfhalf.serve.oip import Parsed, Wanted
 from tfhalf.serve.readers import Readers
 from tfhalf.serve.reading import READ
@@ -75,6 +76,24 @@ def plain(value: Any) -> Any:
     if type(value).__name__ in wire.TYPES:
         return type(value).__name__, plain(vars(value))
     return value
+
+
+def test_the_beginning_of_a_message() -> None:
+    kind = message("ModelInferRequest")
+    for parts in ({"model_name": "net", "model_version": "1", "id": "é" * 90}, {"id": "7"}, {"model_version": "2"}):
+        whole = kind(**parts, raw_input_contents=[b"\x0a\x01x"]).SerializeToString()
+        expected = tuple(parts.get(name, "") for name in ("model_name", "model_version", "id"))
+        assert grpc_codec.head(whole) == expected
+        for size in range(len(whole)):
+            with suppress(RequestError):
+                grpc_codec.head(whole[:size])
+    assert grpc_codec.head(b"\x0a\x01a\x0a\x01b") == ("a", "", "")
+    with pytest.raises(RequestError, match="texts"):
+        grpc_codec.head(b"\x0a" + b"\xff" * 20)
+    with pytest.raises(RequestError, match="come first"):
+        READ["grpc"](b"\x0a\x01a\x0a\x01b", SIGNATURE, "a", "")
+    with pytest.raises(RequestError, match="not a ModelInferRequest"):
+        READ["grpc"](b"\x0a\x01a\x0a", SIGNATURE, "a", "")
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from tfhalf.errors import RequestError
 from tfhalf.serve import oip, tensors
@@ -16,6 +17,8 @@ from tfhalf.serve.version import Loaded
 
 Response = message("ModelInferResponse")
 
+_HEAD = (1, 2, 3)  # fields
+_TEXT = 2  # the wire type
 _CONTENTS = {
     "BOOL": "bool_contents",
     "INT8": "int_contents",
@@ -30,6 +33,48 @@ _CONTENTS = {
     "FP64": "fp64_contents",
     BYTES: "bytes_contents",
 }
+
+
+def parse_whole(raw: bytes, signature: Signature, model: str, version: str) -> oip.Parsed:
+    """Read a ``ModelInferRequest`` from its bytes, whose `head` says ``model`` and ``version``.
+
+    Raises:
+        RequestError: 400, as `parse`; or the bytes are none, or say something else further on.
+    """
+    try:
+        request = message("ModelInferRequest").FromString(bytes(raw))
+    except DecodeError:
+        raise RequestError(400, f"these {len(raw):,} bytes are not a ModelInferRequest") from None
+    if (request.model_name, request.model_version) != (model, version):
+        raise RequestError(400, "model_name and model_version come first in a large request, once each")
+    return parse(request, signature)
+
+
+def head(raw: bytes) -> tuple[str, str, str]:
+    """``model_name``, ``model_version`` and ``id`` of a ``ModelInferRequest``, as far as it begins with them: every
+    library writes fields in their order.
+
+    Raises:
+        RequestError: 400, one of them is no text.
+    """
+    found: dict[int, str] = {}
+    at = 0
+    while at < len(raw) and raw[at] & 7 == _TEXT and (field := raw[at] >> 3) in _HEAD and field not in found:
+        size = shift = 0
+        at += 1
+        while at < len(raw) and shift < 35:
+            size |= (raw[at] & 127) << shift
+            shift += 7
+            at += 1
+            if raw[at - 1] < 128:
+                break
+        try:
+            found[field] = raw[at : at + size].decode()
+        except UnicodeDecodeError:
+            raise RequestError(400, "model_name, model_version and id are texts, which this is not") from None
+        at += size
+    name, version, identity = (found.get(field, "") for field in _HEAD)
+    return name, version, identity
 
 
 def parse(request: Any, signature: Signature) -> oip.Parsed:

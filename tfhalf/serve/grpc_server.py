@@ -43,6 +43,7 @@ _CODES = {
 _OPEN = ("ServerLive", "ServerReady")
 _HEALTH_SECONDS = 0.5
 _LARGE = 1 << 20  # a message above this is read beside the event loop
+_HUGE = 1 << 22  # and an inference above this in a process of its own: Python's lock is held until it is read
 
 
 @dataclass
@@ -152,7 +153,8 @@ class _Service:
                     self._authorise(context)
                 with self._engine.bodies.held() as held:
                     held.take(len(raw))
-                    return await call(await _parsed(kind, raw), context, facts)
+                    huge = name == "ModelInfer" and len(raw) > _HUGE
+                    return await call(raw if huge else await _parsed(kind, raw), context, facts)
             except RequestError as error:
                 code = _CODES.get(error.status, grpc.StatusCode.INTERNAL)
                 await context.abort(code, str(error))
@@ -185,8 +187,8 @@ class _Service:
             try:
                 with self._engine.bodies.held() as held:
                     held.take(len(raw))
-                    request = await _parsed(message("ModelInferRequest"), raw)
-                    identity = request.id
+                    request = raw if len(raw) > _HUGE else await _parsed(message("ModelInferRequest"), raw)
+                    identity = grpc_codec.head(raw)[2] if isinstance(request, bytes) else request.id
                     yield kind(infer_response=await self._infer(request, context, {}))
             except RequestError as error:
                 yield kind(error_message=str(error), infer_response={"id": identity})
@@ -269,14 +271,20 @@ class _Service:
 
     async def _infer(self, request: Any, context: Any, facts: dict[str, Any]) -> Any:
         engine, started = self._engine, time.perf_counter()
-        version = request.model_version or None
-        loaded = engine.choose(request.model_name, version)
+        if isinstance(request, bytes):
+            name, told, _ = grpc_codec.head(request)
+        else:
+            name, told = request.model_name, request.model_version
+        version = told or None
+        loaded = engine.choose(name, version)
         facts |= {"model": loaded.model, "version": loaded.version}
         with counting_failures(loaded):
             loaded.batcher.check_room()
-            large = request.ByteSize() > _LARGE
-            parse = functools.partial(grpc_codec.parse, request, loaded.signature)
-            parsed = await asyncio.to_thread(parse) if large else parse()
+            if isinstance(request, bytes):
+                parsed = await engine.readers.read("grpc", request, loaded.signature, name, told)
+            else:
+                parse = functools.partial(grpc_codec.parse, request, loaded.signature)
+                parsed = await asyncio.to_thread(parse) if request.ByteSize() > _LARGE else parse()
             seconds = parsed.timeout if parsed.timeout is not None else context.time_remaining()
             deadline = engine.deadline(seconds)
             inference = Inference(loaded, version, parsed.rows, parsed.feeds, deadline, parsed.encoded, started)

@@ -28,11 +28,18 @@ def _file(body: bytes, signature: Signature, limits: Limits, *, content_type: st
     return forms.of_body(body, content_type)
 
 
+def _grpc(body: bytes, signature: Signature, model: str, version: str) -> oip.Parsed:
+    from tfhalf.serve import grpc_codec  # not for those who serve HTTP alone
+
+    return grpc_codec.parse_whole(body, signature, model, version)
+
+
 READ: dict[str, Callable[..., Any]] = {
     "infer": _infer,
     "predict": _predict,
     "form": _form,
     "file": _file,
+    "grpc": _grpc,
     "image": decode_one,
 }
 """Each raises RequestError where what it is given is not what is asked for."""
