@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import io
 import json
 import os
@@ -152,17 +153,22 @@ def test_memory_that_a_body_takes_is_bounded() -> None:
 
 
 @pytest.mark.slow
-def test_large_requests_are_answered_as_small_ones(tmp_path: Path) -> None:
+@pytest.mark.parametrize("packed", [False, True])
+def test_large_requests_are_answered_as_small_ones(packed: bool, tmp_path: Path) -> None:
     make_version(tmp_path, "net", 1)
     content, x = body(2000), images(2000)
     assert len(content) > 1 << 19
+    sent, told = (gzip.compress(content), b"content-encoding: gzip\r\n") if packed else (content, b"")
     with listening(tmp_path, Counting(), Limits(max_body=4 * MIB)) as (port, app):
         with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
-            connection.sendall(INFER + b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(content) + content)
+            connection.sendall(INFER + b"connection: close\r\n%bcontent-length: %d\r\n\r\n" % (told, len(sent)) + sent)
             got = b"".join(iter(lambda: connection.recv(1 << 16), b""))
         answer = json.loads(got.partition(b"\r\n\r\n")[2])
         logits = np.array(answer["outputs"][0]["data"], np.float32).reshape(2000, 3)
         assert np.array_equal(logits[:, 0], x.reshape(2000, -1).sum(-1))
+        for wrong, status in ((gzip.compress(b" " * 5 * MIB), 413), (gzip.compress(content)[:-9], 400)):
+            head = b"connection: close\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(wrong)
+            assert b"HTTP/1.1 %d " % status in asked(port, INFER + head + wrong)
         assert answer["id"] == "7"
         assert app.state.engine.readers._all
 

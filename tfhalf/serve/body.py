@@ -108,32 +108,48 @@ class Held:
             self._bodies._reading.discard(self)
             self._task.cancel()
 
-    async def read(self, request: Request, most: int | None = None) -> bytes | bytearray:
-        """The whole body, decompressed, of at most ``most`` bytes; where None, of ``max_body``.
+    async def read(self, request: Request, most: int) -> bytes | bytearray:
+        """The whole body, decompressed, of at most ``most`` bytes.
 
         Raises:
             RequestError: 413, it is larger than the limit; 415, an encoding that is not known; 400, it is damaged; 429,
                 there is no room; 408, it came too slowly while others had none; 503, the server stops before it is
                 whole.
         """
-        most = self._bodies._limits.max_body if most is None else most
+        body, encoding = await self._encoded(request, most)
+        return body if encoding is None else await _decompressed(body, encoding, most)
+
+    async def read_small(self, request: Request, large: int) -> tuple[bytes | bytearray, str | None]:
+        """As `read`, up to ``max_body``; but what has more than ``large`` bytes is left as it came, with its encoding.
+
+        Raises:
+            RequestError: as `read`.
+        """
+        most = self._bodies._limits.max_body
+        body, encoding = await self._encoded(request, most)
+        if encoding is None:
+            return body, None
+        try:
+            if len(body) <= large:
+                return await _decompressed(body, encoding, min(most, large)), None
+        except RequestError as error:
+            if error.status != 413 or most <= large:
+                raise
+        return body, encoding
+
+    async def _encoded(self, request: Request, most: int) -> tuple[bytes | bytearray, str | None]:
         length = request.headers.get("content-length")
         if length is not None and (not length.isdigit() or int(length) > most):
             raise _too_large(most)
         body = await self._whole(request, most)
         encoding = request.headers.get("content-encoding", "identity").strip().lower()
         if encoding in ("", "identity"):
-            return body
+            return body, None
         if encoding not in ("gzip", "x-gzip", "deflate"):
             raise RequestError(
                 415, f"Content-Encoding {encoding[:50]!r} is not known; accepted: gzip, deflate, identity"
             )
-        if len(body) > _LARGE:
-            plain = await asyncio.to_thread(decompress, body, encoding, most)
-        else:
-            plain = decompress(body, encoding, most)
-        self.take(len(plain) - len(body))
-        return plain
+        return body, encoding
 
     async def _whole(self, request: Request, most: int) -> bytes | bytearray:
         self._task = asyncio.current_task()
@@ -164,6 +180,12 @@ class Held:
             RequestError: 429, there is no memory left for them.
         """
         self._bodies._hold(self, count)
+
+
+async def _decompressed(body: bytes | bytearray, encoding: str, most: int) -> bytearray:
+    if len(body) > _LARGE:
+        return await asyncio.to_thread(decompress, body, encoding, most)
+    return decompress(body, encoding, most)
 
 
 async def _parts(request: Request):  # type: ignore[no-untyped-def]

@@ -35,7 +35,7 @@ class Readers:
         self._lock = threading.Lock()
         self._closed = False
 
-    async def read(self, task: str, *given: Any, **named: Any) -> Any:
+    async def read(self, task: str, /, *given: Any, **named: Any) -> Any:
         """What the function called ``task`` in `tfhalf.serve.reading` gives.
 
         Raises:

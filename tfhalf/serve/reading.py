@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tfhalf.serve import forms, oip, tfserving_codec
+from tfhalf.serve.body import decompress
 from tfhalf.serve.images import decode_one
 from tfhalf.serve.jsons import loads
 from tfhalf.serve.settings import Limits
@@ -34,11 +35,18 @@ def _grpc(body: bytes, signature: Signature, model: str, version: str) -> oip.Pa
     return grpc_codec.parse_whole(body, signature, model, version)
 
 
+def _encoded(
+    body: bytes, signature: Signature, limits: Limits, *, encoding: str, task: str, named: dict[str, Any]
+) -> Any:
+    return READ[task](decompress(body, encoding, limits.max_body), signature, limits, **named)
+
+
 READ: dict[str, Callable[..., Any]] = {
     "infer": _infer,
     "predict": _predict,
     "form": _form,
     "file": _file,
+    "encoded": _encoded,
     "grpc": _grpc,
     "image": decode_one,
 }

@@ -86,9 +86,9 @@ async def run(
     facts |= {"model": loaded.model, "version": loaded.version}
     with counting_failures(loaded), engine.bodies.held() as held:
         loaded.batcher.check_room()
-        body = await held.read(request)
+        body, encoding = await held.read_small(request, _LARGE)
         facts["bytes_in"] = len(body)
-        parsed = await _read(engine, reading, body, loaded)
+        parsed = await _read(engine, reading, body, encoding, loaded)
         inference = inference_of(parsed, loaded)
         inference.started, inference.asked_version = started, version
         outputs = await engine.run(inference, lambda: _gone(request))
@@ -103,9 +103,14 @@ async def run(
     return response
 
 
-async def _read(engine: Engine, reading: Reading, body: bytes | bytearray, loaded: Loaded) -> Any:
+async def _read(engine: Engine, reading: Reading, body: bytes | bytearray, encoding: str | None, loaded: Loaded) -> Any:
     size = len(body) if reading.parsed is None else min(reading.parsed, len(body))
     given = (body, loaded.signature, engine.settings.limits)
+    if encoding is not None:
+        async with engine.bodies.huge:
+            return await engine.readers.read(
+                "encoded", *given, encoding=encoding, task=reading.task, named=reading.named
+            )
     if size > _LARGE:
         async with engine.bodies.huge if size > _HUGE else nullcontext():
             return await engine.readers.read(reading.task, *given, **reading.named)
