@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -190,10 +191,11 @@ def test_a_client_that_leaves_is_dropped(served: Served) -> None:
     assert requests.get(f"{served.url}/v2/health/ready", timeout=10).status_code == 200
 
 
-@pytest.mark.parametrize("sent", [b"", b"GET /v2 HTT", b"GET /v2 HTTP/1.1\r\nhost: x\r\n"])
-def test_a_client_that_never_finishes_its_headers_is_cut_off(served: Served, sent: bytes) -> None:
+def test_a_client_that_never_finishes_its_headers_is_cut_off(served: Served) -> None:
     start = time.monotonic()
-    assert raw(served, sent).startswith(b"HTTP/1.1 408")
+    with ThreadPoolExecutor() as threads:
+        for got in threads.map(raw, [served] * 3, (b"", b"GET /v2 HTT", b"GET /v2 HTTP/1.1\r\nhost: x\r\n")):
+            assert got.startswith(b"HTTP/1.1 408")
     assert 8 < time.monotonic() - start < 15
 
 
