@@ -411,7 +411,7 @@ def cell(found: dict[str, Any] | None) -> str:
         return "not measured"
     if found["state"] != RIGHT:
         told = re.sub(r"\x1b\[\d*m", "", found["why"]).replace("|", "/")
-        return f"{found['state']}: {told[:220]}"
+        return f"{found['state']}: {told[:320]}"
     return "right" + (", in float32" if found["islands"] else "")
 
 

@@ -49,7 +49,8 @@ def reason(error: Exception) -> str:
     text = text.partition("\x1b[1m")[2].partition("\x1b[0m")[0] or text
     text = re.sub(r"\{\{function_node .*?\}\} ?| ?\[Op:\w+\]( name:)?", "", text)
     where = f"in {layer[1]}, " if layer else ""
-    return f"{where}{type(error).__name__}: {printable(' '.join(text.split()), 250)}"
+    first = re.split(r"(?<=\w[a-z)\"'])\. ", " ".join(text.split()))[0].rstrip(".")
+    return f"{where}{type(error).__name__}: {printable(first, 160)}"
 
 
 def graph_of(model: Any) -> Any:
