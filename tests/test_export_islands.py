@@ -72,6 +72,13 @@ def test_what_has_float16_but_not_in_a_graph() -> None:
     assert "Unsupported dtype" in found.reason
 
 
+def test_constants_stay_arrays() -> None:
+    x = keras.Input((8,), name="x")
+    edges = np.array([-1.0, 0.0, 2.0], np.float32)  # over which Keras iterates
+    case = Case(lambda: keras.Model(x, ops.digitize(layers.Dense(8)(x), edges)))
+    assert without_kernel(case.subject, case.inputs, ()) == []
+
+
 def test_what_a_model_needs_to_know() -> None:
     """Of its number of samples, or of each number: told with the operation, and what to do."""
     x = keras.Input((8,), name="x")

@@ -154,7 +154,7 @@ def _caster(given: Any, island: bool) -> Any:
             return keras.ops.cast(x, "float32")
         constant = not isinstance(x, keras.KerasTensor) and (isinstance(x, np.ndarray) or keras.ops.is_tensor(x))
         if narrow and not island and constant and keras.backend.standardize_dtype(x.dtype) in _FLOATS:
-            return keras.ops.cast(x, "float16")
+            return x.astype(np.float16) if isinstance(x, np.ndarray) else keras.ops.cast(x, "float16")
         return x
 
     return cast
