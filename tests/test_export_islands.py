@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import onnx
 import pytest
+import tensorflow as tf
 import zoo
 import zoo_layers
 from keras import layers, ops
@@ -25,6 +26,7 @@ from tfhalf.convert.subjects import subject_of
 from tfhalf.errors import ConfigError, ExportError
 from tfhalf.export import onnx_format
 from tfhalf.export.program import named_program
+from tfhalf.export.rebuild import rebuild
 from tfhalf.parity import Limits, judge
 from tfhalf.progress import Progress
 from tfhalf.runtime import open_predictor
@@ -77,6 +79,20 @@ def test_constants_stay_arrays() -> None:
     edges = np.array([-1.0, 0.0, 2.0], np.float32)  # over which Keras iterates
     case = Case(lambda: keras.Model(x, ops.digitize(layers.Dense(8)(x), edges)))
     assert without_kernel(case.subject, case.inputs, ()) == []
+
+
+@pytest.mark.parametrize("mode", ["multi_hot", "count"])
+def test_categories_are_counted(mode: str) -> None:
+    x = keras.Input((4,), name="x", dtype="int32")
+    encoded = [
+        layers.CategoryEncoding(5, output_mode=mode)(x),
+        layers.IntegerLookup(vocabulary=[1], output_mode=mode)(x),
+    ]
+    model = keras.Model(x, layers.Dense(3)(layers.Concatenate()(encoded)))
+    counts = rebuild(model).model
+    given = np.array([[0, 1, 1, 4]])
+    np.testing.assert_allclose(counts(given), model(given), atol=2e-3)
+    tf.function(counts).get_concrete_function(tf.TensorSpec((None, 4), tf.int32))
 
 
 def test_what_a_model_needs_to_know() -> None:

@@ -10,6 +10,16 @@ from tfhalf.export.graph import graph_of
 from tfhalf.precision.policy import NORMS, RAW_RANGE, flat_layers
 
 Target = Literal["float16", "mixed_float16", "float32"]
+# They count categories in the dtype that variables would have, and TensorFlow does not in float16.
+_CATEGORIES = (
+    keras.layers.CategoryEncoding,
+    keras.layers.Discretization,
+    keras.layers.HashedCrossing,
+    keras.layers.Hashing,
+    keras.layers.IntegerLookup,
+    keras.layers.StringLookup,
+    keras.layers.TextVectorization,
+)
 _PROBABILITIES = (keras.activations.softmax, keras.activations.log_softmax, keras.activations.sigmoid)
 
 
@@ -30,7 +40,7 @@ def policy_of(layer: keras.layers.Layer, kept: bool, target: Target) -> str:
         or (isinstance(layer, RAW_RANGE) and layer.compute_dtype == "float32")
     ):
         return "float32"
-    return "mixed_float16" if isinstance(layer, NORMS) else target
+    return "mixed_float16" if isinstance(layer, (*NORMS, *_CATEGORIES)) else target
 
 
 def replace_policies(config: Any, name: str) -> None:
