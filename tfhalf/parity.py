@@ -270,7 +270,8 @@ def _output(name: str, reference: np.ndarray, got: np.ndarray, classes: bool, li
         # At least one row: a share finer than one of a few rows cannot be held.
         if rows * (1 - decided / 100) > max(1.0, rows * (1 - limits.min_agreement / 100)) + 1e-6:
             problems.append(f"{decided:.2f} % have the same top class, {limits.min_agreement:g} % needed")
-    spread = float(np.abs(values - wide.mean(0, keepdims=True, where=there).repeat(len(wide), 0)[there]).max(initial=0))
+    middle = np.where(there, wide, 0).sum(0) / np.maximum(there.sum(0), 1)
+    spread = float(np.abs(values - np.broadcast_to(middle, wide.shape)[there]).max(initial=0.0))
     return OutputParity(name, scale, largest, mean, lost, agreement, spread / scale, tuple(problems))
 
 
