@@ -66,7 +66,7 @@ def _version(folder: Path, activation: str = "Sigmoid", true_float16: int = 0) -
 
 
 def _verified(folder: Path) -> dict[str, SampleComparison]:
-    return {c.artifact: c for c in verify_samples(folder, Progress(io.StringIO(), quiet=True))}
+    return {c.artifact: c for c in verify_samples(folder, Progress(io.StringIO(), quiet=True)).comparisons}
 
 
 def test_an_operator_that_openvino_lacks(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def _refuses(_: Any) -> Any:
 def test_arithmetic_that_true_float16_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(samples, "lacking", lambda kind: "left out")
     _spoiled(monkeypatch, "onnx-float16", _refuses)
-    found = verify_samples(_version(tmp_path, true_float16=2), Progress(io.StringIO(), quiet=True))
+    found = verify_samples(_version(tmp_path, true_float16=2), Progress(io.StringIO(), quiet=True)).comparisons
     assert [(c.runtime.split()[0], c.not_covered) for c in found] == [
         ("onnxruntime", ""),
         ("true", "opens and does not run: no such kernel"),
