@@ -8,10 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import onnx
 import pytest
+import serve_helpers
 from onnx import TensorProto, helper, numpy_helper
+from serve_helpers import SHAPE, images, make_version, onnx_model, server, tensor
 
 from tfhalf import memory
 from tfhalf.errors import ArtifactError, InputError
@@ -140,3 +143,39 @@ def test_without_a_setting_most_of_what_is_free(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.delenv(memory.SETTING)
     with memory.bounded():
         assert 1 << 29 < limit() < 1 << 46
+
+
+def grows_with_its_input(seed: int = 0, shape: tuple[int, ...] = SHAPE) -> onnx.ModelProto:
+    """The usual classifier, and beside it as many values as `MANY` where the inputs' sum is above 0."""
+    model = onnx_model(seed, shape)
+    nodes = list(model.graph.node)
+    place = next(k for k, node in enumerate(nodes) if "logits" in node.output)
+    nodes[place].output[0] = "narrower"
+    more = [
+        helper.make_node("ReduceSum", ["image"], ["s"], keepdims=0),
+        helper.make_node("Constant", [], ["zero"], value_float=0.0),
+        helper.make_node("Greater", ["s", "zero"], ["above"]),
+        helper.make_node("Cast", ["above"], ["times"], to=TensorProto.INT64),
+        helper.make_node("Mul", ["times", "many"], ["most"]),
+        helper.make_node("Add", ["most", "one"], ["count"]),
+        helper.make_node("Expand", ["zero", "count"], ["big"]),
+        helper.make_node("ReduceMax", ["big"], ["top"], keepdims=0),
+        helper.make_node("Add", ["narrower", "top"], ["logits"]),
+    ]
+    del model.graph.node[:]
+    model.graph.node.extend([*nodes[: place + 1], *more, *nodes[place + 1 :]])
+    model.graph.initializer.extend([whole("many", MANY), whole("one", 1)])
+    return model
+
+
+@pytest.mark.slow
+def test_a_request_that_grows_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_version(tmp_path, "good", 1)
+    monkeypatch.setattr(serve_helpers, "onnx_model", grows_with_its_input)
+    make_version(tmp_path, "grows", 1)
+    with server(tmp_path, **{memory.SETTING: "1"}) as served:
+        found = []
+        for name, x in (("grows", images(1) * 0), ("grows", images(1)), ("good", images(1)), ("grows", images(1) * 0)):
+            url = f"{served.url}/v2/models/{name}/infer"
+            found.append(httpx.post(url, json={"inputs": [tensor(x)]}, timeout=30).status_code)
+    assert found == [200, 500, 200, 200]

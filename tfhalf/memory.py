@@ -13,6 +13,7 @@ import resource
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from tfhalf.device import nvidia_device
@@ -65,13 +66,18 @@ def bound_process() -> None:
     Raises:
         InputError: ``TFHALF_MEMORY_GIB`` is no number above 0.
     """
-    if nvidia_device() is not None:
+    if _has_gpu():
         return
     allowed = _INSIDE.allowed = _allowed()
     data = _number("/proc/self/status", r"VmData:\s+(\d+)") << 10
     before = resource.getrlimit(resource.RLIMIT_DATA)[0]  # no more than the hard limit
     if before == resource.RLIM_INFINITY or data + allowed < before:
         _limit(data + allowed)
+
+
+@cache
+def _has_gpu() -> bool:
+    return nvidia_device() is not None
 
 
 def lacking(error: BaseException) -> str:
