@@ -25,6 +25,7 @@ from tfhalf.serve import body as bodies
 from tfhalf.serve import grpc_codec, wire
 from tfhalf.serve.forms import Files
 from tfhalf.serve.grpc_messages import message
+from tfhalf.serve.jsons import dumps
 from tfhalf.serve.oip import Parsed, Wanted
 from tfhalf.serve.readers import Readers
 from tfhalf.serve.reading import READ
@@ -77,6 +78,14 @@ def plain(value: Any) -> Any:
     if type(value).__name__ in wire.TYPES:
         return type(value).__name__, plain(vars(value))
     return value
+
+
+@pytest.mark.parametrize("shape", [(100_000,), (3, 40, 50, 60), (70_000, 1), (2, 40_000), (0, 3), (2, 0)])
+def test_large_arrays_are_written_as_small_ones(shape: tuple[int, ...]) -> None:
+    draw = np.random.default_rng(0)
+    for values in (draw.normal(size=shape).astype(np.float32), draw.integers(0, 9, shape), draw.normal(size=shape) > 0):
+        named = {"é": [{"data": values, "none": None}, values[:1], "text"], "rows": [{"a": 1}, {"a": 2}]}
+        assert dumps(named, large=True) == dumps(named)
 
 
 def test_the_beginning_of_a_message() -> None:

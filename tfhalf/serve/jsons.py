@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import orjson
 
 from tfhalf.errors import RequestError
+
+_MANY = 1 << 15  # values
+
+
+def are_large(arrays: Iterable[np.ndarray]) -> bool:
+    """Whether writing them ought to be `dumps`'s ``large``."""
+    return any(array.size > _MANY for array in arrays)
 
 
 def loads(text: bytes | memoryview, *, nan: bool = False) -> Any:
@@ -31,8 +40,37 @@ def _loads_nan(text: bytes) -> Any:
         raise RequestError(400, f"the body is no JSON: {str(error)[:150]}") from None
 
 
-def dumps(value: Any, *, nan: bool = False) -> bytes:
-    """``value`` as UTF-8; numpy arrays as lists, unless ``nan``, which takes plain values only."""
+def dumps(value: Any, *, nan: bool = False, large: bool = False) -> bytes:
+    """``value`` as UTF-8; numpy arrays as lists, unless ``nan``, which takes plain values only.
+
+    Args:
+        large: write arrays some thousand values at a time, since no other thread runs while orjson writes.
+    """
     if nan:
         return json.dumps(value, separators=(",", ":")).encode()
-    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    if not large:
+        return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    found = bytearray()
+    _write(value, found)
+    return bytes(found)
+
+
+def _write(value: Any, found: bytearray) -> None:
+    if isinstance(value, dict):
+        found += b"{"
+        for place, (key, item) in enumerate(value.items()):
+            found += (b"," if place else b"") + orjson.dumps(key) + b":"
+            _write(item, found)
+        found += b"}"
+    elif isinstance(value, list) or (isinstance(value, np.ndarray) and value.size > _MANY):
+        rows = 1 if isinstance(value, list) else max(1, _MANY * len(value) // value.size)
+        found += b"["
+        for at in range(0, len(value), rows):
+            found += b"," if at else b""
+            if rows == 1:
+                _write(value[at], found)
+            else:
+                found += orjson.dumps(value[at : at + rows], option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
+        found += b"]"
+    else:
+        found += orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)

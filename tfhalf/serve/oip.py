@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import orjson
 
 from tfhalf.errors import RequestError
 from tfhalf.serve import tensors
 from tfhalf.serve.job import Arrays
-from tfhalf.serve.jsons import dumps, loads
+from tfhalf.serve.jsons import are_large, dumps, loads
 from tfhalf.serve.settings import Limits
 from tfhalf.serve.signature import BYTES, DATATYPES, Signature, Tensor, called
 from tfhalf.serve.version import Loaded
@@ -288,9 +287,10 @@ def answer(parsed: Parsed, outputs: Arrays, loaded: Loaded, *, nan: bool) -> tup
             row["data"] = numbers(tensor.values, tensor.name, nan=nan)
         rows.append(row)
     head["outputs"] = rows
+    large = are_large(outputs.values())
     if not blobs:
-        return dumps(head, nan=nan), None
-    text = orjson.dumps(head, option=orjson.OPT_SERIALIZE_NUMPY)
+        return dumps(head, nan=nan, large=large), None
+    text = dumps(head, large=large)
     return b"".join([text, *blobs]), len(text)
 
 

@@ -13,7 +13,7 @@ from tfhalf.errors import RequestError
 from tfhalf.serve import oip
 from tfhalf.serve.infer import Inference
 from tfhalf.serve.job import Arrays
-from tfhalf.serve.jsons import dumps
+from tfhalf.serve.jsons import are_large, dumps
 from tfhalf.serve.model import Model
 from tfhalf.serve.signature import Tensor
 from tfhalf.serve.tfserving_codec import SIGNATURE, Predict
@@ -45,7 +45,8 @@ async def predict(request: Request) -> Response:
         return Inference(loaded, None, parsed.rows, parsed.feeds, engine.deadline(seconds), parsed.encoded)
 
     def write(parsed: Predict, outputs: Arrays, loaded: Loaded) -> Response:
-        return send(request, dumps(_result(parsed, outputs, nan=limits.allow_nan), nan=limits.allow_nan), JSON, {})
+        nan, large = limits.allow_nan, are_large(outputs.values())
+        return send(request, dumps(_result(parsed, outputs, nan=nan), nan=nan, large=large), JSON, {})
 
     return await run(request, Reading("predict"), inference_of, write)
 
@@ -55,7 +56,7 @@ def _result(parsed: Predict, outputs: Arrays, *, nan: bool) -> dict[str, Any]:
     for name, values in outputs.items():
         tensors_ = values.astype(np.float32) if values.dtype == np.float16 else np.ascontiguousarray(values)
         oip.check_finite(tensors_, name, nan=nan)
-        plain[name] = tensors_.tolist() if nan or parsed.by_row else tensors_
+        plain[name] = tensors_.tolist() if nan else tensors_
     if parsed.by_row:
         if len(plain) == 1:
             return {"predictions": next(iter(plain.values()))}
