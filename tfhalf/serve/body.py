@@ -39,7 +39,6 @@ class Bodies:
         self._most_beyond = max(limits.max_body, limits.max_bodies * 3 // 4)
         self._held = self._beyond = 0  # bytes, and of them those that are behind the first MiB of a body
         self._reading: set[Held] = set()
-        self.huge = asyncio.Semaphore(1)  # of those that are read one at a time
 
     def stop(self) -> None:
         """Have no request wait any longer for the rest of its body: it gets 503."""

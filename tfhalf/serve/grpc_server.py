@@ -281,7 +281,7 @@ class _Service:
         with counting_failures(loaded):
             loaded.batcher.check_room()
             if isinstance(request, bytes):
-                parsed = await engine.readers.read("grpc", request, loaded.signature, name, told)
+                parsed = await engine.readers.read_huge("grpc", request, loaded.signature, name, told)
             else:
                 parse = functools.partial(grpc_codec.parse, request, loaded.signature)
                 parsed = await asyncio.to_thread(parse) if request.ByteSize() > _LARGE else parse()

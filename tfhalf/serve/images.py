@@ -40,7 +40,7 @@ async def decode(
     rows = np.empty((len(encoded), *size), tensor.dtype)
     files = iter(enumerate(encoded))
     while (large := await asyncio.to_thread(_decode_small, files, rows, max_pixels, deadline)) is not None:
-        rows[large] = await readers.read("image", encoded[large], size, max_pixels)
+        rows[large] = await readers.read_huge("image", encoded[large], size, max_pixels)
     return rows
 
 

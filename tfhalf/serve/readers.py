@@ -29,6 +29,7 @@ class Readers:
     def __init__(self, limits: Limits) -> None:
         self._memory = _BASE + _PER_BYTE * max(limits.max_body, limits.max_pixels)
         count = max(2, min(4, cores() // 2))
+        self._huge = asyncio.Semaphore(count - 1)
         self._threads = ThreadPoolExecutor(count, "reader")  # each waits for one process
         self._idle: list[_Reader] = []
         self._all: set[_Reader] = set()
@@ -44,6 +45,11 @@ class Readers:
         if self._closed:
             raise RequestError(503, "the server is stopping; ask another one", 1)
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._read, task, given, named)
+
+    async def read_huge(self, task: str, /, *given: Any, **named: Any) -> Any:
+        """As `read`, in all processes but one, which is left to what is read sooner."""
+        async with self._huge:
+            return await self.read(task, *given, **named)
 
     def close(self) -> None:
         """End the processes. What is read now, or asked for later, is answered with 503."""

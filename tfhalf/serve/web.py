@@ -7,7 +7,6 @@ import functools
 import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +27,7 @@ TIMEOUT = "x-request-timeout-ms"
 
 _SMALL = 1 << 16  # bytes of a body, or of arrays, above which these are made of each other beside the event loop
 _LARGE = 1 << 19  # above which that is done in another process: a JSON parser lets no other thread run before its end
-_HUGE = 1 << 22  # and above which one is read at a time, so that others find a process that is free
+_HUGE = 1 << 22  # and above which one process is left to others
 _QUICK = ("infer", "predict", "file")
 
 
@@ -107,13 +106,11 @@ async def _read(engine: Engine, reading: Reading, body: bytes | bytearray, encod
     size = len(body) if reading.parsed is None else min(reading.parsed, len(body))
     given = (body, loaded.signature, engine.settings.limits)
     if encoding is not None:
-        async with engine.bodies.huge:
-            return await engine.readers.read(
-                "encoded", *given, encoding=encoding, task=reading.task, named=reading.named
-            )
+        named = {"encoding": encoding, "task": reading.task, "named": dict(reading.named)}
+        return await engine.readers.read_huge("encoded", *given, **named)
     if size > _LARGE:
-        async with engine.bodies.huge if size > _HUGE else nullcontext():
-            return await engine.readers.read(reading.task, *given, **reading.named)
+        away = engine.readers.read_huge if size > _HUGE else engine.readers.read
+        return await away(reading.task, *given, **reading.named)
     read = functools.partial(READ[reading.task], *given, **reading.named)
     return read() if len(body) < _SMALL and reading.task in _QUICK else await asyncio.to_thread(read)
 
