@@ -128,6 +128,12 @@ def test_another_process_reads_the_same_and_may_end() -> None:
             assert repr(found) == repr(expected)
             assert np.array_equal(found.feeds["image"], images(100))
             (reader,) = made._all
+            gone = asyncio.ensure_future(made.read_huge("infer", body(20_000), SIGNATURE, limits, header=None))
+            await asyncio.sleep(0.05)
+            gone.cancel()
+            for _ in range(3):  # and the next ones wait for the one that nobody waits for any more
+                assert await made.read_huge("file", b"x", SIGNATURE, limits, content_type="")
+            assert made._all == {reader}
             os.kill(reader._process.pid, signal.SIGTERM)  # as a service manager does to all processes: it goes on
             row = await made.read("image", picture.getvalue(), (4, 4, 3), 100)
             assert np.array_equal(row, READ["image"](picture.getvalue(), (4, 4, 3), 100))

@@ -7,7 +7,9 @@ import socket
 import subprocess
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 from tfhalf.device import cores
@@ -42,14 +44,20 @@ class Readers:
         Raises:
             RequestError: as that function; 413, it takes too much memory or time; 503, the server stops.
         """
-        if self._closed:
-            raise RequestError(503, "the server is stopping; ask another one", 1)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._read, task, given, named)
+        return await asyncio.wrap_future(self._submit(task, given, named, lambda _: None))
 
     async def read_huge(self, task: str, /, *given: Any, **named: Any) -> Any:
         """As `read`, in all processes but one, which is left to what is read sooner."""
-        async with self._huge:
-            return await self.read(task, *given, **named)
+        await self._huge.acquire()
+        loop = asyncio.get_running_loop()
+
+        def release(_: object) -> None:
+            with suppress(RuntimeError):  # the loop is closed: the process ends
+                loop.call_soon_threadsafe(self._huge.release)
+
+        # A client that goes away leaves the process busy: it is counted until it has done.
+        future = self._submit(task, given, named, release)
+        return await asyncio.wrap_future(future)
 
     def close(self) -> None:
         """End the processes. What is read now, or asked for later, is answered with 503."""
@@ -62,6 +70,17 @@ class Readers:
         for reader in busy:
             reader.end()  # the thread that waits for it does the rest
         self._threads.shutdown(wait=False)
+
+    def _submit(
+        self, task: str, given: tuple[Any, ...], named: dict[str, Any], done: Callable[[object], None]
+    ) -> Future[Any]:
+        """``done`` is called whatever comes of it."""
+        if self._closed:
+            done(None)
+            raise RequestError(503, "the server is stopping; ask another one", 1)
+        future = self._threads.submit(self._read, task, given, named)
+        future.add_done_callback(done)
+        return future
 
     def _read(self, task: str, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
         reader = self._take()
