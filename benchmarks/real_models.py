@@ -20,9 +20,9 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 MARK = "real models"
-BUILDERS = str(HERE / "real_builders.py")
+BUILDERS, LAYERS = (str(HERE / name) for name in ("real_builders.py", "real_layers.py"))
 # Package, pattern of the file below it, and what else it needs: a builder with its arguments where a file holds weights
-# alone, or ``--custom`` and the pattern of the code of its layers.
+# alone, or ``--custom`` for layers of its own.
 MODELS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("fer", "**/emotion_model.hdf5", ()),
     ("russtress", "**/weights.96.hdf5", ()),
@@ -35,7 +35,7 @@ MODELS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("ethnicolr", "**/census2000_ln_lstm.h5", ()),
     ("ethnicolr", "**/nc_voter_name_lstm.h5", ()),
     ("dgad", "**/lstm_best.h5", ()),
-    ("dgad", "**/tcn_best.h5", ("--custom", "keras_tcn-*/tcn/tcn.py")),
+    ("dgad", "**/tcn_best.h5", ("--custom",)),
     ("asmscan_bilstm", "**/bass-model1.h5", ()),
     ("inaSpeechSegmenter", "**/keras_speech_music_noise_cnn.hdf5", ()),
     ("inaSpeechSegmenter", "**/keras_male_female_cnn.hdf5", ()),
@@ -89,13 +89,12 @@ def inputs_of(package: str, folder: Path) -> list[Any]:
     return ["--verify-with", folder / "dna.npz"]
 
 
-def arguments_of(path: Path, how: tuple[str, ...], packages: Path) -> list[Any]:
+def arguments_of(path: Path, how: tuple[str, ...]) -> list[Any]:
     """What ``tfhalf export`` is given: the file; a builder, and the file as weights; or the file, and code."""
     if not how:
         return [path]
     if how[0] == "--custom":
-        code = next(iter(sorted(packages.glob(how[1]))), None)
-        return [path, "--custom", code or how[1]]
+        return [path, "--custom", LAYERS]
     arguments = [argument.replace("SYMBOLS", str(symbols(path))) for argument in how[1:]]
     builder = [f"{BUILDERS}:{how[0]}", "--weights", path]
     return [*builder, *(part for argument in arguments for part in ("--arg", argument))]
@@ -105,14 +104,14 @@ def row(package: Path, path: Path, how: tuple[str, ...], exports: Path) -> list[
     """A row of the table; a version that ``exports`` already has is verified and not made again."""
     name = re.sub(r"\W+", "_", f"{package.name.split('-')[0]}_{path.parent.name}_{path.stem}")
     kind = path.suffix or "SavedModel"
-    weights = ", weights" if how and how[0] != "--custom" else ""
+    weights = "" if not how else ", `--custom`" if how[0] == "--custom" else ", weights"
     shown = f"{path.parent.name}/{path.name}" if path.stem == "weights" else path.name
     cells = [" ".join(package.name.split("-")[:2]), shown + weights, *inspected(path)]
     if kind in (".onnx", ".tflite"):
         return [*cells, *["-"] * 7]
     version = exports / name / "1"
     if not version.exists():
-        given = [*arguments_of(path, how, package.parent), *inputs_of(package.name.split("-")[0], exports)]
+        given = [*arguments_of(path, how), *inputs_of(package.name.split("-")[0], exports)]
         code, said, _ = tfhalf("export", *given, "-o", exports, "--name", name)
         if code:
             return [*cells, said.strip().splitlines()[-1].replace(str(path), path.name), *["-"] * 6]
