@@ -100,6 +100,12 @@ def arguments_of(path: Path, how: tuple[str, ...]) -> list[Any]:
     return [*builder, *(part for argument in arguments for part in ("--arg", argument))]
 
 
+def newest(base: Path) -> Path | None:
+    """The version that was published last."""
+    numbers = [int(folder.name) for folder in base.glob("*") if folder.name.isdigit()]
+    return base / str(max(numbers)) if numbers else None
+
+
 def row(package: Path, path: Path, how: tuple[str, ...], exports: Path) -> list[str]:
     """A row of the table; a version that ``exports`` already has is verified and not made again."""
     name = re.sub(r"\W+", "_", f"{package.name.split('-')[0]}_{path.parent.name}_{path.stem}")
@@ -109,12 +115,14 @@ def row(package: Path, path: Path, how: tuple[str, ...], exports: Path) -> list[
     cells = [" ".join(package.name.split("-")[:2]), shown + weights, *inspected(path)]
     if kind in (".onnx", ".tflite"):
         return [*cells, *["-"] * 7]
-    version = exports / name / "1"
-    if not version.exists():
+    version = newest(exports / name)
+    if version is None:
         given = [*arguments_of(path, how), *inputs_of(package.name.split("-")[0], exports)]
         code, said, _ = tfhalf("export", *given, "-o", exports, "--name", name)
         if code:
             return [*cells, said.strip().splitlines()[-1].replace(str(path), path.name), *["-"] * 6]
+        version = newest(exports / name)
+        assert version is not None
     manifest = json.loads((version / "manifest.json").read_text())
     code, said, _ = tfhalf("verify", version, "--json")
     islands = manifest["kept_float32"]
