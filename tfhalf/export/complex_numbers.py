@@ -214,5 +214,5 @@ def rule_of(node: Any) -> Rule:
         ExportError: it is not known for complex numbers.
     """
     if node.op not in _RULES:
-        raise ExportError(f"{node.op} takes complex numbers, of which it is not known in real ones")
+        raise ExportError(f"{node.op} takes complex numbers, and is not known in real ones")
     return _RULES[node.op]

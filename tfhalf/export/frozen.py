@@ -36,7 +36,12 @@ def freeze(function: Any) -> Frozen:
     if any(node.op in CHOICES for node in concrete.graph.as_graph_def().node):
         # TensorFlow makes operators of it that no converter has.
         raise ExportError("it chooses among several branches (ops.switch); write that as ops.cond within ops.cond")
-    made = convert_variables_to_constants_v2(concrete, lower_control_flow=False)
+    try:
+        made = convert_variables_to_constants_v2(concrete, lower_control_flow=False)
+    except tf.errors.InvalidArgumentError as error:
+        if "duplicate function" not in str(error):
+            raise
+        raise ExportError("TensorFlow cannot freeze a loop of its first version (ctc_loss has some)") from error
     graph, outside = made.graph.as_graph_def(), captured(concrete)
     tables = _write_tables(graph, concrete)
     known = {node.name: node for node in concrete.graph.as_graph_def(add_shapes=True).node}

@@ -130,6 +130,10 @@ def _converted(function: Any, opset: int) -> onnx.ModelProto:
                 opset=opset,
                 custom_op_handlers=HANDLERS,
             )
+        except ExportError as error:  # of what is written out
+            raise ExportError(
+                f"ONNX: {error}; write the layer with other operators, or leave onnx out of export.formats"
+            ) from error
         except Exception as error:  # tf2onnx raises whatever its handlers meet
             raise ExportError(
                 f"ONNX: tf2onnx cannot convert this model: {' '.join(str(error).split())[:300]}"
