@@ -55,10 +55,15 @@ def between(low: Any, high: Any, **more: Any) -> Domain:
     return Domain(low, high, (low, high), **more)
 
 
-def of_data(x: np.ndarray, **more: Any) -> Domain:
-    """Of an array [N, ...] of samples: the ends of each feature, which is the last axis."""
+def of_data(x: np.ndarray, padding: Padding | None = None) -> Domain:
+    """Of an array [N, ...] of samples: the ends of each feature, which is the last axis. ``padding`` is no value: a
+    quarter of a mask value of -1e6 is a size that nobody's data has."""
     axes = tuple(range(x.ndim - 1)) if x.ndim > 1 else (0,)
-    return between(x.min(axes), x.max(axes), **more)
+    values = x.astype(np.float64)
+    if padding is not None:
+        padded = padding.steps.any(0) & (x == padding.value)
+        values[np.broadcast_to(padded & ~padded.all(axes, keepdims=True), x.shape)] = np.nan
+    return between(np.nanmin(values, axes), np.nanmax(values, axes), padding=padding)
 
 
 def edge_rows(
