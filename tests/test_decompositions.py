@@ -148,6 +148,23 @@ def test_a_branch_that_passes_on_what_was_there() -> None:
         np.testing.assert_allclose(session.run(None, {"x": x})[0], function(tf.constant(x)))
 
 
+@pytest.mark.parametrize("loop", [False, True])
+def test_what_is_scattered_in_float16(loop: bool) -> None:
+    def scattered(y: Any) -> Any:
+        return tf.tensor_scatter_nd_add(y, [[0], [1], [0]], tf.ones((3, 5), tf.float16))
+
+    def function(x: Any) -> Any:
+        y = tf.cast(x, tf.float16)
+        return (
+            tf.while_loop(lambda i, y: i < 3, lambda i, y: (i + 1, scattered(y)), (0, y))[1] if loop else scattered(y)
+        )
+
+    model = converted(function, ROWS)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    for got in (session.run(None, {"x": ROWS})[0], TrueFloat16(model)(ROWS)["y"]):
+        np.testing.assert_allclose(got, function(tf.constant(ROWS)), rtol=2e-3)
+
+
 @pytest.mark.parametrize(
     ("function", "why"),
     [

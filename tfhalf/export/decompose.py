@@ -97,6 +97,10 @@ class _Import:
             for source in _data(node):
                 self.readers.setdefault(source.rpartition(":")[0], []).append(node)
         self.kept: list[Any] = []  # nodes that stay, and are not imported yet
+        if in_a_loop(graph):
+            for function in graph.library.function:
+                _widen_scatters(function)
+            _rename_functions(graph)
         # Functions of loops and branches, once: imported again they count as others of the same name.
         tf.graph_util.import_graph_def(graph_pb2.GraphDef(versions=graph.versions, library=graph.library), name="")
 
@@ -166,6 +170,52 @@ class _Import:
         tensors = tf.graph_util.import_graph_def(part, input_map=given, return_elements=order, name="")
         self.values.update(zip(order, tensors, strict=True))
         self.kept = []
+
+
+SCATTERS = frozenset(("TensorScatterAdd", "TensorScatterMax", "TensorScatterMin"))
+"""What onnxruntime's CPU has not in float16. Beside loops a rule writes them out."""
+
+
+def in_a_loop(graph: Any) -> bool:
+    """Whether a function of a loop or branch holds one of `SCATTERS` in float16."""
+    nodes = (node for function in graph.library.function for node in function.node_def)
+    return any(node.op in SCATTERS and node.attr["T"].type == HALF for node in nodes)
+
+
+def _rename_functions(graph: Any) -> None:
+    """Give all functions other names: TensorFlow knows those that were traced by theirs."""
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    for node in nodes:
+        for attribute in node.attr.values():
+            for function in (*attribute.list.func, *([attribute.func] if attribute.HasField("func") else [])):
+                function.name += _RENAMED
+    for function in graph.library.function:
+        function.signature.name += _RENAMED
+    graph.library.ClearField("gradient")
+
+
+_RENAMED = "_in_float32"
+
+
+def _widen_scatters(function: Any) -> None:
+    """Have a function of a loop or branch, a FunctionDef, add up what it scatters in float32."""
+    for node in [node for node in function.node_def if node.op in SCATTERS and node.attr["T"].type == HALF]:
+        name, before, after = node.name, f"{node.name}:output:0", f"{node.name}:y:0"
+        for other in function.node_def:
+            other.input[:] = [after if source == before else source for source in other.input]
+        for key, source in function.ret.items():
+            function.ret[key] = after if source == before else source
+        node.name, node.attr["T"].type = f"{name}/wide", FLOAT
+        for place in (0, 2):
+            up = _cast(function, f"{name}/wide{place}", node.input[place], HALF, FLOAT)
+            node.input[place] = f"{up}:y:0"
+        _cast(function, name, f"{name}/wide:output:0", FLOAT, HALF)
+
+
+def _cast(function: Any, name: str, source: str, given: int, wanted: int) -> str:
+    node = function.node_def.add(op="Cast", name=name, input=[source])
+    node.attr["SrcT"].type, node.attr["DstT"].type, node.attr["Truncate"].b = given, wanted, False
+    return name
 
 
 def _data(node: Any) -> list[str]:

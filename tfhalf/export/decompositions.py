@@ -17,7 +17,7 @@ from tfhalf.export import bit_rules as bits
 from tfhalf.export import image_rules as images
 from tfhalf.export import matrix_rules as matrices
 from tfhalf.export.complex_numbers import is_complex, rule_of
-from tfhalf.export.decompose import DOUBLE, FLOAT, HALF, Operator, Rule, Rules, wide
+from tfhalf.export.decompose import DOUBLE, FLOAT, HALF, SCATTERS, Operator, Rule, Rules, in_a_loop, wide
 
 _SIGN = np.iinfo(np.int32).min
 
@@ -217,7 +217,7 @@ BOTH: dict[str, Rule] = {
 """Rules for what neither converter has."""
 
 # Of these tf2onnx makes what is not valid in float16, or what onnxruntime lacks in it.
-_HALF = ("IsFinite", "IsInf", "IsNan", "PadV2", "TensorScatterAdd", "TensorScatterMax", "TensorScatterMin")
+_HALF = ("IsFinite", "IsInf", "IsNan", "PadV2", *SCATTERS)
 ONNX: dict[str, Rule] = {
     **BOTH,
     **dict.fromkeys(_HALF, widened),
@@ -284,6 +284,7 @@ def rules_of(graph: Any, table: dict[str, Rule]) -> Rules | None:
     doubles = table.get(_DOUBLES)
     if (
         not in_pairs
+        and not in_a_loop(graph)
         and not (doubles and any(map(_of_float64, graph.node)))
         and not any(_needs(node, table[node.op]) for node in graph.node if node.op in table)
     ):
