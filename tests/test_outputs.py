@@ -182,7 +182,7 @@ def test_a_version_that_was_published_before_the_outcome_was_written(tmp_path: P
     run, base = tmp_path / "run", tmp_path / "net"
     run.mkdir()
 
-    def facts(**more: str) -> None:
+    def facts(**more: object) -> None:
         (run / runs.FACTS).write_text(json.dumps({"pipeline_file": "x.yaml", **more}))
 
     for number in (1, 2, 3, 4):
@@ -191,12 +191,23 @@ def test_a_version_that_was_published_before_the_outcome_was_written(tmp_path: P
         content["training"]["run"] = f"run {number}"
         manifest.write_text(json.dumps(content) if number != 3 else "{")
     facts()
-    assert published(run, base) is None  # of a run that an older version started
+    assert published(run, tmp_path, "net") is None  # of a run that an older version started
     facts(id="run 9")
-    assert published(run, base) is None
+    assert published(run, tmp_path, "net") is None
     assert not (run / runs.OUTCOME).exists()
     facts(id="run 2")
-    assert published(run, base) == base / "2"
+    assert published(run, tmp_path, "net") == base / "2"
     assert json.loads((run / runs.OUTCOME).read_text())["version"] == str(base / "2")
-    assert published(run, base) is None  # to take it up once more is to publish once more
-    assert published(run, tmp_path / "none") is None
+    assert published(run, tmp_path, "net") is None  # to take it up once more is to publish once more
+    assert published(run, tmp_path / "none", "net") is None
+
+
+def test_what_a_smoke_run_published_lies_in_its_own_folder(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    for folder in (tmp_path, run / "exports"):
+        manifest = make_version(folder, "net", 1) / "manifest.json"
+        content = json.loads(manifest.read_text())
+        content["training"]["run"] = "run 1"
+        manifest.write_text(json.dumps(content))
+    (run / runs.FACTS).write_text(json.dumps({"pipeline_file": "x.yaml", "id": "run 1", "smoke": True}))
+    assert published(run, tmp_path, "net") == run / "exports" / "net" / "1"

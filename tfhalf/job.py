@@ -39,7 +39,7 @@ class Places:
 
     def of(self, run: Path, *, smoke: bool) -> Places:
         """These places for ``run``: what a smoke run exports stays in its folder, where no server takes it over."""
-        return replace(self, exports=run / "exports") if smoke else self
+        return replace(self, exports=runs.exports_of(run, self.exports, smoke=smoke))
 
     def check(self, *, smoke: bool = False) -> None:
         """Before anything is trained; a ``smoke`` run writes into ``runs`` alone.

@@ -36,6 +36,11 @@ def facts(run: Path) -> dict[str, Any]:
     return found
 
 
+def exports_of(run: Path, exports: Path, *, smoke: bool) -> Path:
+    """The folder that ``run`` publishes below: of a ``smoke`` run its own, where no server looks, not ``exports``."""
+    return run / "exports" if smoke else exports
+
+
 def newest_unfinished(runs: Path, name: str) -> Path:
     """The newest of ``runs/name`` that published nothing yet; smoke runs do not count.
 

@@ -84,12 +84,14 @@ def check(
     )
 
 
-def published(run: Path, base: Path) -> Path | None:
-    """The version below ``base`` that ``run`` published before it was stopped, so that its outcome is not written yet;
-    the outcome is written now. None where there is none, or where the outcome was there already."""
-    identity = runs.facts(run).get("id")
+def published(run: Path, exports: Path, name: str) -> Path | None:
+    """The version of ``name`` that ``run`` published before it was stopped, so that its outcome is not written yet; the
+    outcome is written now. None where there is none, or where the outcome was there already."""
+    facts = runs.facts(run)
+    identity = facts.get("id")
     if identity is None or (run / runs.OUTCOME).exists():
         return None
+    base = runs.exports_of(run, exports, smoke=bool(facts.get("smoke"))) / name
     for number in reversed(version.versions(base)):
         try:
             training = manifests.read(base / str(number)).get("training")
@@ -97,8 +99,8 @@ def published(run: Path, base: Path) -> Path | None:
             continue  # of a model file, or damaged: none of this run's
         if isinstance(training, dict) and training.get("run") == identity:
             found = base / str(number)
-            facts = {"version": str(found), "test_accuracy": training.get("test_accuracy")}
-            (run / runs.OUTCOME).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+            outcome = {"version": str(found), "test_accuracy": training.get("test_accuracy")}
+            (run / runs.OUTCOME).write_text(json.dumps(outcome, indent=2) + "\n", encoding="utf-8")
             return found
     return None
 
