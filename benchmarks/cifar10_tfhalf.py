@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from tfhalf_training import Loop
 
-from tfhalf.device import spared_from_collection
+from tfhalf.system.device import spared_from_collection
 
 
 def main() -> None:

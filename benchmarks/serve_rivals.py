@@ -38,10 +38,10 @@ import numpy as np
 from serve_load import CLIENTS, closed_loop, request
 from serve_rival_servers import OUTPUT, session
 
-from tfhalf.device import cores
 from tfhalf.export.version import find_version
 from tfhalf.serve import upcast
 from tfhalf.serve.grpc_messages import SERVICE, message
+from tfhalf.system.device import cores
 
 _START_SECONDS = 90
 _TOLERANCE = 2e-3

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tfhalf_training import Loop
 
-from tfhalf.device import spared_from_collection
+from tfhalf.system.device import spared_from_collection
 
 # The bias of the whitening layer stands still after three epochs, as in the record: where the size changes, so that no
 # program is added.

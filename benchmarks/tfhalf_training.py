@@ -10,9 +10,9 @@ from typing import Any
 import keras
 
 from tfhalf.config import load_pipeline
-from tfhalf.device import detect, grow_memory
 from tfhalf.job import Places, prepare
 from tfhalf.progress import Progress
+from tfhalf.system.device import detect, grow_memory
 from tfhalf.train.evaluate import Views
 from tfhalf.train.loop import Trainer, TrainResult
 

@@ -230,7 +230,7 @@ def _work() -> None:
     """Run each command that comes on standard input; answer with how it ended."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    from tfhalf.start import import_tensorflow
+    from tfhalf.system.tensorflow import import_tensorflow
 
     import_tensorflow()
     from unittest.mock import patch

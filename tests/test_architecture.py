@@ -97,7 +97,7 @@ def test_imports_run_one_way(module: str) -> None:
 
 
 def test_the_checks_of_the_machine_are_for_the_command_alone() -> None:
-    assert {module for module, others in GRAPH.items() if "tfhalf.doctor" in others} == {"tfhalf.cli"}
+    assert {module for module, others in GRAPH.items() if "tfhalf.system.doctor" in others} == {"tfhalf.cli"}
 
 
 def test_what_judges_knows_nothing_of_training() -> None:

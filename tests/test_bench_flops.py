@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 from tfhalf.bench import flops, matrix
-from tfhalf.device import cpu
+from tfhalf.system.device import cpu
 
 
 def work(*stack: Any, shape: tuple[int, ...], trained: Callable[[str], bool] = lambda path: True) -> flops.Work:

@@ -16,8 +16,8 @@ import tensorflow as tf
 from bench_helpers import CHECKOUT, DIGITS, Clock, tfhalf, unheard
 
 from tfhalf.bench import training
-from tfhalf.device import cpu
 from tfhalf.errors import TrainingError
+from tfhalf.system.device import cpu
 
 
 class Variable:
@@ -134,7 +134,7 @@ def test_training_that_stands_still_is_an_error(clock: Clock) -> None:
 @pytest.mark.slow
 def test_the_peak_of_memory_is_this_process_own() -> None:
     code = (
-        "import json; from tfhalf.bench.training import memory_peak; from tfhalf.device import cpu; "
+        "import json; from tfhalf.bench.training import memory_peak; from tfhalf.system.device import cpu; "
         "before, whose = memory_peak(cpu()); import numpy; x = numpy.ones(3 * 10**8, numpy.uint8); "
         "print(json.dumps([before, memory_peak(cpu())[0], whose]))"
     )

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from tfhalf import device, doctor
-from tfhalf.device import Device
-from tfhalf.doctor import Finding, diagnose, healthy
+from tfhalf.system import device, doctor
+from tfhalf.system.device import Device
+from tfhalf.system.doctor import Finding, diagnose, healthy
 
 H200 = Device("GPU", "NVIDIA H200", (9, 0), 139 * 2**30, True, True, 16)
 P100 = Device("GPU", "Tesla P100", (6, 0), 16 * 2**30, True, False, 1)
@@ -244,7 +244,7 @@ def test_data_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "is made when the first data set is downloaded" in doctor._data(None)[0].advice
 
 
-# --- tfhalf.device
+# --- tfhalf.system.device
 
 
 def test_the_device_here() -> None:

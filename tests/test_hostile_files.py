@@ -23,10 +23,10 @@ from tfhalf.export import manifest as manifests
 from tfhalf.files import read_bytes
 from tfhalf.inspect import bundle
 from tfhalf.inspect.look import inspect
-from tfhalf.npz import read_arrays, read_npz
 from tfhalf.progress import Progress
 from tfhalf.reference import Reference, Verified
 from tfhalf.samples import Samples
+from tfhalf.system.npz import read_arrays, read_npz
 
 # --- arrays -----------------------------------------------------------------------------------------------------------
 

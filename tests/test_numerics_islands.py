@@ -16,7 +16,6 @@ from numerics_helpers import make_job, splits
 
 from tfhalf import config
 from tfhalf.data import Preprocess
-from tfhalf.device import cpu
 from tfhalf.errors import ConfigError, TrainingError
 from tfhalf.job import Places, new_run
 from tfhalf.precision.policy import matching
@@ -27,6 +26,7 @@ from tfhalf.ranges.islands import LIMIT, LONG, Island, choose
 from tfhalf.ranges.measure import Measured, Tensor, Timing
 from tfhalf.ranges.report import Report
 from tfhalf.ranges.settle import auto, auto_lines, find, lines, settle, settled
+from tfhalf.system.device import cpu
 from tfhalf.train.loop import Trainer
 
 pytestmark = pytest.mark.slow  # it trains

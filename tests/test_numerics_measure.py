@@ -10,12 +10,12 @@ import pytest
 import tensorflow as tf
 from numerics_helpers import make_job
 
-from tfhalf.device import cpu
 from tfhalf.errors import ConfigError, TrainingError
 from tfhalf.progress import Progress
 from tfhalf.ranges.histogram import Histogram
 from tfhalf.ranges.measure import Measured, Measuring, Timing, check_steps, layer_of, twin
 from tfhalf.ranges.observe import observed, operations
+from tfhalf.system.device import cpu
 
 pytestmark = pytest.mark.slow  # it trains
 

@@ -15,12 +15,13 @@ import pytest
 from click.testing import CliRunner
 from serve_helpers import make_version
 
-from tfhalf import pictures, runs
+from tfhalf import runs
 from tfhalf.cli import main
 from tfhalf.commands import write_starters
 from tfhalf.errors import ConfigError, InputError, ResumeError, ShortfallError
 from tfhalf.export import version
 from tfhalf.files import check_writable, disk_fault
+from tfhalf.system import plotting
 from tfhalf.training import published
 
 LONG = "n" * 300
@@ -61,7 +62,7 @@ def test_a_place_that_cannot_be_written_to(what: str, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="is no folder that can be written to"):
             check()
     with pytest.raises(ConfigError, match="--plot"):
-        pictures.check(place if what == "a pipe" else place / "x.png")
+        plotting.check(place if what == "a pipe" else place / "x.png")
     ended = CliRunner().invoke(main, ["init", str(place)])
     assert ended.exit_code == 2
     assert ended.stderr.count("\n") == 1
@@ -70,7 +71,7 @@ def test_a_place_that_cannot_be_written_to(what: str, tmp_path: Path) -> None:
 
 def test_a_place_that_can_is_left_as_it_is(tmp_path: Path) -> None:
     version.check(tmp_path / "exports" / "net")
-    pictures.check(tmp_path / "x.png")
+    plotting.check(tmp_path / "x.png")
     (tmp_path / "folder").mkdir()
     (tmp_path / "exports").symlink_to("folder")
     version.check(tmp_path / "exports" / "net")
@@ -175,7 +176,7 @@ def test_half_of_the_starters_are_not_left(tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_picture_that_the_disk_does_not_take(tmp_path: Path) -> None:
     with pytest.raises(ShortfallError, match=r"--plot .*: the picture cannot be written: "):
-        pictures.save(pictures.figure(1, 1), tmp_path / "none" / "x.png", 50)
+        plotting.save(plotting.figure(1, 1), tmp_path / "none" / "x.png", 50)
 
 
 def test_a_version_that_was_published_before_the_outcome_was_written(tmp_path: Path) -> None:

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from tfhalf import start
 from tfhalf.errors import ConfigError
+from tfhalf.system import tensorflow
 
 
 @pytest.fixture
 def with_gpu(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    monkeypatch.setattr(start, "nvidia_device", lambda: "/dev/nvidia0")
-    monkeypatch.setattr(start, "nvidia_driver", lambda: "580.1")
-    monkeypatch.setattr(start, "gpu_models", lambda: ["NVIDIA H200"])
+    monkeypatch.setattr(tensorflow, "nvidia_device", lambda: "/dev/nvidia0")
+    monkeypatch.setattr(tensorflow, "nvidia_driver", lambda: "580.1")
+    monkeypatch.setattr(tensorflow, "gpu_models", lambda: ["NVIDIA H200"])
     monkeypatch.setenv("XLA_FLAGS", "")
     monkeypatch.setenv("TF_XLA_FLAGS", "")
     return monkeypatch
@@ -38,23 +38,23 @@ def test_programs_are_kept_by_versions_gpu_driver_and_flags(with_gpu: pytest.Mon
         ("gpu_models", lambda: ["NVIDIA A100"]),
         ("nvidia_driver", lambda: "590.1"),
     ):
-        with_gpu.setattr(start, name, value)
+        with_gpu.setattr(tensorflow, name, value)
         with_gpu.setenv("TF_XLA_FLAGS", "")
-        start._keep_programs(tmp_path)
+        tensorflow._keep_programs(tmp_path)
         places.append(place())
     with_gpu.setenv("TF_XLA_FLAGS", "")
     with_gpu.setenv("XLA_FLAGS", "--xla_gpu_autotune_level=0")
-    start._keep_programs(tmp_path)
+    tensorflow._keep_programs(tmp_path)
     places.append(place())
     assert len(set(places)) == 4
-    assert all(Path(p).parent == tmp_path / start.PROGRAMS for p in places)
+    assert all(Path(p).parent == tmp_path / tensorflow.PROGRAMS for p in places)
 
 
 def test_the_same_machine_finds_its_programs_again(with_gpu: pytest.MonkeyPatch, tmp_path: Path) -> None:
     found = set()
     for _ in range(2):
         with_gpu.setenv("TF_XLA_FLAGS", "--tf_xla_clustering_debug")
-        start._keep_programs(tmp_path)
+        tensorflow._keep_programs(tmp_path)
         assert os.environ["TF_XLA_FLAGS"].startswith("--tf_xla_clustering_debug ")
         found.add(os.environ["TF_XLA_FLAGS"])
     assert len(found) == 1
@@ -62,13 +62,13 @@ def test_the_same_machine_finds_its_programs_again(with_gpu: pytest.MonkeyPatch,
 
 def test_the_fastest_kernels_are_kept_beside_the_programs(with_gpu: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with_gpu.setenv("XLA_FLAGS", "--xla_gpu_autotune_level=0")
-    start._keep_programs(tmp_path)
+    tensorflow._keep_programs(tmp_path)
     kernels = Path(place()) / "kernels"
     assert kernels.is_dir()
-    flags = f"--xla_gpu_autotune_level=0 {start._KERNELS}={kernels}"
+    flags = f"--xla_gpu_autotune_level=0 {tensorflow._KERNELS}={kernels}"
     assert os.environ["XLA_FLAGS"] == flags
     with_gpu.setenv("TF_XLA_FLAGS", "")
-    start._keep_programs(tmp_path)  # again, as a process that inherits them does
+    tensorflow._keep_programs(tmp_path)  # again, as a process that inherits them does
     assert os.environ["XLA_FLAGS"] == flags
     assert Path(place()) / "kernels" == kernels
 
@@ -76,20 +76,20 @@ def test_the_fastest_kernels_are_kept_beside_the_programs(with_gpu: pytest.Monke
 def test_the_users_own_cache_stands(with_gpu: pytest.MonkeyPatch, tmp_path: Path) -> None:
     own = "--tf_xla_persistent_cache_directory=/mine"
     with_gpu.setenv("TF_XLA_FLAGS", own)
-    start._keep_programs(tmp_path)
+    tensorflow._keep_programs(tmp_path)
     assert os.environ["TF_XLA_FLAGS"] == own
 
 
 def test_nothing_is_kept_without_a_gpu(with_gpu: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    with_gpu.setattr(start, "nvidia_device", lambda: None)
-    start._keep_programs(tmp_path)
+    with_gpu.setattr(tensorflow, "nvidia_device", lambda: None)
+    tensorflow._keep_programs(tmp_path)
     assert os.environ["TF_XLA_FLAGS"] == ""
 
 
 def test_another_backend_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     with pytest.raises(ConfigError, match="KERAS_BACKEND is 'jax'"):
-        start.import_tensorflow()
+        tensorflow.import_tensorflow()
 
 
 def python(code: str) -> None:
@@ -102,7 +102,7 @@ def test_what_is_hidden_is_found_again() -> None:
     python(
         "import gc, os, sys; os.environ['KERAS_BACKEND'] = 'tensorflow'\n"
         "import PIL.Image as there\n"
-        "from tfhalf.start import import_tensorflow\n"
+        "from tfhalf.system.tensorflow import import_tensorflow\n"
         "import_tensorflow(without=('PIL',))\n"
         "assert sys.modules['PIL.Image'] is there\n"
         "assert 'keras' in sys.modules\n"
@@ -115,7 +115,7 @@ def test_what_is_hidden_is_found_again() -> None:
 
 def test_what_is_hidden_is_found_again_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "wave", raising=False)
-    with pytest.raises(ModuleNotFoundError), start._hidden(("wave",)):
+    with pytest.raises(ModuleNotFoundError), tensorflow._hidden(("wave",)):
         importlib.import_module("wave")
     assert importlib.import_module("wave").__name__ == "wave"
 
@@ -125,7 +125,7 @@ def test_the_collector_is_put_back(collects: bool) -> None:
     before = gc.isenabled()
     (gc.enable if collects else gc.disable)()
     try:
-        with start._all_kept():
+        with tensorflow._all_kept():
             assert not gc.isenabled()
         assert gc.isenabled() == collects
     finally:

@@ -15,9 +15,9 @@ import tensorflow as tf
 
 from tfhalf import config
 from tfhalf.data import Preprocess, Splits
-from tfhalf.device import cpu
 from tfhalf.errors import ConfigError, RefError, ResumeError, TfhalfError
 from tfhalf.progress import Progress
+from tfhalf.system.device import cpu
 from tfhalf.train import checkpoint
 from tfhalf.train.build import Builder
 from tfhalf.train.callbacks import Callbacks

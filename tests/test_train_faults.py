@@ -21,11 +21,11 @@ from scale_model import model
 from tfhalf import config
 from tfhalf.config import Lookahead, LossScale, Muon, Optimizer, Schedule
 from tfhalf.data import Preprocess, Splits
-from tfhalf.device import cpu
 from tfhalf.errors import TrainingError
 from tfhalf.precision.loss_scale import Rule, ScaleState
 from tfhalf.precision.policy import policy
 from tfhalf.progress import Progress
+from tfhalf.system.device import cpu
 from tfhalf.train.build import Builder
 from tfhalf.train.feed import ChunkResult, Feed
 from tfhalf.train.loop import Trainer

@@ -17,10 +17,10 @@ from keras import layers
 from tfhalf import config, pipeline
 from tfhalf.config import Augment, LossScale, Optimizer
 from tfhalf.data import LazyImages, Preprocess, Splits
-from tfhalf.device import Device, cpu
 from tfhalf.errors import ConfigError, DataError, ResumeError
 from tfhalf.precision.policy import policy
 from tfhalf.progress import Progress
+from tfhalf.system.device import Device, cpu
 from tfhalf.train import checkpoint, feed
 from tfhalf.train.build import Builder
 from tfhalf.train.feed import ChunkResult, Feed

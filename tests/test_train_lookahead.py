@@ -16,9 +16,9 @@ from keras import layers
 from tfhalf import config as sections
 from tfhalf.config import Lookahead, LossScale, Optimizer, load_pipeline
 from tfhalf.data import Preprocess, Splits
-from tfhalf.device import cpu
 from tfhalf.errors import ConfigError
 from tfhalf.progress import Progress
+from tfhalf.system.device import cpu
 from tfhalf.train.build import Builder
 from tfhalf.train.loop import Trainer
 from tfhalf.train.optimizers import make_optimizer, wrap

@@ -21,9 +21,9 @@ from train_helpers import changed, equal, quiet, splits, timeless
 
 from tfhalf import config
 from tfhalf.data import Preprocess, Splits
-from tfhalf.device import cpu, float32_exactly
 from tfhalf.errors import ResumeError, TrainingError
 from tfhalf.progress import Progress
+from tfhalf.system.device import cpu, float32_exactly
 from tfhalf.train import checkpoint
 from tfhalf.train.build import Builder
 from tfhalf.train.evaluate import Evaluator, _view, cross_entropy

@@ -16,9 +16,9 @@ from train_helpers import changed, splits
 
 from tfhalf import report
 from tfhalf.data import load_splits
-from tfhalf.device import cpu, xla_decision
 from tfhalf.errors import ConfigError
 from tfhalf.publish import relative_to_version
+from tfhalf.system.device import cpu, xla_decision
 from tfhalf.train.chance import against_majority
 from tfhalf.train.remarks import of_model, parameters, remarks
 

@@ -19,9 +19,9 @@ from train_helpers import changed, equal, quiet, splits, timeless
 
 from tfhalf import config
 from tfhalf.data import Preprocess
-from tfhalf.device import cpu
 from tfhalf.errors import ConfigError, Interrupted, ResumeError, TrainingError
 from tfhalf.progress import Progress
+from tfhalf.system.device import cpu
 from tfhalf.train import checkpoint
 from tfhalf.train.blowup import BlowUp
 from tfhalf.train.build import Builder

@@ -35,7 +35,7 @@ from tfhalf.cli_outcome import say_outcome
 from tfhalf.cli_predict import predict
 from tfhalf.cli_serve import serve
 from tfhalf.progress import Progress
-from tfhalf.start import import_tensorflow
+from tfhalf.system.tensorflow import import_tensorflow
 from tfhalf.text import clean
 
 _STARTED = time.perf_counter()
@@ -184,10 +184,10 @@ def bench(target: Path, plot: Path | None, quiet: bool, as_json: bool, **options
 
     Each row has a process of its own. A pipeline runs the Python that it names: read one before you run it.
     """
-    from tfhalf import pictures
     from tfhalf.bench import plots, run, tables
+    from tfhalf.system import plotting
 
-    pictures.check(plot)
+    plotting.check(plot)
     progress = progress_for(quiet, as_json)
     found = run.bench(target, run.Options(**options), progress)
     if as_json:
@@ -204,7 +204,7 @@ def bench(target: Path, plot: Path | None, quiet: bool, as_json: bool, **options
 def doctor(data_dir: str | None, as_json: bool) -> None:
     """Look at Python, TensorFlow, GPUs, XLA, disk and data, with advice for whatever is off."""
     import_tensorflow()
-    from tfhalf.doctor import diagnose, healthy, table
+    from tfhalf.system.doctor import diagnose, healthy, table
 
     findings = diagnose(data_dir, Path.cwd())
     well = healthy(findings)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from tfhalf.cli_options import JSON, PATH, QUIET, pipeline_options, progress_for
-from tfhalf.start import import_tensorflow
+from tfhalf.system.tensorflow import import_tensorflow
 
 
 @click.command(short_help="What float16 makes of a number.", context_settings={"ignore_unknown_options": True})
@@ -46,10 +46,10 @@ def numerics(pipeline: Path | None, plot: Path | None, whole: bool, quiet: bool,
     scale 1, at the loss scale in force, and at the one that this proposes with the layers to keep in float32. Nothing
     is written. A pipeline runs the Python that it names: read one before you run it.
     """
-    from tfhalf import pictures
     from tfhalf.ranges import ask
+    from tfhalf.system import plotting
 
-    pictures.check(plot)
+    plotting.check(plot)
     asked = ask.check(pipeline, **options)
     import_tensorflow()
     from tfhalf.ranges import command, plots, tables

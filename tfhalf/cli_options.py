@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from tfhalf.progress import Progress
-from tfhalf.start import import_tensorflow
+from tfhalf.system.tensorflow import import_tensorflow
 
 PATH = click.Path(path_type=Path)
 DATA_DIR = click.option("--data-dir", metavar="DIR", help="Where TensorFlow Datasets keeps its data [TFDS_DATA_DIR].")

@@ -10,7 +10,7 @@ import click
 from tfhalf.cli_options import JSON, PATH
 from tfhalf.errors import InputError
 from tfhalf.export.formats import FILES
-from tfhalf.start import import_tensorflow
+from tfhalf.system.tensorflow import import_tensorflow
 from tfhalf.text import clean
 
 

@@ -49,7 +49,7 @@ def verify_version(
     manifest = manifests.read(directory)
     manifests.check_files(directory, manifest)  # before data is loaded: a changed file is told at once
     from tfhalf.data import load_splits
-    from tfhalf.device import grow_memory
+    from tfhalf.system.device import grow_memory
     from tfhalf.verify import verify_directory
 
     data, base = _data(directory, manifest, pipeline)

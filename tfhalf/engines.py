@@ -13,9 +13,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tfhalf.device import cores, physical_memory
 from tfhalf.inspect.litert_file import check_litert
 from tfhalf.inspect.onnx_check import read_onnx, weights_beside
+from tfhalf.system.device import cores, physical_memory
 
 SIGNATURE = "serving_default"
 

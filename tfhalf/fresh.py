@@ -21,12 +21,12 @@ from typing import IO, Any
 
 import numpy as np
 
-from tfhalf.device import grow_memory
 from tfhalf.errors import ArtifactError, IntegrityError, ParityError
 from tfhalf.parity import SampleComparison
 from tfhalf.progress import Progress
 from tfhalf.samples import verify_samples
-from tfhalf.start import fresh_environment, import_tensorflow
+from tfhalf.system.device import grow_memory
+from tfhalf.system.tensorflow import fresh_environment, import_tensorflow
 from tfhalf.verify import Comparison, verify_directory
 
 

@@ -24,7 +24,7 @@ from typing import IO, BinaryIO
 import numpy as np
 
 from tfhalf.errors import ArtifactError, UnsupportedError
-from tfhalf.start import fresh_environment
+from tfhalf.system.tensorflow import fresh_environment
 
 ARRAYS, FACTS, ERROR = b"A", b"F", b"E"
 _HEAD = struct.Struct("<cQ")

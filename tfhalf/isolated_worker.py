@@ -11,9 +11,10 @@ import os
 import sys
 from pathlib import Path
 
-from tfhalf import isolated, memory
+from tfhalf import isolated
 from tfhalf.engines import Engine, open_engine
 from tfhalf.errors import ArtifactError
+from tfhalf.system import memory
 from tfhalf.text import one_line
 
 

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 from tfhalf import config
-from tfhalf.device import Device, detect, grow_memory, spared_from_collection
 from tfhalf.export import version
 from tfhalf.fresh import Verifier
 from tfhalf.job import Places, new_run, open_run, prepare
@@ -15,6 +14,7 @@ from tfhalf.publish import Clock, Finished, Outcome, export_and_publish
 from tfhalf.ranges.constants import keep_constants
 from tfhalf.ranges.settle import settle
 from tfhalf.runs import OUTCOME, held
+from tfhalf.system.device import Device, detect, grow_memory, spared_from_collection
 from tfhalf.train.chance import Chance, against_majority
 from tfhalf.train.loop import Trainer
 from tfhalf.train.remarks import parameters, remarks

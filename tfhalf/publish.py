@@ -15,7 +15,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfhalf.device import Device, float32_exactly
 from tfhalf.errors import ParityError
 from tfhalf.export import manifest as manifests
 from tfhalf.export import triton, version
@@ -31,6 +30,7 @@ from tfhalf.reference import Edges, Reference, basis, data_sha256, edge_inputs
 from tfhalf.report import SCALED, export_lines, problems, report, table_lines, uncovered
 from tfhalf.runs import facts
 from tfhalf.scores import Confusion, confusion
+from tfhalf.system.device import Device, float32_exactly
 from tfhalf.train import curves, picture
 from tfhalf.train.chance import Chance
 from tfhalf.train.evaluate import Evaluator

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from tfhalf.errors import ArtifactError
-from tfhalf.npz import read_npz
+from tfhalf.system.npz import read_npz
 from tfhalf.text import one_line, printable
 
 REFERENCE = "reference.npz"

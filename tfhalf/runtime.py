@@ -14,13 +14,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tfhalf import memory
 from tfhalf.errors import ArtifactError, UnsupportedError
 from tfhalf.export.formats import FILES, LITERT
 from tfhalf.inspect.onnx_check import read_onnx
 from tfhalf.inspect.onnx_check import weights_beside as weights_beside
 from tfhalf.inspect.tf_check import check_saved_model
 from tfhalf.isolated import Isolated
+from tfhalf.system import memory
 from tfhalf.text import one_line
 
 FORMATS = FILES
@@ -62,7 +62,7 @@ def open_predictor(directory: Path, runtime: str, patience: float | None = PATIE
     ``savedmodel``: TensorFlow. ``onnx``: onnxruntime, on a GPU where it has that provider. ``onnx-float16``: true
     float16 arithmetic, slow. ``onnx-openvino``, ``litert`` and ``litert-int8``: on the CPU, in a process of their own.
     A call that takes more than ``patience`` seconds is ended (true float16 excepted): a loop in a file may have no end.
-    The memory that they take is bounded (`tfhalf.memory`).
+    The memory that they take is bounded (`tfhalf.system.memory`).
 
     Raises:
         ArtifactError: the file is not there, or is refused before the runtime opens it.

@@ -19,12 +19,12 @@ import numpy as np
 from tfhalf.errors import ArtifactError, UnsupportedError
 from tfhalf.export import manifest as manifests
 from tfhalf.isolated import lacking
-from tfhalf.npz import read_npz
 from tfhalf.other_sizes import Sized, from_arrays, run_sizes, sizes_line, to_arrays
 from tfhalf.parity import TYPICAL, Limits, SampleComparison, edge_mask, for_int8, judge
 from tfhalf.progress import Progress, duration
 from tfhalf.reference import Verified
 from tfhalf.runtime import FORMATS, SECOND, NamedPredictor, open_predictor
+from tfhalf.system.npz import read_npz
 from tfhalf.text import one_line
 
 SAMPLES = "samples.npz"

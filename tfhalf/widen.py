@@ -15,7 +15,6 @@ from tfhalf.convert.interface import interface_of
 from tfhalf.convert.islands import Found, Island, unfit
 from tfhalf.convert.search import ROUNDS, Basis, Effort, island_lines, say_shortfalls, search, widened
 from tfhalf.convert.source import Source
-from tfhalf.device import float32_exactly
 from tfhalf.errors import ArtifactError, ExportError, ParityError
 from tfhalf.export.graph import graph_of
 from tfhalf.job import Job
@@ -23,6 +22,7 @@ from tfhalf.parity import Limits, badness
 from tfhalf.progress import Progress
 from tfhalf.ranges.islands import Island as Layer
 from tfhalf.reference import Reference
+from tfhalf.system.device import float32_exactly
 from tfhalf.train.evaluate import Evaluator
 from tfhalf.verify import Comparison
 

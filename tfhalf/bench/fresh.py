@@ -15,7 +15,7 @@ from typing import Any
 
 from tfhalf.bench.watch import Watch
 from tfhalf.errors import InputError, ShortfallError
-from tfhalf.start import fresh_environment
+from tfhalf.system.tensorflow import fresh_environment
 
 # What TensorFlow's libraries say of themselves, warnings included, before they read any setting.
 _CHATTER = re.compile(r"[IW]\d{4} |WARNING: All log messages before absl")

@@ -14,11 +14,11 @@ from tfhalf.bench.results import Cell, Inference
 from tfhalf.bench.runtimes import ALONE, RUNTIMES, missing, open_runtime
 from tfhalf.bench.watch import Stages
 from tfhalf.data import memory
-from tfhalf.device import cpu, detect, grow_memory
 from tfhalf.errors import ArtifactError, UnsupportedError
 from tfhalf.export import manifest as manifests
 from tfhalf.runtime import Predictor
-from tfhalf.start import import_tensorflow
+from tfhalf.system.device import cpu, detect, grow_memory
+from tfhalf.system.tensorflow import import_tensorflow
 
 CALLS = 30  # a cell holds at least so many, unless they take far too long
 _WARM_UP_CALLS = 3

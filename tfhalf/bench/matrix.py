@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfhalf.device import Device
+from tfhalf.system.device import Device
 
 _GPU_SIDE, _CPU_SIDE = 8192, 1024
 # Products in a program: on a GPU enough that starting it does not count.

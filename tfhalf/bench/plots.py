@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tfhalf import pictures
 from tfhalf.bench.results import InferenceBench, Training, TrainingBench
 from tfhalf.bench.runtimes import RUNTIMES
 from tfhalf.bench.tables import number, share
+from tfhalf.system import plotting
 
 _BLUE, _INK, _GREY = "#4477aa", "#222222", "#888888"
 # P. Tol's bright scheme: told apart by colour-blind readers too; markers say it once more.
@@ -20,13 +20,13 @@ def draw(found: TrainingBench | InferenceBench, path: Path | None) -> None:
     if path is None:
         return
     figure = _training(found) if isinstance(found, TrainingBench) else _inference(found)
-    pictures.save(figure, path, 150)
+    plotting.save(figure, path, 150)
 
 
 def _training(found: TrainingBench) -> Any:
     """A bar per policy: its median, whiskers from the slowest repeat to the fastest."""
     rows = found.rows
-    figure = pictures.figure(max(6.4, 1.6 + 1.7 * len(rows)), 4.8)
+    figure = plotting.figure(max(6.4, 1.6 + 1.7 * len(rows)), 4.8)
     axes = figure.add_subplot()
     medians = [row.images_per_s for row in rows]
     below = [row.images_per_s - min(row.samples) for row in rows]
@@ -63,7 +63,7 @@ def _inference(found: InferenceBench) -> Any:
     from matplotlib.ticker import LogLocator
 
     rows = [row for row in found.rows if row.cells]
-    figure = pictures.figure(11, 4.8)
+    figure = plotting.figure(11, 4.8)
     latency, throughput = figure.subplots(1, 2)
     for row, (colour, marker) in zip(rows, _LINES, strict=False):
         sizes = [cell.batch_size for cell in row.cells]

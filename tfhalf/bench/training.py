@@ -24,11 +24,11 @@ from tfhalf.bench.tables import number
 from tfhalf.bench.watch import Stages
 from tfhalf.data import Preprocess, Splits, load_splits
 from tfhalf.data.lazy import subset
-from tfhalf.device import Device, detect, grow_memory
 from tfhalf.errors import TrainingError
 from tfhalf.job import Job
 from tfhalf.progress import Progress
 from tfhalf.ranges.settle import settle
+from tfhalf.system.device import Device, detect, grow_memory
 from tfhalf.train.build import Builder
 from tfhalf.train.integers import keep_integers
 from tfhalf.train.loop import Trainer

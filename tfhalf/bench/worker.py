@@ -18,7 +18,7 @@ from typing import Any
 from tfhalf.bench.watch import Stages
 from tfhalf.errors import InputError, ShortfallError, TfhalfError
 from tfhalf.refs import raised
-from tfhalf.start import import_tensorflow
+from tfhalf.system.tensorflow import import_tensorflow
 
 _PR_SET_PDEATHSIG = 1
 

@@ -10,7 +10,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfhalf import npz
 from tfhalf.convert import edge_rows, open_sizes
 from tfhalf.convert.edge_rows import LARGE, Domain
 from tfhalf.convert.first_layers import Call
@@ -20,6 +19,7 @@ from tfhalf.convert.open_sizes import Sizes
 from tfhalf.errors import DataError
 from tfhalf.export.graph import graph_of
 from tfhalf.export.ports import Port
+from tfhalf.system import npz
 from tfhalf.text import one_line
 
 SEED = 0

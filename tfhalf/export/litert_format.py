@@ -17,7 +17,7 @@ from tfhalf.errors import ExportError
 from tfhalf.export.formats import FILES, LITERT
 from tfhalf.export.litert_graph import frozen
 from tfhalf.export.program import Program
-from tfhalf.start import fresh_environment
+from tfhalf.system.tensorflow import fresh_environment
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfhalf.errors import ExportError
-from tfhalf.start import import_tensorflow
+from tfhalf.system.tensorflow import import_tensorflow
 
 if TYPE_CHECKING:
     from tfhalf.export.litert_store import Stored

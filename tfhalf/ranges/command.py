@@ -10,7 +10,6 @@ import numpy as np
 
 from tfhalf import config
 from tfhalf.data import check_at_hand
-from tfhalf.device import Device, detect, grow_memory
 from tfhalf.errors import ConfigError, ResumeError
 from tfhalf.export import manifest as manifests
 from tfhalf.job import Job, Places, open_run, prepare
@@ -21,6 +20,7 @@ from tfhalf.ranges.islands import choose, joined
 from tfhalf.ranges.measure import Measuring, check_steps, twin
 from tfhalf.ranges.observe import operations
 from tfhalf.ranges.report import Report
+from tfhalf.system.device import Device, detect, grow_memory
 from tfhalf.train import checkpoint
 from tfhalf.train.loop import Trainer
 from tfhalf.train.resume import check_preprocess

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from tfhalf.device import Device
 from tfhalf.errors import ConfigError, TrainingError
 from tfhalf.job import Job
 from tfhalf.progress import Progress, duration
 from tfhalf.ranges.histogram import Histogram, together
 from tfhalf.ranges.step import KINDS, SCORES, TAKEN, MeasuredStep
+from tfhalf.system.device import Device
 from tfhalf.train.feed import Feed
 from tfhalf.train.loop import Trainer
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from tfhalf import pictures
 from tfhalf.precision.float16 import EMAX, EMIN, SMALLEST
 from tfhalf.ranges.histogram import HIGH, LOW, Histogram
 from tfhalf.ranges.report import GRADIENTS, Report
+from tfhalf.system import plotting
 
 _BLUE, _INK, _GREY = "#4477aa", "#222222", "#777777"
 _NORMAL, _SUBNORMAL, _LOST = "#e2f0d9", "#fff2cc", "#f8d7da"
@@ -26,7 +26,7 @@ def draw(report: Report, path: Path | None) -> None:
     if path is None:
         return
     kinds = {kind: histogram for kind, histogram in report.kinds.items() if histogram.finite}
-    figure = pictures.figure(9.5, 1.4 + 1.75 * len(kinds))
+    figure = plotting.figure(9.5, 1.4 + 1.75 * len(kinds))
     rows = figure.subplots(len(kinds), 1, sharex=True, squeeze=False)[:, 0]
     low, high = _ends(report)
     for axes, (kind, histogram) in zip(rows, kinds.items(), strict=True):
@@ -40,7 +40,7 @@ def draw(report: Report, path: Path | None) -> None:
         fontsize=11,
     )
     figure.legend(handles=_legend(), loc="outside lower center", ncols=4, frameon=False, fontsize=8.5)
-    pictures.save(figure, path, 110)
+    plotting.save(figure, path, 110)
 
 
 def _ends(report: Report) -> tuple[int, int]:

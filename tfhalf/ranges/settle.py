@@ -10,12 +10,12 @@ from dataclasses import replace
 import numpy as np
 
 from tfhalf.config import Pipeline
-from tfhalf.device import Device, detect
 from tfhalf.job import Job
 from tfhalf.precision import float16
 from tfhalf.progress import Progress
 from tfhalf.ranges.islands import MARGIN, Island, choose
 from tfhalf.ranges.measure import Measured, Measuring, Timing, twin
+from tfhalf.system.device import Device, detect
 
 STEPS = 8
 BATCH = 64  # images in a step, at most

@@ -12,11 +12,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
-from tfhalf.device import cores
 from tfhalf.errors import RequestError
 from tfhalf.serve import wire
 from tfhalf.serve.settings import Limits
-from tfhalf.start import fresh_environment
+from tfhalf.system.device import cores
+from tfhalf.system.tensorflow import fresh_environment
 
 _SECONDS = 30.0  # for one body or image
 # Of memory that a process may take: JSON becomes Python's objects, of which the smallest take this many bytes for each

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from tfhalf.device import grow_memory
 from tfhalf.errors import ArtifactError
 from tfhalf.inspect.tf_check import check_saved_model
 from tfhalf.serve.runtimes import Arrays, Source, check_names
 from tfhalf.serve.settings import Settings
-from tfhalf.start import import_tensorflow
+from tfhalf.system.device import grow_memory
+from tfhalf.system.tensorflow import import_tensorflow
 
 SIGNATURE = "serving_default"
 

@@ -18,13 +18,13 @@ from typing import Any
 
 import uvicorn
 
-from tfhalf import memory
 from tfhalf.errors import ShortfallError
 from tfhalf.serve import create_app
 from tfhalf.serve.log import Lines, Log
 from tfhalf.serve.place import Place
 from tfhalf.serve.protocol import protocol_class
 from tfhalf.serve.settings import Limits, Settings
+from tfhalf.system import memory
 
 # A thread that has computed a batch waits at most so long for Python's lock, and not five times as long.
 _SWITCH_SECONDS = 0.001

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tfhalf.device import cores
 from tfhalf.errors import InputError
+from tfhalf.system.device import cores
 
 RUNTIMES = ("onnx", "savedmodel", "auto")
 NEWEST = "newest"

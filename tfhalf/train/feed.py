@@ -14,9 +14,9 @@ import numpy as np
 import tensorflow as tf
 
 from tfhalf.data.lazy import LazyImages
-from tfhalf.device import Device
 from tfhalf.errors import ConfigError
 from tfhalf.progress import size as words
+from tfhalf.system.device import Device
 from tfhalf.train.stages import PLAIN, Stage
 from tfhalf.train.step import FINITE, Batch, Step
 

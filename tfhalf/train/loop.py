@@ -17,11 +17,11 @@ from keras.src.random.seed_generator import global_seed_generator
 
 from tfhalf import config
 from tfhalf.data import Preprocess, Splits
-from tfhalf.device import Device, xla_decision
 from tfhalf.errors import ResumeError
 from tfhalf.precision.loss_scale import GuardedLossScaleOptimizer
 from tfhalf.precision.policy import policy
 from tfhalf.progress import Progress
+from tfhalf.system.device import Device, xla_decision
 from tfhalf.train import checkpoint, optimizers
 from tfhalf.train.build import ADAPT_IMAGES, Builder
 from tfhalf.train.callbacks import Callbacks

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
-from tfhalf.device import gpu_models, nvidia_device, nvidia_driver
 from tfhalf.errors import ConfigError
+from tfhalf.system.device import gpu_models, nvidia_device, nvidia_driver
 
 PROGRAMS = ".xla"
 _CACHE = "--tf_xla_persistent_cache_directory"
@@ -30,7 +30,7 @@ _UNUSED = ("sklearn", "matplotlib", "pandas", "jax")
 def fresh_environment() -> dict[str, str]:
     """Of a Python process that is started for TensorFlow: this one's, quiet, and with this very package put first,
     since the process may stand in another folder's."""
-    root = str(Path(__file__).resolve().parent.parent)
+    root = str(Path(__file__).resolve().parents[2])
     paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
     return {**os.environ, "PYTHONPATH": paths, "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
 

@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from tfhalf.device import nvidia_device
 from tfhalf.errors import InputError
+from tfhalf.system.device import nvidia_device
 
 SETTING = "TFHALF_MEMORY_GIB"
 _SHARE = 0.75  # of the memory that is free

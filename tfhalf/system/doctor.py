@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tfhalf import device
+from tfhalf.system import device
 
 if TYPE_CHECKING:
     from rich.table import Table
