@@ -20,7 +20,7 @@ from PIL import Image
 from tfhalf import __version__
 from tfhalf.cli import main
 from tfhalf.config import load_pipeline
-from tfhalf.config_file import write
+from tfhalf.config.yaml_file import write
 from tfhalf.errors import ConfigError, ResumeError
 from tfhalf.runs import held
 from tfhalf.training import Request, check

@@ -14,10 +14,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tfhalf import config_words
-from tfhalf.config import NAME, Pipeline, load_pipeline
-from tfhalf.config_file import write
-from tfhalf.config_words import dotted
+from tfhalf.config import NAME, Pipeline, load_pipeline, messages
+from tfhalf.config.messages import dotted
+from tfhalf.config.yaml_file import write
 from tfhalf.errors import ConfigError
 
 BASE = "name: digits\nmodel: {build: 'net.py:build'}\ndata: {source: 'sklearn:digits'}\n"
@@ -78,9 +77,9 @@ def test_a_key_or_a_value_from_elsewhere(tmp_path: Path, way: str, given: str, w
 
 def test_where_a_key_is_said_to_belong_it_is_taken() -> None:
     """Every alias leads to a key that there is."""
-    there = {dotted(path) for path in config_words._paths(Pipeline)}
-    assert set(config_words._ALIASES.values()) <= there
-    assert not {name for path in there for name in [path.rpartition(".")[2]]} & set(config_words.NOT_READ)
+    there = {dotted(path) for path in messages._paths(Pipeline)}
+    assert set(messages._ALIASES.values()) <= there
+    assert not {name for path in there for name in [path.rpartition(".")[2]]} & set(messages.NOT_READ)
 
 
 def test_yaml_1_2_scalars(tmp_path: Path) -> None:

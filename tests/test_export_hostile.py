@@ -86,7 +86,7 @@ def _layer(config: dict[str, Any], place: int = 1) -> dict[str, Any]:
         ("keras.saving", "load_model"),
         ("keras.src.saving.saving_lib", "load_model"),
         ("keras.src.utils.file_utils", "File"),
-        ("tfhalf.refs", "resolve"),
+        ("tfhalf.config.refs", "resolve"),
     ],
 )
 @pytest.mark.parametrize("kind", ["class", "function"])

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tfhalf import commands, config, predict, refs, runs
+from tfhalf import commands, config, predict, runs
+from tfhalf.config import refs
 from tfhalf.convert import draw
 from tfhalf.data.sources import folder as folder_source
 from tfhalf.data.sources import npz as npz_source

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from tfhalf import config
+from tfhalf.config.refs import resolve, sibling
 from tfhalf.export.rebuild import rebuild
 from tfhalf.precision.policy import flat_layers, policy
-from tfhalf.refs import resolve, sibling
 from tfhalf.train.optimizers import make_optimizer, wrap
 from tfhalf.train.resident import Resident
 from tfhalf.train.step import Step

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tfhalf.config.refs import resolve, sibling, user_code
 from tfhalf.errors import DataError, RefError
-from tfhalf.refs import resolve, sibling, user_code
 
 
 @pytest.fixture(autouse=True)

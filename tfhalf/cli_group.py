@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 
+from tfhalf.config.refs import raised
 from tfhalf.errors import InputError, Interrupted, TfhalfError
 from tfhalf.files import disk_fault
 from tfhalf.progress import Progress
-from tfhalf.refs import raised
 from tfhalf.text import clean
 
 

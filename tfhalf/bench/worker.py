@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from tfhalf.bench.watch import Stages
+from tfhalf.config.refs import raised
 from tfhalf.errors import InputError, ShortfallError, TfhalfError
-from tfhalf.refs import raised
 from tfhalf.system.tensorflow import import_tensorflow
 
 _PR_SET_PDEATHSIG = 1

@@ -13,6 +13,7 @@ from typing import Any
 
 import keras
 
+from tfhalf.config.refs import load_file, resolve, user_code
 from tfhalf.convert import allowed, claims, exported, keras2, keras_safe, weights
 from tfhalf.convert.keras2_config import with_modules
 from tfhalf.convert.keras2_weights import assign_flat
@@ -23,7 +24,6 @@ from tfhalf.inspect import hdf5
 from tfhalf.inspect.facts import reason
 from tfhalf.inspect.keras_h5 import VERSION, WEIGHTS, model_config, told
 from tfhalf.precision.policy import flat_layers, policy
-from tfhalf.refs import load_file, resolve, user_code
 from tfhalf.train.build import numbered_anew
 
 ACCEPTED = "a run folder, a .keras or .h5 file, file.py:build with --weights, or a SavedModel folder"

@@ -13,9 +13,9 @@ import keras
 import numpy as np
 
 from tfhalf import config
+from tfhalf.config.refs import raised, resolve, user_code
 from tfhalf.errors import ConfigError, RefError, TfhalfError
 from tfhalf.progress import Progress
-from tfhalf.refs import raised, resolve, user_code
 from tfhalf.train.history import Epoch
 
 _BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_train_batch_begin", "on_train_batch_end")

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from tfhalf import config
-from tfhalf.config_section import Section
+from tfhalf.config.section import Section
 from tfhalf.data import LazyImages, Splits
 from tfhalf.errors import ConfigError
 from tfhalf.train.optimizers import trained_variables

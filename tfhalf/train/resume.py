@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from tfhalf import config
-from tfhalf.config_words import dotted, one_line, shown
+from tfhalf.config.messages import dotted, one_line, shown
 from tfhalf.data import Preprocess
 from tfhalf.errors import ConfigError, ResumeError
 

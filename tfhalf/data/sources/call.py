@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tfhalf import refs
+from tfhalf.config import refs
 from tfhalf.data.check import ACCEPTED, Arrays, as_array, from_mapping
 from tfhalf.errors import DataError
 

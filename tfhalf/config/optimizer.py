@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from tfhalf.config_section import NonNegative, Patterns, Positive, Section, check_patterns
+from tfhalf.config.section import NonNegative, Patterns, Positive, Section, check_patterns
 
 
 class Muon(Section):

@@ -16,7 +16,7 @@ from typing import Any, NoReturn, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from tfhalf.config_words import NOT_READ, At, dotted, explain, one_line, shown
+from tfhalf.config.messages import NOT_READ, At, dotted, explain, one_line, shown
 from tfhalf.errors import ConfigError
 from tfhalf.files import open_regular
 

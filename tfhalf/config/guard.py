@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tfhalf.config_section import Positive, Section
+from tfhalf.config.section import Positive, Section
 
 
 class Blowup(Section):

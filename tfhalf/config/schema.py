@@ -1,7 +1,7 @@
 """The pipeline file as strict, frozen types.
 
 A pipeline is YAML: ``name``, ``model`` and ``data`` are needed, the rest has defaults. Unknown keys are refused with
-the nearest valid one, and every error is one line that names file, line and key (`tfhalf.config_file` reads the file
+the nearest valid one, and every error is one line that names file, line and key (`tfhalf.config.yaml_file` reads the file
 and words the errors). Overrides (``train.epochs=3``) pass the same checks.
 """
 
@@ -14,12 +14,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from tfhalf.config_file import check, read, write
-from tfhalf.config_guard import Blowup as Blowup
-from tfhalf.config_optimizer import Lookahead as Lookahead
-from tfhalf.config_optimizer import Muon as Muon
-from tfhalf.config_optimizer import Optimizer as Optimizer
-from tfhalf.config_section import Patterns, Positive, Section, Share, check_patterns
+from tfhalf.config.guard import Blowup as Blowup
+from tfhalf.config.optimizer import Lookahead as Lookahead
+from tfhalf.config.optimizer import Muon as Muon
+from tfhalf.config.optimizer import Optimizer as Optimizer
+from tfhalf.config.section import Patterns, Positive, Section, Share, check_patterns
+from tfhalf.config.yaml_file import check, read, write
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 # Field descriptions stand in for the words that error messages otherwise make from types and bounds.
