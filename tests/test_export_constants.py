@@ -22,10 +22,10 @@ from tfhalf.convert.options import Options, Request
 from tfhalf.convert.source import Source
 from tfhalf.convert.subjects import subject_of
 from tfhalf.errors import ExportError
-from tfhalf.export.constants import classify
 from tfhalf.export.share import check_some_float16, float32_share, share_lines
 from tfhalf.inspect.keras_file import inspect_keras
 from tfhalf.parity import Limits, judge
+from tfhalf.precision.constants import classify
 from tfhalf.precision.policy import near_names
 from tfhalf.progress import Progress
 

@@ -24,7 +24,7 @@ from tfhalf.numerics.formats import (
     infinity,
     two_to,
 )
-from tfhalf.precision import float16 as limits
+from tfhalf.precision import cast as limits
 
 PATTERNS = np.arange(1 << 16, dtype=np.uint16)
 SIXTEEN: list[tuple[Format, Any]] = [(FLOAT16, np.float16), (BFLOAT16, ml_dtypes.bfloat16)]

@@ -15,10 +15,10 @@ from hypothesis.extra import numpy as hnp
 from keras import layers
 
 from tfhalf.errors import ConfigError
-from tfhalf.precision import float16
-from tfhalf.precision.float16 import CastCounts, cast
-from tfhalf.precision.heads import as_logits, ends_in_a_linear_layer, function_of
+from tfhalf.precision import cast as float16
+from tfhalf.precision.cast import CastCounts, cast
 from tfhalf.precision.policy import flat_layers, keep_float32, layer_path, matching, policy
+from tfhalf.train.heads import as_logits, ends_in_a_linear_layer, function_of
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 # Where float16 has its edges; plain floats hardly ever fall there.

@@ -18,7 +18,7 @@ from tfhalf.verify import Comparison
 
 if TYPE_CHECKING:  # what an export is written with loads Keras, which a report does without
     from tfhalf.export.artifacts import Artifact
-    from tfhalf.precision.float16 import CastCounts
+    from tfhalf.precision.cast import CastCounts
 
 COLUMNS = {
     "artifact": "what was compared with the float32 model; 'first N' is N of the samples",

@@ -16,9 +16,9 @@ from tfhalf.convert.islands import Found, Island, unfit
 from tfhalf.convert.search import ROUNDS, Basis, Effort, island_lines, say_shortfalls, search, widened
 from tfhalf.convert.source import Source
 from tfhalf.errors import ArtifactError, ExportError, ParityError
-from tfhalf.export.graph import graph_of
 from tfhalf.job import Job
 from tfhalf.parity import Limits, badness
+from tfhalf.precision.keras_graph import graph_of
 from tfhalf.progress import Progress
 from tfhalf.ranges.islands import Island as Layer
 from tfhalf.reference import Reference

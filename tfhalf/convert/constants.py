@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from tfhalf.convert.islands import Island
 from tfhalf.convert.subject import Arrays, Subject
-from tfhalf.export.constants import Lost, Trace, has_extremes, lost
-from tfhalf.precision import float16
+from tfhalf.precision import cast
+from tfhalf.precision.constants import Lost, Trace, has_extremes, lost
 
 _ROUNDS = 8  # of layers that join the islands before theirs, until the constants live in float32
 
@@ -53,8 +53,8 @@ def _after(subject: Subject, trace: Trace, name: str, constants: Lost, inputs: A
     What they are is tried: a constant counts most where it stands beside zeros, or is a factor of ones.
     """
 
-    def beyond(value: float, least: float = float16.SMALLEST_NORMAL) -> bool:
-        return value >= float16.OVERFLOWS_FROM or (bool(constants.small) and 0 < value < least)
+    def beyond(value: float, least: float = cast.SMALLEST_NORMAL) -> bool:
+        return value >= cast.OVERFLOWS_FROM or (bool(constants.small) and 0 < value < least)
 
     few = subject.interface.few(inputs, 1)
     for fill in (0.0, 1.0):
@@ -68,7 +68,7 @@ def _after(subject: Subject, trace: Trace, name: str, constants: Lost, inputs: A
         one = todo.pop()
         for giver, taker in trace.edges:
             # A layer of weights in float32 costs more than the few bits that a subnormal number lacks.
-            least = float16.SMALLEST_NORMAL if subject.joins(taker) else float16.SMALLEST_SUBNORMAL
+            least = cast.SMALLEST_NORMAL if subject.joins(taker) else cast.SMALLEST_SUBNORMAL
             if giver == one and taker not in seen and beyond(largest.get(one, 0.0), least):
                 seen.add(taker)
                 todo.append(taker)

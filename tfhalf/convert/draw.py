@@ -17,8 +17,8 @@ from tfhalf.convert.interface import Interface
 from tfhalf.convert.known_inputs import Known, words_of
 from tfhalf.convert.open_sizes import Sizes
 from tfhalf.errors import DataError
-from tfhalf.export.graph import graph_of
 from tfhalf.export.ports import Port
+from tfhalf.precision.keras_graph import graph_of
 from tfhalf.system import npz
 from tfhalf.text import one_line
 

@@ -15,12 +15,12 @@ from tfhalf.convert.interface import Interface
 from tfhalf.convert.subject import Arrays, Seen, Shipped, answers, own_weights, set_policy, traced_model, widened
 from tfhalf.errors import ArtifactError, ExportError
 from tfhalf.export.batchnorm import find_folds
-from tfhalf.export.constants import Trace
-from tfhalf.export.graph import LayerError, failures_named, operations, reason, run
 from tfhalf.export.grouped import any_grouped
 from tfhalf.export.policies import own_islands
 from tfhalf.export.program import variables_of
 from tfhalf.export.rebuild import Rebuilt, rebuild
+from tfhalf.precision.constants import Trace
+from tfhalf.precision.keras_graph import LayerError, failures_named, operations, reason, run
 from tfhalf.precision.policy import layer_path, matching
 
 _PARTS = ("kernel", "bias")

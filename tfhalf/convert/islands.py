@@ -12,9 +12,9 @@ import numpy as np
 from tfhalf.convert.options import LIST
 from tfhalf.convert.subject import Arrays, Seen, Simulated, Subject
 from tfhalf.errors import ArtifactError, ConfigError, ExportError
-from tfhalf.export.graph import LayerError
 from tfhalf.parity import Limits, OutputParity, judge
-from tfhalf.precision import float16
+from tfhalf.precision import cast
+from tfhalf.precision.keras_graph import LayerError
 from tfhalf.precision.policy import near_names
 from tfhalf.progress import Progress, duration
 
@@ -74,7 +74,7 @@ def unfit(subject: Subject) -> list[Island]:
             continue
         wide = value.astype(np.float64)
         largest = float(np.abs(wide).max())
-        if np.isfinite(largest) and largest >= float16.OVERFLOWS_FROM:
+        if np.isfinite(largest) and largest >= cast.OVERFLOWS_FROM:
             found[name] = Island(name, f"{path.rpartition('/')[2]} reaches {largest:.4g}, beyond 65504")
         elif "variance" in path:
             smallest = float(wide[wide > 0].min(initial=np.inf))
@@ -109,7 +109,7 @@ def wide_ranges(subject: Subject, inputs: Arrays) -> list[Island]:
     """The layers that take or give numbers near float16's end, on ``inputs``, in float32."""
     seen = Seen()
     subject.reference(inputs, seen)
-    return list(_beyond(seen, float16.MAX / MARGIN))
+    return list(_beyond(seen, cast.MAX / MARGIN))
 
 
 def _beyond(seen: Seen, limit: float) -> Iterable[Island]:
@@ -190,7 +190,7 @@ class Search:
         """Layers that overflow, by the numbers of float32 and by what float16 breaks; with the reasons."""
         seen = Seen()
         self.subject.reference(self.inputs, seen)
-        reasons = {island.path: island.reason for island in _beyond(seen, float16.MAX) if island.path in names}
+        reasons = {island.path: island.reason for island in _beyond(seen, cast.MAX) if island.path in names}
         kept = [name for name in names if name in reasons]
         while self._left() > 0:
             now = Seen()

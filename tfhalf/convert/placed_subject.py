@@ -14,12 +14,12 @@ import tensorflow as tf
 from tfhalf.convert.interface import Interface
 from tfhalf.convert.subject import Arrays, Seen, Shipped, answers, own_weights, set_policy, traced_model, widened
 from tfhalf.export import grouped
-from tfhalf.export.constants import Trace
-from tfhalf.export.graph import failures_named
 from tfhalf.export.policies import own_islands, resizes
 from tfhalf.export.program import variables_of
 from tfhalf.export.rebuild import narrowed
-from tfhalf.precision.float16 import CastCounts
+from tfhalf.precision.cast import CastCounts
+from tfhalf.precision.constants import Trace
+from tfhalf.precision.keras_graph import failures_named
 from tfhalf.precision.policy import NORMS, RAW_RANGE, flat_layers, layer_path
 
 

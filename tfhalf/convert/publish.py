@@ -23,7 +23,6 @@ from tfhalf.export import grouped, litert_format, onnx_format, savedmodel, trito
 from tfhalf.export import manifest as manifests
 from tfhalf.export.artifacts import Artifact, litert_artifact
 from tfhalf.export.formats import FILES, LITERT
-from tfhalf.export.graph import reason
 from tfhalf.export.program import Program, named_program
 from tfhalf.export.share import check_some_float16, float32_share, share_lines
 from tfhalf.fresh import Verifier
@@ -31,6 +30,7 @@ from tfhalf.html_report import render
 from tfhalf.isolated import not_covered
 from tfhalf.other_sizes import Sized, run_sizes
 from tfhalf.parity import SampleComparison, for_int8, judge
+from tfhalf.precision.keras_graph import reason
 from tfhalf.progress import Progress
 from tfhalf.report import export_lines, problems, table_lines, uncovered
 from tfhalf.runtime import open_predictor

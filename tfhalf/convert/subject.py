@@ -17,9 +17,9 @@ import tensorflow as tf
 
 from tfhalf.convert.interface import Interface
 from tfhalf.errors import ExportError
-from tfhalf.export.constants import Trace
-from tfhalf.export.graph import LayerError, reason
-from tfhalf.precision.float16 import CastCounts
+from tfhalf.precision.cast import CastCounts
+from tfhalf.precision.constants import Trace
+from tfhalf.precision.keras_graph import LayerError, reason
 from tfhalf.precision.policy import NORMS, RAW_RANGE
 
 Arrays = Mapping[str, np.ndarray]

@@ -16,7 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfhalf.precision import float16
+from tfhalf.precision import cast
 
 _LINEAR = (
     keras.layers.Conv1D,
@@ -157,5 +157,5 @@ def _fits(values: np.ndarray) -> bool:
     """Within float16's range, with no more than one value in a hundred lost below it."""
     if not np.isfinite(values).all():
         return False
-    _, counts = float16.cast(values)
+    _, counts = cast.cast(values)
     return counts.clamped == 0 and counts.flushed * 100 <= counts.total

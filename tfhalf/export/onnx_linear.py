@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from tfhalf.export.onnx_casts import target
 from tfhalf.export.onnx_graph import FLOAT, HALF, Edit, attribute, axes_of, constant, dims, producer, rank, reader
-from tfhalf.precision import float16
+from tfhalf.precision import cast
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def _fits(values: np.ndarray, dtype: np.dtype) -> bool:
         return False
     if dtype != np.float16:
         return True
-    _, counts = float16.cast(values)
+    _, counts = cast.cast(values)
     return counts.clamped == 0 and counts.flushed * 100 <= counts.total
 
 

@@ -28,7 +28,7 @@ from tfhalf.export.onnx_graph import (
     scalar,
 )
 from tfhalf.export.onnx_match import Bound, match
-from tfhalf.precision import float16
+from tfhalf.precision import cast
 
 _CENTRED = ("Sub", "x", "mean")
 _VARIANCE = ("ReduceMean", ("Mul", "centred", "centred"))
@@ -167,7 +167,7 @@ def _parameter(value: ir.Value | None, shape: Sequence[int], default: float) -> 
 
 
 def _narrow_enough(parameters: Sequence[np.ndarray], dtype: ir.DataType) -> bool:
-    limit = float16.MAX if dtype == HALF else np.inf
+    limit = cast.MAX if dtype == HALF else np.inf
     return all(bool(np.isfinite(p).all()) and bool((np.abs(p) <= limit).all()) for p in parameters)
 
 

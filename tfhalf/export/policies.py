@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import keras
 
-from tfhalf.export.graph import graph_of
+from tfhalf.precision.keras_graph import graph_of
 from tfhalf.precision.policy import NORMS, RAW_RANGE, flat_layers
 
 Target = Literal["float16", "mixed_float16", "float32"]

@@ -17,10 +17,10 @@ import numpy as np
 from tfhalf.errors import ConfigError, ExportError
 from tfhalf.export import grouped
 from tfhalf.export.batchnorm import Fold, ScaleShift, find_folds, scale_and_shift
-from tfhalf.export.graph import copied, failures_named, graph_of, heads, operations
 from tfhalf.export.policies import Target, in_float32, own_islands, policy_of, replace_policies, widen_norms
-from tfhalf.precision import float16
-from tfhalf.precision.float16 import CastCounts
+from tfhalf.precision import cast as float16
+from tfhalf.precision.cast import CastCounts
+from tfhalf.precision.keras_graph import copied, failures_named, graph_of, heads, operations
 from tfhalf.precision.policy import flat_layers, layer_path, matching, policy
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")

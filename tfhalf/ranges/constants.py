@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import keras
 
-from tfhalf.export.constants import Lost, Trace, has_extremes, lost, traced_graph
-from tfhalf.export.graph import operations
 from tfhalf.job import Job
+from tfhalf.precision.constants import Lost, Trace, has_extremes, lost, traced_graph
+from tfhalf.precision.keras_graph import operations
 from tfhalf.precision.policy import layer_path
 from tfhalf.progress import Progress
 from tfhalf.ranges.islands import Island, layers_before, owners_of

@@ -13,7 +13,7 @@ from functools import reduce
 
 import numpy as np
 
-from tfhalf.precision.float16 import EMAX, EMIN, SMALLEST
+from tfhalf.precision.cast import EMAX, EMIN, SMALLEST
 
 LOW, HIGH = -64, 31
 """The exponents that have a bin of their own; smaller numbers are in the first bin, larger ones in the last."""

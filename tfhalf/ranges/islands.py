@@ -11,15 +11,15 @@ from typing import Any
 import keras
 from keras import layers
 
-from tfhalf.export.graph import graph_of
-from tfhalf.precision import float16
+from tfhalf.precision import cast
+from tfhalf.precision.keras_graph import graph_of
 from tfhalf.precision.policy import flat_layers, layer_path
 from tfhalf.ranges.measure import Measured
 from tfhalf.ranges.observe import operations
 
 MARGIN = 8.0
 """Numbers beyond 65504 / 8 count as too large: training goes on after a few measured steps, and numbers grow."""
-LIMIT = float16.MAX / MARGIN
+LIMIT = cast.MAX / MARGIN
 LONG = 2048
 """A sum of so many equal float16 numbers, added one after another, has reached where the next changes nothing."""
 

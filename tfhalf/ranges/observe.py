@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfhalf.export import graph
+from tfhalf.precision import keras_graph
 
 
 @dataclass
@@ -29,7 +29,7 @@ def operations(model: keras.Model) -> dict[str, Any]:
     """Everything in the graph of ``model`` that computes, by its path and in its order: layers, each followed by those
     within it, and operations of `keras.ops`. Models within the model are opened: what one gives is what its last layer
     gives."""
-    return graph.operations(model, inner=True)
+    return keras_graph.operations(model, inner=True)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tfhalf.precision.float16 import EMAX, EMIN, SMALLEST
+from tfhalf.precision.cast import EMAX, EMIN, SMALLEST
 from tfhalf.ranges.histogram import HIGH, LOW, Histogram
 from tfhalf.ranges.report import GRADIENTS, Report
 from tfhalf.system import plotting

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tfhalf.precision.float16 import EMAX
+from tfhalf.precision.cast import EMAX
 from tfhalf.ranges.histogram import Histogram
 
 HEADROOM = 3

@@ -11,7 +11,7 @@ import numpy as np
 
 from tfhalf.config import Pipeline
 from tfhalf.job import Job
-from tfhalf.precision import float16
+from tfhalf.precision import cast
 from tfhalf.progress import Progress
 from tfhalf.ranges.islands import MARGIN, Island, choose
 from tfhalf.ranges.measure import Measured, Measuring, Timing, twin
@@ -20,7 +20,7 @@ from tfhalf.system.device import Device, detect
 STEPS = 8
 BATCH = 64  # images in a step, at most
 _TOLD = 4
-_NOTHING = f"{STEPS} steps in float32 show no number beyond {float16.MAX:g} / {MARGIN:g}, and no long sum"
+_NOTHING = f"{STEPS} steps in float32 show no number beyond {cast.MAX:g} / {MARGIN:g}, and no long sum"
 
 
 def settle(job: Job, device: Device, progress: Progress) -> Job:

@@ -7,7 +7,7 @@ import textwrap
 from rich.console import Console
 from rich.table import Table
 
-from tfhalf.precision import float16
+from tfhalf.precision import cast
 from tfhalf.progress import Progress, duration
 from tfhalf.ranges.histogram import Histogram
 from tfhalf.ranges.islands import MARGIN
@@ -176,7 +176,7 @@ def proposal(report: Report) -> list[str]:
         + (f"; from 2^{found.lowest} on no more become 0" if found.lowest < found.exponent else "")
     )
     if not report.islands:
-        lines.append(f"float32    no layer needs it: nothing beyond {float16.MAX:g} / {MARGIN:g}, no long sum")
+        lines.append(f"float32    no layer needs it: nothing beyond {cast.MAX:g} / {MARGIN:g}, no long sum")
     return [*lines, *_wrapped("bfloat16", report.bfloat16["verdict"])]
 
 

@@ -16,8 +16,8 @@ from keras.src.backend.common import global_state
 from tfhalf import config
 from tfhalf.config.refs import resolve, sibling, user_code
 from tfhalf.errors import ConfigError, RefError
-from tfhalf.precision.heads import as_logits, closing_activation
 from tfhalf.precision.policy import keep_float32, policy
+from tfhalf.train.heads import as_logits, closing_activation
 from tfhalf.train.remarks import of_model
 
 

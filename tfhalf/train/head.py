@@ -6,9 +6,9 @@ import keras
 import numpy as np
 
 from tfhalf.errors import ConfigError
-from tfhalf.precision.heads import SIGMOID, ends_in_a_linear_layer
 from tfhalf.precision.policy import takes_integers
 from tfhalf.train import traced
+from tfhalf.train.heads import SIGMOID, ends_in_a_linear_layer
 
 SAMPLES = 16
 _LINEAR = ("BiasAdd", "MatMul", "BatchMatMulV2", "Einsum", "Conv2D", "LogSoftmax")

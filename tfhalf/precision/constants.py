@@ -19,7 +19,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfhalf.export.graph import graph_of, operations, run
+from tfhalf.precision.keras_graph import graph_of, operations, run
 
 # What hands a constant on as it is, or repeats it.
 _PASSES = frozenset(("Identity", "Reshape", "ExpandDims", "BroadcastTo", "Fill", "Tile", "Squeeze"))
