@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from serve_load import bare, closed_loop, request, start_server
 
-from tfhalf.export.version import find_version
+from tfhalf.artifacts.version import find_version
 from tfhalf.runtime import onnx_providers
 
 _FIFTY = 50

@@ -29,7 +29,7 @@ from typing import IO
 import numpy as np
 import onnxruntime
 
-from tfhalf.export.version import find_version
+from tfhalf.artifacts.version import find_version
 
 CLIENTS = (1, 8, 64)
 _CONNECTIONS = 256  # of the overload: more would measure how long a request waits to be read

@@ -38,7 +38,7 @@ import numpy as np
 from serve_load import CLIENTS, closed_loop, request
 from serve_rival_servers import OUTPUT, session
 
-from tfhalf.export.version import find_version
+from tfhalf.artifacts.version import find_version
 from tfhalf.serve import upcast
 from tfhalf.serve.grpc_messages import SERVICE, message
 from tfhalf.system.device import cores

@@ -24,7 +24,7 @@ import onnx
 import uvicorn
 from onnx import TensorProto, helper, numpy_helper
 
-from tfhalf.export import manifest as manifests
+from tfhalf.artifacts import manifest as manifests
 from tfhalf.serve import create_app
 from tfhalf.serve.log import Log
 from tfhalf.serve.protocol import protocol_class

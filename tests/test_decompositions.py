@@ -11,10 +11,10 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
+from tfhalf.artifacts.ports import Port
 from tfhalf.errors import ExportError
 from tfhalf.export import complex_numbers, image_rules, onnx_format
 from tfhalf.export import decompositions as rules
-from tfhalf.export.ports import Port
 from tfhalf.export.program import named_program
 from tfhalf.true_float16 import TrueFloat16
 

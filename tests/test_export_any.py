@@ -20,6 +20,9 @@ import zoo_layers
 from click.testing import CliRunner
 from keras import layers
 
+from tfhalf.artifacts import triton
+from tfhalf.artifacts.ports import Port, input_names, unique
+from tfhalf.artifacts.version import versions
 from tfhalf.cli import main
 from tfhalf.convert import draw
 from tfhalf.convert.interface import Interface, interface_of
@@ -29,9 +32,6 @@ from tfhalf.convert.show import notes
 from tfhalf.convert.source import Source
 from tfhalf.convert.subjects import subject_of
 from tfhalf.errors import ArtifactError, ConfigError, DataError, ExportError, IntegrityError
-from tfhalf.export import triton
-from tfhalf.export.ports import Port, input_names, unique
-from tfhalf.export.version import versions
 from tfhalf.parity import Limits, SampleComparison, badness, judge
 from tfhalf.progress import Progress
 from tfhalf.runtime import open_predictor

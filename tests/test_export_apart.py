@@ -18,12 +18,12 @@ import pytest
 from click.testing import CliRunner
 from keras import layers
 
+from tfhalf.artifacts import manifest as manifests
+from tfhalf.artifacts.ports import Port
 from tfhalf.bench import runtimes as bench_runtimes
 from tfhalf.cli import main
 from tfhalf.errors import ArtifactError, IntegrityError
-from tfhalf.export import manifest as manifests
 from tfhalf.export import onnx_format
-from tfhalf.export.ports import Port
 from tfhalf.export.program import named_program, variables_of
 from tfhalf.runtime import open_predictor
 from tfhalf.serve.runtimes import Source, open_runtime

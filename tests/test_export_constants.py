@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from keras import layers, ops
 from zoo_helpers import Here
 
+from tfhalf.artifacts.share import check_some_float16, float32_share, share_lines
 from tfhalf.cli import main
 from tfhalf.convert import draw, job
 from tfhalf.convert.constants import constant_islands
@@ -22,7 +23,6 @@ from tfhalf.convert.options import Options, Request
 from tfhalf.convert.source import Source
 from tfhalf.convert.subjects import subject_of
 from tfhalf.errors import ExportError
-from tfhalf.export.share import check_some_float16, float32_share, share_lines
 from tfhalf.inspect.keras_file import inspect_keras
 from tfhalf.parity import Limits, judge
 from tfhalf.precision.constants import classify

@@ -21,12 +21,12 @@ from tensorflow.lite.python import schema_py_generated as schema
 from zoo_helpers import Here
 
 from tfhalf import config, isolated, parity, verify
+from tfhalf.artifacts.formats import FILES
+from tfhalf.artifacts.ports import Port
 from tfhalf.convert import job
 from tfhalf.convert.options import Options, Request, read_options
 from tfhalf.errors import ArtifactError, ConfigError, ExportError
 from tfhalf.export import litert_format, litert_graph, litert_store, litert_worker
-from tfhalf.export.formats import FILES
-from tfhalf.export.ports import Port
 from tfhalf.export.program import named_program
 from tfhalf.inspect.litert_file import inspect_litert
 from tfhalf.isolated import Isolated, lacking

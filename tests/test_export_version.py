@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from tfhalf import config
+from tfhalf.artifacts import manifest as manifests
+from tfhalf.artifacts import triton, version
 from tfhalf.errors import ArtifactError, IntegrityError
-from tfhalf.export import manifest as manifests
-from tfhalf.export import triton, version
 
 # --- versions ---------------------------------------------------------------------------------------------------------
 
@@ -71,7 +71,7 @@ def staged_by_another(base: Path, *, and_dies: bool) -> subprocess.Popen[str]:
     """A process in the middle of an export."""
     code = (
         "import sys, time, os, pathlib\n"
-        "from tfhalf.export import version\n"
+        "from tfhalf.artifacts import version\n"
         f"with version.staging(pathlib.Path({str(base)!r})) as folder:\n"
         "    (folder / 'data').write_text('half')\n"
         "    print(folder.name, flush=True)\n"
@@ -99,7 +99,7 @@ def test_leftovers_of_the_dead_are_removed_and_of_the_living_are_not(tmp_path: P
 def test_concurrent_exports_get_numbers_of_their_own(tmp_path: Path) -> None:
     code = (
         "import pathlib, sys\n"
-        "from tfhalf.export import version\n"
+        "from tfhalf.artifacts import version\n"
         "base = pathlib.Path(sys.argv[1])\n"
         "for i in range(6):\n"
         "    with version.staging(base) as folder:\n"

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 from tfhalf import commands, config, predict, runs
+from tfhalf.artifacts import manifest as manifests
 from tfhalf.config import refs
 from tfhalf.convert import draw
 from tfhalf.data.sources import folder as folder_source
 from tfhalf.data.sources import npz as npz_source
 from tfhalf.errors import ArtifactError, TfhalfError
-from tfhalf.export import manifest as manifests
 from tfhalf.files import read_bytes
 from tfhalf.inspect import bundle
 from tfhalf.inspect.look import inspect

@@ -15,9 +15,9 @@ import pytest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from tfhalf import scores
+from tfhalf.artifacts import manifest as manifests
 from tfhalf.config import Verify
 from tfhalf.errors import IntegrityError
-from tfhalf.export import manifest as manifests
 from tfhalf.html_report import classes, confusion_picture, render
 from tfhalf.html_report.elements import clean, element, page, value
 from tfhalf.parity import OutputParity, SampleComparison

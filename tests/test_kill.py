@@ -20,8 +20,8 @@ import pytest
 from onnx import numpy_helper
 from random_kills import POLICIES, Job
 
-from tfhalf.export import manifest as manifests
-from tfhalf.export import version
+from tfhalf.artifacts import manifest as manifests
+from tfhalf.artifacts import version
 
 pytestmark = pytest.mark.slow
 

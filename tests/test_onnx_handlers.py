@@ -17,9 +17,9 @@ import zoo
 from keras import layers, ops
 from zoo_helpers import export
 
+from tfhalf.artifacts.ports import Port
 from tfhalf.errors import ExportError
 from tfhalf.export import onnx_format
-from tfhalf.export.ports import Port
 from tfhalf.export.program import named_program
 from tfhalf.true_float16 import TrueFloat16
 

@@ -21,11 +21,11 @@ from keras import layers, ops
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from tfhalf.artifacts.ports import Port
 from tfhalf.errors import ExportError
 from tfhalf.export import onnx_apart, onnx_casts, onnx_format, onnx_shapes, onnx_transposes
 from tfhalf.export.onnx_graph import Rewrite, sweep, tidy
 from tfhalf.export.onnx_names import canonical
-from tfhalf.export.ports import Port
 from tfhalf.export.program import Program, make_program, variables_of
 from tfhalf.export.rebuild import rebuild
 from tfhalf.true_float16 import TrueFloat16

@@ -16,10 +16,10 @@ from click.testing import CliRunner
 from serve_helpers import make_version
 
 from tfhalf import runs
+from tfhalf.artifacts import version
 from tfhalf.cli import main
 from tfhalf.commands import write_starters
 from tfhalf.errors import ConfigError, InputError, ResumeError, ShortfallError
-from tfhalf.export import version
 from tfhalf.files import check_writable, disk_fault
 from tfhalf.system import plotting
 from tfhalf.training import published

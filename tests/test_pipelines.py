@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tfhalf import config
+from tfhalf.artifacts import manifest as manifests
 from tfhalf.config.refs import resolve
-from tfhalf.export import manifest as manifests
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 PIPELINES = sorted(CHECKOUT.glob("pipelines/*.yaml"))

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from tfhalf import predict
+from tfhalf.artifacts import manifest as manifests
 from tfhalf.errors import ArtifactError, InputError
-from tfhalf.export import manifest as manifests
 
 
 class Means:

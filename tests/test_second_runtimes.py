@@ -14,9 +14,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tfhalf import samples
+from tfhalf.artifacts import manifest as manifests
 from tfhalf.engines import _openvino_reason
 from tfhalf.errors import ArtifactError, UnsupportedError
-from tfhalf.export import manifest as manifests
 from tfhalf.parity import Limits, SampleComparison
 from tfhalf.progress import Progress
 from tfhalf.report import table, uncovered

@@ -157,7 +157,7 @@ def test_weights_in_other_files_are_refused(tmp_path: Path) -> None:
     import onnx
     from serve_helpers import onnx_model
 
-    from tfhalf.export import manifest as manifests
+    from tfhalf.artifacts import manifest as manifests
 
     version = make_version(tmp_path, "net", 1)
     model = onnx_model()

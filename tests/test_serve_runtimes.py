@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 from serve_helpers import exported
 
-from tfhalf.export import manifest as manifests
+from tfhalf.artifacts import manifest as manifests
 from tfhalf.serve import onnx_gpu, runtimes
 from tfhalf.serve.runtimes import Source, open_runtime
 from tfhalf.serve.settings import Batching, Settings

@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from keras import layers
 
 from tfhalf import config, verify
+from tfhalf.artifacts import manifest as manifests
 from tfhalf.config import Verify
 from tfhalf.errors import ArtifactError, IntegrityError, ParityError, UnsupportedError
-from tfhalf.export import manifest as manifests
 from tfhalf.export.artifacts import describe, write_artifacts
 from tfhalf.fresh import Verifier
 from tfhalf.progress import Progress

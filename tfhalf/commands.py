@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfhalf import config
+from tfhalf.artifacts import manifest as manifests
+from tfhalf.artifacts.version import find_version
 from tfhalf.errors import ArtifactError, InputError
-from tfhalf.export import manifest as manifests
-from tfhalf.export.version import find_version
 from tfhalf.files import check_writable
 from tfhalf.isolated import not_covered
 from tfhalf.progress import Progress

@@ -11,9 +11,9 @@ from pathlib import Path
 import keras
 
 from tfhalf import config, runs
+from tfhalf.artifacts import manifest as manifests
 from tfhalf.data import LazyImages, Preprocess, Splits, load_splits
 from tfhalf.errors import ConfigError
-from tfhalf.export import manifest as manifests
 from tfhalf.export.artifacts import rehearse
 from tfhalf.files import check_writable
 from tfhalf.progress import Progress

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tfhalf.artifacts.formats import LITERT
 from tfhalf.errors import UnsupportedError
-from tfhalf.export.formats import LITERT
 from tfhalf.parity import Limits, SampleComparison, SizeParity, judge
 from tfhalf.runtime import SECOND, NamedPredictor
 from tfhalf.text import one_line, printable

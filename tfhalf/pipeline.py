@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from tfhalf import config
-from tfhalf.export import version
+from tfhalf.artifacts import version
 from tfhalf.fresh import Verifier
 from tfhalf.job import Places, new_run, open_run, prepare
 from tfhalf.progress import Progress, duration

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from tfhalf.artifacts import manifest as manifests
+from tfhalf.artifacts.version import find_version
 from tfhalf.data.image_formats import DAMAGE, FORMATS, SUFFIXES, WORDS, is_image
 from tfhalf.errors import ArtifactError, InputError
-from tfhalf.export import manifest as manifests
-from tfhalf.export.version import find_version
 from tfhalf.files import open_regular
 from tfhalf.text import one_line, printable
 

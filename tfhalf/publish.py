@@ -15,12 +15,12 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfhalf.artifacts import manifest as manifests
+from tfhalf.artifacts import triton, version
+from tfhalf.artifacts.share import share_lines
 from tfhalf.errors import ParityError
-from tfhalf.export import manifest as manifests
-from tfhalf.export import triton, version
 from tfhalf.export.artifacts import Artifact, describe, parameters, write_artifacts
 from tfhalf.export.rebuild import Rebuilt
-from tfhalf.export.share import share_lines
 from tfhalf.fresh import Verifier
 from tfhalf.html_report import classes, render
 from tfhalf.isolated import not_covered

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tfhalf.export.share import share_lines
+from tfhalf.artifacts.share import share_lines
 from tfhalf.parity import SampleComparison
 from tfhalf.progress import duration, size
 from tfhalf.verify import Comparison

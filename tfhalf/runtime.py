@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from tfhalf.artifacts.formats import FILES, LITERT
 from tfhalf.errors import ArtifactError, UnsupportedError
-from tfhalf.export.formats import FILES, LITERT
 from tfhalf.inspect.onnx_check import read_onnx
 from tfhalf.inspect.onnx_check import weights_beside as weights_beside
 from tfhalf.inspect.tf_check import check_saved_model

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from tfhalf.artifacts import manifest as manifests
 from tfhalf.errors import ArtifactError, UnsupportedError
-from tfhalf.export import manifest as manifests
 from tfhalf.isolated import lacking
 from tfhalf.other_sizes import Sized, from_arrays, run_sizes, sizes_line, to_arrays
 from tfhalf.parity import TYPICAL, Limits, SampleComparison, edge_mask, for_int8, judge

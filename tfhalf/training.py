@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tfhalf import config, runs
+from tfhalf.artifacts import manifest as manifests
+from tfhalf.artifacts import version
 from tfhalf.data import check_at_hand
 from tfhalf.errors import ArtifactError, ConfigError
-from tfhalf.export import manifest as manifests
-from tfhalf.export import version
 from tfhalf.train.resume import check_pipeline
 
 NEWEST = "newest"  # in place of RUN: the newest unfinished run of the pipeline

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from tfhalf import config
+from tfhalf.artifacts import manifest as manifests
 from tfhalf.errors import ArtifactError, UnsupportedError
-from tfhalf.export import manifest as manifests
 from tfhalf.isolated import lacking
 from tfhalf.parity import INT8
 from tfhalf.progress import Progress, duration

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from tfhalf.artifacts import manifest as manifests
 from tfhalf.bench.results import Cell, Inference
 from tfhalf.bench.runtimes import ALONE, RUNTIMES, missing, open_runtime
 from tfhalf.bench.watch import Stages
 from tfhalf.data import memory
 from tfhalf.errors import ArtifactError, UnsupportedError
-from tfhalf.export import manifest as manifests
 from tfhalf.runtime import Predictor
 from tfhalf.system.device import cpu, detect, grow_memory
 from tfhalf.system.tensorflow import import_tensorflow

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any, get_args
 
 from tfhalf import config
+from tfhalf.artifacts import manifest as manifests
+from tfhalf.artifacts.version import find_version
 from tfhalf.bench.fresh import ask
 from tfhalf.bench.results import Cell, Failed, Inference, InferenceBench, Training, TrainingBench
 from tfhalf.bench.runtimes import RUNTIMES
 from tfhalf.bench.tables import number
 from tfhalf.bench.watch import Watch
 from tfhalf.errors import ConfigError, ShortfallError
-from tfhalf.export import manifest as manifests
-from tfhalf.export.version import find_version
 from tfhalf.progress import Progress
 
 POLICIES: tuple[str, ...] = get_args(config.Precision.model_fields["policy"].annotation)

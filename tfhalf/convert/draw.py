@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfhalf.artifacts.ports import Port
 from tfhalf.convert import edge_rows, open_sizes
 from tfhalf.convert.edge_rows import LARGE, Domain
 from tfhalf.convert.first_layers import Call
@@ -17,7 +18,6 @@ from tfhalf.convert.interface import Interface
 from tfhalf.convert.known_inputs import Known, words_of
 from tfhalf.convert.open_sizes import Sizes
 from tfhalf.errors import DataError
-from tfhalf.export.ports import Port
 from tfhalf.precision.keras_graph import graph_of
 from tfhalf.system import npz
 from tfhalf.text import one_line

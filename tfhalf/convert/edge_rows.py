@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from tfhalf.artifacts.ports import Port
 from tfhalf.convert.first_layers import RANGES, Padding
 from tfhalf.convert.subject import Arrays, Simulated
 from tfhalf.errors import ExportError
-from tfhalf.export.ports import Port
 from tfhalf.parity import edge_mask
 
 LARGE = 8.0

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from tfhalf.export.ports import Port
+from tfhalf.artifacts.ports import Port
 from tfhalf.precision.policy import flat_layers
 
 Call = Callable[[Any, Sequence[Any]], Any]

@@ -9,9 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfhalf.artifacts.ports import WIRE, Port, aliases_of, input_names, unique
 from tfhalf.convert.source import Source
 from tfhalf.errors import ArtifactError, ExportError
-from tfhalf.export.ports import WIRE, Port, aliases_of, input_names, unique
 from tfhalf.precision.keras_graph import graph_of
 
 _SOFTMAX = ("softmax", "log_softmax")

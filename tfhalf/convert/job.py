@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from tfhalf.artifacts import manifest as manifests
+from tfhalf.artifacts import version
 from tfhalf.convert import draw, edge_rows, open_sizes
 from tfhalf.convert.constants import constant_islands
 from tfhalf.convert.interface import interface_of
@@ -21,8 +23,6 @@ from tfhalf.convert.search import FEW, ROUNDS, Basis, Effort, island_lines, say_
 from tfhalf.convert.source import Source, open_source
 from tfhalf.convert.subjects import subject_of
 from tfhalf.convert.sweep import sweep, sweep_line
-from tfhalf.export import manifest as manifests
-from tfhalf.export import version
 from tfhalf.fresh import Verifier
 from tfhalf.parity import SampleComparison
 from tfhalf.progress import Progress

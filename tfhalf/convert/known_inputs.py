@@ -11,10 +11,10 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
+from tfhalf.artifacts.ports import Port
 from tfhalf.convert import open_sizes
 from tfhalf.convert.edge_rows import Domain, between, normal, of_data
 from tfhalf.convert.first_layers import RANGES, Call, FirstLayers, first_layers, image_range
-from tfhalf.export.ports import Port
 from tfhalf.precision.keras_graph import graph_of
 
 _VOCABULARY = 2  # of integers that nothing is known of: masks and flags

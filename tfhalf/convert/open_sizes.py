@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from tfhalf.artifacts.ports import Port
 from tfhalf.convert.subject import Subject
 from tfhalf.errors import ConfigError, ExportError, ParityError
-from tfhalf.export.ports import Port
 from tfhalf.other_sizes import Sized
 from tfhalf.parity import Limits, judge
 from tfhalf.progress import Progress

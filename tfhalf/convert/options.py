@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
+from tfhalf.artifacts.formats import FILES, LITERT, USUAL
 from tfhalf.errors import ConfigError
-from tfhalf.export.formats import FILES, LITERT, USUAL
 from tfhalf.files import check_writable
 from tfhalf.isolated import lacking
 from tfhalf.parity import Limits

@@ -12,6 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from tfhalf.artifacts import manifest as manifests
+from tfhalf.artifacts import triton, version
+from tfhalf.artifacts.formats import FILES, LITERT
+from tfhalf.artifacts.share import check_some_float16, float32_share, share_lines
 from tfhalf.convert.interface import Interface
 from tfhalf.convert.islands import Found, Island
 from tfhalf.convert.options import Options
@@ -19,12 +23,9 @@ from tfhalf.convert.show import notes, report
 from tfhalf.convert.source import Source
 from tfhalf.convert.subject import Shipped
 from tfhalf.errors import ArtifactError, ExportError, ParityError
-from tfhalf.export import grouped, litert_format, onnx_format, savedmodel, triton, version
-from tfhalf.export import manifest as manifests
+from tfhalf.export import grouped, litert_format, onnx_format, savedmodel
 from tfhalf.export.artifacts import Artifact, litert_artifact
-from tfhalf.export.formats import FILES, LITERT
 from tfhalf.export.program import Program, named_program
-from tfhalf.export.share import check_some_float16, float32_share, share_lines
 from tfhalf.fresh import Verifier
 from tfhalf.html_report import render
 from tfhalf.isolated import not_covered

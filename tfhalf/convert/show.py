@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tfhalf.artifacts.share import share_lines
 from tfhalf.convert.open_sizes import shapes_of
 from tfhalf.convert.sweep import sweep_line
-from tfhalf.export.share import share_lines
 from tfhalf.other_sizes import sizes_line
 from tfhalf.parity import EDGE, INT8, SampleComparison
 from tfhalf.progress import size

@@ -13,12 +13,12 @@ from typing import Any
 import keras
 
 from tfhalf import config
+from tfhalf.artifacts.formats import LITERT
+from tfhalf.artifacts.share import float32_share
 from tfhalf.errors import ConfigError, ExportError
 from tfhalf.export import grouped, litert_format, onnx_format, savedmodel
-from tfhalf.export.formats import LITERT
 from tfhalf.export.program import INPUT, OUTPUTS, make_program
 from tfhalf.export.rebuild import Rebuilt, rebuild
-from tfhalf.export.share import float32_share
 from tfhalf.isolated import lacking
 
 

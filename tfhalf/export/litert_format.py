@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from tfhalf import __version__
+from tfhalf.artifacts.formats import FILES, LITERT
 from tfhalf.errors import ExportError
-from tfhalf.export.formats import FILES, LITERT
 from tfhalf.export.litert_graph import frozen
 from tfhalf.export.program import Program
 from tfhalf.system.tensorflow import fresh_environment

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfhalf.export.ports import WIRE, Port
+from tfhalf.artifacts.ports import WIRE, Port
 from tfhalf.precision.policy import takes_integers
 
 INPUT = "image"

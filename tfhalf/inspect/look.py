@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tfhalf.artifacts.version import find_version, versions
 from tfhalf.errors import ArtifactError
-from tfhalf.export.version import find_version, versions
 from tfhalf.files import open_regular
 from tfhalf.inspect import verdict
 from tfhalf.inspect.constants import graph_constants, tell

@@ -9,9 +9,9 @@ import keras
 import numpy as np
 
 from tfhalf import config
+from tfhalf.artifacts import manifest as manifests
 from tfhalf.data import check_at_hand
 from tfhalf.errors import ConfigError, ResumeError
-from tfhalf.export import manifest as manifests
 from tfhalf.job import Job, Places, open_run, prepare
 from tfhalf.progress import Progress, duration
 from tfhalf.ranges.ask import Asked

@@ -7,8 +7,8 @@ import re
 from collections.abc import Sequence, Sized
 from pathlib import Path
 
+from tfhalf.artifacts.version import versions
 from tfhalf.errors import ArtifactError, InputError
-from tfhalf.export.version import versions
 
 Found = dict[str, dict[int, Path]]
 

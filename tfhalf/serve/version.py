@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from tfhalf.artifacts import manifest as manifests
 from tfhalf.errors import ArtifactError
-from tfhalf.export import manifest as manifests
 from tfhalf.serve.batcher import BatchDone, Batcher
 from tfhalf.serve.metrics import Metrics, VersionMetrics
 from tfhalf.serve.runtimes import Runtime, Source

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tfhalf.export.ports import Port
+from tfhalf.artifacts.ports import Port
 
 MAX_BATCH = 256
 _TYPES = {

@@ -10,8 +10,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from tfhalf.artifacts.manifest_schema import wrong
 from tfhalf.errors import ArtifactError, IntegrityError
-from tfhalf.export.manifest_schema import wrong
 from tfhalf.files import read_bytes, sha256
 from tfhalf.text import one_line, printable
 

@@ -1,0 +1,1 @@
+"""What a version holds: formats, ports, the manifest, the directory, Triton's description."""
