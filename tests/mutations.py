@@ -269,7 +269,7 @@ def _work() -> None:
         answers.flush()
 
 
-_OWN = ("tfhalf.isolated_worker", "tfhalf.fresh", "tfhalf.export.litert_worker", "'rev-parse'", "'status'")
+_OWN = ("tfhalf.runtimes.child_main", "tfhalf.fresh", "tfhalf.export.litert_worker", "'rev-parse'", "'status'")
 _STARTS = ("os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "pty.spawn")
 
 

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from bench_helpers import DIGITS, MANIFEST, Clock, call, refused, tfhalf, unheard, unseen
 
-from tfhalf import isolated
 from tfhalf.bench import fresh, inference, runtimes
 from tfhalf.bench.results import Inference
 from tfhalf.data import memory
 from tfhalf.errors import ArtifactError, DataError, InputError, ShortfallError, UnsupportedError
+from tfhalf.runtimes import child
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def test_a_runtime_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.Monkey
     assert runtimes.missing(tmp_path, "onnx-cpu") == ""
     import onnxruntime
 
-    monkeypatch.setattr(isolated.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(child.importlib.util, "find_spec", lambda name: None)
     assert runtimes.missing(tmp_path, "openvino") == "OpenVINO is not installed: pip install 'tfhalf[openvino]'"
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         assert "onnxruntime-gpu brings CUDA" in runtimes.missing(tmp_path, "onnx-cuda")

@@ -16,7 +16,7 @@ from tfhalf.errors import ExportError
 from tfhalf.export import complex_numbers, image_rules, onnx_format
 from tfhalf.export import decompositions as rules
 from tfhalf.export.program import named_program
-from tfhalf.true_float16 import TrueFloat16
+from tfhalf.runtimes.onnx_reference import TrueFloat16
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tf2onnx")
 

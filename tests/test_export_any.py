@@ -34,7 +34,7 @@ from tfhalf.convert.subjects import subject_of
 from tfhalf.errors import ArtifactError, ConfigError, DataError, ExportError, IntegrityError
 from tfhalf.parity import Limits, SampleComparison, badness, judge
 from tfhalf.progress import Progress
-from tfhalf.runtime import open_predictor
+from tfhalf.runtimes.open import open_predictor
 from tfhalf.samples import Samples, verify_samples
 
 CUSTOM = str(Path(zoo_layers.__file__))

@@ -25,7 +25,7 @@ from tfhalf.cli import main
 from tfhalf.errors import ArtifactError, IntegrityError
 from tfhalf.export import onnx_format
 from tfhalf.export.program import named_program, variables_of
-from tfhalf.runtime import open_predictor
+from tfhalf.runtimes.open import open_predictor
 from tfhalf.serve.runtimes import Source, open_runtime
 from tfhalf.serve.settings import Settings
 from tfhalf.serve.signature import from_manifest

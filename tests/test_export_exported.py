@@ -16,7 +16,7 @@ from keras import layers
 from tfhalf.cli import main
 from tfhalf.convert.exported import load_variables
 from tfhalf.errors import ArtifactError
-from tfhalf.runtime import open_predictor
+from tfhalf.runtimes.open import open_predictor
 
 CODE = """
 import keras

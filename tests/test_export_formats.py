@@ -24,7 +24,7 @@ from tfhalf.export import onnx_format, onnx_rewrites, savedmodel
 from tfhalf.export.artifacts import describe, write_artifacts
 from tfhalf.export.program import make_program
 from tfhalf.export.rebuild import rebuild
-from tfhalf.runtime import open_predictor
+from tfhalf.runtimes.open import open_predictor
 
 # tf2onnx and the protobuf messages of TensorFlow's saver are older than numpy 2 and Python's newest.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tf2onnx")

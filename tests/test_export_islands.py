@@ -29,7 +29,7 @@ from tfhalf.export.program import named_program
 from tfhalf.export.rebuild import rebuild
 from tfhalf.parity import Limits, judge
 from tfhalf.progress import Progress
-from tfhalf.runtime import open_predictor
+from tfhalf.runtimes.open import open_predictor
 
 
 class Case:

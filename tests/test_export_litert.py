@@ -20,7 +20,7 @@ from keras import layers
 from tensorflow.lite.python import schema_py_generated as schema
 from zoo_helpers import Here
 
-from tfhalf import config, isolated, parity, verify
+from tfhalf import config, parity, verify
 from tfhalf.artifacts.formats import FILES
 from tfhalf.artifacts.ports import Port
 from tfhalf.convert import job
@@ -29,8 +29,9 @@ from tfhalf.errors import ArtifactError, ConfigError, ExportError
 from tfhalf.export import litert_format, litert_graph, litert_store, litert_worker
 from tfhalf.export.program import named_program
 from tfhalf.inspect.litert_file import inspect_litert
-from tfhalf.isolated import Isolated, lacking
 from tfhalf.progress import Progress
+from tfhalf.runtimes import child
+from tfhalf.runtimes.child import Isolated, lacking
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 DIGITS = CHECKOUT / "pipelines" / "digits.yaml"
@@ -293,10 +294,10 @@ def test_formats_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_runtimes_that_are_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert isolated.not_covered(["onnx", "litert"]) == []
+    assert child.not_covered(["onnx", "litert"]) == []
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert isolated.not_covered(["savedmodel", "litert"]) == []
-    assert isolated.not_covered(["onnx"]) == [
+    assert child.not_covered(["savedmodel", "litert"]) == []
+    assert child.not_covered(["onnx"]) == [
         "onnx was not run in OpenVINO: OpenVINO is not installed: pip install 'tfhalf[openvino]'"
     ]
     with pytest.raises(ArtifactError, match=r"m\.tflite: LiteRT is not installed: pip install"):
@@ -481,7 +482,7 @@ def test_a_damaged_file_with_a_fitting_manifest(exported: Path, tmp_path: Path) 
 
 @pytest.mark.slow
 def test_openvino_answers_as_onnxruntime_does(exported: Path) -> None:
-    from tfhalf.runtime import open_predictor
+    from tfhalf.runtimes.open import open_predictor
 
     assert lacking("openvino") == ""
     version = exported / "exports" / "digits" / "1"

@@ -17,8 +17,8 @@ from tfhalf.config import Verify
 from tfhalf.export import onnx_format
 from tfhalf.export.program import make_program
 from tfhalf.export.rebuild import rebuild
-from tfhalf.runtime import open_predictor
-from tfhalf.true_float16 import TrueFloat16
+from tfhalf.runtimes.onnx_reference import TrueFloat16
+from tfhalf.runtimes.open import open_predictor
 from tfhalf.verify import judge
 
 DRAW = np.random.default_rng(0)

@@ -18,7 +18,7 @@ from tfhalf.errors import ArtifactError
 from tfhalf.inspect import tf_allowed
 from tfhalf.inspect.onnx_check import weights_beside
 from tfhalf.inspect.tf_check import check_saved_model
-from tfhalf.runtime import open_predictor
+from tfhalf.runtimes.open import open_predictor
 
 X = np.ones((2, 3), np.float32)
 

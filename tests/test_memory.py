@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from serve_helpers import SHAPE, images, make_version, onnx_model, server, tensor
 
 from tfhalf.errors import ArtifactError, InputError
-from tfhalf.runtime import open_predictor
+from tfhalf.runtimes.open import open_predictor
 from tfhalf.system import memory
 
 MANY = 4_000_000_000  # values: 16 GB

@@ -21,7 +21,7 @@ from tfhalf.artifacts.ports import Port
 from tfhalf.errors import ExportError
 from tfhalf.export import onnx_format
 from tfhalf.export.program import named_program
-from tfhalf.true_float16 import TrueFloat16
+from tfhalf.runtimes.onnx_reference import TrueFloat16
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tf2onnx")
 

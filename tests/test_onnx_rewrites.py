@@ -28,7 +28,7 @@ from tfhalf.export.onnx_graph import Rewrite, sweep, tidy
 from tfhalf.export.onnx_names import canonical
 from tfhalf.export.program import Program, make_program, variables_of
 from tfhalf.export.rebuild import rebuild
-from tfhalf.true_float16 import TrueFloat16
+from tfhalf.runtimes.onnx_reference import TrueFloat16
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tf2onnx")
 

@@ -23,7 +23,7 @@ from tfhalf.errors import ArtifactError, ConfigError, ExportError, ParityError
 from tfhalf.other_sizes import Sized, run_sizes, sizes_line
 from tfhalf.parity import Limits, SampleComparison, SizeParity
 from tfhalf.progress import Progress
-from tfhalf.runtime import TRUE_FLOAT16
+from tfhalf.runtimes.open import TRUE_FLOAT16
 from tfhalf.samples import Samples
 
 

@@ -46,7 +46,7 @@ def net(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(manifests, "read_kind", lambda directory: "model")
         monkeypatch.setattr(manifests, "read", lambda directory, **_: manifest)
         monkeypatch.setattr(manifests, "check_files", lambda *_: None)
-        monkeypatch.setattr("tfhalf.runtime.open_predictor", lambda *_: runtime)
+        monkeypatch.setattr("tfhalf.runtimes.open.open_predictor", lambda *_: runtime)
         return runtime
 
     return make

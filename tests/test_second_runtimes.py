@@ -15,12 +15,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tfhalf import samples
 from tfhalf.artifacts import manifest as manifests
-from tfhalf.engines import _openvino_reason
 from tfhalf.errors import ArtifactError, UnsupportedError
 from tfhalf.parity import Limits, SampleComparison
 from tfhalf.progress import Progress
 from tfhalf.report import table, uncovered
-from tfhalf.runtime import open_predictor
+from tfhalf.runtimes.engines import _openvino_reason
+from tfhalf.runtimes.open import open_predictor
 from tfhalf.samples import Samples, verify_samples
 
 X = np.random.default_rng(0).normal(size=(6, 5, 3)).astype(np.float32)

@@ -29,7 +29,7 @@ from tfhalf.fresh import Verifier
 from tfhalf.progress import Progress
 from tfhalf.reference import Edges, Reference, basis, data_sha256, edge_inputs
 from tfhalf.report import report, table, uncovered
-from tfhalf.runtime import open_predictor
+from tfhalf.runtimes.open import open_predictor
 from tfhalf.verify import EDGE_DIFFERENCE, compare, judge, verify_directory
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tf2onnx")

@@ -12,8 +12,8 @@ from tfhalf.artifacts import manifest as manifests
 from tfhalf.artifacts.version import find_version
 from tfhalf.errors import ArtifactError, InputError
 from tfhalf.files import check_writable
-from tfhalf.isolated import not_covered
 from tfhalf.progress import Progress
+from tfhalf.runtimes.child import not_covered
 from tfhalf.text import printable
 
 if TYPE_CHECKING:

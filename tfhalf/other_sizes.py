@@ -10,7 +10,7 @@ import numpy as np
 from tfhalf.artifacts.formats import LITERT
 from tfhalf.errors import UnsupportedError
 from tfhalf.parity import Limits, SampleComparison, SizeParity, judge
-from tfhalf.runtime import SECOND, NamedPredictor
+from tfhalf.runtimes.open import SECOND, NamedPredictor
 from tfhalf.text import one_line, printable
 
 MOST = 8

@@ -61,7 +61,7 @@ def predict_images(
     """
     model = _classifier(find_version(path))
     files = list(_files(images))
-    from tfhalf.runtime import open_predictor
+    from tfhalf.runtimes.open import open_predictor
 
     predictor = None
     for batch in _batches(files, model):

@@ -23,12 +23,12 @@ from tfhalf.export.artifacts import Artifact, describe, parameters, write_artifa
 from tfhalf.export.rebuild import Rebuilt
 from tfhalf.fresh import Verifier
 from tfhalf.html_report import classes, render
-from tfhalf.isolated import not_covered
 from tfhalf.job import Job, Places
 from tfhalf.progress import Progress
 from tfhalf.reference import Edges, Reference, basis, data_sha256, edge_inputs
 from tfhalf.report import SCALED, export_lines, problems, report, table_lines, uncovered
 from tfhalf.runs import facts
+from tfhalf.runtimes.child import not_covered
 from tfhalf.scores import Confusion, confusion
 from tfhalf.system.device import Device, float32_exactly
 from tfhalf.train import curves, picture

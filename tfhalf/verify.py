@@ -19,11 +19,11 @@ import numpy as np
 from tfhalf import config
 from tfhalf.artifacts import manifest as manifests
 from tfhalf.errors import ArtifactError, UnsupportedError
-from tfhalf.isolated import lacking
 from tfhalf.parity import INT8
 from tfhalf.progress import Progress, duration
 from tfhalf.reference import REFERENCE, Edges, Reference, Verified, basis, data_sha256
-from tfhalf.runtime import SECOND, Predictor, open_predictor
+from tfhalf.runtimes.child import lacking
+from tfhalf.runtimes.open import SECOND, Predictor, open_predictor
 from tfhalf.scores import Confusion, confusion
 from tfhalf.text import printable
 

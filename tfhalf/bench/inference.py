@@ -16,7 +16,7 @@ from tfhalf.bench.runtimes import ALONE, RUNTIMES, missing, open_runtime
 from tfhalf.bench.watch import Stages
 from tfhalf.data import memory
 from tfhalf.errors import ArtifactError, UnsupportedError
-from tfhalf.runtime import Predictor
+from tfhalf.runtimes.open import Predictor
 from tfhalf.system.device import cpu, detect, grow_memory
 from tfhalf.system.tensorflow import import_tensorflow
 

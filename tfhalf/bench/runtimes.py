@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from tfhalf.engines import open_engine
 from tfhalf.errors import ArtifactError, UnsupportedError
 from tfhalf.inspect.tf_check import check_saved_model
-from tfhalf.isolated import lacking
-from tfhalf.runtime import FORMATS, Predictor, onnx_providers, open_predictor, weights_beside
+from tfhalf.runtimes.child import lacking
+from tfhalf.runtimes.engines import open_engine
+from tfhalf.runtimes.open import FORMATS, Predictor, onnx_providers, open_predictor, weights_beside
 
 # Key: what the table calls it, and the format that it opens.
 RUNTIMES = {

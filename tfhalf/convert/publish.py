@@ -28,13 +28,13 @@ from tfhalf.export.artifacts import Artifact, litert_artifact
 from tfhalf.export.program import Program, named_program
 from tfhalf.fresh import Verifier
 from tfhalf.html_report import render
-from tfhalf.isolated import not_covered
 from tfhalf.other_sizes import Sized, run_sizes
 from tfhalf.parity import SampleComparison, for_int8, judge
 from tfhalf.precision.keras_graph import reason
 from tfhalf.progress import Progress
 from tfhalf.report import export_lines, problems, table_lines, uncovered
-from tfhalf.runtime import open_predictor
+from tfhalf.runtimes.child import not_covered
+from tfhalf.runtimes.open import open_predictor
 from tfhalf.samples import BATCH, Samples, run
 
 

@@ -19,7 +19,7 @@ from tfhalf.errors import ExportError
 from tfhalf.export import litert_format, onnx_format, savedmodel
 from tfhalf.export.grouped import for_onnx
 from tfhalf.export.program import named_program
-from tfhalf.runtime import RUNTIMES, open_predictor
+from tfhalf.runtimes.open import RUNTIMES, open_predictor
 from tfhalf.samples import BATCH, run
 
 

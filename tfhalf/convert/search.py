@@ -14,7 +14,7 @@ from tfhalf.errors import ArtifactError, ExportError, ParityError
 from tfhalf.other_sizes import Sized
 from tfhalf.parity import Limits, SampleComparison, badness, edge_mask
 from tfhalf.progress import Progress, duration
-from tfhalf.runtime import TRUE_FLOAT16
+from tfhalf.runtimes.open import TRUE_FLOAT16
 from tfhalf.samples import true_float16_rows
 from tfhalf.verify import Comparison
 

@@ -19,7 +19,7 @@ from tfhalf.errors import ConfigError, ExportError
 from tfhalf.export import grouped, litert_format, onnx_format, savedmodel
 from tfhalf.export.program import INPUT, OUTPUTS, make_program
 from tfhalf.export.rebuild import Rebuilt, rebuild
-from tfhalf.isolated import lacking
+from tfhalf.runtimes.child import lacking
 
 
 @dataclass(frozen=True)

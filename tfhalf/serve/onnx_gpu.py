@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tfhalf.runtime import onnx_providers
+from tfhalf.runtimes.open import onnx_providers
 from tfhalf.serve.runtimes import Arrays, Graph, onnx_options
 from tfhalf.serve.settings import Settings
 

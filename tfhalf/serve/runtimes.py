@@ -13,7 +13,7 @@ import numpy as np
 
 from tfhalf.errors import ArtifactError, IntegrityError
 from tfhalf.files import sha256
-from tfhalf.runtime import FORMATS, onnx_providers, weights_beside
+from tfhalf.runtimes.open import FORMATS, onnx_providers, weights_beside
 from tfhalf.serve import upcast
 from tfhalf.serve.settings import Settings
 from tfhalf.serve.signature import Signature

@@ -19,7 +19,7 @@ from tfhalf.errors import ArtifactError, UnsupportedError
 from tfhalf.inspect.onnx_check import read_onnx
 from tfhalf.inspect.onnx_check import weights_beside as weights_beside
 from tfhalf.inspect.tf_check import check_saved_model
-from tfhalf.isolated import Isolated
+from tfhalf.runtimes.child import Isolated
 from tfhalf.system import memory
 from tfhalf.text import one_line
 
@@ -245,7 +245,7 @@ class _OnnxTrueFloat16:
     def __init__(self, directory: Path) -> None:
         import onnx
 
-        from tfhalf.true_float16 import TrueFloat16
+        from tfhalf.runtimes.onnx_reference import TrueFloat16
 
         path = directory / FORMATS["onnx"]
         model = read_onnx(path)

@@ -1,6 +1,6 @@
 """LiteRT and OpenVINO, opened in this process: for a process that has neither TensorFlow nor anything to lose.
 
-Both are C++ that trusts its files; `tfhalf.isolated` has them run in a process of their own.
+Both are C++ that trusts its files; `tfhalf.runtimes.child` has them run in a process of their own.
 """
 
 from __future__ import annotations

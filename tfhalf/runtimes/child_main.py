@@ -1,7 +1,7 @@
-"""The process that runs one file in LiteRT or OpenVINO: ``python -m tfhalf.isolated_worker KIND FILE``.
+"""The process that runs one file in LiteRT or OpenVINO: ``python -m tfhalf.runtimes.child_main KIND FILE``.
 
 It says what it opened on standard output, then answers every message of arrays that comes on standard input (see
-`tfhalf.isolated`), until that ends.
+`tfhalf.runtimes.child`), until that ends.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import os
 import sys
 from pathlib import Path
 
-from tfhalf import isolated
-from tfhalf.engines import Engine, open_engine
 from tfhalf.errors import ArtifactError
+from tfhalf.runtimes import child
+from tfhalf.runtimes.engines import Engine, open_engine
 from tfhalf.system import memory
 from tfhalf.text import one_line
 
@@ -30,21 +30,21 @@ def _main(kind: str, path: Path) -> None:
     try:
         engine: Engine = open_engine(kind, path)
     except ArtifactError as error:
-        isolated.write(out, isolated.ERROR, str(error).removeprefix(f"{path}: ").encode())
+        child.write(out, child.ERROR, str(error).removeprefix(f"{path}: ").encode())
         return
     except Exception as error:  # noqa: BLE001  # whatever a library raises: the one that asks is told
-        isolated.write(out, isolated.ERROR, f"does not open: {_why(error)}".encode())
+        child.write(out, child.ERROR, f"does not open: {_why(error)}".encode())
         return
-    isolated.write(out, isolated.FACTS, json.dumps({"inputs": engine.inputs, "runtime": engine.runtime}).encode())
+    child.write(out, child.FACTS, json.dumps({"inputs": engine.inputs, "runtime": engine.runtime}).encode())
     while True:
         try:
-            _, content = isolated.read(source)
+            _, content = child.read(source)
         except EOFError:
             return
         try:
-            isolated.write(out, isolated.ARRAYS, isolated.packed(engine(isolated.unpacked(content))))
+            child.write(out, child.ARRAYS, child.packed(engine(child.unpacked(content))))
         except Exception as error:  # noqa: BLE001  # as above
-            isolated.write(out, isolated.ERROR, f"opens and does not run: {_why(error)}".encode())
+            child.write(out, child.ERROR, f"opens and does not run: {_why(error)}".encode())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""LSTM, GRU and RNN for `tfhalf.true_float16`, by the text of the ONNX operators.
+"""LSTM, GRU and RNN for `tfhalf.runtimes.onnx_reference`, by the text of the ONNX operators.
 
 ONNX's reference evaluator takes sigmoid and tanh whatever activations a node names.
 """

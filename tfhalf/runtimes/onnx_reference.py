@@ -19,7 +19,7 @@ from onnx.reference.ops import load_op
 from onnx.reference.ops.op_loop import Loop as _Loop
 from onnx.reference.ops.op_one_hot import OneHot as _OneHot
 
-from tfhalf.true_float16_recurrent import RECURRENT
+from tfhalf.runtimes.onnx_reference_recurrent import RECURRENT
 
 
 class Conv(OpRun):

@@ -47,7 +47,7 @@ def not_covered(formats: Iterable[str]) -> list[str]:
 
 
 class Isolated:
-    """A file opened by `tfhalf.isolated_worker`, which ends with this object.
+    """A file opened by `tfhalf.runtimes.child_main`, which ends with this object.
 
     ``inputs`` are the names of what it takes; ``runtime`` says what computes.
 
@@ -62,7 +62,7 @@ class Isolated:
         self._path, self._turn = path, threading.Lock()
         self._complaints = tempfile.TemporaryFile()  # noqa: SIM115  # closed by _end
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tfhalf.isolated_worker", kind, str(path.absolute())],
+            [sys.executable, "-m", "tfhalf.runtimes.child_main", kind, str(path.absolute())],
             env=fresh_environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
