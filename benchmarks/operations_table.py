@@ -273,9 +273,9 @@ def attempt(
 
 def compared(version: Path, runtime: str, manifest: dict[str, Any], other: dict[str, Any], reference: list[Any]) -> str:
     """What is wrong with the answers to inputs that the export has not seen; empty where nothing is."""
-    from tfhalf.parity import Limits, judge
     from tfhalf.runtimes.open import open_predictor
-    from tfhalf.samples import run
+    from tfhalf.verify.compare import Limits, judge
+    from tfhalf.verify.samples import run
 
     names = [output["name"] for output in manifest["outputs"]]
     inputs = {port["name"]: x for port, x in zip(manifest["inputs"], other.values(), strict=True)}
@@ -309,11 +309,11 @@ def in_this_process() -> None:
     process may end, and another one takes its place."""
     from zoo_helpers import Here
 
-    from tfhalf import samples
     from tfhalf.convert import job
     from tfhalf.export import litert_format, litert_worker
     from tfhalf.runtimes import open as runtime
     from tfhalf.runtimes.engines import LiteRt
+    from tfhalf.verify import samples
 
     class Engine:
         def __init__(self, path: Path, kind: str) -> None:

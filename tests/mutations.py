@@ -67,7 +67,7 @@ def make_good(folder: Path) -> None:
     from tfhalf.convert import job
     from tfhalf.convert.options import Options, Request
     from tfhalf.progress import Progress
-    from tfhalf.reference import data_sha256
+    from tfhalf.verify.reference import data_sha256
 
     keras.utils.set_random_seed(0)
     image = keras.Input((8, 8, 3), name="image")
@@ -254,7 +254,7 @@ def _work() -> None:
         # One in three goes to OpenVINO as well, whose process takes most of the time.
         openvino = sum(map(len, arguments)) % 3 == 0
         lacking = (lambda kind: "") if openvino else (lambda kind: "left out")
-        with patch("tfhalf.samples.lacking", lacking), patch("tfhalf.verify.lacking", lacking):
+        with patch("tfhalf.verify.samples.lacking", lacking), patch("tfhalf.verify.test_set.lacking", lacking):
             result = CliRunner().invoke(main, arguments)
         answer = {
             "code": result.exit_code,
@@ -269,7 +269,7 @@ def _work() -> None:
         answers.flush()
 
 
-_OWN = ("tfhalf.runtimes.child_main", "tfhalf.fresh", "tfhalf.export.litert_worker", "'rev-parse'", "'status'")
+_OWN = ("tfhalf.runtimes.child_main", "tfhalf.verify.process", "tfhalf.export.litert_worker", "'rev-parse'", "'status'")
 _STARTS = ("os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "pty.spawn")
 
 

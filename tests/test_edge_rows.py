@@ -19,9 +19,9 @@ from tfhalf.convert.source import Source
 from tfhalf.convert.subjects import subject_of
 from tfhalf.convert.sweep import sweep, sweep_line
 from tfhalf.errors import ArtifactError, ExportError
-from tfhalf.parity import EDGE, Limits, badness, judge
 from tfhalf.progress import Progress
-from tfhalf.samples import Samples, basis, true_float16_rows
+from tfhalf.verify.compare import EDGE, Limits, badness, judge
+from tfhalf.verify.samples import Samples, basis, true_float16_rows
 
 
 def interface(model: keras.Model) -> Interface:

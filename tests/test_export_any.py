@@ -28,14 +28,14 @@ from tfhalf.convert import draw
 from tfhalf.convert.interface import Interface, interface_of
 from tfhalf.convert.options import read_options, read_request
 from tfhalf.convert.placed_subject import PlacedSubject
-from tfhalf.convert.show import notes
 from tfhalf.convert.source import Source
 from tfhalf.convert.subjects import subject_of
 from tfhalf.errors import ArtifactError, ConfigError, DataError, ExportError, IntegrityError
-from tfhalf.parity import Limits, SampleComparison, badness, judge
 from tfhalf.progress import Progress
 from tfhalf.runtimes.open import open_predictor
-from tfhalf.samples import Samples, verify_samples
+from tfhalf.verify.compare import Limits, SampleComparison, badness, judge
+from tfhalf.verify.sample_report import notes
+from tfhalf.verify.samples import Samples, verify_samples
 
 CUSTOM = str(Path(zoo_layers.__file__))
 

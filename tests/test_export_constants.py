@@ -24,10 +24,10 @@ from tfhalf.convert.source import Source
 from tfhalf.convert.subjects import subject_of
 from tfhalf.errors import ExportError
 from tfhalf.inspect.keras_file import inspect_keras
-from tfhalf.parity import Limits, judge
 from tfhalf.precision.constants import classify
 from tfhalf.precision.policy import near_names
 from tfhalf.progress import Progress
+from tfhalf.verify.compare import Limits, judge
 
 
 class Case:

@@ -27,9 +27,9 @@ from tfhalf.errors import ConfigError, ExportError
 from tfhalf.export import onnx_format
 from tfhalf.export.program import named_program
 from tfhalf.export.rebuild import rebuild
-from tfhalf.parity import Limits, judge
 from tfhalf.progress import Progress
 from tfhalf.runtimes.open import open_predictor
+from tfhalf.verify.compare import Limits, judge
 
 
 class Case:

@@ -20,7 +20,7 @@ from keras import layers
 from tensorflow.lite.python import schema_py_generated as schema
 from zoo_helpers import Here
 
-from tfhalf import config, parity, verify
+from tfhalf import config
 from tfhalf.artifacts.formats import FILES
 from tfhalf.artifacts.ports import Port
 from tfhalf.convert import job
@@ -32,6 +32,7 @@ from tfhalf.inspect.litert_file import inspect_litert
 from tfhalf.progress import Progress
 from tfhalf.runtimes import child
 from tfhalf.runtimes.child import Isolated, lacking
+from tfhalf.verify import compare, test_set
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 DIGITS = CHECKOUT / "pipelines" / "digits.yaml"
@@ -305,9 +306,9 @@ def test_runtimes_that_are_not_installed(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_int8_has_limits_of_its_own() -> None:
-    limits = parity.for_int8(parity.Limits())
+    limits = compare.for_int8(compare.Limits())
     assert (limits.max_difference, limits.mean_difference, limits.min_agreement) == (0.4, 0.08, 92.0)
-    thresholds = verify.for_int8(config.Verify())
+    thresholds = test_set.for_int8(config.Verify())
     assert (thresholds.max_accuracy_drop, thresholds.min_agreement) == (0.8, 96.0)
 
 

@@ -19,7 +19,7 @@ from tfhalf.export.program import make_program
 from tfhalf.export.rebuild import rebuild
 from tfhalf.runtimes.onnx_reference import TrueFloat16
 from tfhalf.runtimes.open import open_predictor
-from tfhalf.verify import judge
+from tfhalf.verify.test_set import judge
 
 DRAW = np.random.default_rng(0)
 TYPES = {np.dtype(np.float16): TensorProto.FLOAT16, np.dtype(np.float32): TensorProto.FLOAT}

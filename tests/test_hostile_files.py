@@ -25,9 +25,9 @@ from tfhalf.files import read_bytes
 from tfhalf.inspect import bundle
 from tfhalf.inspect.look import inspect
 from tfhalf.progress import Progress
-from tfhalf.reference import Reference, Verified
-from tfhalf.samples import Samples
 from tfhalf.system.npz import read_arrays, read_npz
+from tfhalf.verify.reference import Reference, Verified
+from tfhalf.verify.samples import Samples
 
 # --- arrays -----------------------------------------------------------------------------------------------------------
 
@@ -254,7 +254,7 @@ def test_code_that_the_users_own_pipeline_names_is_run(tmp_path: Path, monkeypat
         seen.update(x=x, y=y)
         return Verified([], ())
 
-    monkeypatch.setattr("tfhalf.verify.verify_directory", verified)
+    monkeypatch.setattr("tfhalf.verify.test_set.verify_directory", verified)
     monkeypatch.setattr(commands.manifests, "check_files", lambda *_: None)
     Reference(np.full((10, 2), 0.5, np.float32), np.zeros(10, np.int32), "").save(version)
     commands.verify_version(version, None, Progress(quiet=True), tmp_path / "p.yaml")

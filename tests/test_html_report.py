@@ -14,18 +14,18 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from tfhalf import scores
 from tfhalf.artifacts import manifest as manifests
 from tfhalf.config import Verify
 from tfhalf.errors import IntegrityError
-from tfhalf.html_report import classes, confusion_picture, render
-from tfhalf.html_report.elements import clean, element, page, value
-from tfhalf.parity import OutputParity, SampleComparison
 from tfhalf.progress import Progress
-from tfhalf.report import COLUMNS, markdown, table, table_lines
 from tfhalf.train import curves, picture
 from tfhalf.train.history import Epoch
-from tfhalf.verify import Comparison, judge
+from tfhalf.verify import scores
+from tfhalf.verify.compare import OutputParity, SampleComparison
+from tfhalf.verify.html import classes, confusion_picture, render
+from tfhalf.verify.html.elements import clean, element, page, value
+from tfhalf.verify.report import COLUMNS, markdown, table, table_lines
+from tfhalf.verify.test_set import Comparison, judge
 
 PNG = b"\x89PNG\r\n\x1a\n"
 LOOSE = Verify(max_accuracy_drop=100.0, min_agreement=0.0)

@@ -20,11 +20,11 @@ from tfhalf.convert.search import Basis, Effort, widened
 from tfhalf.convert.source import Source
 from tfhalf.convert.subjects import subject_of
 from tfhalf.errors import ArtifactError, ConfigError, ExportError, ParityError
-from tfhalf.other_sizes import Sized, run_sizes, sizes_line
-from tfhalf.parity import Limits, SampleComparison, SizeParity
 from tfhalf.progress import Progress
 from tfhalf.runtimes.open import TRUE_FLOAT16
-from tfhalf.samples import Samples
+from tfhalf.verify.compare import Limits, SampleComparison, SizeParity
+from tfhalf.verify.other_sizes import Sized, run_sizes, sizes_line
+from tfhalf.verify.samples import Samples
 
 
 def drawn(model: keras.Model, sizes: Any = None) -> tuple[Interface, SampleInputs]:

@@ -13,15 +13,15 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from tfhalf import samples
 from tfhalf.artifacts import manifest as manifests
 from tfhalf.errors import ArtifactError, UnsupportedError
-from tfhalf.parity import Limits, SampleComparison
 from tfhalf.progress import Progress
-from tfhalf.report import table, uncovered
 from tfhalf.runtimes.engines import _openvino_reason
 from tfhalf.runtimes.open import open_predictor
-from tfhalf.samples import Samples, verify_samples
+from tfhalf.verify import samples
+from tfhalf.verify.compare import Limits, SampleComparison
+from tfhalf.verify.report import table, uncovered
+from tfhalf.verify.samples import Samples, verify_samples
 
 X = np.random.default_rng(0).normal(size=(6, 5, 3)).astype(np.float32)
 

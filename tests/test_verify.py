@@ -20,17 +20,18 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from keras import layers
 
-from tfhalf import config, verify
+from tfhalf import config
 from tfhalf.artifacts import manifest as manifests
 from tfhalf.config import Verify
 from tfhalf.errors import ArtifactError, IntegrityError, ParityError, UnsupportedError
 from tfhalf.export.artifacts import describe, write_artifacts
-from tfhalf.fresh import Verifier
 from tfhalf.progress import Progress
-from tfhalf.reference import Edges, Reference, basis, data_sha256, edge_inputs
-from tfhalf.report import report, table, uncovered
 from tfhalf.runtimes.open import open_predictor
-from tfhalf.verify import EDGE_DIFFERENCE, compare, judge, verify_directory
+from tfhalf.verify import test_set
+from tfhalf.verify.process import Verifier
+from tfhalf.verify.reference import Edges, Reference, basis, data_sha256, edge_inputs
+from tfhalf.verify.report import report, table, uncovered
+from tfhalf.verify.test_set import EDGE_DIFFERENCE, compare, judge, verify_directory
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tf2onnx")
 
@@ -334,7 +335,7 @@ def test_what_a_second_runtime_does_not_open(version: Path, monkeypatch: pytest.
             raise UnsupportedError(directory / "model.onnx", "does not open: no such operator")
         return open_predictor(directory, runtime)
 
-    monkeypatch.setattr(verify, "open_predictor", opened)
+    monkeypatch.setattr(test_set, "open_predictor", opened)
     told = verify_directory(version, X, Y, quiet()).comparisons
     assert all(c.passed for c in told)
     assert [c.not_covered for c in told] == ["", "", *["does not open: no such operator"] * 2]
@@ -397,9 +398,9 @@ def test_a_failure_ends_what_runs_beside_it(
             raise error("it does not open")
         return beside
 
-    monkeypatch.setattr(verify, "open_predictor", opened)
-    monkeypatch.setattr(verify, "BATCH", 1)
-    monkeypatch.setattr(verify, "EXACT_BATCH", 1)
+    monkeypatch.setattr(test_set, "open_predictor", opened)
+    monkeypatch.setattr(test_set, "BATCH", 1)
+    monkeypatch.setattr(test_set, "EXACT_BATCH", 1)
     many = 300 // len(X)
     reference = Reference.load(version)
     again = Reference(
@@ -478,7 +479,7 @@ def test_one_that_dies_just_before_it_is_asked_is_replaced(version: Path, monkey
 def test_it_ends_when_what_started_it_is_killed(after: float) -> None:
     """While it starts or imports, and while it waits."""
     code = (
-        "import sys, time; from tfhalf.fresh import Verifier; from tfhalf.progress import Progress\n"
+        "import sys, time; from tfhalf.verify.process import Verifier; from tfhalf.progress import Progress\n"
         "verifier = Verifier(Progress(quiet=True)); verifier.start(); print(verifier._process.pid, flush=True)\n"
         "time.sleep(100)"
     )
@@ -517,7 +518,7 @@ def test_it_needs_no_keras_and_touches_no_device_before_it_is_asked(version: Pat
     request = {"cwd": str(tmp_path), "directory": str(version), "data": "test.npz", "answer": "answer.json"}
     request["begun"] = str(tmp_path / "begun")
     code = (
-        "import os, sys; from tfhalf import fresh\n"
+        "import os, sys; from tfhalf.verify import process as fresh\n"
         "def asked():\n"
         "    from tensorflow.python.eager import context\n"
         "    print('touched', context.context()._initialized or context.context()._physical_devices)\n"

@@ -11,7 +11,7 @@ import zoo
 from tfhalf.convert import job
 from tfhalf.convert.options import Options, Request
 from tfhalf.progress import Progress
-from tfhalf.samples import verify_samples
+from tfhalf.verify.samples import verify_samples
 
 
 class Here:

@@ -160,7 +160,7 @@ def verify(path: Path, pipeline: Path | None, data_dir: str | None, quiet: bool,
         rows = [c.to_dict() for c in comparisons]
         click.echo(json.dumps({"version": str(directory), "passed": passed, "comparisons": rows}, indent=2))
     else:
-        from tfhalf.report import table_lines
+        from tfhalf.verify.report import table_lines
 
         click.echo("\n".join(table_lines(comparisons)))
         problems = [f"{c.artifact}: {problem}" for c in comparisons for problem in c.problems]

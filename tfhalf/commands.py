@@ -17,7 +17,7 @@ from tfhalf.runtimes.child import not_covered
 from tfhalf.text import printable
 
 if TYPE_CHECKING:
-    from tfhalf.reference import Verified
+    from tfhalf.verify.reference import Verified
 
 
 def verify_version(
@@ -40,7 +40,7 @@ def verify_version(
     """
     directory = find_version(path)
     if manifests.read_kind(directory) == "model":
-        from tfhalf.samples import verify_samples
+        from tfhalf.verify.samples import verify_samples
 
         if pipeline is not None:
             raise ArtifactError(f"{directory}: was exported from a model file, with its samples; leave --pipeline out")
@@ -50,7 +50,7 @@ def verify_version(
     manifests.check_files(directory, manifest)  # before data is loaded: a changed file is told at once
     from tfhalf.data import load_splits
     from tfhalf.system.device import grow_memory
-    from tfhalf.verify import verify_directory
+    from tfhalf.verify.test_set import verify_directory
 
     data, base = _data(directory, manifest, pipeline)
     grow_memory()
@@ -81,7 +81,7 @@ def _data(directory: Path, manifest: dict[str, Any], pipeline: Path | None) -> t
 
 def _told(found: Verified[Any], manifest: dict[str, Any], progress: Progress) -> list[Any]:
     """The comparisons; what they rest on and what nothing here runs is printed."""
-    from tfhalf.report import uncovered
+    from tfhalf.verify.report import uncovered
 
     lacking = not_covered(manifest["config"]["export"]["formats"])
     for line in (*found.lines, *lacking, *uncovered(found.comparisons)):

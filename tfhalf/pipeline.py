@@ -7,7 +7,6 @@ from pathlib import Path
 
 from tfhalf import config
 from tfhalf.artifacts import version
-from tfhalf.fresh import Verifier
 from tfhalf.job import Places, new_run, open_run, prepare
 from tfhalf.progress import Progress, duration
 from tfhalf.publish import Clock, Finished, Outcome, export_and_publish
@@ -18,6 +17,7 @@ from tfhalf.system.device import Device, detect, grow_memory, spared_from_collec
 from tfhalf.train.chance import Chance, against_majority
 from tfhalf.train.loop import Trainer
 from tfhalf.train.remarks import parameters, remarks
+from tfhalf.verify.process import Verifier
 
 __all__ = ["Outcome", "Places", "export_from_run", "train_and_export"]
 

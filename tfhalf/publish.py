@@ -21,21 +21,21 @@ from tfhalf.artifacts.share import share_lines
 from tfhalf.errors import ParityError
 from tfhalf.export.artifacts import Artifact, describe, parameters, write_artifacts
 from tfhalf.export.rebuild import Rebuilt
-from tfhalf.fresh import Verifier
-from tfhalf.html_report import classes, render
 from tfhalf.job import Job, Places
 from tfhalf.progress import Progress
-from tfhalf.reference import Edges, Reference, basis, data_sha256, edge_inputs
-from tfhalf.report import SCALED, export_lines, problems, report, table_lines, uncovered
 from tfhalf.runs import facts
 from tfhalf.runtimes.child import not_covered
-from tfhalf.scores import Confusion, confusion
 from tfhalf.system.device import Device, float32_exactly
 from tfhalf.train import curves, picture
 from tfhalf.train.chance import Chance
 from tfhalf.train.evaluate import Evaluator
 from tfhalf.train.loop import TrainResult
-from tfhalf.verify import Comparison
+from tfhalf.verify.html import classes, render
+from tfhalf.verify.process import Verifier
+from tfhalf.verify.reference import Edges, Reference, basis, data_sha256, edge_inputs
+from tfhalf.verify.report import SCALED, export_lines, problems, report, table_lines, uncovered
+from tfhalf.verify.scores import Confusion, confusion
+from tfhalf.verify.test_set import Comparison
 from tfhalf.widen import Widening, pipeline_with
 
 

@@ -17,14 +17,14 @@ from tfhalf.convert.search import ROUNDS, Basis, Effort, island_lines, say_short
 from tfhalf.convert.source import Source
 from tfhalf.errors import ArtifactError, ExportError, ParityError
 from tfhalf.job import Job
-from tfhalf.parity import Limits, badness
 from tfhalf.precision.keras_graph import graph_of
 from tfhalf.progress import Progress
 from tfhalf.ranges.islands import Island as Layer
-from tfhalf.reference import Reference
 from tfhalf.system.device import float32_exactly
 from tfhalf.train.evaluate import Evaluator
-from tfhalf.verify import Comparison
+from tfhalf.verify.compare import Limits, badness
+from tfhalf.verify.reference import Reference
+from tfhalf.verify.test_set import Comparison
 
 SECONDS = 240.0
 """How long layers are searched for in all."""

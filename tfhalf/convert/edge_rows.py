@@ -17,7 +17,7 @@ from tfhalf.artifacts.ports import Port
 from tfhalf.convert.first_layers import RANGES, Padding
 from tfhalf.convert.subject import Arrays, Simulated
 from tfhalf.errors import ExportError
-from tfhalf.parity import edge_mask
+from tfhalf.verify.compare import edge_mask
 
 LARGE = 8.0
 """Standard deviations from the mean that the largest drawn values lie; no edge row of such an input goes further."""

@@ -12,11 +12,11 @@ import numpy as np
 from tfhalf.convert.options import LIST
 from tfhalf.convert.subject import Arrays, Seen, Simulated, Subject
 from tfhalf.errors import ArtifactError, ConfigError, ExportError
-from tfhalf.parity import Limits, OutputParity, judge
 from tfhalf.precision import cast
 from tfhalf.precision.keras_graph import LayerError
 from tfhalf.precision.policy import near_names
 from tfhalf.progress import Progress, duration
+from tfhalf.verify.compare import Limits, OutputParity, judge
 
 MARGIN = 8.0
 """With ``auto``, numbers beyond 65504 / 8 count as too large: other inputs give larger ones."""

@@ -23,11 +23,11 @@ from tfhalf.convert.search import FEW, ROUNDS, Basis, Effort, island_lines, say_
 from tfhalf.convert.source import Source, open_source
 from tfhalf.convert.subjects import subject_of
 from tfhalf.convert.sweep import sweep, sweep_line
-from tfhalf.fresh import Verifier
-from tfhalf.parity import SampleComparison
 from tfhalf.progress import Progress
-from tfhalf.samples import basis
 from tfhalf.system.device import float32_exactly, grow_memory
+from tfhalf.verify.compare import SampleComparison
+from tfhalf.verify.process import Verifier
+from tfhalf.verify.samples import basis
 
 _LONGER = "--bisect-seconds gives more time"
 

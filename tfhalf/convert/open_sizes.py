@@ -10,10 +10,10 @@ import numpy as np
 from tfhalf.artifacts.ports import Port
 from tfhalf.convert.subject import Subject
 from tfhalf.errors import ConfigError, ExportError, ParityError
-from tfhalf.other_sizes import Sized
-from tfhalf.parity import Limits, judge
 from tfhalf.progress import Progress
 from tfhalf.text import one_line
+from tfhalf.verify.compare import Limits, judge
+from tfhalf.verify.other_sizes import Sized
 
 Sizes = Mapping[str, tuple[int, ...]]
 """By input, what stands for each of its open sizes behind the batch."""

@@ -13,8 +13,8 @@ import yaml
 from tfhalf.artifacts.formats import FILES, LITERT, USUAL
 from tfhalf.errors import ConfigError
 from tfhalf.files import check_writable
-from tfhalf.parity import Limits
 from tfhalf.runtimes.child import lacking
+from tfhalf.verify.compare import Limits
 
 ALL = "all"
 """The word for every format that the model can be written in."""

@@ -19,23 +19,23 @@ from tfhalf.artifacts.share import check_some_float16, float32_share, share_line
 from tfhalf.convert.interface import Interface
 from tfhalf.convert.islands import Found, Island
 from tfhalf.convert.options import Options
-from tfhalf.convert.show import notes, report
 from tfhalf.convert.source import Source
 from tfhalf.convert.subject import Shipped
 from tfhalf.errors import ArtifactError, ExportError, ParityError
 from tfhalf.export import grouped, litert_format, onnx_format, savedmodel
 from tfhalf.export.artifacts import Artifact, litert_artifact
 from tfhalf.export.program import Program, named_program
-from tfhalf.fresh import Verifier
-from tfhalf.html_report import render
-from tfhalf.other_sizes import Sized, run_sizes
-from tfhalf.parity import SampleComparison, for_int8, judge
 from tfhalf.precision.keras_graph import reason
 from tfhalf.progress import Progress
-from tfhalf.report import export_lines, problems, table_lines, uncovered
 from tfhalf.runtimes.child import not_covered
 from tfhalf.runtimes.open import open_predictor
-from tfhalf.samples import BATCH, Samples, run
+from tfhalf.verify.compare import SampleComparison, for_int8, judge
+from tfhalf.verify.html import render
+from tfhalf.verify.other_sizes import Sized, run_sizes
+from tfhalf.verify.process import Verifier
+from tfhalf.verify.report import export_lines, problems, table_lines, uncovered
+from tfhalf.verify.sample_report import notes, report
+from tfhalf.verify.samples import BATCH, Samples, run
 
 
 @dataclass(frozen=True)

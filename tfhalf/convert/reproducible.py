@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from tfhalf.convert.subject import Arrays, Seen, Subject
 from tfhalf.errors import ExportError
-from tfhalf.parity import edge_mask
 from tfhalf.precision.policy import flat_layers, layer_path
+from tfhalf.verify.compare import edge_mask
 
 _SAME = 1e-4
 """Of an output's scale, a difference that is none."""

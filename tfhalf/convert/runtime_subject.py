@@ -20,7 +20,7 @@ from tfhalf.export import litert_format, onnx_format, savedmodel
 from tfhalf.export.grouped import for_onnx
 from tfhalf.export.program import named_program
 from tfhalf.runtimes.open import RUNTIMES, open_predictor
-from tfhalf.samples import BATCH, run
+from tfhalf.verify.samples import BATCH, run
 
 
 class RuntimeSubject:

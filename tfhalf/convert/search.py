@@ -11,12 +11,12 @@ from tfhalf.convert.islands import Found, Island, Search
 from tfhalf.convert.runtime_subject import RuntimeSubject
 from tfhalf.convert.subject import Arrays, Simulated, Subject
 from tfhalf.errors import ArtifactError, ExportError, ParityError
-from tfhalf.other_sizes import Sized
-from tfhalf.parity import Limits, SampleComparison, badness, edge_mask
 from tfhalf.progress import Progress, duration
 from tfhalf.runtimes.open import TRUE_FLOAT16
-from tfhalf.samples import true_float16_rows
-from tfhalf.verify import Comparison
+from tfhalf.verify.compare import Limits, SampleComparison, badness, edge_mask
+from tfhalf.verify.other_sizes import Sized
+from tfhalf.verify.samples import true_float16_rows
+from tfhalf.verify.test_set import Comparison
 
 FEW = 8  # samples that islands are found on
 ROUNDS = 4

@@ -9,8 +9,8 @@ from tfhalf.convert.interface import Interface
 from tfhalf.convert.placed_subject import PlacedSubject
 from tfhalf.convert.subject import Arrays, Subject, answers
 from tfhalf.errors import ArtifactError, ExportError
-from tfhalf.parity import Limits, judge
 from tfhalf.precision.keras_graph import graph_of, reason
+from tfhalf.verify.compare import Limits, judge
 
 # Made again in float32, a model answers as it does; one that is in half precision itself, nearly.
 _SAME = Limits(max_difference=0.1, mean_difference=0.05)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from tfhalf.convert.subject import Arrays, Simulated
-from tfhalf.parity import Limits, OutputParity, judge
 from tfhalf.progress import Progress
 from tfhalf.text import one_line
+from tfhalf.verify.compare import Limits, OutputParity, judge
 
 FURTHEST = 24  # powers of two, up and down
 ROWS = 2

@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from tfhalf.artifacts.share import share_lines
-from tfhalf.parity import SampleComparison
 from tfhalf.progress import duration, size
-from tfhalf.verify import Comparison
+from tfhalf.verify.compare import SampleComparison
+from tfhalf.verify.test_set import Comparison
 
 if TYPE_CHECKING:  # what an export is written with loads Keras, which a report does without
     from tfhalf.export.artifacts import Artifact

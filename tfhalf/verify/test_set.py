@@ -19,13 +19,13 @@ import numpy as np
 from tfhalf import config
 from tfhalf.artifacts import manifest as manifests
 from tfhalf.errors import ArtifactError, UnsupportedError
-from tfhalf.parity import INT8
 from tfhalf.progress import Progress, duration
-from tfhalf.reference import REFERENCE, Edges, Reference, Verified, basis, data_sha256
 from tfhalf.runtimes.child import lacking
 from tfhalf.runtimes.open import SECOND, Predictor, open_predictor
-from tfhalf.scores import Confusion, confusion
 from tfhalf.text import printable
+from tfhalf.verify.compare import INT8
+from tfhalf.verify.reference import REFERENCE, Edges, Reference, Verified, basis, data_sha256
+from tfhalf.verify.scores import Confusion, confusion
 
 BATCH = 250
 EXACT_BATCH = 16

@@ -9,9 +9,9 @@ import numpy as np
 
 from tfhalf.artifacts.formats import LITERT
 from tfhalf.errors import UnsupportedError
-from tfhalf.parity import Limits, SampleComparison, SizeParity, judge
 from tfhalf.runtimes.open import SECOND, NamedPredictor
 from tfhalf.text import one_line, printable
+from tfhalf.verify.compare import Limits, SampleComparison, SizeParity, judge
 
 MOST = 8
 """Sizes that a version holds samples of, at most."""

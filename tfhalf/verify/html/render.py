@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from tfhalf.html_report import classes
-from tfhalf.html_report.elements import Child, bullets, element, facts, folded, line, page, section, table, value, words
-from tfhalf.parity import SampleComparison
 from tfhalf.progress import duration, size
-from tfhalf.report import COLUMNS, NOT_COVERED, SCALED, problems
-from tfhalf.report import table as comparison_table
-from tfhalf.samples import basis
-from tfhalf.verify import Comparison
+from tfhalf.verify.compare import SampleComparison
+from tfhalf.verify.html import classes
+from tfhalf.verify.html.elements import Child, bullets, element, facts, folded, line, page, section, table, value, words
+from tfhalf.verify.report import COLUMNS, NOT_COVERED, SCALED, problems
+from tfhalf.verify.report import table as comparison_table
+from tfhalf.verify.samples import basis
+from tfhalf.verify.test_set import Comparison
 
 NAME = "report.html"
 
@@ -76,7 +76,7 @@ def render(
         _made_of(manifest),
         _files(manifest),
     ]
-    style = (resources.files("tfhalf.html_report") / "style.css").read_text(encoding="utf-8")
+    style = (resources.files("tfhalf.verify.html") / "style.css").read_text(encoding="utf-8")
     title = f"{manifest['name']}, version {manifest.get('version', '?')}"
     return page(title, style, [part for part in parts if part is not None])
 

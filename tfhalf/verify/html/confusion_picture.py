@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tfhalf.scores import Confusion, by_class, matrix, mistakes
+from tfhalf.verify.scores import Confusion, by_class, matrix, mistakes
 
 PICTURE = "confusion.png"
 FEW = 40  # classes whose matrix can be seen

@@ -18,14 +18,14 @@ import numpy as np
 
 from tfhalf.artifacts import manifest as manifests
 from tfhalf.errors import ArtifactError, UnsupportedError
-from tfhalf.other_sizes import Sized, from_arrays, run_sizes, sizes_line, to_arrays
-from tfhalf.parity import TYPICAL, Limits, SampleComparison, edge_mask, for_int8, judge
 from tfhalf.progress import Progress, duration
-from tfhalf.reference import Verified
 from tfhalf.runtimes.child import lacking
 from tfhalf.runtimes.open import FORMATS, SECOND, NamedPredictor, open_predictor
 from tfhalf.system.npz import read_npz
 from tfhalf.text import one_line
+from tfhalf.verify.compare import TYPICAL, Limits, SampleComparison, edge_mask, for_int8, judge
+from tfhalf.verify.other_sizes import Sized, from_arrays, run_sizes, sizes_line, to_arrays
+from tfhalf.verify.reference import Verified
 
 SAMPLES = "samples.npz"
 _KINDS = "kinds"

@@ -8,11 +8,11 @@ from typing import Any
 from tfhalf.artifacts.share import share_lines
 from tfhalf.convert.open_sizes import shapes_of
 from tfhalf.convert.sweep import sweep_line
-from tfhalf.other_sizes import sizes_line
-from tfhalf.parity import EDGE, INT8, SampleComparison
 from tfhalf.progress import size
-from tfhalf.report import markdown
-from tfhalf.samples import basis
+from tfhalf.verify.compare import EDGE, INT8, SampleComparison
+from tfhalf.verify.other_sizes import sizes_line
+from tfhalf.verify.report import markdown
+from tfhalf.verify.samples import basis
 
 STILL = 1e-3
 """Outputs whose spread is less, relative to their scale, hardly depend on the inputs."""

@@ -22,12 +22,12 @@ from typing import IO, Any
 import numpy as np
 
 from tfhalf.errors import ArtifactError, IntegrityError, ParityError
-from tfhalf.parity import SampleComparison
 from tfhalf.progress import Progress
-from tfhalf.samples import verify_samples
 from tfhalf.system.device import grow_memory
 from tfhalf.system.tensorflow import fresh_environment, import_tensorflow
-from tfhalf.verify import Comparison, verify_directory
+from tfhalf.verify.compare import SampleComparison
+from tfhalf.verify.samples import verify_samples
+from tfhalf.verify.test_set import Comparison, verify_directory
 
 
 class Verifier:
@@ -52,7 +52,7 @@ class Verifier:
         # A file, since a pipe that nobody reads would fill.
         self._complaints = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  # closed by _end
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tfhalf.fresh"],
+            [sys.executable, "-m", "tfhalf.verify.process"],
             env=fresh_environment(),
             stdin=subprocess.PIPE,
             stdout=self._progress.stream if self._progress.live else subprocess.DEVNULL,

@@ -1,0 +1,1 @@
+"""An artifact held against the float32 model: reference, comparison, a fresh process, reports."""
