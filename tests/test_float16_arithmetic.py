@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tfhalf.numerics import arithmetic
-from tfhalf.numerics.formats import FLOAT16, FLOAT32, NAN, Number, finite, infinity
+from tfhalf.float16 import arithmetic
+from tfhalf.float16.formats import FLOAT16, FLOAT32, NAN, Number, finite, infinity
 
 DECODED = [FLOAT16.decode(bits) for bits in range(1 << 16)]
 SPECIAL = (

@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 
 from tfhalf.cli import main
 from tfhalf.errors import InputError
-from tfhalf.numerics.formats import NAN, Number, finite, infinity
-from tfhalf.numerics.values import parse
+from tfhalf.float16.formats import NAN, Number, finite, infinity
+from tfhalf.float16.parse import parse
 
 
 def call(*arguments: str) -> Result:

@@ -10,8 +10,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from tfhalf.numerics import text
-from tfhalf.numerics.formats import (
+from tfhalf.float16 import text
+from tfhalf.float16.formats import (
     BFLOAT16,
     FLOAT16,
     FLOAT32,

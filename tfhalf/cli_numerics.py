@@ -22,7 +22,7 @@ def float16(values: tuple[str, ...], op: str | None, as_json: bool) -> None:
     VALUE: 0.1, -1e-8, 1/3, 2^-24, inf, nan, 0x1.8p3, or a float16 pattern, 0x3c00 or 0b0011110000000000.
     Without one, what the formats can hold.
     """
-    from tfhalf.numerics import show
+    from tfhalf.float16 import show
 
     found = show.look(values, op, as_json)
     click.echo(json.dumps(found, indent=2) if as_json else found)

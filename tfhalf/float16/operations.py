@@ -7,11 +7,11 @@ from functools import cached_property
 from typing import Any
 
 from tfhalf.errors import InputError
-from tfhalf.numerics import arithmetic, losses, text
-from tfhalf.numerics.formats import FLOAT16, FLOAT32, Number
-from tfhalf.numerics.look import Entry, Error, as_dict, point
-from tfhalf.numerics.losses import Loss
-from tfhalf.numerics.values import Given
+from tfhalf.float16 import arithmetic, losses, text
+from tfhalf.float16.entry import Entry, Error, as_dict, point
+from tfhalf.float16.formats import FLOAT16, FLOAT32, Number
+from tfhalf.float16.losses import Loss
+from tfhalf.float16.parse import Given
 
 OPERANDS = {"add": (2, 2), "sub": (2, 2), "mul": (2, 2), "div": (2, 2), "fma": (3, 3), "sum": (2, 10_000)}
 

@@ -1,4 +1,4 @@
-"""The lines that `tfhalf.numerics.show` and `tfhalf.numerics.show_operation` are made of."""
+"""The lines that `tfhalf.float16.show` and `tfhalf.float16.show_operation` are made of."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import textwrap
 from collections.abc import Sequence
 from fractions import Fraction
 
-from tfhalf.numerics import text
-from tfhalf.numerics.look import Error
-from tfhalf.numerics.losses import Loss
-from tfhalf.numerics.values import Given
+from tfhalf.float16 import text
+from tfhalf.float16.entry import Error
+from tfhalf.float16.losses import Loss
+from tfhalf.float16.parse import Given
 
 WIDTH = 100
 LABEL = 11

@@ -1,4 +1,4 @@
-"""A number in every format, and the formats themselves: what `tfhalf.numerics.show` prints, as values."""
+"""A number in every format, and the formats themselves: what `tfhalf.float16.show` prints, as values."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
-from tfhalf.numerics import losses, text
-from tfhalf.numerics.formats import FLOAT16, FLOAT32, FLOAT64, FORMATS, Format, Number, two_to
-from tfhalf.numerics.losses import Loss
-from tfhalf.numerics.values import Given
+from tfhalf.float16 import losses, text
+from tfhalf.float16.formats import FLOAT16, FLOAT32, FLOAT64, FORMATS, Format, Number, two_to
+from tfhalf.float16.losses import Loss
+from tfhalf.float16.parse import Given
 
 RANGES = tuple((two_to(e), two_to(e + 1)) for e in (-14, -1, 0, 10, 11, 15))
 

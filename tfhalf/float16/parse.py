@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from tfhalf.errors import InputError
-from tfhalf.numerics.formats import FLOAT16, NAN, Number, exponent_of, finite, infinity, two_to
+from tfhalf.float16.formats import FLOAT16, NAN, Number, exponent_of, finite, infinity, two_to
 
 ACCEPTED = "a decimal (0.1, -1e-8), a fraction (1/3), a power (2^-24), inf, nan, a hex float (0x1.8p3), or a pattern"
 MAX_CHARACTERS = 300

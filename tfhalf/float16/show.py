@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
-from tfhalf.numerics import show_operation, text
-from tfhalf.numerics.formats import FLOAT16, FORMATS, Format, exponent_of, two_to
-from tfhalf.numerics.lines import LABEL, error_of, line, shown, signed, warnings
-from tfhalf.numerics.look import RANGES, Entry, Value, facts
-from tfhalf.numerics.operations import Operation, check_count
-from tfhalf.numerics.sums import Sum
-from tfhalf.numerics.values import Given, parse
+from tfhalf.float16 import show_operation, text
+from tfhalf.float16.entry import RANGES, Entry, Value, facts
+from tfhalf.float16.formats import FLOAT16, FORMATS, Format, exponent_of, two_to
+from tfhalf.float16.lines import LABEL, error_of, line, shown, signed, warnings
+from tfhalf.float16.operations import Operation, check_count
+from tfhalf.float16.parse import Given, parse
+from tfhalf.float16.sums import Sum
 
 
 def look(values: Sequence[str], op: str | None, as_json: bool) -> str | dict[str, Any]:

@@ -6,7 +6,7 @@ from decimal import Context, Decimal
 from fractions import Fraction
 from functools import lru_cache
 
-from tfhalf.numerics.formats import Format, Number, exponent_of, finite, two_to
+from tfhalf.float16.formats import Format, Number, exponent_of, finite, two_to
 
 _MAX_BITS = 14_000  # Python turns integers of up to 4,300 digits, 14,284 bits, into text
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from tfhalf.numerics import arithmetic, text
-from tfhalf.numerics.formats import FLOAT16, FLOAT32, Number
-from tfhalf.numerics.look import Entry, Error, as_dict, point
-from tfhalf.numerics.losses import Loss
-from tfhalf.numerics.operations import held, losses_before, operand
-from tfhalf.numerics.values import Given
+from tfhalf.float16 import arithmetic, text
+from tfhalf.float16.entry import Entry, Error, as_dict, point
+from tfhalf.float16.formats import FLOAT16, FLOAT32, Number
+from tfhalf.float16.losses import Loss
+from tfhalf.float16.operations import held, losses_before, operand
+from tfhalf.float16.parse import Given
 
 
 @dataclass(frozen=True)

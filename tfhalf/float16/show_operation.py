@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from tfhalf.numerics import text
-from tfhalf.numerics.formats import FLOAT16, Number
-from tfhalf.numerics.lines import LABEL, error_of, line, shown, signed, warnings
-from tfhalf.numerics.look import Entry, Error
-from tfhalf.numerics.losses import Loss
-from tfhalf.numerics.operations import Operation, held
-from tfhalf.numerics.sums import Sum
-from tfhalf.numerics.values import Given
+from tfhalf.float16 import text
+from tfhalf.float16.entry import Entry, Error
+from tfhalf.float16.formats import FLOAT16, Number
+from tfhalf.float16.lines import LABEL, error_of, line, shown, signed, warnings
+from tfhalf.float16.losses import Loss
+from tfhalf.float16.operations import Operation, held
+from tfhalf.float16.parse import Given
+from tfhalf.float16.sums import Sum
 
 _ROWS = 12  # of a running sum; a longer one is shown at its start, where it stalls, and at its end
 _WAYS = {

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tfhalf.numerics.formats import FLOAT16, FLOAT32, NAN, Format, Number, finite, infinity
+from tfhalf.float16.formats import FLOAT16, FLOAT32, NAN, Format, Number, finite, infinity
 
 
 def add(a: Number, b: Number) -> Number:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 
-from tfhalf.numerics import text
-from tfhalf.numerics.formats import FLOAT16, Format, Number, exponent_of
+from tfhalf.float16 import text
+from tfhalf.float16.formats import FLOAT16, Format, Number, exponent_of
 
 
 @dataclass(frozen=True)
