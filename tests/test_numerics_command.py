@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from numerics_helpers import NET
 
 from tfhalf.cli import main
-from tfhalf.ranges.histogram import BINS, HIGH, LOW
+from tfhalf.numerics.histogram import BINS, HIGH, LOW
 
 pytestmark = pytest.mark.slow  # it trains
 

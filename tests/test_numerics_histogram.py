@@ -8,8 +8,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfhalf.ranges import count, scale
-from tfhalf.ranges.histogram import BINS, EMPTY, HIGH, LOW, Histogram, together
+from tfhalf.numerics import count, scale_proposal
+from tfhalf.numerics.histogram import BINS, EMPTY, HIGH, LOW, Histogram, together
 
 SPECIAL = np.float32(
     [
@@ -124,7 +124,7 @@ def at(**counts: int) -> Histogram:
 
 
 def test_the_proposed_scale_keeps_the_headroom() -> None:
-    found = scale.propose([at(m30=100, m20=1000, m5=1)])
+    found = scale_proposal.propose([at(m30=100, m20=1000, m5=1)])
     assert found.exponent == 17  # 2^-5 x 2^17 is in [2^12, 2^13): eight times as much is below 2^16
     assert found.losses[17].total == found.losses[17].flushed == 0
     assert found.lowest == 5  # from there on 2^-30 is at least 2^-25
@@ -134,17 +134,17 @@ def test_the_proposed_scale_keeps_the_headroom() -> None:
 
 def test_kinds_of_gradients_weigh_the_same() -> None:
     few, many = at(m40=1, m10=1), at(m10=10**9)
-    assert scale.loss([few, many], 0).flushed == pytest.approx(0.25)
-    assert scale.loss([EMPTY], 0) == scale.Loss(0, 0, 0, 0)
+    assert scale_proposal.loss([few, many], 0).flushed == pytest.approx(0.25)
+    assert scale_proposal.loss([EMPTY], 0) == scale_proposal.Loss(0, 0, 0, 0)
 
 
 def test_zeros_do_not_count() -> None:
     zeros = np.zeros(BINS, np.int64)
     zeros[0] = 1000
-    assert scale.loss([at(m40=1, m10=1) + Histogram(zeros)], 0).flushed == pytest.approx(0.5)
+    assert scale_proposal.loss([at(m40=1, m10=1) + Histogram(zeros)], 0).flushed == pytest.approx(0.5)
 
 
 def test_gradients_too_large_for_any_scale_and_none_at_all() -> None:
-    assert scale.propose([at(p15=1, m3=5)]).exponent == 0
-    nothing = scale.propose([])
+    assert scale_proposal.propose([at(p15=1, m3=5)]).exponent == 0
+    nothing = scale_proposal.propose([])
     assert (nothing.exponent, nothing.lowest) == (24, 0)

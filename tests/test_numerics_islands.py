@@ -18,14 +18,14 @@ from tfhalf import config
 from tfhalf.data import Preprocess
 from tfhalf.errors import ConfigError, TrainingError
 from tfhalf.job import Places, new_run
+from tfhalf.numerics import tables
+from tfhalf.numerics.auto_islands import auto, auto_lines, find, lines, settle, settled
+from tfhalf.numerics.histogram import Histogram
+from tfhalf.numerics.islands import LIMIT, LONG, Island, choose
+from tfhalf.numerics.measure import Measured, Tensor, Timing
+from tfhalf.numerics.report import Report
 from tfhalf.precision.policy import matching
 from tfhalf.progress import Progress
-from tfhalf.ranges import tables
-from tfhalf.ranges.histogram import Histogram
-from tfhalf.ranges.islands import LIMIT, LONG, Island, choose
-from tfhalf.ranges.measure import Measured, Tensor, Timing
-from tfhalf.ranges.report import Report
-from tfhalf.ranges.settle import auto, auto_lines, find, lines, settle, settled
 from tfhalf.system.device import cpu
 from tfhalf.train.loop import Trainer
 

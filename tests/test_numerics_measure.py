@@ -11,10 +11,10 @@ import tensorflow as tf
 from numerics_helpers import make_job
 
 from tfhalf.errors import ConfigError, TrainingError
+from tfhalf.numerics.histogram import Histogram
+from tfhalf.numerics.measure import Measured, Measuring, Timing, check_steps, layer_of, twin
+from tfhalf.numerics.taps import observed, operations
 from tfhalf.progress import Progress
-from tfhalf.ranges.histogram import Histogram
-from tfhalf.ranges.measure import Measured, Measuring, Timing, check_steps, layer_of, twin
-from tfhalf.ranges.observe import observed, operations
 from tfhalf.system.device import cpu
 
 pytestmark = pytest.mark.slow  # it trains

@@ -12,9 +12,9 @@ import pytest
 from tfhalf.config import load_pipeline
 from tfhalf.export import artifacts
 from tfhalf.job import Job, Places, prepare
+from tfhalf.numerics.constants import constant_layers, constant_lines, keep_constants
+from tfhalf.numerics.islands import Island, joined
 from tfhalf.progress import Progress
-from tfhalf.ranges.constants import constant_layers, constant_lines, keep_constants
-from tfhalf.ranges.islands import Island, joined
 
 NET = """
 import keras

@@ -46,16 +46,16 @@ def numerics(pipeline: Path | None, plot: Path | None, whole: bool, quiet: bool,
     scale 1, at the loss scale in force, and at the one that this proposes with the layers to keep in float32. Nothing
     is written. A pipeline runs the Python that it names: read one before you run it.
     """
-    from tfhalf.ranges import ask
+    from tfhalf.numerics import request
     from tfhalf.system import plotting
 
     plotting.check(plot)
-    asked = ask.check(pipeline, **options)
+    asked = request.check(pipeline, **options)
     import_tensorflow()
-    from tfhalf.ranges import command, plots, tables
+    from tfhalf.numerics import plots, run, tables
 
     progress = progress_for(quiet, as_json)
-    report = command.measure(asked, progress)
+    report = run.measure(asked, progress)
     if as_json:
         click.echo(json.dumps(report.to_dict(), indent=2))
     else:

@@ -8,10 +8,10 @@ from pathlib import Path
 from tfhalf import config
 from tfhalf.artifacts import version
 from tfhalf.job import Places, new_run, open_run, prepare
+from tfhalf.numerics.auto_islands import settle
+from tfhalf.numerics.constants import keep_constants
 from tfhalf.progress import Progress, duration
 from tfhalf.publish import Clock, Finished, Outcome, export_and_publish
-from tfhalf.ranges.constants import keep_constants
-from tfhalf.ranges.settle import settle
 from tfhalf.runs import OUTCOME, held
 from tfhalf.system.device import Device, detect, grow_memory, spared_from_collection
 from tfhalf.train.chance import Chance, against_majority

@@ -17,9 +17,9 @@ from tfhalf.convert.search import ROUNDS, Basis, Effort, island_lines, say_short
 from tfhalf.convert.source import Source
 from tfhalf.errors import ArtifactError, ExportError, ParityError
 from tfhalf.job import Job
+from tfhalf.numerics.islands import Island as Layer
 from tfhalf.precision.keras_graph import graph_of
 from tfhalf.progress import Progress
-from tfhalf.ranges.islands import Island as Layer
 from tfhalf.system.device import float32_exactly
 from tfhalf.train.evaluate import Evaluator
 from tfhalf.verify.compare import Limits, badness

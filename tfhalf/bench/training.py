@@ -26,8 +26,8 @@ from tfhalf.data import Preprocess, Splits, load_splits
 from tfhalf.data.lazy import subset
 from tfhalf.errors import TrainingError
 from tfhalf.job import Job
+from tfhalf.numerics.auto_islands import settle
 from tfhalf.progress import Progress
-from tfhalf.ranges.settle import settle
 from tfhalf.system.device import Device, detect, grow_memory
 from tfhalf.train.build import Builder
 from tfhalf.train.integers import keep_integers

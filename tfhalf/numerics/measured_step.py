@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfhalf.ranges import count
-from tfhalf.ranges.histogram import BINS
-from tfhalf.ranges.observe import Seen, observed, operations
+from tfhalf.numerics import count
+from tfhalf.numerics.histogram import BINS
+from tfhalf.numerics.taps import Seen, observed, operations
 from tfhalf.train.stages import PLAIN, Stage
 from tfhalf.train.step import Batch, Step, StepResult
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from tfhalf.numerics.histogram import HIGH, LOW, Histogram
+from tfhalf.numerics.report import GRADIENTS, Report
 from tfhalf.precision.cast import EMAX, EMIN, SMALLEST
-from tfhalf.ranges.histogram import HIGH, LOW, Histogram
-from tfhalf.ranges.report import GRADIENTS, Report
 from tfhalf.system import plotting
 
 _BLUE, _INK, _GREY = "#4477aa", "#222222", "#777777"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tfhalf.numerics.histogram import Histogram
 from tfhalf.precision.cast import EMAX
-from tfhalf.ranges.histogram import Histogram
 
 HEADROOM = 3
 """The largest gradient seen is kept 2^3 below float16's end: others come that were not measured."""

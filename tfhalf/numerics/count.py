@@ -6,13 +6,13 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfhalf.ranges.histogram import BINS, HIGH, LOW
+from tfhalf.numerics.histogram import BINS, HIGH, LOW
 
 _INFINITY = 0x7F800000
 
 
 def bins(x: Any) -> Any:
-    """The bin of `tfhalf.ranges.histogram` for each number of ``x``, a float tensor: int32, of its shape.
+    """The bin of `tfhalf.numerics.histogram` for each number of ``x``, a float tensor: int32, of its shape.
 
     From the bits, since no logarithm is exact at the edges: half an ulp of 11 bits is added, and what carries into the
     exponent field counts as the next exponent.

@@ -16,9 +16,9 @@ import numpy as np
 
 from tfhalf.errors import ConfigError, TrainingError
 from tfhalf.job import Job
+from tfhalf.numerics.histogram import Histogram, together
+from tfhalf.numerics.measured_step import KINDS, SCORES, TAKEN, MeasuredStep
 from tfhalf.progress import Progress, duration
-from tfhalf.ranges.histogram import Histogram, together
-from tfhalf.ranges.step import KINDS, SCORES, TAKEN, MeasuredStep
 from tfhalf.system.device import Device
 from tfhalf.train.feed import Feed
 from tfhalf.train.loop import Trainer

@@ -13,13 +13,13 @@ from tfhalf.artifacts import manifest as manifests
 from tfhalf.data import check_at_hand
 from tfhalf.errors import ConfigError, ResumeError
 from tfhalf.job import Job, Places, open_run, prepare
+from tfhalf.numerics.constants import constant_layers
+from tfhalf.numerics.islands import choose, joined
+from tfhalf.numerics.measure import Measuring, check_steps, twin
+from tfhalf.numerics.report import Report
+from tfhalf.numerics.request import Asked
+from tfhalf.numerics.taps import operations
 from tfhalf.progress import Progress, duration
-from tfhalf.ranges.ask import Asked
-from tfhalf.ranges.constants import constant_layers
-from tfhalf.ranges.islands import choose, joined
-from tfhalf.ranges.measure import Measuring, check_steps, twin
-from tfhalf.ranges.observe import operations
-from tfhalf.ranges.report import Report
 from tfhalf.system.device import Device, detect, grow_memory
 from tfhalf.train import checkpoint
 from tfhalf.train.loop import Trainer

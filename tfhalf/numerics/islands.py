@@ -11,11 +11,11 @@ from typing import Any
 import keras
 from keras import layers
 
+from tfhalf.numerics.measure import Measured
+from tfhalf.numerics.taps import operations
 from tfhalf.precision import cast
 from tfhalf.precision.keras_graph import graph_of
 from tfhalf.precision.policy import flat_layers, layer_path
-from tfhalf.ranges.measure import Measured
-from tfhalf.ranges.observe import operations
 
 MARGIN = 8.0
 """Numbers beyond 65504 / 8 count as too large: training goes on after a few measured steps, and numbers grow."""

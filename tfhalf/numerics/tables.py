@@ -7,13 +7,13 @@ import textwrap
 from rich.console import Console
 from rich.table import Table
 
+from tfhalf.numerics.histogram import Histogram
+from tfhalf.numerics.islands import MARGIN
+from tfhalf.numerics.measure import layer_of
+from tfhalf.numerics.report import GRADIENTS, Report
+from tfhalf.numerics.scale_proposal import HEADROOM
 from tfhalf.precision import cast
 from tfhalf.progress import Progress, duration
-from tfhalf.ranges.histogram import Histogram
-from tfhalf.ranges.islands import MARGIN
-from tfhalf.ranges.measure import layer_of
-from tfhalf.ranges.report import GRADIENTS, Report
-from tfhalf.ranges.scale import HEADROOM
 
 _LAYERS = 24
 _WIDTH = 110

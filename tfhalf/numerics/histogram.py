@@ -102,7 +102,7 @@ class Histogram:
 
     @classmethod
     def of(cls, values: np.ndarray) -> Histogram:
-        """Of an array of float32 of any shape; `tfhalf.ranges.count` does the same within a compiled step."""
+        """Of an array of float32 of any shape; `tfhalf.numerics.count` does the same within a compiled step."""
         values = np.asarray(values, np.float32)
         bits = values.view(np.int32) & 0x7FFFFFFF
         exponents = ((np.minimum(bits, 0x7F800000) + 0x1000) >> 23) - 127

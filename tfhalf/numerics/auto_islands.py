@@ -11,10 +11,10 @@ import numpy as np
 
 from tfhalf.config import Pipeline
 from tfhalf.job import Job
+from tfhalf.numerics.islands import MARGIN, Island, choose
+from tfhalf.numerics.measure import Measured, Measuring, Timing, twin
 from tfhalf.precision import cast
 from tfhalf.progress import Progress
-from tfhalf.ranges.islands import MARGIN, Island, choose
-from tfhalf.ranges.measure import Measured, Measuring, Timing, twin
 from tfhalf.system.device import Device, detect
 
 STEPS = 8

@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-from tfhalf.ranges.histogram import HIGH, LOW, Histogram
-from tfhalf.ranges.islands import LIMIT, MARGIN, Island
-from tfhalf.ranges.measure import Measured, Tensor
-from tfhalf.ranges.scale import Loss, Proposal, loss, propose
-from tfhalf.ranges.step import KINDS
+from tfhalf.numerics.histogram import HIGH, LOW, Histogram
+from tfhalf.numerics.islands import LIMIT, MARGIN, Island
+from tfhalf.numerics.measure import Measured, Tensor
+from tfhalf.numerics.measured_step import KINDS
+from tfhalf.numerics.scale_proposal import Loss, Proposal, loss, propose
 
 GRADIENTS = ("activation gradients", "weight gradients")
 """The kinds that the loss scale multiplies."""
