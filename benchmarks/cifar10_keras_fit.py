@@ -17,9 +17,9 @@ import numpy as np
 import tensorflow as tf
 
 from tfhalf.config import load_pipeline
-from tfhalf.job import Places, prepare
 from tfhalf.progress import Progress
 from tfhalf.system.device import grow_memory
+from tfhalf.train.job import Places, prepare
 
 
 def main() -> None:

@@ -17,11 +17,11 @@ import numpy as np
 from tfhalf.export import onnx_format, savedmodel
 from tfhalf.export.program import make_program
 from tfhalf.export.rebuild import rebuild
-from tfhalf.job import Places, open_run, prepare
 from tfhalf.precision.policy import policy
 from tfhalf.progress import Progress
 from tfhalf.system.device import cpu
-from tfhalf.train.loop import Trainer
+from tfhalf.train.job import Places, open_run, prepare
+from tfhalf.train.trainer import Trainer
 
 
 def _bytes(folder: Path, pattern: str) -> int:

@@ -10,11 +10,11 @@ from typing import Any
 import keras
 
 from tfhalf.config import load_pipeline
-from tfhalf.job import Places, prepare
 from tfhalf.progress import Progress
 from tfhalf.system.device import detect, grow_memory
 from tfhalf.train.evaluate import Views
-from tfhalf.train.loop import Trainer, TrainResult
+from tfhalf.train.job import Places, prepare
+from tfhalf.train.trainer import Trainer, TrainResult
 
 
 class Loop:

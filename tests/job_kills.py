@@ -16,7 +16,7 @@ from pathlib import Path
 from test_kill import DIGITS, assert_whole, finish, numbers, running, weights
 
 from tfhalf.errors import TfhalfError
-from tfhalf.runs import newest_unfinished
+from tfhalf.train.record.run_folder import newest_unfinished
 
 
 def killed(where: Path, arguments: tuple[object, ...], after: float, group: bool) -> str:

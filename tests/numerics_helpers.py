@@ -9,8 +9,8 @@ import numpy as np
 
 from tfhalf import config
 from tfhalf.data import Preprocess, Splits
-from tfhalf.job import Job
 from tfhalf.train.build import Builder
+from tfhalf.train.job import Job
 
 NET = """
 import keras

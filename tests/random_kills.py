@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tfhalf.train import checkpoint
+from tfhalf.train.record import checkpoint
 
 NET = """
 import keras

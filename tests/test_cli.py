@@ -22,7 +22,7 @@ from tfhalf.cli import main
 from tfhalf.config import load_pipeline
 from tfhalf.config.yaml_file import write
 from tfhalf.errors import ConfigError, ResumeError
-from tfhalf.runs import held
+from tfhalf.train.record.run_folder import held
 from tfhalf.training import Request, check
 
 CHECKOUT = Path(__file__).resolve().parent.parent

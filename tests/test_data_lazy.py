@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tfhalf import config, job
+from tfhalf import config
 from tfhalf.config import Data
 from tfhalf.data import LazyImages, Preprocess, Splits, lazy, load_splits, memory
 from tfhalf.data.check import Arrays
 from tfhalf.data.sources import encoded, folder, tfds
 from tfhalf.errors import DataError
 from tfhalf.progress import Progress
+from tfhalf.train import job
 
 tensorflow_datasets = pytest.importorskip("tensorflow_datasets")
 

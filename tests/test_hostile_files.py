@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tfhalf import commands, config, predict, runs
+from tfhalf import commands, config, predict
 from tfhalf.artifacts import manifest as manifests
 from tfhalf.config import refs
 from tfhalf.convert import draw
@@ -26,6 +26,7 @@ from tfhalf.inspect import bundle
 from tfhalf.inspect.look import inspect
 from tfhalf.progress import Progress
 from tfhalf.system.npz import read_arrays, read_npz
+from tfhalf.train.record import run_folder
 from tfhalf.verify.reference import Reference, Verified
 from tfhalf.verify.samples import Samples
 
@@ -128,7 +129,7 @@ def test_a_pipe_where_a_file_is_read(pipe: Path, tmp_path: Path) -> None:
         lambda: predict._read_image(pipe, IMAGES, (0.0, 255.0)),
         lambda: inspect(pipe),
         lambda: bundle.read(pipe),
-        lambda: runs.facts(tmp_path / "run"),
+        lambda: run_folder.facts(tmp_path / "run"),
     ]
     (tmp_path / "run").mkdir()
     (tmp_path / "run/run.json").symlink_to(pipe)

@@ -18,8 +18,8 @@ from tfhalf.artifacts import manifest as manifests
 from tfhalf.config import Verify
 from tfhalf.errors import IntegrityError
 from tfhalf.progress import Progress
-from tfhalf.train import curves, picture
-from tfhalf.train.history import Epoch
+from tfhalf.train.record import curves, plot
+from tfhalf.train.record.history import Epoch
 from tfhalf.verify import scores
 from tfhalf.verify.compare import OutputParity, SampleComparison
 from tfhalf.verify.html import classes, confusion_picture, render
@@ -370,7 +370,7 @@ def epochs(count: int, **changes: Any) -> list[Epoch]:
 )
 def test_curves(tmp_path: Path, rows: list[Epoch]) -> None:
     stream = io.StringIO()
-    picture.draw_curves(tmp_path, "$\\frac{", rows, Progress(stream))
+    plot.draw_curves(tmp_path, "$\\frac{", rows, Progress(stream))
     assert (tmp_path / "curves.png").read_bytes().startswith(PNG)
     assert stream.getvalue() == ""
 
@@ -390,7 +390,7 @@ def test_losses_that_are_far_apart_are_drawn_on_a_logarithmic_axis(values: list[
 def test_a_picture_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "curves.png").mkdir()
     stream = io.StringIO()
-    picture.draw_beside(tmp_path, "job", epochs(2), True, Progress(stream)).join()
+    plot.draw_beside(tmp_path, "job", epochs(2), True, Progress(stream)).join()
     told = stream.getvalue().splitlines()
     assert told[0].startswith("picture    curves.png is left out: ")
     assert told[1].startswith("picture    loss_scale.png is left out: steps.npz cannot be read")

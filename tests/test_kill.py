@@ -260,8 +260,8 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from tfhalf.system.tensorflow import import_tensorflow; import os\n"
         "os.environ['KERAS_BACKEND'] = 'tensorflow'; import_tensorflow()\n"
-        "from tfhalf import config; from tfhalf.system.device import cpu; from tfhalf.job import Places, prepare\n"
-        "from tfhalf.progress import Progress; from tfhalf.train.loop import Trainer\n"
+        "from tfhalf import config; from tfhalf.system.device import cpu; from tfhalf.train.job import Places, prepare\n"
+        "from tfhalf.progress import Progress; from tfhalf.train.trainer import Trainer\n"
         "pipe = config.Pipeline.model_validate({'name': 'slow', 'model': {'build': 'net.py:build'},\n"
         "    'data': {'source': 'sklearn:digits'}, 'precision': {'policy': 'float32'}})\n"
         "job = prepare(pipe, Places(Path('p.yaml'), Path('runs'), Path('exports')), Progress())\n"

@@ -14,8 +14,8 @@ from tfhalf import config
 from tfhalf.config.refs import resolve, sibling
 from tfhalf.export.rebuild import rebuild
 from tfhalf.precision.policy import flat_layers, policy
-from tfhalf.train.optimizers import make_optimizer, wrap
-from tfhalf.train.resident import Resident
+from tfhalf.train.feeds.resident import Resident
+from tfhalf.train.optim.optimizers import make_optimizer, wrap
 from tfhalf.train.step import Step
 
 MODELS = Path(__file__).resolve().parent.parent / "models"

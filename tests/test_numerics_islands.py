@@ -17,7 +17,6 @@ from numerics_helpers import make_job, splits
 from tfhalf import config
 from tfhalf.data import Preprocess
 from tfhalf.errors import ConfigError, TrainingError
-from tfhalf.job import Places, new_run
 from tfhalf.numerics import tables
 from tfhalf.numerics.auto_islands import auto, auto_lines, find, lines, settle, settled
 from tfhalf.numerics.histogram import Histogram
@@ -27,7 +26,8 @@ from tfhalf.numerics.report import Report
 from tfhalf.precision.policy import matching
 from tfhalf.progress import Progress
 from tfhalf.system.device import cpu
-from tfhalf.train.loop import Trainer
+from tfhalf.train.job import Places, new_run
+from tfhalf.train.trainer import Trainer
 
 pytestmark = pytest.mark.slow  # it trains
 

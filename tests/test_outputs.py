@@ -15,13 +15,13 @@ import pytest
 from click.testing import CliRunner
 from serve_helpers import make_version
 
-from tfhalf import runs
 from tfhalf.artifacts import version
 from tfhalf.cli import main
 from tfhalf.commands import write_starters
 from tfhalf.errors import ConfigError, InputError, ResumeError, ShortfallError
 from tfhalf.files import check_writable, disk_fault
 from tfhalf.system import plotting
+from tfhalf.train.record import run_folder
 from tfhalf.training import published
 
 LONG = "n" * 300
@@ -131,7 +131,7 @@ def test_a_lock_keeps_its_content(tmp_path: Path) -> None:
 def test_a_run_folder_with_a_link_is_not_taken_up(name: str, tmp_path: Path) -> None:
     file = made(tmp_path / "file", "file")
     run = made(tmp_path / "run" / name, "../file").parent
-    with pytest.raises(ResumeError, match=f"{name}: is a link"), runs.held(run):
+    with pytest.raises(ResumeError, match=f"{name}: is a link"), run_folder.held(run):
         pass
     assert file.read_text() == "precious"
 
@@ -184,7 +184,7 @@ def test_a_version_that_was_published_before_the_outcome_was_written(tmp_path: P
     run.mkdir()
 
     def facts(**more: object) -> None:
-        (run / runs.FACTS).write_text(json.dumps({"pipeline_file": "x.yaml", **more}))
+        (run / run_folder.FACTS).write_text(json.dumps({"pipeline_file": "x.yaml", **more}))
 
     for number in (1, 2, 3, 4):
         manifest = make_version(tmp_path, "net", number) / "manifest.json"
@@ -195,10 +195,10 @@ def test_a_version_that_was_published_before_the_outcome_was_written(tmp_path: P
     assert published(run, tmp_path, "net") is None  # of a run that an older version started
     facts(id="run 9")
     assert published(run, tmp_path, "net") is None
-    assert not (run / runs.OUTCOME).exists()
+    assert not (run / run_folder.OUTCOME).exists()
     facts(id="run 2")
     assert published(run, tmp_path, "net") == base / "2"
-    assert json.loads((run / runs.OUTCOME).read_text())["version"] == str(base / "2")
+    assert json.loads((run / run_folder.OUTCOME).read_text())["version"] == str(base / "2")
     assert published(run, tmp_path, "net") is None  # to take it up once more is to publish once more
     assert published(run, tmp_path / "none", "net") is None
 
@@ -210,5 +210,5 @@ def test_what_a_smoke_run_published_lies_in_its_own_folder(tmp_path: Path) -> No
         content = json.loads(manifest.read_text())
         content["training"]["run"] = "run 1"
         manifest.write_text(json.dumps(content))
-    (run / runs.FACTS).write_text(json.dumps({"pipeline_file": "x.yaml", "id": "run 1", "smoke": True}))
+    (run / run_folder.FACTS).write_text(json.dumps({"pipeline_file": "x.yaml", "id": "run 1", "smoke": True}))
     assert published(run, tmp_path, "net") == run / "exports" / "net" / "1"

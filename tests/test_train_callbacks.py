@@ -18,10 +18,10 @@ from tfhalf.data import Preprocess, Splits
 from tfhalf.errors import ConfigError, RefError, ResumeError, TfhalfError
 from tfhalf.progress import Progress
 from tfhalf.system.device import cpu
-from tfhalf.train import checkpoint
 from tfhalf.train.build import Builder
 from tfhalf.train.callbacks import Callbacks
-from tfhalf.train.loop import Trainer, TrainResult
+from tfhalf.train.record import checkpoint
+from tfhalf.train.trainer import Trainer, TrainResult
 
 pytestmark = pytest.mark.slow  # it trains
 

@@ -11,10 +11,10 @@ import pytest
 
 from tfhalf.config import load_pipeline
 from tfhalf.export import artifacts
-from tfhalf.job import Job, Places, prepare
 from tfhalf.numerics.constants import constant_layers, constant_lines, keep_constants
 from tfhalf.numerics.islands import Island, joined
 from tfhalf.progress import Progress
+from tfhalf.train.job import Job, Places, prepare
 
 NET = """
 import keras

@@ -27,14 +27,14 @@ from tfhalf.precision.policy import policy
 from tfhalf.progress import Progress
 from tfhalf.system.device import cpu
 from tfhalf.train.build import Builder
-from tfhalf.train.feed import ChunkResult, Feed
-from tfhalf.train.loop import Trainer
-from tfhalf.train.optimizers import make_optimizer, trained_variables, wrap
-from tfhalf.train.picture import draw_run
-from tfhalf.train.resident import Resident
-from tfhalf.train.schedules import EpochSchedule
+from tfhalf.train.feeds.base import ChunkResult, Feed
+from tfhalf.train.feeds.resident import Resident
+from tfhalf.train.feeds.streamed import Streamed
+from tfhalf.train.optim.optimizers import make_optimizer, trained_variables, wrap
+from tfhalf.train.optim.schedules import EpochSchedule
+from tfhalf.train.record.plot import draw_run
 from tfhalf.train.step import Step
-from tfhalf.train.streamed import Streamed
+from tfhalf.train.trainer import Trainer
 
 pytestmark = pytest.mark.slow
 

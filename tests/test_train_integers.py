@@ -19,8 +19,8 @@ from tfhalf.export.rebuild import rebuild
 from tfhalf.system.device import detect
 from tfhalf.train.build import Builder
 from tfhalf.train.integers import keep_integers, refuse_normalized
-from tfhalf.train.loop import Trainer
 from tfhalf.train.traced import lookups
+from tfhalf.train.trainer import Trainer
 
 NETS = """
 import keras

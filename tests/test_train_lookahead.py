@@ -20,8 +20,8 @@ from tfhalf.errors import ConfigError
 from tfhalf.progress import Progress
 from tfhalf.system.device import cpu
 from tfhalf.train.build import Builder
-from tfhalf.train.loop import Trainer
-from tfhalf.train.optimizers import make_optimizer, wrap
+from tfhalf.train.optim.optimizers import make_optimizer, wrap
+from tfhalf.train.trainer import Trainer
 
 RATE, STEPS = 0.05, 12
 Arrays = dict[str, np.ndarray]

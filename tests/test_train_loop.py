@@ -24,13 +24,13 @@ from tfhalf.data import Preprocess, Splits
 from tfhalf.errors import ResumeError, TrainingError
 from tfhalf.progress import Progress
 from tfhalf.system.device import cpu, float32_exactly
-from tfhalf.train import checkpoint
 from tfhalf.train.build import Builder
 from tfhalf.train.evaluate import Evaluator, _view, cross_entropy
-from tfhalf.train.history import Epoch, History, header
-from tfhalf.train.loop import Trainer
-from tfhalf.train.schedules import multiplier
+from tfhalf.train.optim.schedules import multiplier
+from tfhalf.train.record import checkpoint
+from tfhalf.train.record.history import Epoch, History, header
 from tfhalf.train.step import cross_entropy as training_loss
+from tfhalf.train.trainer import Trainer
 
 pytestmark = pytest.mark.slow  # it trains
 

@@ -15,9 +15,9 @@ from keras import layers
 from tfhalf import config as sections
 from tfhalf.config import LossScale, Muon, Optimizer, Schedule, load_pipeline
 from tfhalf.errors import ConfigError
-from tfhalf.train import muon
-from tfhalf.train.optimizers import make_optimizer, trained_variables, wrap
-from tfhalf.train.schedules import EpochSchedule, multiplier
+from tfhalf.train.optim import muon
+from tfhalf.train.optim.optimizers import make_optimizer, trained_variables, wrap
+from tfhalf.train.optim.schedules import EpochSchedule, multiplier
 
 RATE, STEPS = 0.05, 4
 Arrays = dict[str, np.ndarray]

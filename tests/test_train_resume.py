@@ -22,12 +22,12 @@ from tfhalf.data import Preprocess
 from tfhalf.errors import ConfigError, Interrupted, ResumeError, TrainingError
 from tfhalf.progress import Progress
 from tfhalf.system.device import cpu
-from tfhalf.train import checkpoint
-from tfhalf.train.blowup import BlowUp
 from tfhalf.train.build import Builder
-from tfhalf.train.epochs import Epochs
-from tfhalf.train.history import Epoch
-from tfhalf.train.loop import Trainer
+from tfhalf.train.diagnose.divergence import BlowUp
+from tfhalf.train.loop import Epochs
+from tfhalf.train.record import checkpoint
+from tfhalf.train.record.history import Epoch
+from tfhalf.train.trainer import Trainer
 
 pytestmark = pytest.mark.slow
 
@@ -454,7 +454,7 @@ def test_checkpoints_are_not_written_more_often_than_needed(tmp_path: Path, monk
 def test_saving_takes_a_small_share_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved: list[int] = []
     monkeypatch.setattr(checkpoint, "save", lambda run, step, *_: saved.append(step))
-    monkeypatch.setattr("tfhalf.train.epochs._SHARE", 1e-9)
+    monkeypatch.setattr("tfhalf.train.loop._SHARE", 1e-9)
     run(trainer(tmp_path, train__checkpoint_seconds=1e-6), tmp_path / "run")
     assert saved == [2, 15]
 
@@ -522,7 +522,7 @@ def test_the_layer_is_looked_for_where_the_step_began(tmp_path: Path, monkeypatc
     """The steps since the last checkpoint are run again; nothing else changes the weights that are looked at."""
     seen: list[list[np.ndarray]] = []
     monkeypatch.setattr(
-        "tfhalf.train.epochs.explain", lambda step, *_: seen.append([np.asarray(v) for v in step.variables]) or "x"
+        "tfhalf.train.loop.explain", lambda step, *_: seen.append([np.asarray(v) for v in step.variables]) or "x"
     )
     t = trainer(tmp_path, train__checkpoint_seconds=100.0, **WILD)
     poison(t, step=8)

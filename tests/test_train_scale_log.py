@@ -14,12 +14,12 @@ from pydantic import ValidationError
 from test_train_loop import NET, StopAfter, Stopped, quiet, run_folder, trainer
 
 from tfhalf.config import LossScale, Optimizer
-from tfhalf.train import steps
-from tfhalf.train.history import scale_words
-from tfhalf.train.optimizers import make_optimizer, wrap
-from tfhalf.train.picture import draw
-from tfhalf.train.scale_log import _in_row
-from tfhalf.train.steps import Steps
+from tfhalf.train.diagnose.scale_log import _in_row
+from tfhalf.train.optim.optimizers import make_optimizer, wrap
+from tfhalf.train.record import steps
+from tfhalf.train.record.history import scale_words
+from tfhalf.train.record.plot import draw
+from tfhalf.train.record.steps import Steps
 
 # --- steps ------------------------------------------------------------------------------------------------------------
 

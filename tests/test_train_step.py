@@ -12,11 +12,11 @@ from keras import layers
 
 from tfhalf.config import Augment, LossScale, Optimizer
 from tfhalf.precision.policy import policy
-from tfhalf.train.optimizers import make_optimizer, trained_variables, wrap
-from tfhalf.train.resident import Resident
-from tfhalf.train.schedules import EpochSchedule, Schedule
+from tfhalf.train.diagnose.non_finite import explain_non_finite, overflowed_layer
+from tfhalf.train.feeds.resident import Resident
+from tfhalf.train.optim.optimizers import make_optimizer, trained_variables, wrap
+from tfhalf.train.optim.schedules import EpochSchedule, Schedule
 from tfhalf.train.step import Batch, Step, cross_entropy
-from tfhalf.train.trouble import explain_non_finite, overflowed_layer
 
 DRAW = np.random.default_rng(0)
 X = DRAW.integers(0, 256, (40, 6, 6, 1)).astype(np.float32)

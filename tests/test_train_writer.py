@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tfhalf.errors import TrainingError
-from tfhalf.train import checkpoint
+from tfhalf.train.record import checkpoint
 
 
 def handed_over(writer: checkpoint.Writer, run: Path, step: int, record: dict[str, Any] | None = None) -> None:

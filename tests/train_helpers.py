@@ -12,7 +12,7 @@ import numpy as np
 from tfhalf import config
 from tfhalf.data import Splits
 from tfhalf.progress import Progress
-from tfhalf.train.history import Epoch
+from tfhalf.train.record.history import Epoch
 
 
 def splits(validation: int = 8) -> Splits:

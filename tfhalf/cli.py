@@ -124,8 +124,8 @@ def check(pipeline: Path, overrides: tuple[str, ...], data_dir: str | None, meas
     check_at_hand(given.data, data_dir)
     progress = Progress(sys.stderr)  # standard output is the pipeline, or JSON
     load_tensorflow(progress)
-    from tfhalf.job import Places
     from tfhalf.pipeline_check import check_pipeline
+    from tfhalf.train.job import Places
 
     places = Places(pipeline, Path("runs"), Path("exports"), data_dir)
     checked = check_pipeline(given, places, progress, measure=measure)

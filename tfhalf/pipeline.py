@@ -7,16 +7,16 @@ from pathlib import Path
 
 from tfhalf import config
 from tfhalf.artifacts import version
-from tfhalf.job import Places, new_run, open_run, prepare
 from tfhalf.numerics.auto_islands import settle
 from tfhalf.numerics.constants import keep_constants
 from tfhalf.progress import Progress, duration
 from tfhalf.publish import Clock, Finished, Outcome, export_and_publish
-from tfhalf.runs import OUTCOME, held
 from tfhalf.system.device import Device, detect, grow_memory, spared_from_collection
 from tfhalf.train.chance import Chance, against_majority
-from tfhalf.train.loop import Trainer
+from tfhalf.train.job import Places, new_run, open_run, prepare
+from tfhalf.train.record.run_folder import OUTCOME, held
 from tfhalf.train.remarks import parameters, remarks
+from tfhalf.train.trainer import Trainer
 from tfhalf.verify.process import Verifier
 
 __all__ = ["Outcome", "Places", "export_from_run", "train_and_export"]

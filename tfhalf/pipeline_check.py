@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfhalf import config
-from tfhalf.job import Job, Places, prepare
 from tfhalf.numerics.auto_islands import auto, auto_lines
 from tfhalf.numerics.constants import constant_layers, constant_lines, with_layers
 from tfhalf.progress import Progress
 from tfhalf.train.callbacks import Callbacks
-from tfhalf.train.loop import optimizer_of
+from tfhalf.train.job import Job, Places, prepare
 from tfhalf.train.remarks import parameters, remarks
+from tfhalf.train.trainer import optimizer_of
 
 
 @dataclass(frozen=True)

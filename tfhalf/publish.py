@@ -21,15 +21,15 @@ from tfhalf.artifacts.share import share_lines
 from tfhalf.errors import ParityError
 from tfhalf.export.artifacts import Artifact, describe, parameters, write_artifacts
 from tfhalf.export.rebuild import Rebuilt
-from tfhalf.job import Job, Places
 from tfhalf.progress import Progress
-from tfhalf.runs import facts
 from tfhalf.runtimes.child import not_covered
 from tfhalf.system.device import Device, float32_exactly
-from tfhalf.train import curves, picture
 from tfhalf.train.chance import Chance
 from tfhalf.train.evaluate import Evaluator
-from tfhalf.train.loop import TrainResult
+from tfhalf.train.job import Job, Places
+from tfhalf.train.record import curves, plot
+from tfhalf.train.record.run_folder import facts
+from tfhalf.train.trainer import TrainResult
 from tfhalf.verify.html import classes, render
 from tfhalf.verify.process import Verifier
 from tfhalf.verify.reference import Edges, Reference, basis, data_sha256, edge_inputs
@@ -148,7 +148,7 @@ def _attempt(
         progress.line(f"verify     a fresh process runs each artifact; {basis(len(splits.x_test), reference.edges)}")
         scaled = job.pipeline.precision.policy == SCALED
         # While another process works: until now it would have held Python's lock, which this one had need of.
-        drawing = picture.draw_beside(finished.run, job.pipeline.name, finished.result.epochs, scaled, progress)
+        drawing = plot.draw_beside(finished.run, job.pipeline.name, finished.result.epochs, scaled, progress)
         comparisons = verifier(folder, splits.x_test, splits.y_test)
         drawing.join()
         failing = [c for c in comparisons if not c.passed]
@@ -252,7 +252,7 @@ def _publish(
     job, run, passed = finished.job, finished.run, all(c.passed for c in comparisons)
     pictures = {
         "Loss, accuracy and learning rate of each epoch": run / curves.PICTURE,
-        "Loss and loss scale of each step": run / picture.PICTURE,
+        "Loss and loss scale of each step": run / plot.PICTURE,
     }
     with version.numbered(base) as number:
         whole = {**manifest, "version": number, "verification": [c.to_dict() for c in comparisons]}

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tfhalf import config, runs
+from tfhalf import config
 from tfhalf.artifacts import manifest as manifests
 from tfhalf.artifacts import version
 from tfhalf.data import check_at_hand
 from tfhalf.errors import ArtifactError, ConfigError
-from tfhalf.train.resume import check_pipeline
+from tfhalf.train.record import run_folder
+from tfhalf.train.record.resume import check_pipeline
 
 NEWEST = "newest"  # in place of RUN: the newest unfinished run of the pipeline
 
@@ -70,8 +71,8 @@ def check(
         return Request(given, source, None, data_dir, smoke, deterministic)
     if source is None and Path(resume).suffix in (".yaml", ".yml"):
         raise ConfigError(f"{resume}: is a pipeline file; put it before --resume")
-    run = runs.newest_unfinished(runs_folder, given.name) if given and resume == NEWEST else Path(resume)
-    facts = runs.facts(run)
+    run = run_folder.newest_unfinished(runs_folder, given.name) if given and resume == NEWEST else Path(resume)
+    facts = run_folder.facts(run)
     if deterministic and not facts.get("deterministic"):
         raise ConfigError(f"{run}: was started without --deterministic; leave it out, or start the run anew")
     return Request(
@@ -87,11 +88,11 @@ def check(
 def published(run: Path, exports: Path, name: str) -> Path | None:
     """The version of ``name`` that ``run`` published before it was stopped, so that its outcome is not written yet; the
     outcome is written now. None where there is none, or where the outcome was there already."""
-    facts = runs.facts(run)
+    facts = run_folder.facts(run)
     identity = facts.get("id")
-    if identity is None or (run / runs.OUTCOME).exists():
+    if identity is None or (run / run_folder.OUTCOME).exists():
         return None
-    base = runs.exports_of(run, exports, smoke=bool(facts.get("smoke"))) / name
+    base = run_folder.exports_of(run, exports, smoke=bool(facts.get("smoke"))) / name
     for number in reversed(version.versions(base)):
         try:
             training = manifests.read(base / str(number)).get("training")
@@ -100,14 +101,14 @@ def published(run: Path, exports: Path, name: str) -> Path | None:
         if isinstance(training, dict) and training.get("run") == identity:
             found = base / str(number)
             outcome = {"version": str(found), "test_accuracy": training.get("test_accuracy")}
-            (run / runs.OUTCOME).write_text(json.dumps(outcome, indent=2) + "\n", encoding="utf-8")
+            (run / run_folder.OUTCOME).write_text(json.dumps(outcome, indent=2) + "\n", encoding="utf-8")
             return found
     return None
 
 
 def _same(given: config.Pipeline | None, run: Path, overrides: Sequence[str]) -> config.Pipeline:
     """The run's own pipeline, or the one ``given``, which must train the same."""
-    own = config.load_pipeline(run / runs.PIPELINE, overrides)
+    own = config.load_pipeline(run / run_folder.PIPELINE, overrides)
     if given is None:
         return own
     if given.precision.keep_float32 == "auto":  # the run's list is what was found

@@ -16,12 +16,12 @@ from tfhalf.convert.islands import Found, Island, unfit
 from tfhalf.convert.search import ROUNDS, Basis, Effort, island_lines, say_shortfalls, search, widened
 from tfhalf.convert.source import Source
 from tfhalf.errors import ArtifactError, ExportError, ParityError
-from tfhalf.job import Job
 from tfhalf.numerics.islands import Island as Layer
 from tfhalf.precision.keras_graph import graph_of
 from tfhalf.progress import Progress
 from tfhalf.system.device import float32_exactly
 from tfhalf.train.evaluate import Evaluator
+from tfhalf.train.job import Job
 from tfhalf.verify.compare import Limits, badness
 from tfhalf.verify.reference import Reference
 from tfhalf.verify.test_set import Comparison

@@ -25,13 +25,13 @@ from tfhalf.bench.watch import Stages
 from tfhalf.data import Preprocess, Splits, load_splits
 from tfhalf.data.lazy import subset
 from tfhalf.errors import TrainingError
-from tfhalf.job import Job
 from tfhalf.numerics.auto_islands import settle
 from tfhalf.progress import Progress
 from tfhalf.system.device import Device, detect, grow_memory
 from tfhalf.train.build import Builder
 from tfhalf.train.integers import keep_integers
-from tfhalf.train.loop import Trainer
+from tfhalf.train.job import Job
+from tfhalf.train.trainer import Trainer
 
 # Repeats end when they have taken so many times what they were given: a slow step is not run more often than needed.
 _OVERRUN = 2.0

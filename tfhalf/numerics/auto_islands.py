@@ -10,12 +10,12 @@ from dataclasses import replace
 import numpy as np
 
 from tfhalf.config import Pipeline
-from tfhalf.job import Job
 from tfhalf.numerics.islands import MARGIN, Island, choose
 from tfhalf.numerics.measure import Measured, Measuring, Timing, twin
 from tfhalf.precision import cast
 from tfhalf.progress import Progress
 from tfhalf.system.device import Device, detect
+from tfhalf.train.job import Job
 
 STEPS = 8
 BATCH = 64  # images in a step, at most

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import keras
 
-from tfhalf.job import Job
 from tfhalf.numerics.auto_islands import settled
 from tfhalf.numerics.islands import Island, layers_before, owners_of
 from tfhalf.precision.constants import Lost, Trace, has_extremes, lost, traced_graph
 from tfhalf.precision.keras_graph import operations
 from tfhalf.precision.policy import layer_path
 from tfhalf.progress import Progress
+from tfhalf.train.job import Job
 
 _ROUNDS = 4
 _SHOWN = 4

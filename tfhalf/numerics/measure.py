@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from tfhalf.errors import ConfigError, TrainingError
-from tfhalf.job import Job
 from tfhalf.numerics.histogram import Histogram, together
 from tfhalf.numerics.measured_step import KINDS, SCORES, TAKEN, MeasuredStep
 from tfhalf.progress import Progress, duration
 from tfhalf.system.device import Device
-from tfhalf.train.feed import Feed
-from tfhalf.train.loop import Trainer
+from tfhalf.train.feeds.base import Feed
+from tfhalf.train.job import Job
+from tfhalf.train.trainer import Trainer
 
 _PATIENCE = 1.5  # seconds that timing either kind of step may take, beyond one step each
 

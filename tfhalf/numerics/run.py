@@ -12,7 +12,6 @@ from tfhalf import config
 from tfhalf.artifacts import manifest as manifests
 from tfhalf.data import check_at_hand
 from tfhalf.errors import ConfigError, ResumeError
-from tfhalf.job import Job, Places, open_run, prepare
 from tfhalf.numerics.constants import constant_layers
 from tfhalf.numerics.islands import choose, joined
 from tfhalf.numerics.measure import Measuring, check_steps, twin
@@ -21,9 +20,10 @@ from tfhalf.numerics.request import Asked
 from tfhalf.numerics.taps import operations
 from tfhalf.progress import Progress, duration
 from tfhalf.system.device import Device, detect, grow_memory
-from tfhalf.train import checkpoint
-from tfhalf.train.loop import Trainer
-from tfhalf.train.resume import check_preprocess
+from tfhalf.train.job import Job, Places, open_run, prepare
+from tfhalf.train.record import checkpoint
+from tfhalf.train.record.resume import check_preprocess
+from tfhalf.train.trainer import Trainer
 
 
 def measure(asked: Asked, progress: Progress) -> Report:

@@ -16,7 +16,7 @@ from tfhalf import config
 from tfhalf.config.refs import raised, resolve, user_code
 from tfhalf.errors import ConfigError, RefError, TfhalfError
 from tfhalf.progress import Progress
-from tfhalf.train.history import Epoch
+from tfhalf.train.record.history import Epoch
 
 _BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_train_batch_begin", "on_train_batch_end")
 _LOGS = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "loss_scale", "images_per_s")

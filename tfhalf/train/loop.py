@@ -1,303 +1,314 @@
-"""A pipeline made trainable: model, optimizer, feed and compiled step."""
+"""Training from the first epoch to the last, recorded as it goes, and taken up again at any step."""
 
 from __future__ import annotations
 
-import math
+import shlex
+import signal
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from functools import lru_cache
+from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
-from keras.src.random.seed_generator import global_seed_generator
 
-from tfhalf import config
-from tfhalf.data import Preprocess, Splits
-from tfhalf.errors import ResumeError
-from tfhalf.precision.loss_scale import GuardedLossScaleOptimizer
-from tfhalf.precision.policy import policy
-from tfhalf.progress import Progress
-from tfhalf.system.device import Device, xla_decision
-from tfhalf.train import checkpoint, optimizers
-from tfhalf.train.build import ADAPT_IMAGES, Builder
-from tfhalf.train.callbacks import Callbacks
-from tfhalf.train.epochs import Epochs
-from tfhalf.train.evaluate import Evaluator, penalties
-from tfhalf.train.feed import make
-from tfhalf.train.history import Epoch
-from tfhalf.train.kernels import fewer_passes
-from tfhalf.train.resume import check_preprocess
-from tfhalf.train.schedules import EpochSchedule, learning_rate
-from tfhalf.train.stages import Stage, Stages, twins
-from tfhalf.train.step import Step
+from tfhalf.errors import Interrupted, TrainingError
+from tfhalf.progress import Progress, duration
+from tfhalf.train.callbacks import Hooks, State
+from tfhalf.train.diagnose.divergence import BlowUp, blown_up, explain
+from tfhalf.train.diagnose.non_finite import all_finite
+from tfhalf.train.diagnose.scale_log import ScaleLog
+from tfhalf.train.feeds.base import ChunkResult, joined
+from tfhalf.train.record import checkpoint
+from tfhalf.train.record.history import Epoch, History, header
+from tfhalf.train.record.resume import check_pipeline, check_preprocess
+from tfhalf.train.signals import Signals
 
-CALL_SECONDS = 2.0
-HELD_SHARE = 0.01  # of the device's memory, that the state at the start may take until there is a checkpoint
+_START: dict[str, Any] = {
+    "epochs_done": 0,
+    "done": 0,
+    "seconds": 0.0,
+    "stepping": 0.0,
+    "rows": [],
+    "rollbacks": [],
+    "callbacks": [],
+}
+_ADVICE = "lower the learning rate, or clip gradients (train.optimizer.clip_norm)"
+_SHARE = 0.02  # of the time, that saves may take
+
+if TYPE_CHECKING:  # the trainer makes one of these, and these work on a trainer
+    from tfhalf.train.trainer import Trainer, TrainResult
 
 
-@dataclass(frozen=True)
-class TrainResult:
-    """The trained ``model`` (float32 variables, mixed policy), one row per epoch, and what it took.
+class Epochs:
+    """One call of `Trainer.run`: what changes while it goes on.
 
-    ``seconds`` splits into ``compile`` and ``train`` (validation and checkpoints included). ``rollbacks`` holds one
-    entry for each time that training went back.
+    The place is ``epoch``, epochs that are over, and ``done``, steps of the one that goes on; ``results`` are theirs,
+    and ``stepping`` the seconds that they took.
     """
 
-    model: keras.Model
-    epochs: tuple[Epoch, ...]
-    loss_scale: float
-    skipped: int
-    seconds: dict[str, float]
-    rollbacks: tuple[dict[str, Any], ...] = ()
+    def __init__(self, trainer: Trainer, run: Path, progress: Progress) -> None:
+        self.t, self.run, self.progress = trainer, run, progress
+        self.signals = Signals()
+        self.rollbacks: list[dict[str, Any]] = []
+        self.spent, self.stepping = 0.0, 0.0
+        self.epoch, self.done = 0, 0
+        self.results: list[ChunkResult] = []
+        self.saved_at = self.epoch_saved_at = time.monotonic()
+        self.copying = 0.0  # seconds that training stood still for the last save
+        self.hooks: Hooks | None = None
+        self.known = State([], {})  # what callbacks knew at the checkpoint that was taken up
+        self.start: list[Any] = []  # what to go back to, once training has begun, while there is no checkpoint
 
+    def go(self, resume: bool) -> TrainResult:
+        """From the first step, or with ``resume`` from the run's last checkpoint, to the last; see `Trainer.run`."""
+        found = checkpoint.load(self.run, self.progress.line, set_aside=True) if resume else None
+        if not resume:
+            checkpoint.clear(self.run)
+        if found is not None:
+            check_pipeline(found.record, self.t.pipeline, self.run)
+            check_preprocess(found.record, self.t.preprocess, self.run)
+        with History(self.run, []) as self.history:
+            self._take(found)
+            if resume:
+                self.progress.line(self._resumed())
+            if not (found and found.record["ended"]):
+                with self.signals:
+                    self._train(taken_up=found is not None)
+                    if self.signals.number is not None:
+                        self._interrupt()
+        return self.t.result(self.history.rows, self.spent, self.rollbacks)
 
-class Trainer:
-    """A pipeline's model, optimizer and compiled step over its data."""
+    def _take(self, found: checkpoint.Checkpoint | None) -> None:
+        """Be where the checkpoint is; where there is none, at the start, which a new trainer is."""
+        record = found.record if found else _START
+        if found or self.start:
+            checkpoint.restore(found.arrays if found else self.start, self.t.variables)
+        self.rollbacks = record["rollbacks"]
+        self.known = State(record["callbacks"], found.callbacks if found else {})
+        self.epoch, self.done = record["epochs_done"], record["done"]
+        self.spent, self.stepping = record["seconds"], record["stepping"]
+        self.history.begin(record["rows"])
+        self.scale = ScaleLog(self.t, self.run, self.progress)
+        self.results = [ChunkResult(**found.within)] if found and self.done else []
+        if self.results:
+            self.scale.take_up(self.results[0], record["in_row"])
 
-    def __init__(
-        self, pipeline: config.Pipeline, splits: Splits, builder: Builder, preprocess: Preprocess, device: Device
-    ) -> None:
-        self.pipeline, self.splits, self.builder, self.preprocess = pipeline, splits, builder, preprocess
-        self.device = device
-        settings, precision = pipeline.train, pipeline.precision
-        self.callbacks = Callbacks(settings.callbacks, builder.base)
-        keras.utils.set_random_seed(pipeline.seed)
-        self.model = builder(precision.policy)
-        self.adapt()
-        trained = optimizers.trained_variables(self.model, settings.optimizer)
-        paths = [variable.path for variable in trained]
-        self.stages = Stages(settings.sizes, settings.epochs, splits.input_shape, settings.freeze_after, paths)
-        self.batch_size = min(settings.batch_size, len(splits.x_train))
-        self.steps_per_epoch = len(splits.x_train) // self.batch_size
-        optimizer, self.rate = optimizer_of(pipeline, len(splits.x_train))
-        if precision.policy == "mixed_float16":
-            optimizer = optimizers.wrap(optimizer, precision.loss_scale)
-        self.optimizer = optimizer
-        self.xla, self.xla_reason = xla_decision(settings.xla, device, half=precision.policy != "float32")
-        if isinstance(optimizer, GuardedLossScaleOptimizer):
-            optimizer.branchless = self.xla
-        image = splits.x_train.ndim == 4
-        self.step = Step(
-            self.model,
-            optimizer,
-            trained,
-            mean=np.asarray(preprocess.mean),
-            std=np.asarray(preprocess.std),
-            label_smoothing=settings.label_smoothing,
-            augmentation=pipeline.data.augment if image else None,
-            seed=pipeline.seed,
-            twins=twins(self.model, builder, precision.policy, self.stages.sizes),
+    def _resumed(self) -> str:
+        epochs, steps = self.t.pipeline.train.epochs, self.t.steps_per_epoch
+        if self.done:
+            return f"resumed in epoch {self.epoch + 1} of {epochs}, after step {self.done} of {steps}"
+        return f"resumed after epoch {self.epoch} of {epochs}" if self.epoch else "resumed from the beginning"
+
+    def _train(self, taken_up: bool) -> None:
+        t, epochs = self.t, self.t.pipeline.train.epochs
+        told: dict[str, Any] = {"epochs": epochs, "steps": t.steps_per_epoch, "validation": len(t.splits.x_val) > 0}
+        before = t.values() if taken_up and t.callbacks.makers else []
+        with t.callbacks.running(t.model, t.optimizer, self.progress, **told) as hooks:
+            self.hooks = hooks
+            if before:  # what they do when training starts was done then
+                checkpoint.restore(before, t.variables)
+                hooks.restore(self.known)
+            if not taken_up:  # a callback may have set weights
+                t.inner.start()
+                self.start = t.to_go_back_to()
+            self.progress.line(header(t.step.guarded))
+            while not hooks.stopped and self.epoch < epochs:
+                try:
+                    self._next(hooks)
+                except BlowUp as blow_up:
+                    self._go_back(blow_up)
+                    hooks.restore(self.known)
+            t.settle()
+            hooks.end()
+        rows = self.history.rows
+        self._save(ended=True)
+        self.progress.line(rows[-1].line(epochs, "done", t.step.guarded))
+        if len(rows) < epochs:
+            self.progress.line(f"ended after epoch {len(rows)} of {epochs}: a callback set model.stop_training")
+
+    def _next(self, hooks: Hooks) -> None:
+        """An epoch, or what is left of one."""
+        epochs = self.t.pipeline.train.epochs
+        # Within an epoch, what callbacks do at its beginning was done then.
+        with self.t.unchanged() if self.done and hooks.callbacks else nullcontext():
+            hooks.epoch_begin(self.epoch)
+        if self.done:
+            hooks.restore(self.known)
+        row = self._epoch()
+        hooks.epoch_end(row)
+        self.epoch, self.done, self.results, self.stepping = self.epoch + 1, 0, [], 0.0
+        last = hooks.stopped or self.epoch == epochs
+        self._boundary(last)
+        if not last:
+            self.progress.line(row.line(epochs, self.history.left(epochs), self.t.step.guarded))
+
+    def _epoch(self) -> Epoch:
+        t, epoch, start = self.t, self.epoch, time.perf_counter() - self.stepping
+        order, first_step, stage = t.order(epoch), epoch * t.steps_per_epoch, t.stages.of(epoch)
+        while self.done < len(order):
+            begin, part = self.done, order[self.done : self.done + t.rows]
+            t.feed.announce(self._after(epoch, begin, order))
+            result = t.feed(part, epoch, first_step + begin, stage)
+            self.scale.chunk(result, part, epoch, first_step + begin)
+            self._check(result, part, epoch, first_step + begin)
+            self.results.append(result)
+            self.done += len(part)
+            self.stepping = time.perf_counter() - start
+            share = self.done / len(order)
+            self.progress.status(
+                f"epoch {epoch + 1}: {share * 100:.0f} %, loss {np.mean(result.loss):.4f}, "
+                f"{duration(self.stepping / share - self.stepping)} left of this epoch"
+            )
+            if self.done < len(order):
+                self._boundary()
+        whole = joined(self.results)
+        loss, finite = whole.loss, whole.finite
+        val_loss, val_accuracy = t.validation()
+        seconds = time.perf_counter() - start
+        self.spent += seconds
+        steps = self.scale.end_epoch(whole)
+        row = Epoch(
+            epoch=epoch + 1,
+            steps=len(loss),
+            loss=float(loss[finite].mean()) if finite.any() else float("nan"),
+            accuracy=int(whole.correct.sum()) / order.size,
+            val_accuracy=val_accuracy,
+            images_per_s=order.size / self.stepping,
+            loss_scale=self.t.loss_scale(),
+            skipped=int((~finite).sum()),
+            learning_rate=float(t.rates(t.inner._iterations)),
+            seconds=seconds,
+            skipped_at_floor=steps.at_floor,
+            rollbacks=len(self.rollbacks),
+            val_loss=val_loss,
         )
-        self.feed, self.feed_reason = make(
-            settings.feed,
-            self.step,
-            splits.x_train,
-            splits.y_train,
-            device,
-            batch_size=self.batch_size,
-            capacity=min(self.steps_per_epoch, 500),
-            xla=self.xla,
-            max_skipped=precision.loss_scale.max_skipped,
-        )
-        self.evaluator = Evaluator(
-            self.model,
-            mean=np.asarray(preprocess.mean),
-            std=np.asarray(preprocess.std),
-            batch_size=min(2000 if self.xla else 500, max(len(splits.x_test), 1)),
-            xla=self.xla,
-        )
-        # Of layers that draw numbers and name no seed. Made here at the latest, which takes a number from Python's own.
-        self.seeds = global_seed_generator()
-        self.seeds.state.assign([pipeline.seed, 0])
-        self.writer = checkpoint.Writer()
-        self.rows = self.feed.capacity  # steps in a call; fewer where they are slow
-        self.compile_seconds = 0.0
+        self.history.add(row, first_step, steps.curves)
+        return row
 
-    def adapt(self) -> None:
-        """Let the model file set what the data decides, if it has something to set."""
-        self.builder.adapt(self.model, lambda: self.preprocess.apply(self.splits.x_train[:ADAPT_IMAGES]))
+    def _after(self, epoch: int, begin: int, order: np.ndarray) -> np.ndarray:
+        """What the call after the one at row ``begin`` of this epoch's ``order`` will run; no rows after the last."""
+        if begin + self.t.rows >= len(order) and epoch + 1 < self.t.pipeline.train.epochs:
+            return self.t.order(epoch + 1)[: self.t.rows]
+        return order[begin + self.t.rows : begin + 2 * self.t.rows]
 
-    def compile(self) -> float:
-        """Trace and compile the step, for each stage, without running one; returns and keeps the seconds it took."""
-        start = time.perf_counter()
-        with ExitStack() as stack:
-            for model in (self.model, *self.step.twins.values()) if self.xla else ():
-                stack.enter_context(fewer_passes(model))
-            for stage in self.stages.all:
-                self.feed(np.zeros((0, self.batch_size), np.int32), 0, 0, stage)
-        self.compile_seconds = time.perf_counter() - start
-        return self.compile_seconds
+    # --- checkpoints --------------------------------------------------------------------------------------------------
 
-    def measure_step(self, patience: float = 1.0) -> float:
-        """Seconds that a training step takes here, the mean over all epochs; the state is put back as it was.
+    def _boundary(self, last: bool = False) -> None:
+        """Between two calls: save where it is time, or where a signal asks for the end, which comes here.
 
-        One step is run, and up to ten more while they fit into ``patience`` seconds: the first also allocates. From
-        then on a call holds as many steps as fit into `CALL_SECONDS`, so that progress shows and Ctrl-C is heard.
+        The ends of epochs are timed on their own: they alone have a validation accuracy to be the best by. ``last``:
+        what follows takes no time and saves anyway.
         """
-        with self.unchanged():
-            stages = self.stages.all
-            seconds = {stage: self._step_seconds(stage, patience / len(stages)) for stage in stages}
-        self.rows = max(1, min(self.feed.capacity, int(CALL_SECONDS / max(seconds.values()))))
-        return float(np.mean([seconds[self.stages.of(epoch)] for epoch in range(self.pipeline.train.epochs)]))
+        wait = self.t.pipeline.train.checkpoint_seconds
+        wait = max(wait, (self.copying + self.t.writer.seconds) / _SHARE) if wait else 0.0
+        since = time.monotonic() - (self.saved_at if self.done else self.epoch_saved_at)
+        asked = self.signals.number is not None and not last
+        if last or since >= wait or asked:
+            self._check_weights()
+        if since >= wait or asked:
+            self._save()
+        if asked:
+            self._interrupt()
 
-    def _step_seconds(self, stage: Stage, patience: float) -> float:
-        seconds = self._time_steps(1, stage)
-        more = min(10, self.feed.capacity, int(patience / seconds))
-        return min(seconds, self._time_steps(more, stage)) if more else seconds
+    def _save(self, ended: bool = False) -> None:
+        """Have a checkpoint written; once training has ``ended`` its weights are the result's."""
+        t, settings = self.t, self.t.pipeline.train
+        start, step = time.monotonic(), self.epoch * t.steps_per_epoch + self.done
+        self.scale.save()
+        rows = [asdict(row) for row in self.history.rows]
+        known = self.hooks.state() if self.hooks else self.known
+        record = {
+            "epochs_done": self.epoch,
+            "done": self.done,
+            "ended": ended,
+            "seconds": self.spent,
+            "stepping": self.stepping,
+            "in_row": self.scale.in_row,
+            "val_accuracy": rows[-1]["val_accuracy"] if rows and not self.done else None,
+            "rows": rows,
+            "rollbacks": self.rollbacks,
+            "callbacks": known.plain,
+            "pipeline": t.pipeline.dump(),
+            "preprocess": t.preprocess.to_dict(),
+        }
+        within = joined(self.results)._asdict() if self.results else {}
+        # Once it has ended no step will need the memory, and the writer's thread can copy the state to the host.
+        state = t.held() if ended else t.values()
+        t.writer.save(self.run, step, state, record, within, settings.keep_checkpoints, known.arrays)
+        self.saved_at = time.monotonic()
+        self.copying, self.start = self.saved_at - start, []
+        if not self.done:
+            self.epoch_saved_at = self.saved_at
 
-    def _time_steps(self, steps: int, stage: Stage) -> float:
-        order = np.arange(steps * self.batch_size, dtype=np.int32).reshape(steps, -1)
-        start = time.perf_counter()
-        self.feed(order, 0, 0, stage)
-        return (time.perf_counter() - start) / steps
+    def _interrupt(self) -> None:
+        assert self.signals.number is not None
+        name, steps = signal.Signals(self.signals.number).name, self.t.steps_per_epoch
+        raise Interrupted(
+            f"stopped by {name} after step {self.epoch * steps + self.done:,} of "
+            f"{self.t.pipeline.train.epochs * steps:,}; go on with: tfhalf train --resume {shlex.quote(str(self.run))}",
+            self.signals.number,
+        )
 
-    def emulation_cost(self) -> float:
-        """How many times longer a step takes here than in float32, measured on at most 32 images."""
-        times = []
-        for name in (self.pipeline.precision.policy, "float32"):
-            plain = self.pipeline.precision.model_copy(update={"policy": name})
-            train = self.pipeline.train.model_copy(
-                update={"batch_size": 32, "xla": "off", "callbacks": (), "sizes": (), "freeze_after": {}}
-            )
-            twin = Trainer(
-                self.pipeline.model_copy(update={"precision": plain, "train": train}),
-                self.splits,
-                self.builder,
-                self.preprocess,
-                self.device,
-            )
-            twin.compile()
-            times.append(twin.measure_step())
-        return times[0] / times[1]
+    # --- training that blows up ---------------------------------------------------------------------------------------
 
-    def restored(self, run: Path, progress: Progress | None = None) -> TrainResult:
-        """The state of ``run``'s last checkpoint as a result; ``progress`` is told of damaged ones.
+    def _check(self, result: ChunkResult, part: np.ndarray, epoch: int, first_step: int) -> None:
+        guarded = self.t.step.guarded
+        found = blown_up(result, first_step, guarded, self.t.pipeline.train.blowup.bound)
+        if found:
+            raise found
+        why = self.scale.given_up(result, part, epoch, first_step) if guarded else None
+        if why:
+            raise BlowUp(first_step + result.steps - 1, float(result.loss[-1]), why, explained=True)
+
+    def _check_weights(self) -> None:
+        """Before they are saved: the last step may have had a loss, and yet left no numbers to go on with."""
+        variables = self.t.step.variables
+        finite = all_finite([variable.value for variable in variables])
+        if not finite.all():
+            step, path = self.epoch * self.t.steps_per_epoch + self.done - 1, variables[int(finite.argmin())].path
+            raise BlowUp(step, float("nan"), f"step {step}: the weight {path} is not finite after it")
+
+    def _go_back(self, blow_up: BlowUp) -> None:
+        """To the last checkpoint, with half the learning rate.
 
         Raises:
-            ResumeError: there is no checkpoint, training had not ended, or images are normalised otherwise now.
+            TrainingError: the pipeline does not say so, or not once more.
         """
-        found = checkpoint.load(run, progress.line if progress else None)
-        done, epochs = found.record["epochs_done"] if found else 0, self.pipeline.train.epochs
-        if found is None or not found.record["ended"]:
-            raise ResumeError(
-                f"{run}: ended after epoch {done} of {epochs}; finish it first: tfhalf train --resume {run}"
-            )
-        check_preprocess(found.record, self.preprocess, run)
-        checkpoint.restore(found.arrays, self.variables)
-        rows = [Epoch(**row) for row in found.record["rows"]]
-        return self.result(rows, found.record["seconds"], found.record["rollbacks"])
+        settings = self.t.pipeline.train.blowup
+        self.t.writer.wait()
+        found = checkpoint.load(self.run)
+        why = blow_up.why if blow_up.explained else f"{blow_up.why}; {self._explain(blow_up.step, found)}"
+        place = f"the last good checkpoint is {found.path}" if found else "there is no checkpoint yet"
+        if settings.action == "stop":
+            advice = "" if blow_up.explained else f"; {_ADVICE}"
+            then = "goes on from it" if found else "begins again"
+            raise TrainingError(f"{why}{advice}; {place}; --on-blowup rollback {then} with half the learning rate")
+        if len(self.rollbacks) >= settings.retries:
+            raise TrainingError(f"{why}; {place}; gone back {settings.retries} times already (train.blowup.retries)")
+        self._take(found)
+        if hasattr(self.t.model, "stop_training"):  # there are callbacks, and what they saw is undone
+            self.t.model.stop_training = False
+        self.t.halve_rate()
+        back = self.epoch * self.t.steps_per_epoch + self.done
+        self.rollbacks = [*self.rollbacks, {"step": blow_up.step, "back_to": back, "why": why}]
+        self.progress.line(f"blow-up    {why}")
+        self.progress.line(
+            f"rollback   to step {back:,}, with half the learning rate ({len(self.rollbacks)} of {settings.retries})"
+        )
+        self._save()
 
-    def result(self, rows: list[Epoch], seconds: float, rollbacks: list[dict[str, Any]]) -> TrainResult:
-        """The trainer's state, once training is over; ``seconds`` were spent on ``rows``."""
-        spent = {"compile": self.compile_seconds, "train": seconds}
-        skipped = sum(row.skipped for row in rows)
-        return TrainResult(self.model, tuple(rows), self.loss_scale(), skipped, spent, tuple(rollbacks))
-
-    @property
-    def variables(self) -> list[Any]:
-        """All that training changes: model, optimizer and loss scale, random seeds, the learning rate's factor."""
-        factor = [self.rate.factor] if isinstance(self.rate, EpochSchedule) else []
-        return [*self.model.variables, *self.optimizer.variables, *factor, self.seeds.state]
-
-    def values(self) -> list[np.ndarray]:
-        """Copies of what `variables` hold now."""
-        # By Keras' convert_to_numpy each variable takes twice as long, and a training of a second has many.
-        return [variable.value.numpy() for variable in self.variables]
-
-    def held(self) -> list[Any]:
-        """What `variables` hold now, as tensors that nothing changes. They cost no time, but a second state of memory
-        on the device from the next step on."""
-        return [variable.value.read_value() for variable in self.variables]
-
-    def to_go_back_to(self) -> list[Any]:
-        """What `variables` hold now: `held` where that is little of the device's memory, else `values`."""
-        size = sum(variable.value.dtype.size * math.prod(variable.shape) for variable in self.variables)
-        memory = self.device.memory_bytes
-        return self.held() if memory and size <= HELD_SHARE * memory else self.values()
-
-    @contextmanager
-    def unchanged(self) -> Iterator[None]:
-        """What the block does to `variables` is undone after it."""
-        before = self.values()
-        yield
-        checkpoint.restore(before, self.variables)
-
-    @property
-    def inner(self) -> keras.optimizers.Optimizer:
-        """The optimizer that moves the weights, which a loss scale may stand around."""
-        return getattr(self.optimizer, "inner_optimizer", self.optimizer)
-
-    def rates(self, iterations: Any) -> np.ndarray:
-        """Learning rates at ``iterations``, integers of any shape; float32 of that shape."""
-        iterations = np.array(keras.ops.convert_to_numpy(iterations), np.int32)
-        if isinstance(self.rate, EpochSchedule):
-            return self.rate.at(iterations)
-        return np.full(iterations.shape, keras.ops.convert_to_numpy(self.inner._learning_rate), np.float32)
-
-    def halve_rate(self) -> None:
-        """Go on with half the learning rate; a callback that sets one has the last word."""
-        variable = self.rate.factor if isinstance(self.rate, EpochSchedule) else self.inner.learning_rate
-        variable.assign(variable * 0.5)
-
-    def validation(self) -> tuple[float | None, float | None]:
-        """Loss and share of right answers on the validation part; None without one.
-
-        The loss is that of training, with its label smoothing and the penalties on weights, and without what layers add
-        while they are called.
-        """
-        x, y = self.splits.x_val, self.splits.y_val
-        if not len(x):
-            return None, None
-        loss, accuracy = self.evaluator.scores(x, y, self.pipeline.train.label_smoothing)
-        return loss + penalties(self.model), accuracy
-
-    def settle(self) -> None:
-        """Training is over: averaged or slow weights, where there are any, become the weights."""
-        self.optimizer.finalize_variable_values(self.step.variables)
-
-    def loss_scale(self) -> float:
-        """The scale in force; 1 for policies without one."""
-        if not self.step.guarded:
-            return 1.0
-        return float(self.optimizer.dynamic_scale.value.numpy())
-
-    def order(self, epoch: int) -> np.ndarray:
-        """Places in the training set for ``epoch`` (from 0), int32 [steps, batch]; a function of the seed alone.
-
-        The images that do not fill a last batch sit this epoch out; another epoch draws others.
-        """
-        return _order(self.pipeline.seed, epoch, len(self.splits.x_train), self.steps_per_epoch, self.batch_size)
-
-    def run(self, run: Path, progress: Progress, resume: bool = False) -> TrainResult:
-        """Train to the end, recording into ``run``. Within ``with trainer.writer:`` the last checkpoint may be written
-        still when this returns.
-
-        Raises:
-            TrainingError: too many skipped steps in a row, a loss that is not finite or too high, or a full disk.
-            ResumeError: ``resume`` and none of the run's checkpoints can be taken up.
-            ConfigError: ``resume`` and the pipeline is not the one that the run was started with.
-            Interrupted: SIGINT or SIGTERM came; there is a checkpoint to go on from.
-        """
-        with self.writer, policy(self.pipeline.precision.policy):  # for layers that users build within call()
-            return Epochs(self, run, progress).go(resume)
-
-
-def optimizer_of(pipeline: config.Pipeline, items: int) -> tuple[keras.optimizers.Optimizer, Any]:
-    """The optimizer of ``pipeline`` over ``items`` training items, without a loss scale, and its learning rate: a
-    number, or a schedule."""
-    settings = pipeline.train
-    steps, epochs = items // min(settings.batch_size, items), settings.epochs
-    rate = learning_rate(settings.schedule, settings.optimizer.learning_rate, steps, epochs)
-    return optimizers.make_optimizer(settings.optimizer, rate, settings.accumulate, steps * epochs), rate
-
-
-@lru_cache(maxsize=2)  # an epoch's order is announced before it is asked for
-def _order(seed: int, epoch: int, images: int, steps: int, batch_size: int) -> np.ndarray:
-    places = np.random.default_rng((seed, epoch)).permutation(images)[: steps * batch_size]
-    order = places.astype(np.int32).reshape(steps, batch_size)
-    order.flags.writeable = False
-    return order
+    def _explain(self, step: int, found: checkpoint.Checkpoint | None) -> str:
+        """The layer at which ``step`` goes wrong, with the weights as they were before it: those of the last
+        checkpoint, moved on again by the steps since."""
+        t, steps, record = self.t, self.t.steps_per_epoch, found.record if found else _START
+        self.progress.status("looking for the layer ...")
+        checkpoint.restore(found.arrays if found else self.start, t.variables)
+        at = record["epochs_done"] * steps + record["done"]
+        while at < step:
+            epoch, done = divmod(at, steps)
+            part = t.order(epoch)[done : min(done + t.rows, done + step - at)]
+            t.feed(part, epoch, at, t.stages.of(epoch))
+            at += len(part)
+        epoch, done = divmod(step, steps)
+        return explain(t.step, t.feed, t.order(epoch)[done], epoch, step, t.stages.of(epoch).size)

@@ -12,7 +12,7 @@ from tfhalf import config
 from tfhalf.config.section import Section
 from tfhalf.data import LazyImages, Splits
 from tfhalf.errors import ConfigError
-from tfhalf.train.optimizers import trained_variables
+from tfhalf.train.optim.optimizers import trained_variables
 
 FEW = 20  # training items a class
 SMALL_TEST = 100  # items

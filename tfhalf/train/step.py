@@ -1,4 +1,4 @@
-"""One training step; `tfhalf.train.feed` runs many of them as one program.
+"""One training step; `tfhalf.train.feeds.base` runs many of them as one program.
 
 TensorFlow-only code of the training room is in this file, in what feeds it, and in `evaluate`.
 """

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfhalf.data.lazy import LazyImages
-from tfhalf.train.feed import ChunkResult, Feed, joined, read
+from tfhalf.train.feeds.base import ChunkResult, Feed, joined, read
 from tfhalf.train.stages import PLAIN, Stage
 from tfhalf.train.step import Batch, Step
 

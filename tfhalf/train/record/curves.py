@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tfhalf.train.history import Epoch
+from tfhalf.train.record.history import Epoch
 
 PICTURE = "curves.png"
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfhalf.train.feed import ChunkResult, Feed, read
+from tfhalf.train.feeds.base import ChunkResult, Feed, read
 from tfhalf.train.stages import PLAIN, Stage
 from tfhalf.train.step import Batch, Step
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import keras
 
-from tfhalf import config, runs
+from tfhalf import config
 from tfhalf.artifacts import manifest as manifests
 from tfhalf.data import LazyImages, Preprocess, Splits, load_splits
 from tfhalf.errors import ConfigError
@@ -20,6 +20,7 @@ from tfhalf.progress import Progress
 from tfhalf.train.build import Builder
 from tfhalf.train.head import SAMPLES, refuse_probabilities
 from tfhalf.train.integers import keep_integers, refuse_normalized
+from tfhalf.train.record import run_folder as runs
 
 SMOKE_STEPS = 2
 SMOKE_BATCH = 128

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from tfhalf.train.feed import ChunkResult, Feed
+from tfhalf.train.diagnose.layer_hooks import watched
+from tfhalf.train.diagnose.non_finite import unchanged
+from tfhalf.train.feeds.base import ChunkResult, Feed
 from tfhalf.train.step import Step
-from tfhalf.train.trouble import unchanged
-from tfhalf.train.watch import watched
 
 
 class BlowUp(Exception):  # noqa: N818  # no error yet: it may be gone back on

@@ -1,6 +1,6 @@
 """What feeds the training step: many steps as one program, over data that comes from somewhere.
 
-`tfhalf.train.resident` keeps the training set on the device, `tfhalf.train.streamed` brings it there block by block.
+`tfhalf.train.feeds.resident` keeps the training set on the device, `tfhalf.train.feeds.streamed` brings it there block by block.
 """
 
 from __future__ import annotations
@@ -167,8 +167,8 @@ def make(
     Raises:
         ConfigError: ``mode`` is ``resident`` and the images are encoded still.
     """
-    from tfhalf.train.resident import Resident
-    from tfhalf.train.streamed import Streamed
+    from tfhalf.train.feeds.resident import Resident
+    from tfhalf.train.feeds.streamed import Streamed
 
     resident, reason = choose(mode, x, device)
     if resident:

@@ -13,7 +13,7 @@ from keras import ops
 from tfhalf.config import Lookahead, LossScale, Muon, Optimizer
 from tfhalf.errors import ConfigError
 from tfhalf.precision.loss_scale import GuardedLossScaleOptimizer
-from tfhalf.train import lookahead, muon
+from tfhalf.train.optim import lookahead, muon
 
 _INT32 = 2**31 - 1  # the largest that counters hold
 

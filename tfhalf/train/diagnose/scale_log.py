@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tfhalf.progress import Progress
-from tfhalf.train.feed import ChunkResult
-from tfhalf.train.history import scale_words
-from tfhalf.train.picture import draw_run
-from tfhalf.train.steps import Steps
-from tfhalf.train.trouble import explain_non_finite, overflowed_layer
+from tfhalf.train.diagnose.non_finite import explain_non_finite, overflowed_layer
+from tfhalf.train.feeds.base import ChunkResult
+from tfhalf.train.record.history import scale_words
+from tfhalf.train.record.plot import draw_run
+from tfhalf.train.record.steps import Steps
 
 if TYPE_CHECKING:
-    from tfhalf.train.loop import Trainer
+    from tfhalf.train.trainer import Trainer
 
 TOLD = 8  # skipped steps of an epoch whose layer is looked for, and that have a line without a change; others count
 _ADVICE = (

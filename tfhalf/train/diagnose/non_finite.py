@@ -10,9 +10,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfhalf.train.feed import Feed
+from tfhalf.train.diagnose.layer_hooks import watched
+from tfhalf.train.feeds.base import Feed
 from tfhalf.train.step import Step
-from tfhalf.train.watch import watched
 
 
 def explain_non_finite(

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from tfhalf.progress import Progress
-from tfhalf.train import curves
-from tfhalf.train import steps as recorded
-from tfhalf.train.history import Epoch, scale_words
+from tfhalf.train.record import curves
+from tfhalf.train.record import steps as recorded
+from tfhalf.train.record.history import Epoch, scale_words
 
 PICTURE = "loss_scale.png"
 
@@ -61,7 +61,7 @@ def draw_beside(run: Path, name: str, rows: Sequence[Epoch], scaled: bool, progr
 
 
 def draw(steps: dict[str, np.ndarray], path: Path, name: str) -> str | None:
-    """Write the picture of ``steps`` (`tfhalf.train.steps.Steps.arrays`) to ``path``, a PNG file.
+    """Write the picture of ``steps`` (`tfhalf.train.record.steps.Steps.arrays`) to ``path``, a PNG file.
 
     Returns:
         None, or why there is no picture.

@@ -1,0 +1,1 @@
+"""What a run folder keeps of training: itself, checkpoints, history, steps, plots."""
