@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tfhalf.export import onnx_format, savedmodel
+from tfhalf.export import savedmodel
+from tfhalf.export.onnx import convert
 from tfhalf.export.program import make_program
-from tfhalf.export.rebuild import rebuild
+from tfhalf.export.rebuild.rebuild import rebuild
 from tfhalf.precision.policy import policy
 from tfhalf.progress import Progress
 from tfhalf.system.device import cpu
@@ -45,8 +46,8 @@ def measure(run: Path) -> dict[str, object]:
         for folder in (ours, float32):
             folder.mkdir()
         savedmodel.write(program, ours)
-        onnx_format.write(program, ours / "model.onnx", opset=18, metadata={})
-        onnx_format.write(make_program(judge, *preprocessing), float32 / "model.onnx", opset=18, metadata={})
+        convert.write(program, ours / "model.onnx", opset=18, metadata={})
+        convert.write(make_program(judge, *preprocessing), float32 / "model.onnx", opset=18, metadata={})
         row: dict[str, object] = {
             "run": pipeline.name,
             "parameters": int(np.sum([np.prod(w.shape) for w in model.weights])),

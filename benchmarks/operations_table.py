@@ -232,9 +232,9 @@ def attempt(
     path: str, folder: Path, formats: tuple[str, ...] | None, other: dict[str, Any], reference: list[Any]
 ) -> dict[str, Any]:
     """Export in ``formats``, or in all that can be; then run what was published on ``other`` inputs."""
-    from tfhalf.convert import job
-    from tfhalf.convert.options import Options, Request
     from tfhalf.errors import TfhalfError
+    from tfhalf.export import model as job
+    from tfhalf.export.request import Options, Request
     from tfhalf.progress import Progress
 
     in_this_process()
@@ -309,8 +309,9 @@ def in_this_process() -> None:
     process may end, and another one takes its place."""
     from zoo_helpers import Here
 
-    from tfhalf.convert import job
-    from tfhalf.export import litert_format, litert_worker
+    from tfhalf.export import model as job
+    from tfhalf.export.litert import worker as litert_worker
+    from tfhalf.export.litert import write as litert_format
     from tfhalf.runtimes import open as runtime
     from tfhalf.runtimes.engines import LiteRt
     from tfhalf.verify import samples

@@ -64,8 +64,8 @@ def make_good(folder: Path) -> None:
     from test_verify import X, Y
     from test_verify import export as export_pipeline
 
-    from tfhalf.convert import job
-    from tfhalf.convert.options import Options, Request
+    from tfhalf.export import model as job
+    from tfhalf.export.request import Options, Request
     from tfhalf.progress import Progress
     from tfhalf.verify.reference import data_sha256
 
@@ -239,7 +239,7 @@ def _work() -> None:
     from click.testing import CliRunner
 
     from tfhalf.cli import main
-    from tfhalf.convert import job
+    from tfhalf.export import model as job
 
     job.Verifier = zoo_helpers.Here  # type: ignore[misc,assignment]  # a fresh process each would be most of the time
     started: list[str] = []
@@ -269,7 +269,7 @@ def _work() -> None:
         answers.flush()
 
 
-_OWN = ("tfhalf.runtimes.child_main", "tfhalf.verify.process", "tfhalf.export.litert_worker", "'rev-parse'", "'status'")
+_OWN = ("tfhalf.runtimes.child_main", "tfhalf.verify.process", "tfhalf.export.litert.worker", "'rev-parse'", "'status'")
 _STARTS = ("os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "pty.spawn")
 
 

@@ -24,13 +24,13 @@ from tfhalf.artifacts import triton
 from tfhalf.artifacts.ports import Port, input_names, unique
 from tfhalf.artifacts.version import versions
 from tfhalf.cli import main
-from tfhalf.convert import draw
-from tfhalf.convert.interface import Interface, interface_of
-from tfhalf.convert.options import read_options, read_request
-from tfhalf.convert.placed_subject import PlacedSubject
-from tfhalf.convert.source import Source
-from tfhalf.convert.subjects import subject_of
 from tfhalf.errors import ArtifactError, ConfigError, DataError, ExportError, IntegrityError
+from tfhalf.export.inputs import draw
+from tfhalf.export.interface import Interface, interface_of
+from tfhalf.export.islands.inplace_simulator import PlacedSubject
+from tfhalf.export.islands.open import subject_of
+from tfhalf.export.load.model import Source
+from tfhalf.export.request import read_options, read_request
 from tfhalf.progress import Progress
 from tfhalf.runtimes.open import open_predictor
 from tfhalf.verify.compare import Limits, SampleComparison, badness, judge

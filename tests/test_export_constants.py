@@ -15,14 +15,15 @@ from zoo_helpers import Here
 
 from tfhalf.artifacts.share import check_some_float16, float32_share, share_lines
 from tfhalf.cli import main
-from tfhalf.convert import draw, job
-from tfhalf.convert.constants import constant_islands
-from tfhalf.convert.interface import interface_of
-from tfhalf.convert.islands import without_kernel
-from tfhalf.convert.options import Options, Request
-from tfhalf.convert.source import Source
-from tfhalf.convert.subjects import subject_of
 from tfhalf.errors import ExportError
+from tfhalf.export import model as job
+from tfhalf.export.inputs import draw
+from tfhalf.export.interface import interface_of
+from tfhalf.export.islands.constants import constant_islands
+from tfhalf.export.islands.find import without_kernel
+from tfhalf.export.islands.open import subject_of
+from tfhalf.export.load.model import Source
+from tfhalf.export.request import Options, Request
 from tfhalf.inspect.keras_file import inspect_keras
 from tfhalf.precision.constants import classify
 from tfhalf.precision.policy import near_names

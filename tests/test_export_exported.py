@@ -14,8 +14,8 @@ from click.testing import CliRunner
 from keras import layers
 
 from tfhalf.cli import main
-from tfhalf.convert.exported import load_variables
 from tfhalf.errors import ArtifactError
+from tfhalf.export.load.export_archive import load_variables
 from tfhalf.runtimes.open import open_predictor
 
 CODE = """

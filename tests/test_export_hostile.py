@@ -18,10 +18,10 @@ import pytest
 import zoo_layers
 from keras import layers
 
-from tfhalf.convert import allowed
-from tfhalf.convert.options import Request
-from tfhalf.convert.source import open_source
 from tfhalf.errors import ArtifactError, TfhalfError
+from tfhalf.export.load import allowed
+from tfhalf.export.load.model import open_source
+from tfhalf.export.request import Request
 
 CASES = 200
 MARK = "TFHALF_TEST_WAS_RUN"

@@ -17,16 +17,18 @@ from keras import layers, ops
 from onnx import TensorProto, helper, numpy_helper
 from zoo_helpers import Here, export
 
-from tfhalf.convert import draw, islands, job
-from tfhalf.convert.interface import interface_of
-from tfhalf.convert.islands import Search, asked, unfit, without_kernel
-from tfhalf.convert.options import Options, Request
-from tfhalf.convert.source import Source
-from tfhalf.convert.subjects import subject_of
 from tfhalf.errors import ConfigError, ExportError
-from tfhalf.export import onnx_format
+from tfhalf.export import model as job
+from tfhalf.export.inputs import draw
+from tfhalf.export.interface import interface_of
+from tfhalf.export.islands import find
+from tfhalf.export.islands.find import Search, asked, unfit, without_kernel
+from tfhalf.export.islands.open import subject_of
+from tfhalf.export.load.model import Source
+from tfhalf.export.onnx import convert as onnx_format
 from tfhalf.export.program import named_program
-from tfhalf.export.rebuild import rebuild
+from tfhalf.export.rebuild.rebuild import rebuild
+from tfhalf.export.request import Options, Request
 from tfhalf.progress import Progress
 from tfhalf.runtimes.open import open_predictor
 from tfhalf.verify.compare import Limits, judge
@@ -297,7 +299,7 @@ def test_a_runtime_that_rounds_past_the_limits_has_the_search_go_on(
     assert plain.manifest["islands"] == []
     mean = max(c.worst("mean_difference") or 0 for c in plain.comparisons)
     limits = Limits(mean_difference=mean / 1.4)
-    monkeypatch.setattr(islands, "STRICT", 1.8)
+    monkeypatch.setattr(find, "STRICT", 1.8)
     told = io.StringIO()
     made = job.export_model(request, Options(exports=tmp_path / "mended", limits=limits), Progress(told))
     assert all(c.passed for c in made.comparisons)

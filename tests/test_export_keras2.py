@@ -20,10 +20,10 @@ from click.testing import CliRunner
 from keras import layers
 
 from tfhalf.cli import main
-from tfhalf.convert import weights
-from tfhalf.convert.options import Request
-from tfhalf.convert.source import open_source
 from tfhalf.errors import ArtifactError
+from tfhalf.export.load import weights
+from tfhalf.export.load.model import open_source
+from tfhalf.export.request import Request
 from tfhalf.inspect.look import inspect
 
 MARK = "TFHALF_TEST_WAS_RUN"

@@ -23,11 +23,12 @@ from zoo_helpers import Here
 from tfhalf import config
 from tfhalf.artifacts.formats import FILES
 from tfhalf.artifacts.ports import Port
-from tfhalf.convert import job
-from tfhalf.convert.options import Options, Request, read_options
 from tfhalf.errors import ArtifactError, ConfigError, ExportError
-from tfhalf.export import litert_format, litert_graph, litert_store, litert_worker
+from tfhalf.export import model as job
+from tfhalf.export.litert import graph as litert_graph
+from tfhalf.export.litert import store, worker, write
 from tfhalf.export.program import named_program
+from tfhalf.export.request import Options, Request, read_options
 from tfhalf.inspect.litert_file import inspect_litert
 from tfhalf.progress import Progress
 from tfhalf.runtimes import child
@@ -125,7 +126,7 @@ def test_infinity_stays_what_it_is(tmp_path: Path) -> None:
         return {"a": tf.where(x > 0, np.float32(np.inf), x), "b": tf.math.rsqrt(x * np.abs(X[:1]))}
 
     made = named_program(call, [Port("x", "float32", (None, 12))], (), (), "")
-    litert_format.write(made, tmp_path, ("litert",), metadata={})
+    write.write(made, tmp_path, ("litert",), metadata={})
     x = np.abs(X)
     x[0] = 0
     answers = Isolated("litert", tmp_path / FILES["litert"])({"x": x})
@@ -160,7 +161,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> bytes:
         "outputs": list(frozen.names),
         "tensors": {"inputs": list(frozen.inputs), "outputs": list(frozen.outputs)},
     }
-    saved, batch = litert_worker._plain(frozen.graph, request, folder := tmp_path_factory.mktemp("plain"))
+    saved, batch = worker._plain(frozen.graph, request, folder := tmp_path_factory.mktemp("plain"))
     assert batch is None
     assert Path(saved).is_dir()
     return (folder / "plain.tflite").read_bytes()
@@ -179,11 +180,11 @@ def constants(content: bytes) -> dict[int, list[np.ndarray]]:
 
 
 def test_no_number_changes(plain: bytes, tmp_path: Path) -> None:
-    content = litert_store.store_float16(plain, [WIDE.size], "tfhalf", {"labels": ["ü"]})
+    content = store.store_float16(plain, [WIDE.size], "tfhalf", {"labels": ["ü"]})
     found = constants(content)
     assert [np.sort(x).tolist() for x in found[schema.TensorType.FLOAT16]] == [np.sort(HALF.ravel()).tolist()]
     assert WIDE.tolist() in [x.tolist() for x in found[schema.TensorType.FLOAT32]]
-    assert litert_store.stored(content) == litert_store.Stored(float16=HALF.size, float32=WIDE.size + 1)
+    assert store.stored(content) == store.Stored(float16=HALF.size, float32=WIDE.size + 1)
     path = tmp_path / "m.tflite"
     path.write_bytes(content)
     told = inspect_litert(path)
@@ -203,7 +204,7 @@ def test_no_number_changes(plain: bytes, tmp_path: Path) -> None:
 
 
 def test_values_begin_where_kernels_may_rely_on_it(plain: bytes) -> None:
-    content = litert_store.store_float16(plain, [], "tfhalf", {})
+    content = store.store_float16(plain, [], "tfhalf", {})
     at = content.index(np.ascontiguousarray(HALF.T).tobytes())
     assert at % 16 == 0
 
@@ -229,9 +230,9 @@ def test_which_weights_become_float16(values: np.ndarray, wide: list[np.ndarray]
     tensor.name, tensor.shape, tensor.type, tensor.buffer = b"w", [values.size], schema.TensorType.FLOAT32, 1
     graph.tensors, graph.inputs, graph.outputs, graph.operators = [tensor], [], [], []
     model.version, model.subgraphs, model.buffers, model.operatorCodes = 3, [graph], [schema.BufferT(), buffer], []
-    content = litert_store.described(litert_store._written(model, "", {}), "", {})
-    made = litert_store.store_float16(content, [w.size for w in wide], "", {})
-    assert getattr(litert_store.stored(made), kind) == values.size
+    content = store.described(store._written(model, "", {}), "", {})
+    made = store.store_float16(content, [w.size for w in wide], "", {})
+    assert getattr(store.stored(made), kind) == values.size
     if kind == "float32":
         assert constants(made).keys() == {schema.TensorType.FLOAT32}
 
@@ -249,25 +250,25 @@ def test_which_weights_become_float16(values: np.ndarray, wide: list[np.ndarray]
     ],
 )
 def test_reasons(said: str, told: str) -> None:
-    reason = litert_worker.reason(said)
+    reason = worker.reason(said)
     assert told in reason
     assert "\n" not in reason
 
 
 def test_a_file_that_lost_its_weights() -> None:
-    Stored = litert_store.Stored
+    Stored = store.Stored
     with pytest.raises(ExportError, match="kept 400 of 1,000 weights"):
-        litert_worker._check("litert", Stored(float16=400), 1000)
+        worker._check("litert", Stored(float16=400), 1000)
     with pytest.raises(ExportError, match="no weight is stored in int8"):
-        litert_worker._check("litert-int8", Stored(float32=1000), 1000)
-    litert_worker._check("litert-int8", Stored(int8=1000), 1000)
+        worker._check("litert-int8", Stored(float32=1000), 1000)
+    worker._check("litert-int8", Stored(int8=1000), 1000)
 
 
 def test_a_converter_that_dies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     died = "import os; os.kill(os.getpid(), 11)"
     run = subprocess.run
-    monkeypatch.setattr(litert_format.subprocess, "run", lambda command, **k: run([sys.executable, "-c", died], **k))
-    found = litert_format.write(program(), tmp_path, ("savedmodel", "litert", "litert-int8"), metadata={})
+    monkeypatch.setattr(write.subprocess, "run", lambda command, **k: run([sys.executable, "-c", died], **k))
+    found = write.write(program(), tmp_path, ("savedmodel", "litert", "litert-int8"), metadata={})
     assert {kind: str(error) for kind, error in found.items()} == dict.fromkeys(
         ("litert", "litert-int8"), "LiteRT: the process that converts ended with signal 11; leave litert out"
     )
@@ -317,7 +318,7 @@ def test_int8_has_limits_of_its_own() -> None:
 
 @pytest.mark.slow
 def test_damaged_files_are_told_in_one_line(plain: bytes, tmp_path: Path) -> None:
-    whole = litert_store.store_float16(plain, [], "tfhalf", {})
+    whole = store.store_float16(plain, [], "tfhalf", {})
     draw, path, told = random.Random(0), tmp_path / "m.tflite", []
     cut = [whole[:length] for length in (0, 8, 100, len(whole) // 2)]
     spoilt = []

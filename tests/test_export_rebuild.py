@@ -13,9 +13,9 @@ import tensorflow as tf
 from keras import layers
 
 from tfhalf.errors import ConfigError, ExportError
-from tfhalf.export import grouped
-from tfhalf.export.batchnorm import find_folds
-from tfhalf.export.rebuild import rebuild
+from tfhalf.export.rebuild import grouped_conv
+from tfhalf.export.rebuild.fold_batchnorm import find_folds
+from tfhalf.export.rebuild.rebuild import rebuild
 from tfhalf.precision.policy import keep_float32, policy
 
 DRAW = np.random.default_rng(0)
@@ -668,12 +668,12 @@ def test_a_convolution_in_groups_needs_no_xla(case: str) -> None:
     make, shape = GROUPS[case]
     layer, x = make(), DRAW.normal(size=(2, *shape)).astype(np.float32)
     expected = np.asarray(layer(x))
-    grouped.replace(layer)
+    grouped_conv.replace(layer)
     np.testing.assert_allclose(np.asarray(layer(x)), expected, atol=1e-6)
     function = tf.function(lambda image: layer(image), autograph=False)
     graph = function.get_concrete_function(tf.TensorSpec((None, *shape))).graph
     assert not {op.type for op in graph.get_operations()} & {"StatefulPartitionedCall", "PartitionedCall"}
-    with grouped.for_onnx():
+    with grouped_conv.for_onnx():
         left = tf.function(lambda image: layer(image), autograph=False)
         graph = left.get_concrete_function(tf.TensorSpec((None, *shape))).graph
     kinds = [op.type for op in graph.get_operations() if op.type.startswith(("Conv", "Depthwise"))]

@@ -8,12 +8,12 @@ import keras
 import pytest
 from keras import layers, ops
 
-from tfhalf.convert.draw import sample_inputs
-from tfhalf.convert.interface import interface_of
-from tfhalf.convert.reproducible import check_independent
-from tfhalf.convert.source import Source
-from tfhalf.convert.subjects import subject_of
 from tfhalf.errors import ExportError
+from tfhalf.export.inputs.draw import sample_inputs
+from tfhalf.export.interface import interface_of
+from tfhalf.export.islands.open import subject_of
+from tfhalf.export.load.model import Source
+from tfhalf.export.reproducible import check_independent
 
 
 def check(model: keras.Model) -> None:

@@ -10,9 +10,9 @@ import pytest
 import tensorflow as tf
 
 from tfhalf.errors import ExportError
-from tfhalf.export.decompose import import_graph
-from tfhalf.export.decompositions import LITERT, ONNX, rules_of
-from tfhalf.export.frozen import freeze
+from tfhalf.export.graph.decompose import import_graph
+from tfhalf.export.graph.decompositions import LITERT, ONNX, rules_of
+from tfhalf.export.graph.frozen import freeze
 
 RNG = np.random.default_rng(0)
 

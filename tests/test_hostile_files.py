@@ -17,10 +17,10 @@ import pytest
 from tfhalf import commands, config, predict
 from tfhalf.artifacts import manifest as manifests
 from tfhalf.config import refs
-from tfhalf.convert import draw
 from tfhalf.data.sources import folder as folder_source
 from tfhalf.data.sources import npz as npz_source
 from tfhalf.errors import ArtifactError, TfhalfError
+from tfhalf.export.inputs import draw
 from tfhalf.files import read_bytes
 from tfhalf.inspect import bundle
 from tfhalf.inspect.look import inspect

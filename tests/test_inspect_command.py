@@ -16,7 +16,7 @@ import pytest
 from inspect_models import DRAW, call, facts, flat, matmul, refused, said, save, tensor
 
 from tfhalf import config
-from tfhalf.export.artifacts import write_artifacts
+from tfhalf.export.write import write_artifacts
 from tfhalf.inspect import look
 
 CHECKOUT = Path(__file__).resolve().parent.parent

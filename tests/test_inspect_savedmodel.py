@@ -19,7 +19,7 @@ from tensorflow.core.protobuf import saved_model_pb2, tensor_bundle_pb2
 from tfhalf.errors import ArtifactError
 from tfhalf.export import savedmodel
 from tfhalf.export.program import make_program
-from tfhalf.export.rebuild import rebuild
+from tfhalf.export.rebuild.rebuild import rebuild
 from tfhalf.inspect import bundle, tf_messages
 from tfhalf.inspect import facts as facts_of_all
 

@@ -12,7 +12,7 @@ import pytest
 
 from tfhalf import config
 from tfhalf.config.refs import resolve, sibling
-from tfhalf.export.rebuild import rebuild
+from tfhalf.export.rebuild.rebuild import rebuild
 from tfhalf.precision.policy import flat_layers, policy
 from tfhalf.train.feeds.resident import Resident
 from tfhalf.train.optim.optimizers import make_optimizer, wrap

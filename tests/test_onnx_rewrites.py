@@ -23,11 +23,12 @@ from onnx.reference import ReferenceEvaluator
 
 from tfhalf.artifacts.ports import Port
 from tfhalf.errors import ExportError
-from tfhalf.export import onnx_apart, onnx_casts, onnx_format, onnx_shapes, onnx_transposes
-from tfhalf.export.onnx_graph import Rewrite, sweep, tidy
-from tfhalf.export.onnx_names import canonical
+from tfhalf.export.onnx import casts as onnx_casts
+from tfhalf.export.onnx import convert, external_weights, shapes, transposes
+from tfhalf.export.onnx.graph import Rewrite, sweep, tidy
+from tfhalf.export.onnx.names import canonical
 from tfhalf.export.program import Program, make_program, variables_of
-from tfhalf.export.rebuild import rebuild
+from tfhalf.export.rebuild.rebuild import rebuild
 from tfhalf.runtimes.onnx_reference import TrueFloat16
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tf2onnx")
@@ -39,7 +40,7 @@ CASTS = (
     onnx_casts.cast_before_moving,
     onnx_casts.cast_before_concat,
 )
-MOVES = (onnx_transposes.cancel, onnx_transposes.sink)
+MOVES = (transposes.cancel, transposes.sink)
 
 # --- hand-made graphs -------------------------------------------------------------------------------------------------
 
@@ -186,7 +187,7 @@ def test_sizes_that_are_known_are_constants() -> None:
         node("Reshape", "x t", "y"),
     ]
     constants = {"first": np.array([0]), "rest": np.array([1, 2, 3])}
-    assert rewritten(graph(nodes, {"y": HALF}, constants), (onnx_shapes.fixed_target,)) == {"Reshape": 1}
+    assert rewritten(graph(nodes, {"y": HALF}, constants), (shapes.fixed_target,)) == {"Reshape": 1}
 
 
 def test_names_are_numbered_by_place() -> None:
@@ -352,7 +353,7 @@ NETS: dict[str, tuple[tuple[int, ...], Layers, int, dict[str, int], int, int]] =
 def test_a_net(name: str) -> None:
     shape, body, opset, operators, casts, moves = NETS[name]
     model, made = program(shape, body)
-    graph = onnx_format.convert(made, opset)
+    graph = convert.convert(made, opset)
     counts = Counter(item.op_type for item in graph.graph.node)
     assert {op: counts[op] for op in operators} == operators
     assert counts["Cast"] <= casts
@@ -396,7 +397,7 @@ def test_the_norm_of_a_subclassed_net_is_folded() -> None:
         return {"logits": tf.identity(tf.cast(rebuilt(image, training=False), tf.float32), "logits")}
 
     ports = (Port("image", "float32", (None, *IMAGE)),), (Port("logits", "float32", (None, 4)),)
-    graph = onnx_format.convert(Program(serve, *ports, *variables_of(rebuilt), "a test"), 18).graph
+    graph = convert.convert(Program(serve, *ports, *variables_of(rebuilt), "a test"), 18).graph
     counts = Counter(item.op_type for item in graph.node)
     assert (counts["Conv"], counts["Mul"], counts["Cast"]) == (1, 0, 2)
     assert not [tensor.name for tensor in graph.initializer if tensor.data_type == SINGLE]
@@ -404,7 +405,7 @@ def test_the_norm_of_a_subclassed_net_is_folded() -> None:
 
 def test_open_sizes_have_names() -> None:
     _, made = program(TOKENS, lambda x: layers.Dense(8)(x))
-    graph = onnx_format.convert(made, 18)
+    graph = convert.convert(made, 18)
     assert graph.ir_version == 8
     inferred = onnx.shape_inference.infer_shapes(graph, strict_mode=True, data_prop=True).graph.value_info
     first = {value.type.tensor_type.shape.dim[0].dim_param for value in inferred if value.type.tensor_type.shape.dim}
@@ -415,7 +416,7 @@ def test_open_sizes_have_names() -> None:
 def test_an_opset_that_cannot_be_had(opset: int) -> None:
     _, made = program(TOKENS, lambda x: layers.Dense(8)(x))
     with pytest.raises(ExportError, match=rf"received opset {opset}, accepted: 13 to 25"):
-        onnx_format.convert(made, opset)
+        convert.convert(made, opset)
 
 
 @pytest.mark.parametrize("name", ["depthwise", "GroupNormalization", "causal attention", "LSTM", "GRU"])
@@ -423,11 +424,11 @@ def test_weights_beside_the_graph(name: str, tmp_path: Path, monkeypatch: pytest
     """The same nodes, weights and answers as of a graph that holds its weights."""
     shape, body, opset, *_ = NETS[name]
     _, made = program(shape, body)
-    whole = onnx_format.convert(made, opset)
-    monkeypatch.setattr(onnx_format, "LARGEST", 100)
-    monkeypatch.setattr(onnx_apart, "SMALL", 100)
+    whole = convert.convert(made, opset)
+    monkeypatch.setattr(convert, "LARGEST", 100)
+    monkeypatch.setattr(external_weights, "SMALL", 100)
     path, data = tmp_path / "model.onnx", tmp_path / "model.onnx.data"
-    assert onnx_format.write(made, path, opset=opset, metadata={"precision": "float16"}) == [path, data]
+    assert convert.write(made, path, opset=opset, metadata={"precision": "float16"}) == [path, data]
     assert sorted(tmp_path.iterdir()) == [path, data]
     onnx.checker.check_model(str(path), full_check=True)
     apart = onnx.load(path, load_external_data=False)
@@ -452,12 +453,12 @@ def test_weights_beside_the_graph(name: str, tmp_path: Path, monkeypatch: pytest
 def test_the_largest_weights_go_apart_first() -> None:
     small, middle, large = (keras.Variable(np.zeros(n, np.float16)) for n in ((1, 10), (1, 100), (1, 1_000)))
     weights = [small, large, middle]
-    assert onnx_apart.held(weights) == 2_220
-    assert onnx_apart.largest_weights(weights, 2_220) == []
-    assert onnx_apart.largest_weights(weights, 2_219) == [large]
-    assert onnx_apart.largest_weights(weights, 200) == [large, middle]
-    assert onnx_apart.largest_weights(weights, 10) == [large, middle, small]
-    assert onnx_apart.largest_weights([keras.Variable(np.zeros(9, np.float16))], 10) == []
+    assert external_weights.held(weights) == 2_220
+    assert external_weights.largest_weights(weights, 2_220) == []
+    assert external_weights.largest_weights(weights, 2_219) == [large]
+    assert external_weights.largest_weights(weights, 200) == [large, middle]
+    assert external_weights.largest_weights(weights, 10) == [large, middle, small]
+    assert external_weights.largest_weights([keras.Variable(np.zeros(9, np.float16))], 10) == []
 
 
 SAME = """

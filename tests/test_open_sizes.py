@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from tfhalf.convert import open_sizes
-from tfhalf.convert.draw import SampleInputs, sample_inputs
-from tfhalf.convert.interface import Interface, interface_of
-from tfhalf.convert.options import read_options
-from tfhalf.convert.search import Basis, Effort, widened
-from tfhalf.convert.source import Source
-from tfhalf.convert.subjects import subject_of
 from tfhalf.errors import ArtifactError, ConfigError, ExportError, ParityError
+from tfhalf.export.inputs import open_sizes
+from tfhalf.export.inputs.draw import SampleInputs, sample_inputs
+from tfhalf.export.interface import Interface, interface_of
+from tfhalf.export.islands.open import subject_of
+from tfhalf.export.islands.search import Basis, Effort, widened
+from tfhalf.export.load.model import Source
+from tfhalf.export.request import read_options
 from tfhalf.progress import Progress
 from tfhalf.runtimes.open import TRUE_FLOAT16
 from tfhalf.verify.compare import Limits, SampleComparison, SizeParity

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tfhalf.config import load_pipeline
-from tfhalf.export import artifacts
+from tfhalf.export import write
 from tfhalf.numerics.constants import constant_layers, constant_lines, keep_constants
 from tfhalf.numerics.islands import Island, joined
 from tfhalf.progress import Progress
@@ -107,16 +107,16 @@ def test_reasons_of_both_kinds_are_joined() -> None:
 
 def test_the_rehearsal_folds_as_the_export_does(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is tried before training is what ships after it."""
-    rebuild, folding = artifacts.rebuild, []
+    rebuild, folding = write.rebuild, []
 
     def noted(model: keras.Model, **options: Any) -> Any:
         folding.append(options["fold_batchnorm"])
         return rebuild(model, **options)
 
-    monkeypatch.setattr(artifacts, "rebuild", noted)
+    monkeypatch.setattr(write, "rebuild", noted)
     job = job_of(folder, "norm")
     export = job.pipeline.export.model_copy(update={"fold_batchnorm": False, "formats": ("savedmodel",)})
     pipeline = job.pipeline.model_copy(update={"export": export})
     model = job.builder("mixed_float16")
-    artifacts.rehearse(model, pipeline, mean=(0.0,), std=(1.0,), input_shape=job.splits.input_shape)
+    write.rehearse(model, pipeline, mean=(0.0,), std=(1.0,), input_shape=job.splits.input_shape)
     assert folding == [False]

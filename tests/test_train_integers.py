@@ -15,7 +15,7 @@ from tfhalf import config
 from tfhalf.data import Preprocess, Splits
 from tfhalf.errors import ConfigError, DataError, TfhalfError
 from tfhalf.export.program import make_program
-from tfhalf.export.rebuild import rebuild
+from tfhalf.export.rebuild.rebuild import rebuild
 from tfhalf.system.device import detect
 from tfhalf.train.build import Builder
 from tfhalf.train.integers import keep_integers, refuse_normalized

@@ -24,7 +24,7 @@ from tfhalf import config
 from tfhalf.artifacts import manifest as manifests
 from tfhalf.config import Verify
 from tfhalf.errors import ArtifactError, IntegrityError, ParityError, UnsupportedError
-from tfhalf.export.artifacts import describe, write_artifacts
+from tfhalf.export.write import describe, write_artifacts
 from tfhalf.progress import Progress
 from tfhalf.runtimes.open import open_predictor
 from tfhalf.verify import test_set

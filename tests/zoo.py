@@ -16,9 +16,9 @@ import numpy as np
 import zoo_layers as own
 from keras import layers, ops
 
-from tfhalf.convert import draw
-from tfhalf.convert.interface import interface_of
-from tfhalf.convert.source import Source
+from tfhalf.export.inputs import draw
+from tfhalf.export.interface import interface_of
+from tfhalf.export.load.model import Source
 
 CUSTOM = Path(__file__).resolve().parent / "zoo_layers.py"
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import zoo
 
-from tfhalf.convert import job
-from tfhalf.convert.options import Options, Request
+from tfhalf.export import model
+from tfhalf.export.request import Options, Request
 from tfhalf.progress import Progress
 from tfhalf.verify.samples import verify_samples
 
@@ -39,6 +39,6 @@ def export(entry: zoo.Entry, folder: Path, monkeypatch: pytest.MonkeyPatch) -> A
 
 def export_file(path: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> Any:
     """A model file exported into the folder ``exports`` beside it; ``options`` are those of `Options`."""
-    monkeypatch.setattr(job, "Verifier", Here)
+    monkeypatch.setattr(model, "Verifier", Here)
     request = Request(str(path), custom=zoo.CUSTOM)
-    return job.export_model(request, Options(exports=path.parent / "exports", **options), Progress(quiet=True))
+    return model.export_model(request, Options(exports=path.parent / "exports", **options), Progress(quiet=True))

@@ -60,12 +60,12 @@ def export(model: str, data_dir: str | None, exports: Path, quiet: bool, as_json
     if (Path(model) / "run.json").is_file():
         _export_run(Path(model), data_dir, exports, quiet, as_json, options)
         return
-    from tfhalf.convert.options import LIST, read_options, read_request
+    from tfhalf.export.request import LIST, read_options, read_request
 
     request, chosen = read_request(model, **options), read_options(exports, **options)
     progress = progress_for(quiet, as_json)
     load_tensorflow(progress)
-    from tfhalf.convert.job import export_model, layer_names
+    from tfhalf.export.model import export_model, layer_names
 
     if LIST in chosen.keep_float32:
         names = layer_names(request, chosen)

@@ -19,8 +19,9 @@ from tfhalf.artifacts import manifest as manifests
 from tfhalf.artifacts import triton, version
 from tfhalf.artifacts.share import share_lines
 from tfhalf.errors import ParityError
-from tfhalf.export.artifacts import Artifact, describe, parameters, write_artifacts
-from tfhalf.export.rebuild import Rebuilt
+from tfhalf.export.islands.widen import Widening, pipeline_with
+from tfhalf.export.rebuild.rebuild import Rebuilt
+from tfhalf.export.write import Artifact, describe, parameters, write_artifacts
 from tfhalf.progress import Progress
 from tfhalf.runtimes.child import not_covered
 from tfhalf.system.device import Device, float32_exactly
@@ -36,7 +37,6 @@ from tfhalf.verify.reference import Edges, Reference, basis, data_sha256, edge_i
 from tfhalf.verify.report import SCALED, export_lines, problems, report, table_lines, uncovered
 from tfhalf.verify.scores import Confusion, confusion
 from tfhalf.verify.test_set import Comparison
-from tfhalf.widen import Widening, pipeline_with
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from tfhalf import config
 from tfhalf.artifacts import manifest as manifests
 from tfhalf.data import LazyImages, Preprocess, Splits, load_splits
 from tfhalf.errors import ConfigError
-from tfhalf.export.artifacts import rehearse
+from tfhalf.export.write import rehearse
 from tfhalf.files import check_writable
 from tfhalf.progress import Progress
 from tfhalf.train.build import Builder

@@ -17,7 +17,7 @@ from tfhalf.verify.compare import SampleComparison
 from tfhalf.verify.test_set import Comparison
 
 if TYPE_CHECKING:  # what an export is written with loads Keras, which a report does without
-    from tfhalf.export.artifacts import Artifact
+    from tfhalf.export.write import Artifact
     from tfhalf.precision.cast import CastCounts
 
 COLUMNS = {

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfhalf.artifacts.share import share_lines
-from tfhalf.convert.open_sizes import shapes_of
-from tfhalf.convert.sweep import sweep_line
+from tfhalf.export.inputs.open_sizes import shapes_of
+from tfhalf.export.inputs.sweep import sweep_line
 from tfhalf.progress import size
 from tfhalf.verify.compare import EDGE, INT8, SampleComparison
 from tfhalf.verify.other_sizes import sizes_line

@@ -1,0 +1,1 @@
+"""TensorFlow graphs as data: frozen, decomposed, their constants read."""

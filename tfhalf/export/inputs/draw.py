@@ -1,0 +1,219 @@
+"""Inputs for judging an exported model: the user's own, or drawn from what the model says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfhalf.artifacts.ports import Port
+from tfhalf.errors import DataError
+from tfhalf.export.inputs import edge_rows, open_sizes
+from tfhalf.export.inputs.edge_rows import LARGE, Domain
+from tfhalf.export.inputs.first_layers import Call
+from tfhalf.export.inputs.known import Known, words_of
+from tfhalf.export.inputs.open_sizes import Sizes
+from tfhalf.export.interface import Interface
+from tfhalf.precision.keras_graph import graph_of
+from tfhalf.system import npz
+from tfhalf.text import one_line
+
+SEED = 0
+COUNT = 32
+MAX_BYTES = 8 << 20
+MAX_GIVEN = 512
+Arrays = Mapping[str, np.ndarray]
+
+
+# --- the user's -------------------------------------------------------------------------------------------------------
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an npz file, or the one of an npy file.
+
+    Raises:
+        DataError: it cannot be read, or holds Python objects.
+    """
+    try:
+        found = npz.read_arrays(path)
+    except FileNotFoundError:
+        raise DataError(
+            f"--verify-with {path}: does not exist; give an .npz file with an array for each input"
+        ) from None
+    except (OSError, ValueError) as error:
+        why = one_line(error, 120)
+        raise DataError(f"--verify-with {path}: cannot be read ({why}); give an .npz file of plain arrays") from None
+    return found
+
+
+def given(arrays: Mapping[str, np.ndarray], ports: tuple[Port, ...], path: Path) -> dict[str, np.ndarray]:
+    """The arrays that the inputs take, as their dtypes, at most `MAX_GIVEN` samples.
+
+    A model of one input also takes the array ``x`` or ``x_test``, or the only one there is.
+
+    Raises:
+        DataError: one is missing, or its shape or values do not fit.
+    """
+    found = dict(arrays)
+    for port in ports:
+        there = next((alias for alias in port.aliases if alias in found), None)
+        if port.name not in found and there is not None:
+            found[port.name] = found[there]
+    if len(ports) == 1 and ports[0].name not in found:
+        usual = [name for name in ("x", "x_test") if name in found]
+        only: list[str] = [*usual, *(found if len(found) == 1 else ())]
+        if only:
+            found[ports[0].name] = found[only[0]]
+    missing = [port.name for port in ports if port.name not in found]
+    if missing:
+        there = ", ".join(list(arrays)[:8]) or "none"
+        raise DataError(f"--verify-with {path}: lacks an array for {', '.join(missing)}; it has {there}")
+    counts = {port.name: len(found[port.name]) if found[port.name].ndim else 0 for port in ports}
+    if len(set(counts.values())) != 1 or 0 in counts.values():
+        raise DataError(f"--verify-with {path}: the arrays have {counts} samples; the same number for each is needed")
+    return {port.name: _fitted(found[port.name][:MAX_GIVEN], port, path) for port in ports}
+
+
+def _fitted(array: np.ndarray, port: Port, path: Path) -> np.ndarray:
+    fits = array.ndim == len(port.shape) and all(
+        size is None or size == got for size, got in zip(port.shape[1:], array.shape[1:], strict=True)
+    )
+    if not fits:
+        raise DataError(f"--verify-with {path}: {port.name} has shape {array.shape}; {port.dims()} is taken")
+    if port.dtype != "string" and array.dtype.kind not in "fiub":
+        raise DataError(f"--verify-with {path}: {port.name} is {array.dtype}; {port.dtype} is taken")
+    if port.dtype == "string":
+        return array.astype(str)
+    if port.dtype.startswith(("int", "uint")) and array.dtype.kind == "f" and not np.array_equal(array, array.round()):
+        raise DataError(f"--verify-with {path}: {port.name} holds fractions; {port.dtype} is taken")
+    if not np.isfinite(array).all():
+        raise DataError(f"--verify-with {path}: {port.name} holds values that are not finite")
+    return array.astype(port.dtype)
+
+
+# --- what a comparison rests on ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SampleInputs:
+    """``arrays`` by name [N, ...], and of each row its kind: ``drawn`` or ``given``, or the name of an edge. Edge rows
+    come last. ``facts`` are the manifest's: where they are from, and how they were drawn. ``floats``: the inputs whose
+    values are sizes, and no places in a table. ``other_sizes``: a few more, of other sizes where those are open."""
+
+    arrays: dict[str, np.ndarray]
+    kinds: tuple[str, ...]
+    facts: dict[str, Any]
+    floats: tuple[str, ...]
+    other_sizes: dict[str, dict[str, np.ndarray]]
+
+
+def sample_inputs(
+    model: keras.Model, interface: Interface, arrays: Arrays | None, path: Path | None, sizes: Sizes | None = None
+) -> SampleInputs:
+    """The ``arrays`` of the user's file ``path``, or drawn ones; and edge rows of both.
+
+    Args:
+        sizes: what stands for open sizes of drawn inputs.
+
+    Raises:
+        ConfigError: ``sizes`` fit no input.
+        DataError: an array is missing, or its shape or values do not fit.
+        ExportError: inputs are open in their sizes, and the model takes none of those that were tried.
+    """
+    ports = interface.inputs
+    open_sizes.check(sizes or {}, ports)
+    known = Known(model, ports, interface.call)
+    if arrays is not None and path is not None:
+        usual = given(arrays, ports, path)
+        known.shapes = {name: x.shape[1:] for name, x in usual.items()}
+        domains = {port.name: known.of_given(port, usual[port.name]) for port in ports}
+        facts: dict[str, Any] = {"origin": "given", "file": path.name}
+    else:
+        if any(map(open_sizes.is_open, ports)):
+            known.shapes = open_sizes.first_that_runs(ports, sizes or {}, known.fails_on)
+        usual, words, domains = _draw(known, SEED)
+        facts = {"origin": "drawn", "seed": SEED, "how": words}
+    edges, kinds = edge_rows.edge_rows(ports, {name: d for name, d in domains.items() if d is not None}, usual, SEED)
+    fixed = ports[0].shape[0]
+    if fixed and kinds:  # in whole batches
+        whole = np.arange(-(-len(kinds) // fixed) * fixed) % len(kinds)
+        edges, kinds = {name: x[whole] for name, x in edges.items()}, tuple(kinds[k] for k in whole)
+    kinds = (*[facts["origin"]] * len(next(iter(usual.values()))), *kinds)
+    return SampleInputs(
+        {name: np.concatenate([x, edges[name]]) for name, x in usual.items()},
+        kinds,
+        facts | edge_rows.facts(kinds),
+        tuple(known.floats),
+        _other_sizes(known, domains, usual),
+    )
+
+
+def _other_sizes(known: Known, domains: Mapping[str, Domain | None], usual: Arrays) -> dict[str, dict[str, np.ndarray]]:
+    """A batch or two samples of the other sizes that are tried where sizes are open, as the usual ones in range."""
+    shapes = {name: x.shape[1:] for name, x in usual.items()}
+    if not any(map(open_sizes.is_open, known.ports)):
+        return {}
+    rng, groups = np.random.default_rng(SEED + 2), {}
+    for word, other in open_sizes.others(shapes, known.ports).items():
+        groups[word] = {
+            name: np.resize(rng.permutation(x.reshape(-1)[: 1 << 20]), (known.ports[0].shape[0] or 2, *other[name]))
+            for name, x in usual.items()
+        }
+    return groups
+
+
+# --- drawn ------------------------------------------------------------------------------------------------------------
+
+
+def draw(model: keras.Model, ports: tuple[Port, ...], seed: int = SEED) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Seeded inputs for ``ports``, and in words how each was drawn.
+
+    Integers are drawn below the smallest vocabulary that reads them; other floats as the statistics of the layers that
+    read them say, images in the range that the first preprocessing layer expects, and from a standard normal
+    distribution where nothing says how.
+    """
+    arrays, words, _ = _draw(Known(model, ports, _call_of(model)), seed)
+    return arrays, words
+
+
+def _call_of(model: keras.Model) -> Call:
+    graph = graph_of(model)
+    structure = 0 if graph is None else graph._inputs_struct
+    return lambda function, tensors: function(keras.tree.pack_sequence_as(structure, list(tensors)))
+
+
+def _draw(known: Known, seed: int) -> tuple[dict[str, np.ndarray], dict[str, str], dict[str, Domain | None]]:
+    rng, ports = np.random.default_rng(seed), known.ports
+    each = sum(int(np.prod(known.shapes[port.name])) * 4 for port in ports)
+    count = max(4, min(COUNT, MAX_BYTES // max(each, 1)))
+    fixed = ports[0].shape[0]
+    count = fixed * max(1, count // fixed) if fixed else count
+    arrays, words, domains = {}, {}, {}
+    for port in ports:
+        shape = (count, *known.shapes[port.name])
+        arrays[port.name], words[port.name], domains[port.name] = _drawn(rng, port, shape, known)
+    return arrays, words, domains
+
+
+def _drawn(rng: Any, port: Port, shape: tuple[int, ...], known: Known) -> tuple[np.ndarray, str, Domain | None]:
+    if port.dtype == "bool":
+        return rng.random(shape) < 0.5, "true or false", None
+    if port.dtype == "string":
+        words = np.array(words_of(known.readers[port.name]))
+        return words[rng.integers(0, len(words), shape)], "words of the vocabulary", None
+    if (domain := known.whole(port)) is not None:
+        top = int(domain.high) + 1
+        kind = "integers" if port.dtype.startswith(("int", "uint")) else "whole numbers"
+        return rng.integers(0, top, shape).astype(port.dtype), f"{kind} below {top:,}", domain
+    domain, said = known.sizes(port)
+    if not domain.spread:
+        low, high = float(domain.low), float(domain.high)
+        drawn = rng.uniform(low, high, shape)
+        return (np.round(drawn) if high - low > 1.5 else drawn).astype(port.dtype), said, domain
+    deviation = (domain.high - domain.low) / (2 * LARGE)
+    x = rng.normal(size=shape) * deviation + (domain.low + domain.high) / 2
+    return x.astype(port.dtype), said, domain

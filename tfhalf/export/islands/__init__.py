@@ -1,0 +1,1 @@
+"""Which layers stay in float32: the search, and the simulators it asks."""

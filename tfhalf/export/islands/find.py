@@ -1,0 +1,248 @@
+"""Which layers have to stay in float32: those whose weights float16 cannot hold, and those found on inputs."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tfhalf.errors import ArtifactError, ConfigError, ExportError
+from tfhalf.export.islands.simulator import Arrays, Seen, Simulated, Subject
+from tfhalf.export.request import LIST
+from tfhalf.precision import cast
+from tfhalf.precision.keras_graph import LayerError
+from tfhalf.precision.policy import near_names
+from tfhalf.progress import Progress, duration
+from tfhalf.verify.compare import Limits, OutputParity, judge
+
+MARGIN = 8.0
+"""With ``auto``, numbers beyond 65504 / 8 count as too large: other inputs give larger ones."""
+STRICT = 0.7
+"""Of the limits, what a set of islands has to keep to: runtimes round otherwise than what judges here."""
+
+
+@dataclass(frozen=True)
+class Island:
+    """A layer kept in float32: its path, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found. ``complete``: no smaller set exists that is this one without one layer or a run of them.
+    ``restored`` is False where not even float32 throughout keeps to the limits, or time was up before a set did."""
+
+    islands: tuple[Island, ...]
+    restored: bool
+    complete: bool
+    tests: int
+    seconds: float
+    problems: tuple[str, ...] = ()
+
+
+def asked(subject: Subject, patterns: Iterable[str]) -> list[Island]:
+    """The layers that a user's patterns are found in.
+
+    Raises:
+        ConfigError: a pattern is none, or is found nowhere.
+    """
+    found: dict[str, Island] = {}
+    for pattern in patterns:
+        try:
+            hits = [name for name in subject.names if re.search(pattern, name)]
+        except re.error as error:
+            raise ConfigError(f"--keep-float32 {pattern!r}: is no regular expression: {error}") from None
+        if not hits:
+            names = near_names(pattern, subject.names)
+            raise ConfigError(
+                f"--keep-float32 {pattern!r}: matches no layer; the model has {names}; --keep-float32 {LIST} prints all"
+            )
+        found.update((name, Island(name, f"asked for by {pattern!r}")) for name in hits)
+    return list(found.values())
+
+
+def unfit(subject: Subject) -> list[Island]:
+    """The layers with weights that float16 cannot hold: beyond 65504, or a variance that would be zero."""
+    found: dict[str, Island] = {}
+    for name, path, value in subject.weights():
+        if value.dtype.kind != "f" or name in found or not value.size:
+            continue
+        wide = value.astype(np.float64)
+        largest = float(np.abs(wide).max())
+        if np.isfinite(largest) and largest >= cast.OVERFLOWS_FROM:
+            found[name] = Island(name, f"{path.rpartition('/')[2]} reaches {largest:.4g}, beyond 65504")
+        elif "variance" in path:
+            smallest = float(wide[wide > 0].min(initial=np.inf))
+            if np.float16(smallest) == 0:
+                found[name] = Island(name, f"{path.rpartition('/')[2]} falls to {smallest:.2g}, which would be 0")
+    return list(found.values())
+
+
+def without_kernel(subject: Subject, inputs: Arrays, kept: Sequence[str]) -> list[Island]:
+    """The layers that fail in float16, with ``kept`` in float32 already: TensorFlow has no float16 kernel for them, or
+    their code mixes float16 with float32.
+
+    Raises:
+        LayerError: one fails with that in float32 as well.
+    """
+    found: list[Island] = []
+    few = subject.interface.few(inputs, 1)
+    while True:
+        known = [*kept, *(island.path for island in found)]
+        try:
+            subject.simulate(known, few)
+            subject.trace(known)  # in a graph TensorFlow knows fewer dtypes of some operations
+        except LayerError as error:
+            if error.name not in subject.names or error.name in known:
+                raise
+            found.append(Island(error.name, error.why))
+        else:
+            return found
+
+
+def wide_ranges(subject: Subject, inputs: Arrays) -> list[Island]:
+    """The layers that take or give numbers near float16's end, on ``inputs``, in float32."""
+    seen = Seen()
+    subject.reference(inputs, seen)
+    return list(_beyond(seen, cast.MAX / MARGIN))
+
+
+def _beyond(seen: Seen, limit: float) -> Iterable[Island]:
+    for name, given in seen.given.items():
+        taken = seen.taken[name]
+        if max(given, taken) > limit:
+            yield Island(name, f"gives up to {given:.4g}" if given > limit else f"takes up to {taken:.4g}")
+
+
+@dataclass
+class Search:
+    """A search for the smallest set of islands on top of ``start``, which keeps to the limits on ``inputs``.
+
+    After Zeller and Hildebrandt, "Simplifying and isolating failure-inducing input", TSE 2002, with layers in the order
+    in which they compute, so that what is kept is made of runs of them:
+
+        guess    what goes beyond 65504 in float32, and what float16 breaks first, again and again
+        interval else the shortest run [i, j] that will do: j by bisection over prefixes, then i over suffixes of it
+        shrink   take out runs of half, a quarter, ... one of what is kept, as long as the rest will do
+    """
+
+    subject: Simulated
+    inputs: Arrays
+    reference: dict[str, np.ndarray]
+    classes: Sequence[str]
+    limits: Limits
+    seconds: float
+    progress: Progress
+    start: tuple[str, ...] = ()
+    kinds: Sequence[str] = ()  # of each row of ``inputs``, as `parity.judge` takes them
+    tests: int = 0
+    _known: dict[frozenset[str], tuple[str, ...]] = field(default_factory=dict)
+    _begun: float = 0.0
+
+    def run(self) -> Found:
+        """The smallest set found within ``seconds``; at least a first set is looked for whatever it takes."""
+        self._begun = time.perf_counter()
+        names = [name for name in self.subject.names if name not in self.start]
+        problems = self._problems(())
+        if not problems:
+            return self._found((), True, True, ())
+        whole = self._problems(names)
+        if whole:
+            return self._found((), False, True, whole)
+        reasons, kept = self._guess(names)
+        if self._problems(kept):
+            kept = self._interval(names)
+        kept, complete = self._shrink(list(kept))
+        self.progress.clear()
+        islands = tuple(
+            Island(name, reasons.get(name, f"without it {problems[0]}")) for name in names if name in set(kept)
+        )
+        return self._found(islands, True, complete, ())
+
+    def _found(self, islands: tuple[Island, ...], restored: bool, complete: bool, problems: tuple[str, ...]) -> Found:
+        return Found(islands, restored, complete, self.tests, time.perf_counter() - self._begun, problems)
+
+    def _left(self) -> float:
+        return self.seconds - (time.perf_counter() - self._begun)
+
+    def _problems(self, kept: Iterable[str], seen: Seen | None = None) -> tuple[str, ...]:
+        """What is wrong with the answers when ``kept`` and ``start`` are float32; empty where nothing is."""
+        chosen = frozenset(kept) | frozenset(self.start)
+        if chosen not in self._known or seen is not None:
+            self.tests += 1
+            try:
+                got = self.subject.simulate(chosen, self.inputs, seen)
+                self._known[chosen] = told(judge(self.reference, got, self.classes, strict(self.limits), self.kinds))
+            except (ExportError, ArtifactError) as error:  # this set cannot be written, or not be run
+                self._known[chosen] = (str(error),)
+            self.progress.status(
+                f"islands: {self.tests} sets tried, {len(chosen)} of {len(self.subject.names)} layers in float32, "
+                f"{duration(max(0.0, self._left()))} left"
+            )
+        return self._known[chosen]
+
+    def _guess(self, names: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+        """Layers that overflow, by the numbers of float32 and by what float16 breaks; with the reasons."""
+        seen = Seen()
+        self.subject.reference(self.inputs, seen)
+        reasons = {island.path: island.reason for island in _beyond(seen, cast.MAX) if island.path in names}
+        kept = [name for name in names if name in reasons]
+        while self._left() > 0:
+            now = Seen()
+            self._problems(kept, now)
+            new = next((name for name in now.broken if name in names and name not in kept), None)
+            if new is None:
+                break
+            reasons.setdefault(new, "overflows within")
+            kept.append(new)
+        return reasons, kept
+
+    def _interval(self, names: Sequence[str]) -> list[str]:
+        low, high = 0, len(names)  # names[:high] will do
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if not self._problems(names[:middle]) else (middle, high)
+        first, last = 0, high  # names[first:last] will do
+        low, top = 0, last
+        while top - low > 1:
+            middle = (low + top) // 2
+            low, top = (middle, top) if not self._problems(names[middle:last]) else (low, middle)
+            first = low
+        return list(names[first:last])
+
+    def _shrink(self, kept: list[str]) -> tuple[list[str], bool]:
+        size = max(1, len(kept) // 2)
+        while True:
+            taken_out = False
+            place = 0
+            while place < len(kept):
+                if self._left() <= 0:
+                    return kept, False
+                fewer = kept[:place] + kept[place + size :]
+                if not self._problems(fewer):
+                    kept, taken_out = fewer, True
+                else:
+                    place += size
+            if size == 1 and not taken_out:
+                return kept, True
+            size = max(1, size // 2)
+
+
+def strict(limits: Limits) -> Limits:
+    """``limits`` with room for the differences between runtimes."""
+    return Limits(
+        limits.max_difference * STRICT,
+        limits.mean_difference * STRICT,
+        limits.min_agreement,
+        limits.true_float16_samples,
+    )
+
+
+def told(outputs: Iterable[OutputParity]) -> tuple[str, ...]:
+    """Every problem with its output's name."""
+    return tuple(f"{output.name}: {problem}" for output in outputs for problem in output.problems)

@@ -1,0 +1,55 @@
+"""Which kind of `Subject` a model is."""
+
+from __future__ import annotations
+
+import keras
+
+from tfhalf.errors import ArtifactError, ExportError
+from tfhalf.export.interface import Interface
+from tfhalf.export.islands.graph_simulator import GraphSubject
+from tfhalf.export.islands.inplace_simulator import PlacedSubject
+from tfhalf.export.islands.simulator import Arrays, Subject, answers
+from tfhalf.precision.keras_graph import graph_of, reason
+from tfhalf.verify.compare import Limits, judge
+
+# Made again in float32, a model answers as it does; one that is in half precision itself, nearly.
+_SAME = Limits(max_difference=0.1, mean_difference=0.05)
+
+
+def subject_of(model: keras.Model, interface: Interface, inputs: Arrays, *, fold: bool = True) -> Subject:
+    """The kind of subject that ``model`` is.
+
+    Raises:
+        ExportError: it cannot be run on ``inputs`` at all.
+    """
+    if graph_of(model) is not None:
+        graph = _graph_subject(model, interface, inputs, fold=fold)
+        if graph is not None:
+            return graph
+    try:
+        return PlacedSubject(model, interface, inputs)
+    except Exception as error:  # whatever a layer's code raises
+        raise ExportError(f"the model cannot be called on {_told(inputs)}: {reason(error)}") from error
+
+
+def _graph_subject(model: keras.Model, interface: Interface, inputs: Arrays, *, fold: bool) -> GraphSubject | None:
+    """``model`` made again from its graph; None where that cannot be, or answers otherwise than the model itself: a
+    subclass may call its graph in its own way, and a layer's configuration may leave something out."""
+    try:
+        subject = GraphSubject(model, interface, fold=fold)
+    except Exception:  # noqa: BLE001  # whatever a layer's code raises when it is made again, or called again
+        return None
+    few = interface.few(inputs, 2)
+    try:
+        own = answers(interface, lambda given: model(given, training=False), few)
+        again = (subject.reference(few), subject.simulate(subject.names, few))
+        same = [output for got in again for output in judge(own, got, (), _SAME)]
+    except (ArtifactError, ExportError):
+        raise
+    except Exception as error:  # whatever a layer's code raises
+        raise ExportError(f"the model cannot be called on {_told(inputs)}: {reason(error)}") from error
+    return subject if all(not output.problems for output in same) else None
+
+
+def _told(inputs: Arrays) -> str:
+    return ", ".join(f"{name} {x.dtype} {list(x.shape)}" for name, x in inputs.items())

@@ -1,0 +1,67 @@
+"""A `Subject` that answers through what is written of it: for islands that TensorFlow's own kernels do not need.
+
+A converter may write an operator as several, each rounded to float16, where TensorFlow has one that rounds once, and a
+runtime may multiply by 0 what TensorFlow leaves out. So where an artifact falls short in a runtime, the layers to keep
+in float32 are searched by that runtime's answers.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from tfhalf.errors import ExportError
+from tfhalf.export import savedmodel
+from tfhalf.export.islands.simulator import Arrays, Seen, Subject
+from tfhalf.export.litert import write
+from tfhalf.export.onnx import convert
+from tfhalf.export.program import named_program
+from tfhalf.export.rebuild.grouped_conv import for_onnx
+from tfhalf.runtimes.open import RUNTIMES, open_predictor
+from tfhalf.verify.samples import BATCH, run
+
+
+class RuntimeSubject:
+    """Another subject, simulated by an artifact of it in ``runtime``, one of `runtime.RUNTIMES`."""
+
+    def __init__(self, subject: Subject, runtime: str, opset: int) -> None:
+        self.subject, self.runtime, self.opset = subject, runtime, opset
+        self.names, self.interface = subject.names, subject.interface
+
+    def reference(self, inputs: Arrays, seen: Seen | None = None) -> dict[str, np.ndarray]:
+        """As `Subject`."""
+        return self.subject.reference(inputs, seen)
+
+    def simulate(self, kept: Iterable[str], inputs: Arrays, seen: Seen | None = None) -> dict[str, np.ndarray]:
+        """As `Subject`; nothing within is seen.
+
+        Raises:
+            ExportError, ArtifactError: the artifact cannot be written, opened or run.
+        """
+        with tempfile.TemporaryDirectory(prefix="tfhalf-search-") as folder:
+            self._write(kept, Path(folder))
+            predictor = open_predictor(Path(folder), self.runtime)
+            exact = self.runtime == "onnx-float16"
+            arrays = {name: np.asarray(x) for name, x in inputs.items()}
+            return run(predictor, arrays, self.interface.inputs[0].shape[0] or (1 if exact else BATCH))
+
+    def _write(self, kept: Iterable[str], folder: Path) -> None:
+        shipped = self.subject.ship(kept)
+        call = partial(self.interface.answer, shipped.call)
+        form = RUNTIMES[self.runtime]
+        if form == "onnx":
+            with for_onnx():
+                program = named_program(call, self.interface.inputs, shipped.weights, shipped.state, "")
+                convert.write(program, folder / "model.onnx", opset=self.opset, metadata={})
+            return
+        program = named_program(call, self.interface.inputs, shipped.weights, shipped.state, "")
+        if form == "savedmodel":
+            savedmodel.write(program, folder)
+            return
+        made = write.write(program, folder, (form,), metadata={})[form]
+        if isinstance(made, ExportError):
+            raise made

@@ -1,0 +1,152 @@
+"""More layers in float32, where an artifact of a trained net falls short of it: found as `tfhalf export MODEL` does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import keras
+import numpy as np
+
+from tfhalf import config
+from tfhalf.errors import ArtifactError, ExportError, ParityError
+from tfhalf.export.interface import interface_of
+from tfhalf.export.islands.find import Found, Island, unfit
+from tfhalf.export.islands.graph_simulator import LayerSubject
+from tfhalf.export.islands.search import ROUNDS, Basis, Effort, island_lines, say_shortfalls, search, widened
+from tfhalf.export.load.model import Source
+from tfhalf.numerics.islands import Island as Layer
+from tfhalf.precision.keras_graph import graph_of
+from tfhalf.progress import Progress
+from tfhalf.system.device import float32_exactly
+from tfhalf.train.evaluate import Evaluator
+from tfhalf.train.job import Job
+from tfhalf.verify.compare import Limits, badness
+from tfhalf.verify.reference import Reference
+from tfhalf.verify.test_set import Comparison
+
+SECONDS = 240.0
+"""How long layers are searched for in all."""
+_LOOKED = 1000  # test images among which those are looked for that float16 answers worst
+_WORST = 64  # of them, that the search is on
+_EXACT = 4  # of these, that true float16 arithmetic runs
+
+Kept = tuple[Island, ...]
+
+
+def pipeline_with(pipeline: config.Pipeline, kept: Kept) -> config.Pipeline:
+    """``pipeline`` with more layers in ``precision.keep_float32``; itself where there are none."""
+    if not kept:
+        return pipeline
+    patterns = (*pipeline.precision.islands, *(Layer(island.path, ()).pattern for island in kept))
+    precision = pipeline.precision.model_copy(update={"keep_float32": patterns})
+    return pipeline.model_copy(update={"precision": precision})
+
+
+@dataclass
+class Widening:
+    """The layers that a trained net's artifacts need in float32 beside those of its pipeline, as far as they are known.
+
+    ``found`` is the last search's.
+    """
+
+    job: Job
+    model: keras.Model
+    kept: Kept = ()
+    found: Found | None = None
+    _rounds: int = 0
+    _basis: Basis | None = None
+
+    def more(
+        self, float16: keras.Model, reference: Reference, failing: Sequence[Comparison], progress: Progress
+    ) -> bool:
+        """Look for layers without which ``failing`` artifacts fall short; whether there are some, which ``kept`` then
+        has too. They are told, with what has to be in the pipeline file.
+
+        Args:
+            float16: the net that was written.
+            reference: the float32 net's answers to the test set.
+        """
+        # What int8 rounds away, no float32 in the others brings back.
+        failing = [one for one in failing if one.artifact != "litert-int8"]
+        if not failing or self._rounds >= ROUNDS:
+            return False
+        say_shortfalls(failing, progress)
+        if graph_of(self.model) is None:
+            progress.line(
+                "           no layers to keep in float32 are looked for: of a subclass of keras.Model none can be; "
+                "build the net with keras.Model(inputs, outputs)"
+            )
+            return False
+        try:
+            with float32_exactly():
+                if self._basis is None:
+                    self._basis = _basis(self.job, self.model, float16, reference)
+                new = self._searched(self._basis, failing, progress)
+        except (ParityError, ExportError, ArtifactError) as error:
+            progress.line(f"           the search for layers to keep in float32 ended: {error}")
+            return False
+        progress.clear()
+        if not new or self.found is None:
+            return False
+        self.kept = (*self.kept, *new)
+        for line in island_lines(self.kept, self.found, "the time for it was up"):
+            progress.line(line)
+        patterns = json.dumps(list(pipeline_with(self.job.pipeline, self.kept).precision.islands))
+        progress.line(f"           to train and export with them at once, in the pipeline: keep_float32: {patterns}")
+        return True
+
+    def _searched(self, basis: Basis, failing: Sequence[Comparison], progress: Progress) -> Kept:
+        """What the rounds that are left find first: with the usual limits; then with stricter ones, and by the answers
+        of the runtimes that fall short."""
+        subject = basis.subject
+        assert isinstance(subject, LayerSubject)
+        heavy = [island for island in unfit(subject) if island.path in subject.names]
+        fixed = {name: Island(name, "") for name in subject.kept_by(self.job.pipeline.precision.islands)}
+        fixed |= {name: Island(name, "") for name in subject.own_islands() if name in subject.names}
+        fixed |= {island.path: island for island in self.kept if island.path in subject.names}
+        new = [island for island in heavy if island.path not in fixed]
+        start = (*fixed.values(), *new)
+        limits, left = Limits(true_float16_samples=_EXACT), SECONDS
+        while self._rounds < ROUNDS and left > 0:
+            effort = Effort(limits, min(left, SECONDS / 2), self.job.pipeline.export.opset)
+            first = self._rounds == 0
+            found = (
+                search(basis, start, effort, progress) if first else widened(basis, start, failing, effort, progress)
+            )
+            limits = limits if first else effort.stricter().limits
+            self._rounds += 1
+            if found is None:
+                continue
+            left -= found.seconds
+            if found.islands or new:
+                self.found = found
+                new = [*new, *found.islands]
+                break
+        order, reasons = basis.order, {island.path: island.reason for island in new}
+        return tuple(
+            Island(path, reasons.get(path, f"its norm goes with {name}"))
+            for name in sorted(reasons, key=order.__getitem__)
+            for path in subject.paths([name])
+        )
+
+
+def _basis(job: Job, model: keras.Model, float16: keras.Model, reference: Reference) -> Basis:
+    """The test images that ``float16`` answers worst, the worst first, and every edge row."""
+    interface = interface_of(Source(model, job.pipeline.name, {}), None)
+    subject = LayerSubject(
+        model, replace(interface, classes=interface.outputs), fold=job.pipeline.export.fold_batchnorm
+    )
+    x = job.splits.x_test[:_LOOKED]
+    mean, std = np.asarray(job.preprocess.mean), np.asarray(job.preprocess.std)
+    answers = Evaluator(float16, mean=mean, std=std, batch_size=min(len(x), 250)).probabilities(x)
+    worst = badness({"": reference.probabilities[: len(x)]}, {"": answers})
+    rows = np.argsort(-worst, kind="stable")[:_WORST]
+    chosen, kinds = x[rows], ("given",) * len(rows)
+    if reference.edges is not None:
+        chosen, kinds = np.concatenate([chosen, reference.edges.x]), (*kinds, *map(str, reference.edges.kinds))
+    (port,) = interface.inputs
+    whole = np.issubdtype(np.dtype(port.dtype), np.integer)
+    inputs = {port.name: chosen.astype(port.dtype) if whole else job.preprocess.apply(chosen)}
+    return Basis(subject, inputs, subject.reference(inputs), kinds, subject)

@@ -1,0 +1,101 @@
+"""A `Program` as LiteRT files: weights in float16, or in int8 for comparison."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tfhalf import __version__
+from tfhalf.artifacts.formats import FILES, LITERT
+from tfhalf.errors import ExportError
+from tfhalf.export.litert.graph import frozen
+from tfhalf.export.program import Program
+from tfhalf.system.tensorflow import fresh_environment
+
+
+@dataclass(frozen=True)
+class LiteRtFile:
+    """One file. ``batch``: None where callers choose it, else the one that it is fixed at. ``float16``, ``float32`` and
+    ``int8`` count the weights that are stored so."""
+
+    path: Path
+    batch: int | None
+    float16: int
+    float32: int
+    int8: int
+
+    def details(self) -> dict[str, Any]:
+        """For a manifest."""
+        weights = {"float16": self.float16, "float32": self.float32, "int8": self.int8}
+        return {"batch": self.batch or "open", "weights": {dtype: n for dtype, n in weights.items() if n}}
+
+
+def write(
+    program: Program, directory: Path, kinds: Iterable[str], *, metadata: Mapping[str, Any]
+) -> dict[str, LiteRtFile | ExportError]:
+    """Write those of ``kinds`` that are LiteRT's into ``directory``; for each, the file or why there is none.
+
+    The converter works on the float32 twin of ``program`` (`litert_graph`), in a process of its own. ``litert`` stores
+    every weight in float16 that is float16 in ``program``; ``litert-int8`` is the converter's dynamic range: weights of
+    large products in int8, with a scale for each channel, and what they are multiplied with rounded as it comes.
+    """
+    names = {kind: FILES[kind] for kind in kinds if kind in LITERT}
+    if not names:
+        return {}
+    with tempfile.TemporaryDirectory(prefix="tfhalf-litert-") as scratch:
+        folder = Path(scratch)
+        try:
+            _request(program, names, metadata, folder)
+            found = _ask(folder)
+        except ExportError as error:
+            return dict.fromkeys(names, error)
+        made: dict[str, LiteRtFile | ExportError] = {}
+        for kind, told in found.items():
+            if "error" in told:
+                made[kind] = ExportError(told["error"])
+                continue
+            path = directory / names[kind]
+            shutil.move(folder / names[kind], path)
+            made[kind] = LiteRtFile(path, told["batch"], **told["weights"])
+    return made
+
+
+def _request(program: Program, names: Mapping[str, str], metadata: Mapping[str, Any], folder: Path) -> None:
+    graph = frozen(program)
+    (folder / "graph.pb").write_bytes(graph.graph.SerializeToString())
+    request = {
+        "kinds": names,
+        "inputs": [{"name": p.name, "dtype": p.dtype, "shape": list(p.shape)} for p in program.inputs],
+        "outputs": list(graph.names),
+        "tensors": {"inputs": list(graph.inputs), "outputs": list(graph.outputs)},
+        "about": f"tfhalf {__version__}",
+        "metadata": {"about": program.about, **metadata},
+    }
+    (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
+
+
+def _ask(folder: Path) -> dict[str, Any]:
+    """What the converting process answers, by kind.
+
+    Raises:
+        ExportError: LiteRT cannot hold the program, or the process died.
+    """
+    environment = {**fresh_environment(), "CUDA_VISIBLE_DEVICES": "-1"}
+    command = [sys.executable, "-m", "tfhalf.export.litert.worker", str(folder)]
+    done = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False)
+    answer = folder / "answer.json"
+    if done.returncode or not answer.is_file():
+        lines = [line for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
+        said = f"signal {-done.returncode}" if done.returncode < 0 else lines[-1][:200] if lines else "no word"
+        raise ExportError(f"LiteRT: the process that converts ended with {said}; leave litert out")
+    found: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
+    if "error" in found:
+        raise ExportError(found["error"])
+    return found

@@ -1,0 +1,177 @@
+"""Any Keras model exported, judged and published: `export_model`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfhalf.artifacts import manifest as manifests
+from tfhalf.artifacts import version
+from tfhalf.export.inputs import draw, edge_rows, open_sizes
+from tfhalf.export.inputs.sweep import sweep, sweep_line
+from tfhalf.export.interface import interface_of
+from tfhalf.export.islands.constants import constant_islands
+from tfhalf.export.islands.find import Found, Island, asked, unfit, wide_ranges, without_kernel
+from tfhalf.export.islands.open import subject_of
+from tfhalf.export.islands.search import FEW, ROUNDS, Basis, Effort, island_lines, say_shortfalls, search, widened
+from tfhalf.export.load.model import Source, open_source
+from tfhalf.export.publish import Exported, Whole, publish
+from tfhalf.export.reproducible import check_deterministic, check_independent
+from tfhalf.export.request import Options, Request
+from tfhalf.progress import Progress
+from tfhalf.system.device import float32_exactly, grow_memory
+from tfhalf.verify.compare import SampleComparison
+from tfhalf.verify.process import Verifier
+from tfhalf.verify.samples import basis
+
+_LONGER = "--bisect-seconds gives more time"
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    source: Source
+    basis: Basis
+    drawn: dict[str, Any]
+    floats: tuple[str, ...]
+    other_sizes: dict[str, dict[str, np.ndarray]]
+
+
+def export_model(request: Request, options: Options, progress: Progress) -> Exported:
+    """Read a model, make it float16, write it in each format, judge it in a fresh process, and publish it.
+
+    Raises:
+        ArtifactError, RefError, ConfigError, DataError: what was given is at fault.
+        ExportError: the model cannot be made float16, or not be written in a format that was asked for.
+        ParityError: an artifact does not answer like the float32 model; it is kept as ``failed-N``.
+    """
+    begun = time.perf_counter()
+    grow_memory()
+    patterns = [pattern for pattern in options.keep_float32 if pattern != "auto"]
+    progress.status(f"reading {request.model} ...")
+    source = open_source(request)
+    version.check(options.exports / (options.name or source.name))
+    with Verifier(progress) as verifier, float32_exactly():
+        verifier.start()
+        made = _prepare(source, options, progress)
+        fixed = _fixed_islands(made.basis, patterns, auto="auto" in options.keep_float32)
+        effort = Effort(options.limits, options.bisect_seconds, options.opset)
+        found = search(made.basis, fixed, effort, progress)
+        whole = _whole(made, (*fixed, *found.islands), found, options, progress)
+        rounds = iter(range(ROUNDS))
+
+        def mend(whole: Whole, comparisons: list[SampleComparison]) -> Whole | None:
+            # What int8 rounds away, no float32 in the others brings back.
+            failing = [c for c in comparisons if not c.passed and c.artifact != "litert-int8"]
+            if not failing or next(rounds, None) is None:
+                return None
+            say_shortfalls(failing, progress)
+            more = widened(made.basis, whole.islands, failing, effort, progress, whole.other_sizes)
+            return _with(whole, made.basis, more, progress) if more is not None else None
+
+        return publish(whole, options, verifier, progress, begun, mend)
+
+
+def _whole(made: _Prepared, islands: tuple[Island, ...], found: Found, options: Options, progress: Progress) -> Whole:
+    """What is published with ``islands``; up to which sizes of inputs it holds is found out, and told, too."""
+    _say_islands(islands, found, progress)
+    judged, kept = made.basis, [island.path for island in islands]
+    made.drawn["sweep"] = _swept(made, kept, options, progress)
+    rows, sized = open_sizes.hold(judged.subject, kept, made.other_sizes, options.limits, progress)
+    made.drawn["other_sizes"] = rows
+    return Whole(
+        made.source,
+        judged.subject.interface,
+        judged.inputs,
+        judged.reference,
+        made.drawn,
+        islands,
+        found,
+        judged.subject.ship(kept),
+        manifests.git_revision(Path.cwd()),
+        judged.kinds,
+        sized,
+    )
+
+
+def layer_names(request: Request, options: Options) -> tuple[str, ...]:
+    """The names that ``--keep-float32`` takes: of layers and operations, in the order in which they compute.
+
+    Raises:
+        ArtifactError, RefError, ConfigError, DataError, ExportError: as `export_model`.
+    """
+    grow_memory()
+    return _prepare(open_source(request), options, Progress(quiet=True)).basis.subject.names
+
+
+# --- the model and what it is judged on -------------------------------------------------------------------------------
+
+
+def _prepare(source: Source, options: Options, progress: Progress) -> _Prepared:
+    arrays = draw.read_arrays(options.verify_with) if options.verify_with else None
+    interface = interface_of(source, arrays)
+    samples = draw.sample_inputs(source.model, interface, arrays, options.verify_with, options.sizes)
+    inputs = samples.arrays
+    facts = source.facts
+    progress.line(
+        f"model      {source.name}: {facts['class']}, {facts['layers']} layers, {', '.join(facts['policies'])}"
+    )
+    subject = subject_of(source.model, interface, inputs, fold=options.fold_batchnorm)
+    few = interface.few(inputs, FEW)
+    answers = subject.reference(few)
+    interface = subject.interface
+    check_deterministic(subject, few, answers)
+    inputs, reference, kinds = edge_rows.answered(subject, inputs, samples.kinds)
+    samples.facts.update(edge_rows.facts(kinds))
+    check_independent(subject, source.model, inputs, kinds)
+    told = ", ".join(f"{p.name} {p.dtype} {p.dims()}" for p in interface.inputs)
+    progress.line(f"inputs     {told}")
+    for text in (*interface.renamed(), basis(samples.facts)):
+        progress.line(f"           {text}")
+    judged = Basis(subject, inputs, reference, kinds, subject)
+    return _Prepared(source, judged, samples.facts, samples.floats, samples.other_sizes)
+
+
+# --- islands ----------------------------------------------------------------------------------------------------------
+
+
+def _fixed_islands(judged: Basis, patterns: Iterable[str], *, auto: bool) -> tuple[Island, ...]:
+    """What stays in float32 before anything is tried: asked for, the model's own, and what float16 cannot hold."""
+    subject, inputs = judged.subject, judged.inputs
+    own = [Island(name, "float32 in the model itself") for name in subject.own_islands()]
+    found = [*asked(subject, patterns), *unfit(subject), *own]
+    if auto:
+        found += wide_ranges(subject, subject.interface.few(inputs, FEW))
+    known = [island.path for island in found if island.path in subject.names]
+    found += without_kernel(subject, inputs, known)
+    known = [island.path for island in found if island.path in subject.names]
+    found += constant_islands(subject, inputs, known)
+    unique = {island.path: island for island in reversed(found) if island.path in subject.names}
+    return tuple(unique[name] for name in subject.names if name in unique)
+
+
+def _swept(made: _Prepared, kept: list[str], options: Options, progress: Progress) -> dict[str, Any] | None:
+    """Up to which size of inputs float16 holds with these islands, for the manifest; it is printed too."""
+    swept = sweep(made.basis.subject, kept, made.basis.inputs, made.floats, options.limits, progress)
+    if swept is None:
+        return None
+    progress.line(f"sizes      {sweep_line(swept.to_dict())}")
+    return swept.to_dict()
+
+
+def _with(whole: Whole, judged: Basis, found: Found, progress: Progress) -> Whole:
+    """``whole`` with what was ``found`` in float32 too."""
+    order = judged.order
+    islands = tuple(sorted((*whole.islands, *found.islands), key=lambda island: order[island.path]))
+    _say_islands(islands, found, progress)
+    shipped = judged.subject.ship([island.path for island in islands])
+    return replace(whole, islands=islands, found=found, shipped=shipped)
+
+
+def _say_islands(islands: tuple[Island, ...], found: Found, progress: Progress) -> None:
+    for line in island_lines(islands, found, _LONGER):
+        progress.line(line)

@@ -1,0 +1,1 @@
+"""A program as an ONNX file: conversion, and the rewrites after it."""

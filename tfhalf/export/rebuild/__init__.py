@@ -1,0 +1,1 @@
+"""A Keras model built anew in float16."""

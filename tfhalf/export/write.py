@@ -1,0 +1,144 @@
+"""A trained model written in each format: `write_artifacts`."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from tfhalf import config
+from tfhalf.artifacts.formats import LITERT
+from tfhalf.artifacts.share import float32_share
+from tfhalf.errors import ConfigError, ExportError
+from tfhalf.export import savedmodel
+from tfhalf.export.litert import write
+from tfhalf.export.onnx import convert
+from tfhalf.export.program import INPUT, OUTPUTS, make_program
+from tfhalf.export.rebuild import grouped_conv
+from tfhalf.export.rebuild.rebuild import Rebuilt, rebuild
+from tfhalf.runtimes.child import lacking
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One format on disk. ``bytes`` is the sum of its files; ``details`` are what else is to be said of it."""
+
+    format: str
+    files: tuple[str, ...]
+    bytes: int
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def write_artifacts(
+    model: keras.Model,
+    directory: Path,
+    pipeline: config.Pipeline,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    input_shape: Sequence[int],
+    labels: Sequence[str],
+    git_revision: str | None = None,
+) -> tuple[list[Artifact], Rebuilt]:
+    """Rebuild ``model`` in float16 and write it in the formats of ``pipeline.export``.
+
+    Args:
+        model: trained, giving logits; any policy.
+        directory: exists and is empty.
+        mean, std: of the preprocessing that goes into the artifacts, length 1 or C.
+        labels, git_revision: for the metadata of ONNX and LiteRT files, which also says what the preprocessing is.
+
+    Raises:
+        ExportError: the model cannot be rebuilt or a format cannot hold it.
+    """
+    rebuilt = rebuild(model, keep_float32=pipeline.precision.islands, fold_batchnorm=pipeline.export.fold_batchnorm)
+    program = make_program(rebuilt.model, mean, std, input_shape)
+    some_grouped = grouped_conv.any_grouped(rebuilt.model)
+    metadata = {"labels": list(labels), "mean": list(mean), "std": list(std), "precision": "float16"}
+    metadata |= {"git_revision": git_revision} if git_revision else {}
+    artifacts = []
+    for kind in pipeline.export.formats:
+        if kind == "savedmodel":
+            files = savedmodel.write(program, directory)
+        elif kind == "onnx":
+            path = directory / "model.onnx"
+            with grouped_conv.for_onnx():
+                plain = make_program(rebuilt.model, mean, std, input_shape) if some_grouped else program
+                files = convert.write(plain, path, opset=pipeline.export.opset, metadata=metadata)
+        else:
+            continue
+        names = tuple(path.relative_to(directory).as_posix() for path in files)
+        artifacts.append(Artifact(kind, names, sum(path.stat().st_size for path in files)))
+    found = write.write(program, directory, pipeline.export.formats, metadata=metadata)
+    artifacts += [litert_artifact(kind, made) for kind, made in found.items()]
+    return artifacts, rebuilt
+
+
+def litert_artifact(kind: str, made: write.LiteRtFile | ExportError) -> Artifact:
+    """What `litert_format.write` made.
+
+    Raises:
+        ExportError: it made none.
+    """
+    if isinstance(made, ExportError):
+        raise made
+    return Artifact(kind, (made.path.name,), made.path.stat().st_size, made.details())
+
+
+def rehearse(
+    model: keras.Model,
+    pipeline: config.Pipeline,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    input_shape: Sequence[int],
+) -> None:
+    """Find out before training whether ``model`` can be exported at all; nothing is written.
+
+    Raises:
+        ExportError, ConfigError: as `write_artifacts` would, after training.
+    """
+    some_litert = any(kind in LITERT for kind in pipeline.export.formats)
+    if some_litert and (lack := lacking("litert")):
+        raise ConfigError(f"export.formats: {lack}")
+    rebuilt = rebuild(model, keep_float32=pipeline.precision.islands, fold_batchnorm=pipeline.export.fold_batchnorm)
+    if "onnx" in pipeline.export.formats:
+        with grouped_conv.for_onnx():
+            convert.convert(make_program(rebuilt.model, mean, std, input_shape), pipeline.export.opset)
+    if some_litert:
+        program = make_program(rebuilt.model, mean, std, input_shape)
+        with tempfile.TemporaryDirectory(prefix="tfhalf-rehearsal-") as folder:
+            found = write.write(program, Path(folder), pipeline.export.formats, metadata={})
+            for kind, made in found.items():
+                litert_artifact(kind, made)
+
+
+def describe(rebuilt: Rebuilt, input_shape: Sequence[int], num_classes: int) -> dict[str, Any]:
+    """The manifest's account of a float16 model: signature, parameters per dtype, what was folded, kept and clamped."""
+    return {
+        "input": {"name": INPUT, "dtype": "float32", "shape": ["batch", *input_shape]},
+        "outputs": [{"name": name, "dtype": "float32", "shape": ["batch", num_classes]} for name in OUTPUTS],
+        "parameters": parameters(rebuilt.model),
+        "float32_share": round(float32_share(parameters(rebuilt.model)), 4),
+        "cast": asdict(rebuilt.counts),
+        "kept_float32": list(rebuilt.kept_float32),
+        "folded_batchnorm": list(rebuilt.folded),
+    }
+
+
+def parameters(model: keras.Model) -> dict[str, dict[str, int]]:
+    """By dtype, the count of a model's parameters and their bytes."""
+    counts: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
+    for variable in model.weights:
+        dtype = keras.backend.standardize_dtype(variable.dtype)
+        count = math.prod(variable.shape)
+        counts[dtype] += count
+        sizes[dtype] += count * {"float16": 2, "bfloat16": 2, "float64": 8, "int64": 8}.get(dtype, 4)
+    return {dtype: {"count": counts[dtype], "bytes": sizes[dtype]} for dtype in sorted(counts)}
