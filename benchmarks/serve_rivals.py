@@ -40,7 +40,7 @@ from serve_rival_servers import OUTPUT, session
 
 from tfhalf.artifacts.version import find_version
 from tfhalf.serve import upcast
-from tfhalf.serve.grpc_messages import SERVICE, message
+from tfhalf.serve.protocols.grpc_messages import SERVICE, message
 from tfhalf.system.device import cores
 
 _START_SECONDS = 90

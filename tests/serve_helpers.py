@@ -26,8 +26,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tfhalf.artifacts import manifest as manifests
 from tfhalf.serve import create_app
+from tfhalf.serve.http.uvicorn_protocol import protocol_class
 from tfhalf.serve.log import Log
-from tfhalf.serve.protocol import protocol_class
 from tfhalf.serve.runtimes import Source
 from tfhalf.serve.settings import Limits, Settings
 

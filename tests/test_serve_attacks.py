@@ -16,7 +16,7 @@ import pytest
 from serve_attacks import events, half_sent, measure, resident
 from serve_helpers import SHAPE, make_version, server
 
-from tfhalf.serve.grpc_messages import METHODS, SERVICE, STREAM, message
+from tfhalf.serve.protocols.grpc_messages import METHODS, SERVICE, STREAM, message
 
 pytestmark = pytest.mark.slow
 
@@ -47,7 +47,7 @@ def test_sigterm_ends_a_server_whose_files_hang(tmp_path: Path) -> None:
     make_version(tmp_path, "hung", 1)
     make_version(tmp_path, "net", 1)
     code = (
-        "import sys, time; from tfhalf.serve import version, repository; from tfhalf.cli import main\n"
+        "import sys, time; from tfhalf.serve.models import version, repository; from tfhalf.cli import main\n"
         "real = repository.read\n"
         "repository.read = lambda path: time.sleep(1000) if 'hung/1' in str(path) else real(path)\n"
         "repository._READ_SECONDS = 0.5\n"
@@ -67,7 +67,7 @@ def test_sigterm_ends_a_server_whose_files_hang(tmp_path: Path) -> None:
 def test_sigterm_ends_a_server_that_hangs_itself(tmp_path: Path) -> None:
     make_version(tmp_path, "net", 1)
     code = (
-        "import sys, time; from tfhalf.serve import infer, server; from tfhalf.cli import main\n"
+        "import sys, time; from tfhalf.serve import engine as infer, server; from tfhalf.cli import main\n"
         "server._FORCE_SECONDS = 0.5\n"
         "infer.Engine.drain = lambda *_: time.sleep(1000)\n"
         "main(['serve', sys.argv[1], '--port', '0', '--drain-seconds', '0.5', '-q'])\n"

@@ -13,7 +13,7 @@ import pytest
 from serve_helpers import run
 
 from tfhalf.errors import RequestError
-from tfhalf.serve.batcher import Batcher
+from tfhalf.serve.batching.batcher import Batcher
 from tfhalf.serve.settings import Batching
 
 

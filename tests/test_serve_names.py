@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tfhalf.errors import ArtifactError, RequestError
-from tfhalf.serve import oip, tfserving_codec
+from tfhalf.serve.protocols import oip, tfserving_codec
 from tfhalf.serve.settings import Limits
 from tfhalf.serve.signature import Signature, called, from_manifest
 

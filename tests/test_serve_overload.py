@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from serve_helpers import Counting, client, images, lines, listening, make_version, run, tensor, until
 
-from tfhalf.serve.room import Room
+from tfhalf.serve.batching.admission import Room
 from tfhalf.serve.settings import Batching, Limits, Settings
 
 ROW_SECONDS = 0.001

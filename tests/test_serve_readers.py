@@ -21,14 +21,15 @@ from serve_attacks import INFER, LIVE
 from serve_helpers import SHAPE, Counting, images, listening, make_version, run, tensor, until
 
 from tfhalf.errors import RequestError
-from tfhalf.serve import body as bodies
-from tfhalf.serve import grpc_codec, wire
-from tfhalf.serve.forms import Files
-from tfhalf.serve.grpc_messages import message
-from tfhalf.serve.jsons import dumps
-from tfhalf.serve.oip import Parsed, Wanted
-from tfhalf.serve.readers import Readers
-from tfhalf.serve.reading import READ
+from tfhalf.serve.http import body as bodies
+from tfhalf.serve.http.forms import Files
+from tfhalf.serve.protocols import grpc_codec
+from tfhalf.serve.protocols.grpc_messages import message
+from tfhalf.serve.protocols.json_codec import dumps
+from tfhalf.serve.protocols.oip import Parsed, Wanted
+from tfhalf.serve.reading import wire
+from tfhalf.serve.reading.pool import Readers
+from tfhalf.serve.reading.tasks import READ
 from tfhalf.serve.settings import Limits
 from tfhalf.serve.signature import Signature, Tensor
 

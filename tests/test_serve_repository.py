@@ -17,9 +17,9 @@ import pytest
 from serve_helpers import Counting, client, expected, images, lines, make_version, run, tensor
 
 from tfhalf.errors import ArtifactError, InputError, RequestError, ShortfallError
-from tfhalf.serve import listing
-from tfhalf.serve import repository as repositories
-from tfhalf.serve.model import Model
+from tfhalf.serve.models import repository as repositories
+from tfhalf.serve.models import scan
+from tfhalf.serve.models.model import Model
 from tfhalf.serve.settings import Label, Settings, parse_labels, parse_pins
 
 
@@ -217,14 +217,14 @@ def test_what_cannot_be_read_keeps_nothing_from_being_served(tmp_path: Path) -> 
     run(work)
 
 
-@pytest.mark.parametrize("where", ["listing.below", "listing.fingerprint", "read", "load"])
+@pytest.mark.parametrize("where", ["scan.below", "scan.fingerprint", "read", "load"])
 def test_a_file_system_that_hangs_holds_up_its_model_alone(
     where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_version(tmp_path, "hung", 1)
     make_version(tmp_path, "net", 1)
     answers = threading.Event()
-    real = {"listing.below": listing.below, "listing.fingerprint": listing.fingerprint}.get(
+    real = {"scan.below": scan.below, "scan.fingerprint": scan.fingerprint}.get(
         where, getattr(repositories, where, None)
     )
 
@@ -233,9 +233,9 @@ def test_a_file_system_that_hangs_holds_up_its_model_alone(
             assert answers.wait(20)
         return real(*arguments)
 
-    monkeypatch.setattr(f"tfhalf.serve.repository.{where}", hang)
+    monkeypatch.setattr(f"tfhalf.serve.models.repository.{where}", hang)
     for name in ("_LIST_SECONDS", "_READ_SECONDS", "_OPEN_SECONDS"):
-        monkeypatch.setattr(f"tfhalf.serve.repository.{name}", 0.1)
+        monkeypatch.setattr(f"tfhalf.serve.models.repository.{name}", 0.1)
 
     async def work() -> None:
         async with client(settings(tmp_path), opener=Counting().open) as c:
@@ -337,15 +337,15 @@ def test_what_lies_in_the_folders(tmp_path: Path) -> None:
     (tmp_path / "net" / "01").mkdir()
     (tmp_path / "net" / "failed-3").mkdir()
     (tmp_path / "no version").mkdir()
-    assert listing.scan([tmp_path]) == {"net": {1: tmp_path / "net" / "1", 20: version}}
-    assert listing.scan([tmp_path / "net"]) == {"net": {1: tmp_path / "net" / "1", 20: version}}
-    assert listing.scan([version]) == {"net": {20: version}}
+    assert scan.scan([tmp_path]) == {"net": {1: tmp_path / "net" / "1", 20: version}}
+    assert scan.scan([tmp_path / "net"]) == {"net": {1: tmp_path / "net" / "1", 20: version}}
+    assert scan.scan([version]) == {"net": {20: version}}
     make_version(tmp_path / "b", "net", 1)
     with pytest.raises(InputError, match="holds too"):
-        listing.scan([tmp_path, tmp_path / "b"])
+        scan.scan([tmp_path, tmp_path / "b"])
     for path in (tmp_path / "nothing", tmp_path / "no version"):
         with pytest.raises(ArtifactError, match=str(path)):
-            listing.check([path])
+            scan.check([path])
 
 
 def test_an_unknown_version_is_told() -> None:

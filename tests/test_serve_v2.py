@@ -18,8 +18,8 @@ from PIL import Image
 from serve_helpers import Counting, client, expected, images, lines, make_version, run, tensor
 
 from tfhalf.errors import RequestError
-from tfhalf.serve.body import decompress
-from tfhalf.serve.images import decode_one
+from tfhalf.serve.http.body import decompress
+from tfhalf.serve.models.images import decode_one
 from tfhalf.serve.settings import Batching, Limits, Settings
 
 

@@ -80,11 +80,11 @@ def serve(
     Speaks the Open Inference Protocol (v2) and TensorFlow Serving's REST dialect on --port; / is a page for people.
     SIGTERM finishes what was accepted, then ends with exit code 0.
     """
-    from tfhalf.serve import listing
+    from tfhalf.serve.models import scan
 
     settings = _settings(exports, workers, **options)
-    listing.check(exports)
-    from tfhalf.serve.place import Place, check, listen
+    scan.check(exports)
+    from tfhalf.serve.listen import Place, check, listen
 
     place = Place(host, port, grpc_port, tls_certificate, tls_key, drain_seconds)
     check(place)

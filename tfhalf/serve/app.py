@@ -13,15 +13,16 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from tfhalf.errors import RequestError
-from tfhalf.serve import classify, page, tfserving, v2
-from tfhalf.serve.infer import Engine
+from tfhalf.serve.engine import Engine
+from tfhalf.serve.http import page
+from tfhalf.serve.http.middleware import Desk, Operate, error_parts
 from tfhalf.serve.log import Log
 from tfhalf.serve.metrics import CONTENT_TYPE, Metrics
-from tfhalf.serve.operate import Desk, Operate, error_parts
-from tfhalf.serve.repository import Repository
+from tfhalf.serve.models.repository import Repository
+from tfhalf.serve.models.version import OpenRuntime
+from tfhalf.serve.protocols import classify, oip_http, tfserving
 from tfhalf.serve.runtimes import open_runtime
 from tfhalf.serve.settings import Settings
-from tfhalf.serve.version import OpenRuntime
 
 _DRAIN_SECONDS = 30.0  # under a host that is not `tfhalf serve`
 
@@ -50,7 +51,7 @@ def create_app(settings: Settings, *, opener: OpenRuntime = open_runtime, log: L
 
     app = Starlette(
         routes=[
-            *v2.routes(),
+            *oip_http.routes(),
             *classify.routes(),
             *tfserving.routes(),
             Route("/metrics", _metrics, methods=["GET"]),

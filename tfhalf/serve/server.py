@@ -20,9 +20,9 @@ import uvicorn
 
 from tfhalf.errors import ShortfallError
 from tfhalf.serve import create_app
+from tfhalf.serve.http.uvicorn_protocol import protocol_class
+from tfhalf.serve.listen import Place
 from tfhalf.serve.log import Lines, Log
-from tfhalf.serve.place import Place
-from tfhalf.serve.protocol import protocol_class
 from tfhalf.serve.settings import Limits, Settings
 from tfhalf.system import memory
 
@@ -131,7 +131,7 @@ async def _serve(
     sys.setswitchinterval(_SWITCH_SECONDS)
     grpc = None
     if place.grpc_port is not None:
-        from tfhalf.serve.grpc_server import start
+        from tfhalf.serve.protocols.oip_grpc import start
 
         grpc = await start(app, place, share=share_grpc)
     server = _Server(config)

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tfhalf.errors import RequestError
-from tfhalf.serve import images
-from tfhalf.serve.body import Bodies
-from tfhalf.serve.job import Arrays, Job
-from tfhalf.serve.readers import Readers
-from tfhalf.serve.repository import Repository
+from tfhalf.serve.batching.request import Arrays, Job
+from tfhalf.serve.http.body import Bodies
+from tfhalf.serve.models import images
+from tfhalf.serve.models.repository import Repository
+from tfhalf.serve.models.version import Loaded
+from tfhalf.serve.reading.pool import Readers
 from tfhalf.serve.settings import Settings
-from tfhalf.serve.version import Loaded
 
 _INFERENCE = re.compile(r"/v[12]/models/([^/:]+)(?:/(?:versions|labels)/[^/]+)?(?:/infer|/classify|:predict)")
 

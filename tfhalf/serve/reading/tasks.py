@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tfhalf.serve import forms, oip, tfserving_codec
-from tfhalf.serve.body import decompress
-from tfhalf.serve.images import decode_one
-from tfhalf.serve.jsons import loads
+from tfhalf.serve.http import forms
+from tfhalf.serve.http.body import decompress
+from tfhalf.serve.models.images import decode_one
+from tfhalf.serve.protocols import oip, tfserving_codec
+from tfhalf.serve.protocols.json_codec import loads
 from tfhalf.serve.settings import Limits
 from tfhalf.serve.signature import Signature
 
@@ -30,7 +31,7 @@ def _file(body: bytes, signature: Signature, limits: Limits, *, content_type: st
 
 
 def _grpc(body: bytes, signature: Signature, model: str, version: str) -> oip.Parsed:
-    from tfhalf.serve import grpc_codec  # not for those who serve HTTP alone
+    from tfhalf.serve.protocols import grpc_codec  # not for those who serve HTTP alone
 
     return grpc_codec.parse_whole(body, signature, model, version)
 

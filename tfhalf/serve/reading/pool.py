@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from tfhalf.errors import RequestError
-from tfhalf.serve import wire
+from tfhalf.serve.reading import wire
 from tfhalf.serve.settings import Limits
 from tfhalf.system.device import cores
 from tfhalf.system.tensorflow import fresh_environment
@@ -26,7 +26,7 @@ _BASE = 256 << 20
 
 
 class Readers:
-    """Some processes of `tfhalf.serve.reader`, each started when it is first needed, and anew after one has ended."""
+    """Some processes of `tfhalf.serve.reading.process`, each started when it is first needed, and anew after one has ended."""
 
     def __init__(self, limits: Limits) -> None:
         self._memory = _BASE + _PER_BYTE * max(limits.max_body, limits.max_pixels)
@@ -39,7 +39,7 @@ class Readers:
         self._closed = False
 
     async def read(self, task: str, /, *given: Any, **named: Any) -> Any:
-        """What the function called ``task`` in `tfhalf.serve.reading` gives.
+        """What the function called ``task`` in `tfhalf.serve.reading.tasks` gives.
 
         Raises:
             RequestError: as that function; 413, it takes too much memory or time; 503, the server stops.
@@ -130,7 +130,7 @@ class _Reader:
         self._connection, other = socket.socketpair()
         with other:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tfhalf.serve.reader"],
+                [sys.executable, "-m", "tfhalf.serve.reading.process"],
                 env={**fresh_environment(), "OPENBLAS_NUM_THREADS": "1"},
                 stdin=other.fileno(),
                 stdout=subprocess.DEVNULL,

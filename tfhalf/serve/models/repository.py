@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from tfhalf.errors import InputError, RequestError, ShortfallError, TfhalfError
-from tfhalf.serve import listing
 from tfhalf.serve.log import Log
 from tfhalf.serve.metrics import Metrics
-from tfhalf.serve.model import Failure, Model
+from tfhalf.serve.models import scan
+from tfhalf.serve.models.model import Failure, Model
+from tfhalf.serve.models.version import Loaded, OpenRuntime, load, read
 from tfhalf.serve.runtimes import open_runtime
 from tfhalf.serve.settings import Settings
 from tfhalf.serve.threads import StillBusyError, Threads
-from tfhalf.serve.version import Loaded, OpenRuntime, load, read
 
 _AT_A_TIME = 4  # models that are read
 _LIST_SECONDS = 10.0  # to list a folder
@@ -38,7 +38,7 @@ class Repository:
         self.started = False
         self._busy = asyncio.Lock()
         self._threads = Threads()
-        self._listed: dict[Path, listing.Found] = {}
+        self._listed: dict[Path, scan.Found] = {}
         self._reading = asyncio.Semaphore(_AT_A_TIME)
         self._opening = asyncio.Lock()
         self._poller: asyncio.Task[None] | None = None
@@ -60,10 +60,10 @@ class Repository:
             InputError: a pin or a label names what is not there.
             ShortfallError: no model at all loads.
         """
-        await self._threads.run("exports", _LIST_SECONDS, listing.check, self._settings.exports)
+        await self._threads.run("exports", _LIST_SECONDS, scan.check, self._settings.exports)
         await self._refresh()
         for path in self._settings.exports:
-            listing.check_found(path, self._listed.get(path, ()))
+            scan.check_found(path, self._listed.get(path, ()))
         self._check_names()
         if not any(model.ready for model in self.models.values()):
             messages = [f.message for model in self.models.values() for f in model.failures.values()]
@@ -166,16 +166,16 @@ class Repository:
     async def _refresh(self) -> None:
         async with self._busy:
             listings = await asyncio.gather(*(self._list(path) for path in self._settings.exports))
-            found = listing.merge(listings)
+            found = scan.merge(listings)
             for name in sorted(found):
                 if name not in self.models:
                     self.models[name] = self._new(name)
             await asyncio.gather(*(self._keep_up(model, found.get(name)) for name, model in self.models.items()))
 
-    async def _list(self, path: Path) -> tuple[Path, listing.Found]:
+    async def _list(self, path: Path) -> tuple[Path, scan.Found]:
         """Models and versions below ``path``; of what cannot be listed, those that were there before."""
         try:
-            bases = await self._threads.run(path, _LIST_SECONDS, listing.bases, path)
+            bases = await self._threads.run(path, _LIST_SECONDS, scan.bases, path)
         except StillBusyError:
             return path, self._listed.get(path, {})
         except (OSError, TfhalfError) as error:
@@ -187,7 +187,7 @@ class Repository:
 
     async def _below(self, name: str, base: Path) -> dict[int, Path]:
         try:
-            return await self._threads.run(base, _LIST_SECONDS, listing.below, base)
+            return await self._threads.run(base, _LIST_SECONDS, scan.below, base)
         except StillBusyError:
             pass
         except (OSError, TfhalfError) as error:
@@ -215,7 +215,7 @@ class Repository:
                 del model.failures[number]
                 continue
             try:
-                now = await self._threads.run(directory, _LIST_SECONDS, listing.fingerprint, directory)
+                now = await self._threads.run(directory, _LIST_SECONDS, scan.fingerprint, directory)
             except StillBusyError:
                 continue
             if now != failure.fingerprint:
@@ -236,7 +236,7 @@ class Repository:
         directory = model.available[number]
         before = None  # of one that hangs: it is tried again as soon as it does not
         try:
-            before = await self._threads.run(directory, _LIST_SECONDS, listing.fingerprint, directory)
+            before = await self._threads.run(directory, _LIST_SECONDS, scan.fingerprint, directory)
             patience = _READ_SECONDS + sum(size for _, size, _ in before) / _SLOWEST
             async with self._reading:
                 manifest = await self._threads.run(directory, patience, read, directory)

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from tfhalf.errors import RequestError
-from tfhalf.serve import tensors
-from tfhalf.serve.job import Arrays
-from tfhalf.serve.jsons import are_large, dumps, loads
+from tfhalf.serve.batching.request import Arrays
+from tfhalf.serve.models.version import Loaded
+from tfhalf.serve.protocols import tensors
+from tfhalf.serve.protocols.json_codec import are_large, dumps, loads
 from tfhalf.serve.settings import Limits
 from tfhalf.serve.signature import BYTES, DATATYPES, Signature, Tensor, called
-from tfhalf.serve.version import Loaded
 
 _SEQUENCE = ("sequence_id", "sequence_start", "sequence_end")
 

@@ -1,4 +1,4 @@
-"""A process that reads large bodies and images for a server: ``python -m tfhalf.serve.reader``.
+"""A process that reads large bodies and images for a server: ``python -m tfhalf.serve.reading.process``.
 
 Python's lock is held while JSON is parsed or an image decoded, which for large ones stops whoever shares the process.
 This one shares it with nobody; its memory is bounded; and a file that ends it ends no server.
@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from tfhalf.errors import RequestError
-from tfhalf.serve import wire
-from tfhalf.serve.reading import READ
+from tfhalf.serve.reading import wire
+from tfhalf.serve.reading.tasks import READ
 
 
 def main() -> None:

@@ -13,10 +13,10 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tfhalf.errors import RequestError
-from tfhalf.serve.infer import Engine
-from tfhalf.serve.jsons import dumps
+from tfhalf.serve.engine import Engine
 from tfhalf.serve.log import Log
 from tfhalf.serve.metrics import Metrics
+from tfhalf.serve.protocols.json_codec import dumps
 
 FACTS = "tfhalf"  # the scope's key under which a handler leaves what the log line is to tell
 

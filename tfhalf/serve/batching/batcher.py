@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfhalf.errors import RequestError
-from tfhalf.serve.job import Arrays, Chunk, Job, State
-from tfhalf.serve.join import Joiner
-from tfhalf.serve.room import Room
+from tfhalf.serve.batching.admission import Room
+from tfhalf.serve.batching.padding import Joiner
+from tfhalf.serve.batching.request import Arrays, Chunk, Job, State
 from tfhalf.serve.settings import Batching
 
 _SMOOTHING = 0.2  # weight of the newest gap between arrivals

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import orjson
 
-from tfhalf.serve.forms import Files
-from tfhalf.serve.oip import Parsed, Wanted
+from tfhalf.serve.http.forms import Files
+from tfhalf.serve.protocols.oip import Parsed, Wanted
+from tfhalf.serve.protocols.tfserving_codec import Predict
 from tfhalf.serve.settings import Limits
 from tfhalf.serve.signature import Signature, Tensor
-from tfhalf.serve.tfserving_codec import Predict
 
 TYPES: dict[str, Callable[..., Any]] = {
     kind.__name__: kind for kind in (Files, Limits, Parsed, Predict, Signature, Tensor, Wanted)

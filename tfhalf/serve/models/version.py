@@ -14,7 +14,7 @@ import numpy as np
 
 from tfhalf.artifacts import manifest as manifests
 from tfhalf.errors import ArtifactError
-from tfhalf.serve.batcher import BatchDone, Batcher
+from tfhalf.serve.batching.batcher import BatchDone, Batcher
 from tfhalf.serve.metrics import Metrics, VersionMetrics
 from tfhalf.serve.runtimes import Runtime, Source
 from tfhalf.serve.settings import Settings

@@ -6,10 +6,10 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from tfhalf.serve.model import Model
+from tfhalf.serve.models.model import Model
+from tfhalf.serve.models.version import Loaded
 from tfhalf.serve.settings import Settings
 from tfhalf.serve.signature import BYTES, Tensor
-from tfhalf.serve.version import Loaded
 
 Totals = Mapping[tuple[str, str], Mapping[str, float]]
 

@@ -9,11 +9,11 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from tfhalf.errors import RequestError
-from tfhalf.serve import oip, tensors
-from tfhalf.serve.grpc_messages import message
-from tfhalf.serve.job import Arrays
+from tfhalf.serve.batching.request import Arrays
+from tfhalf.serve.models.version import Loaded
+from tfhalf.serve.protocols import oip, tensors
+from tfhalf.serve.protocols.grpc_messages import message
 from tfhalf.serve.signature import BYTES, Signature
-from tfhalf.serve.version import Loaded
 
 Response = message("ModelInferResponse")
 

@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from tfhalf.data.image_formats import DAMAGE, FORMATS, WORDS
 from tfhalf.data.resize import fitted
 from tfhalf.errors import RequestError
-from tfhalf.serve.readers import Readers
+from tfhalf.serve.reading.pool import Readers
 from tfhalf.serve.signature import Tensor
 
 # A progressive JPEG may draw over the same pixels again and again, at a few bytes each time; encoders make some ten.

@@ -10,15 +10,15 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from tfhalf.errors import RequestError
-from tfhalf.serve import oip
-from tfhalf.serve.infer import Inference
-from tfhalf.serve.job import Arrays
-from tfhalf.serve.jsons import are_large, dumps
-from tfhalf.serve.model import Model
+from tfhalf.serve.batching.request import Arrays
+from tfhalf.serve.engine import Inference
+from tfhalf.serve.http.inference import JSON, Reading, answer, engine_of, run, send, timeout_of
+from tfhalf.serve.models.model import Model
+from tfhalf.serve.models.version import Loaded
+from tfhalf.serve.protocols import oip
+from tfhalf.serve.protocols.json_codec import are_large, dumps
+from tfhalf.serve.protocols.tfserving_codec import SIGNATURE, Predict
 from tfhalf.serve.signature import Tensor
-from tfhalf.serve.tfserving_codec import SIGNATURE, Predict
-from tfhalf.serve.version import Loaded
-from tfhalf.serve.web import JSON, Reading, answer, engine_of, run, send, timeout_of
 
 _DTYPES = {
     "FP16": "DT_HALF",

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from tfhalf.errors import RequestError
+from tfhalf.serve.models.version import Loaded
 from tfhalf.serve.settings import Label
-from tfhalf.serve.version import Loaded
 
 STABLE = "stable"
 

@@ -11,11 +11,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from tfhalf import __version__
-from tfhalf.serve import describe
-from tfhalf.serve.jsons import dumps
-from tfhalf.serve.openapi import document
+from tfhalf.serve.http.inference import JSON, answer, engine_of, send
+from tfhalf.serve.protocols import describe
+from tfhalf.serve.protocols.json_codec import dumps
+from tfhalf.serve.protocols.openapi import document
 from tfhalf.serve.settings import Settings
-from tfhalf.serve.web import JSON, answer, engine_of, send
 
 _HERE = Path(__file__).resolve().parent
 _KINDS = {"index.html": "text/html; charset=utf-8", "page.css": "text/css", "page.js": "text/javascript"}

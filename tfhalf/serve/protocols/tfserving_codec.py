@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from tfhalf.errors import RequestError
-from tfhalf.serve import oip, tensors
-from tfhalf.serve.job import Arrays
+from tfhalf.serve.batching.request import Arrays
+from tfhalf.serve.protocols import oip, tensors
 from tfhalf.serve.signature import Signature, Tensor
 
 SIGNATURE = "serving_default"

@@ -11,11 +11,11 @@ from starlette.routing import Route
 
 from tfhalf import __version__
 from tfhalf.errors import RequestError
-from tfhalf.serve import describe, oip
-from tfhalf.serve.infer import Inference
-from tfhalf.serve.job import Arrays
-from tfhalf.serve.version import Loaded
-from tfhalf.serve.web import JSON, Reading, answer, engine_of, run, send, timeout_of
+from tfhalf.serve.batching.request import Arrays
+from tfhalf.serve.engine import Inference
+from tfhalf.serve.http.inference import JSON, Reading, answer, engine_of, run, send, timeout_of
+from tfhalf.serve.models.version import Loaded
+from tfhalf.serve.protocols import describe, oip
 
 SERVER = "tfhalf"
 EXTENSIONS = (

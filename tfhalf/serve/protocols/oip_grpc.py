@@ -20,13 +20,13 @@ from starlette.applications import Starlette
 
 from tfhalf import __version__
 from tfhalf.errors import InputError, RequestError
-from tfhalf.serve import describe, grpc_codec
-from tfhalf.serve.grpc_messages import METHODS, POOL, SERVICE, STREAM, message
-from tfhalf.serve.infer import Engine, Inference, counting_failures
+from tfhalf.serve.engine import Engine, Inference, counting_failures
+from tfhalf.serve.listen import Place
 from tfhalf.serve.log import Log
 from tfhalf.serve.metrics import Metrics
-from tfhalf.serve.place import Place
-from tfhalf.serve.v2 import EXTENSIONS, SERVER
+from tfhalf.serve.protocols import describe, grpc_codec
+from tfhalf.serve.protocols.grpc_messages import METHODS, POOL, SERVICE, STREAM, message
+from tfhalf.serve.protocols.oip_http import EXTENSIONS, SERVER
 
 _CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,

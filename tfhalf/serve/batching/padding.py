@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tfhalf.serve.job import Arrays, Chunk
+from tfhalf.serve.batching.request import Arrays, Chunk
 
 
 class Joiner:

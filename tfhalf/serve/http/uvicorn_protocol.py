@@ -15,8 +15,8 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tfhalf.errors import RequestError
-from tfhalf.serve.answers import RATE, AnsweringProtocol
-from tfhalf.serve.body import ENDED
+from tfhalf.serve.http.answers import RATE, AnsweringProtocol
+from tfhalf.serve.http.body import ENDED
 from tfhalf.serve.settings import Limits
 
 Answer = tuple[int, list[tuple[bytes, bytes]], bytes]  # status, headers, body

@@ -8,11 +8,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from tfhalf.errors import RequestError
-from tfhalf.serve.forms import FORM, Files
-from tfhalf.serve.infer import Inference
-from tfhalf.serve.job import Arrays
-from tfhalf.serve.version import Loaded
-from tfhalf.serve.web import Reading, answer, engine_of, run, timeout_of
+from tfhalf.serve.batching.request import Arrays
+from tfhalf.serve.engine import Inference
+from tfhalf.serve.http.forms import FORM, Files
+from tfhalf.serve.http.inference import Reading, answer, engine_of, run, timeout_of
+from tfhalf.serve.models.version import Loaded
 
 PROBABILITIES = "probabilities"
 TOP = 5

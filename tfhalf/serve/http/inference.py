@@ -14,13 +14,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tfhalf.errors import RequestError
-from tfhalf.serve import body as bodies
-from tfhalf.serve.infer import Engine, Inference, counting_failures
-from tfhalf.serve.job import Arrays
-from tfhalf.serve.jsons import dumps
-from tfhalf.serve.operate import FACTS
-from tfhalf.serve.reading import READ
-from tfhalf.serve.version import Loaded
+from tfhalf.serve.batching.request import Arrays
+from tfhalf.serve.engine import Engine, Inference, counting_failures
+from tfhalf.serve.http import body as bodies
+from tfhalf.serve.http.middleware import FACTS
+from tfhalf.serve.models.version import Loaded
+from tfhalf.serve.protocols.json_codec import dumps
+from tfhalf.serve.reading.tasks import READ
 
 JSON = "application/json"
 TIMEOUT = "x-request-timeout-ms"
@@ -55,7 +55,7 @@ def send(request: Request, body: bytes, kind: str, headers: Mapping[str, str], s
 
 @dataclass(frozen=True)
 class Reading:
-    """How a body becomes a protocol's request: by the function called ``task`` in `tfhalf.serve.reading`, with
+    """How a body becomes a protocol's request: by the function called ``task`` in `tfhalf.serve.reading.tasks`, with
     ``named`` arguments. ``parsed``: how many of its bytes are parsed at most; None: all. The others lie there as they
     are used."""
 

@@ -1,0 +1,1 @@
+"""HTTP: the protocol class, middleware, bodies, the page."""

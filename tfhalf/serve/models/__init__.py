@@ -1,0 +1,1 @@
+"""The models that are served: the repository, its scan, versions, images."""

@@ -1,0 +1,1 @@
+"""What requests and answers look like: Open Inference Protocol, TensorFlow Serving, gRPC, OpenAPI."""

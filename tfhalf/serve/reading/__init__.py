@@ -1,0 +1,1 @@
+"""Large bodies and images, read by processes of their own."""
