@@ -23,7 +23,7 @@ from tfhalf.config import load_pipeline
 from tfhalf.config.yaml_file import write
 from tfhalf.errors import ConfigError, ResumeError
 from tfhalf.train.record.run_folder import held
-from tfhalf.training import Request, check
+from tfhalf.workflows.train_request import Request, check
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 MLP = CHECKOUT / "models" / "mlp.py"

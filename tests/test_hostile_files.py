@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tfhalf import commands, config, predict
+from tfhalf import config
 from tfhalf.artifacts import manifest as manifests
 from tfhalf.config import refs
 from tfhalf.data.sources import folder as folder_source
@@ -29,6 +29,7 @@ from tfhalf.system.npz import read_arrays, read_npz
 from tfhalf.train.record import run_folder
 from tfhalf.verify.reference import Reference, Verified
 from tfhalf.verify.samples import Samples
+from tfhalf.workflows import predict, verify
 
 # --- arrays -----------------------------------------------------------------------------------------------------------
 
@@ -235,7 +236,7 @@ def test_code_that_a_manifest_names_is_not_run(tmp_path: Path) -> None:
         changes = {"config__data__source": source, "config__data__args": args}
         folder = described(version, pipeline_file=str(tmp_path / "p.yaml"), **changes)
         with pytest.raises(ArtifactError, match=r"runs nothing that it names; give the pipeline.*: --pipeline FILE"):
-            commands.verify_version(folder, None, Progress(quiet=True))
+            verify.verify_version(folder, None, Progress(quiet=True))
     assert not canary.exists()
 
 
@@ -256,9 +257,9 @@ def test_code_that_the_users_own_pipeline_names_is_run(tmp_path: Path, monkeypat
         return Verified([], ())
 
     monkeypatch.setattr("tfhalf.verify.test_set.verify_directory", verified)
-    monkeypatch.setattr(commands.manifests, "check_files", lambda *_: None)
+    monkeypatch.setattr(verify.manifests, "check_files", lambda *_: None)
     Reference(np.full((10, 2), 0.5, np.float32), np.zeros(10, np.int32), "").save(version)
-    commands.verify_version(version, None, Progress(quiet=True), tmp_path / "p.yaml")
+    verify.verify_version(version, None, Progress(quiet=True), tmp_path / "p.yaml")
     assert seen["x"].shape == (10, 2, 2, 1)
 
 

@@ -320,7 +320,7 @@ def test_a_deterministic_run(tmp_path: Path) -> None:
 def test_a_kill_between_the_version_and_the_outcome(tmp_path: Path) -> None:
     """What was published is not published again."""
     code = (
-        "import os, signal, sys; import tfhalf.pipeline as pipeline; from tfhalf.cli import main\n"
+        "import os, signal, sys; import tfhalf.workflows.train as pipeline; from tfhalf.cli import main\n"
         "pipeline._record_outcome = lambda outcome: os.kill(os.getpid(), signal.SIGKILL)\n"
         "main(sys.argv[1:])\n"
     )

@@ -17,12 +17,12 @@ from serve_helpers import make_version
 
 from tfhalf.artifacts import version
 from tfhalf.cli import main
-from tfhalf.commands import write_starters
 from tfhalf.errors import ConfigError, InputError, ResumeError, ShortfallError
 from tfhalf.files import check_writable, disk_fault
 from tfhalf.system import plotting
 from tfhalf.train.record import run_folder
-from tfhalf.training import published
+from tfhalf.workflows.train_request import published
+from tfhalf.workflows.verify import write_starters
 
 LONG = "n" * 300
 
@@ -144,7 +144,7 @@ def test_a_full_disk_ends_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         def fail(*_: Any, error: Exception = error, **__: Any) -> None:
             raise ValueError("because") from error
 
-        monkeypatch.setattr("tfhalf.training.check", fail)
+        monkeypatch.setattr("tfhalf.workflows.train_request.check", fail)
         ended = CliRunner().invoke(main, ["train", "x.yaml"])
         assert ended.exit_code == 1
         assert ended.stderr.count("\n") == 1

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tfhalf import predict
 from tfhalf.artifacts import manifest as manifests
 from tfhalf.errors import ArtifactError, InputError
+from tfhalf.workflows import predict
 
 
 class Means:

@@ -158,8 +158,8 @@ def test_images_as_bytes_of_the_protocol(settings: Settings) -> None:
 
 
 def test_grey_and_turned_images_come_as_predict_has_them(settings: Settings, tmp_path: Path) -> None:
-    from tfhalf.predict import Classifier, _read_image
     from tfhalf.serve.models.images import decode_one
+    from tfhalf.workflows.predict import Classifier, _read_image
 
     image = Image.fromarray(np.arange(600, dtype=np.uint16).reshape(20, 30).astype(np.uint8))
     exif = Image.Exif()

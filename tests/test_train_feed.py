@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from tfhalf import config, pipeline
+from tfhalf import config
 from tfhalf.config import Augment, LossScale, Optimizer
 from tfhalf.data import LazyImages, Preprocess, Splits
 from tfhalf.errors import ConfigError, DataError, ResumeError
@@ -33,6 +33,7 @@ from tfhalf.train.record import checkpoint
 from tfhalf.train.stages import PLAIN, Stage
 from tfhalf.train.step import Batch, Step, StepResult
 from tfhalf.train.trainer import Trainer
+from tfhalf.workflows import train
 
 pytestmark = pytest.mark.slow
 
@@ -483,7 +484,7 @@ def test_a_run_gathers_each_block_once_and_the_next_epoch_before_its_turn(
 def test_the_feed_is_told_before_training(tmp_path: Path) -> None:
     stream = io.StringIO()
     t = trainer(tmp_path, "streamed")
-    pipeline._device_truth(t, cpu(), Progress(stream))
+    train._device_truth(t, cpu(), Progress(stream))
     lines = stream.getvalue().splitlines()
     assert f"feed       {t.feed_reason}" in lines
     assert t.feed_reason.startswith("streamed: train.feed is streamed; 1.44 kB of ")

@@ -16,11 +16,11 @@ from train_helpers import changed, splits
 
 from tfhalf.data import load_splits
 from tfhalf.errors import ConfigError
-from tfhalf.publish import relative_to_version
 from tfhalf.system.device import cpu, xla_decision
 from tfhalf.train.chance import against_majority
 from tfhalf.train.remarks import of_model, parameters, remarks
 from tfhalf.verify import report
+from tfhalf.workflows.publish import relative_to_version
 
 BASE: dict[str, Any] = {
     "name": "job",

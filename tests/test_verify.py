@@ -246,7 +246,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def export(directory: Path, spoil: Any = None) -> None:
-    """A small version as `tfhalf.publish` writes it; ``spoil`` changes the model before it is exported."""
+    """A small version as `tfhalf.workflows.publish` writes it; ``spoil`` changes the model before it is exported."""
     keras.utils.set_random_seed(0)
     image = keras.Input((4, 4, 1))
     model = keras.Model(image, layers.Dense(3)(layers.Dense(16, activation="relu")(layers.Flatten()(image))))

@@ -82,7 +82,7 @@ def train(
 
     SIGINT and SIGTERM end training after a checkpoint, with exit code 130 and 143; --resume goes on from there.
     """
-    from tfhalf.training import check, published
+    from tfhalf.workflows.train_request import check, published
 
     request = check(pipeline, overrides, runs_folder=runs, **options)  # before TensorFlow: bad input is told at once
     if request.run is not None and (there := published(request.run, exports, request.pipeline.name)):
@@ -93,7 +93,7 @@ def train(
         return
     progress = progress_for(quiet, as_json)
     load_tensorflow(progress, keep_programs=runs, deterministic=request.deterministic)
-    from tfhalf.pipeline import Places, train_and_export
+    from tfhalf.workflows.train import Places, train_and_export
 
     outcome = train_and_export(
         request.pipeline,
@@ -124,8 +124,8 @@ def check(pipeline: Path, overrides: tuple[str, ...], data_dir: str | None, meas
     check_at_hand(given.data, data_dir)
     progress = Progress(sys.stderr)  # standard output is the pipeline, or JSON
     load_tensorflow(progress)
-    from tfhalf.pipeline_check import check_pipeline
     from tfhalf.train.job import Places
+    from tfhalf.workflows.check import check_pipeline
 
     places = Places(pipeline, Path("runs"), Path("exports"), data_dir)
     checked = check_pipeline(given, places, progress, measure=measure)
@@ -152,7 +152,7 @@ def verify(path: Path, pipeline: Path | None, data_dir: str | None, quiet: bool,
     """Compare the artifacts of exports/NAME[/VERSION] with the float32 model, over the whole test set."""
     progress = progress_for(quiet, as_json)
     load_tensorflow(progress)
-    from tfhalf.commands import verify_version
+    from tfhalf.workflows.verify import verify_version
 
     directory, comparisons = verify_version(path, data_dir, progress, pipeline)
     passed = all(c.passed for c in comparisons)
@@ -227,7 +227,7 @@ main.add_command(serve)
 @click.argument("directory", type=PATH)
 def init(directory: Path) -> None:
     """Write the starter pipelines and models into DIRECTORY, which must be new or empty."""
-    from tfhalf.commands import write_starters
+    from tfhalf.workflows.verify import write_starters
 
     for path in write_starters(directory):
         click.echo(path)

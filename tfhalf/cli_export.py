@@ -90,7 +90,7 @@ def _export_run(
         raise ConfigError(f"{names}: a run is exported as its pipeline says; change runs/.../pipeline.yaml's export")
     progress = progress_for(quiet, as_json)
     load_tensorflow(progress)
-    from tfhalf.pipeline import Places, export_from_run
+    from tfhalf.workflows.train import Places, export_from_run
 
     outcome = export_from_run(run, Places(Path(), run.parent.parent, exports, data_dir), progress)
     say_outcome(outcome, progress, as_json)

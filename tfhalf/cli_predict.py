@@ -42,7 +42,7 @@ def predict(
     Of a folder every image below it is taken, in the order of their names.
     """
     import_tensorflow()
-    from tfhalf.predict import in_words, predict_images
+    from tfhalf.workflows.predict import in_words, predict_images
 
     answers = []
     for answer in predict_images(path, images, runtime, top, value_range):

@@ -99,7 +99,7 @@ def write_starters(directory: Path) -> list[Path]:
         raise InputError(f"{directory}: is not empty; give a new or empty folder")
     check_writable(directory, "folder")
     there = directory.exists()
-    here = Path(__file__).resolve().parent
+    here = Path(__file__).resolve().parents[1]
     # In a wheel they lie within the package; in a checkout beside it.
     root = here / "starters" if (here / "starters").is_dir() else here.parent
     written = []

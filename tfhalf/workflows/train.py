@@ -10,7 +10,6 @@ from tfhalf.artifacts import version
 from tfhalf.numerics.auto_islands import settle
 from tfhalf.numerics.constants import keep_constants
 from tfhalf.progress import Progress, duration
-from tfhalf.publish import Clock, Finished, Outcome, export_and_publish
 from tfhalf.system.device import Device, detect, grow_memory, spared_from_collection
 from tfhalf.train.chance import Chance, against_majority
 from tfhalf.train.job import Places, new_run, open_run, prepare
@@ -18,6 +17,7 @@ from tfhalf.train.record.run_folder import OUTCOME, held
 from tfhalf.train.remarks import parameters, remarks
 from tfhalf.train.trainer import Trainer
 from tfhalf.verify.process import Verifier
+from tfhalf.workflows.publish import Clock, Finished, Outcome, export_and_publish
 
 __all__ = ["Outcome", "Places", "export_from_run", "train_and_export"]
 

@@ -1,0 +1,1 @@
+"""What a command does, told on one screen each."""
