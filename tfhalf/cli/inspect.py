@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from tfhalf.cli_options import JSON, PATH
+from tfhalf.cli.options import JSON, PATH
 
 
 @click.command("inspect", short_help="What an artifact holds, and whether it is really float16.")

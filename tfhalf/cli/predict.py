@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from tfhalf.artifacts.formats import FILES
-from tfhalf.cli_options import JSON, PATH
+from tfhalf.cli.options import JSON, PATH
 from tfhalf.errors import InputError
 from tfhalf.system.tensorflow import import_tensorflow
 from tfhalf.text import clean

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from tfhalf.cli_options import DATA_DIR, JSON, PATH, QUIET, load_tensorflow, progress_for
-from tfhalf.cli_outcome import say_outcome
+from tfhalf.cli.options import DATA_DIR, JSON, PATH, QUIET, load_tensorflow, progress_for
+from tfhalf.cli.output import say_outcome
 from tfhalf.errors import ConfigError
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from tfhalf.cli_options import PATH, QUIET
+from tfhalf.cli.options import PATH, QUIET
 from tfhalf.errors import InputError
 from tfhalf.progress import Progress
 

@@ -16,11 +16,11 @@ from typing import Any
 import click
 
 from tfhalf import __version__
-from tfhalf.cli_export import export
-from tfhalf.cli_group import Group, thread_failed
-from tfhalf.cli_inspect import inspect
-from tfhalf.cli_numerics import float16, numerics
-from tfhalf.cli_options import (
+from tfhalf.cli.export import export
+from tfhalf.cli.group import Group, thread_failed
+from tfhalf.cli.inspect import inspect
+from tfhalf.cli.numerics import float16, numerics
+from tfhalf.cli.options import (
     DATA_DIR,
     EXPORTS,
     JSON,
@@ -31,9 +31,9 @@ from tfhalf.cli_options import (
     pipeline_options,
     progress_for,
 )
-from tfhalf.cli_outcome import say_outcome
-from tfhalf.cli_predict import predict
-from tfhalf.cli_serve import serve
+from tfhalf.cli.output import say_outcome
+from tfhalf.cli.predict import predict
+from tfhalf.cli.serve import serve
 from tfhalf.progress import Progress
 from tfhalf.system.tensorflow import import_tensorflow
 from tfhalf.text import clean

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from tfhalf.cli_options import JSON, PATH, QUIET, pipeline_options, progress_for
+from tfhalf.cli.options import JSON, PATH, QUIET, pipeline_options, progress_for
 from tfhalf.system.tensorflow import import_tensorflow
 
 
