@@ -258,9 +258,10 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
         "    return keras.Model(image, Slow()(keras.layers.Dense(num_classes)(keras.layers.Flatten()(image))))\n"
     )
     code = (
-        "import sys; from pathlib import Path; from tfhalf.system.tensorflow import import_tensorflow; import os\n"
-        "os.environ['KERAS_BACKEND'] = 'tensorflow'; import_tensorflow()\n"
-        "from tfhalf import config; from tfhalf.system.device import cpu; from tfhalf.train.job import Places, prepare\n"
+        "import sys; from pathlib import Path; from tfhalf.system.tensorflow import import_tensorflow\n"
+        "import os; os.environ['KERAS_BACKEND'] = 'tensorflow'; import_tensorflow()\n"
+        "from tfhalf import config; from tfhalf.system.device import cpu\n"
+        "from tfhalf.train.job import Places, prepare\n"
         "from tfhalf.progress import Progress; from tfhalf.train.trainer import Trainer\n"
         "pipe = config.Pipeline.model_validate({'name': 'slow', 'model': {'build': 'net.py:build'},\n"
         "    'data': {'source': 'sklearn:digits'}, 'precision': {'policy': 'float32'}})\n"

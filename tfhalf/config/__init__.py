@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tfhalf.config.schema import load_pipeline as load_pipeline
 
 __all__ = [
+    "NAME",
     "Augment",
     "Callback",
     "Data",
@@ -36,7 +37,6 @@ __all__ = [
     "LossScale",
     "Model",
     "Muon",
-    "NAME",
     "Normalize",
     "Optimizer",
     "Pipeline",

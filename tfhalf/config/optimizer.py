@@ -10,8 +10,8 @@ from tfhalf.config.section import NonNegative, Patterns, Positive, Section, chec
 
 
 class Muon(Section):
-    """Kernels moved by Muon (`tfhalf.train.optim.muon`): ``match`` are regular expressions searched in variable paths such as
-    ``conv1/kernel``. For kernels of Conv and Dense layers, which keep their filters last.
+    """Kernels moved by Muon (`tfhalf.train.optim.muon`): ``match`` are regular expressions searched in variable paths
+    such as ``conv1/kernel``. For kernels of Conv and Dense layers, which keep their filters last.
 
     ``learning_rate`` follows the schedule that `Optimizer.learning_rate` follows. ``steps`` is the number of
     Newton-Schulz rounds. ``normalize`` sets each kernel's norm to the root of its number of filters before every step,

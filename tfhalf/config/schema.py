@@ -1,8 +1,8 @@
 """The pipeline file as strict, frozen types.
 
 A pipeline is YAML: ``name``, ``model`` and ``data`` are needed, the rest has defaults. Unknown keys are refused with
-the nearest valid one, and every error is one line that names file, line and key (`tfhalf.config.yaml_file` reads the file
-and words the errors). Overrides (``train.epochs=3``) pass the same checks.
+the nearest valid one, and every error is one line that names file, line and key (`tfhalf.config.yaml_file` reads the
+file and words the errors). Overrides (``train.epochs=3``) pass the same checks.
 """
 
 from __future__ import annotations

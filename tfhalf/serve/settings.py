@@ -21,7 +21,7 @@ _PIN = re.compile(r"(?P<model>[^:=@]+)=(?P<version>\d{1,10})")
 
 @dataclass(frozen=True)
 class Batching:
-    """How requests are joined. ``max_queue`` bounds the waiting rows; None leaves it to `tfhalf.serve.batching.admission.Room`."""
+    """How requests are joined. ``max_queue`` bounds the waiting rows; None leaves it to `batching.admission.Room`."""
 
     max_batch: int = 64
     max_delay_ms: float = 2.0

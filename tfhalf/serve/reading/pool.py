@@ -26,7 +26,7 @@ _BASE = 256 << 20
 
 
 class Readers:
-    """Some processes of `tfhalf.serve.reading.process`, each started when it is first needed, and anew after one has ended."""
+    """Some processes of `tfhalf.serve.reading.process`, started when first needed, and anew after their end."""
 
     def __init__(self, limits: Limits) -> None:
         self._memory = _BASE + _PER_BYTE * max(limits.max_body, limits.max_pixels)

@@ -1,6 +1,7 @@
 """What feeds the training step: many steps as one program, over data that comes from somewhere.
 
-`tfhalf.train.feeds.resident` keeps the training set on the device, `tfhalf.train.feeds.streamed` brings it there block by block.
+`tfhalf.train.feeds.resident` keeps the training set on the device, `tfhalf.train.feeds.streamed` brings it there block
+by block.
 """
 
 from __future__ import annotations
