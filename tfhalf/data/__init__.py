@@ -5,6 +5,7 @@ Importing this package loads numpy only; a source imports the library it needs w
 
 from tfhalf.data.lazy import LazyImages
 from tfhalf.data.preprocess import Preprocess
-from tfhalf.data.splits import Splits, check_at_hand, load_splits, runs_code
+from tfhalf.data.splits import check_at_hand, load_splits, runs_code
+from tfhalf.data.types import Splits
 
 __all__ = ["LazyImages", "Preprocess", "Splits", "check_at_hand", "load_splits", "runs_code"]

@@ -6,7 +6,6 @@ import difflib
 import importlib.util
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +13,10 @@ import numpy as np
 from tfhalf import config
 from tfhalf.data.check import Arrays, check
 from tfhalf.data.draw import draw
-from tfhalf.data.lazy import Array, LazyImages, subset
+from tfhalf.data.lazy import subset
 from tfhalf.data.resize import resize
 from tfhalf.data.sources import call, digits, folder, npz, synthetic, tfds
+from tfhalf.data.types import Splits
 from tfhalf.errors import DataError
 
 Progress = Callable[[str], None]
@@ -25,33 +25,6 @@ FORMS = "tfds:NAME, folder:PATH, npz:PATH, sklearn:digits, synthetic:HxWxC, file
 _SCHEMES = ("tfds", "folder", "npz", "sklearn", "synthetic")
 # The test set of a source without one must be the same for every run, whatever its seed.
 _TEST_SEED = 1797
-
-
-@dataclass(frozen=True)
-class Splits:
-    """Three disjoint parts of one data set.
-
-    ``x_*`` has shape [N, *input_shape], uint8 or the source's own integer or float dtype, in the source's own units;
-    ``y_*`` has shape [N], int32, values 0..num_classes-1. ``x_val`` may be empty. ``x_train`` may be encoded still.
-    ``source`` is the pipeline's text; ``unread`` are keys of its ``data`` section that this source gives no effect.
-    """
-
-    x_train: Array | LazyImages
-    y_train: Array
-    x_val: Array
-    y_val: Array
-    x_test: Array
-    y_test: Array
-    num_classes: int
-    input_shape: tuple[int, ...]
-    class_names: tuple[str, ...]
-    source: str
-    unread: tuple[str, ...] = ()
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Number of items of ``train``, ``validation`` and ``test``."""
-        return {"train": len(self.x_train), "validation": len(self.x_val), "test": len(self.x_test)}
 
 
 def runs_code(source: str) -> bool:

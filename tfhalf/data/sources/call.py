@@ -8,6 +8,7 @@ from typing import Any
 
 from tfhalf.config import refs
 from tfhalf.data.check import ACCEPTED, Arrays, as_array, from_mapping
+from tfhalf.data.types import Splits
 from tfhalf.errors import DataError
 
 
@@ -18,8 +19,6 @@ def read(source: str, base: Path, args: Mapping[str, Any]) -> Arrays:
         RefError: the reference leads to no callable.
         DataError: the function raises, or returns something else.
     """
-    from tfhalf.data.splits import Splits
-
     function = refs.resolve(source, base)
     called = f"{getattr(function, '__name__', 'load')}({', '.join(args)})"
     with refs.user_code(f"{source}: {called} fails", DataError, "; correct the function or data.args"):
