@@ -25,7 +25,7 @@ from tfhalf.system.device import Device, xla_decision
 from tfhalf.train.build import ADAPT_IMAGES, Builder
 from tfhalf.train.callbacks import Callbacks
 from tfhalf.train.evaluate import Evaluator, penalties
-from tfhalf.train.feeds.base import make
+from tfhalf.train.feeds.choose import make
 from tfhalf.train.kernels import fewer_passes
 from tfhalf.train.loop import Epochs
 from tfhalf.train.optim import optimizers

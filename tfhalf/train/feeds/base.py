@@ -9,20 +9,13 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from tfhalf.data.lazy import LazyImages
-from tfhalf.errors import ConfigError
-from tfhalf.progress import size as words
-from tfhalf.system.device import Device
 from tfhalf.train.stages import PLAIN, Stage
 from tfhalf.train.step import FINITE, Batch, Step
-
-# Of a GPU's memory that the training set may take; activations and workspaces need the rest.
-RESIDENT_SHARE = 0.4
 
 
 class ChunkResult(NamedTuple):
@@ -151,58 +144,3 @@ class Feed(ABC):
         if self.step.guarded:
             return tf.convert_to_tensor(self.step.optimizer.dynamic_scale.value)
         return tf.constant(1.0)
-
-
-def make(
-    mode: Literal["auto", "resident", "streamed"],
-    step: Step,
-    x: np.ndarray | LazyImages,
-    y: np.ndarray,
-    device: Device,
-    **settings: Any,
-) -> tuple[Feed, str]:
-    """The feed for ``x`` [N, ...] and ``y`` int32 [N], and why it is this one, as a sentence for the user.
-
-    ``settings`` are those of `Resident` and `Streamed`: batch_size, capacity, xla, max_skipped.
-
-    Raises:
-        ConfigError: ``mode`` is ``resident`` and the images are encoded still.
-    """
-    from tfhalf.train.feeds.resident import Resident
-    from tfhalf.train.feeds.streamed import Streamed
-
-    resident, reason = choose(mode, x, device)
-    if resident:
-        assert not isinstance(x, LazyImages)
-        return Resident(step, x, y, **settings), reason
-    feed = Streamed(step, x, y, **settings)
-    return feed, f"{reason}; {feed.block} steps, {words(feed.block * feed.step_bytes)}, at a time"
-
-
-def choose(
-    mode: Literal["auto", "resident", "streamed"], x: np.ndarray | LazyImages, device: Device
-) -> tuple[bool, str]:
-    """Whether the training set is to be resident, and why. ``auto``: where an array takes at most 40 % of what is free
-    of a GPU's memory, or there is no GPU.
-
-    Raises:
-        ConfigError: ``mode`` is ``resident`` and the images are encoded still.
-    """
-    lazy = isinstance(x, LazyImages)
-    if lazy and mode == "resident":
-        raise ConfigError(
-            "train.feed is resident and the training images stay encoded (data.decode); accepted: streamed or auto; "
-            "change one of the two"
-        )
-    if lazy:
-        return False, f"streamed: images are decoded while training goes on, {words(x.nbytes)} of them"
-    total = device.memory_bytes
-    memory = f"{words(x.nbytes)} of {total / 2**30:.1f} GiB" if total else words(x.nbytes)
-    if mode != "auto":
-        return mode == "resident", f"{mode}: train.feed is {mode}; {memory}"
-    if device.kind == "CPU" or total is None:
-        return True, f"resident: {memory}"
-    free = total - tf.config.experimental.get_memory_info("GPU:0")["current"]
-    if x.nbytes <= RESIDENT_SHARE * free:
-        return True, f"resident: {memory}"
-    return False, f"streamed: {memory}, more than the {RESIDENT_SHARE:.0%} that the training set may take"
