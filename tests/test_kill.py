@@ -262,12 +262,13 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
         "import os; os.environ['KERAS_BACKEND'] = 'tensorflow'; import_tensorflow()\n"
         "from tfhalf import config; from tfhalf.system.device import cpu\n"
         "from tfhalf.train.job import Places, prepare\n"
-        "from tfhalf.progress import Progress; from tfhalf.train.trainer import Trainer\n"
+        "from tfhalf.progress import Progress; from tfhalf.train.loop import run_training\n"
+        "from tfhalf.train.trainer import Trainer\n"
         "pipe = config.Pipeline.model_validate({'name': 'slow', 'model': {'build': 'net.py:build'},\n"
         "    'data': {'source': 'sklearn:digits'}, 'precision': {'policy': 'float32'}})\n"
         "job = prepare(pipe, Places(Path('p.yaml'), Path('runs'), Path('exports')), Progress())\n"
         "Path('run').mkdir()\n"
-        "Trainer(job.pipeline, job.splits, job.builder, job.preprocess, cpu()).run(Path('run'), Progress())\n"
+        "run_training(Trainer(job.pipeline, job.splits, job.builder, job.preprocess, cpu()), Path('run'), Progress())\n"
     )
     with running(tmp_path, command=(sys.executable, "-c", code)) as run:
         assert run.wait_until(lambda: run.says("val loss"))

@@ -27,6 +27,7 @@ from tfhalf.precision.policy import matching
 from tfhalf.progress import Progress
 from tfhalf.system.device import cpu
 from tfhalf.train.job import Places, new_run
+from tfhalf.train.loop import run_training
 from tfhalf.train.trainer import Trainer
 
 pytestmark = pytest.mark.slow  # it trains
@@ -272,7 +273,7 @@ def test_a_net_that_float16_alone_cannot_train(tmp_path: Path) -> None:
     }
     plain = Trainer(jobs["plain"].pipeline, splits(), jobs["plain"].builder, jobs["plain"].preprocess, cpu())
     with pytest.raises(TrainingError, match="20 steps in a row had a non-finite gradient"):
-        plain.run(new_run(jobs["plain"], Places(tmp_path / "p", tmp_path / "a", tmp_path), False), QUIET)
+        run_training(plain, new_run(jobs["plain"], Places(tmp_path / "p", tmp_path / "a", tmp_path), False), QUIET)
     assert plain.loss_scale() == 1
     islands, found = find(jobs["auto"], cpu(), QUIET)
     assert found.of("activations").largest > 65504
@@ -281,7 +282,7 @@ def test_a_net_that_float16_alone_cannot_train(tmp_path: Path) -> None:
     job = settled(jobs["auto"], tuple(island.pattern for island in islands))
     trainer = Trainer(job.pipeline, splits(), job.builder, Preprocess.fit("standardize", splits().x_train), cpu())
     run = new_run(job, Places(tmp_path / "p", tmp_path / "b", tmp_path), False)
-    result = trainer.run(run, QUIET)
+    result = run_training(trainer, run, QUIET)
     assert result.skipped <= 1
     assert result.loss_scale >= 2.0**14
     assert result.epochs[-1].loss < 0.5 * result.epochs[0].loss

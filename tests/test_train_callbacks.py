@@ -20,8 +20,10 @@ from tfhalf.progress import Progress
 from tfhalf.system.device import cpu
 from tfhalf.train.build import Builder
 from tfhalf.train.callbacks import Callbacks
+from tfhalf.train.loop import run_training
 from tfhalf.train.record import checkpoint
-from tfhalf.train.trainer import Trainer, TrainResult
+from tfhalf.train.result import TrainResult
+from tfhalf.train.trainer import Trainer
 
 pytestmark = pytest.mark.slow  # it trains
 
@@ -150,7 +152,7 @@ def trainer(
 def run(t: Trainer, folder: Path, resume: bool = False) -> tuple[TrainResult, str]:
     stream = io.StringIO()
     (folder / "run").mkdir(exist_ok=True)
-    return t.run(folder / "run", Progress(stream), resume=resume), stream.getvalue()
+    return run_training(t, folder / "run", Progress(stream), resume=resume), stream.getvalue()
 
 
 def told(folder: Path) -> list[list[Any]]:
@@ -231,7 +233,7 @@ def test_a_resumed_run_starts_them_anew(tmp_path: Path) -> None:
 
     (tmp_path / "run").mkdir()
     with pytest.raises(InterruptedError):
-        trainer(tmp_path, *listed, checkpoint_seconds=0).run(tmp_path / "run", StopAfterThree(io.StringIO()))
+        run_training(trainer(tmp_path, *listed, checkpoint_seconds=0), tmp_path / "run", StopAfterThree(io.StringIO()))
     again = trainer(tmp_path, *listed)
     run(again, tmp_path, resume=True)
     rates = [call[2]["learning_rate"] for call in told(tmp_path) if call[0] == "end of epoch"]

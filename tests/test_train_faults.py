@@ -30,6 +30,7 @@ from tfhalf.train.build import Builder
 from tfhalf.train.feeds.base import ChunkResult, Feed
 from tfhalf.train.feeds.resident import Resident
 from tfhalf.train.feeds.streamed import Streamed
+from tfhalf.train.loop import run_training
 from tfhalf.train.optim.optimizers import make_optimizer, trained_variables, wrap
 from tfhalf.train.optim.schedules import EpochSchedule
 from tfhalf.train.record.plot import draw_run
@@ -287,7 +288,7 @@ def trainer(folder: Path, white: slice, scale: dict[str, Any] | None = None, **t
 def trained(t: Trainer, folder: Path) -> tuple[Any, list[str]]:
     (folder / "run").mkdir(exist_ok=True)
     stream = io.StringIO()
-    return t.run(folder / "run", Progress(stream)), stream.getvalue().splitlines()
+    return run_training(t, folder / "run", Progress(stream)), stream.getvalue().splitlines()
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from tfhalf.train.feeds import base
 from tfhalf.train.feeds.base import ChunkResult, Feed
 from tfhalf.train.feeds.resident import Resident
 from tfhalf.train.feeds.streamed import Streamed
+from tfhalf.train.loop import run_training
 from tfhalf.train.optim.optimizers import make_optimizer, trained_variables, wrap
 from tfhalf.train.optim.schedules import EpochSchedule, Schedule
 from tfhalf.train.record import checkpoint
@@ -438,17 +439,17 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_killed_run_is_taken_up_by_either_feed(tmp_path: Path) -> None:
     whole = trainer(tmp_path, "resident")
     (tmp_path / "whole").mkdir()
-    expected = whole.run(tmp_path / "whole", quiet())
+    expected = run_training(whole, tmp_path / "whole", quiet())
     for number, (before, after) in enumerate(
         [("streamed", "streamed"), ("resident", "streamed"), ("streamed", "auto")]
     ):
         run = tmp_path / str(number)
         run.mkdir()
         with pytest.raises(Stopped):
-            trainer(tmp_path, before).run(run, StopAfter(2))
+            run_training(trainer(tmp_path, before), run, StopAfter(2))
         second = trainer(tmp_path, after, lazy(X) if after == "auto" else X)
         assert second.feed_reason.startswith("streamed: ")
-        result = second.run(run, quiet(), resume=True)
+        result = run_training(second, run, quiet(), resume=True)
         assert equal(values(second), values(whole))
         assert [row.loss for row in result.epochs] == [row.loss for row in expected.epochs]
         assert [row.val_accuracy for row in result.epochs] == [row.val_accuracy for row in expected.epochs]
@@ -475,7 +476,7 @@ def test_a_run_gathers_each_block_once_and_the_next_epoch_before_its_turn(
 
     monkeypatch.setattr(t.evaluator, "scores", scores)
     (tmp_path / "run").mkdir()
-    t.run(tmp_path / "run", quiet())
+    run_training(t, tmp_path / "run", quiet())
     wanted = [t.order(epoch)[i : i + 2].ravel().tolist() for epoch in range(4) for i in range(0, 10, 2)]
     assert sorted(gathered) == sorted(wanted)
     assert at_epochs_end == [7, 12, 17, 20]  # two blocks of the next epoch are on their way; the last has none
@@ -494,12 +495,12 @@ def test_other_images_than_those_trained_on_are_not_taken_up(tmp_path: Path) -> 
     run = tmp_path / "run"
     run.mkdir()
     t = trainer(tmp_path, "resident")
-    t.run(run, quiet())
+    run_training(t, run, quiet())
     found = checkpoint.load(run)
     assert found is not None
     assert found.record["preprocess"] == t.preprocess.to_dict()
     other = trainer(tmp_path, "resident", X // 2, decode="eager")
-    for take_up in (lambda: other.run(run, quiet(), resume=True), lambda: other.restored(run)):
+    for take_up in (lambda: run_training(other, run, quiet(), resume=True), lambda: other.restored(run)):
         with pytest.raises(
             ResumeError, match=r"its images had mean \[.*set data\.decode in .*pipeline\.yaml"
         ) as caught:

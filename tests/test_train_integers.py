@@ -19,6 +19,7 @@ from tfhalf.export.rebuild.rebuild import rebuild
 from tfhalf.system.device import detect
 from tfhalf.train.build import Builder
 from tfhalf.train.integers import keep_integers, refuse_normalized
+from tfhalf.train.loop import run_training
 from tfhalf.train.traced import lookups
 from tfhalf.train.trainer import Trainer
 
@@ -193,7 +194,7 @@ def test_words_apart_by_one_are_told_apart(folder: Path, name: str) -> None:
     run = folder / "run"
     run.mkdir()
     trainer.compile()
-    trainer.run(run, quiet())
+    run_training(trainer, run, quiet())
     assert trainer.evaluator.accuracy(data.x_test, data.y_test) == 1
     if name == "subclass":
         return

@@ -20,6 +20,7 @@ from tfhalf.errors import ConfigError
 from tfhalf.progress import Progress
 from tfhalf.system.device import cpu
 from tfhalf.train.build import Builder
+from tfhalf.train.loop import run_training
 from tfhalf.train.optim.optimizers import make_optimizer, wrap
 from tfhalf.train.trainer import Trainer
 
@@ -262,15 +263,15 @@ def test_a_resumed_run_equals_one_that_was_not_stopped(tmp_path: Path) -> None:
     whole.measure_step(patience=0.05)
     assert equal(values(whole), before)
 
-    whole.run(tmp_path / "whole", quiet())
+    run_training(whole, tmp_path / "whole", quiet())
     for v, slow in zip(whole.step.variables, inner.slow, strict=True):
         np.testing.assert_array_equal(np.asarray(v), np.asarray(slow))
     assert not equal(values(whole), before)
 
     with pytest.raises(Stopped):
-        trainer(tmp_path).run(tmp_path / "stopped", StopAfterTwo(io.StringIO()))
+        run_training(trainer(tmp_path), tmp_path / "stopped", StopAfterTwo(io.StringIO()))
     second, third = trainer(tmp_path), trainer(tmp_path)
-    second.run(tmp_path / "stopped", quiet(), resume=True)
+    run_training(second, tmp_path / "stopped", quiet(), resume=True)
     assert equal(values(second), values(whole))
     third.restored(tmp_path / "stopped")
     assert equal(values(third), values(whole))

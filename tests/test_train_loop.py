@@ -26,6 +26,7 @@ from tfhalf.progress import Progress
 from tfhalf.system.device import cpu, float32_exactly
 from tfhalf.train.build import Builder
 from tfhalf.train.evaluate import Evaluator, _view, cross_entropy
+from tfhalf.train.loop import run_training
 from tfhalf.train.optim.schedules import multiplier
 from tfhalf.train.record import checkpoint
 from tfhalf.train.record.history import Epoch, History, header
@@ -141,15 +142,15 @@ class StopAfter(Progress):
 def test_a_resumed_run_equals_one_that_was_not_stopped(folder: Path, policy_name: str) -> None:
     whole = trainer(folder, precision__policy=policy_name)
     one = run_folder(folder, "whole")
-    expected = whole.run(one, quiet())
+    expected = run_training(whole, one, quiet())
 
     two = run_folder(folder, "stopped")
     first = trainer(folder, precision__policy=policy_name)
     with pytest.raises(Stopped):
-        first.run(two, StopAfter(2))
+        run_training(first, two, StopAfter(2))
     second = trainer(folder, precision__policy=policy_name)
     progress, stream = said()
-    result = second.run(two, progress, resume=True)
+    result = run_training(second, two, progress, resume=True)
     assert "resumed after epoch 2 of 4" in stream.getvalue()
     assert equal(values(second), values(whole))
     assert [timeless(row) for row in result.epochs] == [timeless(row) for row in expected.epochs]
@@ -158,7 +159,7 @@ def test_a_resumed_run_equals_one_that_was_not_stopped(folder: Path, policy_name
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
 
     third = trainer(folder, precision__policy=policy_name)  # the finished run, taken up once more
-    again = third.run(two, quiet(), resume=True)
+    again = run_training(third, two, quiet(), resume=True)
     assert equal(values(third), values(whole))
     assert [timeless(row) for row in again.epochs] == [timeless(row) for row in expected.epochs]
     assert equal(values(trainer(folder, precision__policy=policy_name)), values(third)) is False
@@ -171,7 +172,7 @@ def test_a_resumed_run_equals_one_that_was_not_stopped(folder: Path, policy_name
 def test_a_run_that_had_not_ended_is_not_restored(folder: Path) -> None:
     run = run_folder(folder, "run")
     with pytest.raises(Stopped):
-        trainer(folder).run(run, StopAfter(1))
+        run_training(trainer(folder), run, StopAfter(1))
     with pytest.raises(ResumeError, match="ended after epoch 1 of 4; finish it first: tfhalf train --resume"):
         trainer(folder).restored(run)
 
@@ -189,7 +190,7 @@ def test_a_run_of_skipped_steps_is_given_up_and_the_layer_named(folder: Path) ->
     before = values(t)[: len(t.model.variables)]
     progress, stream = said()
     with pytest.raises(TrainingError) as caught:
-        t.run(run_folder(folder, "run"), progress)
+        run_training(t, run_folder(folder, "run"), progress)
     message = str(caught.value)
     assert message.startswith("step 3: 4 steps in a row had a non-finite gradient (loss scale is down to 16384); ")
     assert "the first layer (from the loss) with one is 'culprit' (bias; 4 of 8); lower the learning rate" in message
@@ -217,7 +218,7 @@ def test_a_float32_loss_that_is_not_finite_ends_the_run(folder: Path) -> None:
         data__augment={},
     )
     with pytest.raises(TrainingError, match=r"step [12]: the loss is (nan|inf); .*; lower the learning rate, or clip"):
-        t.run(run_folder(folder, "run"), quiet())
+        run_training(t, run_folder(folder, "run"), quiet())
 
 
 # --- what is recorded -------------------------------------------------------------------------------------------------
@@ -230,7 +231,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Trainer, A
     t = trainer(folder, train__epochs=3)
     run = run_folder(folder, "run")
     progress, stream = said()
-    return run, t, t.run(run, progress), stream.getvalue()
+    return run, t, run_training(t, run, progress), stream.getvalue()
 
 
 def test_rows(recorded: tuple[Path, Trainer, Any, str]) -> None:
@@ -361,7 +362,7 @@ def test_a_state_that_is_held_stays_as_it_was(folder: Path, xla: str) -> None:
 
 def test_no_validation_part(folder: Path) -> None:
     data = splits(validation=0)
-    result = trainer(folder, data, train__epochs=1).run(run_folder(folder, "run"), quiet())
+    result = run_training(trainer(folder, data, train__epochs=1), run_folder(folder, "run"), quiet())
     assert result.epochs[0].val_accuracy is result.epochs[0].val_loss is None
     assert json.loads((folder / "run/history.jsonl").read_text())["val_accuracy"] is None
 
@@ -379,7 +380,7 @@ def test_measuring_a_step_leaves_no_trace(folder: Path) -> None:
     assert equal(values(t), before)
     other = trainer(folder)
     assert equal(values(other), before)
-    one, two = (each.run(run_folder(folder, name), quiet()) for each, name in ((t, "a"), (other, "b")))
+    one, two = (run_training(each, run_folder(folder, name), quiet()) for each, name in ((t, "a"), (other, "b")))
     assert [timeless(row) for row in one.epochs] == [timeless(row) for row in two.epochs]
     assert equal(values(t), values(other))
 
@@ -409,7 +410,7 @@ def test_averaged_weights_are_what_a_run_gives(folder: Path) -> None:
         now = np.asarray(kernel).astype(np.float64)
         average = now if average is None else 0.8 * average + 0.2 * now
     trained = trainer(folder, train__epochs=1)
-    trained.run(run_folder(folder, "run"), quiet())
+    run_training(trained, run_folder(folder, "run"), quiet())
     got = np.asarray(trained.model.get_layer("head").kernel)
     np.testing.assert_allclose(got, average, rtol=1e-5, atol=1e-7)
     assert not np.allclose(got, now, atol=1e-5)
@@ -420,7 +421,7 @@ def test_a_frozen_variable_stays(folder: Path) -> None:
         folder, train__optimizer={"learning_rate": 0.05, "lr_multipliers": {"^conv/kernel": 0}, "ema_momentum": 0.5}
     )
     before = {v.path: np.asarray(v).copy() for v in t.model.trainable_variables}
-    t.run(run_folder(folder, "run"), quiet())
+    run_training(t, run_folder(folder, "run"), quiet())
     same = {v.path for v in t.model.trainable_variables if np.array_equal(np.asarray(v), before[v.path])}
     assert same == {"conv/kernel"}
 
@@ -437,7 +438,7 @@ def test_accumulation_moves_the_weights_every_nth_step(folder: Path) -> None:
 
 
 def test_the_schedule_reaches_its_end_with_accumulation_too(folder: Path) -> None:
-    result = trainer(folder, train__accumulate=2, train__epochs=2).run(run_folder(folder, "run"), quiet())
+    result = run_training(trainer(folder, train__accumulate=2, train__epochs=2), run_folder(folder, "run"), quiet())
     expected = 0.05 * multiplier(pipeline().train.schedule, 1.1, 2)
     assert result.epochs[0].learning_rate == pytest.approx(expected, rel=1e-4)
 
@@ -455,7 +456,7 @@ def test_training_learns(folder: Path) -> None:
     t = trainer(
         folder, data, train__epochs=40, train__optimizer={"name": "adam", "learning_rate": 0.02}, data__augment={}
     )
-    result = t.run(run_folder(folder, "run"), quiet())
+    result = run_training(t, run_folder(folder, "run"), quiet())
     assert result.epochs[-1].loss < result.epochs[0].loss - 0.1
 
 
@@ -526,7 +527,9 @@ def test_vectors_are_not_augmented(folder: Path) -> None:
         x_test=data.x_test.reshape(12, 36),
         input_shape=(36,),
     )
-    result = trainer(folder, flat, model__build="net.py:flat", train__epochs=1).run(run_folder(folder, "run"), quiet())
+    result = run_training(
+        trainer(folder, flat, model__build="net.py:flat", train__epochs=1), run_folder(folder, "run"), quiet()
+    )
     assert np.isfinite(result.epochs[0].loss)
 
 

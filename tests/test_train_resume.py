@@ -24,7 +24,7 @@ from tfhalf.progress import Progress
 from tfhalf.system.device import cpu
 from tfhalf.train.build import Builder
 from tfhalf.train.diagnose.divergence import BlowUp
-from tfhalf.train.loop import Epochs
+from tfhalf.train.loop import Epochs, run_training
 from tfhalf.train.record import checkpoint
 from tfhalf.train.record.history import Epoch
 from tfhalf.train.trainer import Trainer
@@ -96,7 +96,7 @@ def run(t: Trainer, folder: Path, resume: bool = False) -> tuple[list[dict[str, 
     """The rows without their times, and what was said."""
     folder.mkdir(exist_ok=True)
     stream = io.StringIO()
-    result = t.run(folder, Progress(stream), resume=resume)
+    result = run_training(t, folder, Progress(stream), resume=resume)
     return [timeless(row) for row in result.epochs], stream.getvalue()
 
 
@@ -259,7 +259,7 @@ def test_a_changed_pipeline_is_not_taken_up(finished: Path, changes: dict[str, A
     t = trainer(finished, **{"train__epochs": 2, **changes})
     before = t.values()
     with pytest.raises(ConfigError) as caught:
-        t.run(finished / "run", quiet(), resume=True)
+        run_training(t, finished / "run", quiet(), resume=True)
     assert f"was trained with other settings: {named}; bring them back" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert equal(t.values(), before)
@@ -270,7 +270,7 @@ def test_many_differing_keys(finished: Path) -> None:
     optimizer = {"name": "lion", "learning_rate": 0.1, "weight_decay": 0.2, "clip_norm": None, "beta_2": 0.9}
     t = trainer(finished, train__epochs=2, train__optimizer=optimizer, **{f"train__{k}": v for k, v in changed.items()})
     with pytest.raises(ConfigError, match=r"train\.batch_size 8 -> 4, .* and \d more; bring them back"):
-        t.run(finished / "run", quiet(), resume=True)
+        run_training(t, finished / "run", quiet(), resume=True)
 
 
 def test_what_no_number_depends_on_may_change(finished: Path) -> None:
@@ -401,7 +401,7 @@ def test_no_checkpoint_is_whole(finished: Path, tmp_path: Path) -> None:
     for path in (tmp_path / "run/checkpoints").iterdir():
         flip(path / "arrays.npz")
     with pytest.raises(ResumeError, match=r"no checkpoint in it is whole \(\d damaged\); start the run anew") as caught:
-        trainer(tmp_path, train__epochs=2).run(tmp_path / "run", quiet(), resume=True)
+        run_training(trainer(tmp_path, train__epochs=2), tmp_path / "run", quiet(), resume=True)
     assert "\n" not in str(caught.value)
 
 

@@ -15,6 +15,7 @@ from test_train_loop import NET, StopAfter, Stopped, quiet, run_folder, trainer
 
 from tfhalf.config import LossScale, Optimizer
 from tfhalf.train.diagnose.scale_log import _in_row
+from tfhalf.train.loop import run_training
 from tfhalf.train.optim.optimizers import make_optimizer, wrap
 from tfhalf.train.record import steps
 from tfhalf.train.record.history import scale_words
@@ -87,10 +88,10 @@ def test_a_damaged_file_is_no_reason_to_fail(tmp_path: Path, damage: bytes | Non
 def test_a_run_taken_up_keeps_what_was_recorded(tmp_path: Path, policy_name: str) -> None:
     (tmp_path / "net.py").write_text(NET)
     changes = {"train__epochs": 3, "train__checkpoint_seconds": 0.0, "precision__policy": policy_name}
-    trainer(tmp_path, **changes).run(run_folder(tmp_path, "whole"), quiet())
+    run_training(trainer(tmp_path, **changes), run_folder(tmp_path, "whole"), quiet())
     with pytest.raises(Stopped):
-        trainer(tmp_path, **changes).run(run_folder(tmp_path, "stopped"), StopAfter(1))
-    trainer(tmp_path, **changes).run(tmp_path / "stopped", quiet(), resume=True)
+        run_training(trainer(tmp_path, **changes), run_folder(tmp_path, "stopped"), StopAfter(1))
+    run_training(trainer(tmp_path, **changes), tmp_path / "stopped", quiet(), resume=True)
     with np.load(tmp_path / "whole/steps.npz") as one, np.load(tmp_path / "stopped/steps.npz") as other:
         assert one["step"].tolist() == list(range(15))
         for name in one.files:

@@ -14,6 +14,7 @@ from test_train_loop import StopAfter, Stopped, folder, quiet, run_folder, split
 
 from tfhalf.config import Train
 from tfhalf.errors import ConfigError
+from tfhalf.train.loop import run_training
 from tfhalf.train.stages import PLAIN, Stage, Stages, call, scaled_down
 
 pytestmark = pytest.mark.slow  # it trains
@@ -121,11 +122,11 @@ def test_a_whole_training(folder: Path, policy: str) -> None:  # noqa: F811
     one = trainer(folder, **options)
     one.compile()
     assert one.measure_step() > 0
-    result = one.run(run_folder(folder, "one"), quiet())
+    result = run_training(one, run_folder(folder, "one"), quiet())
     assert result.epochs[-1].loss < result.epochs[0].loss
     plain = trainer(folder, **{**options, "train__sizes": ()})
     plain.compile()
-    plain.run(run_folder(folder, "plain"), quiet())
+    run_training(plain, run_folder(folder, "plain"), quiet())
     changed = [not np.array_equal(a, b) for a, b in zip(values(one), values(plain), strict=True)]
     assert any(changed)
 
@@ -175,10 +176,10 @@ def test_a_frozen_training_resumes_where_it_was(folder: Path) -> None:  # noqa: 
         run = run_folder(folder, name)
         if stop:
             with pytest.raises(Stopped):
-                one.run(run, StopAfter(3))
+                run_training(one, run, StopAfter(3))
             one = trainer(folder, train__freeze_after={"^conv": 2})
             one.compile()
-        one.run(run, quiet(), resume=stop)
+        run_training(one, run, quiet(), resume=stop)
         return values(one)
 
     for whole, resumed in zip(ended("whole", False), ended("resumed", True), strict=True):

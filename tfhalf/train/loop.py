@@ -8,11 +8,12 @@ import time
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from tfhalf.errors import Interrupted, TrainingError
+from tfhalf.precision.policy import policy
 from tfhalf.progress import Progress, duration
 from tfhalf.train.callbacks import Hooks, State
 from tfhalf.train.diagnose.divergence import BlowUp, blown_up, explain
@@ -22,7 +23,9 @@ from tfhalf.train.feeds.base import ChunkResult, joined
 from tfhalf.train.record import checkpoint
 from tfhalf.train.record.history import Epoch, History, header
 from tfhalf.train.record.resume import check_pipeline, check_preprocess
+from tfhalf.train.result import TrainResult
 from tfhalf.train.signals import Signals
+from tfhalf.train.trainer import Trainer
 
 _START: dict[str, Any] = {
     "epochs_done": 0,
@@ -36,12 +39,23 @@ _START: dict[str, Any] = {
 _ADVICE = "lower the learning rate, or clip gradients (train.optimizer.clip_norm)"
 _SHARE = 0.02  # of the time, that saves may take
 
-if TYPE_CHECKING:  # the trainer makes one of these, and these work on a trainer
-    from tfhalf.train.trainer import Trainer, TrainResult
+
+def run_training(trainer: Trainer, run: Path, progress: Progress, resume: bool = False) -> TrainResult:
+    """Train to the end, recording into ``run``. Within ``with trainer.writer:`` the last checkpoint may be written
+    still when this returns.
+
+    Raises:
+        TrainingError: too many skipped steps in a row, a loss that is not finite or too high, or a full disk.
+        ResumeError: ``resume`` and none of the run's checkpoints can be taken up.
+        ConfigError: ``resume`` and the pipeline is not the one that the run was started with.
+        Interrupted: SIGINT or SIGTERM came; there is a checkpoint to go on from.
+    """
+    with trainer.writer, policy(trainer.pipeline.precision.policy):  # for layers that users build within call()
+        return Epochs(trainer, run, progress).go(resume)
 
 
 class Epochs:
-    """One call of `Trainer.run`: what changes while it goes on.
+    """One call of `run_training`: what changes while it goes on.
 
     The place is ``epoch``, epochs that are over, and ``done``, steps of the one that goes on; ``results`` are theirs,
     and ``stepping`` the seconds that they took.
@@ -61,7 +75,7 @@ class Epochs:
         self.start: list[Any] = []  # what to go back to, once training has begun, while there is no checkpoint
 
     def go(self, resume: bool) -> TrainResult:
-        """From the first step, or with ``resume`` from the run's last checkpoint, to the last; see `Trainer.run`."""
+        """From the first step, or with ``resume`` from the run's last checkpoint, to the last; see `run_training`."""
         found = checkpoint.load(self.run, self.progress.line, set_aside=True) if resume else None
         if not resume:
             checkpoint.clear(self.run)

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from tfhalf import config
 from tfhalf.data import Preprocess, Splits
 from tfhalf.errors import ResumeError
 from tfhalf.precision.loss_scale import GuardedLossScaleOptimizer
-from tfhalf.precision.policy import policy
 from tfhalf.progress import Progress
 from tfhalf.system.device import Device, xla_decision
 from tfhalf.train.build import ADAPT_IMAGES, Builder
@@ -27,33 +25,17 @@ from tfhalf.train.callbacks import Callbacks
 from tfhalf.train.evaluate import Evaluator, penalties
 from tfhalf.train.feeds.choose import make
 from tfhalf.train.kernels import fewer_passes
-from tfhalf.train.loop import Epochs
 from tfhalf.train.optim import optimizers
 from tfhalf.train.optim.schedules import EpochSchedule, learning_rate
 from tfhalf.train.record import checkpoint
 from tfhalf.train.record.history import Epoch
 from tfhalf.train.record.resume import check_preprocess
+from tfhalf.train.result import TrainResult
 from tfhalf.train.stages import Stage, Stages, twins
 from tfhalf.train.step import Step
 
 CALL_SECONDS = 2.0
 HELD_SHARE = 0.01  # of the device's memory, that the state at the start may take until there is a checkpoint
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """The trained ``model`` (float32 variables, mixed policy), one row per epoch, and what it took.
-
-    ``seconds`` splits into ``compile`` and ``train`` (validation and checkpoints included). ``rollbacks`` holds one
-    entry for each time that training went back.
-    """
-
-    model: keras.Model
-    epochs: tuple[Epoch, ...]
-    loss_scale: float
-    skipped: int
-    seconds: dict[str, float]
-    rollbacks: tuple[dict[str, Any], ...] = ()
 
 
 class Trainer:
@@ -272,19 +254,6 @@ class Trainer:
         The images that do not fill a last batch sit this epoch out; another epoch draws others.
         """
         return _order(self.pipeline.seed, epoch, len(self.splits.x_train), self.steps_per_epoch, self.batch_size)
-
-    def run(self, run: Path, progress: Progress, resume: bool = False) -> TrainResult:
-        """Train to the end, recording into ``run``. Within ``with trainer.writer:`` the last checkpoint may be written
-        still when this returns.
-
-        Raises:
-            TrainingError: too many skipped steps in a row, a loss that is not finite or too high, or a full disk.
-            ResumeError: ``resume`` and none of the run's checkpoints can be taken up.
-            ConfigError: ``resume`` and the pipeline is not the one that the run was started with.
-            Interrupted: SIGINT or SIGTERM came; there is a checkpoint to go on from.
-        """
-        with self.writer, policy(self.pipeline.precision.policy):  # for layers that users build within call()
-            return Epochs(self, run, progress).go(resume)
 
 
 def optimizer_of(pipeline: config.Pipeline, items: int) -> tuple[keras.optimizers.Optimizer, Any]:

@@ -30,7 +30,7 @@ from tfhalf.train.evaluate import Evaluator
 from tfhalf.train.job import Job, Places
 from tfhalf.train.record import curves, plot
 from tfhalf.train.record.run_folder import facts
-from tfhalf.train.trainer import TrainResult
+from tfhalf.train.result import TrainResult
 from tfhalf.verify.html import classes, render
 from tfhalf.verify.process import Verifier
 from tfhalf.verify.reference import Edges, Reference, basis, data_sha256, edge_inputs

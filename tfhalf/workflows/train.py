@@ -13,6 +13,7 @@ from tfhalf.progress import Progress, duration
 from tfhalf.system.device import Device, detect, grow_memory, spared_from_collection
 from tfhalf.train.chance import Chance, against_majority
 from tfhalf.train.job import Places, new_run, open_run, prepare
+from tfhalf.train.loop import run_training
 from tfhalf.train.record.run_folder import OUTCOME, held
 from tfhalf.train.remarks import parameters, remarks
 from tfhalf.train.trainer import Trainer
@@ -70,7 +71,7 @@ def train_and_export(
     with held(run), Verifier(progress) as verifier, spared_from_collection():
         verifier.start()  # now, so that it has imported what it needs when training is over
         with trainer.writer:
-            result = trainer.run(run, progress, resume=resume is not None)
+            result = run_training(trainer, run, progress, resume=resume is not None)
             accuracy = _test_accuracy(trainer, progress)
         clock.stop("train")
         finished = Finished(job, places, result, device, run, accuracy, _chance(trainer, accuracy, progress, smoke))

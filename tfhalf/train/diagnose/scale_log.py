@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,9 +15,7 @@ from tfhalf.train.feeds.base import ChunkResult
 from tfhalf.train.record.history import scale_words
 from tfhalf.train.record.plot import draw_run
 from tfhalf.train.record.steps import Steps
-
-if TYPE_CHECKING:
-    from tfhalf.train.trainer import Trainer
+from tfhalf.train.trainer import Trainer
 
 TOLD = 8  # skipped steps of an epoch whose layer is looked for, and that have a line without a change; others count
 _ADVICE = (

@@ -1,0 +1,26 @@
+"""What training leaves: `TrainResult`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from tfhalf.train.record.history import Epoch
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """The trained ``model`` (float32 variables, mixed policy), one row per epoch, and what it took.
+
+    ``seconds`` splits into ``compile`` and ``train`` (validation and checkpoints included). ``rollbacks`` holds one
+    entry for each time that training went back.
+    """
+
+    model: keras.Model
+    epochs: tuple[Epoch, ...]
+    loss_scale: float
+    skipped: int
+    seconds: dict[str, float]
+    rollbacks: tuple[dict[str, Any], ...] = ()
