@@ -39,8 +39,8 @@ from serve_load import CLIENTS, closed_loop, request
 from serve_rival_servers import OUTPUT, session
 
 from tfhalf.artifacts.version import find_version
-from tfhalf.serve import upcast
 from tfhalf.serve.protocols.grpc_messages import SERVICE, message
+from tfhalf.serve.runtimes import upcast
 from tfhalf.system.device import cores
 
 _START_SECONDS = 90

@@ -28,7 +28,7 @@ from tfhalf.artifacts import manifest as manifests
 from tfhalf.serve import create_app
 from tfhalf.serve.http.uvicorn_protocol import protocol_class
 from tfhalf.serve.log import Log
-from tfhalf.serve.runtimes import Source
+from tfhalf.serve.runtimes.base import Source
 from tfhalf.serve.settings import Limits, Settings
 
 SHAPE = (4, 4, 3)

@@ -158,7 +158,7 @@ def test_tensorflow_stays_where_it_is_needed() -> None:
         "serve",
         "start",
     }
-    assert {m for m in importers("tensorflow") if room(m) == "serve"} == {"tfhalf.serve.savedmodel"}
+    assert {m for m in importers("tensorflow") if room(m) == "serve"} == {"tfhalf.serve.runtimes.savedmodel"}
     assert {room(module) for module in importers("onnx")} <= {
         "engines",
         "export",

@@ -26,7 +26,8 @@ from tfhalf.errors import ArtifactError, IntegrityError
 from tfhalf.export.onnx import convert
 from tfhalf.export.program import named_program, variables_of
 from tfhalf.runtimes.open import open_predictor
-from tfhalf.serve.runtimes import Source, open_runtime
+from tfhalf.serve.runtimes.base import Source
+from tfhalf.serve.runtimes.open import open_runtime
 from tfhalf.serve.settings import Settings
 from tfhalf.serve.signature import from_manifest
 

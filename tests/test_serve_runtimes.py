@@ -14,8 +14,10 @@ import tensorflow as tf
 from serve_helpers import exported
 
 from tfhalf.artifacts import manifest as manifests
-from tfhalf.serve import onnx_gpu, runtimes
-from tfhalf.serve.runtimes import Source, open_runtime
+from tfhalf.serve.runtimes import onnx_cpu, onnx_gpu
+from tfhalf.serve.runtimes import open as runtimes
+from tfhalf.serve.runtimes.base import Source
+from tfhalf.serve.runtimes.open import open_runtime
 from tfhalf.serve.settings import Batching, Settings
 from tfhalf.serve.signature import from_manifest
 
@@ -79,7 +81,7 @@ def with_gpu(monkeypatch: pytest.MonkeyPatch, starts: bool) -> list[Any]:
         return [f"{device}ExecutionProvider" for device in devices if device != "Tensorrt"]
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
-    for module in (runtimes, onnx_gpu):
+    for module in (runtimes, onnx_cpu, onnx_gpu):
         monkeypatch.setattr(module, "onnx_providers", providers)
     return opened
 
@@ -123,7 +125,7 @@ def test_large_weights_get_fewer_sizes(weights: int, expected: tuple[int, ...]) 
 def call_the_cpu_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     real = tf.config.list_physical_devices
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: real("CPU" if kind == "GPU" else kind))
-    monkeypatch.setattr("tfhalf.serve.savedmodel.grow_memory", lambda: None)
+    monkeypatch.setattr("tfhalf.serve.runtimes.savedmodel.grow_memory", lambda: None)
 
 
 def test_a_program_for_each_size_on_a_gpu(

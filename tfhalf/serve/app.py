@@ -21,7 +21,7 @@ from tfhalf.serve.metrics import CONTENT_TYPE, Metrics
 from tfhalf.serve.models.repository import Repository
 from tfhalf.serve.models.version import OpenRuntime
 from tfhalf.serve.protocols import classify, oip_http, tfserving
-from tfhalf.serve.runtimes import open_runtime
+from tfhalf.serve.runtimes.open import open_runtime
 from tfhalf.serve.settings import Settings
 
 _DRAIN_SECONDS = 30.0  # under a host that is not `tfhalf serve`

@@ -17,7 +17,7 @@ from tfhalf.serve.metrics import Metrics
 from tfhalf.serve.models import scan
 from tfhalf.serve.models.model import Failure, Model
 from tfhalf.serve.models.version import Loaded, OpenRuntime, load, read
-from tfhalf.serve.runtimes import open_runtime
+from tfhalf.serve.runtimes.open import open_runtime
 from tfhalf.serve.settings import Settings
 from tfhalf.serve.threads import StillBusyError, Threads
 

@@ -16,7 +16,7 @@ from tfhalf.artifacts import manifest as manifests
 from tfhalf.errors import ArtifactError
 from tfhalf.serve.batching.batcher import BatchDone, Batcher
 from tfhalf.serve.metrics import Metrics, VersionMetrics
-from tfhalf.serve.runtimes import Runtime, Source
+from tfhalf.serve.runtimes.base import Runtime, Source
 from tfhalf.serve.settings import Settings
 from tfhalf.serve.signature import Signature, from_manifest
 

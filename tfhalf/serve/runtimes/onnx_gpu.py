@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from tfhalf.runtimes.open import onnx_providers
-from tfhalf.serve.runtimes import Arrays, Graph, onnx_options
+from tfhalf.serve.runtimes.base import Arrays
+from tfhalf.serve.runtimes.onnx_cpu import Graph, onnx_options
 from tfhalf.serve.settings import Settings
 
 COPIES_BYTES = 2**31  # that the weights of all sessions together may take on the GPU

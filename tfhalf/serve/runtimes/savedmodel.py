@@ -7,7 +7,7 @@ from typing import Any
 
 from tfhalf.errors import ArtifactError
 from tfhalf.inspect.tf_check import check_saved_model
-from tfhalf.serve.runtimes import Arrays, Source, check_names
+from tfhalf.serve.runtimes.base import Arrays, Source, check_names
 from tfhalf.serve.settings import Settings
 from tfhalf.system.device import grow_memory
 from tfhalf.system.tensorflow import import_tensorflow
