@@ -15,12 +15,13 @@ from keras import layers, ops
 from tfhalf.errors import ArtifactError, ExportError
 from tfhalf.export.inputs import draw, edge_rows
 from tfhalf.export.inputs.draw import SampleInputs, sample_inputs
-from tfhalf.export.inputs.sweep import sweep, sweep_line
+from tfhalf.export.inputs.sweep import sweep
 from tfhalf.export.interface import Interface, interface_of
 from tfhalf.export.islands.open import subject_of
 from tfhalf.export.load.model import Source
 from tfhalf.progress import Progress
 from tfhalf.verify.compare import EDGE, Limits, badness, judge
+from tfhalf.verify.sample_report import sweep_line
 from tfhalf.verify.samples import Samples, basis, true_float16_rows
 
 

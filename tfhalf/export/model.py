@@ -13,7 +13,7 @@ import numpy as np
 from tfhalf.artifacts import manifest as manifests
 from tfhalf.artifacts import version
 from tfhalf.export.inputs import draw, edge_rows, open_sizes
-from tfhalf.export.inputs.sweep import sweep, sweep_line
+from tfhalf.export.inputs.sweep import sweep
 from tfhalf.export.interface import interface_of
 from tfhalf.export.islands.constants import constant_islands
 from tfhalf.export.islands.find import Found, Island, asked, unfit, wide_ranges, without_kernel
@@ -27,6 +27,7 @@ from tfhalf.progress import Progress
 from tfhalf.system.device import float32_exactly, grow_memory
 from tfhalf.verify.compare import SampleComparison
 from tfhalf.verify.process import Verifier
+from tfhalf.verify.sample_report import sweep_line
 from tfhalf.verify.samples import basis
 
 _LONGER = "--bisect-seconds gives more time"

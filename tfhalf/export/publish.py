@@ -14,6 +14,7 @@ import numpy as np
 
 from tfhalf.artifacts import manifest as manifests
 from tfhalf.artifacts import triton, version
+from tfhalf.artifacts.artifact import Artifact
 from tfhalf.artifacts.formats import FILES, LITERT
 from tfhalf.artifacts.share import check_some_float16, float32_share, share_lines
 from tfhalf.errors import ArtifactError, ExportError, ParityError
@@ -27,7 +28,7 @@ from tfhalf.export.onnx import convert
 from tfhalf.export.program import Program, named_program
 from tfhalf.export.rebuild import grouped_conv
 from tfhalf.export.request import Options
-from tfhalf.export.write import Artifact, litert_artifact
+from tfhalf.export.write import litert_artifact
 from tfhalf.precision.keras_graph import reason
 from tfhalf.progress import Progress
 from tfhalf.runtimes.child import not_covered

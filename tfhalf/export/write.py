@@ -6,13 +6,14 @@ import math
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import keras
 
 from tfhalf import config
+from tfhalf.artifacts.artifact import Artifact
 from tfhalf.artifacts.formats import LITERT
 from tfhalf.artifacts.share import float32_share
 from tfhalf.errors import ConfigError, ExportError
@@ -23,16 +24,6 @@ from tfhalf.export.program import INPUT, OUTPUTS, make_program
 from tfhalf.export.rebuild import grouped_conv
 from tfhalf.export.rebuild.rebuild import Rebuilt, rebuild
 from tfhalf.runtimes.child import lacking
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """One format on disk. ``bytes`` is the sum of its files; ``details`` are what else is to be said of it."""
-
-    format: str
-    files: tuple[str, ...]
-    bytes: int
-    details: dict[str, Any] = field(default_factory=dict)
 
 
 def write_artifacts(

@@ -8,18 +8,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-import keras
-
 from tfhalf import config
 from tfhalf.artifacts import manifest as manifests
 from tfhalf.data import LazyImages, Preprocess, Splits, load_splits
 from tfhalf.errors import ConfigError
-from tfhalf.export.write import rehearse
 from tfhalf.files import check_writable
 from tfhalf.progress import Progress
 from tfhalf.train.build import Builder
-from tfhalf.train.head import SAMPLES, refuse_probabilities
-from tfhalf.train.integers import keep_integers, refuse_normalized
+from tfhalf.train.integers import keep_integers
 from tfhalf.train.record import run_folder as runs
 
 SMOKE_STEPS = 2
@@ -61,19 +57,6 @@ class Job:
     splits: Splits
     preprocess: Preprocess
     builder: Builder
-
-    def check_model(self, model: keras.Model) -> None:
-        """Find out before training whether ``model`` takes what the data holds, gives logits and can be exported;
-        nothing is written.
-
-        Raises:
-            ConfigError: it takes whole numbers that are normalised, or gives probabilities.
-            ExportError, ConfigError: as the export would, after training.
-        """
-        refuse_normalized(self.pipeline, self.builder, model)
-        refuse_probabilities(model, self.preprocess.apply(self.splits.x_train[:SAMPLES]))
-        mean, std = self.preprocess.mean, self.preprocess.std
-        rehearse(model, self.pipeline, mean=mean, std=std, input_shape=self.splits.input_shape)
 
 
 def prepare(pipeline: config.Pipeline, places: Places, progress: Progress, *, smoke: bool = False) -> Job:

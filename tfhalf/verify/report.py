@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tfhalf.artifacts.artifact import Artifact
 from tfhalf.artifacts.share import share_lines
 from tfhalf.progress import duration, size
 from tfhalf.verify.compare import SampleComparison
 from tfhalf.verify.test_set import Comparison
 
 if TYPE_CHECKING:  # what an export is written with loads Keras, which a report does without
-    from tfhalf.export.write import Artifact
     from tfhalf.precision.cast import CastCounts
 
 COLUMNS = {

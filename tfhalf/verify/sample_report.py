@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfhalf.artifacts.share import share_lines
-from tfhalf.export.inputs.open_sizes import shapes_of
-from tfhalf.export.inputs.sweep import sweep_line
 from tfhalf.progress import size
 from tfhalf.verify.compare import EDGE, INT8, SampleComparison
 from tfhalf.verify.other_sizes import sizes_line
@@ -21,11 +19,18 @@ STILL = 1e-3
 def notes(manifest: Mapping[str, Any], comparisons: Sequence[SampleComparison]) -> list[str]:
     """How artifacts answer at other sizes, and what a comparison cannot tell."""
     flat = [output.name for output in (comparisons[0].outputs if comparisons else ()) if output.spread < STILL]
-    sizes = sizes_line(shapes_of(manifest["samples"].get("other_sizes") or ()), comparisons)
+    sizes = sizes_line(_shapes_of(manifest["samples"].get("other_sizes") or ()), comparisons)
     return sizes + [
         f"{name} hardly changes from sample to sample, so its comparison says little; give real ones: --verify-with"
         for name in flat
     ]
+
+
+def sweep_line(facts: Mapping[str, Any]) -> str:
+    """`Sweep.to_dict` in one line."""
+    beyond = f"; beyond, {facts['above']}" if facts["above"] else ""
+    low, high = facts["down"], facts["up"]
+    return f"float16 holds for 2^{low} to 2^{high} times those here, values up to {facts['up_to']:.3g}{beyond}"
 
 
 def report(manifest: dict[str, Any], comparisons: Sequence[SampleComparison]) -> str:
@@ -83,3 +88,8 @@ def report(manifest: dict[str, Any], comparisons: Sequence[SampleComparison]) ->
         "",
     ]
     return "\n".join(text)
+
+
+def _shapes_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Sequence[int]]]:
+    """The shapes of a manifest's ``other_sizes`` by what the sizes are called."""
+    return {row["size"]: row["shapes"] for row in rows}

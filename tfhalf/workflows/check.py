@@ -13,6 +13,7 @@ from tfhalf.train.callbacks import Callbacks
 from tfhalf.train.job import Job, Places, prepare
 from tfhalf.train.remarks import parameters, remarks
 from tfhalf.train.trainer import optimizer_of
+from tfhalf.workflows.rehearse import check_model
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def check_pipeline(pipeline: config.Pipeline, places: Places, progress: Progress
     progress.wait(f"{job.builder.ref}, and trying its export")
     model = job.builder(checked.precision.policy)
     counted = parameters(model, checked.train.optimizer)
-    job.check_model(model)
+    check_model(job, model)
     callbacks, unheard = _check_callbacks(job)
     notes = [*job.builder.remarks, *remarks(checked, splits, model), *unheard]
     progress.clear()

@@ -17,11 +17,12 @@ import numpy as np
 
 from tfhalf.artifacts import manifest as manifests
 from tfhalf.artifacts import triton, version
+from tfhalf.artifacts.artifact import Artifact
 from tfhalf.artifacts.share import share_lines
 from tfhalf.errors import ParityError
 from tfhalf.export.islands.widen import Widening, pipeline_with
 from tfhalf.export.rebuild.rebuild import Rebuilt
-from tfhalf.export.write import Artifact, describe, parameters, write_artifacts
+from tfhalf.export.write import describe, parameters, write_artifacts
 from tfhalf.progress import Progress
 from tfhalf.runtimes.child import not_covered
 from tfhalf.system.device import Device, float32_exactly

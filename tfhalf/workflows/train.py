@@ -19,6 +19,7 @@ from tfhalf.train.remarks import parameters, remarks
 from tfhalf.train.trainer import Trainer
 from tfhalf.verify.process import Verifier
 from tfhalf.workflows.publish import Clock, Finished, Outcome, export_and_publish
+from tfhalf.workflows.rehearse import check_model
 
 __all__ = ["Outcome", "Places", "export_from_run", "train_and_export"]
 
@@ -58,7 +59,7 @@ def train_and_export(
     job = keep_constants(settle(prepare(pipeline, places, progress, smoke=smoke), device, progress), progress)
     progress.wait(f"{job.builder.ref}, and trying its export")
     trainer = Trainer(job.pipeline, job.splits, job.builder, job.preprocess, device)
-    job.check_model(trainer.model)
+    check_model(job, trainer.model)
     run = resume or new_run(job, places, smoke, deterministic)
     places = places.of(run, smoke=smoke)
     clock.stop("start-up")

@@ -160,11 +160,6 @@ def hold(
     return rows, sized
 
 
-def shapes_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Sequence[int]]]:
-    """The shapes of a manifest's ``other_sizes`` by what the sizes are called."""
-    return {row["size"]: row["shapes"] for row in rows}
-
-
 def _some_finite(answers: Mapping[str, np.ndarray]) -> bool:
     """Not where a layer averaged what a size below its kernel left: nothing."""
     return any(x.dtype.kind != "f" or bool(np.isfinite(x).any()) for x in answers.values() if x.size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -43,13 +43,6 @@ class Sweep:
     def to_dict(self) -> dict[str, Any]:
         """For a manifest."""
         return {**asdict(self), "inputs": list(self.inputs), "up_to": self.up_to}
-
-
-def sweep_line(facts: Mapping[str, Any]) -> str:
-    """`Sweep.to_dict` in one line."""
-    beyond = f"; beyond, {facts['above']}" if facts["above"] else ""
-    low, high = facts["down"], facts["up"]
-    return f"float16 holds for 2^{low} to 2^{high} times those here, values up to {facts['up_to']:.3g}{beyond}"
 
 
 def sweep(
