@@ -125,6 +125,15 @@ def test_usage_errors(arguments: tuple[str, ...]) -> None:
     assert "Traceback" not in result.stderr
 
 
+def test_the_cause_of_an_error_is_shown_on_request(tmp_path: Path) -> None:
+    (tmp_path / "net.yaml").write_text("name: [")
+    said = call("check", tmp_path / "net.yaml", TFHALF_TRACEBACK="1").stderr.splitlines()
+    assert said[0] == "Traceback (most recent call last):"
+    assert any("yaml" in line for line in said[1:-1])
+    refused(call("check", tmp_path / "net.yaml"))
+    assert said[-1] == call("check", tmp_path / "net.yaml").stderr.rstrip()
+
+
 # --- pipeline files that are malformed --------------------------------------------------------------------------------
 
 MALFORMED: dict[str, tuple[str | bytes, str]] = {

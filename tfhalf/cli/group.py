@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 import threading
+import traceback
 from typing import Any
 
 import click
@@ -14,6 +16,9 @@ from tfhalf.errors import InputError, Interrupted, TfhalfError
 from tfhalf.files import disk_fault
 from tfhalf.progress import Progress
 from tfhalf.text import clean
+
+TRACEBACK = "TFHALF_TRACEBACK"
+"""An environment variable: where it is 1, the way to an error, and what caused it, are printed before its line."""
 
 
 class Group(click.Group):
@@ -27,6 +32,7 @@ class Group(click.Group):
             Progress(sys.stderr).line(str(stop), always=True)
             ctx.exit(stop.exit_code)
         except TfhalfError as error:
+            _show_cause(error)
             Progress(sys.stderr).line(f"error: {error}", always=True)
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
@@ -34,6 +40,7 @@ class Group(click.Group):
             ctx.exit(130)
         except Exception as error:
             if fault := disk_fault(error):
+                _show_cause(error)
                 again = "go on with: tfhalf train PIPELINE --resume"
                 again = again if ctx.invoked_subcommand == "train" else "try again"
                 Progress(sys.stderr).line(f"error: {clean(fault)}; make room, then {again}", always=True)
@@ -41,13 +48,21 @@ class Group(click.Group):
             if not isinstance(error, OSError) or error.filename is None or error.errno == errno.EPIPE:
                 raise
             # The rest of what disks and paths can do, with the file that it was done to.
+            _show_cause(error)
             Progress(sys.stderr).line(f"error: {clean(str(error.filename))}: {error.strerror}", always=True)
             ctx.exit(InputError.exit_code)
         except GeneratorExit:
             raise
         except BaseException as error:  # noqa: BLE001  # SystemExit, say: no command ends so, this is the user's code
+            _show_cause(error)
             Progress(sys.stderr).line(f"error: the code that was given fails: {raised(error)}", always=True)
             ctx.exit(InputError.exit_code)
+
+
+def _show_cause(error: BaseException) -> None:
+    if os.environ.get(TRACEBACK) == "1":
+        for line in "".join(traceback.format_exception(error)).splitlines():
+            Progress(sys.stderr).line(line, always=True)
 
 
 def thread_failed(failed: threading.ExceptHookArgs) -> None:

@@ -123,7 +123,7 @@ def parse_labels(texts: Sequence[str]) -> tuple[Label, ...]:
 
 
 def parse_pins(texts: Sequence[str]) -> tuple[tuple[str, int], ...]:
-    """``NAME=VERSION``, as ``--version`` takes it.
+    """``NAME=VERSION``, as ``--pin`` takes it.
 
     Raises:
         InputError: another form.
