@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from tfhalf.export import savedmodel
-from tfhalf.export.onnx import convert
+from tfhalf.export.onnx import to_onnx
 from tfhalf.export.program import make_program
 from tfhalf.export.rebuild.rebuild import rebuild
 from tfhalf.precision.policy import policy
@@ -46,8 +46,8 @@ def measure(run: Path) -> dict[str, object]:
         for folder in (ours, float32):
             folder.mkdir()
         savedmodel.write(program, ours)
-        convert.write(program, ours / "model.onnx", opset=18, metadata={})
-        convert.write(make_program(judge, *preprocessing), float32 / "model.onnx", opset=18, metadata={})
+        to_onnx.write(program, ours / "model.onnx", opset=18, metadata={})
+        to_onnx.write(make_program(judge, *preprocessing), float32 / "model.onnx", opset=18, metadata={})
         row: dict[str, object] = {
             "run": pipeline.name,
             "parameters": int(np.sum([np.prod(w.shape) for w in model.weights])),

@@ -26,7 +26,7 @@ import tensorflow as tf
 import tf2onnx
 from keras import layers
 
-from tfhalf.export.onnx import convert
+from tfhalf.export.onnx import to_onnx
 from tfhalf.export.program import Program, make_program
 from tfhalf.export.rebuild.rebuild import rebuild
 from tfhalf.precision.policy import policy
@@ -127,7 +127,7 @@ def main() -> None:
         graphs = {
             "plain": plain(make_program(model, mean, std, shape), options.opset),
             "folded": plain(program, options.opset),
-            "tfhalf": convert.convert(program, options.opset),
+            "tfhalf": to_onnx.convert(program, options.opset),
         }
         x = np.random.default_rng(0).normal(size=(options.batch, *shape)).astype(np.float32)
         taken = milliseconds(graphs, x, options.seconds)

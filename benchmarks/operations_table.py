@@ -310,8 +310,8 @@ def in_this_process() -> None:
     from zoo_helpers import Here
 
     from tfhalf.export import model as job
+    from tfhalf.export.litert import to_litert
     from tfhalf.export.litert import worker as litert_worker
-    from tfhalf.export.litert import write as litert_format
     from tfhalf.runtimes import open as runtime
     from tfhalf.runtimes.engines import LiteRt
     from tfhalf.verify import samples
@@ -325,7 +325,7 @@ def in_this_process() -> None:
             return self._engine(runtime.named(x, self._engine.inputs))
 
     job.Verifier = Here  # type: ignore[misc, assignment]
-    litert_format._ask = litert_worker.make
+    to_litert._ask = litert_worker.make
     runtime._Apart = Engine  # type: ignore[misc, assignment]
     samples.lacking = lambda kind: "it is no column of the table" if kind == "openvino" else ""
 

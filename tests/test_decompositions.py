@@ -15,7 +15,7 @@ from tfhalf.artifacts.ports import Port
 from tfhalf.errors import ExportError
 from tfhalf.export.graph import complex_numbers, image_rules
 from tfhalf.export.graph import decompositions as rules
-from tfhalf.export.onnx import convert
+from tfhalf.export.onnx import to_onnx
 from tfhalf.export.program import named_program
 from tfhalf.runtimes.onnx_reference import TrueFloat16
 
@@ -51,7 +51,7 @@ def test_a_function(written: Callable[..., Any], own: Callable[..., Any], x: np.
 def converted(function: Callable[[Any], Any], x: np.ndarray, opset: int = 18) -> Any:
     ports = (Port("x", x.dtype.name, (None, *x.shape[1:])),)
     program = named_program(lambda given: {"y": function(given[0])}, ports, (), (), "a test")
-    return convert.convert(program, opset)
+    return to_onnx.convert(program, opset)
 
 
 ROWS = np.array([[0.0, -0.0, 3, -3, 0.5], [1, 1, 1, 1, 1], [-0.0, 0.0, -0.0, 0, -2], [5, 4, 3, 6, 6]], np.float32)

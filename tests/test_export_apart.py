@@ -23,7 +23,7 @@ from tfhalf.artifacts.ports import Port
 from tfhalf.bench import runtimes as bench_runtimes
 from tfhalf.cli import main
 from tfhalf.errors import ArtifactError, IntegrityError
-from tfhalf.export.onnx import convert
+from tfhalf.export.onnx import to_onnx
 from tfhalf.export.program import named_program, variables_of
 from tfhalf.runtimes.open import open_predictor
 from tfhalf.serve.runtimes.base import Source
@@ -45,7 +45,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     x = layers.LSTM(8, name="read")(layers.Embedding(300, 32, name="rows")(words))
     keras.Model(words, layers.Dense(5, activation="softmax", name="kind")(x)).save(folder / "net.keras")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(convert, "LARGEST", 4_000)
+        patch.setattr(to_onnx, "LARGEST", 4_000)
         done = CliRunner().invoke(main, ["export", str(folder / "net.keras"), "-o", str(folder / "exports")])
     assert done.exit_code == 0, done.output
     return folder / "exports" / "net" / "1"
@@ -156,7 +156,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from tfhalf.inspect.look import inspect
-from tfhalf.runtime import open_predictor
+from tfhalf.runtimes.open import open_predictor
 folder, runtime = Path(sys.argv[1]), sys.argv[2]
 words, rows = np.load(folder / "words.npy"), np.load(folder / "rows.npy")
 if runtime == "inspect":
@@ -176,7 +176,7 @@ def test_beyond_2_gib(tmp_path: Path) -> None:
     layer.embeddings.value[size - 1].assign(np.linspace(-60000, 60000, width).astype(np.float16))
     ports = (Port("words", "int32", (None, 2)),)
     program = named_program(lambda given: {"rows": layer(given[0])}, ports, *variables_of(layer), "a test")
-    files = convert.write(program, tmp_path / "model.onnx", opset=18, metadata={})
+    files = to_onnx.write(program, tmp_path / "model.onnx", opset=18, metadata={})
     assert files == [tmp_path / "model.onnx", tmp_path / "model.onnx.data"]
     assert files[1].stat().st_size == 2 * size * width > 2**31
     assert files[0].stat().st_size < 10_000

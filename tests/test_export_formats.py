@@ -21,7 +21,7 @@ from onnx import TensorProto
 from tfhalf import config
 from tfhalf.errors import ArtifactError, ExportError
 from tfhalf.export import savedmodel
-from tfhalf.export.onnx import convert, rewrites
+from tfhalf.export.onnx import rewrites, to_onnx
 from tfhalf.export.program import make_program
 from tfhalf.export.rebuild.rebuild import rebuild
 from tfhalf.export.write import describe, write_artifacts
@@ -192,12 +192,12 @@ def test_onnx_of_a_folded_net_holds_only_float16(tmp_path: Path) -> None:
     x = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(8, 3, padding="same")(image)))
     model = keras.Model(image, layers.Dense(4)(layers.Flatten()(x)))
     program = make_program(rebuild(model).model, MEAN, STD, SHAPE)
-    graph = convert.convert(program, 17).graph
+    graph = to_onnx.convert(program, 17).graph
     wide = [t for t in graph.initializer if t.data_type == TensorProto.FLOAT]
     assert {tuple(t.dims) for t in wide} <= {(3,), (1, 1, 1, 3), (1, 3, 1, 1)}  # mean and 1 / std
     assert len(wide) == 2
     plain = make_program(rebuild(model).model, (0.0,), (1.0,), SHAPE)
-    assert [t.name for t in convert.convert(plain, 17).graph.initializer if t.data_type == TensorProto.FLOAT] == []
+    assert [t.name for t in to_onnx.convert(plain, 17).graph.initializer if t.data_type == TensorProto.FLOAT] == []
 
 
 def test_onnx_has_no_cast_pairs(made: Made) -> None:
@@ -243,7 +243,7 @@ def test_predictors_of_what_is_not_there(made: Made, tmp_path: Path) -> None:
 @pytest.mark.parametrize("opset", [13, 15, 18, 21, 25])
 def test_opsets(made: Made, opset: int, tmp_path: Path) -> None:
     program = make_program(made.rebuilt.model, MEAN, STD, SHAPE)
-    (path,) = convert.write(program, tmp_path / "model.onnx", opset=opset, metadata={})
+    (path,) = to_onnx.write(program, tmp_path / "model.onnx", opset=opset, metadata={})
     assert onnx.load(path).opset_import[0].version == opset
     got = open_predictor(tmp_path, "onnx")(X)
     np.testing.assert_allclose(got["probabilities"], made.probabilities, atol=0.005)
@@ -255,7 +255,7 @@ def test_an_operator_without_a_translation_leaves_no_file(tmp_path: Path) -> Non
     program = make_program(keras.Model(image, layers.Dense(4)(x)), MEAN, STD, SHAPE)
     before = logging.getLogger().handlers[:], logging.getLogger("tf2onnx").level
     with pytest.raises(ExportError, match=r"ONNX: .*Lgamma.*leave onnx out of export.formats") as caught:
-        convert.write(program, tmp_path / "model.onnx", opset=17, metadata={})
+        to_onnx.write(program, tmp_path / "model.onnx", opset=17, metadata={})
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
     assert before == (logging.getLogger().handlers[:], logging.getLogger("tf2onnx").level)
@@ -268,7 +268,7 @@ def test_an_adapted_normalization_within_the_net(tmp_path: Path) -> None:
     image = keras.Input(SHAPE)
     model = keras.Model(image, layers.Dense(4)(layers.Flatten()(layer(image))))
     program = make_program(rebuild(model).model, (0.0,), (1.0,), SHAPE)
-    convert.write(program, tmp_path / "model.onnx", opset=17, metadata={})
+    to_onnx.write(program, tmp_path / "model.onnx", opset=17, metadata={})
     savedmodel.write(program, tmp_path)
     expected = np.asarray(model(X))
     for runtime in ("onnx", "savedmodel", "onnx-float16"):
@@ -278,7 +278,7 @@ def test_an_adapted_normalization_within_the_net(tmp_path: Path) -> None:
 def test_kept_layers_are_float32_in_the_files(tmp_path: Path) -> None:
     model = rebuild(net(), keep_float32=["^head$"]).model
     program = make_program(model, MEAN, STD, SHAPE)
-    graph = convert.convert(program, 17).graph
+    graph = to_onnx.convert(program, 17).graph
     wide = [math.prod(t.dims) for t in graph.initializer if t.data_type == TensorProto.FLOAT]
     assert 32 in wide  # the head's kernel, 8 x 4
 
@@ -287,7 +287,7 @@ def test_the_same_model_gives_the_same_file_again() -> None:
     """tf2onnx numbers names through the whole process; what is written must not depend on what was converted before."""
     model = rebuild(net()).model
     first, second = (
-        convert.convert(make_program(model, MEAN, STD, SHAPE), 18).SerializeToString(deterministic=True)
+        to_onnx.convert(make_program(model, MEAN, STD, SHAPE), 18).SerializeToString(deterministic=True)
         for _ in range(2)
     )
     assert first == second

@@ -235,12 +235,12 @@ def damaged_archive(rng: np.random.Generator, good: Path, case: int) -> bytes:
 _RUN = """
 import json, sys
 from pathlib import Path
-from tfhalf.start import import_tensorflow
+from tfhalf.system.tensorflow import import_tensorflow
 import_tensorflow()
-from tfhalf.convert.options import Request
-from tfhalf.convert.source import open_source
+from tfhalf.export.request import Request
+from tfhalf.export.load.model import open_source
 from tfhalf.errors import TfhalfError
-from tfhalf.runtime import open_predictor
+from tfhalf.runtimes.open import open_predictor
 import numpy as np
 for line in sys.stdin:
     kind, path = json.loads(line)

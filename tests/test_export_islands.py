@@ -25,7 +25,7 @@ from tfhalf.export.islands import find
 from tfhalf.export.islands.find import Search, asked, unfit, without_kernel
 from tfhalf.export.islands.open import subject_of
 from tfhalf.export.load.model import Source
-from tfhalf.export.onnx import convert as onnx_format
+from tfhalf.export.onnx import to_onnx
 from tfhalf.export.program import named_program
 from tfhalf.export.rebuild.rebuild import rebuild
 from tfhalf.export.request import Options, Request
@@ -64,7 +64,7 @@ class Case:
         program = named_program(
             partial(self.interface.answer, shipped.call), self.interface.inputs, shipped.weights, shipped.state, ""
         )
-        onnx_format.write(program, folder / "model.onnx", opset=18, metadata={})
+        to_onnx.write(program, folder / "model.onnx", opset=18, metadata={})
         return {runtime: open_predictor(folder, runtime)(self.inputs) for runtime in ("onnx", "onnx-float16")}
 
 
@@ -280,7 +280,7 @@ def three_waves() -> keras.Model:
 
 @pytest.mark.slow
 def test_islands_that_onnx_alone_needs(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnx_format, "convert", with_loud_tanh(onnx_format.convert))
+    monkeypatch.setattr(to_onnx, "convert", with_loud_tanh(to_onnx.convert))
     made = export(zoo.Entry("waves", three_waves), tmp_path, monkeypatch)
     assert [island["path"] for island in made.manifest["islands"]] == ["b_act"]
     assert [(c.runtime.split(",")[0], c.passed) for c in made.comparisons][-1] == ("true float16", True)

@@ -26,7 +26,7 @@ from tfhalf.artifacts.ports import Port
 from tfhalf.errors import ArtifactError, ConfigError, ExportError
 from tfhalf.export import model as job
 from tfhalf.export.litert import graph as litert_graph
-from tfhalf.export.litert import store, worker, write
+from tfhalf.export.litert import store, to_litert, worker
 from tfhalf.export.program import named_program
 from tfhalf.export.request import Options, Request, read_options
 from tfhalf.inspect.litert_file import inspect_litert
@@ -126,7 +126,7 @@ def test_infinity_stays_what_it_is(tmp_path: Path) -> None:
         return {"a": tf.where(x > 0, np.float32(np.inf), x), "b": tf.math.rsqrt(x * np.abs(X[:1]))}
 
     made = named_program(call, [Port("x", "float32", (None, 12))], (), (), "")
-    write.write(made, tmp_path, ("litert",), metadata={})
+    to_litert.write(made, tmp_path, ("litert",), metadata={})
     x = np.abs(X)
     x[0] = 0
     answers = Isolated("litert", tmp_path / FILES["litert"])({"x": x})
@@ -267,8 +267,8 @@ def test_a_file_that_lost_its_weights() -> None:
 def test_a_converter_that_dies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     died = "import os; os.kill(os.getpid(), 11)"
     run = subprocess.run
-    monkeypatch.setattr(write.subprocess, "run", lambda command, **k: run([sys.executable, "-c", died], **k))
-    found = write.write(program(), tmp_path, ("savedmodel", "litert", "litert-int8"), metadata={})
+    monkeypatch.setattr(to_litert.subprocess, "run", lambda command, **k: run([sys.executable, "-c", died], **k))
+    found = to_litert.write(program(), tmp_path, ("savedmodel", "litert", "litert-int8"), metadata={})
     assert {kind: str(error) for kind, error in found.items()} == dict.fromkeys(
         ("litert", "litert-int8"), "LiteRT: the process that converts ended with signal 11; leave litert out"
     )

@@ -19,7 +19,7 @@ from zoo_helpers import export
 
 from tfhalf.artifacts.ports import Port
 from tfhalf.errors import ExportError
-from tfhalf.export.onnx import convert
+from tfhalf.export.onnx import to_onnx
 from tfhalf.export.program import named_program
 from tfhalf.runtimes.onnx_reference import TrueFloat16
 
@@ -34,7 +34,7 @@ def converted(function: Callable[[Any], Any], x: np.ndarray, opset: int, *, open
     shape = (None,) * x.ndim if open_length else (None, *x.shape[1:])
     ports = (Port("x", x.dtype.name, shape),)
     program = named_program(lambda given: {"y": function(given[0])}, ports, (), (), "a test")
-    return convert.convert(program, opset)
+    return to_onnx.convert(program, opset)
 
 
 def answers(model: onnx.ModelProto, x: np.ndarray) -> list[np.ndarray]:

@@ -24,7 +24,7 @@ from onnx.reference import ReferenceEvaluator
 from tfhalf.artifacts.ports import Port
 from tfhalf.errors import ExportError
 from tfhalf.export.onnx import casts as onnx_casts
-from tfhalf.export.onnx import convert, external_weights, shapes, transposes
+from tfhalf.export.onnx import external_weights, shapes, to_onnx, transposes
 from tfhalf.export.onnx.graph import Rewrite, sweep, tidy
 from tfhalf.export.onnx.names import canonical
 from tfhalf.export.program import Program, make_program, variables_of
@@ -353,7 +353,7 @@ NETS: dict[str, tuple[tuple[int, ...], Layers, int, dict[str, int], int, int]] =
 def test_a_net(name: str) -> None:
     shape, body, opset, operators, casts, moves = NETS[name]
     model, made = program(shape, body)
-    graph = convert.convert(made, opset)
+    graph = to_onnx.convert(made, opset)
     counts = Counter(item.op_type for item in graph.graph.node)
     assert {op: counts[op] for op in operators} == operators
     assert counts["Cast"] <= casts
@@ -397,7 +397,7 @@ def test_the_norm_of_a_subclassed_net_is_folded() -> None:
         return {"logits": tf.identity(tf.cast(rebuilt(image, training=False), tf.float32), "logits")}
 
     ports = (Port("image", "float32", (None, *IMAGE)),), (Port("logits", "float32", (None, 4)),)
-    graph = convert.convert(Program(serve, *ports, *variables_of(rebuilt), "a test"), 18).graph
+    graph = to_onnx.convert(Program(serve, *ports, *variables_of(rebuilt), "a test"), 18).graph
     counts = Counter(item.op_type for item in graph.node)
     assert (counts["Conv"], counts["Mul"], counts["Cast"]) == (1, 0, 2)
     assert not [tensor.name for tensor in graph.initializer if tensor.data_type == SINGLE]
@@ -405,7 +405,7 @@ def test_the_norm_of_a_subclassed_net_is_folded() -> None:
 
 def test_open_sizes_have_names() -> None:
     _, made = program(TOKENS, lambda x: layers.Dense(8)(x))
-    graph = convert.convert(made, 18)
+    graph = to_onnx.convert(made, 18)
     assert graph.ir_version == 8
     inferred = onnx.shape_inference.infer_shapes(graph, strict_mode=True, data_prop=True).graph.value_info
     first = {value.type.tensor_type.shape.dim[0].dim_param for value in inferred if value.type.tensor_type.shape.dim}
@@ -416,7 +416,7 @@ def test_open_sizes_have_names() -> None:
 def test_an_opset_that_cannot_be_had(opset: int) -> None:
     _, made = program(TOKENS, lambda x: layers.Dense(8)(x))
     with pytest.raises(ExportError, match=rf"received opset {opset}, accepted: 13 to 25"):
-        convert.convert(made, opset)
+        to_onnx.convert(made, opset)
 
 
 @pytest.mark.parametrize("name", ["depthwise", "GroupNormalization", "causal attention", "LSTM", "GRU"])
@@ -424,11 +424,11 @@ def test_weights_beside_the_graph(name: str, tmp_path: Path, monkeypatch: pytest
     """The same nodes, weights and answers as of a graph that holds its weights."""
     shape, body, opset, *_ = NETS[name]
     _, made = program(shape, body)
-    whole = convert.convert(made, opset)
-    monkeypatch.setattr(convert, "LARGEST", 100)
+    whole = to_onnx.convert(made, opset)
+    monkeypatch.setattr(to_onnx, "LARGEST", 100)
     monkeypatch.setattr(external_weights, "SMALL", 100)
     path, data = tmp_path / "model.onnx", tmp_path / "model.onnx.data"
-    assert convert.write(made, path, opset=opset, metadata={"precision": "float16"}) == [path, data]
+    assert to_onnx.write(made, path, opset=opset, metadata={"precision": "float16"}) == [path, data]
     assert sorted(tmp_path.iterdir()) == [path, data]
     onnx.checker.check_model(str(path), full_check=True)
     apart = onnx.load(path, load_external_data=False)
@@ -465,10 +465,10 @@ SAME = """
 import hashlib, sys
 sys.path.insert(0, "tests")
 import test_onnx_rewrites as tests
-from tfhalf.export import onnx_format
+from tfhalf.export.onnx import to_onnx
 for name in ("causal attention", "LSTM both ways"):
     shape, body, opset, *_ = tests.NETS[name]
-    graph = onnx_format.convert(tests.program(shape, body)[1], opset)
+    graph = to_onnx.convert(tests.program(shape, body)[1], opset)
     print(hashlib.sha256(graph.SerializeToString(deterministic=True)).hexdigest())
 """
 

@@ -22,9 +22,9 @@ from tfhalf.export import savedmodel
 from tfhalf.export.interface import Interface
 from tfhalf.export.islands.find import Found, Island
 from tfhalf.export.islands.simulator import Shipped
-from tfhalf.export.litert import write as litert_format
+from tfhalf.export.litert import to_litert
 from tfhalf.export.load.model import Source
-from tfhalf.export.onnx import convert
+from tfhalf.export.onnx import to_onnx
 from tfhalf.export.program import Program, named_program
 from tfhalf.export.rebuild import grouped_conv
 from tfhalf.export.request import Options
@@ -164,7 +164,7 @@ def _write(
     def write(kind: str) -> Artifact:
         if kind in LITERT:
             if not litert:  # all of them come from one conversion
-                litert.update(litert_format.write(program, folder, kinds, metadata=metadata))
+                litert.update(to_litert.write(program, folder, kinds, metadata=metadata))
             artifact = litert_artifact(kind, litert[kind])
             if not options.formats:
                 _check_answers(kind, made, folder, options)
@@ -219,7 +219,7 @@ def _write_onnx(made: Whole, program: Program, folder: Path, options: Options, m
         )
     with grouped_conv.for_onnx():
         plain = _program(made) if made.shipped.grouped else program
-        return convert.write(plain, folder / "model.onnx", opset=options.opset, metadata=metadata)
+        return to_onnx.write(plain, folder / "model.onnx", opset=options.opset, metadata=metadata)
 
 
 def _say_export(shipped: Shipped, artifacts: list[Artifact], refused: dict[str, str], progress: Progress) -> None:

@@ -18,8 +18,8 @@ from tfhalf.artifacts.formats import LITERT
 from tfhalf.artifacts.share import float32_share
 from tfhalf.errors import ConfigError, ExportError
 from tfhalf.export import savedmodel
-from tfhalf.export.litert import write
-from tfhalf.export.onnx import convert
+from tfhalf.export.litert import to_litert
+from tfhalf.export.onnx import to_onnx
 from tfhalf.export.program import INPUT, OUTPUTS, make_program
 from tfhalf.export.rebuild import grouped_conv
 from tfhalf.export.rebuild.rebuild import Rebuilt, rebuild
@@ -61,18 +61,18 @@ def write_artifacts(
             path = directory / "model.onnx"
             with grouped_conv.for_onnx():
                 plain = make_program(rebuilt.model, mean, std, input_shape) if some_grouped else program
-                files = convert.write(plain, path, opset=pipeline.export.opset, metadata=metadata)
+                files = to_onnx.write(plain, path, opset=pipeline.export.opset, metadata=metadata)
         else:
             continue
         names = tuple(path.relative_to(directory).as_posix() for path in files)
         artifacts.append(Artifact(kind, names, sum(path.stat().st_size for path in files)))
-    found = write.write(program, directory, pipeline.export.formats, metadata=metadata)
+    found = to_litert.write(program, directory, pipeline.export.formats, metadata=metadata)
     artifacts += [litert_artifact(kind, made) for kind, made in found.items()]
     return artifacts, rebuilt
 
 
-def litert_artifact(kind: str, made: write.LiteRtFile | ExportError) -> Artifact:
-    """What `litert_format.write` made.
+def litert_artifact(kind: str, made: to_litert.LiteRtFile | ExportError) -> Artifact:
+    """What `to_litert.write` made.
 
     Raises:
         ExportError: it made none.
@@ -101,11 +101,11 @@ def rehearse(
     rebuilt = rebuild(model, keep_float32=pipeline.precision.islands, fold_batchnorm=pipeline.export.fold_batchnorm)
     if "onnx" in pipeline.export.formats:
         with grouped_conv.for_onnx():
-            convert.convert(make_program(rebuilt.model, mean, std, input_shape), pipeline.export.opset)
+            to_onnx.convert(make_program(rebuilt.model, mean, std, input_shape), pipeline.export.opset)
     if some_litert:
         program = make_program(rebuilt.model, mean, std, input_shape)
         with tempfile.TemporaryDirectory(prefix="tfhalf-rehearsal-") as folder:
-            found = write.write(program, Path(folder), pipeline.export.formats, metadata={})
+            found = to_litert.write(program, Path(folder), pipeline.export.formats, metadata={})
             for kind, made in found.items():
                 litert_artifact(kind, made)
 

@@ -17,8 +17,8 @@ import numpy as np
 from tfhalf.errors import ExportError
 from tfhalf.export import savedmodel
 from tfhalf.export.islands.simulator import Arrays, Seen, Subject
-from tfhalf.export.litert import write
-from tfhalf.export.onnx import convert
+from tfhalf.export.litert import to_litert
+from tfhalf.export.onnx import to_onnx
 from tfhalf.export.program import named_program
 from tfhalf.export.rebuild.grouped_conv import for_onnx
 from tfhalf.runtimes.open import RUNTIMES, open_predictor
@@ -56,12 +56,12 @@ class RuntimeSubject:
         if form == "onnx":
             with for_onnx():
                 program = named_program(call, self.interface.inputs, shipped.weights, shipped.state, "")
-                convert.write(program, folder / "model.onnx", opset=self.opset, metadata={})
+                to_onnx.write(program, folder / "model.onnx", opset=self.opset, metadata={})
             return
         program = named_program(call, self.interface.inputs, shipped.weights, shipped.state, "")
         if form == "savedmodel":
             savedmodel.write(program, folder)
             return
-        made = write.write(program, folder, (form,), metadata={})[form]
+        made = to_litert.write(program, folder, (form,), metadata={})[form]
         if isinstance(made, ExportError):
             raise made
