@@ -23,7 +23,7 @@ from tfhalf.progress import Progress
 from tfhalf.system.device import Device, cpu
 from tfhalf.train.build import Builder
 from tfhalf.train.diagnose.non_finite import explain_non_finite
-from tfhalf.train.feeds import base
+from tfhalf.train.feeds import choose
 from tfhalf.train.feeds.base import ChunkResult, Feed
 from tfhalf.train.feeds.resident import Resident
 from tfhalf.train.feeds.streamed import Streamed
@@ -329,7 +329,7 @@ def test_the_choice(
 ) -> None:
     monkeypatch.setattr(tf.config.experimental, "get_memory_info", lambda name: {"current": GIB // 2})
     x: Any = Sized(size)
-    chosen, said = base.choose(mode, x, device)
+    chosen, said = choose.choose(mode, x, device)
     assert chosen == resident
     assert said.startswith(reason)
 
@@ -337,28 +337,28 @@ def test_the_choice(
 def test_what_is_in_use_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tf.config.experimental, "get_memory_info", lambda name: {"current": 41 * GIB})
     x: Any = Sized(16 * GIB)
-    assert not base.choose("auto", x, gpu(80 * GIB))[0]
+    assert not choose.choose("auto", x, gpu(80 * GIB))[0]
 
 
 @pytest.mark.parametrize("mode", ["auto", "streamed"])
 def test_encoded_images_are_streamed(mode: Any) -> None:
-    resident, reason = base.choose(mode, lazy(X), cpu())
+    resident, reason = choose.choose(mode, lazy(X), cpu())
     assert not resident
     assert reason == "streamed: images are decoded while training goes on, 1.44 kB of them"
 
 
 def test_encoded_images_cannot_be_resident() -> None:
     with pytest.raises(ConfigError, match=r"train\.feed is resident .* accepted: streamed or auto"):
-        base.choose("resident", lazy(X), cpu())
+        choose.choose("resident", lazy(X), cpu())
 
 
 def test_the_feed_that_is_made_says_how_it_streams() -> None:
     step, _ = make(Resident, "float32")
     settings = {"batch_size": 4, "capacity": 10, "xla": False, "max_skipped": 5}
-    made, reason = base.make("streamed", step, X, Y, cpu(), **settings)
+    made, reason = choose.make("streamed", step, X, Y, cpu(), **settings)
     assert isinstance(made, Streamed)
     assert reason.endswith("; 10 steps, 1.44 kB, at a time")
-    made, reason = base.make("auto", step, X, Y, cpu(), **settings)
+    made, reason = choose.make("auto", step, X, Y, cpu(), **settings)
     assert isinstance(made, Resident)
     assert reason == f"resident: 1.44 kB of {(cpu().memory_bytes or 0) / GIB:.1f} GiB"
 
