@@ -61,8 +61,8 @@ def make_good(folder: Path) -> None:
     import zoo_helpers
     from keras import layers
     from PIL import Image
-    from test_verify import X, Y
-    from test_verify import export as export_pipeline
+    from pipeline_version import X, Y
+    from pipeline_version import export as export_pipeline
 
     from tfhalf.export import model as job
     from tfhalf.export.request import Options, Request

@@ -106,6 +106,13 @@ def test_no_cycles() -> None:
         visit(module, ())
 
 
+def test_tests_lie_in_folders_named_as_the_rooms() -> None:
+    """What whole commands do, and helpers of several rooms, lie above them."""
+    folders = {path.parent.name for path in (CHECKOUT / "tests").glob("*/test_*.py")}
+    assert folders <= set(FLOOR)
+    assert set(FLOOR) - folders == {"__main__", "__init__", "errors", "files", "progress", "text"}
+
+
 def importers(package: str) -> set[str]:
     """Files that import ``package`` anywhere."""
     found = set()

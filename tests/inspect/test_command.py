@@ -19,7 +19,7 @@ from tfhalf import config
 from tfhalf.export.write import write_artifacts
 from tfhalf.inspect import look
 
-CHECKOUT = Path(__file__).resolve().parent.parent
+CHECKOUT = Path(__file__).resolve().parents[2]
 PIPELINE = config.Pipeline.model_validate(
     {"name": "job", "model": {"build": "a.py:b"}, "data": {"source": "npz:a.npz"}}
 )

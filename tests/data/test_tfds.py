@@ -31,7 +31,7 @@ tensorflow_datasets = pytest.importorskip("tensorflow_datasets")
 
 # Where TFDS looks for a set's checksums and description: the sets made here have none.
 FOLDER = etils.epath.Path(__file__).parent / "no_such_folder"
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "tensorflow_datasets"
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "tensorflow_datasets"
 PREPARED = Path(os.environ.get("TFDS_DATA_DIR", SHARED)).expanduser()
 cifar10 = pytest.mark.skipif(
     not (PREPARED / "cifar10").is_dir(), reason=f"CIFAR-10 is not prepared in {PREPARED}; set TFDS_DATA_DIR"

@@ -25,7 +25,7 @@ from tfhalf.errors import ConfigError, ResumeError
 from tfhalf.train.record.run_folder import held
 from tfhalf.workflows.train_request import Request, check
 
-CHECKOUT = Path(__file__).resolve().parent.parent
+CHECKOUT = Path(__file__).resolve().parents[2]
 MLP = CHECKOUT / "models" / "mlp.py"
 COMMANDS = (
     "train",

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from test_train_loop import NET, StopAfter, Stopped, quiet, run_folder, trainer
+from train_helpers import quiet
+from train_loops import NET, StopAfter, Stopped, run_folder, trainer
 
 from tfhalf.config import LossScale, Optimizer
 from tfhalf.train.diagnose.scale_log import _in_row

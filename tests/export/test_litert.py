@@ -35,7 +35,7 @@ from tfhalf.runtimes import child
 from tfhalf.runtimes.child import Isolated, lacking
 from tfhalf.verify import compare, test_set
 
-CHECKOUT = Path(__file__).resolve().parent.parent
+CHECKOUT = Path(__file__).resolve().parents[2]
 DIGITS = CHECKOUT / "pipelines" / "digits.yaml"
 DRAW = np.random.default_rng(0)
 HALF = DRAW.normal(size=(12, 40)).astype(np.float16)

@@ -463,7 +463,7 @@ def test_the_largest_weights_go_apart_first() -> None:
 
 SAME = """
 import hashlib, sys
-sys.path.insert(0, "tests")
+sys.path[:0] = ["tests", "tests/export"]
 import test_onnx_rewrites as tests
 from tfhalf.export.onnx import to_onnx
 for name in ("causal attention", "LSTM both ways"):
@@ -480,7 +480,7 @@ def test_two_processes_write_the_same_bytes() -> None:
         environment = {**os.environ, "PYTHONHASHSEED": seed}
         done = subprocess.run(
             [sys.executable, "-c", SAME],
-            cwd=Path(__file__).parent.parent,
+            cwd=Path(__file__).resolve().parents[2],
             env=environment,
             capture_output=True,
             text=True,

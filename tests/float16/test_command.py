@@ -388,7 +388,7 @@ def test_sums_that_overflow_or_lose_nothing() -> None:
 
 
 def test_the_manual_shows_what_is_printed() -> None:
-    manual = Path(__file__).resolve().parent.parent / "docs" / "numerics.md"
+    manual = Path(__file__).resolve().parents[2] / "docs" / "numerics.md"
     blocks = re.findall(r"```\n\$ tfhalf float16(.*)\n([^`]*)```", manual.read_text(encoding="utf-8"))
     assert len(blocks) > 5
     for arguments, shown in blocks:

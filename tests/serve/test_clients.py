@@ -332,7 +332,7 @@ def test_the_readme_as_written(tmp_path: Path, capfd: pytest.CaptureFixture[str]
 
     from PIL import Image
 
-    text = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
+    text = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
     section = text[text.index("## Serving") :].partition("\n## ")[0]
     make_version(tmp_path, "cifar10", 1, shape=(32, 32, 3))
     Image.new("RGB", (40, 40), "green").save(tmp_path / "frog.png")

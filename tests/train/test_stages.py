@@ -10,7 +10,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_train_loop import StopAfter, Stopped, folder, quiet, run_folder, splits, trainer, values  # noqa: F401
+from train_helpers import quiet, splits
+from train_loops import StopAfter, Stopped, run_folder, trainer, values
 
 from tfhalf.config import Train
 from tfhalf.errors import ConfigError
@@ -116,7 +117,7 @@ def test_a_twin_trains_the_variables_of_the_model() -> None:
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
-def test_a_whole_training(folder: Path, policy: str) -> None:  # noqa: F811
+def test_a_whole_training(folder: Path, policy: str) -> None:
     side = splits().input_shape[0]
     options: dict[str, Any] = {"train__sizes": (side - 2, side), "train__epochs": 4, "precision__policy": policy}
     one = trainer(folder, **options)
@@ -131,14 +132,14 @@ def test_a_whole_training(folder: Path, policy: str) -> None:  # noqa: F811
     assert any(changed)
 
 
-def test_weights_that_depend_on_the_size_are_refused(folder: Path) -> None:  # noqa: F811
+def test_weights_that_depend_on_the_size_are_refused(folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"train\.sizes: .*pool globally"):
         trainer(folder, model__build="net.py:build_broken", train__sizes=(4,))
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
 @pytest.mark.parametrize("feed", ["resident", "streamed"])
-def test_what_stands_still_moves_no_more(folder: Path, policy: str, feed: str) -> None:  # noqa: F811
+def test_what_stands_still_moves_no_more(folder: Path, policy: str, feed: str) -> None:
     one = trainer(
         folder,
         train__freeze_after={"^conv": 2, "gamma": 3},
@@ -160,7 +161,7 @@ def test_what_stands_still_moves_no_more(folder: Path, policy: str, feed: str) -
     assert moved == [paths, paths, paths - still, paths - still - {"norm/gamma"}]
 
 
-def test_the_culprit_is_told_by_its_place_among_all_variables(folder: Path) -> None:  # noqa: F811
+def test_the_culprit_is_told_by_its_place_among_all_variables(folder: Path) -> None:
     one = trainer(folder, model__build="net.py:build_broken", train__freeze_after={"early": 1, "head": 1})
     culprits = []
     for epoch in (0, 1):
@@ -169,7 +170,7 @@ def test_the_culprit_is_told_by_its_place_among_all_variables(folder: Path) -> N
     assert [path.split("/")[0] for path in culprits] == ["culprit", "culprit"]
 
 
-def test_a_frozen_training_resumes_where_it_was(folder: Path) -> None:  # noqa: F811
+def test_a_frozen_training_resumes_where_it_was(folder: Path) -> None:
     def ended(name: str, stop: bool) -> list[np.ndarray]:
         one = trainer(folder, train__freeze_after={"^conv": 2})
         one.compile()
