@@ -10,12 +10,15 @@ import keras
 import numpy as np
 
 from tfhalf import config
+from tfhalf.artifacts.share import float32_share
 from tfhalf.errors import ArtifactError, ExportError, ParityError
 from tfhalf.export.interface import interface_of
 from tfhalf.export.islands.find import Found, Island, unfit
 from tfhalf.export.islands.graph_simulator import LayerSubject
 from tfhalf.export.islands.search import ROUNDS, Basis, Effort, island_lines, say_shortfalls, search, widened
 from tfhalf.export.load.model import Source
+from tfhalf.export.rebuild.rebuild import rebuild
+from tfhalf.export.write import parameters
 from tfhalf.numerics.islands import Island as Layer
 from tfhalf.precision.keras_graph import graph_of
 from tfhalf.progress import Progress
@@ -90,12 +93,21 @@ class Widening:
         progress.clear()
         if not new or self.found is None:
             return False
+        if not self._leaves_float16((*self.kept, *new)):
+            names = ", ".join(island.path for island in new[:4])
+            progress.line(f"           only with {names} in float32 does it hold, and no parameter is float16 then")
+            return False
         self.kept = (*self.kept, *new)
         for line in island_lines(self.kept, self.found, "the time for it was up"):
             progress.line(line)
         patterns = json.dumps(list(pipeline_with(self.job.pipeline, self.kept).precision.islands))
         progress.line(f"           to train and export with them at once, in the pipeline: keep_float32: {patterns}")
         return True
+
+    def _leaves_float16(self, kept: Kept) -> bool:
+        pipeline = pipeline_with(self.job.pipeline, kept)
+        islands, fold = pipeline.precision.islands, pipeline.export.fold_batchnorm
+        return float32_share(parameters(rebuild(self.model, keep_float32=islands, fold_batchnorm=fold).model)) < 1
 
     def _searched(self, basis: Basis, failing: Sequence[Comparison], progress: Progress) -> Kept:
         """What the rounds that are left find first: with the usual limits; then with stricter ones, and by the answers
