@@ -89,6 +89,13 @@ def test_what_judges_knows_nothing_of_training() -> None:
     assert not {module for module in seen if room(module) in ("train", "precision", "data", "workflows")}
 
 
+def test_an_export_knows_no_training() -> None:
+    """It works on what a run folder or a model file holds."""
+    assert not {
+        module for module, others in GRAPH.items() if room(module) == "export" if {*map(room, others)} & {"train"}
+    }
+
+
 def test_no_cycles() -> None:
     """Of files, whatever they import and wherever."""
     graph = {module.removesuffix(".__init__"): others for module, others in GRAPH.items()}

@@ -4,34 +4,19 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import keras
-from keras.src.backend.common import global_state
 
 from tfhalf import config
 from tfhalf.config.refs import resolve, sibling, user_code
 from tfhalf.errors import ConfigError, RefError
+from tfhalf.precision.layer_names import numbered_anew
 from tfhalf.precision.policy import keep_float32, policy
 from tfhalf.train.heads import as_logits, closing_activation
 from tfhalf.train.remarks import of_model
-
-
-@contextmanager
-def numbered_anew() -> Iterator[None]:
-    """Within the block Keras counts from the start the names that it makes for layers without one: so every model of a
-    builder has layers of the same names, which ``precision.keep_float32`` goes by."""
-    before = global_state.get_global_attribute("object_name_uids")
-    global_state.set_global_attribute("object_name_uids", defaultdict(int))
-    try:
-        yield
-    finally:
-        global_state.set_global_attribute("object_name_uids", before)
-
 
 ADAPT_IMAGES = 2000  # of the training set, that `adapt` is shown
 

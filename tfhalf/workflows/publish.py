@@ -20,7 +20,6 @@ from tfhalf.artifacts import triton, version
 from tfhalf.artifacts.artifact import Artifact
 from tfhalf.artifacts.share import share_lines
 from tfhalf.errors import ParityError
-from tfhalf.export.islands.widen import Widening, pipeline_with
 from tfhalf.export.rebuild.rebuild import Rebuilt
 from tfhalf.export.write import describe, parameters, write_artifacts
 from tfhalf.progress import Progress
@@ -38,6 +37,7 @@ from tfhalf.verify.reference import Edges, Reference, basis, data_sha256, edge_i
 from tfhalf.verify.report import SCALED, export_lines, problems, report, table_lines, uncovered
 from tfhalf.verify.scores import Confusion, confusion
 from tfhalf.verify.test_set import Comparison
+from tfhalf.workflows.widen import Widening, pipeline_with
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from keras.src.backend.common import global_state
 
 from tfhalf.errors import ArtifactError
 from tfhalf.inspect.facts import printable
-from tfhalf.train.build import numbered_anew
+from tfhalf.precision.layer_names import numbered_anew
 
 _UNINITIALIZED = "uninitialized_variables"  # where Keras lists them
 SLACK = 1 << 20  # values that a file need not hold: seeds of layers that draw, statistics that were never saved

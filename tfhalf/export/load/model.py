@@ -23,8 +23,8 @@ from tfhalf.files import open_regular, sha256
 from tfhalf.inspect import hdf5
 from tfhalf.inspect.facts import reason
 from tfhalf.inspect.keras_h5 import VERSION, WEIGHTS, model_config, told
+from tfhalf.precision.layer_names import numbered_anew
 from tfhalf.precision.policy import flat_layers, policy
-from tfhalf.train.build import numbered_anew
 
 ACCEPTED = "a run folder, a .keras or .h5 file, file.py:build with --weights, or a SavedModel folder"
 
