@@ -61,11 +61,11 @@ def test_contents(wheel: Path) -> None:
     starters = {name: package.pop(name) for name in list(package) if name.startswith("tfhalf/starters/")}
     wanted = [*CHECKOUT.glob("pipelines/*.yaml"), *CHECKOUT.glob("models/*.py")]
     assert starters == {f"tfhalf/starters/{path.relative_to(CHECKOUT)}": path.read_bytes() for path in wanted}
-    page = [path for path in (CHECKOUT / "tfhalf/serve/page").iterdir() if path.suffix in (".html", ".css", ".js")]
+    page = [path for path in (CHECKOUT / "tfhalf/serve/http/page").iterdir() if path.suffix in (".html", ".css", ".js")]
     sources = [
         *(CHECKOUT / "tfhalf").rglob("*.py"),
         CHECKOUT / "tfhalf/py.typed",
-        CHECKOUT / "tfhalf/html_report/style.css",
+        CHECKOUT / "tfhalf/verify/html/style.css",
         *page,
     ]
     assert package == {str(path.relative_to(CHECKOUT)): path.read_bytes() for path in sources}
