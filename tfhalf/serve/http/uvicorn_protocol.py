@@ -55,6 +55,7 @@ class _Protocol(AnsweringProtocol):
         super().__init__(*arguments, **named)
         self._refuse, self._reject = self.hooks
         self._timer: asyncio.TimerHandle | None = None
+        self._due: float | None = None  # seconds that what has begun may take, where the timer for it is not set yet
         self._linger: asyncio.TimerHandle | None = None
         self._ended = False  # nothing that comes is parsed any more
         self._discarded, self._discard = 0, _DISCARD
@@ -106,6 +107,7 @@ class _Protocol(AnsweringProtocol):
             self._flow.hold()
             return
         self._parse(data)
+        self._arm_due()
         if self._timer is None and self._in_head and not self._ended and not self._unanswered():
             self._arm(self.limits.header_seconds)  # empty lines between requests do not keep a connection
 
@@ -134,6 +136,7 @@ class _Protocol(AnsweringProtocol):
         if self._ended or self.transport.is_closing():
             return
         self._parse(data)
+        self._arm_due()
         if not self._backlog and not self._ended and not self.flow.write_paused:
             self._flow.release()
 
@@ -166,7 +169,8 @@ class _Protocol(AnsweringProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._clear()
-        self._arm(self.limits.header_seconds)
+        self._disarm()
+        self._due = self.limits.header_seconds
 
     def on_url(self, url: bytes) -> None:
         self._head += len(url)
@@ -201,7 +205,8 @@ class _Protocol(AnsweringProtocol):
         else:
             self.transport.write(_response(answer, self.server_state.default_headers))
         self._in_head, self._fed = False, 0
-        self._arm(self.limits.body_seconds)
+        self._disarm()
+        self._due = self.limits.body_seconds
 
     def _has_body(self) -> bool:
         return self._left > 0 or any(name == b"transfer-encoding" for name, _ in self.headers)
@@ -286,7 +291,13 @@ class _Protocol(AnsweringProtocol):
         self._disarm()
         self._timer = self.loop.call_later(seconds, self._late)
 
+    def _arm_due(self) -> None:
+        """Set the timer for a request that is not whole yet: most are whole at once, and need none."""
+        if self._due is not None and not self._ended:
+            self._arm(self._due)
+
     def _disarm(self) -> None:
+        self._due = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
