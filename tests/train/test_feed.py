@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from train_helpers import equal, quiet
+from train_loops import StopAfter, Stopped, values
 
 from tfhalf import config
 from tfhalf.config import Augment, LossScale, Optimizer
@@ -76,10 +78,6 @@ def make(
 
 def state(step: Step) -> list[np.ndarray]:
     return [np.asarray(v).copy() for v in [*step.model.variables, *step.optimizer.variables]]
-
-
-def equal(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
-    return len(one) == len(other) and all(map(np.array_equal, one, other))
 
 
 def same(one: ChunkResult, other: ChunkResult) -> bool:
@@ -403,30 +401,6 @@ def trainer(folder: Path, feed_name: str, x: Any = X, **data: Any) -> Trainer:
     t = Trainer(made, splits, builder, Preprocess.fit("standardize", x), cpu())
     t.rows = 4
     return t
-
-
-def quiet() -> Progress:
-    return Progress(io.StringIO(), quiet=True)
-
-
-def values(t: Trainer) -> list[np.ndarray]:
-    return [np.asarray(v).copy() for v in [*t.model.variables, *t.optimizer.variables]]
-
-
-class Stopped(Exception):
-    pass
-
-
-class StopAfter(Progress):
-    """Ends the run once the row of ``epoch`` is told."""
-
-    def __init__(self, epoch: int) -> None:
-        super().__init__(io.StringIO())
-        self.start = f"{epoch:>5}/"
-
-    def line(self, text: str = "", always: bool = False) -> None:
-        if text.startswith(self.start):
-            raise Stopped
 
 
 @pytest.fixture

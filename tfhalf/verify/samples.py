@@ -148,7 +148,7 @@ def verify_samples(directory: Path, progress: Progress) -> Verified[SampleCompar
     ONNX is run twice: by onnxruntime over all of them, and on some in true float16 arithmetic, since CPU runtimes
     upcast and so hide overflow (left out where onnxruntime computes on a GPU); and by OpenVINO where it is installed.
     What these two do not open or run is not covered by them, and is told so. An int8 variant has limits of its own
-    (`parity.for_int8`). Where sizes are open, a few samples of others follow.
+    (`compare.for_int8`). Where sizes are open, a few samples of others follow.
 
     Raises:
         IntegrityError: a file is not the published one.

@@ -194,7 +194,7 @@ def _allowed(percent: float, n: int) -> int:
 
 
 def for_int8(thresholds: config.Verify) -> config.Verify:
-    """What an int8 variant is held to: `parity.INT8` times what float16 may lose, in points and in other answers."""
+    """What an int8 variant is held to: `compare.INT8` times what float16 may lose, in points and in other answers."""
     return thresholds.model_copy(
         update={
             "max_accuracy_drop": min(100.0, INT8 * thresholds.max_accuracy_drop),

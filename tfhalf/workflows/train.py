@@ -48,7 +48,7 @@ def train_and_export(
     Raises:
         DataError, RefError, ConfigError: the pipeline cannot be run as it is.
         TrainingError, ExportError, ParityError: the job fell short; nothing was published.
-        ResumeError, Interrupted: as `Trainer.run`; or another process is training the run.
+        ResumeError, Interrupted: as `run_training`; or another process is training the run.
     """
     clock = Clock(started)
     places.check(smoke=smoke)

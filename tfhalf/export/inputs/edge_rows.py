@@ -1,7 +1,7 @@
 """Rows at the ends of what a model's inputs may hold, which drawn ones never show: zeros, constants, padding.
 
 Traps of float16 lie there: an epsilon that is 0 divides a row of zeros, a mask value beyond 65504 meets no padding but
-real one. They are compared apart from usual inputs (`parity.judge`).
+real one. They are compared apart from usual inputs (`verify.compare.judge`).
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ def hold(
     """Whether float16 answers like float32 at other sizes, for the manifest; it is printed too. For each of ``groups``
     of inputs its shapes, and whether the float32 model itself takes them; and those that it takes, with its answers.
 
-    As edge rows are, they are held to `parity.EDGE` times the limits, and to lose no value.
+    As edge rows are, they are held to `verify.compare.EDGE` times the limits, and to lose no value.
 
     Raises:
         ParityError: float16 fails where float32 does not.

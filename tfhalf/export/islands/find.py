@@ -139,7 +139,7 @@ class Search:
     seconds: float
     progress: Progress
     start: tuple[str, ...] = ()
-    kinds: Sequence[str] = ()  # of each row of ``inputs``, as `parity.judge` takes them
+    kinds: Sequence[str] = ()  # of each row of ``inputs``, as `verify.compare.judge` takes them
     tests: int = 0
     _known: dict[frozenset[str], tuple[str, ...]] = field(default_factory=dict)
     _begun: float = 0.0

@@ -26,7 +26,7 @@ from tfhalf.verify.samples import BATCH, run
 
 
 class RuntimeSubject:
-    """Another subject, simulated by an artifact of it in ``runtime``, one of `runtime.RUNTIMES`."""
+    """Another subject, simulated by an artifact of it in ``runtime``, one of `runtimes.open.RUNTIMES`."""
 
     def __init__(self, subject: Subject, runtime: str, opset: int) -> None:
         self.subject, self.runtime, self.opset = subject, runtime, opset

@@ -171,7 +171,7 @@ def _lost(comparison: Compared) -> bool:
 
 
 def _runtime_of(comparison: Compared) -> str:
-    """The runtime of `runtime.RUNTIMES` that a comparison is of."""
+    """The runtime of `runtimes.open.RUNTIMES` that a comparison is of."""
     kind = comparison.artifact.partition(",")[0]
     if comparison.runtime == TRUE_FLOAT16:
         return "onnx-float16"
