@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from tfhalf.train.record import checkpoint
@@ -81,7 +82,8 @@ class Job:
                 else:
                     raise AssertionError(text_of(said) + text_of(complained))
             finally:
-                os.killpg(process.pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):  # it has ended, and its group with it
+                    os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
             assert run is not None
             return run, time.monotonic() - begun, text_of(said)
