@@ -121,6 +121,42 @@ def test_a_client_that_leaves_the_queue_is_never_computed(tmp_path: Path) -> Non
             connection.close()
 
 
+def test_a_client_that_leaves_is_learnt_of_under_any_asgi_server(tmp_path: Path) -> None:
+    make_version(tmp_path, "net", 1)
+    runtime = Counting()
+    body = json.dumps({"inputs": [tensor(images(1))]}).encode()
+    sent = []
+
+    async def work() -> None:
+        async with client(Settings((tmp_path,), poll_seconds=0), opener=runtime.open) as c:
+            batcher = c.app.state.engine.repository.model("net").newest().batcher
+            messages = iter(({"type": "http.request", "body": body}, {"type": "http.disconnect"}))
+
+            async def receive() -> Any:
+                message = next(messages)
+                while message["type"] == "http.disconnect" and not batcher._room.running:
+                    await asyncio.sleep(0.001)
+                return message
+
+            async def send(message: Any) -> None:
+                sent.append(message)
+
+            runtime.gate.clear()
+            scope = {
+                "type": "http",
+                "method": "POST",
+                "path": "/v2/models/net/infer",
+                "headers": [],
+                "query_string": b"",
+            }
+            await c.app(scope, receive, send)
+            runtime.gate.set()
+            assert [line["status"] for line in lines(c) if "status" in line] == [499]
+
+    run(work)
+    assert sent[0]["status"] == 499
+
+
 def test_a_connection_lives_on_after_a_refusal(tmp_path: Path) -> None:
     make_version(tmp_path, "net", 1)
     runtime = Counting()

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 from tfhalf.errors import RequestError
 from tfhalf.serve.batching.request import Arrays, Job
 from tfhalf.serve.http.body import Bodies
+from tfhalf.serve.http.disconnect import Disconnect
 from tfhalf.serve.models import images
 from tfhalf.serve.models.repository import Repository
 from tfhalf.serve.models.version import Loaded
@@ -22,8 +23,6 @@ from tfhalf.serve.settings import Settings
 _INFERENCE = re.compile(r"/v[12]/models/([^/:]+)(?:/(?:versions|labels)/[^/]+)?(?:/infer|/classify|:predict)")
 
 _BODY_SECONDS = 2.0  # from the end's beginning on, for bodies that are on their way: what is not whole is not accepted
-
-Gone = Callable[[], Awaitable[None]]
 
 
 @dataclass
@@ -117,11 +116,11 @@ class Engine:
         most = self.settings.limits.request_seconds
         return time.monotonic() + (most if seconds is None else min(seconds, most))
 
-    async def run(self, inference: Inference, gone: Gone | None = None) -> Arrays:
+    async def run(self, inference: Inference, disconnect: Disconnect | None = None) -> Arrays:
         """Queue it and wait for its outputs, by name.
 
         Args:
-            gone: returns when the client has gone away; then the work is dropped.
+            disconnect: of its client; when it happens, the work is dropped.
 
         Raises:
             RequestError: 429, 503, 504, 500; or 499, the client went away.
@@ -137,12 +136,18 @@ class Engine:
             job = inference.job = self._submit(inference)
             loaded = inference.loaded
             loaded.metrics.pending.set(loaded.batcher.pending)
-            outputs = await (_until_gone(job, gone, loaded) if gone else job.future)
+            if disconnect is not None:
+                disconnect.then(functools.partial(loaded.batcher.drop, job))
+            outputs = await job.future
         except asyncio.CancelledError:
             if inference.job is not None:
                 loaded.batcher.drop(inference.job)
+            if disconnect is not None and disconnect.happened:
+                raise RequestError(499, "the client went away; its request was dropped") from None
             raise
         finally:
+            if disconnect is not None:
+                disconnect.then(None)
             loaded.metrics.pending.set(loaded.batcher.pending)
         return outputs
 
@@ -164,21 +169,3 @@ class Engine:
                 raise RequestError(503, f"model {loaded.model!r} was replaced by one that takes other inputs", 1)
             inference.loaded = loaded
         return loaded.batcher.submit(inference.feeds, inference.rows, inference.deadline)
-
-
-async def _until_gone(job: Job, gone: Gone, loaded: Loaded) -> Arrays:
-    watcher = asyncio.ensure_future(gone())
-
-    def drop(_: Any) -> None:
-        if not watcher.cancelled() and not job.future.done():
-            loaded.batcher.drop(job)
-
-    watcher.add_done_callback(drop)
-    try:
-        return await job.future
-    except asyncio.CancelledError:
-        if watcher.done() and not watcher.cancelled():
-            raise RequestError(499, "the client went away; its request was dropped") from None
-        raise
-    finally:
-        watcher.cancel()

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from tfhalf.serve.http.disconnect import DISCONNECT, Disconnect
 from tfhalf.serve.settings import Limits
 
 RATE = 1024  # bytes a second that a body, and the reading of an answer, has to keep up with
@@ -59,6 +60,11 @@ class AnsweringProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self.flow = self._flow = Flow(transport)
 
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self.scope[DISCONNECT] = Disconnect()  # type: ignore[literal-required]
+
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection has ended."""
         if self._writing is not None:
@@ -75,6 +81,7 @@ class AnsweringProtocol(HttpToolsProtocol):
             if cycle is not None and not cycle.response_complete:
                 cycle.disconnected = True
                 cycle.message_event.set()
+                cycle.scope[DISCONNECT].set()  # type: ignore[literal-required]
         self.pipeline.clear()
 
     def _abort(self) -> None:

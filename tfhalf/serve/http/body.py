@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from tfhalf.errors import RequestError
 from tfhalf.serve.settings import Limits
@@ -115,7 +115,7 @@ class Held:
                 there is no room; 408, it came too slowly while others had none; 503, the server stops before it is
                 whole.
         """
-        body, encoding = await self._encoded(request, most)
+        body, encoding = await self._received(request, most)
         return body if encoding is None else await _decompressed(body, encoding, most)
 
     async def read_small(self, request: Request, large: int) -> tuple[bytes | bytearray, str | None]:
@@ -125,7 +125,7 @@ class Held:
             RequestError: as `read`.
         """
         most = self._bodies._limits.max_body
-        body, encoding = await self._encoded(request, most)
+        body, encoding = await self._received(request, most)
         if encoding is None:
             return body, None
         try:
@@ -136,32 +136,29 @@ class Held:
                 raise
         return body, encoding
 
-    async def _encoded(self, request: Request, most: int) -> tuple[bytes | bytearray, str | None]:
-        length = request.headers.get("content-length")
-        if length is not None and (not length.isdigit() or int(length) > most):
+    async def _received(self, request: Request, most: int) -> tuple[bytes | bytearray, str | None]:
+        """The body as it came, and its encoding if it has one. One coroutine, and no generators: a small body is there
+        already, and each would cost more than to take it."""
+        headers = request.headers
+        length = headers.get("content-length")
+        if length is not None and (not length.isdecimal() or int(length) > most):
             raise _too_large(most)
-        body = await self._whole(request, most)
-        encoding = request.headers.get("content-encoding", "identity").strip().lower()
-        if encoding in ("", "identity"):
-            return body, None
-        if encoding not in ("gzip", "x-gzip", "deflate"):
-            raise RequestError(
-                415, f"Content-Encoding {encoding[:50]!r} is not known; accepted: gzip, deflate, identity"
-            )
-        return body, encoding
-
-    async def _whole(self, request: Request, most: int) -> bytes | bytearray:
         self._task = asyncio.current_task()
         self._bodies._reading.add(self)
         body: bytes | bytearray = b""
+        more = True
         try:
-            async for part in _parts(request):
+            while more:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise _disconnected(request)
+                part, more = message.get("body", b""), message.get("more_body", False)
                 if len(body) + len(part) > most:
                     raise _too_large(most)
-                self.take(len(part))
+                self._bodies._hold(self, len(part))
                 if not body:
                     body = part
-                else:  # one growing buffer: a list of small parts takes many times their size
+                elif part:  # one growing buffer: a list of small parts takes many times their size
                     body = body if isinstance(body, bytearray) else bytearray(body)
                     body += part
         except asyncio.CancelledError:
@@ -170,7 +167,10 @@ class Held:
             raise self._ended from None
         finally:
             self._bodies._reading.discard(self)
-        return body  # as it is: to copy a large one would hold up everybody
+        encoding = headers.get(
+            "content-encoding"
+        )  # the body is given as it is: to copy a large one would hold up everybody
+        return body, None if encoding is None else _known(encoding)
 
     def take(self, count: int) -> None:
         """Count so many bytes more.
@@ -187,15 +187,20 @@ async def _decompressed(body: bytes | bytearray, encoding: str, most: int) -> by
     return decompress(body, encoding, most)
 
 
-async def _parts(request: Request):  # type: ignore[no-untyped-def]
-    try:
-        async for part in request.stream():
-            if part:
-                yield part
-    except ClientDisconnect:
-        if ENDED in request.scope:
-            raise request.scope[ENDED] from None
-        raise RequestError(400, "the client went away before the request was complete") from None
+def _known(encoding: str) -> str | None:
+    """The value of Content-Encoding, or None for one that leaves the body as it is."""
+    name = encoding.strip().lower()
+    if name in ("", "identity"):
+        return None
+    if name not in ("gzip", "x-gzip", "deflate"):
+        raise RequestError(415, f"Content-Encoding {name[:50]!r} is not known; accepted: gzip, deflate, identity")
+    return name
+
+
+def _disconnected(request: Request) -> RequestError:
+    """Why the body ends before it is whole: the HTTP protocol's word for it, if that ended it."""
+    known: RequestError | None = request.scope.get(ENDED)
+    return known or RequestError(400, "the client went away before the request was complete")
 
 
 def decompress(body: bytes | bytearray, encoding: str, most: int) -> bytearray:

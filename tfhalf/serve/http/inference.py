@@ -17,6 +17,7 @@ from tfhalf.errors import RequestError
 from tfhalf.serve.batching.request import Arrays
 from tfhalf.serve.engine import Engine, Inference, counting_failures
 from tfhalf.serve.http import body as bodies
+from tfhalf.serve.http.disconnect import disconnect_of
 from tfhalf.serve.http.middleware import FACTS
 from tfhalf.serve.models.version import Loaded
 from tfhalf.serve.protocols.json_codec import dumps
@@ -90,7 +91,8 @@ async def run(
         parsed = await _read(engine, reading, body, encoding, loaded)
         inference = inference_of(parsed, loaded)
         inference.started, inference.asked_version = started, version
-        outputs = await engine.run(inference, lambda: _gone(request))
+        with disconnect_of(request) as disconnect:
+            outputs = await engine.run(inference, disconnect)
         large = sum(array.nbytes for array in outputs.values()) > _SMALL
         arguments = (parsed, outputs, inference.loaded)
         response = await asyncio.to_thread(write, *arguments) if large else write(*arguments)
@@ -131,8 +133,3 @@ def timeout_of(request: Request) -> float | None:
     if not milliseconds > 0:
         raise RequestError(400, f"X-Request-Timeout-Ms is {told[:30]!r}; accepted: milliseconds, a number above 0")
     return milliseconds / 1000
-
-
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

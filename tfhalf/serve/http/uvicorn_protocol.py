@@ -113,10 +113,17 @@ class _Protocol(AnsweringProtocol):
 
     def _parse(self, data: bytes) -> None:
         """Parse some of it, and what is the plain body behind that; keep the rest until others have had their turn."""
-        if self._in_head and len(data) <= _TURN and not self.pipeline and data.find(_END, data.find(_END) + 1) < 0:
-            self._feed(data)  # nearly always: one request, or a part of one
-            return
         at = parsed = 0
+        if self._in_head and len(data) <= _TURN and not self.pipeline:  # nearly always: one request, or a part of one
+            at = data.find(_END) + len(_END)
+            if at < len(_END) or at == len(data):
+                self._feed(data)
+                return
+            self._feed(data[:at])
+            if self._is_body(len(data) - at):
+                self._feed(memoryview(data)[at:])
+                return
+            parsed = at
         while at < len(data) and not self._ended:
             plain = not self._in_head and self._left > 0
             small = not self._in_head and self._chunks * _SMALL_CHUNK > self._body
@@ -131,6 +138,10 @@ class _Protocol(AnsweringProtocol):
             at += size
             parsed += 0 if plain else size
 
+    def _is_body(self, size: int) -> bool:
+        """Whether the next so many bytes are plain body."""
+        return not self._ended and not self._in_head and size <= self._left
+
     def _go_on(self) -> None:
         data, self._backlog = self._backlog, b""
         if self._ended or self.transport.is_closing():
@@ -140,7 +151,7 @@ class _Protocol(AnsweringProtocol):
         if not self._backlog and not self._ended and not self.flow.write_paused:
             self._flow.release()
 
-    def _feed(self, data: bytes) -> None:
+    def _feed(self, data: bytes | memoryview) -> None:
         self._fed += len(data)
         most = self.limits.max_head
         try:
