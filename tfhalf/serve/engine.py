@@ -6,9 +6,10 @@ import asyncio
 import functools
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from tfhalf.errors import RequestError
 from tfhalf.serve.batching.request import Arrays, Job
@@ -22,29 +23,34 @@ from tfhalf.serve.settings import Settings
 
 _INFERENCE = re.compile(r"/v[12]/models/([^/:]+)(?:/(?:versions|labels)/[^/]+)?(?:/infer|/classify|:predict)")
 
+_LARGE_OUTPUTS = 1 << 16  # bytes of arrays above which an answer is made of them beside the event loop
 _BODY_SECONDS = 2.0  # from the end's beginning on, for bodies that are on their way: what is not whole is not accepted
+
+
+P = TypeVar("P")  # a request as its protocol has it
+R = TypeVar("R")  # and its answer
 
 
 @dataclass
 class Inference:
     """Inputs by name as arrays of the model's dtype, or as ``encoded`` images; ``rows`` of each.
 
-    ``deadline`` is a `time.monotonic`. The nanoseconds are filled in by `run`.
+    ``deadline`` is a `time.monotonic`. What has a default below ``encoded`` is filled in by `Engine.infer`.
     """
 
     loaded: Loaded
-    asked_version: str | None
     rows: int
     feeds: Arrays
     deadline: float
     encoded: dict[str, list[bytes]] = field(default_factory=dict)
-    started: float = field(default_factory=time.perf_counter)
+    asked_version: str | None = None
+    started: float = 0.0
     parsed: float = 0.0
     job: Job | None = None
 
 
 @contextmanager
-def counting_failures(loaded: Loaded) -> Iterator[None]:
+def _counting_failures(loaded: Loaded) -> Iterator[None]:
     """Within the block a refused or failed request counts as the version's failure."""
     try:
         yield
@@ -116,15 +122,52 @@ class Engine:
         most = self.settings.limits.request_seconds
         return time.monotonic() + (most if seconds is None else min(seconds, most))
 
-    async def run(self, inference: Inference, disconnect: Disconnect | None = None) -> Arrays:
-        """Queue it and wait for its outputs, by name.
+    async def infer(
+        self,
+        name: str,
+        version: str | None,
+        facts: dict[str, Any],
+        *,
+        read: Callable[[Loaded], Awaitable[P]],
+        inference_of: Callable[[P, Loaded], Inference],
+        write: Callable[[P, Arrays, Loaded], R],
+        disconnect_of: Callable[[], AbstractContextManager[Disconnect | None]] = nullcontext,
+    ) -> R:
+        """An inference from what a client sent to its answer, by whichever protocol.
 
         Args:
-            disconnect: of its client; when it happens, the work is dropped.
+            name: the model's, and ``version`` its version's, as asked for.
+            facts: takes what the log line tells of it.
+            read: what was sent, as the protocol's request to a version of the model.
+            inference_of: that request as what is to be computed.
+            write: its outputs as the protocol's answer; beside the event loop where they are large.
+            disconnect_of: of the client, once everything is read.
 
         Raises:
-            RequestError: 429, 503, 504, 500; or 499, the client went away.
+            RequestError: 404, 429, 503, 504, 500, 499, or what ``read``, ``inference_of`` and ``write`` raise.
         """
+        started = time.perf_counter()
+        loaded = self.choose(name, version)
+        facts |= {"model": loaded.model, "version": loaded.version}
+        with _counting_failures(loaded):
+            loaded.batcher.check_room()
+            request = await read(loaded)
+            inference = inference_of(request, loaded)
+            inference.started, inference.asked_version = started, version
+            with disconnect_of() as disconnect:
+                outputs = await self._run(inference, disconnect)
+            arguments = (request, outputs, inference.loaded)
+            large = sum(array.nbytes for array in outputs.values()) > _LARGE_OUTPUTS
+            response = await asyncio.to_thread(write, *arguments) if large else write(*arguments)
+        self._count(inference, time.perf_counter())
+        job = inference.job
+        assert job is not None
+        facts |= {"version": inference.loaded.version, "rows": job.rows, "batch": job.batch}
+        facts |= {"queue_ms": round(job.queue_ns / 1e6, 3), "compute_ms": round(job.run_ns / 1e6, 3)}
+        return response
+
+    async def _run(self, inference: Inference, disconnect: Disconnect | None) -> Arrays:
+        """Queue it and wait for its outputs, by name; where its client goes away, the work is dropped."""
         loaded = inference.loaded
         try:
             for name, files in inference.encoded.items():
@@ -151,8 +194,7 @@ class Engine:
             loaded.metrics.pending.set(loaded.batcher.pending)
         return outputs
 
-    def count(self, inference: Inference, ended: float) -> None:
-        """Count an inference whose answer is ready since ``ended`` (`time.perf_counter`)."""
+    def _count(self, inference: Inference, ended: float) -> None:
         job = inference.job
         assert job is not None
         total = ended - inference.started

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import math
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +14,7 @@ from starlette.responses import Response
 
 from tfhalf.errors import RequestError
 from tfhalf.serve.batching.request import Arrays
-from tfhalf.serve.engine import Engine, Inference, counting_failures
+from tfhalf.serve.engine import Engine, Inference
 from tfhalf.serve.http import body as bodies
 from tfhalf.serve.http.disconnect import disconnect_of
 from tfhalf.serve.http.middleware import FACTS
@@ -26,7 +25,7 @@ from tfhalf.serve.reading.tasks import READ
 JSON = "application/json"
 TIMEOUT = "x-request-timeout-ms"
 
-_SMALL = 1 << 16  # bytes of a body, or of arrays, above which these are made of each other beside the event loop
+_SMALL = 1 << 16  # bytes of a body above which it is read beside the event loop
 _LARGE = 1 << 19  # above which that is done in another process: a JSON parser lets no other thread run before its end
 _HUGE = 1 << 22  # and above which one process is left to others
 _QUICK = ("infer", "predict", "file")
@@ -78,30 +77,23 @@ async def run(
         inference_of: that request as what is to be computed.
         write: the outputs as the protocol's answer.
     """
-    started = time.perf_counter()
-    engine, path = engine_of(request), request.path_params
-    version = path.get("version")
-    loaded = engine.choose(path["name"], version)
-    facts = request.scope[FACTS]
-    facts |= {"model": loaded.model, "version": loaded.version}
-    with counting_failures(loaded), engine.bodies.held() as held:
-        loaded.batcher.check_room()
-        body, encoding = await held.read_small(request, _LARGE)
-        facts["bytes_in"] = len(body)
-        parsed = await _read(engine, reading, body, encoding, loaded)
-        inference = inference_of(parsed, loaded)
-        inference.started, inference.asked_version = started, version
-        with disconnect_of(request) as disconnect:
-            outputs = await engine.run(inference, disconnect)
-        large = sum(array.nbytes for array in outputs.values()) > _SMALL
-        arguments = (parsed, outputs, inference.loaded)
-        response = await asyncio.to_thread(write, *arguments) if large else write(*arguments)
-    engine.count(inference, time.perf_counter())
-    job = inference.job
-    assert job is not None
-    facts |= {"version": inference.loaded.version, "rows": job.rows, "batch": job.batch}
-    facts |= {"queue_ms": round(job.queue_ns / 1e6, 3), "compute_ms": round(job.run_ns / 1e6, 3)}
-    return response
+    engine, path, facts = engine_of(request), request.path_params, request.scope[FACTS]
+    with engine.bodies.held() as held:
+
+        async def read(loaded: Loaded) -> Any:
+            body, encoding = await held.read_small(request, _LARGE)
+            facts["bytes_in"] = len(body)
+            return await _read(engine, reading, body, encoding, loaded)
+
+        return await engine.infer(
+            path["name"],
+            path.get("version"),
+            facts,
+            read=read,
+            inference_of=inference_of,
+            write=write,
+            disconnect_of=functools.partial(disconnect_of, request),
+        )
 
 
 async def _read(engine: Engine, reading: Reading, body: bytes | bytearray, encoding: str | None, loaded: Loaded) -> Any:

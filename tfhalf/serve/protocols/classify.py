@@ -27,7 +27,7 @@ async def classify(request: Request) -> Response:
         _check_model(loaded)
         name = next(iter(loaded.signature.inputs))
         deadline = engine.deadline(seconds)
-        return Inference(loaded, None, len(files.contents), {}, deadline, {name: list(files.contents)})
+        return Inference(loaded, len(files.contents), {}, deadline, {name: list(files.contents)})
 
     def write(files: Files, outputs: Arrays, loaded: Loaded) -> Response:
         rows = [

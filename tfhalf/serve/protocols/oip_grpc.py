@@ -20,11 +20,12 @@ from starlette.applications import Starlette
 
 from tfhalf import __version__
 from tfhalf.errors import InputError, RequestError
-from tfhalf.serve.engine import Engine, Inference, counting_failures
+from tfhalf.serve.engine import Engine, Inference
 from tfhalf.serve.listen import Place
 from tfhalf.serve.log import Log
 from tfhalf.serve.metrics import Metrics
-from tfhalf.serve.protocols import describe, grpc_codec
+from tfhalf.serve.models.version import Loaded
+from tfhalf.serve.protocols import describe, grpc_codec, oip
 from tfhalf.serve.protocols.grpc_messages import METHODS, POOL, SERVICE, STREAM, message
 from tfhalf.serve.protocols.oip_http import EXTENSIONS, SERVER
 
@@ -270,32 +271,26 @@ class _Service:
         await self._engine.repository.set_loaded(request.model_name, loaded)
 
     async def _infer(self, request: Any, context: Any, facts: dict[str, Any]) -> Any:
-        engine, started = self._engine, time.perf_counter()
+        engine = self._engine
         if isinstance(request, bytes):
-            name, told, _ = grpc_codec.head(request)
+            name, version, _ = grpc_codec.head(request)
         else:
-            name, told = request.model_name, request.model_version
-        version = told or None
-        loaded = engine.choose(name, version)
-        facts |= {"model": loaded.model, "version": loaded.version}
-        with counting_failures(loaded):
-            loaded.batcher.check_room()
+            name, version = request.model_name, request.model_version
+
+        async def read(loaded: Loaded) -> oip.Parsed:
             if isinstance(request, bytes):
-                parsed = await engine.readers.read_huge("grpc", request, loaded.signature, name, told)
-            else:
-                parse = functools.partial(grpc_codec.parse, request, loaded.signature)
-                parsed = await asyncio.to_thread(parse) if request.ByteSize() > _LARGE else parse()
+                huge: oip.Parsed = await engine.readers.read_huge("grpc", request, loaded.signature, name, version)
+                return huge
+            parse = functools.partial(grpc_codec.parse, request, loaded.signature)
+            return await asyncio.to_thread(parse) if request.ByteSize() > _LARGE else parse()
+
+        def inference_of(parsed: oip.Parsed, loaded: Loaded) -> Inference:
             seconds = parsed.timeout if parsed.timeout is not None else context.time_remaining()
-            deadline = engine.deadline(seconds)
-            inference = Inference(loaded, version, parsed.rows, parsed.feeds, deadline, parsed.encoded, started)
-            outputs = await engine.run(inference)
-            response = grpc_codec.respond(parsed, outputs, inference.loaded)
-        engine.count(inference, time.perf_counter())
-        job = inference.job
-        assert job is not None
-        facts |= {"version": inference.loaded.version, "rows": job.rows, "batch": job.batch}
-        facts |= {"queue_ms": round(job.queue_ns / 1e6, 3), "compute_ms": round(job.run_ns / 1e6, 3)}
-        return response
+            return Inference(loaded, parsed.rows, parsed.feeds, engine.deadline(seconds), parsed.encoded)
+
+        return await engine.infer(
+            name, version or None, facts, read=read, inference_of=inference_of, write=grpc_codec.respond
+        )
 
 
 async def _parsed(kind: Any, raw: bytes) -> Any:

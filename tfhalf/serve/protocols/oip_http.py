@@ -39,7 +39,7 @@ async def infer(request: Request) -> Response:
     def inference_of(parsed: oip.Parsed, loaded: Loaded) -> Inference:
         seconds = accepted if parsed.timeout is None else parsed.timeout
         deadline = engine_of(request).deadline(seconds)
-        return Inference(loaded, None, parsed.rows, parsed.feeds, deadline, parsed.encoded)
+        return Inference(loaded, parsed.rows, parsed.feeds, deadline, parsed.encoded)
 
     def write(parsed: oip.Parsed, outputs: Arrays, loaded: Loaded) -> Response:
         body, size = oip.answer(parsed, outputs, loaded, nan=limits.allow_nan)

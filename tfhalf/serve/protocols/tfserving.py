@@ -42,7 +42,7 @@ async def predict(request: Request) -> Response:
     limits, seconds = engine.settings.limits, timeout_of(request)
 
     def inference_of(parsed: Predict, loaded: Loaded) -> Inference:
-        return Inference(loaded, None, parsed.rows, parsed.feeds, engine.deadline(seconds), parsed.encoded)
+        return Inference(loaded, parsed.rows, parsed.feeds, engine.deadline(seconds), parsed.encoded)
 
     def write(parsed: Predict, outputs: Arrays, loaded: Loaded) -> Response:
         nan, large = limits.allow_nan, are_large(outputs.values())
