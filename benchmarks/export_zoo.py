@@ -8,6 +8,7 @@ What was measured is kept in --work, so that a run that was stopped goes on; --a
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import os
 import platform
@@ -157,7 +158,7 @@ def document(results: dict[str, Any]) -> list[str]:
         "## The zoo",
         "",
         "Every model of `tests/zoo.py` with random weights and perturbed norms, saved as `.keras`, exported with",
-        f"`tfhalf export`; {platform.machine()}, CPU; {told}.",
+        f"`tfhalf export`, {datetime.date.today()}; {platform.machine()}, CPU; {told}.",
         "",
         "- *float32 layers*: what was found to need float32, and kept in it.",
         "- *size*: of the files, relative to the parameters in float32 (SavedModel, ONNX, LiteRT); small models are",
