@@ -548,7 +548,7 @@ def test_a_saved_model_of_keras_2(tmp_path: Path) -> None:
     metadata = tmp_path / "old" / "keras_metadata.pb"
     whole = metadata.read_bytes()
     rng = np.random.default_rng(0)
-    for _ in range(8):
+    for _ in range(20):
         raw = bytearray(whole)
         raw[int(rng.integers(len(raw)))] ^= 1 << int(rng.integers(8))
         metadata.write_bytes(bytes(raw[: int(rng.integers(1, len(raw)))]))

@@ -358,6 +358,7 @@ def test_a_crash_is_told(plain: bytes, tmp_path: Path) -> None:
     [
         ("unet", {}),
         ("vit", {}),
+        ("gpt", {}),
         ("gru", {}),
         ("beyond", {"litert-int8": "no weight is stored in int8"}),
         ("preprocessing", {"litert-int8": "no weight"}),

@@ -140,12 +140,11 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, call: int, when: str = "before") ->
 
 CASES: dict[str, dict[str, Any]] = {
     "float16": {},
+    "float32": {"precision__policy": "float32"},
     "average": {"train__optimizer": {"name": "adamw", "learning_rate": 0.01, "ema_momentum": 0.8}},
     "accumulated": {"train__accumulate": 2, "precision__policy": "float32"},
-    "lookahead, no validation": {
-        "train__optimizer": {"learning_rate": 0.05, "lookahead": {"every": 2}},
-        "validation": 0,
-    },
+    "lookahead": {"train__optimizer": {"learning_rate": 0.05, "lookahead": {"every": 2}}},
+    "no validation": {"validation": 0},
     "muon": {"train__optimizer": {"learning_rate": 0.05, "muon": {"match": ["conv/kernel"], "learning_rate": 0.02}}},
     "streamed": {"train__feed": "streamed", "train__sizes": (4, 6)},
     "callbacks": {
