@@ -156,7 +156,7 @@ def listening(exports: Path, runtime: Counting, limits: Limits, **more: Any) -> 
     stream = io.StringIO()
     app = create_app(Settings((exports,), poll_seconds=0, limits=limits, **more), opener=runtime.open, log=Log(stream))
     app.state.stream = stream
-    protocol = protocol_class(limits, app.state.desk.refusal, app.state.desk.rejection)
+    protocol = protocol_class(limits, app.state.access.refusal, app.state.access.rejection)
     server = uvicorn.Server(uvicorn.Config(app, http=protocol, port=0, ws="none", log_config=None, lifespan="on"))
     thread = threading.Thread(target=server.run)
     thread.start()
