@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tfhalf.runtimes.open import onnx_providers
-from tfhalf.serve.runtimes import upcast
+from tfhalf.runtimes import onnx_upcast as upcast
 from tfhalf.serve.runtimes.base import Arrays
 from tfhalf.serve.settings import Settings
 

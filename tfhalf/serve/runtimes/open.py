@@ -11,7 +11,7 @@ from typing import Any
 from tfhalf.errors import ArtifactError, IntegrityError
 from tfhalf.files import sha256
 from tfhalf.runtimes.open import FORMATS, onnx_providers, weights_beside
-from tfhalf.serve.runtimes import upcast
+from tfhalf.runtimes import onnx_upcast as upcast
 from tfhalf.serve.runtimes.base import Runtime, Source, check_names
 from tfhalf.serve.runtimes.onnx_cpu import Graph, Onnx
 from tfhalf.serve.runtimes.onnx_gpu import OnnxGpu
