@@ -316,17 +316,9 @@ def in_this_process() -> None:
     from tfhalf.runtimes.engines import LiteRt
     from tfhalf.verify import samples
 
-    class Engine:
-        def __init__(self, path: Path, kind: str) -> None:
-            self._engine = LiteRt(path, 1)
-            self.runtime = self._engine.runtime
-
-        def __call__(self, x: Any) -> Any:
-            return self._engine(runtime.named(x, self._engine.inputs))
-
     job.Verifier = Here  # type: ignore[misc, assignment]
     to_litert._ask = litert_worker.make
-    runtime._Apart = Engine  # type: ignore[misc, assignment]
+    runtime.Isolated = lambda kind, path: LiteRt(path, 1)  # type: ignore[misc, assignment]
     samples.lacking = lambda kind: "it is no column of the table" if kind == "openvino" else ""
 
 

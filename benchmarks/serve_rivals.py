@@ -39,8 +39,9 @@ from serve_load import CLIENTS, closed_loop, request
 from serve_rival_servers import OUTPUT, session
 
 from tfhalf.artifacts.version import find_version
+from tfhalf.inspect.onnx_check import read_onnx
+from tfhalf.runtimes import onnx_upcast
 from tfhalf.serve.protocols.grpc_messages import SERVICE, message
-from tfhalf.serve.runtimes import upcast
 from tfhalf.system.device import cores
 
 _START_SECONDS = 90
@@ -276,8 +277,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = version / "model.onnx"
         if args.widened:
-            graph = upcast.read(model.read_bytes())
-            upcast.upcast(graph)
+            graph = read_onnx(model)
+            onnx_upcast.upcast(graph)
             model = Path(folder, "model.onnx")
             model.write_bytes(graph.SerializeToString())
         loaded = session(str(model), args.threads)

@@ -25,10 +25,11 @@ import uvicorn
 from onnx import TensorProto, helper, numpy_helper
 
 from tfhalf.artifacts import manifest as manifests
+from tfhalf.runtimes.base import Engine
 from tfhalf.serve import create_app
 from tfhalf.serve.http.uvicorn_protocol import protocol_class
 from tfhalf.serve.log import Log
-from tfhalf.serve.runtimes.base import Source
+from tfhalf.serve.models.open import Opened, Source
 from tfhalf.serve.settings import Limits, Settings
 
 SHAPE = (4, 4, 3)
@@ -85,6 +86,7 @@ def make_version(exports: Path, name: str, number: int, seed: int = 0, shape: tu
         "outputs": [{"name": output, **tensor} for output in ("logits", "probabilities")],
         "training": {"test_accuracy": 0.93, "policy": "mixed_float16"},
         "files": manifests.file_hashes(folder),
+        "verification": [{"artifact": "onnx", "runtime": "onnxruntime 1.23.0, CPU", "passed": True}],
     }
     manifests.write(folder, manifest)
     return folder.rename(exports / name / str(number))
@@ -101,8 +103,9 @@ def exported(folder: Path, net: str, name: str) -> Path:
 class Counting:
     """A runtime for tests: sums its rows, after ``seconds`` a batch; keeps the sizes of its batches."""
 
-    about, platform = "test", "test"
-    ladder: tuple[int, ...] | None = None
+    engine, about, settings = Engine("test", "CPU"), "test", ""
+    inputs, outputs = ("image",), ("logits", "probabilities")
+    batch_sizes: tuple[int, ...] | None = None
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.seconds, self.batches = seconds, list[int]()
@@ -118,9 +121,15 @@ class Counting:
         logits = np.repeat(rows[:, None], len(LABELS), 1)
         return {"logits": logits, "probabilities": logits}
 
-    def open(self, source: Source, settings: Settings) -> Counting:
+    def open(self, source: Source, settings: Settings) -> Opened:
         """For `create_app(opener=...)`."""
-        return self
+        return Opened(self)
+
+    def stop(self) -> None:
+        """Nothing runs long."""
+
+    def close(self) -> None:
+        """It holds nothing."""
 
 
 def run(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:

@@ -136,10 +136,11 @@ def test_tensorflow_stays_where_it_is_needed() -> None:
     train = {module for module in importers("tensorflow") if room(module) == "train"}
     parts = ("step", "feeds", "kernels", "evaluate", "heads", "stages", "traced", "diagnose")
     assert {".".join(module.split(".")[:3]) for module in train} <= {f"tfhalf.train.{part}" for part in parts}
-    rooms = "bench data export numerics precision runtimes serve system train"
+    rooms = "bench data export numerics precision runtimes system train"
     assert {room(module) for module in importers("tensorflow")} <= set(rooms.split())
-    assert {m for m in importers("tensorflow") if room(m) == "serve"} == {"tfhalf.serve.runtimes.savedmodel"}
-    assert {room(module) for module in importers("onnx")} <= {"export", "inspect", "runtimes", "serve"}
+    assert {m for m in importers("tensorflow") if room(m) == "runtimes"} == {"tfhalf.runtimes.tensorflow"}
+    assert {room(module) for module in importers("onnx")} <= {"export", "inspect", "runtimes"}
+    assert {room(module) for module in importers("onnxruntime")} == {"runtimes", "system"}
 
 
 def test_the_map_of_rooms_is_complete() -> None:

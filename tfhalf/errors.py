@@ -6,7 +6,8 @@
     |   |-- RefError            "file.py:name" does not lead to a callable
     |   |-- DataError           a data set, an image, a label
     |   |-- ArtifactError       a path that holds no artifact, or not such a one
-    |   |   `-- UnsupportedError    a runtime does not open or run a file
+    |   |   |-- UnsupportedError    a runtime does not open or run a file
+    |   |   `-- UnavailableError    a runtime, or its device, is not on this machine
     |   `-- RequestError        a request that the server does not answer as asked; carries its HTTP status
     `-- ShortfallError          exit 1: the input was right and the job fell short
         |-- TrainingError       loss scale collapsed, non-finite loss
@@ -64,6 +65,10 @@ class UnsupportedError(ArtifactError):
     def __init__(self, path: object, reason: str, remedy: str = "") -> None:
         super().__init__(f"{path}: {reason}{remedy and f'; {remedy}'}")
         self.reason = clean(reason)
+
+
+class UnavailableError(ArtifactError):
+    """A runtime is not installed, or its device is not there or does not start; another may do."""
 
 
 class RequestError(InputError):

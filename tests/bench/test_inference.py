@@ -17,7 +17,7 @@ from bench_helpers import DIGITS, MANIFEST, Clock, call, refused, tfhalf, unhear
 from tfhalf.bench import fresh, inference, runtimes
 from tfhalf.bench.results import Inference
 from tfhalf.data import memory
-from tfhalf.errors import ArtifactError, DataError, InputError, ShortfallError, UnsupportedError
+from tfhalf.errors import ArtifactError, DataError, InputError, ShortfallError, UnavailableError, UnsupportedError
 from tfhalf.runtimes import child
 
 
@@ -64,12 +64,12 @@ def test_a_cell_holds_thirty_calls_unless_they_are_slow(clock: Clock, pause: flo
     """Five times its seconds are the most that a call is begun after."""
     asked = []
 
-    def answer(x: np.ndarray) -> dict[str, np.ndarray]:
-        asked.append(len(x))
+    def answer(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        asked.append(len(arrays["x"]))
         clock.now += pause
         return {}
 
-    cell = inference._cell(answer, np.zeros((4, 2)), seconds)  # type: ignore[arg-type]
+    cell = inference._cell(answer, {"x": np.zeros((4, 2))}, seconds)  # type: ignore[arg-type]
     warm = len(asked) - cell.calls
     assert (cell.batch_size, cell.calls) == (4, pytest.approx(calls, abs=1 if calls > 30 else 0))
     assert 1 <= warm <= 3
@@ -81,11 +81,11 @@ def test_a_cell_holds_thirty_calls_unless_they_are_slow(clock: Clock, pause: flo
 def test_percentiles_of_a_cell(clock: Clock) -> None:
     pauses = iter([9.0] * 3 + [0.001 * (k + 1) for k in range(1000)])
 
-    def answer(x: np.ndarray) -> dict[str, np.ndarray]:
+    def answer(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         clock.now += next(pauses)
         return {}
 
-    cell = inference._cell(answer, np.zeros((1, 2)), 100.0)  # type: ignore[arg-type]
+    cell = inference._cell(answer, {"x": np.zeros((1, 2))}, 100.0)  # type: ignore[arg-type]
     assert cell.p50_ms == pytest.approx(cell.calls / 2, abs=1)
     assert cell.p99_ms == pytest.approx(cell.calls * 0.99, abs=1)
 
@@ -95,7 +95,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, runtime: str, opens: Callable[...,
     monkeypatch.setattr(inference.manifests, "read", lambda where: MANIFEST)
     monkeypatch.setattr(inference.manifests, "check_files", lambda where, manifest: None)
     monkeypatch.setattr(inference, "missing", lambda where, runtime: "")
-    monkeypatch.setattr(inference, "open_runtime", opens)
+    monkeypatch.setattr(inference, "open_to_measure", opens)
     monkeypatch.setattr(inference, "grow_memory", lambda: None)
     return inference.measure(
         directory="exports/net/1", runtime=runtime, batch_sizes=[8, 1, 4], seconds=0.001, stages=unheard()
@@ -104,10 +104,10 @@ def measured(monkeypatch: pytest.MonkeyPatch, runtime: str, opens: Callable[...,
 
 def test_a_batch_size_that_fails_leaves_the_smaller_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     class Small:
-        runtime = "a small one"
+        about, settings, inputs = "a small one", "", ("image",)
 
-        def __call__(self, x: np.ndarray) -> dict[str, np.ndarray]:
-            if len(x) > 4:
+        def __call__(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            if len(arrays["image"]) > 4:
                 raise ValueError("out of\nmemory")
             return {}
 
@@ -120,13 +120,17 @@ def test_a_batch_size_that_fails_leaves_the_smaller_ones(monkeypatch: pytest.Mon
 
 def test_a_gpu_runtime_that_does_not_start_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def opens(where: Path, runtime: str) -> Any:
-        raise ArtifactError("could not start CUDAExecutionProvider")
+        raise UnavailableError("could not start CUDAExecutionProvider")
 
     row = measured(monkeypatch, "onnx-cuda", opens)
     assert (row.cells, row.error) == ((), "")
     assert row.note == "not available: could not start CUDAExecutionProvider"
-    with pytest.raises(ArtifactError):
-        measured(monkeypatch, "onnx-cpu", opens)
+
+    def refuses(where: Path, runtime: str) -> Any:
+        raise ArtifactError("model.onnx: is not opened")
+
+    with pytest.raises(ArtifactError, match="is not opened"):
+        measured(monkeypatch, "onnx-cuda", refuses)
 
 
 def test_what_openvino_does_not_open_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +155,7 @@ def test_a_runtime_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.Monkey
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         assert "onnxruntime-gpu brings CUDA" in runtimes.missing(tmp_path, "onnx-cuda")
     with pytest.raises(ArtifactError, match=r"model\.onnx: is not an ONNX file|does not open in ONNX Runtime, CPU"):
-        runtimes.open_runtime(tmp_path, "onnx-cpu")
+        runtimes.open_to_measure(tmp_path, "onnx-cpu")
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +203,10 @@ def test_runtimes_answer_alike(exported: Path) -> None:
     """What is timed is the model: each runtime gives the same probabilities for the same images."""
     manifest = json.loads((exported / "1" / "manifest.json").read_text())
     x = inference.images(manifest, 16)
-    answers = [runtimes.open_runtime(exported / "1", name)(x) for name in ("savedmodel", "savedmodel-xla", "onnx-cpu")]
+    answers = [
+        runtimes.open_to_measure(exported / "1", name)({"image": x})
+        for name in ("savedmodel", "savedmodel-xla", "onnx-cpu")
+    ]
     for answer in answers:
         assert set(answer) == {"logits", "probabilities"}
         np.testing.assert_allclose(answer["probabilities"], answers[0]["probabilities"], atol=0.01)

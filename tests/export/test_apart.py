@@ -26,8 +26,7 @@ from tfhalf.errors import ArtifactError, IntegrityError
 from tfhalf.export.onnx import to_onnx
 from tfhalf.export.program import named_program, variables_of
 from tfhalf.runtimes.open import open_predictor
-from tfhalf.serve.runtimes.base import Source
-from tfhalf.serve.runtimes.open import open_runtime
+from tfhalf.serve.models.open import Source, open_version
 from tfhalf.serve.settings import Settings
 from tfhalf.serve.signature import from_manifest
 
@@ -75,7 +74,8 @@ def test_a_fresh_process_reads_it(exported: Path, command: str) -> None:
 
 def serve(folder: Path) -> dict[str, np.ndarray]:
     manifest = manifests.read(folder, "model")
-    runtime = open_runtime(Source(folder, manifest, from_manifest(manifest)), Settings((folder,), runtime="onnx"))
+    settings = Settings((folder,), runtime="onnx")
+    runtime = open_version(Source(folder, manifest, from_manifest(manifest)), settings).runtime
     assert "weights in model.onnx.data" in runtime.about
     return runtime({"words": WORDS})
 
@@ -88,7 +88,7 @@ def test_served_as_verified(exported: Path) -> None:
         open_predictor(exported, "onnx-float16")(WORDS)["kind"],
     ):
         np.testing.assert_allclose(got, expected, atol=2e-3)
-    assert "CPU" in bench_runtimes.open_runtime(exported, "onnx-cpu").runtime
+    assert "CPU" in bench_runtimes.open_to_measure(exported, "onnx-cpu").about
 
 
 def _hashed_again(folder: Path) -> None:
@@ -134,7 +134,7 @@ def test_other_files_are_not_opened(exported: Path, tmp_path: Path, change: Call
         lambda: open_predictor(folder, "onnx"),
         lambda: open_predictor(folder, "onnx-float16"),
         lambda: open_predictor(folder, "onnx-openvino"),
-        lambda: bench_runtimes.open_runtime(folder, "onnx-cpu"),
+        lambda: bench_runtimes.open_to_measure(folder, "onnx-cpu"),
         lambda: serve(folder),
     ):
         with pytest.raises(ArtifactError, match=why):

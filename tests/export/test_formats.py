@@ -225,7 +225,7 @@ def test_predictors(made: Made, runtime: str) -> None:
         name: (np.dtype(np.float32), (7, 4)) for name in ("logits", "probabilities")
     }
     np.testing.assert_allclose(got["probabilities"], made.probabilities, atol=0.005)
-    assert predictor.runtime
+    assert predictor.about
 
 
 def test_predictors_of_what_is_not_there(made: Made, tmp_path: Path) -> None:

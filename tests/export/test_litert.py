@@ -196,7 +196,7 @@ def test_no_number_changes(plain: bytes, tmp_path: Path) -> None:
     assert json.loads(metadata[b"tfhalf"]) == {"labels": ["ü"]}
     assert len(content) < len(plain)
     opened = Isolated("litert", path)
-    assert (opened.inputs, opened.runtime.split()[0]) == (["x"], "LiteRT")
+    assert (opened.inputs, opened.about.split()[0]) == (("x",), "LiteRT")
     for x in (X, X[:1], np.concatenate([X, X])):
         got = opened({"x": x})
         np.testing.assert_allclose(got["a"], 2 * x)

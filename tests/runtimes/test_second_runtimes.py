@@ -88,7 +88,7 @@ def _spoiled(monkeypatch: pytest.MonkeyPatch, spoiled: str, answer: Any) -> None
     """The runtime ``spoiled`` answers, or raises, what ``answer`` does."""
 
     class Spoiled:
-        runtime = "spoiled"
+        about = "spoiled"
 
         def __call__(self, inputs: Any) -> dict[str, np.ndarray]:
             return answer(inputs)  # type: ignore[no-any-return]

@@ -14,10 +14,9 @@ import tensorflow as tf
 from serve_helpers import exported
 
 from tfhalf.artifacts import manifest as manifests
-from tfhalf.serve.runtimes import onnx_cpu, onnx_gpu
-from tfhalf.serve.runtimes import open as runtimes
-from tfhalf.serve.runtimes.base import Source
-from tfhalf.serve.runtimes.open import open_runtime
+from tfhalf.runtimes import onnxruntime as engines
+from tfhalf.runtimes.base import Runtime
+from tfhalf.serve.models.open import Source, open_version
 from tfhalf.serve.settings import Batching, Settings
 from tfhalf.serve.signature import from_manifest
 
@@ -50,6 +49,10 @@ def settings(runtime: str) -> Settings:
     return Settings(exports=(Path("exports"),), runtime=runtime, batching=Batching(max_batch=4), threads=threads)
 
 
+def open_runtime(source: Source, settings: Settings) -> Runtime:
+    return open_version(source, settings).runtime
+
+
 def images(source: Source, rows: int) -> np.ndarray:
     shape = (rows, *source.signature.inputs["image"].shape[1:])
     return np.random.default_rng(rows).uniform(0, 16, shape).astype(np.float32)
@@ -70,7 +73,7 @@ def with_gpu(monkeypatch: pytest.MonkeyPatch, starts: bool) -> list[Any]:
         def get_providers(self) -> list[str]:
             return self.asked if starts else ["CPUExecutionProvider"]
 
-        def run_with_iobinding(self, binding: Any) -> None:
+        def run_with_iobinding(self, binding: Any, options: Any = None) -> None:
             self.real.run_with_iobinding(binding)
             self.rows.add(len(binding.copy_outputs_to_cpu()[0]))
 
@@ -81,8 +84,7 @@ def with_gpu(monkeypatch: pytest.MonkeyPatch, starts: bool) -> list[Any]:
         return [f"{device}ExecutionProvider" for device in devices if device != "Tensorrt"]
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
-    for module in (runtimes, onnx_cpu, onnx_gpu):
-        monkeypatch.setattr(module, "onnx_providers", providers)
+    monkeypatch.setattr(engines, "onnx_providers", providers)
     return opened
 
 
@@ -90,7 +92,7 @@ def test_each_size_has_a_session_of_its_own_on_a_gpu(source: Source, monkeypatch
     plain = open_runtime(source, settings("onnx"))  # in float32; the other computes in float16
     opened = with_gpu(monkeypatch, starts=True)
     runtime = open_runtime(source, settings("onnx"))
-    assert runtime.ladder == SIZES
+    assert runtime.batch_sizes == SIZES
     assert "CUDA, 4 batch sizes" in runtime.about
     for rows in (4, 1, 3, 2, 1, 4):
         x = images(source, rows)
@@ -105,37 +107,37 @@ def test_a_gpu_that_does_not_start_leaves_the_cpu_with_float32_weights(
     with_gpu(monkeypatch, starts=False)
     runtime = open_runtime(source, settings("onnx"))
     assert runtime.about.endswith("CPU, float16 weights brought to float32 at load")
-    assert runtime.ladder is None
+    assert runtime.batch_sizes is None
 
 
 @pytest.mark.parametrize(
     ("weights", "expected"),
     [
         (1, (1, 2, 3, 4, 6, 8, 12, 16)),
-        (onnx_gpu.COPIES_BYTES // 3, (1, 6, 16)),
-        (onnx_gpu.COPIES_BYTES, (1, 16)),
-        (9 * onnx_gpu.COPIES_BYTES, (1, 16)),
+        (engines.COPIES_BYTES // 3, (1, 6, 16)),
+        (engines.COPIES_BYTES, (1, 16)),
+        (9 * engines.COPIES_BYTES, (1, 16)),
     ],
 )
 def test_large_weights_get_fewer_sizes(weights: int, expected: tuple[int, ...]) -> None:
-    assert onnx_gpu.affordable(Batching(max_batch=16).ladder, weights) == expected
-    assert onnx_gpu.affordable((1,), weights) == (1,)
+    assert engines.affordable(Batching(max_batch=16).ladder, weights) == expected
+    assert engines.affordable((1,), weights) == (1,)
 
 
 def call_the_cpu_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     real = tf.config.list_physical_devices
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: real("CPU" if kind == "GPU" else kind))
-    monkeypatch.setattr("tfhalf.serve.runtimes.savedmodel.grow_memory", lambda: None)
+    monkeypatch.setattr("tfhalf.runtimes.tensorflow.grow_memory", lambda: None)
 
 
 def test_a_program_for_each_size_on_a_gpu(
     source: Source, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     plain = open_runtime(source, settings("savedmodel"))
-    assert plain.ladder is None
+    assert plain.batch_sizes is None
     call_the_cpu_gpu(monkeypatch)
     runtime = open_runtime(source, settings("savedmodel"))
-    assert runtime.ladder == SIZES
+    assert runtime.batch_sizes == SIZES
     assert runtime.about.endswith("GPU, XLA")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -153,5 +155,5 @@ def test_open_sizes_are_not_compiled(source: Source, monkeypatch: pytest.MonkeyP
     open_height = replace(image, shape=(None, None, *image.shape[2:]))
     signature = replace(source.signature, inputs={"image": open_height})
     runtime = open_runtime(replace(source, signature=signature), settings("savedmodel"))
-    assert runtime.ladder is None
+    assert runtime.batch_sizes is None
     assert runtime.about.endswith("GPU")

@@ -288,7 +288,7 @@ def test_what_is_told_of_server_and_model(settings: Settings) -> None:
 
 def test_the_configuration_tells_the_batch_sizes_that_were_warmed_up(settings: Settings) -> None:
     class Few(Counting):
-        ladder = (1, 64)
+        batch_sizes = (1, 64)
 
     async def work() -> None:
         for runtime, sizes in ((Counting(), list(settings.batching.ladder)), (Few(), [1, 64])):

@@ -115,7 +115,7 @@ def test_differences_and_classes() -> None:
 
 
 class Fake:
-    runtime = "fake"
+    about = "fake"
 
     def __init__(self, answers: dict[str, np.ndarray]) -> None:
         self.answers, self.seen = answers, []
@@ -314,7 +314,7 @@ def test_an_artifact_of_other_weights_falls_short(tmp_path: Path) -> None:
 class Slow:
     """Answers after a while, until it has been asked 200 times."""
 
-    runtime = "slow"
+    about = "slow"
 
     def __init__(self) -> None:
         self.batches = 0

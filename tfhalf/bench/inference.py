@@ -12,11 +12,11 @@ import numpy as np
 
 from tfhalf.artifacts import manifest as manifests
 from tfhalf.bench.results import Cell, Inference
-from tfhalf.bench.runtimes import ALONE, RUNTIMES, missing, open_runtime
+from tfhalf.bench.runtimes import ALONE, RUNTIMES, missing, open_to_measure
 from tfhalf.bench.watch import Stages
 from tfhalf.data import memory
-from tfhalf.errors import ArtifactError, UnsupportedError
-from tfhalf.runtimes.open import Predictor
+from tfhalf.errors import ArtifactError, UnavailableError, UnsupportedError
+from tfhalf.runtimes.base import Arrays, Runtime, by_name
 from tfhalf.system.device import cpu, detect, grow_memory
 from tfhalf.system.tensorflow import import_tensorflow
 
@@ -53,10 +53,11 @@ def measure(*, directory: str, runtime: str, batch_sizes: Sequence[int], seconds
         device = detect()
     stages.stage("opening the export")
     try:
-        predictor = open_runtime(where, runtime)
+        opened = open_to_measure(where, runtime)
     except ArtifactError as error:
         # A GPU is no must, nor is that OpenVINO knows every operator.
-        if runtime != "onnx-cuda" and not (runtime == "openvino" and isinstance(error, UnsupportedError)):
+        unknown = runtime == "openvino" and isinstance(error, UnsupportedError)
+        if not unknown and not isinstance(error, UnavailableError):
             raise
         return Inference(runtime, name, device.describe(), (), note=f"not available: {error}")
     cells: list[Cell] = []
@@ -64,15 +65,14 @@ def measure(*, directory: str, runtime: str, batch_sizes: Sequence[int], seconds
     stages.stage("measuring")
     for size in sorted(batch_sizes):
         stages.status(f"batch {size}")
-        x = images(manifest, size)
+        arrays = by_name(images(manifest, size), opened.inputs)
         try:
-            cells.append(_cell(predictor, x, seconds))
+            cells.append(_cell(opened, arrays, seconds))
         except Exception as error:  # noqa: BLE001  # what a library says of a batch too large: the row tells it
             text = " ".join(str(error).split())[:160]
             failed = f"batch {size}: {type(error).__name__}: {text}; leave it out of --batch-sizes"
             break
-    settings = getattr(predictor, "settings", "")  # of the runtimes that have some
-    return Inference(runtime, predictor.runtime, device.describe(), tuple(cells), note=settings, error=failed)
+    return Inference(runtime, opened.about, device.describe(), tuple(cells), note=opened.settings, error=failed)
 
 
 def images(manifest: dict[str, Any], count: int) -> np.ndarray:
@@ -104,10 +104,11 @@ def _range(manifest: dict[str, Any]) -> tuple[float, float]:
     return (mean - std, mean + std) if mean else (0.0, std)
 
 
-def _cell(predictor: Predictor, x: np.ndarray, seconds: float) -> Cell:
+def _cell(runtime: Runtime, arrays: Arrays, seconds: float) -> Cell:
+    rows = len(next(iter(arrays.values())))
     start = time.perf_counter()
     for _ in range(_WARM_UP_CALLS):
-        predictor(x)
+        runtime(arrays)
         if time.perf_counter() - start > seconds:
             break
     warm = time.perf_counter() - start
@@ -115,10 +116,10 @@ def _cell(predictor: Predictor, x: np.ndarray, seconds: float) -> Cell:
     start = time.perf_counter()
     while True:
         began = time.perf_counter()
-        predictor(x)
+        runtime(arrays)
         now = time.perf_counter()
         times.append(now - began)
         if now - start > (seconds if len(times) >= CALLS else _OVERRUN * seconds):
             break
     p50, p99 = np.percentile(times, [50, 99]) * 1000
-    return Cell(len(x), len(times), float(p50), float(p99), len(x) * len(times) / (now - start), warm)
+    return Cell(rows, len(times), float(p50), float(p99), rows * len(times) / (now - start), warm)

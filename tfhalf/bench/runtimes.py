@@ -2,117 +2,53 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from tfhalf.errors import ArtifactError, UnsupportedError
-from tfhalf.inspect.tf_check import check_saved_model
+from tfhalf.artifacts.formats import FILES
+from tfhalf.runtimes import onnxruntime
+from tfhalf.runtimes.base import ONNXRUNTIME, Runtime, RuntimeSpec
 from tfhalf.runtimes.child import lacking
-from tfhalf.runtimes.engines import open_engine
-from tfhalf.runtimes.open import FORMATS, Predictor, onnx_providers, open_predictor, weights_beside
+from tfhalf.runtimes.open import BY_NAME, open_runtime
 
-# Key: what the table calls it, and the format that it opens.
+
+def _spec(name: str) -> RuntimeSpec:
+    """One of `BY_NAME` in this process, which measures it alone: no answer has to cross a pipe."""
+    return replace(BY_NAME[name], apart=False)
+
+
+# Key: what the table calls it, and what computes.
 RUNTIMES = {
-    "savedmodel": ("SavedModel", "savedmodel"),
-    "savedmodel-xla": ("SavedModel, XLA", "savedmodel"),
-    "onnx-cpu": ("ONNX Runtime, CPU", "onnx"),
-    "onnx-cuda": ("ONNX Runtime, CUDA", "onnx"),
-    "openvino": ("OpenVINO", "onnx"),
-    "litert": ("LiteRT", "litert"),
-    "litert-int8": ("LiteRT, int8", "litert-int8"),
+    "savedmodel": ("SavedModel", _spec("savedmodel")),
+    "savedmodel-xla": ("SavedModel, XLA", _spec("savedmodel-xla")),
+    "onnx-cpu": ("ONNX Runtime, CPU", _spec("onnx-cpu")),
+    "onnx-cuda": ("ONNX Runtime, CUDA", _spec("onnx-cuda")),
+    "openvino": ("OpenVINO", _spec("onnx-openvino")),
+    "litert": ("LiteRT", _spec("litert")),
+    "litert-int8": ("LiteRT, int8", _spec("litert-int8")),
 }
 # Without TensorFlow, whose threads would be idle beside those that are timed.
 ALONE = ("onnx-cpu", "openvino", "litert", "litert-int8")
-_ENGINES = {"openvino": "openvino", "litert": "litert", "litert-int8": "litert"}
+_INSTALLED = {"openvino": "openvino", "litert": "litert", "litert-int8": "litert"}
 
 
 def missing(directory: Path, runtime: str) -> str:
-    """Why ``runtime`` cannot be had here for the version ``directory``; empty where it can."""
-    file = FORMATS[RUNTIMES[runtime][1]]
+    """Why ``runtime`` cannot be had here for the version ``directory``; empty where it can, as far as is known before
+    it is opened."""
+    spec = RUNTIMES[runtime][1]
+    file = FILES[spec.format]
     if not (directory / file).is_file():
         return f"the version holds no {file}"
-    if runtime in _ENGINES:
-        return lacking(_ENGINES[runtime])
-    if runtime == "onnx-cuda":
-        import onnxruntime
-
-        there = onnxruntime.get_available_providers()
-        if "CUDAExecutionProvider" not in there:
-            return f"onnxruntime {onnxruntime.__version__} has {', '.join(there)}; onnxruntime-gpu brings CUDA"
-    return ""
+    if spec.library == ONNXRUNTIME:
+        return onnxruntime.lacking(spec.device or "CPU")
+    return lacking(_INSTALLED[runtime]) if runtime in _INSTALLED else ""
 
 
-def open_runtime(directory: Path, runtime: str) -> Predictor:
+def open_to_measure(directory: Path, runtime: str) -> Runtime:
     """Open the files of a version ``directory``, whose hashes were checked, in one of ``RUNTIMES``.
 
     Raises:
-        ArtifactError: they are refused before they are opened, or the runtime falls back to another device.
-        UnsupportedError: they do not open in it.
+        ArtifactError: they are refused before they are opened, or do not open.
+        UnavailableError: the runtime's device is not here, or does not start.
     """
-    if runtime == "savedmodel":
-        return open_predictor(directory, "savedmodel", patience=None)
-    try:
-        if runtime == "savedmodel-xla":
-            return _SavedModelXla(directory)
-        if runtime in _ENGINES:
-            return _Engine(directory / FORMATS[RUNTIMES[runtime][1]], _ENGINES[runtime])
-        return _Onnx(directory, {"onnx-cpu": "CPU", "onnx-cuda": "CUDA"}[runtime])
-    except ArtifactError:
-        raise
-    except Exception as error:  # four libraries, each with exceptions of its own
-        text = " ".join(str(error).split())[:300]
-        raise UnsupportedError(directory, f"does not open in {RUNTIMES[runtime][0]}: {text}") from error
-
-
-class _SavedModelXla:
-    """The serving signature compiled by XLA, once for each batch size."""
-
-    def __init__(self, directory: Path) -> None:
-        check_saved_model(directory)
-        import tensorflow as tf
-
-        self._tf = tf
-        self._loaded = tf.saved_model.load(str(directory))  # kept: its variables go when it goes
-        signature = self._loaded.signatures["serving_default"]
-        self._function = tf.function(lambda image: signature(image=image), jit_compile=True, autograph=False)
-        device = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
-        self.runtime = f"TensorFlow {tf.__version__}, {device}, XLA"
-
-    def __call__(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        return {name: value.numpy() for name, value in self._function(self._tf.constant(x)).items()}
-
-
-class _Onnx:
-    """ONNX Runtime on one provider (which itself gives what it cannot compute to the CPU)."""
-
-    def __init__(self, directory: Path, device: str) -> None:
-        import onnxruntime
-
-        path = directory / FORMATS["onnx"]
-        weights_beside(path)
-        (provider,) = onnx_providers(device)
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        self._session: Any = onnxruntime.InferenceSession(str(path), options, providers=[provider])
-        if self._session.get_providers()[0] != provider:
-            raise ArtifactError(f"{directory}: onnxruntime {onnxruntime.__version__} could not start {provider}")
-        self._outputs = [value.name for value in self._session.get_outputs()]
-        self.runtime = f"onnxruntime {onnxruntime.__version__}, {device}"
-
-    def __call__(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        return dict(zip(self._outputs, self._session.run(None, {"image": x}), strict=True))
-
-
-class _Engine:
-    """LiteRT or OpenVINO, in this process."""
-
-    def __init__(self, path: Path, kind: str) -> None:
-        if kind == "openvino":
-            weights_beside(path)
-        self._engine = open_engine(kind, path)
-        self.runtime, self.settings = self._engine.runtime, self._engine.settings
-
-    def __call__(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        return self._engine({"image": x})
+    return open_runtime(directory, RUNTIMES[runtime][1])

@@ -122,6 +122,8 @@ def _say(app: Any, grpc: int | None, progress: Progress, url: str | None) -> Non
     for model in app.state.engine.repository.models.values():
         for number, loaded in sorted(model.loaded.items()):
             progress.line(f"model      {model.name}/{number}: {loaded.runtime.about}; ready in {loaded.seconds:.1f} s")
+            for engine, reason in loaded.opened.refused.items():
+                progress.line(f"REFUSED    {model.name}/{number} in {engine}: {reason}", always=True)
         for number, failure in sorted(model.failures.items()):
             progress.line(f"FAILED     {model.name}/{number}: {failure.message}", always=True)
     if grpc is not None:

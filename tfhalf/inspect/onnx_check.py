@@ -32,12 +32,31 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     Raises:
         ArtifactError: it cannot be read, or is not an ONNX file.
     """
+    return parse_onnx(path, read_onnx_bytes(path))
+
+
+def read_onnx_bytes(path: Path) -> bytes:
+    """What an ONNX file holds, of 2 GiB at most.
+
+    Raises:
+        ArtifactError: it cannot be read.
+    """
+    try:
+        return read_bytes(path, MAX_BYTES)
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def parse_onnx(path: Path, blob: bytes) -> onnx.ModelProto:
+    """The model in ``blob``, the bytes of the file at ``path``.
+
+    Raises:
+        ArtifactError: it is not an ONNX file.
+    """
     import onnx
 
     try:
-        return onnx.ModelProto.FromString(read_bytes(path, MAX_BYTES))
-    except OSError as error:
-        raise ArtifactError(f"{path}: cannot be read: {error.strerror}") from None
+        return onnx.ModelProto.FromString(blob)
     except DecodeError:
         raise ArtifactError(f"{path}: is not an ONNX file; restore it, or export again") from None
 

@@ -23,7 +23,8 @@ from typing import IO, BinaryIO
 
 import numpy as np
 
-from tfhalf.errors import ArtifactError, UnsupportedError
+from tfhalf.errors import UnavailableError, UnsupportedError
+from tfhalf.runtimes.base import engine_of
 from tfhalf.system.tensorflow import fresh_environment
 
 ARRAYS, FACTS, ERROR = b"A", b"F", b"E"
@@ -49,16 +50,18 @@ def not_covered(formats: Iterable[str]) -> list[str]:
 class Isolated:
     """A file opened by `tfhalf.runtimes.child_main`, which ends with this object.
 
-    ``inputs`` are the names of what it takes; ``runtime`` says what computes.
+    A `tfhalf.runtimes.base.Runtime`, whose calls can always be stopped.
 
     Raises:
-        ArtifactError: the runtime is not installed.
+        UnavailableError: the runtime is not installed.
         UnsupportedError: the file does not open in it.
     """
 
+    batch_sizes: tuple[int, ...] | None = None
+
     def __init__(self, kind: str, path: Path) -> None:
         if lack := lacking(kind):
-            raise ArtifactError(f"{path}: {lack}")
+            raise UnavailableError(f"{path}: {lack}")
         self._path, self._turn = path, threading.Lock()
         self._complaints = tempfile.TemporaryFile()  # noqa: SIM115  # closed by _end
         self._process = subprocess.Popen(
@@ -70,8 +73,11 @@ class Isolated:
         )
         self._finish = weakref.finalize(self, _end, self._process, self._complaints)
         told = json.loads(self._answer("it was opened", FACTS))
-        self.inputs: list[str] = told["inputs"]
-        self.runtime: str = told["runtime"]
+        self.inputs, self.outputs = tuple[str, ...](told["inputs"]), tuple[str, ...](told["outputs"])
+        self.about, self.settings = str(told["about"]), str(told["settings"])
+        engine = engine_of(self.about)
+        assert engine is not None
+        self.engine = engine
 
     def __call__(self, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """One array per output.
@@ -88,6 +94,10 @@ class Isolated:
     def stop(self) -> None:
         """End the process: a call that runs in it fails."""
         self._process.kill()
+
+    def close(self) -> None:
+        """End the process."""
+        self._finish()
 
     def _answer(self, when: str, wanted: bytes) -> bytes:
         assert self._process.stdout is not None

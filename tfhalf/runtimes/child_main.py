@@ -10,10 +10,12 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from tfhalf.errors import ArtifactError
 from tfhalf.runtimes import child
-from tfhalf.runtimes.engines import Engine, open_engine
+from tfhalf.runtimes.base import Runtime
+from tfhalf.runtimes.engines import open_engine
 from tfhalf.system import memory
 from tfhalf.text import one_line
 
@@ -22,20 +24,25 @@ def _why(error: Exception) -> str:
     return memory.lacking(error) or one_line(error)
 
 
+def _facts(engine: Runtime) -> dict[str, Any]:
+    """What `tfhalf.runtimes.child.Isolated` says of the engine in its place."""
+    return {key: getattr(engine, key) for key in ("inputs", "outputs", "about", "settings")}
+
+
 def _main(kind: str, path: Path) -> None:
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # libraries print
     source = sys.stdin.buffer
     memory.bound_process()
     try:
-        engine: Engine = open_engine(kind, path)
+        engine: Runtime = open_engine(kind, path)
     except ArtifactError as error:
         child.write(out, child.ERROR, str(error).removeprefix(f"{path}: ").encode())
         return
     except Exception as error:  # noqa: BLE001  # whatever a library raises: the one that asks is told
         child.write(out, child.ERROR, f"does not open: {_why(error)}".encode())
         return
-    child.write(out, child.FACTS, json.dumps({"inputs": engine.inputs, "runtime": engine.runtime}).encode())
+    child.write(out, child.FACTS, json.dumps(_facts(engine)).encode())
     while True:
         try:
             _, content = child.read(source)

@@ -9,30 +9,17 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from tfhalf.inspect.litert_file import check_litert
 from tfhalf.inspect.onnx_check import read_onnx, weights_beside
+from tfhalf.runtimes.base import LITERT, OPENVINO, SIGNATURE, Engine, Runtime, computed_by
 from tfhalf.system.device import cores, physical_memory
 
-SIGNATURE = "serving_default"
 
-
-class Engine(Protocol):
-    """``inputs`` are the names of what it takes; ``runtime`` says what computes, ``settings`` how."""
-
-    inputs: list[str]
-    runtime: str
-    settings: str
-
-    def __call__(self, given: Mapping[str, np.ndarray], /) -> dict[str, np.ndarray]:
-        """One array per output, of as many samples as ``given``."""
-        ...
-
-
-def open_engine(kind: str, path: Path) -> Engine:
+def open_engine(kind: str, path: Path) -> Runtime:
     """Open a file in ``litert`` or ``openvino``, on the CPU, with a thread for each core that this process may use.
 
     Raises:
@@ -42,7 +29,19 @@ def open_engine(kind: str, path: Path) -> Engine:
     return LiteRt(path, threads) if kind == "litert" else OpenVino(path, threads)
 
 
-class LiteRt:
+class _InThisProcess:
+    """A `Runtime` on the CPU whose calls nothing ends but the end of its process."""
+
+    batch_sizes: tuple[int, ...] | None = None
+
+    def stop(self) -> None:
+        """Not possible."""
+
+    def close(self) -> None:
+        """It goes with its last reference."""
+
+
+class LiteRt(_InThisProcess):
     """A LiteRT file's serving signature. Where the file fixes its batch at 1, samples go through it one by one."""
 
     def __init__(self, path: Path, threads: int) -> None:
@@ -59,10 +58,11 @@ class LiteRt:
         needed = sum(_bytes(tensor) for tensor in self._interpreter.get_tensor_details())
         if needed > physical_memory():
             raise ValueError(f"its tensors take {needed:,} bytes, more memory than there is")
-        self.inputs = list(self._taken)
+        self.inputs, self.outputs = tuple(self._taken), tuple(self._given)
         self._shapes: list[tuple[int, ...]] = []
         self._one = all(tuple(tensor["shape_signature"][:1]) == (1,) for tensor in self._taken.values())
-        self.runtime = f"LiteRT {ai_edge_litert.__version__}, CPU"
+        self.engine = Engine(LITERT, "CPU")
+        self.about = computed_by(self.engine, ai_edge_litert.__version__)
         self.settings = f"XNNPACK, {threads} thread{'s' * (threads != 1)}"
 
     def __call__(self, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -100,7 +100,7 @@ def _openvino_reason(text: str) -> str:
     return f"{said} ({kinds[0]})" if kinds and kinds[0] not in said else said
 
 
-class OpenVino:
+class OpenVino(_InThisProcess):
     """An ONNX file in OpenVINO, told to compute in float32: by itself it takes bfloat16 where the CPU has that."""
 
     def __init__(self, path: Path, threads: int) -> None:
@@ -115,11 +115,12 @@ class OpenVino:
             self._model: Any = openvino.Core().compile_model(str(path), "CPU", settings)
         except RuntimeError as error:
             raise ValueError(_openvino_reason(str(error))) from error
-        self.inputs = [port.name for port in graph.input]
-        self._outputs = [port.name for port in graph.output]
-        self.runtime = f"OpenVINO {openvino.__version__.split('-')[0]}, CPU"
+        self.inputs = tuple(port.name for port in graph.input)
+        self.outputs = tuple(port.name for port in graph.output)
+        self.engine = Engine(OPENVINO, "CPU")
+        self.about = computed_by(self.engine, openvino.__version__.split("-")[0])
         self.settings = f"float32, {threads} thread{'s' * (threads != 1)}"
 
     def __call__(self, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         answers = self._model([given[name] for name in self.inputs])
-        return {name: np.array(answers[place]) for place, name in enumerate(self._outputs)}
+        return {name: np.array(answers[place]) for place, name in enumerate(self.outputs)}

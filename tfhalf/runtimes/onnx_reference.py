@@ -19,6 +19,7 @@ from onnx.reference.ops import load_op
 from onnx.reference.ops.op_loop import Loop as _Loop
 from onnx.reference.ops.op_one_hot import OneHot as _OneHot
 
+from tfhalf.runtimes.base import TRUE_FLOAT16, Engine
 from tfhalf.runtimes.onnx_reference_recurrent import RECURRENT
 
 
@@ -207,11 +208,14 @@ def _widened(operator: Any) -> type[OpRun]:
 
 
 class TrueFloat16:
-    """``model(x)`` in true float16; outputs by name."""
+    """``model(x)`` in true float16; outputs by name. A `tfhalf.runtimes.base.Runtime` whose calls nothing ends."""
+
+    engine, about, settings = Engine(TRUE_FLOAT16, "CPU"), TRUE_FLOAT16, ""
+    batch_sizes: tuple[int, ...] | None = None
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        self.outputs = [value.name for value in model.graph.output]
-        self.inputs = [value.name for value in model.graph.input]
+        self.outputs = tuple(value.name for value in model.graph.output)
+        self.inputs = tuple(value.name for value in model.graph.input)
         self._evaluator = ReferenceEvaluator(
             model,
             new_ops=[*_OWN, *_rounded_once(model), LayerNormalization, RMSNormalization],
@@ -224,6 +228,12 @@ class TrueFloat16:
         ):  # overflow is what this looks for; it shows in the answers
             answers = self._evaluator.run(None, x if isinstance(x, dict) else {self.inputs[0]: x})
         return dict(zip(self.outputs, answers, strict=True))
+
+    def stop(self) -> None:
+        """Not possible."""
+
+    def close(self) -> None:
+        """It goes with its last reference."""
 
 
 def _narrow(y: np.ndarray, dtype: Any) -> np.ndarray:

@@ -12,22 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from tfhalf.errors import ArtifactError
-
-
-def read(blob: bytes) -> Any:
-    """The `onnx.ModelProto` in ``blob``.
-
-    Raises:
-        ArtifactError: it is none.
-    """
-    import onnx
-
-    try:
-        return onnx.load_model_from_string(blob)
-    except Exception as error:  # protobuf's errors have no base of their own
-        raise ArtifactError(f"model.onnx is no ONNX file: {' '.join(str(error).split())[:200]}") from error
-
 
 def holds_float16(model: Any) -> bool:
     """Whether any weight, constant or cast of ``model`` is float16."""

@@ -18,20 +18,19 @@ from tfhalf.serve.http import page
 from tfhalf.serve.http.middleware import AccessLog, RequestMiddleware, error_parts
 from tfhalf.serve.log import Log
 from tfhalf.serve.metrics import CONTENT_TYPE, Metrics
+from tfhalf.serve.models.open import OpenVersion, open_version
 from tfhalf.serve.models.repository import Repository
-from tfhalf.serve.models.version import OpenRuntime
 from tfhalf.serve.protocols import classify, oip_http, tfserving
-from tfhalf.serve.runtimes.open import open_runtime
 from tfhalf.serve.settings import Settings
 
 _DRAIN_SECONDS = 30.0  # under a host that is not `tfhalf serve`
 
 
-def create_app(settings: Settings, *, opener: OpenRuntime = open_runtime, log: Log | None = None) -> Starlette:
+def create_app(settings: Settings, *, opener: OpenVersion = open_version, log: Log | None = None) -> Starlette:
     """The app; its models are loaded by the host's startup event, unless ``app.state.engine`` has been started.
 
     Args:
-        opener: what makes a runtime of a checked version directory: the place for another thing that runs a batch.
+        opener: what makes a runtime of a checked version directory, and answers for what it computes.
         log: where lines go; standard error unless given.
     """
     metrics = Metrics()

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from tfhalf.artifacts.formats import LITERT
 from tfhalf.errors import UnsupportedError
-from tfhalf.runtimes.open import SECOND, NamedPredictor
+from tfhalf.runtimes.base import Arrays
+from tfhalf.runtimes.open import SECOND
 from tfhalf.text import one_line, printable
 from tfhalf.verify.compare import Limits, SampleComparison, SizeParity, judge
 
 MOST = 8
 """Sizes that a version holds samples of, at most."""
 _PREFIX = "size/"
-
-Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def from_arrays(arrays: Mapping[str, np.ndarray], like: Sized) -> dict[str, Size
 
 
 def run_sizes(
-    predictor: NamedPredictor, runtime: str, sized: Mapping[str, Sized], limits: Limits
+    predictor: Callable[[Arrays], Arrays], runtime: str, sized: Mapping[str, Sized], limits: Limits
 ) -> tuple[SizeParity, ...]:
     """How an artifact answers samples of other sizes, held to what edge rows are held to. A LiteRT file may be of one
     size, and a second runtime may not cover one; where another fails to run, that is a problem."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -17,10 +17,12 @@ from typing import Any
 import numpy as np
 
 from tfhalf.artifacts import manifest as manifests
+from tfhalf.artifacts.formats import FILES
 from tfhalf.errors import ArtifactError, UnsupportedError
 from tfhalf.progress import Progress, duration
+from tfhalf.runtimes.base import Arrays
 from tfhalf.runtimes.child import lacking
-from tfhalf.runtimes.open import FORMATS, SECOND, NamedPredictor, open_predictor
+from tfhalf.runtimes.open import SECOND, open_predictor
 from tfhalf.system.npz import read_npz
 from tfhalf.text import one_line
 from tfhalf.verify.compare import TYPICAL, Limits, SampleComparison, edge_mask, for_int8, judge
@@ -114,7 +116,7 @@ def _lines(samples: Samples, manifest: Mapping[str, Any], comparisons: Sequence[
 
 
 def run(
-    predictor: NamedPredictor,
+    predictor: Callable[[Arrays], Arrays],
     inputs: Mapping[str, np.ndarray],
     batch: int,
     stop: threading.Event | None = None,
@@ -191,18 +193,18 @@ def verify_samples(directory: Path, progress: Progress) -> Verified[SampleCompar
             raise
         except Exception as error:  # three libraries, each with exceptions of its own
             why = one_line(error)
-            raise ArtifactError(f"{artifact}: opens and does not run ({predictor.runtime}): {why}") from error
+            raise ArtifactError(f"{artifact}: opens and does not run ({predictor.about}): {why}") from error
         edges = int(edge_mask(kinds).sum())
         label = f"{artifact}, first {len(rows) - edges}" if exact else artifact
         late = exact and time.perf_counter() - start > EXACT_SECONDS
         sizes = () if late else run_sizes(predictor, runtime, samples.other_sizes, own)
         seconds = time.perf_counter() - start
-        return SampleComparison(label, predictor.runtime, len(rows), outputs, seconds, edges, other_sizes=sizes)
+        return SampleComparison(label, predictor.about, len(rows), outputs, seconds, edges, other_sizes=sizes)
 
     tasks: list[tuple[str, str, bool]] = []
     for kind in manifest["config"]["export"]["formats"]:
-        if kind not in FORMATS:
-            raise ArtifactError(f"{directory}: holds the format {kind[:40]!r}; known are {', '.join(FORMATS)}")
+        if kind not in FILES:
+            raise ArtifactError(f"{directory}: holds the format {kind[:40]!r}; known are {', '.join(FILES)}")
         tasks.append((kind, kind, False))
         if kind == "onnx" and not lacking("openvino"):
             tasks.append((f"{kind}, OpenVINO", "onnx-openvino", False))

@@ -134,7 +134,7 @@ def compare(
     got = np.concatenate(parts)
     if got.shape != reference.shape:
         raise ArtifactError(f"{artifact}: gives shape {got.shape}, expected {reference.shape}")
-    return judge(reference, got, y, thresholds, artifact, candidate.runtime, time.perf_counter() - start)
+    return judge(reference, got, y, thresholds, artifact, candidate.about, time.perf_counter() - start)
 
 
 def judge(
@@ -270,7 +270,7 @@ def verify_directory(directory: Path, x: np.ndarray, y: np.ndarray, progress: Pr
                 if not lacking("openvino"):
                     found.append(pool.submit(judged, f"{kind}, OpenVINO", "onnx-openvino", len(x), BATCH))
                 sample = min(thresholds.true_float16_samples, len(x))
-                if sample and "CUDA" not in predictor.runtime:
+                if sample and "CUDA" not in predictor.about:
                     found.append(pool.submit(judged, f"onnx, first {sample}", "onnx-float16", sample, EXACT_BATCH))
             comparisons = [one.result() for one in found]
         finally:

@@ -21,12 +21,12 @@ from tfhalf.export.litert import to_litert
 from tfhalf.export.onnx import to_onnx
 from tfhalf.export.program import named_program
 from tfhalf.export.rebuild.grouped_conv import for_onnx
-from tfhalf.runtimes.open import RUNTIMES, open_predictor
+from tfhalf.runtimes.open import BY_NAME, open_predictor
 from tfhalf.verify.samples import BATCH, run
 
 
 class RuntimeSubject:
-    """Another subject, simulated by an artifact of it in ``runtime``, one of `runtimes.open.RUNTIMES`."""
+    """Another subject, simulated by an artifact of it in ``runtime``, one of `runtimes.open.BY_NAME`."""
 
     def __init__(self, subject: Subject, runtime: str, opset: int) -> None:
         self.subject, self.runtime, self.opset = subject, runtime, opset
@@ -52,7 +52,7 @@ class RuntimeSubject:
     def _write(self, kept: Iterable[str], folder: Path) -> None:
         shipped = self.subject.ship(kept)
         call = partial(self.interface.answer, shipped.call)
-        form = RUNTIMES[self.runtime]
+        form = BY_NAME[self.runtime].format
         if form == "onnx":
             with for_onnx():
                 program = named_program(call, self.interface.inputs, shipped.weights, shipped.state, "")

@@ -12,7 +12,7 @@ from tfhalf.export.islands.find import Found, Island, Search
 from tfhalf.export.islands.runtime_simulator import RuntimeSubject
 from tfhalf.export.islands.simulator import Arrays, Simulated, Subject
 from tfhalf.progress import Progress, duration
-from tfhalf.runtimes.open import TRUE_FLOAT16
+from tfhalf.runtimes.base import TRUE_FLOAT16
 from tfhalf.verify.compare import Limits, SampleComparison, badness, edge_mask
 from tfhalf.verify.other_sizes import Sized
 from tfhalf.verify.samples import true_float16_rows
@@ -171,7 +171,7 @@ def _lost(comparison: Compared) -> bool:
 
 
 def _runtime_of(comparison: Compared) -> str:
-    """The runtime of `runtimes.open.RUNTIMES` that a comparison is of."""
+    """The runtime of `runtimes.open.BY_NAME` that a comparison is of."""
     kind = comparison.artifact.partition(",")[0]
     if comparison.runtime == TRUE_FLOAT16:
         return "onnx-float16"

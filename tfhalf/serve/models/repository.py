@@ -16,8 +16,8 @@ from tfhalf.serve.log import Log
 from tfhalf.serve.metrics import Metrics
 from tfhalf.serve.models import scan
 from tfhalf.serve.models.model import Failure, Model
-from tfhalf.serve.models.version import Loaded, OpenRuntime, load, read
-from tfhalf.serve.runtimes.open import open_runtime
+from tfhalf.serve.models.open import OpenVersion, open_version
+from tfhalf.serve.models.version import Loaded, load, read
 from tfhalf.serve.settings import Settings
 from tfhalf.serve.threads import StillBusyError, Threads
 
@@ -32,7 +32,7 @@ class Repository:
     """Lives on one event loop; files are read in threads, a few models at a time, and models opened one at a time. What
     hangs or fails while one model is read keeps no other from being served, or updated."""
 
-    def __init__(self, settings: Settings, metrics: Metrics, log: Log, opener: OpenRuntime = open_runtime) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, log: Log, opener: OpenVersion = open_version) -> None:
         self._settings, self._metrics, self._log, self._opener = settings, metrics, log, opener
         self.models: dict[str, Model] = {}
         self.started = False
@@ -253,12 +253,17 @@ class Repository:
                 model, number, Failure(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}", before)
             )
         else:
-            model.failures.pop(number, None)
-            model.loaded[number] = loaded
-            self._metrics.loads.labels(model.name, "success").inc()
-            self._log.event(
-                "version_loaded", model=model.name, version=number, runtime=loaded.runtime.about, seconds=loaded.seconds
-            )
+            self._loaded(model, loaded)
+
+    def _loaded(self, model: Model, loaded: Loaded) -> None:
+        model.failures.pop(loaded.version, None)
+        model.loaded[loaded.version] = loaded
+        self._metrics.loads.labels(model.name, "success").inc()
+        named = {"model": model.name, "version": loaded.version}
+        for engine, reason in loaded.opened.refused.items():
+            self._log.event("engine_refused", **named, engine=engine, reason=reason)
+        facts = {"runtime": loaded.runtime.about, "seconds": loaded.seconds}
+        self._log.event("version_loaded", **named, **facts)
 
     def _failed(self, model: Model, number: int, failure: Failure) -> None:
         model.failures[number] = failure

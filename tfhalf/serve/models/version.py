@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,14 @@ import numpy as np
 
 from tfhalf.artifacts import manifest as manifests
 from tfhalf.errors import ArtifactError
+from tfhalf.runtimes.base import Runtime
 from tfhalf.serve.batching.batcher import BatchDone, Batcher
 from tfhalf.serve.metrics import Metrics, VersionMetrics
-from tfhalf.serve.runtimes.base import Runtime, Source
+from tfhalf.serve.models.open import Opened, OpenVersion, Source
 from tfhalf.serve.settings import Settings
 from tfhalf.serve.signature import Signature, from_manifest
 
 _TIMES = 3  # batches of the largest size that are timed once all are warm
-
-OpenRuntime = Callable[[Source, Settings], Runtime]
 
 
 @dataclass(frozen=True)
@@ -60,20 +59,25 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A version that answers. ``ladder`` has the batch sizes that were warmed up, ``seconds`` is what opening and
-    warming up took."""
+    """A version that answers. ``opened`` is what computes, and what was refused; ``ladder`` has the batch sizes that
+    were warmed up; ``seconds`` is what opening and warming up took."""
 
     model: str
     version: int
     directory: Path
     manifest: Mapping[str, Any]
     signature: Signature
-    runtime: Runtime
+    opened: Opened
     ladder: tuple[int, ...]
     batcher: Batcher
     metrics: VersionMetrics
     sizes: Sizes
     seconds: float
+
+    @property
+    def runtime(self) -> Runtime:
+        """What computes."""
+        return self.opened.runtime
 
     @property
     def labels(self) -> list[str]:
@@ -116,7 +120,7 @@ def load(
     manifest: Mapping[str, Any],
     settings: Settings,
     metrics: Metrics,
-    opener: OpenRuntime,
+    opener: OpenVersion,
 ) -> Loaded:
     """Open ``directory``, whose files `read` checked, and have it compute each size of the ladder.
 
@@ -125,8 +129,9 @@ def load(
     """
     start = time.perf_counter()
     signature = from_manifest(manifest, settings.limits.max_size)
-    runtime = opener(Source(directory, manifest, signature), settings)
-    ladder = runtime.ladder or settings.batching.ladder
+    opened = opener(Source(directory, manifest, signature), settings)
+    runtime = opened.runtime
+    ladder = runtime.batch_sizes or settings.batching.ladder
     row_seconds = _warm_up(directory, runtime, signature, ladder)
     own = metrics.of(model, version)
 
@@ -139,14 +144,14 @@ def load(
     batcher = Batcher(
         runtime,
         settings.batching,
-        ladder=runtime.ladder,
+        ladder=runtime.batch_sizes,
         row_seconds=row_seconds,
         blame=400 if signature.may_not_compute else 500,
         on_batch=counted,
         name=f"{model}/{version}",
     )
     seconds = time.perf_counter() - start
-    return Loaded(model, version, directory, manifest, signature, runtime, ladder, batcher, own, sizes, seconds)
+    return Loaded(model, version, directory, manifest, signature, opened, ladder, batcher, own, sizes, seconds)
 
 
 def _warm_up(directory: Path, runtime: Runtime, signature: Signature, ladder: tuple[int, ...]) -> float:

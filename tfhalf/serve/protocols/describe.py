@@ -6,6 +6,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from tfhalf.artifacts.formats import FILES
+from tfhalf.runtimes.base import ONNXRUNTIME, TENSORFLOW
 from tfhalf.serve.models.model import Model
 from tfhalf.serve.models.version import Loaded
 from tfhalf.serve.settings import Settings
@@ -13,9 +15,10 @@ from tfhalf.serve.signature import BYTES, Tensor
 
 Totals = Mapping[tuple[str, str], Mapping[str, float]]
 
-_BACKENDS = {
-    "onnxruntime_onnx": ("onnxruntime", "model.onnx"),
-    "tensorflow_savedmodel": ("tensorflow", "saved_model.pb"),
+# By library: the protocol's platform, Triton's backend, and the file.
+_PLATFORMS = {
+    ONNXRUNTIME: ("onnxruntime_onnx", "onnxruntime", FILES["onnx"]),
+    TENSORFLOW: ("tensorflow_savedmodel", "tensorflow", FILES["savedmodel"]),
 }
 
 
@@ -24,11 +27,21 @@ def metadata(model: Model, loaded: Loaded) -> dict[str, Any]:
     return {
         "name": model.name,
         "versions": [str(number) for number in sorted(model.loaded)],
-        "platform": loaded.runtime.platform,
+        "platform": _platform(loaded)[0],
         "inputs": [_tensor(tensor) for tensor in loaded.signature.inputs.values()],
         "outputs": [_tensor(tensor) for tensor in loaded.signature.outputs.values()],
-        "parameters": {"version": str(loaded.version), "runtime": loaded.runtime.about, **_state(model)},
+        "parameters": {"version": str(loaded.version), **_computed(loaded), **_state(model)},
     }
+
+
+def _platform(loaded: Loaded) -> tuple[str, str, str]:
+    return _PLATFORMS.get(loaded.runtime.engine.library, ("", "", ""))
+
+
+def _computed(loaded: Loaded) -> dict[str, Any]:
+    """What computes, and which engines may not."""
+    opened = loaded.opened
+    return {"runtime": opened.runtime.about, "refused_engines": dict(opened.refused)}
 
 
 def unloaded(model: Model) -> dict[str, Any]:
@@ -65,7 +78,7 @@ def config_type(tensor: Tensor) -> str:
 
 def config(loaded: Loaded, settings: Settings) -> dict[str, Any]:
     """Triton's model configuration, as far as it says anything here."""
-    backend, file = _BACKENDS.get(loaded.runtime.platform, ("", ""))
+    platform, backend, file = _platform(loaded)
     inputs = [
         {"name": t.name, "data_type": config_type(t), "format": "FORMAT_NONE", "dims": t.open_shape[1:]}
         for t in loaded.signature.inputs.values()
@@ -76,7 +89,7 @@ def config(loaded: Loaded, settings: Settings) -> dict[str, Any]:
     ]
     return {
         "name": loaded.model,
-        "platform": loaded.runtime.platform,
+        "platform": platform,
         "backend": backend,
         "version_policy": {"latest": {"num_versions": settings.latest}},
         "max_batch_size": settings.batching.max_batch,
@@ -87,7 +100,10 @@ def config(loaded: Loaded, settings: Settings) -> dict[str, Any]:
             "max_queue_delay_microseconds": int(settings.batching.max_delay_ms * 1000),
         },
         "default_model_filename": file,
-        "parameters": {"runtime": {"string_value": loaded.runtime.about}},
+        "parameters": {
+            "runtime": {"string_value": loaded.runtime.about},
+            **{f"refused: {name}": {"string_value": why} for name, why in loaded.opened.refused.items()},
+        },
     }
 
 
@@ -144,7 +160,7 @@ def _facts(loaded: Loaded) -> dict[str, Any]:
     training = manifest.get("training") if isinstance(manifest.get("training"), dict) else {}
     assert isinstance(training, dict)
     return {
-        "runtime": loaded.runtime.about,
+        **_computed(loaded),
         "inputs": [_tensor(tensor) for tensor in loaded.signature.inputs.values()],
         "outputs": [_tensor(tensor) for tensor in loaded.signature.outputs.values()],
         "accuracy": training.get("test_accuracy"),

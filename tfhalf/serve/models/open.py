@@ -1,0 +1,139 @@
+"""The runtime that a version is served by: `open_version`.
+
+Engines are tried from the fastest: onnxruntime on TensorRT, on CUDA, on the CPU; TensorFlow compiled by XLA (on a GPU),
+or as it is. One that does not start is refused, and the next one is tried.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tfhalf.artifacts.formats import FILES
+from tfhalf.errors import ArtifactError, UnavailableError, UnsupportedError
+from tfhalf.runtimes.base import ONNXRUNTIME, TENSORFLOW, Runtime, RuntimeSpec, Tuning
+from tfhalf.runtimes.onnxruntime import gpu_devices
+from tfhalf.runtimes.open import open_runtime
+from tfhalf.serve.settings import Settings
+from tfhalf.serve.signature import Signature
+
+TRIAL_SECONDS = 0.5
+FORMATS = ("onnx", "savedmodel")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A version to open: its ``directory``, whose files match ``manifest``, and its ``signature``."""
+
+    directory: Path
+    manifest: Mapping[str, Any]
+    signature: Signature
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A runtime that may serve. ``refused``: engines that may not, and why."""
+
+    runtime: Runtime
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+
+OpenVersion = Callable[[Source, Settings], Opened]
+
+
+def open_version(source: Source, settings: Settings) -> Opened:
+    """Open ``source`` in the fastest engine that may serve it, of the formats that the settings ask for.
+
+    Raises:
+        ArtifactError: it holds no such format, does not open, or no engine may serve it.
+        IntegrityError: a file changed after it was checked.
+    """
+    there = [kind for kind in FORMATS if (source.directory / FILES[kind]).is_file()]
+    kinds = there if settings.runtime in (None, "auto") else [settings.runtime]
+    if not set(kinds) & set(there):
+        asked = settings.runtime if settings.runtime in FORMATS else " or ".join(FORMATS)
+        raise ArtifactError(f"{source.directory}: holds no {asked}; it has {', '.join(there) or 'no artifact'}")
+    refused: dict[str, str] = {}
+    opened: list[Opened] = []
+    for kind in kinds:
+        best = _first_that_may(source, specs(kind, source.signature), settings, refused)
+        opened += [best] if best else []
+        if best and settings.runtime != "auto":
+            break
+    if not opened:
+        reasons = "; ".join(f"{engine}: {why}" for engine, why in refused.items())
+        raise ArtifactError(f"{source.directory}: no engine here may serve it: {reasons}")
+    chosen = opened[0] if len(opened) == 1 else _faster(opened, source, settings)
+    return Opened(chosen.runtime, refused)
+
+
+def specs(kind: str, signature: Signature) -> tuple[RuntimeSpec, ...]:
+    """What may serve the format ``kind`` on this machine, the fastest first.
+
+    On a CPU float16 is brought to float32, which onnxruntime computes in anyway. XLA compiles for each size of an
+    input, so it is left out where sizes are open; on a CPU it gains nothing.
+    """
+    if kind == "onnx":
+        gpus = [RuntimeSpec(ONNXRUNTIME, "onnx", device) for device in gpu_devices()]
+        return (*gpus, RuntimeSpec(ONNXRUNTIME, "onnx", "CPU", precision="float32"))
+    plain = RuntimeSpec(TENSORFLOW, "savedmodel")
+    fixed = not any(None in tensor.shape[1:] for tensor in signature.inputs.values())
+    return (RuntimeSpec(TENSORFLOW, "savedmodel", xla=None), plain) if fixed else (plain,)
+
+
+def _first_that_may(
+    source: Source, candidates: Sequence[RuntimeSpec], settings: Settings, refused: dict[str, str]
+) -> Opened | None:
+    """The first of ``candidates`` that may serve, opened; why others may not goes to ``refused``, by engine."""
+    # Threads that spin while they wait would take the cores from the process that answers requests.
+    tuning = Tuning(settings.threads, spin=False, batch_sizes=settings.batching.ladder)
+    for spec in candidates:
+        try:
+            runtime = open_runtime(source.directory, spec, tuning, source.manifest["files"])
+        except (UnavailableError, UnsupportedError) as error:
+            refused[f"{spec.library}{f' on {spec.device}' if spec.device else ''}"] = str(error)
+            continue
+        engine = str(runtime.engine)
+        if engine in refused:  # the same again, under another spec
+            runtime.close()
+            continue
+        _check_names(source.directory / FILES[spec.format], source.signature, runtime)
+        return Opened(runtime)
+    return None
+
+
+def _faster(opened: Sequence[Opened], source: Source, settings: Settings) -> Opened:
+    """Let each answer full batches for half a second, and keep the fastest."""
+    rows = settings.batching.max_batch
+    feeds = {name: tensor.zeros(rows) for name, tensor in source.signature.inputs.items()}
+    rates: list[float] = []
+    for one in opened:
+        one.runtime(feeds)  # what is compiled or planned at first is not counted
+        count, start = 0, time.perf_counter()
+        while (passed := time.perf_counter() - start) < TRIAL_SECONDS:
+            one.runtime(feeds)
+            count += rows
+        rates.append(count / passed)
+    chosen = opened[rates.index(max(rates))]
+    measured = ", ".join(f"{one.runtime.engine} {rate:,.0f}" for one, rate in zip(opened, rates, strict=True))
+    chosen.runtime.about += f"; the faster at batch {rows} (rows/s: {measured})"
+    for one in opened:
+        if one is not chosen:
+            one.runtime.close()
+    return chosen
+
+
+def _check_names(path: Path, signature: Signature, runtime: Runtime) -> None:
+    """Hold what an artifact takes and gives against its manifest.
+
+    Raises:
+        ArtifactError: they differ.
+    """
+    if set(runtime.inputs) != set(signature.inputs) or set(runtime.outputs) != set(signature.outputs):
+        raise ArtifactError(
+            f"{path}: takes {', '.join(sorted(runtime.inputs))} and gives {', '.join(sorted(runtime.outputs))}; its "
+            f"manifest says {', '.join(signature.inputs)} and {', '.join(signature.outputs)}"
+        )

@@ -1,1 +1,0 @@
-"""What computes a batch: onnxruntime or TensorFlow, opened from a version directory whose files were checked."""
