@@ -122,6 +122,7 @@ def _say(app: Any, grpc: int | None, progress: Progress, url: str | None) -> Non
     for model in app.state.engine.repository.models.values():
         for number, loaded in sorted(model.loaded.items()):
             progress.line(f"model      {model.name}/{number}: {loaded.runtime.about}; ready in {loaded.seconds:.1f} s")
+            progress.line(f"           compared with the float32 model {loaded.opened.verified}")
             for engine, reason in loaded.opened.refused.items():
                 progress.line(f"REFUSED    {model.name}/{number} in {engine}: {reason}", always=True)
         for number, failure in sorted(model.failures.items()):

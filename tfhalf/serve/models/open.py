@@ -1,26 +1,36 @@
 """The runtime that a version is served by: `open_version`.
 
 Engines are tried from the fastest: onnxruntime on TensorRT, on CUDA, on the CPU; TensorFlow compiled by XLA (on a GPU),
-or as it is. One that does not start is refused, and the next one is tried.
+or as it is. One may serve if the version's manifest holds a comparison that it has passed; where there is none, it is
+compared here, on the samples that lie in the version. One that falls short, or does not start, is refused, and the next
+one is tried.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tfhalf.artifacts.formats import FILES
-from tfhalf.errors import ArtifactError, UnavailableError, UnsupportedError
-from tfhalf.runtimes.base import ONNXRUNTIME, TENSORFLOW, Runtime, RuntimeSpec, Tuning
+from tfhalf.errors import ArtifactError, ParityError, UnavailableError, UnsupportedError
+from tfhalf.runtimes.base import ONNXRUNTIME, TENSORFLOW, Engine, Runtime, RuntimeSpec, Tuning
 from tfhalf.runtimes.onnxruntime import gpu_devices
 from tfhalf.runtimes.open import open_runtime
 from tfhalf.serve.settings import Settings
 from tfhalf.serve.signature import Signature
+from tfhalf.text import one_line
+from tfhalf.verify.at_load import Candidate, compare_at_load, passed_before
 
 TRIAL_SECONDS = 0.5
+COMPARE_SECONDS = 30.0
+"""No further batch of a comparison is begun after so long."""
+PATIENCE = 180.0
+"""Seconds within which a comparison has to end, what is compiled for it included; else its engine is refused."""
 FORMATS = ("onnx", "savedmodel")
 
 
@@ -35,9 +45,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Opened:
-    """A runtime that may serve. ``refused``: engines that may not, and why."""
+    """A runtime that may serve. ``verified``: what says so, for people. ``refused``: engines that may not, and why."""
 
     runtime: Runtime
+    verified: str = ""
     refused: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -67,7 +78,7 @@ def open_version(source: Source, settings: Settings) -> Opened:
         reasons = "; ".join(f"{engine}: {why}" for engine, why in refused.items())
         raise ArtifactError(f"{source.directory}: no engine here may serve it: {reasons}")
     chosen = opened[0] if len(opened) == 1 else _faster(opened, source, settings)
-    return Opened(chosen.runtime, refused)
+    return Opened(chosen.runtime, chosen.verified, refused)
 
 
 def specs(kind: str, signature: Signature) -> tuple[RuntimeSpec, ...]:
@@ -101,8 +112,63 @@ def _first_that_may(
             runtime.close()
             continue
         _check_names(source.directory / FILES[spec.format], source.signature, runtime)
-        return Opened(runtime)
+        try:
+            return Opened(runtime, _verified(source, spec.format, runtime))
+        except (ArtifactError, ParityError) as error:
+            refused[engine] = str(error)
+            runtime.close()
     return None
+
+
+def _verified(source: Source, kind: str, runtime: Runtime) -> str:
+    """What says that ``runtime`` answers like the float32 model: the manifest, or a comparison made now.
+
+    Raises:
+        ParityError: it does not.
+        ArtifactError: it cannot be compared, fails, or is not done in time.
+    """
+    if record := passed_before(source.manifest, kind, runtime.engine):
+        return f"when it was published, in {record}"
+    start = time.perf_counter()
+    candidate = Candidate(source.directory, source.manifest, kind, runtime, COMPARE_SECONDS, _passed(source))
+    compared_on = _within(PATIENCE, partial(compare_at_load, candidate))
+    return f"at load, on {compared_on}, in {time.perf_counter() - start:.1f} s"
+
+
+def _passed(source: Source) -> Callable[[], Runtime] | None:
+    """How to open onnxruntime on the CPU, which is everywhere, where the manifest says that it has passed."""
+    there = (source.directory / FILES["onnx"]).is_file()
+    if not there or not passed_before(source.manifest, "onnx", Engine(ONNXRUNTIME, "CPU")):
+        return None
+    spec = RuntimeSpec(ONNXRUNTIME, "onnx", "CPU")
+    return partial(open_runtime, source.directory, spec, Tuning(spin=False), source.manifest["files"])
+
+
+def _within(seconds: float, work: Callable[[], str]) -> str:
+    """What ``work`` gives or raises within ``seconds``, in a thread that is left behind where it hangs.
+
+    Raises:
+        ArtifactError: it does not end, or fails as no comparison should.
+    """
+    results: list[str] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:  # noqa: BLE001  # raised below, in the thread that waits
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="comparison", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if results:
+        return results[0]
+    if not errors:
+        raise ArtifactError(f"did not answer the samples of the version within {seconds:,.0f} s")
+    if isinstance(errors[0], (ArtifactError, ParityError)):
+        raise errors[0]
+    raise ArtifactError(f"does not run: {one_line(errors[0])}") from errors[0]
 
 
 def _faster(opened: Sequence[Opened], source: Source, settings: Settings) -> Opened:

@@ -262,7 +262,7 @@ class Repository:
         named = {"model": model.name, "version": loaded.version}
         for engine, reason in loaded.opened.refused.items():
             self._log.event("engine_refused", **named, engine=engine, reason=reason)
-        facts = {"runtime": loaded.runtime.about, "seconds": loaded.seconds}
+        facts = {"runtime": loaded.runtime.about, "verified": loaded.opened.verified, "seconds": loaded.seconds}
         self._log.event("version_loaded", **named, **facts)
 
     def _failed(self, model: Model, number: int, failure: Failure) -> None:

@@ -39,9 +39,9 @@ def _platform(loaded: Loaded) -> tuple[str, str, str]:
 
 
 def _computed(loaded: Loaded) -> dict[str, Any]:
-    """What computes, and which engines may not."""
+    """What computes, what says that it answers like the float32 model, and which engines may not."""
     opened = loaded.opened
-    return {"runtime": opened.runtime.about, "refused_engines": dict(opened.refused)}
+    return {"runtime": opened.runtime.about, "verified": opened.verified, "refused_engines": dict(opened.refused)}
 
 
 def unloaded(model: Model) -> dict[str, Any]:
@@ -102,6 +102,7 @@ def config(loaded: Loaded, settings: Settings) -> dict[str, Any]:
         "default_model_filename": file,
         "parameters": {
             "runtime": {"string_value": loaded.runtime.about},
+            "verified": {"string_value": loaded.opened.verified},
             **{f"refused: {name}": {"string_value": why} for name, why in loaded.opened.refused.items()},
         },
     }
