@@ -84,8 +84,13 @@ def test_metadata(wheel: Path) -> None:
     always = [text for text in found.get_all("Requires-Dist", []) if "extra ==" not in text]
     needed = {re.split(r"[^\w.-]", text)[0].replace("_", "-") for text in always}
     # tensorflow-datasets imports importlib_resources to download and does not declare it.
-    assert {"importlib-resources", "tensorflow", "keras", "onnxruntime", "pillow"} <= needed
+    assert {"importlib-resources", "tensorflow", "keras", "pillow"} <= needed
     assert "pytest" not in needed
+    # Both are the module onnxruntime, and would overwrite each other's files.
+    assert not {"onnxruntime", "onnxruntime-gpu"} & needed
+    by_extra = {extra: [t for t in found.get_all("Requires-Dist", []) if f"'{extra}'" in t] for extra in ("cpu", "gpu")}
+    assert [re.split(r"[^\w-]", text)[0] for text in by_extra["cpu"]] == ["onnxruntime"]
+    assert sorted(re.split(r"[^\w-]", text)[0] for text in by_extra["gpu"]) == ["onnxruntime-gpu", "tensorflow"]
     assert "tfhalf = tfhalf.cli:main" in scripts
 
 

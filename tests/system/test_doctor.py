@@ -132,6 +132,29 @@ def test_a_checkout_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> No
     assert {finding.status for finding in doctor._packages()} == {"ok"}
 
 
+@pytest.mark.parametrize(
+    ("installed", "status", "words"),
+    [
+        ({"onnxruntime": "1.32.0"}, "ok", "1.32.0"),
+        ({"onnxruntime-gpu": "1.26.0"}, "ok", "onnxruntime-gpu 1.26.0"),
+        ({"onnxruntime": "1.32.0", "onnxruntime-gpu": "1.26.0"}, "warn", "overwrite each other"),
+        ({}, "bad", "'tfhalf[gpu]' where there is an NVIDIA GPU"),
+    ],
+)
+def test_the_two_packages_of_onnxruntime(
+    monkeypatch: pytest.MonkeyPatch, installed: dict[str, str], status: str, words: str
+) -> None:
+    def version(name: str) -> str:
+        if name not in installed:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return installed[name]
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    finding = doctor._onnxruntime()
+    assert finding.status == status
+    assert words in f"{finding.value} {finding.advice}"
+
+
 def test_a_gpu_that_onnxruntime_does_not_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "gpus", lambda: [H200])
     [finding] = doctor._providers()

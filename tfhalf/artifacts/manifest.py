@@ -24,6 +24,7 @@ _PACKAGES = (
     "numpy",
     "onnx",
     "onnxruntime",
+    "onnxruntime-gpu",
     "tf2onnx",
     "ai-edge-litert",
     "openvino",

@@ -40,7 +40,7 @@ def missing(directory: Path, runtime: str) -> str:
     if not (directory / file).is_file():
         return f"the version holds no {file}"
     if spec.library == ONNXRUNTIME:
-        return onnxruntime.lacking(spec.device or "CPU")
+        return lacking("onnx") or onnxruntime.lacking(spec.device or "CPU")
     return lacking(_INSTALLED[runtime]) if runtime in _INSTALLED else ""
 
 

@@ -138,11 +138,14 @@ def _size(text: str) -> tuple[str, tuple[int, ...]]:
 def _formats(text: str | None) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
     """``formats`` and ``tried`` of `Options`."""
     if text is None:
+        if lack := lacking("onnx"):
+            raise ConfigError(f"onnx: {lack}; or give --format savedmodel")
         return None, USUAL
     chosen = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     everything = chosen == (ALL,)
     if not chosen or (not everything and any(kind not in FILES for kind in chosen)):
         raise ConfigError(f"--format {text!r}: {', '.join(FILES)} are accepted, with commas between; or {ALL}")
-    if (everything or any(kind in LITERT for kind in chosen)) and (lack := lacking("litert")):
-        raise ConfigError(f"--format {text}: {lack}")
+    for runtime, kinds in (("onnx", ("onnx",)), ("litert", LITERT)):
+        if (everything or any(kind in kinds for kind in chosen)) and (lack := lacking(runtime)):
+            raise ConfigError(f"--format {text}: {lack}")
     return (None, tuple(FILES)) if everything else (chosen, ())

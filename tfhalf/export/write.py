@@ -96,8 +96,9 @@ def rehearse(
         ExportError, ConfigError: as `write_artifacts` would, after training.
     """
     some_litert = any(kind in LITERT for kind in pipeline.export.formats)
-    if some_litert and (lack := lacking("litert")):
-        raise ConfigError(f"export.formats: {lack}")
+    for runtime, some in (("onnx", "onnx" in pipeline.export.formats), ("litert", some_litert)):
+        if some and (lack := lacking(runtime)):
+            raise ConfigError(f"export.formats: {lack}")
     rebuilt = rebuild(model, keep_float32=pipeline.precision.islands, fold_batchnorm=pipeline.export.fold_batchnorm)
     if "onnx" in pipeline.export.formats:
         with grouped_conv.for_onnx():

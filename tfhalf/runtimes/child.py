@@ -30,15 +30,20 @@ from tfhalf.system.tensorflow import fresh_environment
 ARRAYS, FACTS, ERROR = b"A", b"F", b"E"
 _HEAD = struct.Struct("<cQ")
 # By kind: the module, what people call it, and the extra of tfhalf that brings it.
-_PACKAGES = {"litert": ("ai_edge_litert", "LiteRT"), "openvino": ("openvino", "OpenVINO")}
+_PACKAGES = {
+    "litert": ("ai_edge_litert", "LiteRT", "'tfhalf[litert]'"),
+    "openvino": ("openvino", "OpenVINO", "'tfhalf[openvino]'"),
+    "onnx": ("onnxruntime", "onnxruntime", "'tfhalf[cpu]', or 'tfhalf[gpu]' where there is an NVIDIA GPU"),
+}
 
 
 def lacking(kind: str) -> str:
-    """What to do where the runtime ``kind``, ``litert`` or ``openvino``, is not installed; empty where it is."""
-    module, name = _PACKAGES[kind]
+    """What to do where the runtime ``kind``, ``onnx``, ``litert`` or ``openvino``, is not installed; empty where it
+    is."""
+    module, name, extra = _PACKAGES[kind]
     if importlib.util.find_spec(module) is not None:
         return ""
-    return f"{name} is not installed: pip install 'tfhalf[{kind}]'"
+    return f"{name} is not installed: pip install {extra}"
 
 
 def not_covered(formats: Iterable[str]) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tfhalf.artifacts.formats import FILES
-from tfhalf.errors import ArtifactError, IntegrityError, UnsupportedError
+from tfhalf.errors import ArtifactError, IntegrityError, UnavailableError, UnsupportedError
 from tfhalf.inspect.onnx_check import read_onnx, weights_beside
 from tfhalf.runtimes.base import (
     LITERT,
@@ -27,7 +27,7 @@ from tfhalf.runtimes.base import (
     Tuning,
     by_name,
 )
-from tfhalf.runtimes.child import Isolated
+from tfhalf.runtimes.child import Isolated, lacking
 from tfhalf.system import memory
 from tfhalf.text import one_line
 
@@ -91,6 +91,8 @@ def _opened(
 
         return SavedModel(directory, spec, tuning)
     if spec.library == ONNXRUNTIME:
+        if lack := lacking("onnx"):
+            raise UnavailableError(f"{path}: {lack}")
         from tfhalf.runtimes.onnxruntime import open_onnx, read_checked
 
         return open_onnx(read_checked(path, files), spec, tuning)

@@ -95,6 +95,10 @@ def _first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
 
 
+_ON_THE_CPU = (
+    "ONNX files run on the CPU: pip uninstall -y onnxruntime && pip install 'tfhalf[gpu]', with onnxruntime-gpu"
+)
+
 # --- Python and its packages ------------------------------------------------------------------------------------------
 
 
@@ -109,6 +113,9 @@ def _packages() -> list[Finding]:
     found = []
     for name in PACKAGES:
         accepted = wanted.get(name)
+        if name == "onnxruntime":
+            found.append(_onnxruntime())
+            continue
         try:
             version = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -121,6 +128,24 @@ def _packages() -> list[Finding]:
                 Finding(name, "warn", version, f"tfhalf is made for {accepted}: pip install '{name}{accepted}'")
             )
     return found
+
+
+def _onnxruntime() -> Finding:
+    """Either of two packages is the module; of both, the files of the one overwrite the other's."""
+    versions = {}
+    for name in ("onnxruntime", "onnxruntime-gpu"):
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    told = ", ".join(f"{name} {version}" if name != "onnxruntime" else version for name, version in versions.items())
+    if not versions:
+        advice = "pip install 'tfhalf[cpu]', or 'tfhalf[gpu]' where there is an NVIDIA GPU"
+        return Finding("onnxruntime", "bad", "not installed", advice)
+    if len(versions) > 1:
+        both = "they overwrite each other: pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'tfhalf[gpu]'"
+        return Finding("onnxruntime", "warn", told, both)
+    return Finding("onnxruntime", "ok", told)
 
 
 def _requirements() -> dict[str, Any]:
@@ -163,7 +188,7 @@ def _providers() -> list[Finding]:
 
     providers = [name.removesuffix("ExecutionProvider") for name in onnxruntime.get_available_providers()]
     missing = bool(device.gpus()) and "CUDA" not in providers
-    advice = "ONNX files are run on the CPU; pip install onnxruntime-gpu in place of onnxruntime" if missing else ""
+    advice = _ON_THE_CPU if missing else ""
     return [Finding("onnxruntime providers", "warn" if missing else "ok", ", ".join(providers), advice)]
 
 
