@@ -29,7 +29,7 @@ import numpy as np
 from serve_load import bare, closed_loop, request, start_server
 
 from tfhalf.artifacts.version import find_version
-from tfhalf.runtimes.onnxruntime import onnx_providers
+from tfhalf.runtimes.onnx_providers import onnx_providers
 
 _FIFTY = 50
 

@@ -14,6 +14,7 @@ import tensorflow as tf
 from serve_helpers import exported
 
 from tfhalf.artifacts import manifest as manifests
+from tfhalf.runtimes import onnx_providers
 from tfhalf.runtimes import onnxruntime as engines
 from tfhalf.runtimes.base import Runtime
 from tfhalf.serve.models.open import Source, open_version
@@ -84,7 +85,8 @@ def with_gpu(monkeypatch: pytest.MonkeyPatch, starts: bool) -> list[Any]:
         return [f"{device}ExecutionProvider" for device in devices if device != "Tensorrt"]
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
-    monkeypatch.setattr(engines, "onnx_providers", providers)
+    for module in (engines, onnx_providers):
+        monkeypatch.setattr(module, "onnx_providers", providers)
     return opened
 
 
@@ -105,9 +107,11 @@ def test_a_gpu_that_does_not_start_leaves_the_cpu_with_float32_weights(
     source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_gpu(monkeypatch, starts=False)
-    runtime = open_runtime(source, settings("onnx"))
-    assert runtime.about.endswith("CPU, float16 weights brought to float32 at load")
-    assert runtime.batch_sizes is None
+    opened = open_version(source, settings("onnx"))
+    assert opened.runtime.about.endswith("CPU, float16 weights brought to float32 at load")
+    assert opened.runtime.batch_sizes is None
+    (reason,) = opened.refused.values()
+    assert reason.endswith("could not start CUDAExecutionProvider")
 
 
 @pytest.mark.parametrize(

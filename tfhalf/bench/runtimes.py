@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tfhalf.artifacts.formats import FILES
-from tfhalf.runtimes import onnxruntime
+from tfhalf.runtimes import onnx_providers
 from tfhalf.runtimes.base import ONNXRUNTIME, Runtime, RuntimeSpec
 from tfhalf.runtimes.child import lacking
 from tfhalf.runtimes.open import BY_NAME, open_runtime
@@ -40,7 +40,7 @@ def missing(directory: Path, runtime: str) -> str:
     if not (directory / file).is_file():
         return f"the version holds no {file}"
     if spec.library == ONNXRUNTIME:
-        return lacking("onnx") or onnxruntime.lacking(spec.device or "CPU")
+        return lacking("onnx") or onnx_providers.lacking(spec.device or "CPU")
     return lacking(_INSTALLED[runtime]) if runtime in _INSTALLED else ""
 
 

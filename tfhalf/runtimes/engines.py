@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from tfhalf.inspect.litert_file import check_litert
-from tfhalf.inspect.onnx_check import read_onnx, weights_beside
 from tfhalf.runtimes.base import LITERT, OPENVINO, SIGNATURE, Engine, Runtime, computed_by
+from tfhalf.runtimes.onnx_file import read_checked
 from tfhalf.system.device import cores, physical_memory
 
 
@@ -104,17 +104,15 @@ class OpenVino(_InThisProcess):
     """An ONNX file in OpenVINO, told to compute in float32: by itself it takes bfloat16 where the CPU has that."""
 
     def __init__(self, path: Path, threads: int) -> None:
-        model = read_onnx(path)
-        weights_beside(path, model)
+        graph = read_checked(path).model.graph
         import openvino
 
-        # A tensor has several names there; the file's own are those that callers know.
-        graph = model.graph
         settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
         try:
             self._model: Any = openvino.Core().compile_model(str(path), "CPU", settings)
         except RuntimeError as error:
             raise ValueError(_openvino_reason(str(error))) from error
+        # A tensor has several names there; the file's own are those that callers know.
         self.inputs = tuple(port.name for port in graph.input)
         self.outputs = tuple(port.name for port in graph.output)
         self.engine = Engine(OPENVINO, "CPU")

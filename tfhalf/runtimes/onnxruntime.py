@@ -2,64 +2,18 @@
 
 from __future__ import annotations
 
-import ctypes.util
-import hashlib
-import importlib.util
-import sys
-from collections.abc import Mapping
-from contextlib import redirect_stdout
-from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-from tfhalf.errors import IntegrityError, UnavailableError
-from tfhalf.files import sha256
-from tfhalf.inspect.onnx_check import parse_onnx, read_onnx_bytes, weights_beside
+from tfhalf.errors import UnavailableError
 from tfhalf.runtimes import onnx_upcast
-from tfhalf.runtimes.base import ONNXRUNTIME, Arrays, Device, Engine, Runtime, RuntimeSpec, Tuning, computed_by
+from tfhalf.runtimes.base import ONNXRUNTIME, Arrays, Engine, Runtime, RuntimeSpec, Tuning, computed_by
+from tfhalf.runtimes.onnx_file import OnnxFile
+from tfhalf.runtimes.onnx_providers import lacking, onnx_providers
 
 COPIES_BYTES = 2**31  # that the weights of all sessions together may take on the GPU
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"  # of onnxruntime
 # By device, what computes there; a provider leaves what it cannot compute to the next.
 _CHAINS = {"TensorRT": ("Tensorrt", "CUDA", "CPU"), "CUDA": ("CUDA", "CPU"), "CPU": ("CPU",)}
-
-
-@dataclass(frozen=True)
-class OnnxFile:
-    """An ONNX file that was checked: its ``path``, its bytes, what they hold (an `onnx.ModelProto`), and the file of
-    weights ``beside`` it, where there is one."""
-
-    path: Path
-    blob: bytes
-    model: Any
-    beside: Path | None
-
-
-def read_checked(path: Path, files: Mapping[str, Mapping[str, Any]] | None = None) -> OnnxFile:
-    """Read the file once and hold it against what may be opened.
-
-    Args:
-        path: the ONNX file.
-        files: a manifest's, where what is opened must be what it says.
-
-    Raises:
-        ArtifactError: it is refused.
-        IntegrityError: it is not what ``files`` say.
-    """
-    blob = read_onnx_bytes(path)
-    if files is not None:
-        _check_unchanged(path, hashlib.sha256(blob).hexdigest(), files)
-    model = parse_onnx(path, blob)
-    beside = weights_beside(path, model)
-    if beside is not None and files is not None:
-        _check_unchanged(beside, sha256(beside), files)
-    return OnnxFile(path, blob, model, beside)
-
-
-def _check_unchanged(path: Path, digest: str, files: Mapping[str, Mapping[str, Any]]) -> None:
-    if digest != files.get(path.name, {}).get("sha256"):
-        raise IntegrityError(f"{path}: changed while it was opened; export again")
 
 
 def open_onnx(file: OnnxFile, spec: RuntimeSpec, tuning: Tuning) -> Runtime:
@@ -81,58 +35,6 @@ def open_onnx(file: OnnxFile, spec: RuntimeSpec, tuning: Tuning) -> Runtime:
 
         raise UnavailableError(f"onnxruntime {onnxruntime.__version__} could not start {providers[0]}")
     return runtime
-
-
-def lacking(device: str) -> str:
-    """Why onnxruntime has no ``device`` here; empty where it has it."""
-    if device == "CPU" or device in gpu_devices():
-        return ""
-    import onnxruntime
-
-    there = ", ".join(onnxruntime.get_available_providers())
-    return f"onnxruntime {onnxruntime.__version__} has {there}; onnxruntime-gpu brings CUDA"
-
-
-def gpu_devices() -> tuple[Device, ...]:
-    """The devices beside the CPU that this onnxruntime was built for, the fastest first."""
-    providers = onnx_providers("Tensorrt", "CUDA")
-    names: tuple[tuple[Device, str], ...] = (("TensorRT", "Tensorrt"), ("CUDA", "CUDA"))
-    return tuple(device for device, name in names if f"{name}ExecutionProvider" in providers)
-
-
-def onnx_providers(*devices: str) -> list[str]:
-    """The providers of ``devices`` (TensorRT's is called Tensorrt) that this onnxruntime was built with, in that order;
-    TensorRT's only where its libraries are on the machine.
-
-    Without CUDA's libraries onnxruntime takes the next provider in silence.
-    """
-    import onnxruntime
-
-    there = onnxruntime.get_available_providers()
-    built = [device for device in devices if f"{device}ExecutionProvider" in there]
-    # Asked last: looking for a library in the system starts processes.
-    usable = [f"{device}ExecutionProvider" for device in built if device != "Tensorrt" or _load_tensorrt()]
-    if any(name != "CPUExecutionProvider" for name in usable):
-        _load_cuda()
-    return usable
-
-
-@cache
-def _load_tensorrt() -> bool:
-    """Whether TensorRT is installed, by pip or in the system."""
-    if importlib.util.find_spec("tensorrt_libs"):
-        importlib.import_module("tensorrt_libs")  # loads them
-        return True
-    return ctypes.util.find_library("nvinfer") is not None
-
-
-@cache
-def _load_cuda() -> None:
-    """Load CUDA's libraries from where pip puts them; onnxruntime alone looks in the system's folders."""
-    import onnxruntime
-
-    with redirect_stdout(sys.stderr):  # it prints what it does not find
-        onnxruntime.preload_dlls()
 
 
 def _options(file: OnnxFile, tuning: Tuning) -> Any:

@@ -14,7 +14,6 @@ import numpy as np
 
 from tfhalf.artifacts.formats import FILES
 from tfhalf.errors import ArtifactError, IntegrityError, UnavailableError, UnsupportedError
-from tfhalf.inspect.onnx_check import read_onnx, weights_beside
 from tfhalf.runtimes.base import (
     LITERT,
     ONNXRUNTIME,
@@ -28,6 +27,7 @@ from tfhalf.runtimes.base import (
     by_name,
 )
 from tfhalf.runtimes.child import Isolated, lacking
+from tfhalf.runtimes.onnx_file import OnnxFile, read_checked
 from tfhalf.system import memory
 from tfhalf.text import one_line
 
@@ -93,11 +93,11 @@ def _opened(
     if spec.library == ONNXRUNTIME:
         if lack := lacking("onnx"):
             raise UnavailableError(f"{path}: {lack}")
-        from tfhalf.runtimes.onnxruntime import open_onnx, read_checked
+        from tfhalf.runtimes.onnxruntime import open_onnx
 
         return open_onnx(read_checked(path, files), spec, tuning)
     if spec.library == TRUE_FLOAT16:
-        return _true_float16(path)
+        return _true_float16(read_checked(path, files))
     kind = "openvino" if spec.library == OPENVINO else "litert"
     if spec.apart:
         return Isolated(kind, path)
@@ -106,15 +106,14 @@ def _opened(
     return open_engine(kind, path)
 
 
-def _true_float16(path: Path) -> Runtime:
+def _true_float16(file: OnnxFile) -> Runtime:
     import onnx
 
     from tfhalf.runtimes.onnx_reference import TrueFloat16
 
-    model = read_onnx(path)
-    if weights_beside(path, model) is not None:
-        onnx.load_external_data_for_model(model, str(path.parent))
-    return TrueFloat16(model)
+    if file.beside is not None:
+        onnx.load_external_data_for_model(file.model, str(file.path.parent))
+    return TrueFloat16(file.model)
 
 
 def open_predictor(directory: Path, runtime: str, patience: float | None = PATIENCE) -> Predictor:

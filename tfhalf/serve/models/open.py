@@ -19,7 +19,7 @@ from typing import Any
 from tfhalf.artifacts.formats import FILES
 from tfhalf.errors import ArtifactError, ParityError, UnavailableError, UnsupportedError
 from tfhalf.runtimes.base import ONNXRUNTIME, TENSORFLOW, Engine, Runtime, RuntimeSpec, Tuning
-from tfhalf.runtimes.onnxruntime import gpu_devices
+from tfhalf.runtimes.onnx_providers import gpu_devices
 from tfhalf.runtimes.open import open_runtime
 from tfhalf.serve.settings import Settings
 from tfhalf.serve.signature import Signature
