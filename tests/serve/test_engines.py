@@ -184,17 +184,16 @@ def test_an_engine_that_does_not_open_the_file_is_refused(tmp_path: Path, monkey
 
 
 def test_where_every_engine_falls_short_the_reason_is_one_line(tmp_path: Path, gpu: Any) -> None:
-    """Neither is the model's other format taken where onnx is what was asked for."""
-    gpu(wrong)
+    """Neither is the model's other format taken where onnx is what --runtime names."""
+    gpu(right)
     version = of_a_model(tmp_path)
     samples = Samples.load(version)
     replace(samples, outputs={name: y[:, ::-1] for name, y in samples.outputs.items()}).save(version)
-    gpu(right)
     (version / "saved_model.pb").write_bytes(b"not opened")
-    with pytest.raises(ArtifactError, match="no engine here may serve it: onnxruntime on CUDA: logits: ") as told:
+    with pytest.raises(ArtifactError, match="no engine here may serve it: onnxruntime on CUDA: logits: ") as caught:
         opened(rewritten(version), "onnx")
-    assert "; onnxruntime on CPU: logits: " in str(told.value)
-    assert "\n" not in str(told.value)
+    assert "; onnxruntime on CPU: logits: " in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_an_engine_that_never_answers_is_refused_in_time(

@@ -1,6 +1,6 @@
 """One way to run an artifact: a `RuntimeSpec` names what computes, a `Runtime` is it, opened.
 
-    spec     engine, format, device, precision: what verify, bench and serve ask for, and all in which they differ
+    spec     engine, format, device, precision: the one thing in which verify, bench and serve differ
     open     `tfhalf.runtimes.open.open_runtime`: the file is read once and held against what may be opened (operations
              that only compute, no file but its own, no more than it holds); what was checked is what is opened
     call     arrays by name in, arrays by name out; nothing else happens in a call, so that a server can afford it
@@ -73,7 +73,7 @@ class Tuning:
     Attributes:
         threads: of the CPU; None leaves it to the library.
         spin: whether threads that wait keep their cores busy, which is faster where there is no other work.
-        batch_sizes: those that will be asked for. An engine that plans or compiles for a size is made ready for these.
+        batch_sizes: those of the calls to come. An engine that plans or compiles for a size gets ready for these.
         stoppable: whether `Runtime.stop` may end a call; costs a little in each.
     """
 
@@ -86,9 +86,9 @@ class Tuning:
 class Runtime(Protocol):
     """An artifact, opened. Called by one thread at a time.
 
-    ``engine`` is what computes, ``about`` a line on it for people that begins with `computed_by`, ``settings`` what it
-    was told beside, ``inputs`` and ``outputs`` the artifact's names. ``batch_sizes``: those to call it with, where each
-    costs a compilation; None where any is as good.
+    ``engine`` is what computes, ``about`` a line on it for people that begins with `computed_by`, ``settings`` the
+    options that it runs with, ``inputs`` and ``outputs`` the artifact's names. ``batch_sizes``: those to call it with,
+    where each costs a compilation; None where any is as good.
     """
 
     engine: Engine
@@ -117,7 +117,7 @@ def computed_by(engine: Engine, version: str) -> str:
 
 
 def engine_of(record: str) -> Engine | None:
-    """The engine that `computed_by` told of, whatever followed; None where it is none of these libraries."""
+    """The engine that a `computed_by` text names, whatever follows; None where it is none of these libraries."""
     match = _RECORD.match(record)
     # Once written as onnxruntime spells its provider.
     return Engine(match[1], match[2].replace("Tensorrt", "TensorRT"), bool(match[3])) if match else None

@@ -54,35 +54,35 @@ class LiteRt(_InThisProcess):
         if SIGNATURE not in signatures:
             raise ValueError(f"it has no signature {SIGNATURE}")
         runner = self._interpreter.get_signature_runner(SIGNATURE)
-        self._taken, self._given = runner.get_input_details(), runner.get_output_details()
+        self._input_details, self._output_details = runner.get_input_details(), runner.get_output_details()
         needed = sum(_bytes(tensor) for tensor in self._interpreter.get_tensor_details())
         if needed > physical_memory():
             raise ValueError(f"its tensors take {needed:,} bytes, more memory than there is")
-        self.inputs, self.outputs = tuple(self._taken), tuple(self._given)
+        self.inputs, self.outputs = tuple(self._input_details), tuple(self._output_details)
         self._shapes: list[tuple[int, ...]] = []
-        self._one = all(tuple(tensor["shape_signature"][:1]) == (1,) for tensor in self._taken.values())
+        self._one = all(tuple(tensor["shape_signature"][:1]) == (1,) for tensor in self._input_details.values())
         self.engine = Engine(LITERT, "CPU")
         self.about = computed_by(self.engine, ai_edge_litert.__version__)
         self.settings = f"XNNPACK, {threads} thread{'s' * (threads != 1)}"
 
-    def __call__(self, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        count = len(next(iter(given.values())))
+    def __call__(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        count = len(next(iter(arrays.values())))
         if not self._one or count == 1:
-            return self._run(given)
-        parts = [self._run({name: x[i : i + 1] for name, x in given.items()}) for i in range(count)]
+            return self._run(arrays)
+        parts = [self._run({name: x[i : i + 1] for name, x in arrays.items()}) for i in range(count)]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def _run(self, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        shapes = [given[name].shape for name in self.inputs]
-        if shapes != self._shapes:  # else what was made ready for them stays
+    def _run(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        shapes = [arrays[name].shape for name in self.inputs]
+        if shapes != self._shapes:  # else what was prepared for them stays
             for name, shape in zip(self.inputs, shapes, strict=True):
-                self._interpreter.resize_tensor_input(self._taken[name]["index"], shape, strict=True)
+                self._interpreter.resize_tensor_input(self._input_details[name]["index"], shape, strict=True)
             self._interpreter.allocate_tensors()
             self._shapes = shapes
         for name in self.inputs:
-            self._interpreter.set_tensor(self._taken[name]["index"], np.ascontiguousarray(given[name]))
+            self._interpreter.set_tensor(self._input_details[name]["index"], np.ascontiguousarray(arrays[name]))
         self._interpreter.invoke()
-        return {name: self._interpreter.get_tensor(tensor["index"]) for name, tensor in self._given.items()}
+        return {name: self._interpreter.get_tensor(tensor["index"]) for name, tensor in self._output_details.items()}
 
 
 def _bytes(tensor: Mapping[str, Any]) -> int:
@@ -101,7 +101,7 @@ def _openvino_reason(text: str) -> str:
 
 
 class OpenVino(_InThisProcess):
-    """An ONNX file in OpenVINO, told to compute in float32: by itself it takes bfloat16 where the CPU has that."""
+    """An ONNX file in OpenVINO, set to compute in float32: by itself it takes bfloat16 where the CPU has that."""
 
     def __init__(self, path: Path, threads: int) -> None:
         graph = read_checked(path).model.graph
@@ -119,6 +119,6 @@ class OpenVino(_InThisProcess):
         self.about = computed_by(self.engine, openvino.__version__.split("-")[0])
         self.settings = f"float32, {threads} thread{'s' * (threads != 1)}"
 
-    def __call__(self, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        answers = self._model([given[name] for name in self.inputs])
-        return {name: np.array(answers[place]) for place, name in enumerate(self.outputs)}
+    def __call__(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        answers = self._model([arrays[name] for name in self.inputs])
+        return {name: np.array(answers[index]) for index, name in enumerate(self.outputs)}

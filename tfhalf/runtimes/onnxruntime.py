@@ -102,7 +102,7 @@ class OnnxBySize:
 
     A session plans each convolution anew whenever the batch size is another than in its last call: on an H200 that took
     a quarter of a second for a net of eight convolutions. So each size has a session of its own, opened when it is
-    first asked for. Sessions cannot share weights on a GPU (onnxruntime 1.31 refuses such initializers), so nets with
+    first called with. Sessions cannot share weights on a GPU (onnxruntime 1.31 refuses such initializers), so nets with
     large ones get fewer sizes.
     """
 

@@ -1,6 +1,6 @@
 """The one door to every runtime: `open_runtime`; and `open_predictor`, which bounds what it opens.
 
-`BY_NAME` has the runtimes that can be asked for by a word, for the whole of tfhalf.
+`BY_NAME` holds every runtime that has a name of its own.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def open_predictor(directory: Path, runtime: str, patience: float | None = PATIE
 
 
 class Predictor:
-    """A runtime whose calls are bounded in time and memory, and whose failures are told as those of its file.
+    """A runtime whose calls are bounded in time and memory, and whose failures name its file.
 
     ``about`` says what computes.
     """

@@ -138,14 +138,14 @@ def _onnxruntime() -> Finding:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    told = ", ".join(f"{name} {version}" if name != "onnxruntime" else version for name, version in versions.items())
+    shown = ", ".join(f"{name} {version}" if name != "onnxruntime" else version for name, version in versions.items())
     if not versions:
         advice = "pip install 'tfhalf[cpu]', or 'tfhalf[gpu]' where there is an NVIDIA GPU"
         return Finding("onnxruntime", "bad", "not installed", advice)
     if len(versions) > 1:
         both = "they overwrite each other: pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'tfhalf[gpu]'"
-        return Finding("onnxruntime", "warn", told, both)
-    return Finding("onnxruntime", "ok", told)
+        return Finding("onnxruntime", "warn", shown, both)
+    return Finding("onnxruntime", "ok", shown)
 
 
 def _requirements() -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """An engine compared with the float32 model on the machine where it is to serve, which may have other engines than the
 one that published the version had.
 
-A manifest's ``verification`` rows tell in which engines its artifacts were compared and passed. For any other engine
+A manifest's ``verification`` rows say in which engines its artifacts were compared and passed. For any other engine
 `compare_at_load` does it, with what lies in the version: of a model's export its samples. Of a pipeline's export the
 test set does not lie in it; there it is the edge rows, with the float32 model's answers, and drawn rows, with the
 answers of an engine that has passed.
@@ -34,7 +34,10 @@ def passed_before(manifest: Mapping[str, Any], kind: str, engine: Engine) -> str
     """How the manifest records the comparison that the format ``kind`` has passed in ``engine``, whatever the library's
     version was; empty where it holds none.
 
-    Manifests have told of library, device and XLA in each row's ``runtime`` from the first on, so old ones count as new
+    On a CPU onnxruntime computes float16 in float32, so a graph that says float32 from the start counts as compared
+    with it.
+
+    Manifests have named library, device and XLA in each row's ``runtime`` from the first on, so old ones count as new
     ones do.
     """
     rows = manifest.get("verification")
@@ -129,7 +132,7 @@ def _check(problems: tuple[str, ...]) -> None:
 
 
 def drawn_between(x: np.ndarray, count: int) -> np.ndarray:
-    """Random rows between the smallest and the largest value that ``x`` [N, ...] has at each place, the same for the
+    """Random rows between the smallest and the largest value that ``x`` [N, ...] has at each position, the same for the
     same arguments; whole numbers where those are. Float32 [count, ...]."""
     low, high = x.min(0).astype(np.float64), x.max(0).astype(np.float64)
     rows = np.random.default_rng(0).uniform(low, high, (count, *x.shape[1:]))

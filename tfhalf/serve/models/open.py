@@ -56,7 +56,7 @@ OpenVersion = Callable[[Source, Settings], Opened]
 
 
 def open_version(source: Source, settings: Settings) -> Opened:
-    """Open ``source`` in the fastest engine that may serve it, of the formats that the settings ask for.
+    """Open ``source`` in the fastest engine that may serve it, of the formats that the settings name.
 
     Raises:
         ArtifactError: it holds no such format, does not open, or no engine may serve it.
@@ -65,8 +65,8 @@ def open_version(source: Source, settings: Settings) -> Opened:
     there = [kind for kind in FORMATS if (source.directory / FILES[kind]).is_file()]
     kinds = there if settings.runtime in (None, "auto") else [settings.runtime]
     if not set(kinds) & set(there):
-        asked = settings.runtime if settings.runtime in FORMATS else " or ".join(FORMATS)
-        raise ArtifactError(f"{source.directory}: holds no {asked}; it has {', '.join(there) or 'no artifact'}")
+        needed = settings.runtime if settings.runtime in FORMATS else " or ".join(FORMATS)
+        raise ArtifactError(f"{source.directory}: holds no {needed}; it has {', '.join(there) or 'no artifact'}")
     refused: dict[str, str] = {}
     opened: list[Opened] = []
     for kind in kinds:
@@ -121,7 +121,7 @@ def _first_that_may(
 
 
 def _verified(source: Source, kind: str, runtime: Runtime) -> str:
-    """What says that ``runtime`` answers like the float32 model: the manifest, or a comparison made now.
+    """What says that ``runtime`` answers like the float32 model: the manifest, or a comparison that is run now.
 
     Raises:
         ParityError: it does not.
