@@ -288,11 +288,17 @@ def test_formats_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert (everything.formats, everything.tried) == (None, tuple(FILES))
     with pytest.raises(ConfigError, match=r"savedmodel, onnx, litert, litert-int8 are accepted, .* or all"):
         options("tflite", tmp_path)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ai_edge_litert" else real(name))
     for formats in ("litert-int8", "all"):
         with pytest.raises(ConfigError, match=r"LiteRT is not installed: pip install 'tfhalf\[litert\]'"):
             options(formats, tmp_path)
     options("onnx", tmp_path)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else real(name))
+    for some in ("onnx", "all", None):
+        with pytest.raises(ConfigError, match=r"onnxruntime is not installed: pip install 'tfhalf\[cpu\]', or 'tfhalf"):
+            options(some, tmp_path)
+    assert options("savedmodel,litert", tmp_path).formats == ("savedmodel", "litert")
 
 
 def test_runtimes_that_are_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

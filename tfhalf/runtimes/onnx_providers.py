@@ -12,7 +12,9 @@ from tfhalf.runtimes.base import Device
 
 
 def gpu_devices() -> tuple[Device, ...]:
-    """The devices beside the CPU that this onnxruntime was built for, the fastest first."""
+    """The devices beside the CPU that this onnxruntime was built for, the fastest first; none without onnxruntime."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        return ()
     providers = onnx_providers("Tensorrt", "CUDA")
     names: tuple[tuple[Device, str], ...] = (("TensorRT", "Tensorrt"), ("CUDA", "CUDA"))
     return tuple(device for device, name in names if f"{name}ExecutionProvider" in providers)
