@@ -20,9 +20,8 @@ from tfhalf.export.program import make_program
 from tfhalf.export.rebuild.rebuild import rebuild
 from tfhalf.precision.policy import policy
 from tfhalf.progress import Progress
-from tfhalf.system.device import cpu
 from tfhalf.train.job import Places, open_run, prepare
-from tfhalf.train.trainer import Trainer
+from tfhalf.train.restore import restore_run
 
 
 def _bytes(folder: Path, pattern: str) -> int:
@@ -33,8 +32,7 @@ def measure(run: Path) -> dict[str, object]:
     """Bytes of each form of one trained model."""
     pipeline, places, smoke = open_run(run, Places(Path(), Path("runs"), Path("exports")))
     job = prepare(pipeline, places, Progress(quiet=True), smoke=smoke)
-    trainer = Trainer(job.pipeline, job.splits, job.builder, job.preprocess, cpu())
-    model = trainer.restored(run).model
+    model = restore_run(job, run).model
     judge = job.builder("float32")
     judge.set_weights(model.get_weights())
     preprocessing = (job.preprocess.mean, job.preprocess.std, job.splits.input_shape)

@@ -14,7 +14,10 @@ from tfhalf.progress import Progress
 from tfhalf.system.device import detect, grow_memory
 from tfhalf.train.evaluate import Views
 from tfhalf.train.job import Places, prepare
-from tfhalf.train.trainer import Trainer, TrainResult
+from tfhalf.train.loop import run_training
+from tfhalf.train.result import TrainResult
+from tfhalf.train.state import adapt
+from tfhalf.train.trainer import Trainer
 
 
 class Loop:
@@ -28,11 +31,11 @@ class Loop:
         self.pipeline = load_pipeline(path, overrides)
         self.job = prepare(self.pipeline, Places(path, Path("runs"), Path("exports")), Progress(quiet=True))
         self.device = detect()
-        self.trainer = Trainer(self.pipeline, self.job.splits, self.job.builder, self.job.preprocess, self.device)
-        self._fresh = [keras.ops.convert_to_numpy(v) for v in self.trainer.optimizer.variables]
+        self.trainer = Trainer(self.job, self.device)
+        self._fresh = [keras.ops.convert_to_numpy(v) for v in self.trainer.state.optimizer.variables]
         start = time.perf_counter()
-        self.trainer.compile()
-        self.trainer.measure_step()
+        self.trainer.program.compile()
+        self.trainer.program.measure_step()
         for views in ("none", self.pipeline.train.test_views):
             self.accuracy(views)
         self.compile_seconds = time.perf_counter() - start
@@ -40,18 +43,18 @@ class Loop:
     def start_from(self, seed: int) -> None:
         """The weights and the optimizer as they are at the start of a training with ``seed``."""
         keras.utils.set_random_seed(seed)
-        self.trainer.model.set_weights(self.job.builder(self.pipeline.precision.policy).get_weights())
-        for variable, value in zip(self.trainer.optimizer.variables, self._fresh, strict=True):
+        self.trainer.state.model.set_weights(self.job.builder(self.pipeline.precision.policy).get_weights())
+        for variable, value in zip(self.trainer.state.optimizer.variables, self._fresh, strict=True):
             variable.assign(value)
-        self.trainer.pipeline = self.pipeline.model_copy(update={"seed": seed})
-        self.trainer.values()  # a GPU takes its time; what is timed begins when all is there
+        self.trainer.program.seed = seed  # of the order of images
+        self.trainer.state.values()  # a GPU takes its time; what is timed begins when all is there
 
     def train(self, run: Path) -> tuple[TrainResult, float]:
         """What the data sets in the model (`adapt`), then every epoch, recorded into the folder ``run``: the result and
         the seconds."""
         start = time.perf_counter()
-        self.trainer.adapt()
-        result = self.trainer.run(run, Progress(quiet=True))
+        adapt(self.trainer.state.model, self.job)
+        result = run_training(self.trainer, run, Progress(quiet=True))
         return result, time.perf_counter() - start
 
     def accuracy(self, views: Views) -> float:

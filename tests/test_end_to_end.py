@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -104,7 +105,7 @@ def test_layout(job: Job) -> None:
     }
     assert not [name for name in os.listdir(job.where / "exports/digits") if name.startswith(".staging")]
     assert {
-        *("pipeline.yaml", "run.json", "checkpoints", "history.csv", "history.jsonl", "outcome.json"),
+        *("pipeline.yaml", "run.json", "checkpoints", "history.csv", "history.jsonl", "outcome.json", "model.keras"),
         *("classes.csv", "classes.json", "confusion.csv", "confusion.png", "curves.png", "loss_scale.png"),
     } <= set(os.listdir(job.run))
 
@@ -459,3 +460,40 @@ def test_a_folder_of_images_in_bfloat16(tmp_path: Path) -> None:
     images = [f"pictures/{name}/07.png" for name in ("red", "green", "blue")]
     said = tfhalf(tmp_path, "predict", "exports/colours", *images, "--top", 1).stdout
     assert [line.split()[1] for line in said.splitlines()] == ["red", "green", "blue"]
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of three epochs that keeps each, and whose outcome is lost."""
+    where = tmp_path_factory.mktemp("kept")
+    changes = ("train.epochs=3", "train.keep_checkpoints=9", "train.checkpoint_seconds=0", "export.formats=[onnx]")
+    tfhalf(where, "train", DIGITS, *(word for change in changes for word in ("--set", change)))
+    (run,) = (where / "runs/digits").iterdir()
+    (run / "outcome.json").unlink()
+    return run
+
+
+def test_an_epoch_of_a_run_that_another_process_trains(kept: Path, tmp_path: Path) -> None:
+    """It is published, and nothing in the run's folder is touched."""
+    before = tree(kept)
+    with (kept / ".lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        refused = tfhalf(tmp_path, "export", kept, code=1).stderr
+        assert "another process works in it; wait for its end, or export it as it stands: tfhalf export" in refused
+        said = tfhalf(tmp_path, "export", kept, "--epoch", "2").stdout
+    assert "as it stood after epoch 2 of 3" in said
+    assert "the run is not marked as published" in said
+    assert tree(kept) == before
+    training = manifest(tmp_path / "exports/digits/1")["training"]
+    assert (training["epochs"], training["ended"]) == (2, False)
+
+
+def test_exporting_an_ended_run_marks_it(kept: Path, tmp_path: Path) -> None:
+    """A version of an epoch before its end is not taken for what ``--resume`` would publish."""
+    refused = tfhalf(tmp_path, "export", kept, "--epoch", "7", code=1).stderr
+    assert "epoch 7 is not kept; kept at their end: 1, 2, 3;" in refused.replace(" (best)", "")
+    (kept / "model.keras").unlink()
+    tfhalf(tmp_path, "export", kept, "--epoch", "last")
+    outcome = json.loads((kept / "outcome.json").read_text())
+    assert outcome["version"] == "exports/digits/1"
+    assert outcome["model_sha256"] == hashlib.sha256((kept / "model.keras").read_bytes()).hexdigest()

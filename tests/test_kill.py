@@ -282,7 +282,7 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
         "    'data': {'source': 'sklearn:digits'}, 'precision': {'policy': 'float32'}})\n"
         "job = prepare(pipe, Places(Path('p.yaml'), Path('runs'), Path('exports')), Progress())\n"
         "Path('run').mkdir()\n"
-        "run_training(Trainer(job.pipeline, job.splits, job.builder, job.preprocess, cpu()), Path('run'), Progress())\n"
+        "run_training(Trainer(job, cpu()), Path('run'), Progress())\n"
     )
     with running(tmp_path, command=(sys.executable, "-c", code)) as run:
         assert run.wait_until(lambda: run.says("val loss"))
@@ -337,7 +337,7 @@ def test_a_kill_between_the_version_and_the_outcome(tmp_path: Path) -> None:
     """What was published is not published again."""
     code = (
         "import os, signal, sys; import tfhalf.workflows.train as pipeline; from tfhalf.cli import main\n"
-        "pipeline._record_outcome = lambda outcome: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "pipeline.record_published = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "main(sys.argv[1:])\n"
     )
     arguments = ("train", DIGITS, "--set", "train.epochs=1")

@@ -14,6 +14,7 @@ from tfhalf.data import Preprocess, Splits
 from tfhalf.progress import Progress
 from tfhalf.system.device import cpu
 from tfhalf.train.build import Builder
+from tfhalf.train.job import Job
 from tfhalf.train.trainer import Trainer
 
 NET = '''
@@ -77,7 +78,7 @@ def pipeline(**changes: Any) -> config.Pipeline:
 def trainer(folder: Path, data: Splits | None = None, **changes: Any) -> Trainer:
     pipe, data = pipeline(**changes), data or splits()
     builder = Builder(pipe, folder, input_shape=data.input_shape, num_classes=3)
-    return Trainer(pipe, data, builder, Preprocess.fit("standardize", data.x_train), cpu())
+    return Trainer(Job(pipe, data, Preprocess.fit("standardize", data.x_train), builder), cpu())
 
 
 def run_folder(folder: Path, name: str) -> Path:
@@ -91,7 +92,7 @@ def said() -> tuple[Progress, io.StringIO]:
 
 
 def values(t: Trainer) -> list[np.ndarray]:
-    return [np.asarray(v).copy() for v in [*t.model.variables, *t.optimizer.variables]]
+    return [np.asarray(v).copy() for v in [*t.state.model.variables, *t.state.optimizer.variables]]
 
 
 class Stopped(Exception):

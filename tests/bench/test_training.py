@@ -38,16 +38,18 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return made
 
 
-class Trainer:
-    """A trainer of 10 images in steps of two; a step takes ``seconds`` and moves the one weight."""
+class Program:
+    """A program over 10 images in steps of two; a step takes ``seconds`` and moves the one weight."""
 
     def __init__(self, clock: Clock, seconds: float, stops: bool = False) -> None:
         self.clock, self.seconds, self.rows, self.stops = clock, seconds, 3, stops
         self.batch_size, self.steps_per_epoch = 2, 5
         self.weight = Variable(7.0)
-        self.model = SimpleNamespace(variables=[self.weight])
         self.scale = Variable(1024)
-        self.optimizer = SimpleNamespace(variables=[self.scale], dynamic_scale=self.scale)
+        self.state = SimpleNamespace(
+            model=SimpleNamespace(variables=[self.weight]),
+            optimizer=SimpleNamespace(variables=[self.scale], dynamic_scale=self.scale),
+        )
         self.device = cpu()
         self.calls: list[tuple[int, int, list[list[int]], float]] = []
         self.announced: list[list[list[int]]] = []
@@ -73,62 +75,62 @@ class Trainer:
         return SimpleNamespace(steps=done, finite=np.array([False] + [True] * len(order))[:done])
 
 
-def timed(trainer: Trainer) -> training._Timed:
-    return training._Timed(trainer, unheard())  # type: ignore[arg-type]
+def timed(program: Program) -> training._Timed:
+    return training._Timed(program, program.device, unheard())  # type: ignore[arg-type]
 
 
 def test_calls_are_training_s_own(clock: Clock) -> None:
     """Three steps, two, three, two: through each epoch's order, each call told of the one after it."""
-    trainer = Trainer(clock, 0.001)
-    timed(trainer).repeats(1, 0.05)
-    epochs = [(epoch, first) for epoch, first, _, _ in trainer.calls]
+    program = Program(clock, 0.001)
+    timed(program).repeats(1, 0.05)
+    epochs = [(epoch, first) for epoch, first, _, _ in program.calls]
     assert epochs[:5] == [(0, 0), (0, 3), (1, 5), (1, 8), (2, 10)]
-    assert trainer.calls[1][2] == [[6, 7], [8, 9]]
-    assert trainer.calls[2][2] == [[100, 101], [102, 103], [104, 105]]
-    asked = [rows for _, _, rows, _ in trainer.calls]
-    assert trainer.announced[:-1] == asked[1:]
-    assert trainer.measured == 1
+    assert program.calls[1][2] == [[6, 7], [8, 9]]
+    assert program.calls[2][2] == [[100, 101], [102, 103], [104, 105]]
+    asked = [rows for _, _, rows, _ in program.calls]
+    assert program.announced[:-1] == asked[1:]
+    assert program.measured == 1
 
 
 def test_every_repeat_takes_its_seconds_from_the_same_weights(clock: Clock) -> None:
-    trainer = Trainer(clock, 0.002)
-    found = timed(trainer)
+    program = Program(clock, 0.002)
+    found = timed(program)
     samples = found.repeats(4, 0.06)
     assert samples == pytest.approx([2 / 0.002] * 4)
-    starts = [i for i, one in enumerate(trainer.calls) if one[3] == 7.0]
+    starts = [i for i, one in enumerate(program.calls) if one[3] == 7.0]
     assert len(starts) == 1 + 4  # once to warm up
-    steps = sum(len(rows) for _, _, rows, _ in trainer.calls[starts[1] :])
+    steps = sum(len(rows) for _, _, rows, _ in program.calls[starts[1] :])
     assert found.steps == steps
-    assert found.skipped == len(trainer.calls) - starts[1]
+    assert found.skipped == len(program.calls) - starts[1]
     assert 0.95 * 4 * 0.06 < steps * 0.002 < 1.05 * 4 * 0.06
-    assert trainer.scale.value == 1024 / 2 ** len(trainer.calls)  # which has settled once it has
+    assert program.scale.value == 1024 / 2 ** len(program.calls)  # which has settled once it has
 
 
 @pytest.mark.parametrize(("seconds", "repeats"), [(13, 2), (100, 1), (2, 5)])
 def test_slow_steps_end_the_repeats_early(clock: Clock, seconds: float, repeats: int) -> None:
     """Five repeats of 2 s: up to 20 s. A repeat holds at least one step, and there is at least one repeat."""
-    trainer = Trainer(clock, seconds)
-    assert timed(trainer).repeats(5, 2.0) == pytest.approx([2 / seconds] * repeats)
-    assert [len(rows) for _, _, rows, _ in trainer.calls] == [1] * repeats
+    program = Program(clock, seconds)
+    assert timed(program).repeats(5, 2.0) == pytest.approx([2 / seconds] * repeats)
+    assert [len(rows) for _, _, rows, _ in program.calls] == [1] * repeats
 
 
 def test_a_gpu_s_memory_is_looked_at_while_training_is_timed(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Warming up is over: what compilation tries out does not count."""
     reset: list[tuple[str, int]] = []
-    trainer = Trainer(clock, 0.001)
-    trainer.device = replace(cpu(), kind="GPU")
+    program = Program(clock, 0.001)
+    program.device = replace(cpu(), kind="GPU")
     experimental = tf.config.experimental
-    monkeypatch.setattr(experimental, "reset_memory_stats", lambda name: reset.append((name, len(trainer.calls))))
+    monkeypatch.setattr(experimental, "reset_memory_stats", lambda name: reset.append((name, len(program.calls))))
     monkeypatch.setattr(experimental, "get_memory_info", lambda name: {"current": 1, "peak": {"GPU:0": 7}[name]})
-    timed(trainer).repeats(2, 0.05)
-    starts = [i for i, one in enumerate(trainer.calls) if one[3] == 7.0]
+    timed(program).repeats(2, 0.05)
+    starts = [i for i, one in enumerate(program.calls) if one[3] == 7.0]
     assert reset == [("GPU:0", starts[1])]
-    assert training.memory_peak(trainer.device) == (7, "GPU")
+    assert training.memory_peak(program.device) == (7, "GPU")
 
 
 def test_training_that_stands_still_is_an_error(clock: Clock) -> None:
     with pytest.raises(TrainingError, match="too many steps in a row"):
-        timed(Trainer(clock, 0.001, stops=True)).repeats(1, 0.05)
+        timed(Program(clock, 0.001, stops=True)).repeats(1, 0.05)
 
 
 @pytest.mark.slow

@@ -417,6 +417,9 @@ def test_a_pipeline_that_no_longer_matches_its_run() -> None:
     assert "started without --deterministic" in refused(call("train", "--resume", str(run), "--deterministic"))
 
 
+PUBLISHED = '{"version": "exports/job/1"}'
+
+
 def test_the_newest_unfinished_run() -> None:
     old, new = (run_folder(f"jobs/job/20260101-00000{second}", smoke=False) for second in (1, 3))
     later = run_folder("jobs/job/20260101-000003-10", deterministic=True)
@@ -429,11 +432,13 @@ def test_the_newest_unfinished_run() -> None:
     request = found("export.opset=15", "train.feed=streamed")
     assert (request.run, request.deterministic, request.smoke) == (later, True, False)
     assert (request.pipeline.export.opset, request.pipeline.train.feed) == (15, "streamed")
-    (later / "outcome.json").write_text("{}")
+    (later / "outcome.json").write_text(PUBLISHED)
     assert found().run == new
-    (new / "outcome.json").write_text("{}")
+    (new / "outcome.json").write_text('{"version": null}')
+    assert found().run == new  # trained, and published nothing
+    (new / "outcome.json").write_text(PUBLISHED)
     assert found().run == old
-    (old / "outcome.json").write_text("{}")
+    (old / "outcome.json").write_text(PUBLISHED)
     with pytest.raises(ConfigError, match="holds no unfinished run"):
         found()
     named = check(None, (), resume=str(smoke), runs_folder=Path("jobs"), on_blowup="rollback")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from keras import layers, ops
 from numerics_helpers import make_job, splits
 
 from tfhalf import config
-from tfhalf.data import Preprocess
 from tfhalf.errors import ConfigError, TrainingError
 from tfhalf.numerics import tables
 from tfhalf.numerics.auto_islands import auto, auto_lines, find, lines, settle, settled
@@ -271,16 +271,16 @@ def test_a_net_that_float16_alone_cannot_train(tmp_path: Path) -> None:
         )
         for name, value in lists.items()
     }
-    plain = Trainer(jobs["plain"].pipeline, splits(), jobs["plain"].builder, jobs["plain"].preprocess, cpu())
+    plain = Trainer(replace(jobs["plain"], splits=splits()), cpu())
     with pytest.raises(TrainingError, match="20 steps in a row had a non-finite gradient"):
         run_training(plain, new_run(jobs["plain"], Places(tmp_path / "p", tmp_path / "a", tmp_path), False), QUIET)
-    assert plain.loss_scale() == 1
+    assert plain.state.loss_scale() == 1
     islands, found = find(jobs["auto"], cpu(), QUIET)
     assert found.of("activations").largest > 65504
     assert {"layer_normalization", "add_4"} <= set(names(islands))
     assert {"dense", "flatten"}.isdisjoint(names(islands))
     job = settled(jobs["auto"], tuple(island.pattern for island in islands))
-    trainer = Trainer(job.pipeline, splits(), job.builder, Preprocess.fit("standardize", splits().x_train), cpu())
+    trainer = Trainer(replace(job, splits=splits()), cpu())
     run = new_run(job, Places(tmp_path / "p", tmp_path / "b", tmp_path), False)
     result = run_training(trainer, run, QUIET)
     assert result.skipped <= 1

@@ -12,7 +12,7 @@ from numerics_helpers import make_job
 
 from tfhalf.errors import ConfigError, TrainingError
 from tfhalf.numerics.histogram import Histogram
-from tfhalf.numerics.measure import Measured, Measuring, Timing, check_steps, layer_of, twin
+from tfhalf.numerics.measure import Measured, Measuring, Timing, check_steps, float32_program, layer_of
 from tfhalf.numerics.taps import observed, operations
 from tfhalf.progress import Progress
 from tfhalf.system.device import cpu
@@ -26,7 +26,7 @@ QUIET = Progress(quiet=True)
 def measured(
     folder: Path, build: str, steps: int = 6, every: int = 2, **sections: object
 ) -> tuple[Measuring, Measured]:
-    measuring = Measuring(twin(make_job(folder, build, **sections), cpu()))
+    measuring = Measuring(float32_program(make_job(folder, build, **sections), cpu()))
     return measuring, measuring.run(0, steps, every, NO_TIME, QUIET)
 
 
@@ -53,20 +53,20 @@ def test_every_kind_of_every_layer(tmp_path: Path) -> None:
 def test_one_step_has_the_numbers_that_eager_tensorflow_has(tmp_path: Path) -> None:
     """Each histogram against one made by numpy of tensors that a plain tape gives."""
     job = make_job(tmp_path)
-    trainer = twin(job, cpu())
-    order = trainer.order(0)[:1]
-    kernel = keras.ops.convert_to_numpy(trainer.model.get_layer("conv").kernel).copy()
-    batch = trainer.feed.batch(order[0])
-    model = trainer.model
+    program = float32_program(job, cpu())
+    order = program.order(0)[:1]
+    kernel = keras.ops.convert_to_numpy(program.state.model.get_layer("conv").kernel).copy()
+    batch = program.feed.batch(order[0])
+    model = program.state.model
     with tf.GradientTape() as tape:
-        x = trainer.step.prepare(batch, tf.constant(0), tf.constant(0))
+        x = program.step.prepare(batch, tf.constant(0), tf.constant(0))
         a = model.get_layer("conv")(x)
         b = model.get_layer("norm")(a, training=True)
         c = model.get_layer("relu")(b)
         d = model.get_layer("head")(model.get_layer("pool")(c))
         loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(batch.y, d))
     da, dd, dk = tape.gradient(loss, [a, d, model.get_layer("conv").kernel.value])
-    fresh = Measuring(twin(job, cpu()))
+    fresh = Measuring(float32_program(job, cpu()))
     found = fresh.run(0, 1, 1, NO_TIME, QUIET)
     expected = {
         ("activations", "conv"): a,
@@ -92,10 +92,10 @@ def test_one_step_has_the_numbers_that_eager_tensorflow_has(tmp_path: Path) -> N
 )
 def test_training_is_the_same_with_and_without(tmp_path: Path, build: str) -> None:
     measuring, found = measured(tmp_path, build, steps=8, every=3)
-    plain = twin(make_job(tmp_path, build), cpu())
+    plain = float32_program(make_job(tmp_path, build), cpu())
     losses = [plain.feed(plain.order(epoch)[:count], epoch, epoch * 5).loss for epoch, count in ((0, 5), (1, 3))]
     np.testing.assert_array_equal(np.concatenate(losses), found.losses)
-    for ours, theirs in zip(plain.variables, measuring.t.variables, strict=True):
+    for ours, theirs in zip(plain.state.variables, measuring.t.variables, strict=True):
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(ours), keras.ops.convert_to_numpy(theirs))
 
 
@@ -121,8 +121,8 @@ def test_a_subclassed_model(tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_behind(tmp_path: Path) -> None:
-    trainer = twin(make_job(tmp_path, "build_nested"), cpu())
-    named = operations(trainer.model)
+    program = float32_program(make_job(tmp_path, "build_nested"), cpu())
+    named = operations(program.state.model)
     assert list(named)[:2] == ["flat", "stem"]
     with observed(named):
         assert all("call" in vars(operation) for operation in named.values())
@@ -130,7 +130,7 @@ def test_nothing_is_left_behind(tmp_path: Path) -> None:
 
 
 def test_timing_puts_everything_back(tmp_path: Path) -> None:
-    measuring = Measuring(twin(make_job(tmp_path), cpu()))
+    measuring = Measuring(float32_program(make_job(tmp_path), cpu()))
     before = measuring.t.values()
     measuring.compile()
     timing = measuring.time()
@@ -171,8 +171,8 @@ def test_a_loss_that_is_not_finite_in_float32_either(tmp_path: Path) -> None:
 
 
 def test_steps_end_with_the_training(tmp_path: Path) -> None:
-    trainer = twin(make_job(tmp_path), cpu())  # 5 steps in each of 4 epochs
-    assert check_steps(trainer, 0, 200, 10) == 20
-    assert check_steps(trainer, 15, 3, 1) == 3
+    program = float32_program(make_job(tmp_path), cpu())  # 5 steps in each of 4 epochs
+    assert check_steps(program, 0, 200, 10) == 20
+    assert check_steps(program, 15, 3, 1) == 3
     with pytest.raises(ConfigError, match="--every 10: none of 5 steps would be measured"):
-        check_steps(trainer, 15, 200, 10)
+        check_steps(program, 15, 200, 10)

@@ -20,8 +20,10 @@ from tfhalf.progress import Progress
 from tfhalf.system.device import cpu
 from tfhalf.train.build import Builder
 from tfhalf.train.callbacks import Callbacks
+from tfhalf.train.job import Job
 from tfhalf.train.loop import run_training
 from tfhalf.train.record import checkpoint
+from tfhalf.train.restore import restore_run
 from tfhalf.train.result import TrainResult
 from tfhalf.train.trainer import Trainer
 
@@ -146,7 +148,7 @@ def trainer(
     parts = x[:40], y[:40], x[40 : 40 + validation], y[40 : 40 + validation], x[48:], y[48:]
     data = Splits(*parts, 3, (6, 6, 1), ("a", "b", "c"), "made here")
     builder = Builder(pipe, folder, input_shape=(6, 6, 1), num_classes=3)
-    return Trainer(pipe, data, builder, Preprocess.fit("standardize", data.x_train), cpu())
+    return Trainer(Job(pipe, data, Preprocess.fit("standardize", data.x_train), builder), cpu())
 
 
 def run(t: Trainer, folder: Path, resume: bool = False) -> tuple[TrainResult, str]:
@@ -166,7 +168,7 @@ def weights_after(folder: Path, epoch: int) -> list[np.ndarray]:
 
 
 def values(t: Trainer) -> list[np.ndarray]:
-    return [np.asarray(v).copy() for v in [*t.model.variables, *t.optimizer.variables]]
+    return [np.asarray(v).copy() for v in [*t.state.model.variables, *t.state.optimizer.variables]]
 
 
 def equal(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
@@ -182,8 +184,8 @@ def tells(folder: Path, **args: Any) -> dict[str, Any]:
 
 def test_calls_and_what_they_are_given(tmp_path: Path) -> None:
     t = trainer(tmp_path, tells(tmp_path, made=str(tmp_path / "made")), epochs=2)
-    t.compile()
-    t.measure_step(patience=0.01)
+    t.program.compile()
+    t.program.measure_step(patience=0.01)
     assert not (tmp_path / "made").exists()  # nothing is made before training
     result, text = run(t, tmp_path)
     begin, *calls = told(tmp_path)
@@ -195,8 +197,8 @@ def test_calls_and_what_they_are_given(tmp_path: Path) -> None:
         assert call[2] == {key: getattr(row, key) for key in KEYS}
     assert calls[4][1] == calls[3][2]
     assert text.splitlines()[-1].endswith("done")
-    assert not hasattr(t.model, "optimizer")
-    assert not hasattr(t.model, "stop_training")
+    assert not hasattr(t.state.model, "optimizer")
+    assert not hasattr(t.state.model, "stop_training")
 
 
 def test_without_a_validation_part(tmp_path: Path) -> None:
@@ -215,7 +217,7 @@ def test_a_callback_may_set_weights_before_training(tmp_path: Path) -> None:
     lookahead = {"learning_rate": 1e-30, "lookahead": {"every": 100}}
     t = trainer(tmp_path, "my.py:Zeros", epochs=1, optimizer=lookahead)
     run(t, tmp_path)
-    assert (np.asarray(t.model.get_layer("head").kernel) == 3).all()
+    assert (np.asarray(t.state.model.get_layer("head").kernel) == 3).all()
 
 
 def test_a_resumed_run_starts_them_anew(tmp_path: Path) -> None:
@@ -265,9 +267,9 @@ def test_early_stopping(tmp_path: Path, average: dict[str, Any]) -> None:
     assert [row.epoch for row in result.epochs] == [1, 2, 3, 4]
     assert text.splitlines()[-1] == "ended after epoch 4 of 6: a callback set model.stop_training"
     assert text.splitlines()[-2].endswith("done")
-    assert equal(t.model.get_weights(), weights_after(tmp_path, 1))  # of the best epoch, whatever was averaged
-    assert not equal(t.model.get_weights(), weights_after(tmp_path, 3))
-    assert result.model is t.model
+    assert equal(t.state.model.get_weights(), weights_after(tmp_path, 1))  # of the best epoch, whatever was averaged
+    assert not equal(t.state.model.get_weights(), weights_after(tmp_path, 3))
+    assert result.model is t.state.model
 
     rows = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
@@ -277,9 +279,9 @@ def test_early_stopping(tmp_path: Path, average: dict[str, Any]) -> None:
 
     calls = len(told(tmp_path))
     other = trainer(tmp_path, *stopping(tmp_path), **more)
-    restored = other.restored(tmp_path / "run")
+    restored = restore_run(other.job, tmp_path / "run")
     assert restored.epochs == result.epochs
-    assert equal(values(other), values(t))
+    assert equal(restored.model.get_weights(), t.state.model.get_weights())
     third = trainer(tmp_path, *stopping(tmp_path), **more)
     again, text = run(third, tmp_path, resume=True)
     assert again.epochs == result.epochs
@@ -294,7 +296,7 @@ def test_a_callback_of_ones_own_ends_training(tmp_path: Path) -> None:
     assert len(result.epochs) == 1
     assert "ended after epoch 1 of 4" in text
     assert told(tmp_path)[-1][0] == "end"
-    assert equal(t.model.get_weights(), weights_after(tmp_path, 0))
+    assert equal(t.state.model.get_weights(), weights_after(tmp_path, 0))
 
 
 def test_the_direction_of_an_accuracy_is_known(tmp_path: Path) -> None:
@@ -321,7 +323,7 @@ def test_a_failure_at_the_end_leaves_a_run_to_be_resumed(tmp_path: Path) -> None
     with pytest.raises(RefError, match="on_train_end fails"):
         run(trainer(tmp_path, fails, checkpoint_seconds=0), tmp_path)
     with pytest.raises(ResumeError, match="finish it first"):
-        trainer(tmp_path, fails).restored(tmp_path / "run")
+        restore_run(trainer(tmp_path, fails).job, tmp_path / "run")
     found = checkpoint.load(tmp_path / "run")
     assert found is not None
     assert found.record["epochs_done"] == 4
@@ -338,7 +340,7 @@ def test_a_learning_rate_that_is_set_is_what_steps_take(tmp_path: Path, policy: 
     kept, halved = (trainer(tmp_path, *names, **plain) for names in ((), ("my.py:halves",)))
     run(kept, tmp_path)
     run(halved, tmp_path)
-    assert not equal(kept.model.get_weights(), halved.model.get_weights())
+    assert not equal(kept.state.model.get_weights(), halved.state.model.get_weights())
 
 
 SCHEDULED = {"name": "cosine"}, {"name": "constant", "warmup_epochs": 1.0}
@@ -369,9 +371,9 @@ def test_a_schedule_leaves_no_learning_rate_to_set(
 def test_a_learning_rate_is_a_number(tmp_path: Path) -> None:
     t = trainer(tmp_path)
     with pytest.raises(ConfigError, match="which then set it to a number"):
-        t.optimizer.learning_rate = keras.optimizers.schedules.CosineDecay(0.1, 10)
-    t.optimizer.learning_rate = np.float32(0.5)
-    assert float(t.optimizer.learning_rate) == 0.5
+        t.state.optimizer.learning_rate = keras.optimizers.schedules.CosineDecay(0.1, 10)
+    t.state.optimizer.learning_rate = np.float32(0.5)
+    assert float(t.state.optimizer.learning_rate) == 0.5
 
 
 # --- Keras' own -------------------------------------------------------------------------------------------------------
@@ -402,7 +404,7 @@ def test_keras_own_callbacks(tmp_path: Path) -> None:
     assert (tmp_path / "best.weights.h5").is_file()
 
     saved = keras.models.load_model(tmp_path / f"2-{result.epochs[1].val_accuracy:.2f}.keras")
-    assert equal(saved.get_weights(), t.model.get_weights())
+    assert equal(saved.get_weights(), t.state.model.get_weights())
     with (tmp_path / "log.csv").open(newline="") as lines:
         table = list(csv.DictReader(lines))
     assert [float(row["loss"]) for row in table] == [row.loss for row in result.epochs]
@@ -538,7 +540,7 @@ def test_refused_in_one_line(tmp_path: Path, callback: dict[str, Any], kind: typ
         run(t, tmp_path)
     assert str(caught.value).startswith(f"train.callbacks: {message}")
     assert "\n" not in str(caught.value)
-    assert not hasattr(t.model, "optimizer")
+    assert not hasattr(t.state.model, "optimizer")
 
 
 def test_nothing_to_monitor_without_a_validation_part(tmp_path: Path) -> None:

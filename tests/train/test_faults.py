@@ -30,6 +30,7 @@ from tfhalf.train.build import Builder
 from tfhalf.train.feeds.base import ChunkResult, Feed
 from tfhalf.train.feeds.resident import Resident
 from tfhalf.train.feeds.streamed import Streamed
+from tfhalf.train.job import Job
 from tfhalf.train.loop import run_training
 from tfhalf.train.optim.optimizers import make_optimizer, trained_variables, wrap
 from tfhalf.train.optim.schedules import EpochSchedule
@@ -280,8 +281,8 @@ def trainer(folder: Path, white: slice, scale: dict[str, Any] | None = None, **t
     x[white, 0, 0] = 255
     splits = Splits(x, Y, X[:0], Y[:0], X[8:20], Y[8:20], 3, (4, 4, 1), ("a", "b", "c"), "made here")
     builder = Builder(made, folder, input_shape=splits.input_shape, num_classes=3)
-    t = Trainer(made, splits, builder, Preprocess(mean=(30.0,), std=(60.0,)), cpu())
-    t.rows = 4
+    t = Trainer(Job(made, splits, Preprocess(mean=(30.0,), std=(60.0,)), builder), cpu())
+    t.program.rows = 4
     return t
 
 
@@ -300,12 +301,12 @@ def test_inf_in_one_layers_activation(tmp_path: Path, feed: str, xla: str) -> No
     assert [row.skipped for row in result.epochs] == [1, 1, 1]  # the batch that the image is in
     assert result.skipped == 3
     assert result.loss_scale == 2.0**7
-    bad = [int(np.argwhere((t.order(epoch) == 7).any(1))[0, 0]) + 10 * epoch for epoch in range(3)]
+    bad = [int(np.argwhere((t.program.order(epoch) == 7).any(1))[0, 0]) + 10 * epoch for epoch in range(3)]
     assert [line for line in lines if "step skipped" in line] == [
         f"      step {step}: loss scale {old:,} -> {old // 2:,} (output of spike not finite; step skipped)"
         for step, old in zip(bad, (2**10, 2**9, 2**8), strict=True)
     ]
-    assert all(np.isfinite(np.asarray(v)).all() for v in [*t.model.variables, *t.optimizer.variables])
+    assert all(np.isfinite(np.asarray(v)).all() for v in [*t.state.model.variables, *t.state.optimizer.variables])
     with np.load(tmp_path / "run/steps.npz") as data:
         assert np.flatnonzero(data["skipped"]).tolist() == bad
         assert np.flatnonzero(~np.isfinite(data["loss"])).tolist() == bad
@@ -319,7 +320,7 @@ def test_a_floor_that_skipping_goes_on_at_is_warned_of_once(tmp_path: Path, feed
     t = trainer(tmp_path, slice(0, 30, 3), {"floor": 2.0**9, "max_skipped": 1000}, feed=feed)
     result, lines = trained(t, tmp_path)
     (warning,) = [line for line in lines if line.startswith("warning")]
-    bad = [int(i) for i in np.flatnonzero(np.isin(t.order(0), range(0, 30, 3)).any(1))]
+    bad = [int(i) for i in np.flatnonzero(np.isin(t.program.order(0), range(0, 30, 3)).any(1))]
     assert warning.startswith(f"warning    step {bad[1]}: ")
     assert "the loss scale is stuck at its floor, 512: output of spike not finite" in warning
     assert "precision.keep_float32" in warning
@@ -344,7 +345,7 @@ def test_skipped_steps_beyond_the_first_few_of_an_epoch_are_counted(tmp_path: Pa
 @pytest.mark.parametrize("feed", ["resident", "streamed"])
 def test_every_step_at_fault_ends_the_run(tmp_path: Path, feed: str, mode: str) -> None:
     t = trainer(tmp_path, slice(0, 40), {"mode": mode, "initial": 2.0**13, "floor": 2.0**12}, feed=feed)
-    before = [np.asarray(v).copy() for v in t.model.trainable_variables]
+    before = [np.asarray(v).copy() for v in t.state.model.trainable_variables]
     with pytest.raises(TrainingError) as caught:
         trained(t, tmp_path)
     scale = "static, 8192" if mode == "static" else "down to 4096"
@@ -352,7 +353,7 @@ def test_every_step_at_fault_ends_the_run(tmp_path: Path, feed: str, mode: str) 
         f"step 5: 6 steps in a row had a non-finite gradient (loss scale is {scale}); the loss is nan: the forward "
         "pass overflowed, first in the output of layer 'spike'; lower "
     )
-    for variable, value in zip(t.model.trainable_variables, before, strict=True):
+    for variable, value in zip(t.state.model.trainable_variables, before, strict=True):
         np.testing.assert_array_equal(np.asarray(variable), value)
     assert (tmp_path / "run/loss_scale.png").is_file()
     with np.load(tmp_path / "run/steps.npz") as data:

@@ -29,10 +29,12 @@ from tfhalf.train.feeds import choose
 from tfhalf.train.feeds.base import ChunkResult, Feed
 from tfhalf.train.feeds.resident import Resident
 from tfhalf.train.feeds.streamed import Streamed
+from tfhalf.train.job import Job
 from tfhalf.train.loop import run_training
 from tfhalf.train.optim.optimizers import make_optimizer, trained_variables, wrap
 from tfhalf.train.optim.schedules import EpochSchedule, Schedule
 from tfhalf.train.record import checkpoint
+from tfhalf.train.restore import restore_run
 from tfhalf.train.stages import PLAIN, Stage
 from tfhalf.train.step import Batch, Step, StepResult
 from tfhalf.train.trainer import Trainer
@@ -398,8 +400,8 @@ def trainer(folder: Path, feed_name: str, x: Any = X, **data: Any) -> Trainer:
     )
     splits = Splits(x, Y, X[:8], Y[:8], X[8:20], Y[8:20], 3, (6, 6, 1), ("a", "b", "c"), "made here")
     builder = Builder(made, folder, input_shape=splits.input_shape, num_classes=3)
-    t = Trainer(made, splits, builder, Preprocess.fit("standardize", x), cpu())
-    t.rows = 4
+    t = Trainer(Job(made, splits, Preprocess.fit("standardize", x), builder), cpu())
+    t.program.rows = 4
     return t
 
 
@@ -422,7 +424,7 @@ def test_a_killed_run_is_taken_up_by_either_feed(tmp_path: Path) -> None:
         with pytest.raises(Stopped):
             run_training(trainer(tmp_path, before), run, StopAfter(2))
         second = trainer(tmp_path, after, lazy(X) if after == "auto" else X)
-        assert second.feed_reason.startswith("streamed: ")
+        assert second.program.feed_reason.startswith("streamed: ")
         result = run_training(second, run, quiet(), resume=True)
         assert equal(values(second), values(whole))
         assert [row.loss for row in result.epochs] == [row.loss for row in expected.epochs]
@@ -451,7 +453,7 @@ def test_a_run_gathers_each_block_once_and_the_next_epoch_before_its_turn(
     monkeypatch.setattr(t.evaluator, "scores", scores)
     (tmp_path / "run").mkdir()
     run_training(t, tmp_path / "run", quiet())
-    wanted = [t.order(epoch)[i : i + 2].ravel().tolist() for epoch in range(4) for i in range(0, 10, 2)]
+    wanted = [t.program.order(epoch)[i : i + 2].ravel().tolist() for epoch in range(4) for i in range(0, 10, 2)]
     assert sorted(gathered) == sorted(wanted)
     assert at_epochs_end == [7, 12, 17, 20]  # two blocks of the next epoch are on their way; the last has none
 
@@ -459,10 +461,10 @@ def test_a_run_gathers_each_block_once_and_the_next_epoch_before_its_turn(
 def test_the_feed_is_told_before_training(tmp_path: Path) -> None:
     stream = io.StringIO()
     t = trainer(tmp_path, "streamed")
-    train._device_truth(t, cpu(), Progress(stream))
+    train._device_truth(t, Progress(stream))
     lines = stream.getvalue().splitlines()
-    assert f"feed       {t.feed_reason}" in lines
-    assert t.feed_reason.startswith("streamed: train.feed is streamed; 1.44 kB of ")
+    assert f"feed       {t.program.feed_reason}" in lines
+    assert t.program.feed_reason.startswith("streamed: train.feed is streamed; 1.44 kB of ")
 
 
 def test_other_images_than_those_trained_on_are_not_taken_up(tmp_path: Path) -> None:
@@ -472,12 +474,12 @@ def test_other_images_than_those_trained_on_are_not_taken_up(tmp_path: Path) -> 
     run_training(t, run, quiet())
     found = checkpoint.load(run)
     assert found is not None
-    assert found.record["preprocess"] == t.preprocess.to_dict()
+    assert found.record["preprocess"] == t.job.preprocess.to_dict()
     other = trainer(tmp_path, "resident", X // 2, decode="eager")
-    for take_up in (lambda: run_training(other, run, quiet(), resume=True), lambda: other.restored(run)):
+    for take_up in (lambda: run_training(other, run, quiet(), resume=True), lambda: restore_run(other.job, run)):
         with pytest.raises(
             ResumeError, match=r"its images had mean \[.*set data\.decode in .*pipeline\.yaml"
         ) as caught:
             take_up()
         assert "\n" not in str(caught.value)
-    assert len(trainer(tmp_path, "resident", X, decode="eager").restored(run).epochs) == 4
+    assert len(restore_run(trainer(tmp_path, "resident", X, decode="eager").job, run).epochs) == 4

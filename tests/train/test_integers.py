@@ -19,6 +19,7 @@ from tfhalf.export.rebuild.rebuild import rebuild
 from tfhalf.system.device import detect
 from tfhalf.train.build import Builder
 from tfhalf.train.integers import keep_integers, refuse_normalized
+from tfhalf.train.job import Job
 from tfhalf.train.loop import run_training
 from tfhalf.train.traced import lookups
 from tfhalf.train.trainer import Trainer
@@ -190,14 +191,14 @@ def test_words_apart_by_one_are_told_apart(folder: Path, name: str) -> None:
     data = splits()
     pipeline, builder = kept(folder, data, model__build=f"nets.py:{name}")
     preprocess = Preprocess.fit(pipeline.data.normalize, data.x_train)
-    trainer = Trainer(pipeline, data, builder, preprocess, detect())
+    trainer = Trainer(Job(pipeline, data, preprocess, builder), detect())
     run = folder / "run"
     run.mkdir()
-    trainer.compile()
+    trainer.program.compile()
     run_training(trainer, run, quiet())
     assert trainer.evaluator.accuracy(data.x_test, data.y_test) == 1
     if name == "subclass":
         return
-    program = make_program(rebuild(trainer.model).model, preprocess.mean, preprocess.std, data.input_shape)
+    program = make_program(rebuild(trainer.state.model).model, preprocess.mean, preprocess.std, data.input_shape)
     answers = program.function(keras.ops.cast(data.x_test, "float32"))["probabilities"]
     assert (np.asarray(answers).argmax(-1) == data.y_test).all()

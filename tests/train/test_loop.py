@@ -24,8 +24,8 @@ from tfhalf.system.device import float32_exactly
 from tfhalf.train.evaluate import Evaluator, _view, cross_entropy
 from tfhalf.train.loop import run_training
 from tfhalf.train.optim.schedules import multiplier
-from tfhalf.train.record import checkpoint
 from tfhalf.train.record.history import Epoch, History, header
+from tfhalf.train.restore import restore_run
 from tfhalf.train.step import cross_entropy as training_loss
 from tfhalf.train.trainer import Trainer
 
@@ -61,8 +61,8 @@ def test_a_resumed_run_equals_one_that_was_not_stopped(folder: Path, policy_name
     assert [timeless(row) for row in again.epochs] == [timeless(row) for row in expected.epochs]
     assert equal(values(trainer(folder, precision__policy=policy_name)), values(third)) is False
     fourth = trainer(folder, precision__policy=policy_name)
-    restored = fourth.restored(two)
-    assert equal(values(fourth), values(whole))
+    restored = restore_run(fourth.job, two)
+    assert equal(restored.model.get_weights(), whole.state.model.get_weights())
     assert restored.epochs == again.epochs
 
 
@@ -71,7 +71,7 @@ def test_a_run_that_had_not_ended_is_not_restored(folder: Path) -> None:
     with pytest.raises(Stopped):
         run_training(trainer(folder), run, StopAfter(1))
     with pytest.raises(ResumeError, match="ended after epoch 1 of 4; finish it first: tfhalf train --resume"):
-        trainer(folder).restored(run)
+        restore_run(trainer(folder).job, run)
 
 
 # --- given up ---------------------------------------------------------------------------------------------------------
@@ -84,7 +84,7 @@ def test_a_run_of_skipped_steps_is_given_up_and_the_layer_named(folder: Path) ->
         precision__loss_scale__max_skipped=4,
         precision__loss_scale__floor=2.0**14,
     )
-    before = values(t)[: len(t.model.variables)]
+    before = values(t)[: len(t.state.model.variables)]
     progress, stream = said()
     with pytest.raises(TrainingError) as caught:
         run_training(t, run_folder(folder, "run"), progress)
@@ -146,7 +146,7 @@ def test_rows(recorded: tuple[Path, Trainer, Any, str]) -> None:
     rates = [0.05 * multiplier(schedule, epoch + 0.1, 3) for epoch in (1, 2, 3)]  # of the step that comes next
     assert [row.learning_rate for row in result.epochs] == pytest.approx(rates, rel=1e-4)
     assert [row.loss_scale for row in result.epochs] == [2.0**15, 2.0**16, 2.0**17]  # 15 steps, grown every 6
-    assert result.loss_scale == t.loss_scale() == 2.0**17
+    assert result.loss_scale == t.state.loss_scale() == 2.0**17
     assert "      step 5: loss scale 32,768 -> 65,536 (gradients were finite for long)" in text
     assert text.splitlines()[-1].endswith("done")
 
@@ -175,13 +175,13 @@ def test_rows_of_runs_that_recorded_no_validation_loss() -> None:
 def test_the_validation_loss_is_that_of_training(folder: Path, smoothing: float) -> None:
     """With label smoothing and penalties, over images that are answered in unequal batches."""
     t = trainer(folder, train__label_smoothing=smoothing)
-    t.model.get_layer("head").kernel.regularizer = keras.regularizers.L2(0.1)
+    t.state.model.get_layer("head").kernel.regularizer = keras.regularizers.L2(0.1)
     loss, accuracy = t.validation()
-    logits = t.evaluator.logits(t.splits.x_val)
-    kernel = np.asarray(t.model.get_layer("head").kernel)
-    expected = float(training_loss(t.splits.y_val, logits, smoothing)) + 0.1 * float((kernel**2).sum())
+    logits = t.evaluator.logits(t.job.splits.x_val)
+    kernel = np.asarray(t.state.model.get_layer("head").kernel)
+    expected = float(training_loss(t.job.splits.y_val, logits, smoothing)) + 0.1 * float((kernel**2).sum())
     assert loss == pytest.approx(expected, rel=1e-5)
-    assert accuracy == (logits.argmax(-1) == t.splits.y_val).mean()
+    assert accuracy == (logits.argmax(-1) == t.job.splits.y_val).mean()
 
 
 @pytest.mark.filterwarnings("error")
@@ -243,17 +243,16 @@ def test_a_full_disk_for_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("xla", ["on", "off"])
 def test_a_state_that_is_held_stays_as_it_was(folder: Path, xla: str) -> None:
     t = trainer(folder, train__xla=xla)
-    t.compile()
-    before, held, small = t.values(), t.held(), t.to_go_back_to()
-    t.feed(t.order(0), 0, 0)
-    assert not equal(t.values(), before)
+    t.program.compile()
+    before, held, small = t.state.values(), t.state.held(), t.state.to_go_back_to(t.device.memory_bytes)
+    t.program.feed(t.program.order(0), 0, 0)
+    assert not equal(t.state.values(), before)
     assert equal([tensor.numpy() for tensor in held], before)
     assert tf.is_tensor(small[0])
-    t.device = replace(t.device, memory_bytes=1000)
-    assert isinstance(t.to_go_back_to()[0], np.ndarray)
-    checkpoint.restore(held, t.variables)
-    assert equal(t.values(), before)
-    t.feed(t.order(0), 0, 0)
+    assert isinstance(t.state.to_go_back_to(1000)[0], np.ndarray)
+    t.state.restore(held)
+    assert equal(t.state.values(), before)
+    t.program.feed(t.program.order(0), 0, 0)
     assert equal([tensor.numpy() for tensor in held], before)
 
 
@@ -270,10 +269,10 @@ def test_no_validation_part(folder: Path) -> None:
 def test_measuring_a_step_leaves_no_trace(folder: Path) -> None:
     t = trainer(folder)
     before = values(t)
-    t.compile()
+    t.program.compile()
     assert equal(values(t), before)
-    assert t.compile_seconds > 0
-    assert t.measure_step(patience=0.05) > 0
+    assert t.program.compile_seconds > 0
+    assert t.program.measure_step(patience=0.05) > 0
     assert equal(values(t), before)
     other = trainer(folder)
     assert equal(values(other), before)
@@ -283,32 +282,32 @@ def test_measuring_a_step_leaves_no_trace(folder: Path) -> None:
 
 
 def test_the_seed_decides(folder: Path) -> None:
-    assert not np.array_equal(trainer(folder).order(0), trainer(folder, seed=6).order(0))
+    assert not np.array_equal(trainer(folder).program.order(0), trainer(folder, seed=6).program.order(0))
     assert not equal(values(trainer(folder)), values(trainer(folder, seed=6)))
 
 
 def test_every_image_once_an_epoch(folder: Path) -> None:
     t = trainer(folder)
     for epoch in range(3):
-        assert sorted(t.order(epoch).ravel()) == list(range(40))
-    assert not np.array_equal(t.order(0), t.order(1))
+        assert sorted(t.program.order(epoch).ravel()) == list(range(40))
+    assert not np.array_equal(t.program.order(0), t.program.order(1))
     odd = trainer(folder, train__batch_size=9)
-    assert odd.order(0).shape == (4, 9)
-    assert len(set(odd.order(0).ravel())) == 36
-    assert trainer(folder, train__batch_size=1000).order(0).shape == (1, 40)
+    assert odd.program.order(0).shape == (4, 9)
+    assert len(set(odd.program.order(0).ravel())) == 36
+    assert trainer(folder, train__batch_size=1000).program.order(0).shape == (1, 40)
 
 
 def test_averaged_weights_are_what_a_run_gives(folder: Path) -> None:
     t = trainer(folder, train__epochs=1)
-    (kernel,) = [v for v in t.model.trainable_variables if v.path == "head/kernel"]
+    (kernel,) = [v for v in t.state.model.trainable_variables if v.path == "head/kernel"]
     average = None
-    for i, row in enumerate(t.order(0)):
-        t.feed(row[None], 0, i)
+    for i, row in enumerate(t.program.order(0)):
+        t.program.feed(row[None], 0, i)
         now = np.asarray(kernel).astype(np.float64)
         average = now if average is None else 0.8 * average + 0.2 * now
     trained = trainer(folder, train__epochs=1)
     run_training(trained, run_folder(folder, "run"), quiet())
-    got = np.asarray(trained.model.get_layer("head").kernel)
+    got = np.asarray(trained.state.model.get_layer("head").kernel)
     np.testing.assert_allclose(got, average, rtol=1e-5, atol=1e-7)
     assert not np.allclose(got, now, atol=1e-5)
 
@@ -317,18 +316,18 @@ def test_a_frozen_variable_stays(folder: Path) -> None:
     t = trainer(
         folder, train__optimizer={"learning_rate": 0.05, "lr_multipliers": {"^conv/kernel": 0}, "ema_momentum": 0.5}
     )
-    before = {v.path: np.asarray(v).copy() for v in t.model.trainable_variables}
+    before = {v.path: np.asarray(v).copy() for v in t.state.model.trainable_variables}
     run_training(t, run_folder(folder, "run"), quiet())
-    same = {v.path for v in t.model.trainable_variables if np.array_equal(np.asarray(v), before[v.path])}
+    same = {v.path for v in t.state.model.trainable_variables if np.array_equal(np.asarray(v), before[v.path])}
     assert same == {"conv/kernel"}
 
 
 def test_accumulation_moves_the_weights_every_nth_step(folder: Path) -> None:
     t = trainer(folder, train__accumulate=2, train__optimizer={"learning_rate": 0.05})
-    kernel = t.model.get_layer("head").kernel
+    kernel = t.state.model.get_layer("head").kernel
     seen = [np.asarray(kernel).copy()]
-    for i, row in enumerate(t.order(0)):
-        t.feed(row[None], 0, i)
+    for i, row in enumerate(t.program.order(0)):
+        t.program.feed(row[None], 0, i)
         seen.append(np.asarray(kernel).copy())
     moved = [not np.array_equal(a, b) for a, b in pairwise(seen)]
     assert moved == [False, True, False, True, False]
@@ -344,7 +343,7 @@ def test_label_smoothing_reaches_the_loss(folder: Path) -> None:
     losses = []
     for smoothing in (0.0, 0.5):
         t = trainer(folder, train__label_smoothing=smoothing, data__augment={}, precision__policy="float32")
-        losses.append(t.feed(t.order(0)[:1], 0, 0).loss[0])
+        losses.append(t.program.feed(t.program.order(0)[:1], 0, 0).loss[0])
     assert losses[0] != losses[1]
 
 

@@ -24,9 +24,11 @@ from tfhalf.progress import Progress
 from tfhalf.system.device import cpu
 from tfhalf.train.build import Builder
 from tfhalf.train.diagnose.divergence import BlowUp
+from tfhalf.train.job import Job
 from tfhalf.train.loop import Epochs, run_training
 from tfhalf.train.record import checkpoint
 from tfhalf.train.record.history import Epoch
+from tfhalf.train.restore import restore_run
 from tfhalf.train.trainer import Trainer
 
 pytestmark = pytest.mark.slow
@@ -87,8 +89,8 @@ def trainer(folder: Path, rows: int = 2, validation: int = 8, **changes: Any) ->
     (folder / "net.py").write_text(FILES)
     data, pipe = splits(validation), pipeline(**changes)
     builder = Builder(pipe, folder, input_shape=data.input_shape, num_classes=3)
-    t = Trainer(pipe, data, builder, Preprocess.fit("standardize", data.x_train), cpu())
-    t.rows = rows
+    t = Trainer(Job(pipe, data, Preprocess.fit("standardize", data.x_train), builder), cpu())
+    t.program.rows = rows
     return t
 
 
@@ -124,7 +126,7 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, call: int, when: str = "before") ->
         if seen[0] <= call:
             return boundary(self, last)
         if when == "within":
-            self.t.writer.wait()  # the save before is not the one to hit
+            self.trainer.writer.wait()  # the save before is not the one to hit
             monkeypatch.setattr(Path, "rename", killed)
         if when != "before":
             boundary(self, last)
@@ -177,7 +179,7 @@ def test_a_run_killed_anywhere_ends_as_one_that_was_not(
     again, said = run(last, tmp_path / "run", resume=True)
     assert "resumed" in said
     assert again == rows
-    assert equal(last.values(), whole.values())
+    assert equal(last.state.values(), whole.state.values())
     table = [json.loads(line) for line in (tmp_path / "run/history.jsonl").read_text().splitlines()]
     assert [timeless(Epoch(**row)) for row in table] == rows
 
@@ -188,7 +190,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str
     folder = tmp_path_factory.mktemp("undisturbed")
     whole = trainer(folder)
     rows, _ = run(whole, folder / "whole")
-    return rows, whole.values()
+    return rows, whole.state.values()
 
 
 @pytest.mark.parametrize(
@@ -209,7 +211,7 @@ def test_every_kind_of_place(
     again, said = run(second, tmp_path / "run", resume=True)
     assert words[saved] in said
     assert again == rows
-    assert equal(second.values(), values)
+    assert equal(second.state.values(), values)
 
 
 def test_skipped_steps_within_an_epoch_are_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,7 +228,7 @@ def test_skipped_steps_within_an_epoch_are_counted_once(tmp_path: Path, monkeypa
     last = trainer(tmp_path, **changes)
     again, _ = run(last, tmp_path / "run", resume=True)
     assert json.dumps(again) == json.dumps(rows)  # a loss may be NaN, which equals nothing
-    assert equal(last.values(), whole.values())
+    assert equal(last.state.values(), whole.state.values())
 
 
 # --- refused ----------------------------------------------------------------------------------------------------------
@@ -256,12 +258,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_a_changed_pipeline_is_not_taken_up(finished: Path, changes: dict[str, Any], named: str) -> None:
     t = trainer(finished, **{"train__epochs": 2, **changes})
-    before = t.values()
+    before = t.state.values()
     with pytest.raises(ConfigError) as caught:
         run_training(t, finished / "run", quiet(), resume=True)
     assert f"was trained with other settings: {named}; bring them back" in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert equal(t.values(), before)
+    assert equal(t.state.values(), before)
 
 
 def test_many_differing_keys(finished: Path) -> None:
@@ -289,9 +291,9 @@ def test_other_variables_are_refused(finished: Path) -> None:
     arrays = found(finished / "run").arrays
     t = trainer(finished, train__epochs=2, model__args={"width": 5})
     with pytest.raises(ResumeError, match="holds other variables than this pipeline builds"):
-        checkpoint.restore(arrays, t.variables)
+        checkpoint.restore(arrays, t.state.variables)
     with pytest.raises(ResumeError, match="holds other variables"):
-        checkpoint.restore(arrays[:-1], trainer(finished, train__epochs=2).variables)
+        checkpoint.restore(arrays[:-1], trainer(finished, train__epochs=2).state.variables)
 
 
 # --- the files --------------------------------------------------------------------------------------------------------
@@ -385,13 +387,13 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(finished: Path, 
     for name in ("00000010", "00000010.1"):
         flip(tmp_path / "run/checkpoints" / name / "arrays.npz")
     with pytest.raises(ResumeError, match="ended after epoch 1 of 2; finish it first"):
-        trainer(tmp_path, train__epochs=2).restored(tmp_path / "run")
+        restore_run(trainer(tmp_path, train__epochs=2).job, tmp_path / "run")
     last = trainer(tmp_path, train__epochs=2, train__keep_checkpoints=3)
     again, said = run(last, tmp_path / "run", resume=True)
     assert said.count("passed over") == 2
     assert "resumed in epoch 2 of 2, after step 4 of 5" in said
     assert again == rows
-    assert equal(last.values(), whole.values())
+    assert equal(last.state.values(), whole.state.values())
     assert not [name for name in names(tmp_path / "run") if "damaged" in name]
 
 
@@ -470,20 +472,20 @@ WILD = {
 
 def poison(t: Trainer, step: int, times: int = 1, value: float = float("nan")) -> None:
     """Have the feed tell that ``step`` gave the loss ``value``, ``times`` times."""
-    feed, left = type(t.feed).__call__, [times]
+    feed, left = type(t.program.feed).__call__, [times]
 
-    class Poisoned(type(t.feed)):  # type: ignore[misc]
+    class Poisoned(type(t.program.feed)):  # type: ignore[misc]
         def __call__(self, order: np.ndarray, epoch: int, first_step: int, size: int | None = None) -> Any:
             result = feed(self, order, epoch, first_step, size)
             place = step - first_step
             if left[0] and 0 <= place < result.steps:
                 left[0] -= 1
                 result.loss[place] = value
-                if not np.isfinite(value) and not t.step.guarded:
+                if not np.isfinite(value) and not t.program.step.guarded:
                     result.culprit[place] = -2
             return result
 
-    t.feed.__class__ = Poisoned
+    t.program.feed.__class__ = Poisoned
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
@@ -528,23 +530,23 @@ def test_the_layer_is_looked_for_where_the_step_began(tmp_path: Path, monkeypatc
     with pytest.raises(TrainingError):
         run(t, tmp_path / "run")
     other = trainer(tmp_path, rows=8, **WILD)
-    other.feed(other.order(0), 0, 0)
-    other.feed(other.order(1)[:3], 1, 5)
-    assert equal(seen[0], [np.asarray(v) for v in other.step.variables])
+    other.program.feed(other.program.order(0), 0, 0)
+    other.program.feed(other.program.order(1)[:3], 1, 5)
+    assert equal(seen[0], [np.asarray(v) for v in other.program.step.variables])
 
 
 def test_weights_that_are_lost_are_not_saved(tmp_path: Path) -> None:
     """A step with a loss may leave weights that are no numbers: the next would tell, and there may be none."""
     t = trainer(tmp_path, rows=5, **WILD)
-    feed = type(t.feed).__call__
+    feed = type(t.program.feed).__call__
 
-    class Spoiled(type(t.feed)):  # type: ignore[misc]
+    class Spoiled(type(t.program.feed)):  # type: ignore[misc]
         def __call__(self, *arguments: Any) -> Any:
             result = feed(self, *arguments)
-            t.model.get_layer("head").bias.assign([0.0, float("nan"), 0.0])
+            t.state.model.get_layer("head").bias.assign([0.0, float("nan"), 0.0])
             return result
 
-    t.feed.__class__ = Spoiled
+    t.program.feed.__class__ = Spoiled
     with pytest.raises(TrainingError, match="step 4: the weight head/bias is not finite after it; the first layer "):
         run(t, tmp_path / "run")
     assert not (tmp_path / "run/checkpoints").exists()
@@ -572,7 +574,7 @@ def test_rollback(tmp_path: Path, schedule: dict[str, Any], policy: str) -> None
         assert after["learning_rate"] == pytest.approx(before["learning_rate"] * factor)
     record = found(tmp_path / "run").record
     assert [(one["step"], one["back_to"]) for one in record["rollbacks"]] == [(8, 7), (8, 7)]
-    restored = trainer(tmp_path, **changes).restored(tmp_path / "run")
+    restored = restore_run(trainer(tmp_path, **changes).job, tmp_path / "run")
     assert [one["step"] for one in restored.rollbacks] == [8, 8]
 
 
@@ -596,7 +598,7 @@ def test_a_rollback_survives_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.undo()
     second = trainer(tmp_path, **changes)
     assert run(second, tmp_path / "run", resume=True)[0] == rows
-    assert equal(second.values(), whole.values())
+    assert equal(second.state.values(), whole.state.values())
     assert found(tmp_path / "run").record["rollbacks"][0]["back_to"] == 2
 
 
@@ -615,7 +617,7 @@ def test_a_callback_that_ended_training_is_asked_again(tmp_path: Path, monkeypat
     rows, said = run(t, tmp_path / "run")
     assert "rollback   to step 9" in said
     assert [(row["epoch"], row["rollbacks"]) for row in rows] == [(1, 0), (2, 1)]
-    assert not hasattr(t.model, "stop_training")
+    assert not hasattr(t.state.model, "stop_training")
 
 
 @pytest.mark.parametrize("after", [4, 6, 7])
@@ -633,7 +635,7 @@ def test_callbacks_know_what_they_knew(tmp_path: Path, monkeypatch: pytest.Monke
     assert found(tmp_path / "run").record["epochs_done"] in (1, 2)
     second = trainer(tmp_path, **changes)
     assert run(second, tmp_path / "run", resume=True)[0] == rows
-    assert equal(second.values(), whole.values())
+    assert equal(second.state.values(), whole.state.values())
 
 
 def test_rollback_to_the_beginning(tmp_path: Path) -> None:
@@ -643,7 +645,7 @@ def test_rollback_to_the_beginning(tmp_path: Path) -> None:
     assert "rollback   to step 0, with half the learning rate (1 of 2)" in said
     slow = trainer(tmp_path, **{**WILD, "train__optimizer__learning_rate": 0.025})
     run(slow, tmp_path / "slow")
-    assert equal(t.model.get_weights(), slow.model.get_weights())
+    assert equal(t.state.model.get_weights(), slow.state.model.get_weights())
     assert [row["rollbacks"] for row in rows] == [1, 1]
 
 
@@ -663,7 +665,7 @@ def test_a_signal_ends_training_at_the_next_boundary(tmp_path: Path, after: int)
     rows, _ = run(whole, tmp_path / "whole")
     t, calls = trainer(tmp_path, train__checkpoint_seconds=100.0), [0]
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    announce = t.feed.announce
+    announce = t.program.feed.announce
 
     def told(order: np.ndarray) -> None:
         if calls[0] == after:
@@ -671,7 +673,7 @@ def test_a_signal_ends_training_at_the_next_boundary(tmp_path: Path, after: int)
         calls[0] += 1
         announce(order)
 
-    t.feed.announce = told  # type: ignore[method-assign]
+    t.program.feed.announce = told  # type: ignore[method-assign]
     with pytest.raises(Interrupted) as caught:
         run(t, tmp_path / "run")
     step = {0: 2, 3: 7}[after]
@@ -683,4 +685,4 @@ def test_a_signal_ends_training_at_the_next_boundary(tmp_path: Path, after: int)
     assert names(tmp_path / "run") == [f"{step:08d}"]
     second = trainer(tmp_path, train__checkpoint_seconds=100.0)
     assert run(second, tmp_path / "run", resume=True)[0] == rows
-    assert equal(second.values(), whole.values())
+    assert equal(second.state.values(), whole.state.values())

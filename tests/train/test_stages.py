@@ -121,12 +121,12 @@ def test_a_whole_training(folder: Path, policy: str) -> None:
     side = splits().input_shape[0]
     options: dict[str, Any] = {"train__sizes": (side - 2, side), "train__epochs": 4, "precision__policy": policy}
     one = trainer(folder, **options)
-    one.compile()
-    assert one.measure_step() > 0
+    one.program.compile()
+    assert one.program.measure_step() > 0
     result = run_training(one, run_folder(folder, "one"), quiet())
     assert result.epochs[-1].loss < result.epochs[0].loss
     plain = trainer(folder, **{**options, "train__sizes": ()})
-    plain.compile()
+    plain.program.compile()
     run_training(plain, run_folder(folder, "plain"), quiet())
     changed = [not np.array_equal(a, b) for a, b in zip(values(one), values(plain), strict=True)]
     assert any(changed)
@@ -148,15 +148,17 @@ def test_what_stands_still_moves_no_more(folder: Path, policy: str, feed: str) -
         train__accumulate=2,
         precision__policy=policy,
     )
-    one.compile()
+    one.program.compile()
     moved = []
     for epoch in range(4):
-        before = [v.numpy() for v in one.model.trainable_variables]
-        result = one.feed(one.order(epoch), epoch, epoch * one.steps_per_epoch, one.stages.of(epoch))
-        assert result.steps == one.steps_per_epoch
-        changes = zip(one.model.trainable_variables, before, strict=True)
+        before = [v.numpy() for v in one.state.model.trainable_variables]
+        result = one.program.feed(
+            one.program.order(epoch), epoch, epoch * one.program.steps_per_epoch, one.program.stages.of(epoch)
+        )
+        assert result.steps == one.program.steps_per_epoch
+        changes = zip(one.state.model.trainable_variables, before, strict=True)
         moved.append({v.path for v, old in changes if not np.array_equal(v.numpy(), old)})
-    paths = {v.path for v in one.model.trainable_variables}
+    paths = {v.path for v in one.state.model.trainable_variables}
     still = {path for path in paths if path.startswith("conv")}
     assert moved == [paths, paths, paths - still, paths - still - {"norm/gamma"}]
 
@@ -165,21 +167,21 @@ def test_the_culprit_is_told_by_its_place_among_all_variables(folder: Path) -> N
     one = trainer(folder, model__build="net.py:build_broken", train__freeze_after={"early": 1, "head": 1})
     culprits = []
     for epoch in (0, 1):
-        result = one.feed(one.order(epoch)[:1], epoch, 0, one.stages.of(epoch))
-        culprits.append(one.step.variables[int(result.culprit[0])].path)
+        result = one.program.feed(one.program.order(epoch)[:1], epoch, 0, one.program.stages.of(epoch))
+        culprits.append(one.program.step.variables[int(result.culprit[0])].path)
     assert [path.split("/")[0] for path in culprits] == ["culprit", "culprit"]
 
 
 def test_a_frozen_training_resumes_where_it_was(folder: Path) -> None:
     def ended(name: str, stop: bool) -> list[np.ndarray]:
         one = trainer(folder, train__freeze_after={"^conv": 2})
-        one.compile()
+        one.program.compile()
         run = run_folder(folder, name)
         if stop:
             with pytest.raises(Stopped):
                 run_training(one, run, StopAfter(3))
             one = trainer(folder, train__freeze_after={"^conv": 2})
-            one.compile()
+            one.program.compile()
         run_training(one, run, quiet(), resume=stop)
         return values(one)
 

@@ -21,6 +21,7 @@ from tfhalf.errors import ConfigError, InputError, ResumeError, ShortfallError
 from tfhalf.files import check_writable, disk_fault
 from tfhalf.system import plotting
 from tfhalf.train.record import run_folder
+from tfhalf.train.record.outcome import OUTCOME
 from tfhalf.workflows.train_request import published
 from tfhalf.workflows.verify import write_starters
 
@@ -195,10 +196,10 @@ def test_a_version_that_was_published_before_the_outcome_was_written(tmp_path: P
     assert published(run, tmp_path, "net") is None  # of a run that an older version started
     facts(id="run 9")
     assert published(run, tmp_path, "net") is None
-    assert not (run / run_folder.OUTCOME).exists()
+    assert not (run / OUTCOME).exists()
     facts(id="run 2")
     assert published(run, tmp_path, "net") == base / "2"
-    assert json.loads((run / run_folder.OUTCOME).read_text())["version"] == str(base / "2")
+    assert json.loads((run / OUTCOME).read_text())["version"] == str(base / "2")
     assert published(run, tmp_path, "net") is None  # to take it up once more is to publish once more
     assert published(run, tmp_path / "none", "net") is None
 

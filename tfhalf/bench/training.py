@@ -31,7 +31,8 @@ from tfhalf.system.device import Device, detect, grow_memory
 from tfhalf.train.build import Builder
 from tfhalf.train.integers import keep_integers
 from tfhalf.train.job import Job
-from tfhalf.train.trainer import Trainer
+from tfhalf.train.program import TrainProgram
+from tfhalf.train.state import TrainState
 
 # Repeats end when they have taken so many times what they were given: a slow step is not run more often than needed.
 _OVERRUN = 2.0
@@ -49,7 +50,7 @@ def measure(
     seconds: float,
     stages: Stages,
 ) -> Training:
-    """Build the `Trainer` of the file ``pipeline`` as `tfhalf train` does, and time its steps under ``policy``.
+    """Build the `TrainProgram` of the file ``pipeline`` as `tfhalf train` does, and time its steps under ``policy``.
 
     Args:
         repeats: how often about ``seconds`` of training are timed; fewer where steps are too slow for it. Each starts
@@ -100,21 +101,21 @@ def _train(
     pipeline = builder.pipeline = keep_integers(pipeline, splits, builder, Progress(quiet=True))
     preprocess = Preprocess.fit(pipeline.data.normalize, sample)
     job = settle(Job(pipeline, splits, preprocess, builder), device, Progress(quiet=True))
-    trainer = Trainer(job.pipeline, splits, job.builder, preprocess, device)
-    stages.stage("compiling the step" + (" with XLA" if trainer.xla else ""))
-    compiling = trainer.compile()
-    timed = _Timed(trainer, stages)
+    program = TrainProgram(job, TrainState(job), device)
+    stages.stage("compiling the step" + (" with XLA" if program.xla else ""))
+    compiling = program.compile()
+    timed = _Timed(program, device, stages)
     samples = timed.repeats(repeats, seconds)
     memory, memory_of = memory_peak(device)  # before anything else takes some
     stages.stage("counting operations")
-    work = flops.count(trainer.model, splits.input_shape, trainer.batch_size, trainer.step.variables)
+    work = flops.count(program.state.model, splits.input_shape, program.batch_size, program.step.variables)
     return {
         "source": splits.source,
         "images": count,
         "image_bytes": splits.x_train.nbytes,
         "normalised_by": sampled,
         "samples": tuple(samples),
-        "batch_size": trainer.batch_size,
+        "batch_size": program.batch_size,
         "steps": timed.steps,
         "skipped": timed.skipped,
         "compile_seconds": compiling,
@@ -124,34 +125,36 @@ def _train(
         "flops_step": work.step,
         "uncounted": work.uncounted,
         "model": builder.ref,
-        "parameters": trainer.model.count_params(),
+        "parameters": program.state.model.count_params(),
         "input_shape": tuple(splits.input_shape),
-        "feed": trainer.feed_reason,
-        "xla": trainer.xla_reason,
+        "feed": program.feed_reason,
+        "xla": program.xla_reason,
     }
 
 
 class _Timed:
-    """A compiled trainer's calls, one after another through its epochs."""
+    """A compiled program's calls, one after another through its epochs."""
 
-    def __init__(self, trainer: Trainer, stages: Stages) -> None:
-        self.trainer, self.stages = trainer, stages
+    def __init__(self, program: TrainProgram, device: Device, stages: Stages) -> None:
+        self.program, self.device, self.stages = program, device, stages
         self.steps, self.skipped = 0, 0
         # All but the loss scale: it settles while warming up, and steps are not skipped over again in each repeat.
-        scale = getattr(trainer.optimizer, "dynamic_scale", None)
-        self.variables = [v for v in [*trainer.model.variables, *trainer.optimizer.variables] if v is not scale]
+        scale = getattr(program.state.optimizer, "dynamic_scale", None)
+        self.variables = [
+            v for v in [*program.state.model.variables, *program.state.optimizer.variables] if v is not scale
+        ]
         self.before = [keras.ops.convert_to_numpy(v) for v in self.variables]
 
     def repeats(self, count: int, seconds: float) -> list[float]:
         """Images per second of up to ``count`` repeats; at least one."""
         self.stages.stage("warming up")
-        step = self.trainer.measure_step()
-        rows = min(self.trainer.rows, max(1, int(seconds / step)))
-        self.calls = _calls(self.trainer, rows)
+        step = self.program.measure_step()
+        rows = min(self.program.rows, max(1, int(seconds / step)))
+        self.calls = _calls(self.program, rows)
         if step < seconds / 4:
             self._go(seconds / 2)
         self.steps, self.skipped = 0, 0
-        if self.trainer.device.kind == "GPU":
+        if self.device.kind == "GPU":
             tf.config.experimental.reset_memory_stats("GPU:0")
         samples: list[float] = []
         self.stages.stage(f"measuring, {number(1000 * step)} ms a step")
@@ -170,8 +173,8 @@ class _Timed:
         # Another call belongs to it where more than half of that call does.
         while not calls or passed * (1 + 0.5 / calls) < seconds:
             epoch, first_step, part, after = next(self.calls)
-            self.trainer.feed.announce(after)
-            result = self.trainer.feed(part, epoch, first_step)
+            self.program.feed.announce(after)
+            result = self.program.feed(part, epoch, first_step)
             if result.steps < len(part):
                 raise TrainingError(
                     f"step {first_step + result.steps}: too many steps in a row had a non-finite gradient; lower the "
@@ -182,18 +185,18 @@ class _Timed:
             calls += 1
             passed = time.perf_counter() - start
         self.steps += done
-        return done * self.trainer.batch_size / passed
+        return done * self.program.batch_size / passed
 
 
-def _calls(trainer: Trainer, rows: int) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
+def _calls(program: TrainProgram, rows: int) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
     """Training's calls without end: epoch, first step, up to ``rows`` rows of the epoch's order, and the rows after
     them."""
 
     def parts() -> Iterator[tuple[int, int, np.ndarray]]:
         for epoch in itertools.count():
-            order = trainer.order(epoch)
+            order = program.order(epoch)
             for begin in range(0, len(order), rows):
-                yield epoch, epoch * trainer.steps_per_epoch + begin, order[begin : begin + rows]
+                yield epoch, epoch * program.steps_per_epoch + begin, order[begin : begin + rows]
 
     for (epoch, first_step, part), (_, _, after) in itertools.pairwise(parts()):
         yield epoch, first_step, part, after

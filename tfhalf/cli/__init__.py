@@ -93,7 +93,8 @@ def train(
         return
     progress = progress_for(quiet, as_json)
     load_tensorflow(progress, keep_programs=runs, deterministic=request.deterministic)
-    from tfhalf.workflows.train import Places, train_and_export
+    from tfhalf.train.job import Places
+    from tfhalf.workflows.train import train_and_export
 
     outcome = train_and_export(
         request.pipeline,

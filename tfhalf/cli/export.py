@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -13,9 +13,25 @@ from tfhalf.cli.output import say_outcome
 from tfhalf.errors import ConfigError
 
 
+def _epoch(ctx: click.Context, param: click.Parameter, value: str | None) -> Literal["best", "last"] | int | None:
+    """``best``, ``last``, or the number of an epoch, from 1."""
+    if value is None or value in ("best", "last"):
+        return value  # type: ignore[return-value]  # mypy does not narrow a str by `in`
+    if value.isascii() and value.isdigit() and 0 < len(value) < 10 and int(value):
+        return int(value)
+    raise click.BadParameter(f"{value!r}; accepted: best, last, or the number of an epoch, from 1")
+
+
 @click.command("export", short_help="Export a finished run again, or any Keras model.")
 @click.argument("model", metavar="MODEL")
 @click.option("-o", "--exports", type=PATH, default=Path("exports"), show_default=True, metavar="DIR")
+@click.option(
+    "--epoch",
+    callback=_epoch,
+    metavar="best|last|N",
+    help="Export a run's weights after epoch N, the best or the last that it keeps, even if it was stopped or goes on. "
+    "[default: those that training ended with]",
+)
 @click.option("--name", metavar="NAME", help="The export's name. [default: the file's]")
 @click.option(
     "--format",
@@ -50,7 +66,15 @@ from tfhalf.errors import ConfigError
 @DATA_DIR
 @QUIET
 @JSON
-def export(model: str, data_dir: str | None, exports: Path, quiet: bool, as_json: bool, **options: Any) -> None:
+def export(
+    model: str,
+    data_dir: str | None,
+    exports: Path,
+    epoch: Literal["best", "last"] | int | None,
+    quiet: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Export MODEL in float16, compare each artifact with the float32 model in a fresh process, and publish it.
 
     MODEL: a folder of runs/NAME, a .keras file, or file.py:build (with --weights).
@@ -58,8 +82,12 @@ def export(model: str, data_dir: str | None, exports: Path, quiet: bool, as_json
     A .keras file is read in safe mode and cannot run code; --custom, file.py:build and a run's pipeline do.
     """
     if (Path(model) / "run.json").is_file():
-        _export_run(Path(model), data_dir, exports, quiet, as_json, options)
+        _export_run(Path(model), data_dir, exports, epoch, quiet, as_json, options)
         return
+    if epoch is not None:
+        raise ConfigError(
+            f"--epoch {epoch}: {model} is not a run folder; leave --epoch out, or give a folder of runs/NAME"
+        )
     from tfhalf.export.request import LIST, read_options, read_request
 
     request, chosen = read_request(model, **options), read_options(exports, **options)
@@ -80,7 +108,13 @@ def export(model: str, data_dir: str | None, exports: Path, quiet: bool, as_json
 
 
 def _export_run(
-    run: Path, data_dir: str | None, exports: Path, quiet: bool, as_json: bool, options: dict[str, Any]
+    run: Path,
+    data_dir: str | None,
+    exports: Path,
+    epoch: Literal["best", "last"] | int | None,
+    quiet: bool,
+    as_json: bool,
+    options: dict[str, Any],
 ) -> None:
     own = ("name", "formats", "verify_with", "sizes", "keep_float32", "custom", "weights", "arguments", "allow_float32")
     given = [name for name in own if options[name]]
@@ -90,7 +124,8 @@ def _export_run(
         raise ConfigError(f"{names}: a run is exported as its pipeline says; change runs/.../pipeline.yaml's export")
     progress = progress_for(quiet, as_json)
     load_tensorflow(progress)
-    from tfhalf.workflows.train import Places, export_from_run
+    from tfhalf.train.job import Places
+    from tfhalf.workflows.export_run import export_run
 
-    outcome = export_from_run(run, Places(Path(), run.parent.parent, exports, data_dir), progress)
+    outcome = export_run(run, Places(Path(), run.parent.parent, exports, data_dir), progress, epoch)
     say_outcome(outcome, progress, as_json)

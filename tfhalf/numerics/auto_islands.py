@@ -11,7 +11,7 @@ import numpy as np
 
 from tfhalf.config import Pipeline
 from tfhalf.numerics.islands import MARGIN, Island, choose
-from tfhalf.numerics.measure import Measured, Measuring, Timing, twin
+from tfhalf.numerics.measure import Measured, Measuring, Timing, float32_program
 from tfhalf.precision import cast
 from tfhalf.progress import Progress
 from tfhalf.system.device import Device, detect
@@ -83,12 +83,12 @@ def find(job: Job, device: Device, progress: Progress) -> tuple[tuple[Island, ..
     places = np.random.default_rng(job.pipeline.seed).permutation(len(job.splits.x_train))[: STEPS * batch]
     splits = replace(job.splits, x_train=job.splits.x_train[places], y_train=job.splits.y_train[places])
     few = replace(job, splits=splits)
-    trainer = twin(few, device, batch_size=batch, xla="off", feed="auto")
-    measuring = Measuring(trainer)
-    steps = min(STEPS, trainer.steps_per_epoch * trainer.pipeline.train.epochs)
+    program = float32_program(few, device, batch_size=batch, xla="off", feed="auto")
+    measuring = Measuring(program)
+    steps = min(STEPS, program.steps_per_epoch * program.epochs)
     measured = measuring.run(0, steps, 1, Timing(0.0, 0.0, 0.0), progress)
-    found = choose(trainer.model, measured, job.pipeline.precision.loss_scale.floor)
-    del trainer, measuring, few, splits
+    found = choose(program.state.model, measured, job.pipeline.precision.loss_scale.floor)
+    del program, measuring, few, splits
     gc.collect()  # a GPU's memory is for the training
     return found, measured
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,8 @@ from tfhalf.progress import Progress, duration
 from tfhalf.system.device import Device
 from tfhalf.train.feeds.base import Feed
 from tfhalf.train.job import Job
-from tfhalf.train.trainer import Trainer
+from tfhalf.train.program import TrainProgram
+from tfhalf.train.state import TrainState
 
 _PATIENCE = 1.5  # seconds that timing either kind of step may take, beyond one step each
 
@@ -88,22 +89,23 @@ def layer_of(tensor: Tensor) -> str:
     return tensor.name.rpartition("/")[0] if tensor.kind.startswith("weight") else tensor.name
 
 
-def twin(job: Job, device: Device, **train: Any) -> Trainer:
+def float32_program(job: Job, device: Device, **train: Any) -> TrainProgram:
     """The job's net, data and optimizer in float32, images in their own size; ``train`` changes keys of its section."""
     pipeline = job.pipeline
     settings = {"callbacks": (), "sizes": (), "freeze_after": {}, **train}
     precision = pipeline.precision.model_copy(update={"policy": "float32", "keep_float32": ()})
     changed = {"precision": precision, "train": pipeline.train.model_copy(update=settings)}
-    return Trainer(pipeline.model_copy(update=changed), job.splits, job.builder, job.preprocess, device)
+    job = replace(job, pipeline=pipeline.model_copy(update=changed))
+    return TrainProgram(job, TrainState(job), device)
 
 
 class Measuring:
-    """A float32 ``trainer`` with two programs over one feed: its own step, and the same step with measuring."""
+    """A float32 ``program`` beside another over the same feed: the same step with measuring."""
 
-    def __init__(self, trainer: Trainer) -> None:
-        self.t = trainer
-        self.step = MeasuredStep(trainer.step, trainer.xla)
-        self.feed = trainer.feed.beside(self.step)
+    def __init__(self, program: TrainProgram) -> None:
+        self.program = program
+        self.step = MeasuredStep(program.step, program.xla)
+        self.feed = program.feed.beside(self.step)
         self.compile_seconds = 0.0
 
     def compile(self) -> None:
@@ -113,14 +115,14 @@ class Measuring:
             ConfigError: XLA cannot compile what measures.
         """
         start = time.perf_counter()
-        self.t.compile()
-        self.feed(np.zeros((0, self.t.batch_size), np.int32), 0, 0)
+        self.program.compile()
+        self.feed(np.zeros((0, self.program.batch_size), np.int32), 0, 0)
         self.compile_seconds = time.perf_counter() - start
 
     def time(self) -> Timing:
         """Run a few steps of either kind, and put every variable back."""
-        with self.t.unchanged():
-            plain, measured = (self._seconds(feed) for feed in (self.t.feed, self.feed))
+        with self.program.state.unchanged():
+            plain, measured = (self._seconds(feed) for feed in (self.program.feed, self.feed))
         self.step.clear()
         return Timing(plain, measured, self.compile_seconds)
 
@@ -129,7 +131,7 @@ class Measuring:
         found: list[float] = []
         while len(found) < 2 or (sum(found) < _PATIENCE and len(found) < 20):
             start = time.perf_counter()
-            feed(np.arange(self.t.batch_size, dtype=np.int32)[None], 0, 0)
+            feed(np.arange(self.program.batch_size, dtype=np.int32)[None], 0, 0)
             found.append(time.perf_counter() - start)
         return min(found)
 
@@ -143,7 +145,7 @@ class Measuring:
         measured = done = 0
         start = time.perf_counter()
         for order, epoch, number, measuring in self._parts(first, steps, every):
-            result = (self.feed if measuring else self.t.feed)(order, epoch, number)
+            result = (self.feed if measuring else self.program.feed)(order, epoch, number)
             losses.append(result.loss)
             done, measured = done + len(order), measured + measuring * len(order)
             if not np.isfinite(result.loss).all():
@@ -161,24 +163,24 @@ class Measuring:
             first,
             steps,
             measured,
-            self.t.batch_size,
+            self.program.batch_size,
             np.concatenate(losses),
             timing,
         )
 
     def _parts(self, first: int, steps: int, every: int) -> Iterator[tuple[np.ndarray, int, int, bool]]:
         """Calls of the two programs: int32 [n, batch_size], epoch, first step, and whether it is measured."""
-        per_epoch = self.t.steps_per_epoch
+        per_epoch = self.program.steps_per_epoch
         at, end = first, first + steps
         epoch, order = -1, np.zeros((0, 0), np.int32)
         while at < end:
             if at // per_epoch != epoch:
                 epoch = at // per_epoch
-                order = self.t.order(epoch)
+                order = self.program.order(epoch)
             into = (at - first) % every
             measuring = into == every - 1
             row = at % per_epoch
-            count = 1 if measuring else min(every - 1 - into, end - at, per_epoch - row, self.t.rows)
+            count = 1 if measuring else min(every - 1 - into, end - at, per_epoch - row, self.program.rows)
             yield order[row : row + count], epoch, at, measuring
             at += count
 
@@ -199,13 +201,13 @@ class Measuring:
         return {name: float(top) for (of, name), top in rows if of == kind and top}
 
 
-def check_steps(trainer: Trainer, first: int, steps: int, every: int) -> int:
+def check_steps(program: TrainProgram, first: int, steps: int, every: int) -> int:
     """How many steps there are to run: ``steps``, or what is left of training.
 
     Raises:
         ConfigError: none would be measured.
     """
-    left = max(0, trainer.steps_per_epoch * trainer.pipeline.train.epochs - first)
+    left = max(0, program.steps_per_epoch * program.epochs - first)
     count = min(steps, left)
     if count < every:
         raise ConfigError(

@@ -14,16 +14,17 @@ from tfhalf.data import check_at_hand
 from tfhalf.errors import ConfigError, ResumeError
 from tfhalf.numerics.constants import constant_layers
 from tfhalf.numerics.islands import choose, joined
-from tfhalf.numerics.measure import Measuring, check_steps, twin
+from tfhalf.numerics.measure import Measuring, check_steps, float32_program
 from tfhalf.numerics.report import Report
 from tfhalf.numerics.request import Asked
 from tfhalf.numerics.taps import operations
 from tfhalf.progress import Progress, duration
-from tfhalf.system.device import Device, detect, grow_memory
+from tfhalf.system.device import detect, grow_memory
 from tfhalf.train.job import Job, Places, open_run, prepare
+from tfhalf.train.program import TrainProgram
 from tfhalf.train.record import checkpoint
 from tfhalf.train.record.resume import check_preprocess
-from tfhalf.train.trainer import Trainer
+from tfhalf.train.state import TrainState
 
 
 def measure(asked: Asked, progress: Progress) -> Report:
@@ -41,10 +42,10 @@ def measure(asked: Asked, progress: Progress) -> Report:
     if asked.batch_size is not None:
         settings = job.pipeline.train.model_copy(update={"batch_size": asked.batch_size})
         job = replace(job, pipeline=job.pipeline.model_copy(update={"train": settings}))
-    trainer = twin(job, device)
-    first, exponent, state = _state(job, trainer, device, asked.run, progress)
-    steps = check_steps(trainer, first, asked.steps, asked.every)
-    measuring = Measuring(trainer)
+    program = float32_program(job, device)
+    first, exponent, described = _begin(job, program, asked.run, progress)
+    steps = check_steps(program, first, asked.steps, asked.every)
+    measuring = Measuring(program)
     progress.status("compiling the training step, with and without measuring ...")
     measuring.compile()
     timing = measuring.time()
@@ -52,19 +53,19 @@ def measure(asked: Asked, progress: Progress) -> Report:
     needed = timing.plain * (steps - count) + timing.measured * count
     progress.line(f"measuring  {count} of {steps} steps in float32: about {duration(needed)}")
     measured = measuring.run(first, steps, asked.every, timing, progress)
-    islands = joined(constant_layers(job), choose(trainer.model, measured, pipeline.precision.loss_scale.floor))
+    islands = joined(constant_layers(job), choose(program.state.model, measured, pipeline.precision.loss_scale.floor))
     return Report(
         pipeline=pipeline.name,
         model=f"{job.builder.ref}",
-        parameters=trainer.model.count_params(),
+        parameters=program.state.model.count_params(),
         source=job.splits.source,
         device=device.describe(),
         policy=pipeline.precision.policy,
         scale_exponent=exponent,
-        state=state,
+        state=described,
         every=asked.every,
         measured=measured,
-        order=tuple(operations(trainer.model)),
+        order=tuple(operations(program.state.model)),
         islands=islands,
         versions=manifests.versions(),
     )
@@ -86,8 +87,9 @@ def _taken_up(asked: Asked) -> tuple[config.Pipeline, Places]:
     return pipeline, places
 
 
-def _state(job: Job, trainer: Trainer, device: Device, run: Path | None, progress: Progress) -> tuple[int, int, str]:
-    """Put the run's state into the float32 ``trainer``: the step to begin with, the scale's exponent, and both told."""
+def _begin(job: Job, program: TrainProgram, run: Path | None, progress: Progress) -> tuple[int, int, str]:
+    """Put the run's state into the float32 ``program``: the step to begin with, the scale's exponent, and both in
+    words."""
     precision = job.pipeline.precision
     guarded = precision.policy == "mixed_float16"
     if run is None:
@@ -98,19 +100,20 @@ def _state(job: Job, trainer: Trainer, device: Device, run: Path | None, progres
     if found is None:
         raise ResumeError(f"{run}: has no checkpoint; measure its pipeline without --run, or train longer first")
     check_preprocess(found.record, job.preprocess, run)
-    trained = Trainer(job.pipeline, job.splits, job.builder, job.preprocess, device)
-    checkpoint.restore(found.arrays, trained.variables)
-    trainer.model.set_weights(trained.model.get_weights())
-    checkpoint.restore([keras.ops.convert_to_numpy(v) for v in trained.inner.variables], trainer.optimizer.variables)
+    trained, state = TrainState(job), program.state
+    trained.restore(found.arrays)
+    state.model.set_weights(trained.model.get_weights())
+    checkpoint.restore([keras.ops.convert_to_numpy(v) for v in trained.inner.variables], state.optimizer.variables)
     epochs = job.pipeline.train.epochs
     epoch = done = found.record["epochs_done"]
     told = f"{run}, after epoch {done} of {epochs}"
     if found.record["ended"] or done >= epochs:  # its last epoch once more, at that epoch's learning rate
         epoch = max(0, done - 1)
         told += ", whose last epoch is trained once more"
-    trainer.optimizer.iterations.assign(epoch * trained.steps_per_epoch)
+    first = epoch * program.steps_per_epoch
+    state.optimizer.iterations.assign(first)
     exponent = _exponent(trained.loss_scale())
-    return epoch * trained.steps_per_epoch, exponent, f"{told}; scale in force 2^{exponent}"
+    return first, exponent, f"{told}; scale in force 2^{exponent}"
 
 
 def _exponent(scale: float) -> int:

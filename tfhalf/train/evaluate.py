@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfhalf.data import Preprocess
 from tfhalf.precision.policy import takes_integers
 
 Views = Literal["none", "mirror", "mirror_shift"]
@@ -29,6 +30,13 @@ class Evaluator:
         self.model, self.batch_size = model, batch_size
         self.mean, self.scale = np.float32(mean), np.float32(1 / np.float64(std))
         self._answer = tf.function(self._forward, jit_compile=xla, autograph=False, reduce_retracing=True)
+
+    @classmethod
+    def of(cls, model: keras.Model, preprocess: Preprocess, images: int, *, xla: bool) -> Evaluator:
+        """One whose batches suit a test set of so many ``images``."""
+        size = min(2000 if xla else 500, max(images, 1))
+        mean, std = np.asarray(preprocess.mean), np.asarray(preprocess.std)
+        return cls(model, mean=mean, std=std, batch_size=size, xla=xla)
 
     def logits(self, x: np.ndarray, views: Views = "none") -> np.ndarray:
         """Float32 [N, num_classes] for images [N, ...] in the source's dtype, averaged over ``views`` of each."""

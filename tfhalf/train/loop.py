@@ -50,7 +50,7 @@ def run_training(trainer: Trainer, run: Path, progress: Progress, resume: bool =
         ConfigError: ``resume`` and the pipeline is not the one that the run was started with.
         Interrupted: SIGINT or SIGTERM came; there is a checkpoint to go on from.
     """
-    with trainer.writer, policy(trainer.pipeline.precision.policy):  # for layers that users build within call()
+    with trainer.writer, policy(trainer.job.pipeline.precision.policy):  # for layers that users build within call()
         return Epochs(trainer, run, progress).go(resume)
 
 
@@ -62,7 +62,9 @@ class Epochs:
     """
 
     def __init__(self, trainer: Trainer, run: Path, progress: Progress) -> None:
-        self.t, self.run, self.progress = trainer, run, progress
+        self.trainer, self.job, self.pipeline = trainer, trainer.job, trainer.job.pipeline
+        self.state, self.program = trainer.state, trainer.program
+        self.run, self.progress = run, progress
         self.signals = Signals()
         self.rollbacks: list[dict[str, Any]] = []
         self.spent, self.stepping = 0.0, 0.0
@@ -80,8 +82,8 @@ class Epochs:
         if not resume:
             checkpoint.clear(self.run)
         if found is not None:
-            check_pipeline(found.record, self.t.pipeline, self.run)
-            check_preprocess(found.record, self.t.preprocess, self.run)
+            check_pipeline(found.record, self.pipeline, self.run)
+            check_preprocess(found.record, self.job.preprocess, self.run)
         with History(self.run, []) as self.history:
             self._take(found)
             if resume:
@@ -91,61 +93,62 @@ class Epochs:
                     self._train(taken_up=found is not None)
                     if self.signals.number is not None:
                         self._interrupt()
-        return self.t.result(self.history.rows, self.spent, self.rollbacks)
+        return self.trainer.result(self.history.rows, self.spent, self.rollbacks)
 
     def _take(self, found: checkpoint.Checkpoint | None) -> None:
         """Be where the checkpoint is; where there is none, at the start, which a new trainer is."""
         record = found.record if found else _START
         if found or self.start:
-            checkpoint.restore(found.arrays if found else self.start, self.t.variables)
+            self.state.restore(found.arrays if found else self.start)
         self.rollbacks = record["rollbacks"]
         self.known = State(record["callbacks"], found.callbacks if found else {})
         self.epoch, self.done = record["epochs_done"], record["done"]
         self.spent, self.stepping = record["seconds"], record["stepping"]
         self.history.begin(record["rows"])
-        self.scale = ScaleLog(self.t, self.run, self.progress)
+        self.scale = ScaleLog(self.pipeline, self.program, self.run, self.progress)
         self.results = [ChunkResult(**found.within)] if found and self.done else []
         if self.results:
             self.scale.take_up(self.results[0], record["in_row"])
 
     def _resumed(self) -> str:
-        epochs, steps = self.t.pipeline.train.epochs, self.t.steps_per_epoch
+        epochs, steps = self.pipeline.train.epochs, self.program.steps_per_epoch
         if self.done:
             return f"resumed in epoch {self.epoch + 1} of {epochs}, after step {self.done} of {steps}"
         return f"resumed after epoch {self.epoch} of {epochs}" if self.epoch else "resumed from the beginning"
 
     def _train(self, taken_up: bool) -> None:
-        t, epochs = self.t, self.t.pipeline.train.epochs
-        told: dict[str, Any] = {"epochs": epochs, "steps": t.steps_per_epoch, "validation": len(t.splits.x_val) > 0}
-        before = t.values() if taken_up and t.callbacks.makers else []
-        with t.callbacks.running(t.model, t.optimizer, self.progress, **told) as hooks:
+        epochs = self.pipeline.train.epochs
+        params: dict[str, Any] = {"epochs": epochs, "steps": self.program.steps_per_epoch}
+        params["validation"] = len(self.job.splits.x_val) > 0
+        before = self.state.values() if taken_up and self.trainer.callbacks.makers else []
+        with self.trainer.callbacks.running(self.state.model, self.state.optimizer, self.progress, **params) as hooks:
             self.hooks = hooks
             if before:  # what they do when training starts was done then
-                checkpoint.restore(before, t.variables)
+                self.state.restore(before)
                 hooks.restore(self.known)
             if not taken_up:  # a callback may have set weights
-                t.inner.start()
-                self.start = t.to_go_back_to()
-            self.progress.line(header(t.step.guarded))
+                self.state.inner.start()
+                self.start = self.state.to_go_back_to(self.trainer.device.memory_bytes)
+            self.progress.line(header(self.state.guarded))
             while not hooks.stopped and self.epoch < epochs:
                 try:
                     self._next(hooks)
                 except BlowUp as blow_up:
                     self._go_back(blow_up)
                     hooks.restore(self.known)
-            t.settle()
+            self.state.finalize()
             hooks.end()
         rows = self.history.rows
         self._save(ended=True)
-        self.progress.line(rows[-1].line(epochs, "done", t.step.guarded))
+        self.progress.line(rows[-1].line(epochs, "done", self.state.guarded))
         if len(rows) < epochs:
             self.progress.line(f"ended after epoch {len(rows)} of {epochs}: a callback set model.stop_training")
 
     def _next(self, hooks: Hooks) -> None:
         """An epoch, or what is left of one."""
-        epochs = self.t.pipeline.train.epochs
+        epochs = self.pipeline.train.epochs
         # Within an epoch, what callbacks do at its beginning was done then.
-        with self.t.unchanged() if self.done and hooks.callbacks else nullcontext():
+        with self.state.unchanged() if self.done and hooks.callbacks else nullcontext():
             hooks.epoch_begin(self.epoch)
         if self.done:
             hooks.restore(self.known)
@@ -155,15 +158,16 @@ class Epochs:
         last = hooks.stopped or self.epoch == epochs
         self._boundary(last)
         if not last:
-            self.progress.line(row.line(epochs, self.history.left(epochs), self.t.step.guarded))
+            self.progress.line(row.line(epochs, self.history.left(epochs), self.state.guarded))
 
     def _epoch(self) -> Epoch:
-        t, epoch, start = self.t, self.epoch, time.perf_counter() - self.stepping
-        order, first_step, stage = t.order(epoch), epoch * t.steps_per_epoch, t.stages.of(epoch)
+        epoch, start = self.epoch, time.perf_counter() - self.stepping
+        first_step, stage = epoch * self.program.steps_per_epoch, self.program.stages.of(epoch)
+        order = self.program.order(epoch)
         while self.done < len(order):
-            begin, part = self.done, order[self.done : self.done + t.rows]
-            t.feed.announce(self._after(epoch, begin, order))
-            result = t.feed(part, epoch, first_step + begin, stage)
+            begin, part = self.done, order[self.done : self.done + self.program.rows]
+            self.program.feed.announce(self._after(epoch, begin, order))
+            result = self.program.feed(part, epoch, first_step + begin, stage)
             self.scale.chunk(result, part, epoch, first_step + begin)
             self._check(result, part, epoch, first_step + begin)
             self.results.append(result)
@@ -178,7 +182,7 @@ class Epochs:
                 self._boundary()
         whole = joined(self.results)
         loss, finite = whole.loss, whole.finite
-        val_loss, val_accuracy = t.validation()
+        val_loss, val_accuracy = self.trainer.validation()
         seconds = time.perf_counter() - start
         self.spent += seconds
         steps = self.scale.end_epoch(whole)
@@ -189,9 +193,9 @@ class Epochs:
             accuracy=int(whole.correct.sum()) / order.size,
             val_accuracy=val_accuracy,
             images_per_s=order.size / self.stepping,
-            loss_scale=self.t.loss_scale(),
+            loss_scale=self.state.loss_scale(),
             skipped=int((~finite).sum()),
-            learning_rate=float(t.rates(t.inner._iterations)),
+            learning_rate=float(self.state.rates(self.state.inner._iterations)),
             seconds=seconds,
             skipped_at_floor=steps.at_floor,
             rollbacks=len(self.rollbacks),
@@ -202,9 +206,9 @@ class Epochs:
 
     def _after(self, epoch: int, begin: int, order: np.ndarray) -> np.ndarray:
         """What the call after the one at row ``begin`` of this epoch's ``order`` will run; no rows after the last."""
-        if begin + self.t.rows >= len(order) and epoch + 1 < self.t.pipeline.train.epochs:
-            return self.t.order(epoch + 1)[: self.t.rows]
-        return order[begin + self.t.rows : begin + 2 * self.t.rows]
+        if begin + self.program.rows >= len(order) and epoch + 1 < self.pipeline.train.epochs:
+            return self.program.order(epoch + 1)[: self.program.rows]
+        return order[begin + self.program.rows : begin + 2 * self.program.rows]
 
     # --- checkpoints --------------------------------------------------------------------------------------------------
 
@@ -214,8 +218,8 @@ class Epochs:
         The ends of epochs are timed on their own: they alone have a validation accuracy to be the best by. ``last``:
         what follows takes no time and saves anyway.
         """
-        wait = self.t.pipeline.train.checkpoint_seconds
-        wait = max(wait, (self.copying + self.t.writer.seconds) / _SHARE) if wait else 0.0
+        wait = self.pipeline.train.checkpoint_seconds
+        wait = max(wait, (self.copying + self.trainer.writer.seconds) / _SHARE) if wait else 0.0
         since = time.monotonic() - (self.saved_at if self.done else self.epoch_saved_at)
         asked = self.signals.number is not None and not last
         if last or since >= wait or asked:
@@ -227,8 +231,8 @@ class Epochs:
 
     def _save(self, ended: bool = False) -> None:
         """Have a checkpoint written; once training has ``ended`` its weights are the result's."""
-        t, settings = self.t, self.t.pipeline.train
-        start, step = time.monotonic(), self.epoch * t.steps_per_epoch + self.done
+        settings = self.pipeline.train
+        start, step = time.monotonic(), self.epoch * self.program.steps_per_epoch + self.done
         self.scale.save()
         rows = [asdict(row) for row in self.history.rows]
         known = self.hooks.state() if self.hooks else self.known
@@ -243,13 +247,13 @@ class Epochs:
             "rows": rows,
             "rollbacks": self.rollbacks,
             "callbacks": known.plain,
-            "pipeline": t.pipeline.dump(),
-            "preprocess": t.preprocess.to_dict(),
+            "pipeline": self.pipeline.dump(),
+            "preprocess": self.job.preprocess.to_dict(),
         }
         within = joined(self.results)._asdict() if self.results else {}
         # Once it has ended no step will need the memory, and the writer's thread can copy the state to the host.
-        state = t.held() if ended else t.values()
-        t.writer.save(self.run, step, state, record, within, settings.keep_checkpoints, known.arrays)
+        state = self.state.held() if ended else self.state.values()
+        self.trainer.writer.save(self.run, step, state, record, within, settings.keep_checkpoints, known.arrays)
         self.saved_at = time.monotonic()
         self.copying, self.start = self.saved_at - start, []
         if not self.done:
@@ -257,18 +261,18 @@ class Epochs:
 
     def _interrupt(self) -> None:
         assert self.signals.number is not None
-        name, steps = signal.Signals(self.signals.number).name, self.t.steps_per_epoch
+        name, steps = signal.Signals(self.signals.number).name, self.program.steps_per_epoch
         raise Interrupted(
             f"stopped by {name} after step {self.epoch * steps + self.done:,} of "
-            f"{self.t.pipeline.train.epochs * steps:,}; go on with: tfhalf train --resume {shlex.quote(str(self.run))}",
+            f"{self.pipeline.train.epochs * steps:,}; go on with: tfhalf train --resume {shlex.quote(str(self.run))}",
             self.signals.number,
         )
 
     # --- training that blows up ---------------------------------------------------------------------------------------
 
     def _check(self, result: ChunkResult, part: np.ndarray, epoch: int, first_step: int) -> None:
-        guarded = self.t.step.guarded
-        found = blown_up(result, first_step, guarded, self.t.pipeline.train.blowup.bound)
+        guarded = self.state.guarded
+        found = blown_up(result, first_step, guarded, self.pipeline.train.blowup.bound)
         if found:
             raise found
         why = self.scale.given_up(result, part, epoch, first_step) if guarded else None
@@ -277,10 +281,10 @@ class Epochs:
 
     def _check_weights(self) -> None:
         """Before they are saved: the last step may have had a loss, and yet left no numbers to go on with."""
-        variables = self.t.step.variables
+        variables = self.program.step.variables
         finite = all_finite([variable.value for variable in variables])
         if not finite.all():
-            step, path = self.epoch * self.t.steps_per_epoch + self.done - 1, variables[int(finite.argmin())].path
+            step, path = self.epoch * self.program.steps_per_epoch + self.done - 1, variables[int(finite.argmin())].path
             raise BlowUp(step, float("nan"), f"step {step}: the weight {path} is not finite after it")
 
     def _go_back(self, blow_up: BlowUp) -> None:
@@ -289,8 +293,8 @@ class Epochs:
         Raises:
             TrainingError: the pipeline does not say so, or not once more.
         """
-        settings = self.t.pipeline.train.blowup
-        self.t.writer.wait()
+        settings = self.pipeline.train.blowup
+        self.trainer.writer.wait()
         found = checkpoint.load(self.run)
         why = blow_up.why if blow_up.explained else f"{blow_up.why}; {self._explain(blow_up.step, found)}"
         place = f"the last good checkpoint is {found.path}" if found else "there is no checkpoint yet"
@@ -301,10 +305,10 @@ class Epochs:
         if len(self.rollbacks) >= settings.retries:
             raise TrainingError(f"{why}; {place}; gone back {settings.retries} times already (train.blowup.retries)")
         self._take(found)
-        if hasattr(self.t.model, "stop_training"):  # there are callbacks, and what they saw is undone
-            self.t.model.stop_training = False
-        self.t.halve_rate()
-        back = self.epoch * self.t.steps_per_epoch + self.done
+        if hasattr(self.state.model, "stop_training"):  # there are callbacks, and what they saw is undone
+            self.state.model.stop_training = False
+        self.state.halve_rate()
+        back = self.epoch * self.program.steps_per_epoch + self.done
         self.rollbacks = [*self.rollbacks, {"step": blow_up.step, "back_to": back, "why": why}]
         self.progress.line(f"blow-up    {why}")
         self.progress.line(
@@ -315,14 +319,15 @@ class Epochs:
     def _explain(self, step: int, found: checkpoint.Checkpoint | None) -> str:
         """The layer at which ``step`` goes wrong, with the weights as they were before it: those of the last
         checkpoint, moved on again by the steps since."""
-        t, steps, record = self.t, self.t.steps_per_epoch, found.record if found else _START
+        steps, record = self.program.steps_per_epoch, found.record if found else _START
         self.progress.status("looking for the layer ...")
-        checkpoint.restore(found.arrays if found else self.start, t.variables)
+        self.state.restore(found.arrays if found else self.start)
         at = record["epochs_done"] * steps + record["done"]
         while at < step:
             epoch, done = divmod(at, steps)
-            part = t.order(epoch)[done : min(done + t.rows, done + step - at)]
-            t.feed(part, epoch, at, t.stages.of(epoch))
+            part = self.program.order(epoch)[done : min(done + self.program.rows, done + step - at)]
+            self.program.feed(part, epoch, at, self.program.stages.of(epoch))
             at += len(part)
         epoch, done = divmod(step, steps)
-        return explain(t.step, t.feed, t.order(epoch)[done], epoch, step, t.stages.of(epoch).size)
+        size = self.program.stages.of(epoch).size
+        return explain(self.program.step, self.program.feed, self.program.order(epoch)[done], epoch, step, size)

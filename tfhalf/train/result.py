@@ -15,12 +15,19 @@ class TrainResult:
     """The trained ``model`` (float32 variables, mixed policy), one row per epoch, and what it took.
 
     ``seconds`` splits into ``compile`` and ``train`` (validation and checkpoints included). ``rollbacks`` holds one
-    entry for each time that training went back.
+    entry for each time that training went back. ``ended`` is False for the state of a run that stopped, or goes on,
+    after ``epochs``; ``steps_more`` it had done of the next one.
     """
 
     model: keras.Model
     epochs: tuple[Epoch, ...]
     loss_scale: float
-    skipped: int
     seconds: dict[str, float]
     rollbacks: tuple[dict[str, Any], ...] = ()
+    ended: bool = True
+    steps_more: int = 0
+
+    @property
+    def skipped(self) -> int:
+        """Steps that were skipped, of all ``epochs``."""
+        return sum(row.skipped for row in self.epochs)

@@ -12,7 +12,7 @@ from tfhalf.progress import Progress
 from tfhalf.train.callbacks import Callbacks
 from tfhalf.train.job import Job, Places, prepare
 from tfhalf.train.remarks import parameters, remarks
-from tfhalf.train.trainer import optimizer_of
+from tfhalf.train.state import optimizer_of
 from tfhalf.workflows.rehearse import check_model
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from functools import cache, partial
@@ -70,7 +71,10 @@ class Clock:
 
 @dataclass(frozen=True)
 class Finished:
-    """A training run that has ended: what it was, what came of it, where; ``accuracy`` on the test set, 0 to 1."""
+    """A training run that has ended, or is exported as it stands: what it was, what came of it, where.
+
+    ``accuracy`` on the test set, 0 to 1. ``draws``: its pictures in the run's folder are drawn anew.
+    """
 
     job: Job
     places: Places
@@ -79,6 +83,7 @@ class Finished:
     run: Path
     accuracy: float
     chance: Chance
+    draws: bool = True
 
     @property
     def smoke(self) -> bool:
@@ -149,9 +154,10 @@ def _attempt(
         progress.line(f"verify     a fresh process runs each artifact; {basis(len(splits.x_test), reference.edges)}")
         scaled = job.pipeline.precision.policy == SCALED
         # While another process works: until now it would have held Python's lock, which this one had need of.
-        drawing = plot.draw_beside(finished.run, job.pipeline.name, finished.result.epochs, scaled, progress)
-        comparisons = verifier(folder, splits.x_test, splits.y_test)
-        drawing.join()
+        with ExitStack() as drawing:
+            if finished.draws and (epochs := finished.result.epochs):
+                drawing.callback(plot.draw_beside(finished.run, job.pipeline.name, epochs, scaled, progress).join)
+            comparisons = verifier(folder, splits.x_test, splits.y_test)
         failing = [c for c in comparisons if not c.passed]
         if failing and widening.more(rebuilt.model, reference, failing, progress):
             clock.stop("search")
@@ -159,10 +165,12 @@ def _attempt(
         manifest["not_covered"] = _not_covered(job, comparisons)
         answers = _answers(reference, comparisons)
         labels = splits.class_names
-        saving = Thread(target=classes.save, args=(finished.run, job.pipeline.name, labels, answers, progress))
-        saving.start()  # beside the publishing: its picture takes a part of a second
-        published = _publish(folder, base, finished, manifest, comparisons, answers)
-        saving.join()
+        with ExitStack() as saving:
+            if finished.draws:  # beside the publishing: its picture takes a part of a second
+                thread = Thread(target=classes.save, args=(finished.run, job.pipeline.name, labels, answers, progress))
+                thread.start()
+                saving.callback(thread.join)
+            published = _publish(folder, base, finished, manifest, comparisons, answers)
         clock.stop("verify")
     return published, comparisons
 
@@ -210,6 +218,7 @@ def _manifest(
         "training": {
             "policy": pipeline.precision.policy,
             "epochs": len(result.epochs),
+            "ended": result.ended,
             "steps": sum(row.steps for row in result.epochs),
             "last_epoch": asdict(result.epochs[-1]) if result.epochs else None,
             "test_accuracy": finished.accuracy,

@@ -3,7 +3,6 @@ bad input is told at once."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from tfhalf.artifacts import manifest as manifests
 from tfhalf.artifacts import version
 from tfhalf.data import check_at_hand
 from tfhalf.errors import ArtifactError, ConfigError
-from tfhalf.train.record import run_folder
+from tfhalf.train.record import outcome, run_folder
 from tfhalf.train.record.resume import check_pipeline
 
 NEWEST = "newest"  # in place of RUN: the newest unfinished run of the pipeline
@@ -90,7 +89,7 @@ def published(run: Path, exports: Path, name: str) -> Path | None:
     outcome is written now. None where there is none, or where the outcome was there already."""
     facts = run_folder.facts(run)
     identity = facts.get("id")
-    if identity is None or (run / run_folder.OUTCOME).exists():
+    if identity is None or outcome.published_version(run):
         return None
     base = run_folder.exports_of(run, exports, smoke=bool(facts.get("smoke"))) / name
     for number in reversed(version.versions(base)):
@@ -98,11 +97,12 @@ def published(run: Path, exports: Path, name: str) -> Path | None:
             training = manifests.read(base / str(number)).get("training")
         except ArtifactError:
             continue  # of a model file, or damaged: none of this run's
-        if isinstance(training, dict) and training.get("run") == identity:
-            found = base / str(number)
-            outcome = {"version": str(found), "test_accuracy": training.get("test_accuracy")}
-            (run / run_folder.OUTCOME).write_text(json.dumps(outcome, indent=2) + "\n", encoding="utf-8")
-            return found
+        # One that was exported before training had ended is not the run's last word.
+        if isinstance(training, dict) and training.get("run") == identity and training.get("ended", True):
+            there = base / str(number)
+            facts = {**outcome.read_outcome(run), "version": str(there)}
+            outcome.write_outcome(run, facts | {"test_accuracy": training.get("test_accuracy")})
+            return there
     return None
 
 

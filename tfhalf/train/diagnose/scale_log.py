@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tfhalf.config import Pipeline
 from tfhalf.progress import Progress
 from tfhalf.train.diagnose.non_finite import explain_non_finite, overflowed_layer
 from tfhalf.train.feeds.base import ChunkResult
+from tfhalf.train.program import TrainProgram
 from tfhalf.train.record.history import scale_words
 from tfhalf.train.record.plot import draw_run
 from tfhalf.train.record.steps import Steps
-from tfhalf.train.trainer import Trainer
 
 TOLD = 8  # skipped steps of an epoch whose layer is looked for, and that have a line without a change; others count
 _ADVICE = (
@@ -45,13 +46,14 @@ class _Fault(NamedTuple):
 class ScaleLog:
     """One run's; made after a checkpoint, if there is one, was restored."""
 
-    def __init__(self, trainer: Trainer, run: Path, progress: Progress) -> None:
-        self.t, self.run, self.progress = trainer, run, progress
-        self.settings = trainer.pipeline.precision.loss_scale
-        optimizer = trainer.optimizer
-        self.skipped = _int(optimizer.skipped) if trainer.step.guarded else 0
-        self.in_row = _int(optimizer.skipped_in_row) if trainer.step.guarded else 0
-        self.steps = Steps(run, _int(trainer.inner._iterations) + self.skipped)
+    def __init__(self, pipeline: Pipeline, program: TrainProgram, run: Path, progress: Progress) -> None:
+        self.pipeline, self.program, self.state = pipeline, program, program.state
+        self.run, self.progress = run, progress
+        self.settings = pipeline.precision.loss_scale
+        optimizer = self.state.optimizer
+        self.skipped = _int(optimizer.skipped) if self.state.guarded else 0
+        self.in_row = _int(optimizer.skipped_in_row) if self.state.guarded else 0
+        self.steps = Steps(run, _int(self.state.inner._iterations) + self.skipped)
         self.stuck, self.warned = 0, False
         self._clear()
 
@@ -63,7 +65,7 @@ class ScaleLog:
         """Go on within an epoch: ``done`` are its steps so far, told already; before them ``in_row`` in a row were
         skipped."""
         self.in_row = in_row
-        self.skipped -= int((~done.finite).sum()) if self.t.step.guarded else 0
+        self.skipped -= int((~done.finite).sum()) if self.state.guarded else 0
         self.at_floor = int((~done.finite & (done.scale == self.settings.floor)).sum()) if self._dynamic else 0
 
     def chunk(self, result: ChunkResult, part: np.ndarray, epoch: int, first_step: int) -> None:
@@ -71,9 +73,9 @@ class ScaleLog:
         if not result.steps:
             return
         self.steps.add(first_step, result.loss, result.scale, result.finite)
-        if not self.t.step.guarded:
+        if not self.state.guarded:
             return
-        scales = [*result.scale.tolist(), self.t.loss_scale()]
+        scales = [*result.scale.tolist(), self.state.loss_scale()]
         for i, (old, new) in enumerate(pairwise(scales)):
             if not result.finite[i]:
                 fault = _Fault(first_step + i, epoch, part[i], result.loss[i], result.culprit[i])
@@ -105,12 +107,12 @@ class ScaleLog:
 
     def _why(self, fault: _Fault) -> str:
         if np.isfinite(fault.loss):
-            return f"gradient of {self.t.step.variables[fault.culprit].path} not finite"
+            return f"gradient of {self.program.step.variables[fault.culprit].path} not finite"
         layer = None
         if self.told <= TOLD:
             # With weights that a few steps may have moved on: what overflowed then mostly does so still.
-            size = self.t.stages.of(fault.epoch).size
-            layer = overflowed_layer(self.t.step, self.t.feed, fault.places, fault.epoch, fault.step, size)
+            size = self.program.stages.of(fault.epoch).size
+            layer = overflowed_layer(self.program.step, self.program.feed, fault.places, fault.epoch, fault.step, size)
         return f"output of {layer} not finite" if layer else f"loss is {fault.loss}"
 
     def end_epoch(self, done: ChunkResult) -> EpochSteps:
@@ -126,9 +128,9 @@ class ScaleLog:
 
     def _curves(self, done: ChunkResult) -> dict[str, np.ndarray]:
         finite = done.finite
-        applied = finite if self.t.step.guarded else np.ones_like(finite)
+        applied = finite if self.state.guarded else np.ones_like(finite)
         curves = {"loss": done.loss, "learning_rate": self._rates(applied)}
-        if self.t.step.guarded:
+        if self.state.guarded:
             curves["loss_scale"] = done.scale
             curves["skipped"] = self.skipped + np.cumsum(~finite)
             curves["skipped_in_row"] = _in_row(finite, self.in_row)
@@ -137,12 +139,12 @@ class ScaleLog:
 
     def _rates(self, applied: np.ndarray) -> np.ndarray:
         """The learning rate of each step; a skipped one does not advance the schedule."""
-        before = _int(self.t.inner._iterations) - applied.sum() + np.cumsum(applied) - applied
-        return self.t.rates(before)
+        before = _int(self.state.inner._iterations) - applied.sum() + np.cumsum(applied) - applied
+        return self.state.rates(before)
 
     @property
     def _dynamic(self) -> bool:
-        return self.t.step.guarded and self.settings.mode == "dynamic"
+        return self.state.guarded and self.settings.mode == "dynamic"
 
     def save(self) -> None:
         """Write ``steps.npz``, which a picture can be drawn from."""
@@ -150,16 +152,21 @@ class ScaleLog:
 
     def given_up(self, result: ChunkResult, part: np.ndarray, epoch: int, first_step: int) -> str | None:
         """Why the run must end here, after too many skipped steps in a row; None where it may go on."""
-        in_row = _int(self.t.optimizer.skipped_in_row)
+        in_row = _int(self.state.optimizer.skipped_in_row)
         if in_row < self.settings.max_skipped:
             return None
         self.save()
-        draw_run(self.run, self.t.pipeline.name, self.progress)
+        draw_run(self.run, self.pipeline.name, self.progress)
         place = explain_non_finite(
-            self.t.step, self.t.feed, part[result.steps - 1], epoch, first_step, self.t.stages.of(epoch).size
+            self.program.step,
+            self.program.feed,
+            part[result.steps - 1],
+            epoch,
+            first_step,
+            self.program.stages.of(epoch).size,
         )
         static = self.settings.mode == "static"
-        scale = f"loss scale is {'static, ' if static else 'down to '}{self.t.loss_scale():g}"
+        scale = f"loss scale is {'static, ' if static else 'down to '}{self.state.loss_scale():g}"
         lower = " precision.loss_scale.initial or" if static else ""
         return (
             f"step {first_step + result.steps - 1}: {in_row} steps in a row had a non-finite gradient ({scale}); "

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -141,7 +141,7 @@ class Writer:
 
 
 def load(run: Path, say: Callable[[str], None] | None = None, *, set_aside: bool = False) -> Checkpoint | None:
-    """The newest whole checkpoint of ``run``; None where none was written yet.
+    """The newest whole checkpoint of ``run``; None where none was written yet. Another process may be writing more.
 
     Args:
         say: is told of each that is damaged and passed over.
@@ -155,6 +155,8 @@ def load(run: Path, say: Callable[[str], None] | None = None, *, set_aside: bool
         try:
             return _read(path)
         except _UNREADABLE as error:
+            if not os.path.lexists(path):  # training goes on, and has newer ones
+                return load(run, say, set_aside=set_aside)
             why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             if say:
                 say(f"checkpoint {path}: passed over: {' '.join(why.split())[:120]}")
@@ -164,6 +166,32 @@ def load(run: Path, say: Callable[[str], None] | None = None, *, set_aside: bool
     if found:
         raise ResumeError(f"{run / FOLDER}: no checkpoint in it is whole ({len(found)} damaged); start the run anew")
     return None
+
+
+def load_epoch(run: Path, epoch: Literal["best"] | int) -> Checkpoint:
+    """The checkpoint that ``run`` keeps of the end of ``epoch``, counted from 1; ``best`` is, of those that are kept,
+    the one with the highest validation accuracy.
+
+    Raises:
+        ResumeError: it is not kept, or damaged; the message says which are.
+    """
+    kept = _kept_epochs(run)
+    best = _best(kept)
+    number = best if epoch == "best" else epoch
+    if number is None or number not in kept:
+        named = ", ".join(f"{n} (best)" if n == best else str(n) for n in kept) or "none"
+        why = "no epoch is kept with a validation accuracy" if number is None else f"epoch {number} is not kept"
+        raise ResumeError(
+            f"{run / FOLDER}: {why}; kept at their end: {named}; --epoch last takes the newest state, and "
+            "train.keep_checkpoints and train.checkpoint_seconds decide what is kept"
+        )
+    path = kept[number][0]
+    try:
+        return _read(path)
+    except _UNREADABLE as error:
+        raise ResumeError(
+            f"{path}: cannot be read: {' '.join(str(error).split())[:120]}; take another --epoch"
+        ) from error
 
 
 def clear(run: Path) -> None:
@@ -243,6 +271,23 @@ def _all(folder: Path) -> list[Path]:
 def _free(folder: Path, step: int) -> Path:
     there = [path.name.split(".") for path in _all(folder) if int(path.name.split(".")[0]) == step]
     return folder / (f"{step:08d}.{int(there[-1][-1]) + 1 if len(there[-1]) > 1 else 1}" if there else f"{step:08d}")
+
+
+def _kept_epochs(run: Path) -> dict[int, tuple[Path, float | None]]:
+    """The checkpoints of ends of epochs: an epoch's number, from 1, to the newest of it and its validation accuracy."""
+    kept = {}
+    for path in _all(run / FOLDER):
+        with suppress(*_UNREADABLE):
+            record = _held(path)["record"]
+            if record["epochs_done"] and not record["done"]:
+                kept[int(record["epochs_done"])] = (path, record.get("val_accuracy"))
+    return kept
+
+
+def _best(kept: Mapping[int, tuple[Path, float | None]]) -> int | None:
+    """The first of those whose validation accuracy is the highest; None where no epoch has one."""
+    scores = {number: score for number, (_, score) in kept.items() if score is not None}
+    return max(scores, key=lambda number: scores[number]) if scores else None
 
 
 def _prune(folder: Path, keep: int) -> None:

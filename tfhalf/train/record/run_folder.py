@@ -13,8 +13,9 @@ from typing import Any
 
 from tfhalf.errors import ConfigError, ResumeError
 from tfhalf.files import open_lock, read_bytes
+from tfhalf.train.record.outcome import published_version
 
-FACTS, OUTCOME, PIPELINE = "run.json", "outcome.json", "pipeline.yaml"
+FACTS, PIPELINE = "run.json", "pipeline.yaml"
 _LOCK = ".lock"
 _MAX_BYTES = 64 << 20
 
@@ -50,7 +51,7 @@ def newest_unfinished(runs: Path, name: str) -> Path:
     folder = runs / name
     found = [run for run in folder.glob("*") if (run / FACTS).is_file() and (run / PIPELINE).is_file()]
     for run in sorted(found, key=lambda path: [int(part) for part in re.findall(r"\d+", path.name)], reverse=True):
-        if not (run / OUTCOME).exists() and not facts(run).get("smoke"):
+        if published_version(run) is None and not facts(run).get("smoke"):
             return run
     raise ConfigError(f"{folder}: holds no unfinished run; leave --resume out to start one, or name RUN")
 
@@ -73,12 +74,26 @@ def held(run: Path) -> Iterator[None]:
     Raises:
         ResumeError: another does; or the folder holds links, through which other files would be written.
     """
+    with held_if_free(run) as alone:
+        if not alone:
+            raise ResumeError(f"{run}: another process is training it; wait for its end, or stop it")
+        yield
+
+
+@contextmanager
+def held_if_free(run: Path) -> Iterator[bool]:
+    """As `held`, and where another process works in ``run``, False: nothing may be written there then.
+
+    Raises:
+        ResumeError: the folder holds links, through which other files would be written.
+    """
     check_own(run)
     with open_lock(run / _LOCK) as lock:
+        alone = True
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ResumeError(f"{run}: another process is training it; wait for its end, or stop it") from None
+            alone = False
         except OSError:
             pass  # a file system without locks
-        yield
+        yield alone

@@ -1,0 +1,115 @@
+"""A pipeline's training step, compiled, over its data: `TrainProgram`."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from functools import lru_cache
+
+import numpy as np
+
+from tfhalf.precision.loss_scale import GuardedLossScaleOptimizer
+from tfhalf.system.device import Device, xla_decision
+from tfhalf.train.feeds.choose import make
+from tfhalf.train.job import Job
+from tfhalf.train.kernels import fewer_passes
+from tfhalf.train.stages import Stage, Stages, twins
+from tfhalf.train.state import TrainState
+from tfhalf.train.step import Step
+
+CALL_SECONDS = 2.0
+
+
+class TrainProgram:
+    """The step on ``state``'s variables, and the feed that runs many of them a call, a program for each stage.
+
+    ``rows`` is the number of steps in a call: as many as the feed takes, until `measure_step` has seen that they are
+    slow. ``xla_reason`` and ``feed_reason`` say in a sentence why they are as they are.
+    """
+
+    def __init__(self, job: Job, state: TrainState, device: Device) -> None:
+        pipeline, splits, preprocess = job.pipeline, job.splits, job.preprocess
+        settings, precision = pipeline.train, pipeline.precision
+        self.state, self.seed, self.epochs = state, pipeline.seed, settings.epochs
+        paths = [variable.path for variable in state.trained]
+        self.stages = Stages(settings.sizes, settings.epochs, splits.input_shape, settings.freeze_after, paths)
+        self.images = len(splits.x_train)
+        self.batch_size = min(settings.batch_size, self.images)
+        self.steps_per_epoch = self.images // self.batch_size
+        self.xla, self.xla_reason = xla_decision(settings.xla, device, half=precision.policy != "float32")
+        if isinstance(state.optimizer, GuardedLossScaleOptimizer):
+            state.optimizer.branchless = self.xla
+        self.step = Step(
+            state.model,
+            state.optimizer,
+            state.trained,
+            mean=np.asarray(preprocess.mean),
+            std=np.asarray(preprocess.std),
+            label_smoothing=settings.label_smoothing,
+            augmentation=pipeline.data.augment if splits.x_train.ndim == 4 else None,
+            seed=pipeline.seed,
+            twins=twins(state.model, job.builder, precision.policy, self.stages.sizes),
+        )
+        state.reset_seeds()
+        self.feed, self.feed_reason = make(
+            settings.feed,
+            self.step,
+            splits.x_train,
+            splits.y_train,
+            device,
+            batch_size=self.batch_size,
+            capacity=min(self.steps_per_epoch, 500),
+            xla=self.xla,
+            max_skipped=precision.loss_scale.max_skipped,
+        )
+        self.rows = self.feed.capacity
+        self.compile_seconds = 0.0
+
+    def compile(self) -> float:
+        """Trace and compile the step, for each stage, without running one; returns and keeps the seconds it took."""
+        start = time.perf_counter()
+        with ExitStack() as stack:
+            for model in (self.state.model, *self.step.twins.values()) if self.xla else ():
+                stack.enter_context(fewer_passes(model))
+            for stage in self.stages.all:
+                self.feed(np.zeros((0, self.batch_size), np.int32), 0, 0, stage)
+        self.compile_seconds = time.perf_counter() - start
+        return self.compile_seconds
+
+    def measure_step(self, patience: float = 1.0) -> float:
+        """Seconds that a training step takes here, the mean over all epochs; the state is put back as it was.
+
+        One step is run, and up to ten more while they fit into ``patience`` seconds: the first also allocates. From
+        then on a call holds as many steps as fit into `CALL_SECONDS`, so that progress shows and Ctrl-C is heard.
+        """
+        with self.state.unchanged():
+            stages = self.stages.all
+            seconds = {stage: self._step_seconds(stage, patience / len(stages)) for stage in stages}
+        self.rows = max(1, min(self.feed.capacity, int(CALL_SECONDS / max(seconds.values()))))
+        return float(np.mean([seconds[self.stages.of(epoch)] for epoch in range(self.epochs)]))
+
+    def _step_seconds(self, stage: Stage, patience: float) -> float:
+        seconds = self._time_steps(1, stage)
+        more = min(10, self.feed.capacity, int(patience / seconds))
+        return min(seconds, self._time_steps(more, stage)) if more else seconds
+
+    def _time_steps(self, steps: int, stage: Stage) -> float:
+        order = np.arange(steps * self.batch_size, dtype=np.int32).reshape(steps, -1)
+        start = time.perf_counter()
+        self.feed(order, 0, 0, stage)
+        return (time.perf_counter() - start) / steps
+
+    def order(self, epoch: int) -> np.ndarray:
+        """Indices into the training set for ``epoch`` (from 0), int32 [steps, batch]; a function of the seed alone.
+
+        The images that do not fill a last batch sit this epoch out; another epoch draws others.
+        """
+        return _order(self.seed, epoch, self.images, self.steps_per_epoch, self.batch_size)
+
+
+@lru_cache(maxsize=2)  # an epoch's order is announced before it is asked for
+def _order(seed: int, epoch: int, images: int, steps: int, batch_size: int) -> np.ndarray:
+    indices = np.random.default_rng((seed, epoch)).permutation(images)[: steps * batch_size]
+    order = indices.astype(np.int32).reshape(steps, batch_size)
+    order.flags.writeable = False
+    return order

@@ -1,0 +1,45 @@
+"""``run/model.keras``: the trained model as a file that plain Keras loads."""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import suppress
+from pathlib import Path
+
+import keras
+
+from tfhalf.errors import TrainingError
+from tfhalf.files import disk_fault, sha256, sync
+from tfhalf.progress import Progress
+
+MODEL = "model.keras"
+
+
+def save_model(model: keras.Model, run: Path, progress: Progress) -> str | None:
+    """Write ``run/model.keras``, whole or not at all; its sha256, or None where Keras cannot write one of its layers.
+
+    It holds the model as it was trained: float32 variables under the pipeline's dtype policy, logits, no optimizer, and
+    no normalisation of inputs, which the artifacts hold. `keras.models.load_model` reads it without tfhalf; layers of
+    the model file's own are to be named in ``custom_objects``, unless the file registers them.
+
+    Raises:
+        TrainingError: the disk does not take it.
+    """
+    beside = run / f".{MODEL}"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of layers that Keras guesses a configuration for
+            model.save(beside, include_optimizer=False)
+        sync(beside)
+        digest = sha256(beside)
+        beside.rename(run / MODEL)
+        sync(run)
+    except Exception as error:  # whatever a layer's own get_config raises
+        with suppress(FileNotFoundError):
+            beside.unlink()
+        if fault := disk_fault(error):
+            raise TrainingError(f"{run / MODEL}: cannot be written: {fault}; make room, then export the run") from error
+        why = " ".join(str(error).split())[:160]
+        progress.line(f"note       {MODEL} is not written: a layer of the model cannot be saved ({why})")
+        return None
+    return digest

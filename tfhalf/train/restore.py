@@ -1,0 +1,71 @@
+"""A run's weights taken from its folder: the model alone, without optimizer, program or feed."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import keras
+
+from tfhalf.errors import ResumeError
+from tfhalf.train.job import Job
+from tfhalf.train.record import checkpoint
+from tfhalf.train.record.history import Epoch
+from tfhalf.train.record.resume import check_preprocess
+from tfhalf.train.result import TrainResult
+from tfhalf.train.state import TrainState, seeded_model
+
+Which = Literal["best", "last"] | int
+
+
+def restore_run(
+    job: Job, run: Path, epoch: Which | None = None, say: Callable[[str], None] | None = None
+) -> TrainResult:
+    """The state that ``run`` was in as a result.
+
+    Args:
+        epoch: ``last`` is the newest state, whether training had ended or not; a number is the end of that epoch,
+            counted from 1; ``best`` as `checkpoint.load_epoch`. None is the state in which training ended.
+        say: gets a line for each checkpoint that is damaged and passed over.
+
+    Raises:
+        ResumeError: there is no such checkpoint, training had not ended, or images are normalised otherwise now.
+    """
+    found = checkpoint.load(run, say) if epoch is None or epoch == "last" else checkpoint.load_epoch(run, epoch)
+    done, epochs = found.record["epochs_done"] if found else 0, job.pipeline.train.epochs
+    quoted = shlex.quote(str(run))
+    if found is None and epoch is not None:
+        raise ResumeError(f"{run}: holds no checkpoint yet; go on with: tfhalf train --resume {quoted}")
+    if found is None or (epoch is None and not found.record["ended"]):
+        as_it_is = f", or export it as it stands: tfhalf export {quoted} --epoch last" if found else ""
+        raise ResumeError(
+            f"{run}: ended after epoch {done} of {epochs}; finish it first: tfhalf train --resume {quoted}{as_it_is}"
+        )
+    check_preprocess(found.record, job.preprocess, run)
+    rows = tuple(Epoch(**row) for row in found.record["rows"])
+    model = _model(job, found)
+    precision = job.pipeline.precision
+    initial = precision.loss_scale.initial if precision.policy == "mixed_float16" else 1.0
+    scale = rows[-1].loss_scale if rows else initial
+    seconds = {"compile": 0.0, "train": found.record["seconds"]}
+    rollbacks = tuple(found.record["rollbacks"])
+    return TrainResult(model, rows, scale, seconds, rollbacks, found.record["ended"], found.record["done"])
+
+
+def _model(job: Job, found: checkpoint.Checkpoint) -> keras.Model:
+    """The model with a checkpoint's weights, which come first in it.
+
+    Where weights are averaged, or followed by slow ones, these become the weights when training ends: of one that had
+    not, the optimizer holds them.
+    """
+    optimizer = job.pipeline.train.optimizer
+    if not found.record["ended"] and (optimizer.ema_momentum or optimizer.lookahead):
+        state = TrainState(job)
+        state.restore(found.arrays)
+        state.finalize()
+        return state.model
+    model = seeded_model(job)
+    checkpoint.restore(found.arrays[: len(model.variables)], model.variables)
+    return model

@@ -1,0 +1,140 @@
+"""All that training changes of a pipeline: `TrainState`. A checkpoint holds its values in its order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+from keras.src.random.seed_generator import global_seed_generator
+
+from tfhalf import config
+from tfhalf.precision.loss_scale import GuardedLossScaleOptimizer
+from tfhalf.train.build import ADAPT_IMAGES
+from tfhalf.train.job import Job
+from tfhalf.train.optim import optimizers
+from tfhalf.train.optim.schedules import EpochSchedule, learning_rate
+from tfhalf.train.record import checkpoint
+
+HELD_SHARE = 0.01  # of the device's memory, that the state at the start may take until there is a checkpoint
+
+
+class TrainState:
+    """Model, optimizer with its loss scale, the learning rate's factor and the random seeds, as the pipeline's seed
+    makes them.
+
+    ``model`` has float32 variables under the pipeline's policy, of which ``trained`` are those that gradients move.
+    """
+
+    def __init__(self, job: Job) -> None:
+        settings, precision = job.pipeline.train, job.pipeline.precision
+        self._seed = job.pipeline.seed
+        self.model = seeded_model(job)
+        self.trained = optimizers.trained_variables(self.model, settings.optimizer)
+        optimizer, self.rate = optimizer_of(job.pipeline, len(job.splits.x_train))
+        if precision.policy == "mixed_float16":
+            optimizer = optimizers.wrap(optimizer, precision.loss_scale)
+        optimizer.build(self.trained)
+        self.optimizer = optimizer
+        # Of layers that draw numbers and name no seed. Made here at the latest, which takes a number from Python's own.
+        self.seeds = global_seed_generator()
+        self.reset_seeds()
+
+    def reset_seeds(self) -> None:
+        """Undo what building other nets has drawn since."""
+        self.seeds.state.assign([self._seed, 0])
+
+    @property
+    def guarded(self) -> bool:
+        """Whether a loss scale stands around the optimizer."""
+        return isinstance(self.optimizer, GuardedLossScaleOptimizer)
+
+    @property
+    def inner(self) -> keras.optimizers.Optimizer:
+        """The optimizer that moves the weights, which a loss scale may stand around."""
+        return getattr(self.optimizer, "inner_optimizer", self.optimizer)
+
+    @property
+    def variables(self) -> list[Any]:
+        """All that training changes: model, optimizer and loss scale, random seeds, the learning rate's factor."""
+        factor = [self.rate.factor] if isinstance(self.rate, EpochSchedule) else []
+        return [*self.model.variables, *self.optimizer.variables, *factor, self.seeds.state]
+
+    def values(self) -> list[np.ndarray]:
+        """Copies of what `variables` hold now."""
+        # By Keras' convert_to_numpy each variable takes twice as long, and a training of a second has many.
+        return [variable.value.numpy() for variable in self.variables]
+
+    def held(self) -> list[Any]:
+        """What `variables` hold now, as tensors that nothing changes. They cost no time, but a second state of memory
+        on the device from the next step on."""
+        return [variable.value.read_value() for variable in self.variables]
+
+    def to_go_back_to(self, memory_bytes: int | None) -> list[Any]:
+        """What `variables` hold now: `held` where that is little of the device's memory, else `values`.
+
+        Args:
+            memory_bytes: the device's; None where it is not known.
+        """
+        size = sum(variable.value.dtype.size * math.prod(variable.shape) for variable in self.variables)
+        return self.held() if memory_bytes and size <= HELD_SHARE * memory_bytes else self.values()
+
+    def restore(self, values: Sequence[Any]) -> None:
+        """Put ``values``, in the order of `variables`, in their place.
+
+        Raises:
+            ResumeError: they are not those of these variables.
+        """
+        checkpoint.restore(values, self.variables)
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """What the block does to `variables` is undone after it."""
+        before = self.values()
+        yield
+        self.restore(before)
+
+    def rates(self, iterations: Any) -> np.ndarray:
+        """Learning rates at ``iterations``, integers of any shape; float32 of that shape."""
+        iterations = np.array(keras.ops.convert_to_numpy(iterations), np.int32)
+        if isinstance(self.rate, EpochSchedule):
+            return self.rate.at(iterations)
+        return np.full(iterations.shape, keras.ops.convert_to_numpy(self.inner._learning_rate), np.float32)
+
+    def halve_rate(self) -> None:
+        """Go on with half the learning rate; a callback that sets one has the last word."""
+        variable = self.rate.factor if isinstance(self.rate, EpochSchedule) else self.inner.learning_rate
+        variable.assign(variable * 0.5)
+
+    def loss_scale(self) -> float:
+        """The scale in force; 1 for policies without one."""
+        return float(self.optimizer.dynamic_scale.value.numpy()) if self.guarded else 1.0
+
+    def finalize(self) -> None:
+        """Training is over: averaged or slow weights, where there are any, become the weights."""
+        self.optimizer.finalize_variable_values(self.trained)
+
+
+def seeded_model(job: Job) -> keras.Model:
+    """The pipeline's net under its policy, as its seed and the data (`adapt`) make it; and nothing but the net."""
+    keras.utils.set_random_seed(job.pipeline.seed)
+    model = job.builder(job.pipeline.precision.policy)
+    adapt(model, job)
+    return model
+
+
+def adapt(model: keras.Model, job: Job) -> None:
+    """Let the model file set what the data decides, if it has something to set."""
+    job.builder.adapt(model, lambda: job.preprocess.apply(job.splits.x_train[:ADAPT_IMAGES]))
+
+
+def optimizer_of(pipeline: config.Pipeline, items: int) -> tuple[keras.optimizers.Optimizer, Any]:
+    """The optimizer of ``pipeline`` over ``items`` training items, without a loss scale, and its learning rate: a
+    number, or a schedule."""
+    settings = pipeline.train
+    steps, epochs = items // min(settings.batch_size, items), settings.epochs
+    rate = learning_rate(settings.schedule, settings.optimizer.learning_rate, steps, epochs)
+    return optimizers.make_optimizer(settings.optimizer, rate, settings.accumulate, steps * epochs), rate
