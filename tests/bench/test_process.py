@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 from bench_helpers import Clock, tfhalf, unheard, unseen
+from orphans import assert_gone, runs
 
 from tfhalf.bench import fresh, watch, worker
 from tfhalf.errors import ShortfallError
 from tfhalf.progress import Progress
+from tfhalf.system.child import Child
 
 NET = """
 import os, signal, sys, time
@@ -67,19 +69,12 @@ def test_an_input_at_fault_is_an_answer(mine: Path) -> None:
     assert found["exit_code"] == 2
 
 
-def test_last_words() -> None:
-    assert fresh._last_words(-15, "").endswith("was ended by signal 15 (Terminated)")
-    assert fresh._last_words(1, "\n").endswith("ended with code 1: it said nothing")
-    chatter = "I0000 00:00 port.cc:153] oneDNN\nWARNING: All log messages before absl are written\n"
-    assert fresh._last_words(1, f"Traceback\nMemoryError: no room \n{chatter}").endswith(": MemoryError: no room")
-
-
 @pytest.mark.slow
 def test_a_policy_that_fails_for_real(mine: Path) -> None:
     options = ("--repeats", 1, "--seconds", 0.05, "--policies", "mixed_float16,float32")
     done = tfhalf(mine, "--set", "model.args={does: exit in float16}", *options)
     assert done.returncode == 1
-    assert done.stderr == "error: mixed_float16: the process that measures it ended with code 3: so it ends\n"
+    assert done.stderr == "error: mixed_float16: the process that measures it ended with code 3 (so it ends)\n"
     assert "a model says something" not in done.stdout
     assert [line.split()[0] for line in done.stdout.splitlines()[-1:]] == ["float32"]
 
@@ -91,13 +86,13 @@ def test_the_process_that_measures_ends_with_the_one_that_asks(mine: Path, numbe
     running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     _until(lambda: Path("pid").exists() or running.poll() is not None)
     worker = int(Path("pid").read_text())
-    assert _alive(worker)
+    assert runs(worker)
     running.send_signal(number)
     stdout, stderr = running.communicate(timeout=20)
     if number == signal.SIGINT:
         assert (running.returncode, stdout) == (130, "")
         assert stderr == "interrupted; no version is half-written\n"
-    _until(lambda: not _alive(worker))
+    assert_gone(worker)
 
 
 def _until(happened: Callable[[], bool]) -> None:
@@ -105,15 +100,6 @@ def _until(happened: Callable[[], bool]) -> None:
     while not happened():
         time.sleep(0.01)
         assert time.monotonic() - start < 60
-
-
-def _alive(process: int) -> bool:
-    """Whether it runs; one that has ended and that nobody waited for does not."""
-    try:
-        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
 
 
 # --- what is heard meanwhile ------------------------------------------------------------------------------------------
@@ -182,19 +168,26 @@ def test_a_row_that_takes_longer_than_those_before_it(clock: Clock) -> None:
     assert seen._left() == ""
 
 
-def test_stages_go_through_a_pipe_and_nothing_else_does() -> None:
-    """A half line waits for its rest; a child that outlives the process does not hold it up."""
-    code = (
-        "import os, subprocess, time; from tfhalf.bench.worker import _speak; stages = _speak(); "
-        "print('a model says something', flush=True); os.system('echo so does a library'); "
-        "stages.stage('one'); stages.status('half of\\nit'); stages.stream.write('tw'); stages.stream.flush(); "
-        "time.sleep(0.1); stages.stage('o'); subprocess.Popen(['sleep', '30'])"
+def test_stages_come_as_messages_and_what_a_model_prints_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that outlives the one that measures does not hold it up."""
+    (tmp_path / "measures.py").write_text(
+        "import os, subprocess; from tfhalf.bench.watch import STAGE, Stages\n"
+        "def main(channel):\n"
+        "    stages = Stages(lambda line: channel.send(STAGE, line.encode()))\n"
+        "    print('a model says something', flush=True); os.system('echo so does a library')\n"
+        "    stages.stage('one'); stages.status('half of\\nit'); stages.stage('two')\n"
+        "    if os.fork():\n"
+        "        os._exit(0)\n"
+        "    import time; time.sleep(30)\n"
     )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     heard: list[str] = []
     seen = unseen("row")
     seen.hear = heard.append  # type: ignore[method-assign]
     start = time.monotonic()
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
-        fresh._follow(process, seen)
+    with pytest.raises(EOFError):
+        fresh._follow(Child("measures"), seen)
     assert heard == ["one", "\thalf of it", "two"]
     assert time.monotonic() - start < 20

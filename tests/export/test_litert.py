@@ -17,6 +17,7 @@ import pytest
 import tensorflow as tf
 import zoo
 from keras import layers
+from orphans import assert_no_orphan
 from tensorflow.lite.python import schema_py_generated as schema
 from zoo_helpers import Here
 
@@ -265,14 +266,26 @@ def test_a_file_that_lost_its_weights() -> None:
 
 
 def test_a_converter_that_dies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    died = "import os; os.kill(os.getpid(), 11)"
-    run = subprocess.run
-    monkeypatch.setattr(to_litert.subprocess, "run", lambda command, **k: run([sys.executable, "-c", died], **k))
-    found = to_litert.write(program(), tmp_path, ("savedmodel", "litert", "litert-int8"), metadata={})
-    assert {kind: str(error) for kind, error in found.items()} == dict.fromkeys(
-        ("litert", "litert-int8"), "LiteRT: the process that converts ended with signal 11; leave litert out"
+    (tmp_path / "dying.py").write_text("import os\n\ndef main(channel, folder):\n    os.kill(os.getpid(), 11)\n")
+    (tmp_path / "out").mkdir()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(to_litert, "_WORKER", "dying")
+    made = to_litert.write(program(), tmp_path / "out", ("savedmodel", "litert", "litert-int8"), metadata={})
+    died = "LiteRT: the process that converts ended by signal 11 (Segmentation fault); leave litert out"
+    assert {kind: str(error) for kind, error in made.items()} == dict.fromkeys(("litert", "litert-int8"), died)
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wait", [0.5, 4.0])
+def test_a_converter_ends_with_the_export_that_is_killed(tmp_path: Path, wait: float) -> None:
+    """While it imports TensorFlow, and at work: it hangs on what is no graph, a pipe that nobody writes to."""
+    os.mkfifo(tmp_path / "request.json")
+    code = (
+        "import sys; from tfhalf.export.litert import to_litert\n"
+        "child = to_litert.Child(to_litert._WORKER, sys.argv[1]); print(child.process.pid, flush=True)"
     )
-    assert not list(tmp_path.iterdir())
+    assert_no_orphan(code, str(tmp_path), wait=wait)
 
 
 def options(formats: str | None, tmp_path: Path) -> Options:
@@ -350,7 +363,7 @@ def test_a_crash_is_told(plain: bytes, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="opens and does not run: "):
         opened({"x": X[:, :5]})
     assert set(opened({"x": X})) == {"a", "b"}  # and goes on after that
-    os.kill(opened._process.pid, signal.SIGSEGV)
+    os.kill(opened._child.process.pid, signal.SIGSEGV)
     with pytest.raises(ArtifactError, match=r"ended the process that runs it by signal 11 \(Segmentation fault\)"):
         opened({"x": X})
 

@@ -12,6 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from orphans import assert_no_orphan
 
 from tfhalf.artifacts import manifest as manifests
 from tfhalf.errors import ArtifactError, UnsupportedError
@@ -82,6 +83,15 @@ def test_an_operator_that_openvino_lacks(tmp_path: Path) -> None:
     assert rows[1][names.index("")] == "not covered"
     assert rows[1][names.index("max diff")] == ""
     assert uncovered([own, other]) == [f"onnx, OpenVINO was not compared in OpenVINO: {other.not_covered}"]
+
+
+def test_no_runtime_outlives_the_process_that_opened_it_when_that_is_killed(tmp_path: Path) -> None:
+    onnx.save(_model("Sigmoid"), tmp_path / "model.onnx")
+    code = (
+        "import sys; from pathlib import Path; from tfhalf.runtimes.child import Isolated\n"
+        "opened = Isolated('openvino', Path(sys.argv[1])); print(opened._child.process.pid, flush=True)"
+    )
+    assert_no_orphan(code, str(tmp_path / "model.onnx"))
 
 
 def _spoiled(monkeypatch: pytest.MonkeyPatch, spoiled: str, answer: Any) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from orphans import assert_no_orphan
 from PIL import Image
 from serve_attacks import INFER, LIVE
 from serve_helpers import SHAPE, Counting, images, listening, make_version, run, tensor, until
@@ -122,6 +123,16 @@ def readers(limits: Limits) -> Iterator[Readers]:
         made.close()
 
 
+def test_no_reader_outlives_a_server_that_is_killed() -> None:
+    """It was started by a thread, and is at work."""
+    code = (
+        "import threading; from tfhalf.serve.reading.pool import _Reader; made = []\n"
+        "thread = threading.Thread(target=lambda: made.append(_Reader(1 << 28))); thread.start(); thread.join()\n"
+        "print(made[0]._child.process.pid, flush=True)"
+    )
+    assert_no_orphan(code, wait=1.0)
+
+
 @pytest.mark.slow
 def test_another_process_reads_the_same_and_may_end() -> None:
     limits, content = Limits(), body(100)
@@ -141,7 +152,7 @@ def test_another_process_reads_the_same_and_may_end() -> None:
             for _ in range(3):  # and the next ones wait for the one that nobody waits for any more
                 assert await made.read_huge("file", b"x", SIGNATURE, limits, content_type="")
             assert made._all == {reader}
-            os.kill(reader._process.pid, signal.SIGTERM)  # as a service manager does to all processes: it goes on
+            os.kill(reader._child.process.pid, signal.SIGTERM)  # as a service manager does to all processes: it goes on
             row = await made.read("image", picture.getvalue(), (4, 4, 3), 100)
             assert np.array_equal(row, READ["image"](picture.getvalue(), (4, 4, 3), 100))
             for wrong, status in ((b"{", 400), (b"[]", 400)):
@@ -149,7 +160,7 @@ def test_another_process_reads_the_same_and_may_end() -> None:
                     await made.read("infer", wrong, SIGNATURE, limits, header=None)
                 assert refused.value.status == status
             assert made._all == {reader}
-            reader._process.kill()
+            reader._child.kill()
             until(lambda: not reader.alive)
             assert repr(await made.read("infer", content, SIGNATURE, limits, header=None)) == repr(expected)
             made.close()

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from orphans import assert_no_orphan
 from pipeline_version import X, Y, export
 
 from tfhalf.artifacts import manifest as manifests
@@ -24,6 +25,7 @@ from tfhalf.config import Verify
 from tfhalf.errors import ArtifactError, IntegrityError, ParityError, UnsupportedError
 from tfhalf.progress import Progress
 from tfhalf.runtimes.open import open_predictor
+from tfhalf.system.child import Child
 from tfhalf.verify import test_set
 from tfhalf.verify.process import Verifier
 from tfhalf.verify.reference import Edges, Reference, basis, data_sha256, edge_inputs
@@ -362,8 +364,8 @@ def stands(pid: int) -> bool:
 
 
 def pid_of(verifier: Verifier) -> int:
-    assert verifier._process is not None
-    return verifier._process.pid
+    assert verifier._child is not None
+    return verifier._child.process.pid
 
 
 def test_it_is_started_once_and_goes_with_the_block() -> None:
@@ -420,20 +422,10 @@ def test_one_that_dies_just_before_it_is_asked_is_replaced(version: Path, monkey
 def test_it_ends_when_what_started_it_is_killed(after: float) -> None:
     """While it starts or imports, and while it waits."""
     code = (
-        "import sys, time; from tfhalf.verify.process import Verifier; from tfhalf.progress import Progress\n"
-        "verifier = Verifier(Progress(quiet=True)); verifier.start(); print(verifier._process.pid, flush=True)\n"
-        "time.sleep(100)"
+        "from tfhalf.verify.process import Verifier; from tfhalf.progress import Progress\n"
+        "verifier = Verifier(Progress(quiet=True)); verifier.start(); print(verifier._child.process.pid, flush=True)"
     )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
-        assert parent.stdout is not None
-        pid = int(parent.stdout.readline())
-        time.sleep(after)
-        assert stands(pid)
-        parent.kill()
-    end = time.monotonic() + 20
-    while stands(pid) and "zombie" not in Path(f"/proc/{pid}/status").read_text():  # whose parent is gone, too
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    assert_no_orphan(code, wait=after)
 
 
 @pytest.mark.slow
@@ -454,30 +446,29 @@ def test_its_end_without_a_word_is_told(version: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.slow
-def test_it_needs_no_keras_and_touches_no_device_before_it_is_asked(version: Path, tmp_path: Path) -> None:
+def test_it_needs_no_keras_and_touches_no_device_before_it_is_asked(
+    version: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     np.savez(tmp_path / "test.npz", x=X, y=Y)
-    request = {"cwd": str(tmp_path), "directory": str(version), "data": "test.npz", "answer": "answer.json"}
-    request["begun"] = str(tmp_path / "begun")
-    code = (
+    request = {"cwd": str(tmp_path), "directory": str(version), "data": "test.npz"}
+    (tmp_path / "looks.py").write_text(
         "import os, sys; from tfhalf.verify import process as fresh\n"
-        "def asked():\n"
-        "    from tensorflow.python.eager import context\n"
-        "    print('touched', context.context()._initialized or context.context()._physical_devices)\n"
-        "def end(code):\n"
-        "    print('keras' in sys.modules, 'sklearn' in sys.modules, code, flush=True); really_end(code)\n"
-        "fresh.grow_memory, os._exit, really_end = asked, end, os._exit\n"
-        "fresh._main()"
+        "def main(channel):\n"
+        "    really_end = os._exit\n"
+        "    def asked():\n"
+        "        from tensorflow.python.eager import context\n"
+        "        print('touched', context.context()._initialized or context.context()._physical_devices)\n"
+        "    def end(code):\n"
+        "        print('keras' in sys.modules, 'sklearn' in sys.modules, code, flush=True); really_end(code)\n"
+        "    fresh.grow_memory, os._exit = asked, end\n"
+        "    fresh.main(channel)"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "KERAS_BACKEND": "tensorflow"},
-    ) as process:
-        assert process.stdin is not None
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    child = Child("looks", stdout=subprocess.PIPE)
+    child.send_json(request)
+    assert json.loads(child.receive()[1]) == "begun"
+    assert len(json.loads(child.receive()[1])) == 4
+    with child.process as process:
         assert process.stdout is not None
-        process.stdin.write(json.dumps(request) + "\n")
-        process.stdin.flush()
-        assert process.stdout.read() == "touched None\nFalse False 0\n"
-    assert len(json.loads((tmp_path / "answer.json").read_text())) == 4
+        assert process.stdout.read() == b"touched None\nFalse False 0\n"
+    child.end()

@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import select
-import signal
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
 from typing import Any
 
-from tfhalf.bench.watch import Watch
+from tfhalf.bench.watch import STAGE, Watch
 from tfhalf.errors import InputError, ShortfallError
-from tfhalf.system.tensorflow import fresh_environment
+from tfhalf.system.child import Child
 
-# What TensorFlow's libraries say of themselves, warnings included, before they read any setting.
-_CHATTER = re.compile(r"[IW]\d{4} |WARNING: All log messages before absl")
 _TICK = 0.5  # seconds
 
 
@@ -35,53 +25,39 @@ def ask(request: dict[str, Any], name: str, watch: Watch) -> dict[str, Any]:
     Raises:
         InputError, ShortfallError: the process says what is wrong, or dies.
     """
-    with tempfile.TemporaryDirectory(prefix="tfhalf-bench-") as scratch:
-        question, answer = Path(scratch) / "request.json", Path(scratch) / "answer.json"
-        question.write_text(json.dumps(request), encoding="utf-8")
-        command = [sys.executable, "-m", "tfhalf.bench.worker", str(question), str(answer)]
-        words = Path(scratch) / "stderr"  # a file: of a pipe somebody would have to take them meanwhile
-        with (
-            words.open("wb") as stderr,
-            subprocess.Popen(command, env=fresh_environment(), stdout=subprocess.PIPE, stderr=stderr) as process,
-        ):
-            try:
-                _follow(process, watch)
-            except BaseException:  # Ctrl-C
-                process.kill()
-                raise
-            finally:
-                watch.progress.clear()
-        if process.returncode or not answer.is_file():
-            raise ShortfallError(f"{name}: {_last_words(process.returncode, words.read_text('utf-8', 'replace'))}")
-        found: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
-    if "error" in found:
-        kind = InputError if found["exit_code"] == InputError.exit_code else ShortfallError
-        raise kind(f"{name}: {found['error']}")
-    row: dict[str, Any] = found["row"]
+    child = Child("tfhalf.bench.worker")
+    try:
+        child.send_json(request)
+        answer = _follow(child, watch)
+    except (EOFError, OSError):
+        words = child.last_words()
+        why = "; the memory may not have sufficed, take a smaller batch" if words.startswith("by signal 9 ") else ""
+        raise ShortfallError(f"{name}: the process that measures it ended {words}{why}") from None
+    finally:  # Ctrl-C too
+        child.end()
+        watch.progress.clear()
+    if "error" in answer:
+        kind = InputError if answer["exit_code"] == InputError.exit_code else ShortfallError
+        raise kind(f"{name}: {answer['error']}")
+    row: dict[str, Any] = answer["row"]
     return row
 
 
-def _follow(process: subprocess.Popen[bytes], watch: Watch) -> None:
-    """Tell ``watch`` every line that ``process`` says on standard output, until it ends."""
-    assert process.stdout is not None
-    pipe, rest = process.stdout.fileno(), b""
+def _follow(child: Child, watch: Watch) -> dict[str, Any]:
+    """Tell ``watch`` every stage of ``child``, until it answers.
+
+    Raises:
+        EOFError: it ended without an answer.
+    """
     while True:
-        ready = select.select([pipe], [], [], _TICK)[0]
-        said = os.read(pipe, 2**16) if ready else b""
-        *lines, rest = (rest + said).split(b"\n")
-        for line in lines:
-            watch.hear(line.decode(errors="replace"))
-        # A process of its own making may hold the pipe open longer than it lives.
-        if (ready and not said) or (not ready and process.poll() is not None):
-            return
-        watch.tick()
-
-
-def _last_words(code: int, stderr: str) -> str:
-    if code < 0:
-        number = -code
-        why = "; the memory may not have sufficed, take a smaller batch" if number == signal.SIGKILL else ""
-        return f"the process that measures it was ended by signal {number} ({signal.strsignal(number)}){why}"
-    lines = [line.strip() for line in stderr.splitlines() if line.strip() and not _CHATTER.match(line)]
-    said = lines[-1][:300] if lines else "it said nothing"
-    return f"the process that measures it ended with code {code}: {said}"
+        try:
+            tag, content = child.receive(_TICK)
+        except TimeoutError:
+            if not child.alive:  # a process that its own made may hold the channel longer than it lives
+                raise EOFError from None
+            watch.tick()
+            continue
+        if tag != STAGE:
+            answer: dict[str, Any] = json.loads(content)
+            return answer
+        watch.hear(content.decode(errors="replace"))

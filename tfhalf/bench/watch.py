@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
-from typing import TextIO
+from collections.abc import Callable, Sequence
 
 from tfhalf.progress import Progress, duration
+
+STAGE = b"S"  # the tag of a message that is a line of `Stages`
 
 
 class Stages(Progress):
@@ -16,8 +17,9 @@ class Stages(Progress):
     A stage begins with `stage`; `status` is a detail of it, and stands behind a tab.
     """
 
-    def __init__(self, stream: TextIO) -> None:
-        super().__init__(stream, quiet=True)
+    def __init__(self, send: Callable[[str], None]) -> None:
+        super().__init__(quiet=True)
+        self._send = send
 
     def stage(self, text: str) -> None:
         """From now on ``text`` is done."""
@@ -28,7 +30,7 @@ class Stages(Progress):
         self._say("\t" + text)
 
     def _say(self, text: str) -> None:
-        print(" ".join(text.split("\n")), file=self.stream, flush=True)
+        self._send(" ".join(text.split("\n")))
 
 
 class Watch:

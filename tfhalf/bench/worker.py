@@ -1,26 +1,20 @@
-"""The process that measures one row: ``python -m tfhalf.bench.worker REQUEST.json ANSWER.json``.
+"""The process that measures one row.
 
 The request names the ``kind`` of measurement and its arguments; the answer holds the measured ``row``, or ``error`` and
-``exit_code``. Standard output says what is being done (`Stages`); whatever else would go there goes nowhere.
+``exit_code``. What a model or a library prints goes nowhere.
 """
 
 from __future__ import annotations
 
-import ctypes
 import json
-import os
-import signal
-import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from tfhalf.bench.watch import Stages
+from tfhalf.bench.watch import STAGE, Stages
 from tfhalf.config.refs import raised
 from tfhalf.errors import InputError, ShortfallError, TfhalfError
+from tfhalf.system.child import Channel
 from tfhalf.system.tensorflow import import_tensorflow
-
-_PR_SET_PDEATHSIG = 1
 
 
 def answer(request: dict[str, Any], stages: Stages) -> dict[str, Any]:
@@ -50,22 +44,7 @@ def _measure(kind: str, arguments: dict[str, Any]) -> Any:
     return inference.measure(**arguments)
 
 
-def _speak() -> Stages:
-    """Standard output for stages alone: a model, or a library, may print."""
-    stages = Stages(os.fdopen(os.dup(1), "w"))
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.close(nowhere)
-    return stages
-
-
-def _end_with_parent() -> None:
-    """Have the kernel end this process when the one that started it ends, however that does."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-if __name__ == "__main__":
-    _end_with_parent()
-    question, target = sys.argv[1:]
-    found = answer(json.loads(Path(question).read_text(encoding="utf-8")), _speak())
-    Path(target).write_text(json.dumps(found), encoding="utf-8")
+def main(channel: Channel) -> None:
+    """Answer one request; messages of `STAGE` say meanwhile what is being done."""
+    request = json.loads(channel.receive()[1])
+    channel.send_json(answer(request, Stages(lambda line: channel.send(STAGE, line.encode()))))

@@ -9,26 +9,18 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
-import signal
-import struct
-import subprocess
-import sys
-import tempfile
 import threading
-import weakref
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, BinaryIO
 
 import numpy as np
 
 from tfhalf.errors import UnavailableError, UnsupportedError
 from tfhalf.runtimes.base import engine_of
-from tfhalf.system.tensorflow import fresh_environment
+from tfhalf.system.child import JSON, Child
 
-ARRAYS, FACTS, ERROR = b"A", b"F", b"E"
-_HEAD = struct.Struct("<cQ")
+ARRAYS = b"A"  # the tag of a message
 # By kind: the module, what people call it, and the extra of tfhalf that brings it.
 _PACKAGES = {
     "litert": ("ai_edge_litert", "LiteRT", "'tfhalf[litert]'"),
@@ -68,16 +60,8 @@ class Isolated:
         if lack := lacking(kind):
             raise UnavailableError(f"{path}: {lack}")
         self._path, self._turn = path, threading.Lock()
-        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115  # closed by _end
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tfhalf.runtimes.child_main", kind, str(path.absolute())],
-            env=fresh_environment(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._complaints,
-        )
-        self._finish = weakref.finalize(self, _end, self._process, self._complaints)
-        told = json.loads(self._answer("it was opened", FACTS))
+        self._child = Child("tfhalf.runtimes.child_main", kind, str(path.absolute()))
+        told = json.loads(self._answer("it was opened", JSON))
         self.inputs, self.outputs = tuple[str, ...](told["inputs"]), tuple[str, ...](told["outputs"])
         self.about, self.settings = str(told["about"]), str(told["settings"])
         engine = engine_of(self.about)
@@ -90,70 +74,28 @@ class Isolated:
         Raises:
             UnsupportedError: it does not run, or ended its process.
         """
-        assert self._process.stdin is not None
         with self._turn:
-            with suppress(BrokenPipeError):  # it has ended, which reading tells
-                write(self._process.stdin, ARRAYS, packed(given))
+            with suppress(OSError):  # it has ended, which receiving tells
+                self._child.send(ARRAYS, packed(given))
             return unpacked(self._answer("it was run", ARRAYS))
 
     def stop(self) -> None:
         """End the process: a call that runs in it fails."""
-        self._process.kill()
+        self._child.kill()
 
     def close(self) -> None:
         """End the process."""
-        self._finish()
+        self._child.end()
 
-    def _answer(self, when: str, wanted: bytes) -> bytes:
-        assert self._process.stdout is not None
+    def _answer(self, when: str, expected: bytes) -> bytes:
         try:
-            tag, content = read(self._process.stdout)
-        except EOFError:
-            code = self._process.wait()
-            if code < 0:
-                how = f"by signal {-code} ({signal.strsignal(-code)})"
-            else:
-                self._complaints.seek(0)
-                said = self._complaints.read().decode(errors="replace").split("\n")
-                last = next((line for line in reversed(said) if line.strip()), "no word")
-                how = f"with code {code} ({' '.join(last.split())[:200]})"
-            self._finish()
-            raise UnsupportedError(self._path, f"ended the process that runs it {how} when {when}") from None
-        if tag != wanted:
+            tag, content = self._child.receive()
+        except (EOFError, OSError):
+            words = self._child.last_words()
+            raise UnsupportedError(self._path, f"ended the process that runs it {words} when {when}") from None
+        if tag != expected:
             raise UnsupportedError(self._path, content.decode(errors="replace")[:400])
         return content
-
-
-def _end(process: subprocess.Popen[bytes], complaints: IO[bytes]) -> None:
-    # Closes the pipes, one of which may hold what nobody takes any more, and waits, so that no zombie is left.
-    with complaints, suppress(BrokenPipeError), process:
-        process.kill()
-
-
-# --- what is said between the two -------------------------------------------------------------------------------------
-
-
-def write(stream: BinaryIO | IO[bytes], tag: bytes, content: bytes) -> None:
-    """One message."""
-    stream.write(_HEAD.pack(tag, len(content)))
-    stream.write(content)
-    stream.flush()
-
-
-def read(stream: BinaryIO | IO[bytes]) -> tuple[bytes, bytes]:
-    """The next message's tag and content.
-
-    Raises:
-        EOFError: the other side has ended.
-    """
-    head = stream.read(_HEAD.size)
-    if len(head) < _HEAD.size:
-        raise EOFError
-    tag, length = _HEAD.unpack(head)
-    content = stream.read(length)
-    if len(content) < length:
-        raise EOFError
-    return tag, content
 
 
 def packed(arrays: Mapping[str, np.ndarray]) -> bytes:

@@ -1,14 +1,10 @@
-"""The process that runs one file in LiteRT or OpenVINO: ``python -m tfhalf.runtimes.child_main KIND FILE``.
+"""The process that runs one file in LiteRT or OpenVINO (see `tfhalf.runtimes.child`).
 
-It says what it opened on standard output, then answers every message of arrays that comes on standard input (see
-`tfhalf.runtimes.child`), until that ends.
+It says what it opened, then answers every message of arrays, until its channel ends.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +13,7 @@ from tfhalf.runtimes import child
 from tfhalf.runtimes.base import Runtime
 from tfhalf.runtimes.engines import open_engine
 from tfhalf.system import memory
+from tfhalf.system.child import ERROR, Channel
 from tfhalf.text import one_line
 
 
@@ -29,30 +26,24 @@ def _facts(engine: Runtime) -> dict[str, Any]:
     return {key: getattr(engine, key) for key in ("inputs", "outputs", "about", "settings")}
 
 
-def _main(kind: str, path: Path) -> None:
-    out = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # libraries print
-    source = sys.stdin.buffer
+def main(channel: Channel, kind: str, path: str) -> None:
+    """Open ``path`` in the runtime ``kind``, and run it as often as arrays come."""
     memory.bound_process()
     try:
-        engine: Runtime = open_engine(kind, path)
+        engine: Runtime = open_engine(kind, Path(path))
     except ArtifactError as error:
-        child.write(out, child.ERROR, str(error).removeprefix(f"{path}: ").encode())
+        channel.send(ERROR, str(error).removeprefix(f"{path}: ").encode())
         return
     except Exception as error:  # noqa: BLE001  # whatever a library raises: the one that asks is told
-        child.write(out, child.ERROR, f"does not open: {_why(error)}".encode())
+        channel.send(ERROR, f"does not open: {_why(error)}".encode())
         return
-    child.write(out, child.FACTS, json.dumps(_facts(engine)).encode())
+    channel.send_json(_facts(engine))
     while True:
         try:
-            _, content = child.read(source)
+            _, content = channel.receive()
         except EOFError:
             return
         try:
-            child.write(out, child.ARRAYS, child.packed(engine(child.unpacked(content))))
+            channel.send(child.ARRAYS, child.packed(engine(child.unpacked(content))))
         except Exception as error:  # noqa: BLE001  # as above
-            child.write(out, child.ERROR, f"opens and does not run: {_why(error)}".encode())
-
-
-if __name__ == "__main__":
-    _main(sys.argv[1], Path(sys.argv[2]))
+            channel.send(ERROR, f"opens and does not run: {_why(error)}".encode())

@@ -27,14 +27,6 @@ _SAME_BITS = "--xla_gpu_deterministic_ops"  # which also has no kernel chosen by
 _UNUSED = ("sklearn", "matplotlib", "pandas", "jax")
 
 
-def fresh_environment() -> dict[str, str]:
-    """Of a Python process that is started for TensorFlow: this one's, quiet, and with this very package put first,
-    since the process may stand in another folder's."""
-    root = str(Path(__file__).resolve().parents[2])
-    paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
-    return {**os.environ, "PYTHONPATH": paths, "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
-
-
 def import_tensorflow(
     keep_programs: Path | None = None, *, deterministic: bool = False, without: tuple[str, ...] = ()
 ) -> None:

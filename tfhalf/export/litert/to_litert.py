@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,7 +15,10 @@ from tfhalf.artifacts.formats import FILES, LITERT
 from tfhalf.errors import ExportError
 from tfhalf.export.litert.graph import frozen
 from tfhalf.export.program import Program
-from tfhalf.system.tensorflow import fresh_environment
+from tfhalf.system.child import ERROR, Child
+
+_WORKER = "tfhalf.export.litert.worker"
+_SECONDS = 4 * 3600.0  # for converting a model
 
 
 @dataclass(frozen=True)
@@ -87,15 +88,18 @@ def _ask(folder: Path) -> dict[str, Any]:
     Raises:
         ExportError: LiteRT cannot hold the program, or the process died.
     """
-    environment = {**fresh_environment(), "CUDA_VISIBLE_DEVICES": "-1"}
-    command = [sys.executable, "-m", "tfhalf.export.litert.worker", str(folder)]
-    done = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False)
-    answer = folder / "answer.json"
-    if done.returncode or not answer.is_file():
-        lines = [line for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
-        said = f"signal {-done.returncode}" if done.returncode < 0 else lines[-1][:200] if lines else "no word"
-        raise ExportError(f"LiteRT: the process that converts ended with {said}; leave litert out")
-    found: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
-    if "error" in found:
-        raise ExportError(found["error"])
-    return found
+    child = Child(_WORKER, str(folder), environment={"CUDA_VISIBLE_DEVICES": "-1"})
+    try:
+        tag, content = child.receive(_SECONDS)
+    except EOFError:
+        raise ExportError(f"LiteRT: the process that converts ended {child.last_words()}; leave litert out") from None
+    except TimeoutError:
+        raise ExportError(
+            f"LiteRT: the process that converts has not answered for {_SECONDS / 3600:.0f} hours; leave litert out"
+        ) from None
+    finally:
+        child.end()
+    if tag == ERROR:
+        raise ExportError(content.decode(errors="replace"))
+    answer: dict[str, Any] = json.loads(content)
+    return answer

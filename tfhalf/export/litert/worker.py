@@ -1,8 +1,7 @@
-"""The process that makes LiteRT files: ``python -m tfhalf.export.litert.worker FOLDER``.
+"""The process that makes LiteRT files in a folder.
 
 TensorFlow's converter is C++ that ends the process where it meets what it did not expect, and says much. In the folder
-lie ``graph.pb``, a frozen GraphDef, and ``request.json``; the files come there, and ``answer.json``: what each is, or
-``error`` with one line.
+lie ``graph.pb``, a frozen GraphDef, and ``request.json``; the files come there. The answer says what each is.
 """
 
 from __future__ import annotations
@@ -10,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfhalf.errors import ExportError
+from tfhalf.system.child import ERROR, Channel
 from tfhalf.system.tensorflow import import_tensorflow
 
 if TYPE_CHECKING:
@@ -184,11 +183,10 @@ def reason(said: str) -> str:
     return f"its converter does not take the model: {' '.join(told.split())[:_TOLD]}; leave litert out"
 
 
-if __name__ == "__main__":
+def main(channel: Channel, folder: str) -> None:
+    """Make what lies in ``folder``, and answer what each file is."""
     import_tensorflow(without=("keras",))
-    place = Path(sys.argv[1])
     try:
-        found = make(place)
+        channel.send_json(make(Path(folder)))
     except ExportError as error:
-        found = {"error": str(error)}
-    (place / "answer.json").write_text(json.dumps(found), encoding="utf-8")
+        channel.send(ERROR, str(error).encode())

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,8 +12,8 @@ from typing import Any
 from tfhalf.errors import RequestError
 from tfhalf.serve.reading import wire
 from tfhalf.serve.settings import Limits
+from tfhalf.system.child import Child
 from tfhalf.system.device import cores
-from tfhalf.system.tensorflow import fresh_environment
 
 _SECONDS = 30.0  # for one body or image
 # Of memory that a process may take: JSON becomes Python's objects, of which the smallest take this many bytes for each
@@ -127,31 +124,24 @@ class Readers:
 
 class _Reader:
     def __init__(self, memory: int) -> None:
-        self._connection, other = socket.socketpair()
-        with other:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "tfhalf.serve.reading.process"],
-                env={**fresh_environment(), "OPENBLAS_NUM_THREADS": "1"},
-                stdin=other.fileno(),
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,  # the server's own standard error is its log
-            )
-        self._connection.settimeout(_SECONDS)
-        wire.send(self._connection, memory)
+        # Standard error is kept by nobody: the server's own is its log.
+        self._child = Child(
+            "tfhalf.serve.reading.process", environment={"OPENBLAS_NUM_THREADS": "1"}, keeps_words=False
+        )
+        self._child.connection.settimeout(_SECONDS)
+        wire.send(self._child.connection, memory)
 
     @property
     def alive(self) -> bool:
-        return self._process.poll() is None
+        return self._child.alive
 
     def ask(self, task: str, given: tuple[Any, ...], named: dict[str, Any]) -> dict[str, Any]:
-        wire.send(self._connection, [task, list(given), named])
-        answer: dict[str, Any] = wire.receive(self._connection)
+        wire.send(self._child.connection, [task, list(given), named])
+        answer: dict[str, Any] = wire.receive(self._child.connection)
         return answer
 
     def end(self) -> None:
-        self._process.kill()
+        self._child.kill()
 
     def kill(self) -> None:
-        self.end()
-        self._process.wait()
-        self._connection.close()
+        self._child.end()

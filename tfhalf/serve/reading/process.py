@@ -1,4 +1,4 @@
-"""A process that reads large bodies and images for a server: ``python -m tfhalf.serve.reading.process``.
+"""A process that reads large bodies and images for a server.
 
 Python's lock is held while JSON is parsed or an image decoded, which for large ones stops whoever shares the process.
 This one shares it with nobody; its memory is bounded; and a file that ends it ends no server.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import resource
 import signal
-import socket
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,15 @@ from typing import Any
 from tfhalf.errors import RequestError
 from tfhalf.serve.reading import wire
 from tfhalf.serve.reading.tasks import READ
+from tfhalf.system.child import Channel
 
 
-def main() -> None:
-    """Until the server closes its end of the connection, which is standard input."""
+def main(channel: Channel) -> None:
+    """Read what comes on the channel, until the server closes its end of it."""
     for number in (signal.SIGINT, signal.SIGTERM):  # meant for the server, which finishes what it has accepted
         signal.signal(number, signal.SIG_IGN)
-    with socket.socket(fileno=0) as connection, suppress(EOFError, ConnectionError):
+    connection = channel.connection
+    with suppress(EOFError, ConnectionError):
         most = wire.receive(connection)
         bound = _memory() + most
         resource.setrlimit(resource.RLIMIT_DATA, (bound, bound))
@@ -50,7 +51,3 @@ def _memory() -> int:
     found = re.search(r"VmData:\s+(\d+)", Path("/proc/self/status").read_text())
     assert found
     return int(found[1]) << 10
-
-
-if __name__ == "__main__":
-    main()
