@@ -35,7 +35,7 @@ def measure(run: Path) -> dict[str, object]:
     model = restore_run(job, run).model
     judge = job.builder("float32")
     judge.set_weights(model.get_weights())
-    preprocessing = (job.preprocess.mean, job.preprocess.std, job.splits.input_shape)
+    preprocessing = (job.preprocess, job.splits.input_shape)
     with tempfile.TemporaryDirectory() as scratch:
         keras_own, ours, float32 = (Path(scratch) / name for name in ("keras", "ours", "float32"))
         with policy("mixed_float16"):

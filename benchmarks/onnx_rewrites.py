@@ -26,6 +26,7 @@ import tensorflow as tf
 import tf2onnx
 from keras import layers
 
+from tfhalf.data import Preprocess
 from tfhalf.export.onnx import to_onnx
 from tfhalf.export.program import Program, make_program
 from tfhalf.export.rebuild.rebuild import rebuild
@@ -122,10 +123,10 @@ def main() -> None:
         keras.utils.set_random_seed(0)
         with policy("mixed_float16"):
             model = perturbed(build())
-        mean, std = (0.0,), (1.0,)
-        program = make_program(rebuild(model).model, mean, std, shape)
+        preprocess = Preprocess((0.0,), (1.0,))
+        program = make_program(rebuild(model).model, preprocess, shape)
         graphs = {
-            "plain": plain(make_program(model, mean, std, shape), options.opset),
+            "plain": plain(make_program(model, preprocess, shape), options.opset),
             "folded": plain(program, options.opset),
             "tfhalf": to_onnx.convert(program, options.opset),
         }

@@ -11,6 +11,7 @@ from keras import layers
 
 from tfhalf import config
 from tfhalf.artifacts import manifest as manifests
+from tfhalf.data import Preprocess
 from tfhalf.export.write import describe, write_artifacts
 from tfhalf.verify.reference import Edges, Reference, data_sha256, edge_inputs
 
@@ -43,7 +44,7 @@ def export(directory: Path, spoil: Any = None) -> None:
     if spoil:
         spoil(model)
     _, rebuilt = write_artifacts(
-        model, directory, pipeline, mean=(8.0,), std=(5.0,), input_shape=(4, 4, 1), labels=("a", "b", "c")
+        model, directory, pipeline, preprocess=Preprocess((8.0,), (5.0,)), input_shape=(4, 4, 1), labels=("a", "b", "c")
     )
     manifests.write(
         directory,

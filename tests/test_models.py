@@ -12,6 +12,7 @@ import pytest
 
 from tfhalf import config
 from tfhalf.config.refs import resolve, sibling
+from tfhalf.data import Preprocess
 from tfhalf.export.rebuild.rebuild import rebuild
 from tfhalf.precision.policy import flat_layers, policy
 from tfhalf.train.feeds.resident import Resident
@@ -103,7 +104,7 @@ def steps(model: keras.Model, guarded: bool, count: int = 3) -> Any:
     optimizer: Any = make_optimizer(config.Optimizer(learning_rate=0.01, nesterov=False), 0.01)
     if guarded:
         optimizer = wrap(optimizer, config.LossScale(initial=1024.0))
-    step = Step(model, optimizer, model.trainable_variables, mean=np.array([127.0]), std=np.array([64.0]),
+    step = Step(model, optimizer, model.trainable_variables, preprocess=Preprocess((127.0,), (64.0,)),
                 label_smoothing=0.0, augmentation=None, seed=0)  # fmt: skip
     feed = Resident(step, x, y, batch_size=16, capacity=count, xla=False, max_skipped=50)
     return feed(np.tile(np.arange(16, dtype=np.int32), (count, 1)), 0, 0)

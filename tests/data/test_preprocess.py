@@ -129,3 +129,12 @@ def test_to_dict_and_back_through_json(values):
 def test_from_dict_refuses(values):
     with pytest.raises(DataError, match="preprocess"):
         Preprocess.from_dict(values)
+
+
+def test_shift_and_scale_are_the_nearest_to_what_was_measured() -> None:
+    """The reciprocal is rounded to float32 once, from float64: that of a std in float32 may be another."""
+    std = 3.0000001
+    shift, scale = Preprocess((0.1, 2.0), (std, 0.5)).shift_and_scale()
+    assert (shift.dtype, scale.dtype) == (np.float32, np.float32)
+    assert shift.tolist() == [np.float32(0.1), 2.0]
+    assert scale.tolist() == [np.float32(1 / std), 2.0]

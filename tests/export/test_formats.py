@@ -19,6 +19,7 @@ from keras import layers, ops
 from onnx import TensorProto
 
 from tfhalf import config
+from tfhalf.data import Preprocess
 from tfhalf.errors import ArtifactError, ExportError
 from tfhalf.export import savedmodel
 from tfhalf.export.onnx import rewrites, to_onnx
@@ -64,8 +65,7 @@ class Made:
             self.model,
             directory,
             PIPELINE,
-            mean=MEAN,
-            std=STD,
+            preprocess=Preprocess(MEAN, STD),
             input_shape=SHAPE,
             labels=("a", "b", "c", "ü"),
             git_revision="0123abc",
@@ -191,12 +191,12 @@ def test_onnx_of_a_folded_net_holds_only_float16(tmp_path: Path) -> None:
     image = keras.Input(SHAPE)
     x = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(8, 3, padding="same")(image)))
     model = keras.Model(image, layers.Dense(4)(layers.Flatten()(x)))
-    program = make_program(rebuild(model).model, MEAN, STD, SHAPE)
+    program = make_program(rebuild(model).model, Preprocess(MEAN, STD), SHAPE)
     graph = to_onnx.convert(program, 17).graph
     wide = [t for t in graph.initializer if t.data_type == TensorProto.FLOAT]
     assert {tuple(t.dims) for t in wide} <= {(3,), (1, 1, 1, 3), (1, 3, 1, 1)}  # mean and 1 / std
     assert len(wide) == 2
-    plain = make_program(rebuild(model).model, (0.0,), (1.0,), SHAPE)
+    plain = make_program(rebuild(model).model, Preprocess((0.0,), (1.0,)), SHAPE)
     assert [t.name for t in to_onnx.convert(plain, 17).graph.initializer if t.data_type == TensorProto.FLOAT] == []
 
 
@@ -242,7 +242,7 @@ def test_predictors_of_what_is_not_there(made: Made, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("opset", [13, 15, 18, 21, 25])
 def test_opsets(made: Made, opset: int, tmp_path: Path) -> None:
-    program = make_program(made.rebuilt.model, MEAN, STD, SHAPE)
+    program = make_program(made.rebuilt.model, Preprocess(MEAN, STD), SHAPE)
     (path,) = to_onnx.write(program, tmp_path / "model.onnx", opset=opset, metadata={})
     assert onnx.load(path).opset_import[0].version == opset
     got = open_predictor(tmp_path, "onnx")(X)
@@ -252,7 +252,7 @@ def test_opsets(made: Made, opset: int, tmp_path: Path) -> None:
 def test_an_operator_without_a_translation_leaves_no_file(tmp_path: Path) -> None:
     image = keras.Input(SHAPE)
     x = layers.Flatten()(layers.Lambda(tf.math.lgamma)(layers.Conv2D(2, 3)(image)))
-    program = make_program(keras.Model(image, layers.Dense(4)(x)), MEAN, STD, SHAPE)
+    program = make_program(keras.Model(image, layers.Dense(4)(x)), Preprocess(MEAN, STD), SHAPE)
     before = logging.getLogger().handlers[:], logging.getLogger("tf2onnx").level
     with pytest.raises(ExportError, match=r"ONNX: .*Lgamma.*leave onnx out of export.formats") as caught:
         to_onnx.write(program, tmp_path / "model.onnx", opset=17, metadata={})
@@ -267,7 +267,7 @@ def test_an_adapted_normalization_within_the_net(tmp_path: Path) -> None:
     layer.adapt(X)
     image = keras.Input(SHAPE)
     model = keras.Model(image, layers.Dense(4)(layers.Flatten()(layer(image))))
-    program = make_program(rebuild(model).model, (0.0,), (1.0,), SHAPE)
+    program = make_program(rebuild(model).model, Preprocess((0.0,), (1.0,)), SHAPE)
     to_onnx.write(program, tmp_path / "model.onnx", opset=17, metadata={})
     savedmodel.write(program, tmp_path)
     expected = np.asarray(model(X))
@@ -277,7 +277,7 @@ def test_an_adapted_normalization_within_the_net(tmp_path: Path) -> None:
 
 def test_kept_layers_are_float32_in_the_files(tmp_path: Path) -> None:
     model = rebuild(net(), keep_float32=["^head$"]).model
-    program = make_program(model, MEAN, STD, SHAPE)
+    program = make_program(model, Preprocess(MEAN, STD), SHAPE)
     graph = to_onnx.convert(program, 17).graph
     wide = [math.prod(t.dims) for t in graph.initializer if t.data_type == TensorProto.FLOAT]
     assert 32 in wide  # the head's kernel, 8 x 4
@@ -287,7 +287,7 @@ def test_the_same_model_gives_the_same_file_again() -> None:
     """tf2onnx numbers names through the whole process; what is written must not depend on what was converted before."""
     model = rebuild(net()).model
     first, second = (
-        to_onnx.convert(make_program(model, MEAN, STD, SHAPE), 18).SerializeToString(deterministic=True)
+        to_onnx.convert(make_program(model, Preprocess(MEAN, STD), SHAPE), 18).SerializeToString(deterministic=True)
         for _ in range(2)
     )
     assert first == second

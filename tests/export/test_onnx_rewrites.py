@@ -22,6 +22,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from tfhalf.artifacts.ports import Port
+from tfhalf.data import Preprocess
 from tfhalf.errors import ExportError
 from tfhalf.export.onnx import casts as onnx_casts
 from tfhalf.export.onnx import external_weights, shapes, to_onnx, transposes
@@ -226,7 +227,7 @@ def program(shape: tuple[int, ...], body: Layers) -> tuple[keras.Model, Program]
             v.assign(draw.uniform(0.5, 1.5, v.shape))
         elif v.path.endswith(("moving_mean", "beta", "bias")):
             v.assign(draw.normal(size=v.shape) * 0.1)
-    return model, make_program(rebuild(model, fold_batchnorm=False).model, (0.0,), (1.0,), shape)
+    return model, make_program(rebuild(model, fold_batchnorm=False).model, Preprocess((0.0,), (1.0,)), shape)
 
 
 def norm(x: Any) -> Any:

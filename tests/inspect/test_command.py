@@ -16,6 +16,7 @@ import pytest
 from inspect_models import DRAW, call, facts, flat, matmul, refused, said, save, tensor
 
 from tfhalf import config
+from tfhalf.data import Preprocess
 from tfhalf.export.write import write_artifacts
 from tfhalf.inspect import look
 
@@ -37,7 +38,12 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for variable in model.weights:  # tf2onnx leaves out a bias of zeros
         variable.assign(DRAW.uniform(0.1, 1, variable.shape))
     write_artifacts(
-        model, base / "2", PIPELINE, mean=(1.0,), std=(2.0,), input_shape=(8, 8, 3), labels=("a", "b", "c", "d")
+        model,
+        base / "2",
+        PIPELINE,
+        preprocess=Preprocess((1.0,), (2.0,)),
+        input_shape=(8, 8, 3),
+        labels=("a", "b", "c", "d"),
     )
     (base / "2" / "manifest.json").write_text("{}")
     return base

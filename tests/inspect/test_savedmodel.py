@@ -16,6 +16,7 @@ from inspect_models import PARAMETERS, facts, flat, keras_model, one, refused, s
 from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import saved_model_pb2, tensor_bundle_pb2
 
+from tfhalf.data import Preprocess
 from tfhalf.errors import ArtifactError
 from tfhalf.export import savedmodel
 from tfhalf.export.program import make_program
@@ -34,7 +35,9 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exports")
     for policy in ("mixed_float16", "float32", "float16"):
         keras_model(policy).export(folder / policy, verbose=False)
-    program = make_program(rebuild(keras_model("mixed_float16", head=None)).model, (0.0,), (1.0,), (8, 8, 3))
+    program = make_program(
+        rebuild(keras_model("mixed_float16", head=None)).model, Preprocess((0.0,), (1.0,)), (8, 8, 3)
+    )
     (folder / "tfhalf").mkdir()
     savedmodel.write(program, folder / "tfhalf")
     return folder

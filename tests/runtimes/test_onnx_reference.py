@@ -14,6 +14,7 @@ from keras import layers
 from onnx import TensorProto, helper, numpy_helper
 
 from tfhalf.config import Verify
+from tfhalf.data import Preprocess
 from tfhalf.export.onnx import to_onnx
 from tfhalf.export.program import make_program
 from tfhalf.export.rebuild.rebuild import rebuild
@@ -143,7 +144,7 @@ def test_the_overflow_that_onnxruntime_hides(tmp_path: Path) -> None:
     e = np.exp(logits - logits.max(-1, keepdims=True))
     reference = (e / e.sum(-1, keepdims=True)).astype(np.float32)
 
-    program = make_program(rebuild(model).model, (0.0,), (1.0,), (4,))
+    program = make_program(rebuild(model).model, Preprocess((0.0,), (1.0,)), (4,))
     to_onnx.write(program, tmp_path / "model.onnx", opset=17, metadata={})
     hidden = open_predictor(tmp_path, "onnx")(data)["probabilities"]
     shown = open_predictor(tmp_path, "onnx-float16")(data)["probabilities"]

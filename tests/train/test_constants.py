@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tfhalf.config import load_pipeline
+from tfhalf.data import Preprocess
 from tfhalf.export import write
 from tfhalf.numerics.constants import constant_layers, constant_lines, keep_constants
 from tfhalf.numerics.islands import Island, joined
@@ -118,5 +119,5 @@ def test_the_rehearsal_folds_as_the_export_does(folder: Path, monkeypatch: pytes
     export = job.pipeline.export.model_copy(update={"fold_batchnorm": False, "formats": ("savedmodel",)})
     pipeline = job.pipeline.model_copy(update={"export": export})
     model = job.builder("mixed_float16")
-    write.rehearse(model, pipeline, mean=(0.0,), std=(1.0,), input_shape=job.splits.input_shape)
+    write.rehearse(model, pipeline, preprocess=Preprocess((0.0,), (1.0,)), input_shape=job.splits.input_shape)
     assert folding == [False]

@@ -93,8 +93,9 @@ class Rig:
         rate = EpochSchedule(Schedule(name="cosine"), settings.learning_rate, STEPS, 1)
         optimizer = wrap(make_optimizer(settings, rate, accumulate, STEPS), SCALE)
         optimizer.branchless = xla
-        self.step = FaultyStep(net, optimizer, trained_variables(net, settings), mean=np.array([100.0]),
-                               std=np.array([60.0]), label_smoothing=0.0, augmentation=None, seed=0)  # fmt: skip
+        scaled = Preprocess((100.0,), (60.0,))
+        self.step = FaultyStep(net, optimizer, trained_variables(net, settings), preprocess=scaled,
+                               label_smoothing=0.0, augmentation=None, seed=0)  # fmt: skip
         self.step.faults = tf.Variable(tf.ones([STEPS]))
         self.step.where = [v.path for v in self.step.variables].index("middle/kernel")
         more = {"block_bytes": 30 * 4 * X[0].nbytes} if kind is Streamed else {}

@@ -72,7 +72,7 @@ def make(
     optimizer = make_optimizer(settings, EpochSchedule(Schedule(name="cosine"), 0.1, 10, 3), accumulate)
     if policy_name == "mixed_float16":
         optimizer = wrap(optimizer, LossScale(**{"growth_interval": 4, **scale}))
-    step = Step(model, optimizer, trained_variables(model, settings), mean=np.array([128.0]), std=np.array([64.0]),
+    step = Step(model, optimizer, trained_variables(model, settings), preprocess=Preprocess((128.0,), (64.0,)),
                 label_smoothing=0.1, augmentation=Augment(flip="alternating", crop=1, cutout=2), seed=7)  # fmt: skip
     more = {"block_bytes": steps * 4 * x.dtype.itemsize * ITEM} if kind is Streamed else {}
     return step, kind(step, x, Y, batch_size=4, capacity=10, xla=False, max_skipped=max_skipped, **more)

@@ -199,6 +199,6 @@ def test_words_apart_by_one_are_told_apart(folder: Path, name: str) -> None:
     assert trainer.evaluator.accuracy(data.x_test, data.y_test) == 1
     if name == "subclass":
         return
-    program = make_program(rebuild(trainer.state.model).model, preprocess.mean, preprocess.std, data.input_shape)
+    program = make_program(rebuild(trainer.state.model).model, preprocess, data.input_shape)
     answers = program.function(keras.ops.cast(data.x_test, "float32"))["probabilities"]
     assert (np.asarray(answers).argmax(-1) == data.y_test).all()

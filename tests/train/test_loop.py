@@ -19,6 +19,7 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from train_helpers import equal, quiet, splits, timeless
 from train_loops import NET, StopAfter, Stopped, pipeline, run_folder, said, trainer, values
 
+from tfhalf.data import Preprocess
 from tfhalf.errors import ResumeError, TrainingError
 from tfhalf.system.device import float32_exactly
 from tfhalf.train.evaluate import Evaluator, _view, cross_entropy
@@ -388,14 +389,14 @@ def test_views(model: keras.Model) -> None:
         "mirror_shift": 0.5 * both(x) + 0.25 * both(shifts[0]) + 0.25 * both(shifts[1]),
     }
     for views, answer in expected.items():
-        evaluator = Evaluator(model, mean=np.array([3.0]), std=np.array([2.0]), batch_size=3)
+        evaluator = Evaluator(model, Preprocess((3.0,), (2.0,)), batch_size=3)
         got = evaluator.logits(x, views)
         assert got.dtype == np.float32
         assert got.shape == (7, 4)
         np.testing.assert_allclose(got, answer, rtol=1e-4, atol=1e-5)
     y = expected["none"].argmax(-1)
     y[:2] = (y[:2] + 1) % 4
-    assert Evaluator(model, mean=np.array([3.0]), std=np.array([2.0])).accuracy(x, y) == pytest.approx(5 / 7)
+    assert Evaluator(model, Preprocess((3.0,), (2.0,))).accuracy(x, y) == pytest.approx(5 / 7)
 
 
 def test_float32_exactly_puts_back_what_was() -> None:

@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras import layers
 
 from tfhalf.config import Augment, LossScale, Optimizer
+from tfhalf.data import Preprocess
 from tfhalf.precision.policy import policy
 from tfhalf.train.diagnose.non_finite import explain_non_finite, overflowed_layer
 from tfhalf.train.feeds.resident import Resident
@@ -53,8 +54,7 @@ def make(
         model,
         optimizer,
         trained_variables(model, config),
-        mean=np.array([128.0]),
-        std=np.array([64.0]),
+        preprocess=Preprocess((128.0,), (64.0,)),
         label_smoothing=0.1,
         augmentation=Augment(flip="random", crop=1, cutout=2),
         seed=7,
@@ -169,7 +169,7 @@ def test_a_variable_without_a_gradient_takes_part() -> None:
     spare = layers.Dense(2, name="spare")
     model = keras.Model(x, layers.Dense(3)(x) + 0 * layers.Lambda(keras.ops.stop_gradient)(spare(x))[:, :1])
     optimizer = make_optimizer(Optimizer(), 0.1)
-    step = Step(model, optimizer, model.trainable_variables, mean=np.zeros(1), std=np.ones(1), label_smoothing=0.0,
+    step = Step(model, optimizer, model.trainable_variables, preprocess=Preprocess((0.0,), (1.0,)), label_smoothing=0.0,
                 augmentation=None, seed=0)  # fmt: skip
     before = np.asarray(spare.kernel).copy()
     step(Batch(tf.ones([2, 3]), tf.constant([0, 1]), tf.constant([0, 1])), tf.constant(0), tf.constant(0))
@@ -179,7 +179,8 @@ def test_a_variable_without_a_gradient_takes_part() -> None:
 def test_regularizers_count() -> None:
     x = keras.Input((3,))
     model = keras.Model(x, layers.Dense(2, kernel_regularizer=keras.regularizers.L2(0.5))(x))
-    step = Step(model, make_optimizer(Optimizer(), 0.1), model.trainable_variables, mean=np.zeros(1), std=np.ones(1),
+    plain = Preprocess((0.0,), (1.0,))
+    step = Step(model, make_optimizer(Optimizer(), 0.1), model.trainable_variables, preprocess=plain,
                 label_smoothing=0.0, augmentation=None, seed=0)  # fmt: skip
     data, y = np.float32([[1, 2, 3], [0, 1, 0]]), np.int32([0, 1])
     loss, _, gradients = step.gradients(Batch(tf.constant(data), tf.constant(y), tf.constant(y)), 0, 0)

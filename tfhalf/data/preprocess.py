@@ -81,8 +81,17 @@ class Preprocess:
             return cls((0.0,), (largest or 1.0,))
         return cls(*_statistics(x_train))
 
+    def shift_and_scale(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """``shift`` and ``scale``, float32 [1] or [C] each: ``(x - shift) * scale`` is what training, evaluation and
+        artifacts compute of float32 ``x``. The division is in float64, and rounded once."""
+        return np.asarray(self.mean, np.float32), (1 / np.asarray(self.std, np.float64)).astype(np.float32)
+
     def apply(self, x: Array) -> npt.NDArray[np.float32]:
-        """``(x - mean) / std`` as float32, same shape. ``x`` is [..., C], any real dtype."""
+        """``(x - mean) / std`` as float32, same shape, for what a model file adapts to. ``x`` is [..., C], any real
+        dtype.
+
+        It divides, as `shift_and_scale` does not: the last bit may differ.
+        """
         # Of an item's shape: numpy's innermost loop then runs over more than the channels, in a fifth of the time.
         mean = np.broadcast_to(np.asarray(self.mean, np.float32), x.shape[1:] or x.shape).copy()
         std = np.broadcast_to(np.asarray(self.std, np.float32), x.shape[1:] or x.shape).copy()

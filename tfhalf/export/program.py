@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from tfhalf.artifacts.ports import WIRE, Port
+from tfhalf.data.preprocess import Preprocess
 from tfhalf.precision.policy import takes_integers
 
 INPUT = "image"
@@ -33,21 +33,19 @@ class Program:
     about: str
 
 
-def make_program(
-    model: keras.Model, mean: Sequence[float], std: Sequence[float], input_shape: Sequence[int]
-) -> Program:
+def make_program(model: keras.Model, preprocess: Preprocess, input_shape: Sequence[int]) -> Program:
     """A classifier of images: preprocessing, ``model`` (any dtype policy, giving logits) and softmax in one function.
 
     It maps ``image`` float32 [N, *input_shape] to ``{"logits", "probabilities"}``, float32 [N, num_classes]; softmax is
-    computed in float32. ``mean`` and ``std`` have length 1 or C.
+    computed in float32.
     """
-    mean_, scale = np.asarray(mean, np.float32), (1 / np.asarray(std, np.float64)).astype(np.float32)
-    plain, whole = not mean_.any() and (scale == 1).all(), takes_integers(model)
+    shift, scale = preprocess.shift_and_scale()
+    plain, whole = not shift.any() and (scale == 1).all(), takes_integers(model)
     shape = tuple(int(size) for size in input_shape)
 
     @tf.function(input_signature=[tf.TensorSpec((None, *shape), tf.float32, name=INPUT)])
     def serve(image: Any) -> dict[str, Any]:
-        x = tf.cast(image, tf.int32) if whole else image if plain else (image - mean_) * scale
+        x = tf.cast(image, tf.int32) if whole else image if plain else (image - shift) * scale
         with keras.StatelessScope():  # seeds do not go on
             logits = tf.cast(model(x, training=False), tf.float32)
         return {"logits": tf.identity(logits, "logits"), "probabilities": tf.nn.softmax(logits, name="probabilities")}

@@ -16,6 +16,7 @@ from tfhalf import config
 from tfhalf.artifacts.artifact import Artifact
 from tfhalf.artifacts.formats import LITERT
 from tfhalf.artifacts.share import float32_share
+from tfhalf.data.preprocess import Preprocess
 from tfhalf.errors import ConfigError, ExportError
 from tfhalf.export import savedmodel
 from tfhalf.export.litert import to_litert
@@ -31,8 +32,7 @@ def write_artifacts(
     directory: Path,
     pipeline: config.Pipeline,
     *,
-    mean: Sequence[float],
-    std: Sequence[float],
+    preprocess: Preprocess,
     input_shape: Sequence[int],
     labels: Sequence[str],
     git_revision: str | None = None,
@@ -42,16 +42,16 @@ def write_artifacts(
     Args:
         model: trained, giving logits; any policy.
         directory: exists and is empty.
-        mean, std: of the preprocessing that goes into the artifacts, length 1 or C.
+        preprocess: goes into the artifacts.
         labels, git_revision: for the metadata of ONNX and LiteRT files, which also says what the preprocessing is.
 
     Raises:
         ExportError: the model cannot be rebuilt or a format cannot hold it.
     """
     rebuilt = rebuild(model, keep_float32=pipeline.precision.islands, fold_batchnorm=pipeline.export.fold_batchnorm)
-    program = make_program(rebuilt.model, mean, std, input_shape)
+    program = make_program(rebuilt.model, preprocess, input_shape)
     some_grouped = grouped_conv.any_grouped(rebuilt.model)
-    metadata = {"labels": list(labels), "mean": list(mean), "std": list(std), "precision": "float16"}
+    metadata = {"labels": list(labels), **preprocess.to_dict(), "precision": "float16"}
     metadata |= {"git_revision": git_revision} if git_revision else {}
     artifacts = []
     for kind in pipeline.export.formats:
@@ -60,7 +60,7 @@ def write_artifacts(
         elif kind == "onnx":
             path = directory / "model.onnx"
             with grouped_conv.for_onnx():
-                plain = make_program(rebuilt.model, mean, std, input_shape) if some_grouped else program
+                plain = make_program(rebuilt.model, preprocess, input_shape) if some_grouped else program
                 files = to_onnx.write(plain, path, opset=pipeline.export.opset, metadata=metadata)
         else:
             continue
@@ -86,8 +86,7 @@ def rehearse(
     model: keras.Model,
     pipeline: config.Pipeline,
     *,
-    mean: Sequence[float],
-    std: Sequence[float],
+    preprocess: Preprocess,
     input_shape: Sequence[int],
 ) -> None:
     """Find out before training whether ``model`` can be exported at all; nothing is written.
@@ -102,9 +101,9 @@ def rehearse(
     rebuilt = rebuild(model, keep_float32=pipeline.precision.islands, fold_batchnorm=pipeline.export.fold_batchnorm)
     if "onnx" in pipeline.export.formats:
         with grouped_conv.for_onnx():
-            to_onnx.convert(make_program(rebuilt.model, mean, std, input_shape), pipeline.export.opset)
+            to_onnx.convert(make_program(rebuilt.model, preprocess, input_shape), pipeline.export.opset)
     if some_litert:
-        program = make_program(rebuilt.model, mean, std, input_shape)
+        program = make_program(rebuilt.model, preprocess, input_shape)
         with tempfile.TemporaryDirectory(prefix="tfhalf-rehearsal-") as folder:
             found = to_litert.write(program, Path(folder), pipeline.export.formats, metadata={})
             for kind, made in found.items():

@@ -20,23 +20,20 @@ class Evaluator:
     """Logits of ``model`` in batches of one size, for which, whatever the views, one program is made.
 
     Args:
-        mean, std: of the normalisation, per channel.
+        preprocess: how images are normalised.
         xla: whether XLA compiles the program.
     """
 
-    def __init__(
-        self, model: keras.Model, *, mean: np.ndarray, std: np.ndarray, batch_size: int = 500, xla: bool = False
-    ) -> None:
+    def __init__(self, model: keras.Model, preprocess: Preprocess, *, batch_size: int = 500, xla: bool = False) -> None:
         self.model, self.batch_size = model, batch_size
-        self.mean, self.scale = np.float32(mean), np.float32(1 / np.float64(std))
+        self.shift, self.scale = preprocess.shift_and_scale()
         self._answer = tf.function(self._forward, jit_compile=xla, autograph=False, reduce_retracing=True)
 
     @classmethod
     def of(cls, model: keras.Model, preprocess: Preprocess, images: int, *, xla: bool) -> Evaluator:
         """One whose batches suit a test set of so many ``images``."""
         size = min(2000 if xla else 500, max(images, 1))
-        mean, std = np.asarray(preprocess.mean), np.asarray(preprocess.std)
-        return cls(model, mean=mean, std=std, batch_size=size, xla=xla)
+        return cls(model, preprocess, batch_size=size, xla=xla)
 
     def logits(self, x: np.ndarray, views: Views = "none") -> np.ndarray:
         """Float32 [N, num_classes] for images [N, ...] in the source's dtype, averaged over ``views`` of each."""
@@ -72,7 +69,7 @@ class Evaluator:
     def _forward(self, x: Any, weight: Any, by: Any, mirrored: Any) -> Any:
         if x.shape.rank == 4:
             x = _view(x, by, mirrored)
-        x = tf.cast(x, tf.int32) if takes_integers(self.model) else (tf.cast(x, tf.float32) - self.mean) * self.scale
+        x = tf.cast(x, tf.int32) if takes_integers(self.model) else (tf.cast(x, tf.float32) - self.shift) * self.scale
         return weight * tf.cast(self.model(x, training=False), tf.float32)
 
 

@@ -28,7 +28,7 @@ class TrainProgram:
     """
 
     def __init__(self, job: Job, state: TrainState, device: Device) -> None:
-        pipeline, splits, preprocess = job.pipeline, job.splits, job.preprocess
+        pipeline, splits = job.pipeline, job.splits
         settings, precision = pipeline.train, pipeline.precision
         self.state, self.seed, self.epochs = state, pipeline.seed, settings.epochs
         paths = [variable.path for variable in state.trained]
@@ -43,8 +43,7 @@ class TrainProgram:
             state.model,
             state.optimizer,
             state.trained,
-            mean=np.asarray(preprocess.mean),
-            std=np.asarray(preprocess.std),
+            preprocess=job.preprocess,
             label_smoothing=settings.label_smoothing,
             augmentation=pipeline.data.augment if splits.x_train.ndim == 4 else None,
             seed=pipeline.seed,

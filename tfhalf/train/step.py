@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from tfhalf.config import Augment
 from tfhalf.data.augment import augment, cutout
+from tfhalf.data.preprocess import Preprocess
 from tfhalf.precision.loss_scale import GuardedLossScaleOptimizer
 from tfhalf.precision.policy import takes_integers
 from tfhalf.train.stages import PLAIN, Stage, call, scaled_down
@@ -52,8 +52,7 @@ class Step:
         optimizer: keras.optimizers.Optimizer,
         variables: list[Any],
         *,
-        mean: np.ndarray,
-        std: np.ndarray,
+        preprocess: Preprocess,
         label_smoothing: float,
         augmentation: Augment | None,
         seed: int,
@@ -61,7 +60,7 @@ class Step:
     ) -> None:
         self.twins = dict(twins or {})
         self.model, self.optimizer, self.variables = model, optimizer, variables
-        self.mean, self.scale = np.float32(mean), np.float32(1 / np.float64(std))
+        self.shift, self.scale = preprocess.shift_and_scale()
         self.label_smoothing, self.augmentation, self.seed = label_smoothing, augmentation, seed
         self.guarded = isinstance(optimizer, GuardedLossScaleOptimizer)
         optimizer.build(variables)
@@ -134,7 +133,7 @@ class Step:
             x = augment(x, batch.index, config=config, seed=self.seed, epoch=epoch, step=step)
         if takes_integers(self.model):
             return tf.cast(x, tf.int32)
-        x = (tf.cast(x, tf.float32) - self.mean) * self.scale
+        x = (tf.cast(x, tf.float32) - self.shift) * self.scale
         if config is not None and config.cutout:
             x = cutout(x, size=config.cutout, seed=self.seed, step=step)
         return x

@@ -14,7 +14,6 @@ from threading import Thread
 from typing import Any
 
 import keras
-import numpy as np
 
 from tfhalf.artifacts import manifest as manifests
 from tfhalf.artifacts import triton, version
@@ -139,8 +138,7 @@ def _attempt(
             finished.result.model,
             folder,
             pipeline_with(job.pipeline, widening.kept),
-            mean=job.preprocess.mean,
-            std=job.preprocess.std,
+            preprocess=job.preprocess,
             input_shape=splits.input_shape,
             labels=splits.class_names,
             git_revision=revision,
@@ -282,7 +280,7 @@ def _reference(job: Job, trained: keras.Model) -> Reference:
     judge.set_weights(trained.get_weights())
     splits = job.splits
     with float32_exactly():
-        evaluator = Evaluator(judge, mean=np.asarray(job.preprocess.mean), std=np.asarray(job.preprocess.std))
+        evaluator = Evaluator(judge, job.preprocess)
         probabilities = evaluator.probabilities(splits.x_test)
         x, kinds = edge_inputs(splits.x_test)
         edges = Edges(x, kinds, evaluator.probabilities(x))

@@ -20,5 +20,4 @@ def check_model(job: Job, model: keras.Model) -> None:
     """
     refuse_normalized(job.pipeline, job.builder, model)
     refuse_probabilities(model, job.preprocess.apply(job.splits.x_train[:SAMPLES]))
-    mean, std = job.preprocess.mean, job.preprocess.std
-    rehearse(model, job.pipeline, mean=mean, std=std, input_shape=job.splits.input_shape)
+    rehearse(model, job.pipeline, preprocess=job.preprocess, input_shape=job.splits.input_shape)

@@ -151,8 +151,7 @@ def _basis(job: Job, model: keras.Model, float16: keras.Model, reference: Refere
         model, replace(interface, classes=interface.outputs), fold=job.pipeline.export.fold_batchnorm
     )
     x = job.splits.x_test[:_LOOKED]
-    mean, std = np.asarray(job.preprocess.mean), np.asarray(job.preprocess.std)
-    answers = Evaluator(float16, mean=mean, std=std, batch_size=min(len(x), 250)).probabilities(x)
+    answers = Evaluator(float16, job.preprocess, batch_size=min(len(x), 250)).probabilities(x)
     worst = badness({"": reference.probabilities[: len(x)]}, {"": answers})
     rows = np.argsort(-worst, kind="stable")[:_WORST]
     chosen, kinds = x[rows], ("given",) * len(rows)
