@@ -32,7 +32,7 @@ def main() -> None:
     pipeline = load_pipeline(path)
     job = prepare(pipeline, Places(path, Path("runs"), Path("exports")), Progress(quiet=True))
     keras.config.set_dtype_policy("mixed_float16")
-    model = job.builder("mixed_float16")
+    model = job.model("mixed_float16")
     x = job.preprocess.apply(job.splits.x_train).astype(np.float16)
     data = tf.data.Dataset.from_tensor_slices((x, job.splits.y_train)).shuffle(50_000)
     data = data.batch(pipeline.train.batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)

@@ -33,7 +33,7 @@ def measure(run: Path) -> dict[str, object]:
     pipeline, places, smoke = open_run(run, Places(Path(), Path("runs"), Path("exports")))
     job = prepare(pipeline, places, Progress(quiet=True), smoke=smoke)
     model = restore_run(job, run).model
-    judge = job.builder("float32")
+    judge = job.model("float32")
     judge.set_weights(model.get_weights())
     preprocessing = (job.preprocess, job.splits.input_shape)
     with tempfile.TemporaryDirectory() as scratch:

@@ -43,7 +43,7 @@ class Loop:
     def start_from(self, seed: int) -> None:
         """The weights and the optimizer as they are at the start of a training with ``seed``."""
         keras.utils.set_random_seed(seed)
-        self.trainer.state.model.set_weights(self.job.builder(self.pipeline.precision.policy).get_weights())
+        self.trainer.state.model.set_weights(self.job.model().get_weights())
         for variable, value in zip(self.trainer.state.optimizer.variables, self._fresh, strict=True):
             variable.assign(value)
         self.trainer.program.seed = seed  # of the order of images

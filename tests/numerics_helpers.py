@@ -99,5 +99,5 @@ def make_job(folder: Path, build: str = "build", **sections: Any) -> Job:
     }
     pipeline = config.Pipeline.model_validate(values)
     preprocess = Preprocess.fit("standardize", data.x_train)
-    builder = Builder(pipeline, folder, input_shape=data.input_shape, num_classes=3)
+    builder = Builder(pipeline.model, folder, input_shape=data.input_shape, num_classes=3)
     return Job(pipeline, data, preprocess, builder)

@@ -77,7 +77,7 @@ def pipeline(**changes: Any) -> config.Pipeline:
 
 def trainer(folder: Path, data: Splits | None = None, **changes: Any) -> Trainer:
     pipe, data = pipeline(**changes), data or splits()
-    builder = Builder(pipe, folder, input_shape=data.input_shape, num_classes=3)
+    builder = Builder(pipe.model, folder, input_shape=data.input_shape, num_classes=3)
     return Trainer(Job(pipe, data, Preprocess.fit("standardize", data.x_train), builder), cpu())
 
 

@@ -184,8 +184,7 @@ def test_auto_becomes_the_same_list_each_time_and_everywhere(tmp_path: Path) -> 
     first = settle(job, cpu(), Progress(stream))
     patterns = first.pipeline.precision.keep_float32
     assert patterns == ("^blow$", "^norm$")
-    assert first.builder.pipeline is first.pipeline
-    assert job.builder.pipeline.precision.keep_float32 == "auto"  # the job that was given is as it was
+    assert job.pipeline.precision.keep_float32 == "auto"  # the job that was given is as it was
     assert stream.getvalue().startswith(
         "islands    2 layers stay in float32 (keep_float32: auto)\n           blow: gives up"
     )
@@ -193,7 +192,7 @@ def test_auto_becomes_the_same_list_each_time_and_everywhere(tmp_path: Path) -> 
     assert settle(first, cpu(), QUIET) is first
     run = new_run(first, Places(tmp_path / "p.yaml", tmp_path / "runs", tmp_path / "exports"), smoke=False)
     assert config.load_pipeline(run / "pipeline.yaml").precision.keep_float32 == patterns
-    computes = {layer.name: layer.compute_dtype for layer in first.builder("mixed_float16").layers}
+    computes = {layer.name: layer.compute_dtype for layer in first.model("mixed_float16").layers}
     assert (computes["stem"], computes["norm"], computes["head"]) == ("float16", "float32", "float16")
 
 
@@ -250,12 +249,12 @@ def test_what_check_says_of_auto() -> None:
 def test_layers_without_a_name_are_found_again(tmp_path: Path) -> None:
     """Keras numbers names through a process; a builder's models have the same ones each time."""
     job = make_job(tmp_path, "build_deep")
-    one, other = job.builder("float32"), job.builder("mixed_float16")
+    one, other = job.model("float32"), job.model("mixed_float16")
     assert [layer.name for layer in one.layers] == [layer.name for layer in other.layers]
     keras.utils.clear_session()
     layers.Dense(1)
     assert layers.Dense(1).name == "dense_1"
-    job.builder("float32")
+    job.model("float32")
     assert layers.Dense(1).name == "dense_2"  # and the count outside goes on
 
 

@@ -95,10 +95,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def builder(folder: Path, name: str = "net.py:build", keep: tuple[str, ...] = (), **args: Any) -> Builder:
-    values = {"name": "job", "model": {"build": name, "args": args}, "data": {"source": "npz:x.npz"}}
-    pipeline = config.Pipeline.model_validate({**values, "precision": {"keep_float32": keep}})
-    return Builder(pipeline, folder, input_shape=(4, 4, 1), num_classes=3)
+def builder(folder: Path, name: str = "net.py:build", **args: Any) -> Builder:
+    return Builder(config.Model(build=name, args=args), folder, input_shape=(4, 4, 1), num_classes=3)
 
 
 @pytest.mark.parametrize(
@@ -146,12 +144,12 @@ def test_what_is_told_of_a_head(folder: Path) -> None:
 
 
 def test_kept_layers(folder: Path) -> None:
-    build = builder(folder, keep=("^head",))
-    mixed = build("mixed_float16")
+    build = builder(folder)
+    mixed = build("mixed_float16", keep_float32=("^head",))
     computes = {layer.name: layer.compute_dtype for layer in mixed.layers if layer.weights}
     assert computes == {"hidden": "float16", "head": "float32"}
     with pytest.raises(ConfigError, match=r"precision.keep_float32: 'nothing' matches no layer"):
-        builder(folder, keep=("nothing",))("mixed_float16")
+        build("mixed_float16", keep_float32=("nothing",))
 
 
 def test_any_keyword_goes_to_a_builder_that_takes_all(folder: Path) -> None:
@@ -223,9 +221,8 @@ def test_adapt(folder: Path) -> None:
 
 
 def test_keras_applications() -> None:
-    values = {"name": "job", "model": {"build": "keras.applications:MobileNetV2", "args": {"alpha": 0.35}}}
-    pipeline = config.Pipeline.model_validate({**values, "data": {"source": "npz:x.npz"}})
-    build = Builder(pipeline, Path("/"), input_shape=(32, 32, 3), num_classes=5)
+    section = config.Model(build="keras.applications:MobileNetV2", args={"alpha": 0.35})
+    build = Builder(section, Path("/"), input_shape=(32, 32, 3), num_classes=5)
     model = build("mixed_float16")
     assert model.output_shape == (None, 5)
     assert model.layers[-1].activation is keras.activations.linear

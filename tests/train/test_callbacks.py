@@ -147,7 +147,7 @@ def trainer(
     x, y = rng.integers(0, 256, (60, 6, 6, 1)).astype(np.uint8), (np.arange(60) % 3).astype(np.int32)
     parts = x[:40], y[:40], x[40 : 40 + validation], y[40 : 40 + validation], x[48:], y[48:]
     data = Splits(*parts, 3, (6, 6, 1), ("a", "b", "c"), "made here")
-    builder = Builder(pipe, folder, input_shape=(6, 6, 1), num_classes=3)
+    builder = Builder(pipe.model, folder, input_shape=(6, 6, 1), num_classes=3)
     return Trainer(Job(pipe, data, Preprocess.fit("standardize", data.x_train), builder), cpu())
 
 

@@ -77,7 +77,7 @@ def test_the_layers_are_kept_in_float32(folder: Path, middle: str, kept: list[st
     assert kept_job.pipeline.precision.keep_float32 == tuple(f"^{path}$" for path in kept)
     assert keep_constants(kept_job, Progress(quiet=True)) is kept_job  # as a resumed run finds it
     zeros = np.zeros((1, 3, 3, 1), np.float32)
-    before, after = (np.asarray(j.builder("mixed_float16")(zeros)) for j in (job, kept_job))
+    before, after = (np.asarray(j.model("mixed_float16")(zeros)) for j in (job, kept_job))
     assert np.isfinite(after).all()
     assert middle == "mask" or not np.isfinite(before).all()
 
@@ -118,6 +118,6 @@ def test_the_rehearsal_folds_as_the_export_does(folder: Path, monkeypatch: pytes
     job = job_of(folder, "norm")
     export = job.pipeline.export.model_copy(update={"fold_batchnorm": False, "formats": ("savedmodel",)})
     pipeline = job.pipeline.model_copy(update={"export": export})
-    model = job.builder("mixed_float16")
+    model = job.model("mixed_float16")
     write.rehearse(model, pipeline, preprocess=Preprocess((0.0,), (1.0,)), input_shape=job.splits.input_shape)
     assert folding == [False]

@@ -281,7 +281,7 @@ def trainer(folder: Path, white: slice, scale: dict[str, Any] | None = None, **t
     x[:, 0, 0] = 0
     x[white, 0, 0] = 255
     splits = Splits(x, Y, X[:0], Y[:0], X[8:20], Y[8:20], 3, (4, 4, 1), ("a", "b", "c"), "made here")
-    builder = Builder(made, folder, input_shape=splits.input_shape, num_classes=3)
+    builder = Builder(made.model, folder, input_shape=splits.input_shape, num_classes=3)
     t = Trainer(Job(made, splits, Preprocess(mean=(30.0,), std=(60.0,)), builder), cpu())
     t.program.rows = 4
     return t

@@ -399,7 +399,7 @@ def trainer(folder: Path, feed_name: str, x: Any = X, **data: Any) -> Trainer:
         }
     )
     splits = Splits(x, Y, X[:8], Y[:8], X[8:20], Y[8:20], 3, (6, 6, 1), ("a", "b", "c"), "made here")
-    builder = Builder(made, folder, input_shape=splits.input_shape, num_classes=3)
+    builder = Builder(made.model, folder, input_shape=splits.input_shape, num_classes=3)
     t = Trainer(Job(made, splits, Preprocess.fit("standardize", x), builder), cpu())
     t.program.rows = 4
     return t

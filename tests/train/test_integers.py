@@ -117,7 +117,7 @@ def splits(low: int = 4096) -> Splits:
 
 def kept(folder: Path, data: Splits, **changes: Any) -> tuple[config.Pipeline, Builder]:
     pipeline = changed(BASE, changes)
-    builder = Builder(pipeline, folder, input_shape=data.input_shape, num_classes=data.num_classes)
+    builder = Builder(pipeline.model, folder, input_shape=data.input_shape, num_classes=data.num_classes)
     return keep_integers(pipeline, data, builder, quiet()), builder
 
 
@@ -126,7 +126,7 @@ def kept(folder: Path, data: Splits, **changes: Any) -> tuple[config.Pipeline, B
     [("whole", "words", 5000), ("floats", "words", 5000), ("subclass", "embedding", 5000), ("one_hot", "", 9)],
 )
 def test_where_inputs_are_looked_up(folder: Path, name: str, layer: str, size: int) -> None:
-    builder = Builder(changed(BASE, {"model__build": f"nets.py:{name}"}), folder, input_shape=(2,), num_classes=2)
+    builder = Builder(changed(BASE, {"model__build": f"nets.py:{name}"}).model, folder, input_shape=(2,), num_classes=2)
     found = lookups(builder("float32"), "float32")
     assert [one.size for one in found] == [size]
     assert layer in found[0].layer
@@ -179,7 +179,7 @@ def test_items_that_are_no_whole_numbers(folder: Path) -> None:
 def test_images_of_whole_numbers(folder: Path) -> None:
     """Images are asked last, when the model is there."""
     pipeline = changed(BASE, {"model__build": "nets.py:bytes_in"})
-    builder = Builder(pipeline, folder, input_shape=(2, 2, 1), num_classes=2)
+    builder = Builder(pipeline.model, folder, input_shape=(2, 2, 1), num_classes=2)
     with pytest.raises(ConfigError, match=r"'its input', which takes .* as they are; set data.normalize: none"):
         refuse_normalized(pipeline, builder, builder("float32"))
 

@@ -224,7 +224,7 @@ def trainer(folder: Path, **train: Any) -> Trainer:
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 256, (60, 6, 6, 1)).astype(np.uint8), (np.arange(60) % 3).astype(np.int32)
     data = Splits(x[:40], y[:40], x[40:48], y[40:48], x[48:], y[48:], 3, (6, 6, 1), ("a", "b", "c"), "made here")
-    builder = Builder(pipe, folder, input_shape=(6, 6, 1), num_classes=3)
+    builder = Builder(pipe.model, folder, input_shape=(6, 6, 1), num_classes=3)
     return Trainer(Job(pipe, data, Preprocess.fit("standardize", data.x_train), builder), cpu())
 
 

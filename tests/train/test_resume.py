@@ -88,7 +88,7 @@ def trainer(folder: Path, rows: int = 2, validation: int = 8, **changes: Any) ->
     """``rows`` steps in a call."""
     (folder / "net.py").write_text(FILES)
     data, pipe = splits(validation), pipeline(**changes)
-    builder = Builder(pipe, folder, input_shape=data.input_shape, num_classes=3)
+    builder = Builder(pipe.model, folder, input_shape=data.input_shape, num_classes=3)
     t = Trainer(Job(pipe, data, Preprocess.fit("standardize", data.x_train), builder), cpu())
     t.program.rows = rows
     return t

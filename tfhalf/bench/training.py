@@ -97,8 +97,8 @@ def _train(
     count = len(splits.x_train)
     sampled = min(count, _SAMPLE)  # spread over all of it: classes may stand one behind the other
     sample = subset(splits.x_train, np.arange(sampled) * count // sampled)
-    builder = Builder(pipeline, base, input_shape=splits.input_shape, num_classes=splits.num_classes)
-    pipeline = builder.pipeline = keep_integers(pipeline, splits, builder, Progress(quiet=True))
+    builder = Builder(pipeline.model, base, input_shape=splits.input_shape, num_classes=splits.num_classes)
+    pipeline = keep_integers(pipeline, splits, builder, Progress(quiet=True))
     preprocess = Preprocess.fit(pipeline.data.normalize, sample)
     job = settle(Job(pipeline, splits, preprocess, builder), device, Progress(quiet=True))
     program = TrainProgram(job, TrainState(job), device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import gc
 import json
 from dataclasses import replace
@@ -69,10 +68,7 @@ def auto_lines(pipeline: Pipeline, found: tuple[Island, ...] | None) -> list[str
 def settled(job: Job, patterns: tuple[str, ...]) -> Job:
     """The job with ``patterns`` as its list."""
     precision = job.pipeline.precision.model_copy(update={"keep_float32": patterns})
-    pipeline: Pipeline = job.pipeline.model_copy(update={"precision": precision})
-    builder = copy.copy(job.builder)
-    builder.pipeline = pipeline
-    return replace(job, pipeline=pipeline, builder=builder)
+    return replace(job, pipeline=job.pipeline.model_copy(update={"precision": precision}))
 
 
 def find(job: Job, device: Device, progress: Progress) -> tuple[tuple[Island, ...], Measured]:

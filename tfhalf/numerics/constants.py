@@ -42,7 +42,7 @@ def constant_layers(job: Job) -> tuple[Island, ...]:
     A layer is one whose own arithmetic holds the constant. An operation of `keras.ops` computes in float32 if something
     that it takes is: so the layers before it are kept, and those after it that take a constant which is infinite.
     """
-    wide = job.builder("float32")
+    wide = job.model("float32")
     trace = traced_graph(wide)
     if not has_extremes(trace):
         return ()
@@ -50,7 +50,7 @@ def constant_layers(job: Job) -> tuple[Island, ...]:
     for _ in range(_ROUNDS):
         known = with_layers(job, tuple(Island(path, ()) for path in reasons))
         added = False
-        for name, constants in lost(trace, traced_graph(known.builder("mixed_float16"))).items():
+        for name, constants in lost(trace, traced_graph(known.model("mixed_float16"))).items():
             for path, reason in _layers_of(wide, trace, name, constants):
                 added = added or path not in reasons
                 reasons.setdefault(path, {}).setdefault(reason)

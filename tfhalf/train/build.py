@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from tfhalf import config
 from tfhalf.config.refs import resolve, sibling, user_code
 from tfhalf.errors import ConfigError, RefError
 from tfhalf.precision.layer_names import numbered_anew
-from tfhalf.precision.policy import keep_float32, policy
+from tfhalf.precision.policy import keep_float32 as keep_layers_float32
+from tfhalf.precision.policy import policy
 from tfhalf.train.heads import as_logits, closing_activation
 from tfhalf.train.remarks import of_model
 
@@ -24,20 +25,19 @@ ADAPT_IMAGES = 2000  # of the training set, that `adapt` is shown
 class Builder:
     """Builds the same net as often as needed: mixed to train, float32 to judge."""
 
-    def __init__(
-        self, pipeline: config.Pipeline, base: Path, *, input_shape: tuple[int, ...], num_classes: int
-    ) -> None:
-        self.pipeline, self.input_shape, self.num_classes = pipeline, input_shape, num_classes
-        self.ref, self.base = pipeline.model.build, base
+    def __init__(self, section: config.Model, base: Path, *, input_shape: tuple[int, ...], num_classes: int) -> None:
+        self.section, self.input_shape, self.num_classes = section, input_shape, num_classes
+        self.ref, self.base = section.build, base
         self.function: Callable[..., Any] = resolve(self.ref, base)
         self.arguments = self._arguments()
         self.remarks: list[str] = []  # what is to be told of the model that was made last
         self.integers = False  # whether its models take int32, which `tfhalf.train.integers` finds out
 
-    def __call__(self, policy_name: str, size: int | None = None) -> keras.Model:
-        """The model under ``policy_name``, giving logits; layers of ``precision.keep_float32`` compute in float32.
+    def __call__(self, policy_name: str, *, keep_float32: Sequence[str] = (), size: int | None = None) -> keras.Model:
+        """The model under ``policy_name``, giving logits.
 
         Args:
+            keep_float32: patterns of the layers that compute in float32, ``precision.keep_float32``.
             size: height and width of its images, where they are not those of the data.
 
         Raises:
@@ -67,8 +67,8 @@ class Builder:
                 f"model.build: {self.ref} gives {classes} outputs, the data has {self.num_classes} classes; give one "
                 "for each class, without activation: Dense(num_classes)"
             )
-        if self.pipeline.precision.islands and policy_name != "float32":
-            keep_float32(model, self.pipeline.precision.islands)
+        if keep_float32 and policy_name != "float32":
+            keep_layers_float32(model, keep_float32)
         return model
 
     def _with_graph(self, model: keras.Model, input_shape: tuple[int, ...]) -> keras.Model:
@@ -102,7 +102,7 @@ class Builder:
         return True
 
     def _arguments(self) -> dict[str, Any]:
-        args = dict(self.pipeline.model.args)
+        args = dict(self.section.args)
         if self.ref.startswith("keras.applications:"):
             # Random weights, unless the pipeline asks for others; logits instead of a float16 softmax.
             own = {"input_shape": self.input_shape, "classes": self.num_classes, "classifier_activation": None}

@@ -45,7 +45,8 @@ def keep_integers(pipeline: config.Pipeline, splits: Splits, builder: Builder, p
         _refuse(pipeline, builder, lookup)
     builder.integers = True
     largest = _check_values(splits, found)
-    _check_rounding(builder(pipeline.precision.policy), largest, builder)
+    precision = pipeline.precision
+    _check_rounding(builder(precision.policy, keep_float32=precision.islands), largest, builder)
     if pipeline.data.normalize != "none":
         progress.line(f"normalise  none: {builder.ref} looks whole numbers up in {lookup.layer!r}")
     data = pipeline.data.model_copy(update={"normalize": "none"})

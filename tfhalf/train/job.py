@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
+import keras
+
 from tfhalf import config
 from tfhalf.artifacts import manifest as manifests
 from tfhalf.data import LazyImages, Preprocess, Splits, load_splits
@@ -58,6 +60,12 @@ class Job:
     preprocess: Preprocess
     builder: Builder
 
+    def model(self, policy_name: str | None = None, size: int | None = None) -> keras.Model:
+        """The pipeline's net under ``policy_name``, or its own policy, with the layers in float32 that it keeps so; see
+        `Builder`."""
+        precision = self.pipeline.precision
+        return self.builder(policy_name or precision.policy, keep_float32=precision.islands, size=size)
+
 
 def prepare(pipeline: config.Pipeline, places: Places, progress: Progress, *, smoke: bool = False) -> Job:
     """Load the data, resolve the builder, and find how inputs are normalised; with ``smoke``, cut data and training
@@ -68,7 +76,7 @@ def prepare(pipeline: config.Pipeline, places: Places, progress: Progress, *, sm
         pipeline.data, base=base, seed=pipeline.seed, data_dir=places.data_dir, progress=progress.status
     )
     progress.clear()
-    builder = Builder(pipeline, base, input_shape=splits.input_shape, num_classes=splits.num_classes)
+    builder = Builder(pipeline.model, base, input_shape=splits.input_shape, num_classes=splits.num_classes)
     pipeline = keep_integers(pipeline, splits, builder, progress)
     x = splits.x_train
     if isinstance(x, LazyImages) and pipeline.data.normalize == "standardize" and x.sampled < len(x):
@@ -76,7 +84,6 @@ def prepare(pipeline: config.Pipeline, places: Places, progress: Progress, *, sm
     preprocess = Preprocess.fit(pipeline.data.normalize, x)
     if smoke:
         pipeline, splits = _cut(pipeline, splits)
-    builder.pipeline = pipeline
     return Job(pipeline, splits, preprocess, builder)
 
 

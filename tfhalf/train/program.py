@@ -47,7 +47,7 @@ class TrainProgram:
             label_smoothing=settings.label_smoothing,
             augmentation=pipeline.data.augment if splits.x_train.ndim == 4 else None,
             seed=pipeline.seed,
-            twins=twins(state.model, job.builder, precision.policy, self.stages.sizes),
+            twins=twins(state.model, job, self.stages.sizes),
         )
         state.reset_seeds()
         self.feed, self.feed_reason = make(

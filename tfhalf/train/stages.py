@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfhalf.errors import ConfigError
-from tfhalf.train.build import Builder
+from tfhalf.train.job import Job
 
 
 class Stage(NamedTuple):
@@ -99,7 +99,7 @@ def _last_epochs(freeze_after: Mapping[str, int], paths: Sequence[str]) -> dict[
     return found
 
 
-def twins(model: keras.Model, builder: Builder, policy: str, sizes: Sequence[int]) -> dict[int, keras.Model]:
+def twins(model: keras.Model, job: Job, sizes: Sequence[int]) -> dict[int, keras.Model]:
     """For each size a net of the same variables as ``model``, built for images of that size. Its own values are never
     used: see `call`.
 
@@ -109,7 +109,7 @@ def twins(model: keras.Model, builder: Builder, policy: str, sizes: Sequence[int
     """
     found = {}
     for size in sizes:
-        twin = builder(policy, size=size)
+        twin = job.model(size=size)
         for one, other in zip(model.variables, twin.variables, strict=False):
             if one.shape != other.shape:
                 raise ConfigError(
@@ -117,7 +117,7 @@ def twins(model: keras.Model, builder: Builder, policy: str, sizes: Sequence[int
                     f"of {size}x{size}; pool globally before the first dense layer, or leave train.sizes out"
                 )
         if len(model.variables) != len(twin.variables):
-            raise ConfigError(f"train.sizes: {builder.ref} builds another net for images of {size}x{size}")
+            raise ConfigError(f"train.sizes: {job.builder.ref} builds another net for images of {size}x{size}")
         found[size] = twin
     return found
 

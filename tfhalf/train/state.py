@@ -121,7 +121,7 @@ class TrainState:
 def seeded_model(job: Job) -> keras.Model:
     """The pipeline's net under its policy, as its seed and the data (`adapt`) make it; and nothing but the net."""
     keras.utils.set_random_seed(job.pipeline.seed)
-    model = job.builder(job.pipeline.precision.policy)
+    model = job.model()
     adapt(model, job)
     return model
 

@@ -42,7 +42,7 @@ def check_pipeline(pipeline: config.Pipeline, places: Places, progress: Progress
         job = with_layers(job, constants)
     checked, splits = job.pipeline, job.splits
     progress.wait(f"{job.builder.ref}, and trying its export")
-    model = job.builder(checked.precision.policy)
+    model = job.model()
     counted = parameters(model, checked.train.optimizer)
     check_model(job, model)
     callbacks, unheard = _check_callbacks(job)

@@ -276,7 +276,7 @@ def _publish(
 
 def _reference(job: Job, trained: keras.Model) -> Reference:
     """Answers of the same net built in float32, with TF32 off, over the test set."""
-    judge = job.builder("float32")
+    judge = job.model("float32")
     judge.set_weights(trained.get_weights())
     splits = job.splits
     with float32_exactly():
