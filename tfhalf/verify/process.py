@@ -30,10 +30,15 @@ _FAILED = "the process that verifies the artifacts failed"
 
 
 class Verifier:
-    """`verify_directory` in a new Python process, which `start` may start early; a context that leaves none behind."""
+    """`verify_directory` in a new Python process, which `start` may start early; a context that leaves none behind.
 
-    def __init__(self, progress: Progress) -> None:
+    Args:
+        hide_gpus: whether the process computes on the CPU alone, as it must where this one has taken their memory.
+    """
+
+    def __init__(self, progress: Progress, *, hide_gpus: bool = False) -> None:
         self._progress = progress
+        self._hidden = {"CUDA_VISIBLE_DEVICES": "-1"} if hide_gpus else {}
         self._child: Child | None = None
 
     def __enter__(self) -> Verifier:
@@ -49,7 +54,8 @@ class Verifier:
             return
         if self._child is not None:
             self._child.end()
-        self._child = Child(__name__, stdout=self._progress.stream if self._progress.live else subprocess.DEVNULL)
+        stdout = self._progress.stream if self._progress.live else subprocess.DEVNULL
+        self._child = Child(__name__, environment=self._hidden, stdout=stdout)
 
     def __call__(self, directory: Path, x: np.ndarray, y: np.ndarray) -> list[Comparison]:
         """Compare every artifact of ``directory`` over the test set.
