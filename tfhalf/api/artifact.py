@@ -17,7 +17,7 @@ from tfhalf.errors import ArtifactError, DataError
 from tfhalf.text import one_line
 
 if TYPE_CHECKING:
-    from tfhalf.runtimes.open import NamedPredictor
+    from tfhalf.runtimes.open import Predictor
 
 Inputs = np.ndarray | Mapping[str, Any]
 
@@ -36,14 +36,14 @@ class Artifact:
     def __init__(
         self,
         path: Path,
-        predictor: NamedPredictor,
+        predictor: Predictor,
         inputs: tuple[Port, ...],
         outputs: tuple[str, ...],
         labels: list[str],
     ) -> None:
-        self.path, self.runtime = path, predictor.runtime
+        self.path, self.runtime = path, predictor.about
         self.inputs, self.outputs, self.labels = inputs, outputs, tuple(labels)
-        self._predictor: NamedPredictor | None = predictor
+        self._predictor: Predictor | None = predictor
 
     def __call__(self, x: Inputs) -> dict[str, np.ndarray]:
         """The outputs by name, each [N, ...].
@@ -92,6 +92,8 @@ class Artifact:
 
     def close(self) -> None:
         """Give up the runtime, and the process that it may have; closing twice is no error."""
+        if self._predictor is not None:
+            self._predictor.close()
         self._predictor = None
 
     def __enter__(self) -> Artifact:
@@ -115,7 +117,7 @@ def open_artifact(path: str | Path, runtime: str | None = None) -> Artifact:
         IntegrityError: a file is missing, or is not what the manifest says.
         UnsupportedError: the runtime does not open the file.
     """
-    from tfhalf.runtimes.open import RUNTIMES, open_predictor
+    from tfhalf.runtimes.open import BY_NAME, open_predictor
 
     directory = find_version(Path(path))
     kind = manifests.read_kind(directory)
@@ -123,8 +125,8 @@ def open_artifact(path: str | Path, runtime: str | None = None) -> Artifact:
     manifests.check_files(directory, manifest)
     formats = manifest["config"]["export"]["formats"]
     chosen = runtime or ("onnx" if "onnx" in formats else formats[0])
-    if chosen not in RUNTIMES:
-        raise ArtifactError(f"runtime {chosen!r}: {', '.join(RUNTIMES)} are accepted")
+    if chosen not in BY_NAME:
+        raise ArtifactError(f"runtime {chosen!r}: {', '.join(BY_NAME)} are accepted")
     if chosen == "savedmodel":
         need_tensorflow()
     if kind == "model":

@@ -171,6 +171,10 @@ class Predictor:
                 reason = f"opens and does not run ({self.about}): {one_line(error)}"
                 raise UnsupportedError(self._path, reason, "export it again") from error
 
+    def close(self) -> None:
+        """Let go of the runtime; it is not called any more."""
+        self._runtime.close()
+
 
 class _Deadline:
     """Within the block a runtime is stopped after ``seconds``, where it can be.
