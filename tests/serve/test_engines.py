@@ -127,9 +127,10 @@ def wrong(arrays: Arrays, answers: Arrays) -> Arrays:
     return {name: np.ascontiguousarray(y[:, ::-1]) for name, y in answers.items()}
 
 
-def opened(version: Path, runtime: str | None = None) -> Opened:
+def opened(version: Path, runtime: str | None = None, **more: Any) -> Opened:
     manifest = manifests.read(version, manifests.read_kind(version))
-    return open_version(Source(version, manifest, from_manifest(manifest, 64)), Settings((version,), runtime))
+    settings = Settings((version,), runtime, **more)
+    return open_version(Source(version, manifest, from_manifest(manifest, 64)), settings)
 
 
 def test_what_has_passed_is_not_compared_again(tmp_path: Path, gpu: Any) -> None:
@@ -397,9 +398,16 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return rewritten(version, verification=[row for row in rows if row["artifact"] != "savedmodel"])
 
 
+def with_tensorflow(version: Path, runtime: str | None = None) -> Opened:
+    """Opened by a process in which TensorFlow may have computed before, and then keeps its number of threads."""
+    import tensorflow as tf
+
+    return opened(version, runtime, threads=tf.config.threading.get_intra_op_parallelism_threads())
+
+
 @pytest.mark.slow
 def test_a_savedmodel_that_was_not_compared_is_at_load(real: Path, tmp_path: Path) -> None:
-    served = opened(real, "savedmodel")
+    served = with_tensorflow(real, "savedmodel")
     assert served.runtime.engine == Engine(TENSORFLOW, "CPU")
     assert served.verified.startswith("at load, on ")
     assert opened(real).verified.startswith("when it was published, in onnxruntime ")
@@ -407,7 +415,7 @@ def test_a_savedmodel_that_was_not_compared_is_at_load(real: Path, tmp_path: Pat
     samples = Samples.load(version)
     replace(samples, outputs={name: y + 1 for name, y in samples.outputs.items()}).save(version)
     with pytest.raises(ArtifactError, match="no engine here may serve it: TensorFlow on CPU: score: the largest"):
-        opened(rewritten(version), "savedmodel")
+        with_tensorflow(rewritten(version), "savedmodel")
 
 
 @pytest.mark.slow
@@ -420,7 +428,7 @@ def test_where_onnx_falls_short_the_savedmodel_serves(real: Path, tmp_path: Path
     replace(samples, outputs={name: y + 1 for name, y in samples.outputs.items()}).save(version)
     assert manifest["kind"] == "model"
     for runtime in (None, "auto"):
-        served = opened(rewritten(version, verification=[row]), runtime)
+        served = with_tensorflow(rewritten(version, verification=[row]), runtime)
         assert served.runtime.engine == Engine(TENSORFLOW, "CPU")
         assert served.verified == "when it was published, in TensorFlow 2.21.0, CPU"
         assert list(served.refused) == ["onnxruntime on CPU"]
