@@ -57,4 +57,4 @@ def check(place: Place) -> None:
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(place.certificate, place.key)
         except (OSError, ssl.SSLError) as error:
-            raise InputError(f"{place.certificate}, {place.key}: are no certificate and its key: {error}") from None
+            raise InputError(f"{place.certificate}, {place.key}: are not a certificate and its key: {error}") from None
