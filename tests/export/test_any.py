@@ -436,11 +436,11 @@ def test_verify_with_ones_own_data(exported: Path, tmp_path: Path) -> None:
         "export", source, *given, "--verify-with", tmp_path / "d.npz", "--keep-float32", "^kind$", "--json", "--quiet"
     )
     made = json.loads(out[out.index("{") :])
-    samples = made["samples"]
+    samples = made["reference"]
     assert (samples["origin"], samples["file"], samples["count"]) == ("given", "d.npz", 44)
     assert samples["edges"] == {"zeros": 1, "constant": 1, "largest": 1, "smallest": 1}
     assert samples["sweep"]["inputs"] == ["photo"]
-    assert {row["edges"] for row in made["verification"]} == {4}
+    assert {row["edges"] for row in made["comparisons"]} == {4}
     assert made["islands"] == [{"path": "kind", "reason": "asked for by '^kind$'"}]
     assert made["parameters"]["float32"]["count"] == 8 * 5 + 5
     assert not (tmp_path / "mine" / "1" / "saved_model.pb").exists()

@@ -82,7 +82,7 @@ def test_the_table(tmp_path: Path) -> None:
             {"format": "litert", "bytes": 2000, "details": {"batch": 1}},
         ],
         "refused": {"onnx": "a | b"},
-        "verification": [
+        "comparisons": [
             {"artifact": "savedmodel", "runtime": "TensorFlow", "outputs": [output]},
             {"artifact": "litert-int8", "runtime": "LiteRT", "outputs": [{**output, "max_difference": 0.02}]},
         ],

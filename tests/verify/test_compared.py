@@ -31,7 +31,7 @@ from tfhalf.verify.compare import compare_outputs
 from tfhalf.verify.process import _ANSWER, Verifier
 from tfhalf.verify.report import report, table, uncovered
 from tfhalf.verify.scores import by_class
-from tfhalf.verify.version import TestSet, batches_of, compare_version, run
+from tfhalf.verify.version import TestSet, _Batches, batches_of, compare_version, run
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tf2onnx")
 
@@ -168,11 +168,26 @@ class Fake:
 def test_samples_go_in_batches() -> None:
     y = np.arange(7) % 4
     fake = Fake({"logits": one_hot(y)})
-    got = run(fake, {"image": np.zeros((7, 2), np.uint8)}, 3, {"image": "float32"})
+    got, done = _Batches(fake, 3, {"image": "float32"}).run({"image": np.zeros((7, 2), np.uint8)})
+    assert done == 7
     assert fake.seen == [3, 3, 1]
     np.testing.assert_array_equal(got["logits"], one_hot(y))
     assert run(fake, {}, 3) == {}
     assert [batches_of(count) for count in (1, 37, 359, 10_000)] == [8, 8, 44, 250]
+
+
+def test_fewer_answers_than_samples_are_refused(version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An artifact that answers one sample of each batch is not compared on those alone."""
+
+    class One:
+        runtime = "one"
+
+        def __call__(self, x: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            return dict.fromkeys(("logits", PROBABILITIES), np.zeros((1, 3), np.float32))
+
+    monkeypatch.setattr(version_module, "open_predictor", lambda directory, runtime: One())
+    with pytest.raises(ArtifactError, match=r"probabilities: it gives shape \(\d+, 3\), expected \(\d+, 3\)"):
+        verified(version)
 
 
 def test_answers_of_another_kind_are_refused() -> None:
@@ -337,7 +352,7 @@ def test_what_a_second_runtime_does_not_open(version: Path, monkeypatch: pytest.
 def test_another_test_set_is_refused(version: Path) -> None:
     for x, y in ((X + 1, Y), (X, np.roll(Y, 1)), (X[:39], Y[:39]), (X.astype(np.int16), Y)):
         with pytest.raises(
-            ArtifactError, match=r"was made with another test set .40 images, npz:a.npz.; verify with the same"
+            ArtifactError, match=r"was made with another test set .40 samples, npz:a.npz.; verify with the same"
         ):
             verified(version, x, y)
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from tfhalf.artifacts.comparison import Comparison
+from tfhalf.artifacts.comparison import Comparison, Limits, OutputParity
 from tfhalf.artifacts.formats import FORMATS
 from tfhalf.artifacts.manifest import Version
 from tfhalf.artifacts.record import Manifest
-from tfhalf.artifacts.reference import Arrays, Reference, Samples, basis_line, joined
+from tfhalf.artifacts.reference import Arrays, Reference, basis_line, joined
 from tfhalf.errors import ArtifactError, UnsupportedError
 from tfhalf.progress import Progress, duration
 from tfhalf.runtimes.child import lacking
@@ -100,7 +100,7 @@ def _with_inputs(directory: Path, manifest: Manifest, reference: Reference, test
         if known is None:
             source = manifest.data.source if manifest.data else "a test set"
             raise ArtifactError(
-                f"{directory}: was made with another test set ({reference.usual.count:,} images, {source}); verify "
+                f"{directory}: was made with another test set ({reference.usual.count:,} samples, {source}); verify "
                 "with the same data"
             )
         reference = known
@@ -164,19 +164,8 @@ class _Work:
         kind = FORMATS[task.label.partition(",")[0]]
         limits = self.manifest.limits.for_format(kind)
         try:
-            usual, edges = self._answers(predictor, task)
-            kinds = (*["given"] * usual.count, *self.reference.edge_kinds[: edges.count])
-            expected = joined(
-                *(
-                    {name: y[: got.count] for name, y in samples.outputs.items()}
-                    for samples, got in ((self.reference.usual, usual), (self.reference.edges, edges))
-                    if got.count
-                )
-            )
-            got = joined(usual.outputs, edges.outputs)
-            classes = [port.name for port in self.manifest.outputs if port.classes]
-            labels = None if self.reference.labels is None else self.reference.labels[: usual.count]
-            outputs = compare_outputs(expected, self._kept(got), classes, limits, kinds, labels)
+            got, usual, edges = self._answers(predictor, task)
+            outputs = self._compared_outputs(got, usual, edges, limits)
         except (ArtifactError, CancelledError):
             raise
         except Exception as error:  # three libraries, each with exceptions of its own
@@ -184,12 +173,24 @@ class _Work:
             raise ArtifactError(f"{task.label}: opens and does not run ({predictor.runtime}): {why}") from error
         late = task.exact and time.perf_counter() - start > EXACT_SECONDS
         sizes = () if late else run_sizes(predictor, kind, task.runtime, self.reference.other_sizes, limits)
-        label = f"{task.label}, first {usual.count}" if task.exact else task.label
+        label = f"{task.label}, first {usual}" if task.exact else task.label
         seconds = time.perf_counter() - start
-        return Comparison(label, predictor.runtime, len(kinds), outputs, seconds, edges.count, other_sizes=sizes)
+        return Comparison(label, predictor.runtime, usual + edges, outputs, seconds, edges, other_sizes=sizes)
 
-    def _answers(self, predictor: NamedPredictor, task: _Task) -> tuple[Samples, Samples]:
-        """An artifact's answers to the usual samples and to edge rows, in true float16 as far as there is time."""
+    def _compared_outputs(self, got: Arrays, usual: int, edges: int, limits: Limits) -> tuple[OutputParity, ...]:
+        """The answers ``got`` to the first ``usual`` samples and ``edges`` edge rows beside the float32 model's."""
+        reference = self.reference
+        parts = ((reference.usual, usual), (reference.edges, edges))
+        expected = joined(*({name: y[:rows] for name, y in part.outputs.items()} for part, rows in parts if rows))
+        if set(got) == {port.name for port in self.manifest.outputs}:  # else `compare_outputs` says what is wrong
+            got = {name: got[name] for name in expected}
+        classes = [port.name for port in self.manifest.outputs if port.classes]
+        kinds = (*["given"] * usual, *reference.edge_kinds[:edges])
+        labels = None if reference.labels is None else reference.labels[:usual]
+        return compare_outputs(expected, got, classes, limits, kinds, labels)
+
+    def _answers(self, predictor: NamedPredictor, task: _Task) -> tuple[Arrays, int, int]:
+        """An artifact's answers, and to how many usual samples and edge rows; in true float16 while there is time."""
         reference, fixed, count = self.reference, self.manifest.batch, self.reference.usual.count
         size, until = fixed or batches_of(count), None
         if task.exact:
@@ -197,61 +198,57 @@ class _Work:
             count = min(count, -(-few // fixed) * fixed if fixed else few)
             size = fixed or max(1, size // BATCH)
             until = time.perf_counter() + EXACT_SECONDS if reference.labels is None else None
-        told = f"verify {task.label}"
-        first = {name: x[:count] for name, x in reference.usual.inputs.items()}
-        usual = self._run(predictor, first, size, until, told)
-        late = until is not None and time.perf_counter() > until
-        edges = self._run(predictor, {} if late else reference.edges.inputs, size, until, told)
-        return Samples({}, usual), Samples({}, edges)
-
-    def _run(
-        self, predictor: NamedPredictor, inputs: Arrays, size: int, until: float | None, what: str
-    ) -> dict[str, np.ndarray]:
         dtypes = {port.name: port.dtype for port in self.manifest.inputs}
-        return run(predictor, inputs, size, dtypes, self.stop, until, what, self.progress)
-
-    def _kept(self, got: Arrays) -> Arrays:
-        """The outputs that the reference has, of an artifact that gives those of the manifest."""
-        if set(got) != {port.name for port in self.manifest.outputs}:
-            return got
-        return {name: got[name] for name in self.reference.usual.outputs}
-
-
-def run(
-    predictor: NamedPredictor,
-    inputs: Mapping[str, np.ndarray],
-    batch: int,
-    dtypes: Mapping[str, str] | None = None,
-    stop: threading.Event | None = None,
-    until: float | None = None,
-    what: str = "",
-    progress: Progress | None = None,
-) -> Arrays:
-    """A predictor's answers in batches of ``batch``; to as many samples as it has answered at the time ``until``.
-
-    Args:
-        inputs: by name, each [N, ...]. Without any there is no answer.
-        dtypes: what each batch is cast to, by input; text is not cast.
-        until: of `time.perf_counter`.
-
-    Raises:
-        CancelledError: ``stop`` was set; looked at before each batch.
-    """
-    start = time.perf_counter()
-    count = len(next(iter(inputs.values()), ()))
-    parts: list[dict[str, np.ndarray]] = []
-    for begin in range(0, count, batch):
-        if stop is not None and stop.is_set():
-            raise CancelledError
-        rows = {name: x[begin : begin + batch] for name, x in inputs.items()}
-        parts.append(predictor({name: _cast(x, (dtypes or {}).get(name, "string")) for name, x in rows.items()}))
-        now, done = time.perf_counter(), min(begin + batch, count)
-        if progress is not None:
-            progress.status(f"{what}: {done:,} of {count:,}, {duration((now - start) / done * (count - done))} left")
-        if until is not None and now > until:
-            break
-    return {name: np.concatenate([np.asarray(part[name]) for part in parts]) for name in (parts[0] if parts else ())}
+        batches = _Batches(predictor, size, dtypes, self.stop, until, f"verify {task.label}", self.progress)
+        usual = {name: x[:count] for name, x in reference.usual.inputs.items()}
+        got, done = batches.run(usual)
+        late = until is not None and time.perf_counter() > until
+        edges, rows = batches.run({} if late else reference.edges.inputs)
+        return joined(got, edges), done, rows
 
 
-def _cast(x: np.ndarray, dtype: str) -> np.ndarray:
-    return x if dtype == "string" else x.astype(dtype, copy=False)
+@dataclass(frozen=True)
+class _Batches:
+    """Inputs through a predictor in batches of ``size``, each cast to ``dtypes`` by input (text is not cast); until
+    ``stop`` is set, or `time.perf_counter` is ``until``."""
+
+    predictor: NamedPredictor
+    size: int
+    dtypes: Mapping[str, str] = field(default_factory=dict)
+    stop: threading.Event | None = None
+    until: float | None = None
+    what: str = ""
+    progress: Progress | None = None
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> tuple[Arrays, int]:
+        """The answers to ``inputs``, by name, each [N, ...], and how many of them were run; without inputs none.
+
+        Raises:
+            CancelledError: ``stop`` was set; looked at before each batch.
+        """
+        start = time.perf_counter()
+        count, done = len(next(iter(inputs.values()), ())), 0
+        parts: list[Arrays] = []
+        while done < count and not (parts and self._late()):
+            if self.stop is not None and self.stop.is_set():
+                raise CancelledError
+            rows = {name: x[done : done + self.size] for name, x in inputs.items()}
+            parts.append(self.predictor({name: self._cast(name, x) for name, x in rows.items()}))
+            done = min(done + self.size, count)
+            if self.progress is not None:
+                left = duration((time.perf_counter() - start) / done * (count - done))
+                self.progress.status(f"{self.what}: {done:,} of {count:,}, {left} left")
+        answers = [{name: np.asarray(y) for name, y in part.items()} for part in parts]
+        return joined(*answers), done
+
+    def _late(self) -> bool:
+        return self.until is not None and time.perf_counter() > self.until
+
+    def _cast(self, name: str, x: np.ndarray) -> np.ndarray:
+        dtype = self.dtypes.get(name, "string")
+        return x if dtype == "string" else x.astype(dtype, copy=False)
+
+
+def run(predictor: NamedPredictor, inputs: Mapping[str, np.ndarray], size: int) -> Arrays:
+    """A predictor's answers to ``inputs``, by name, each [N, ...], in batches of ``size``."""
+    return _Batches(predictor, size).run(inputs)[0]
