@@ -304,8 +304,8 @@ def test_many_requests_of_all_kinds_get_their_own_answers() -> None:
 
         await asyncio.gather(*(one(k) for k in range(300)))
         assert batcher.pending == 0
-        assert batcher._room.waiting == 0
-        assert batcher._room._large == 0
+        assert batcher._admission.waiting == 0
+        assert batcher._admission._large == 0
         await batcher.drain()
 
     run(work)

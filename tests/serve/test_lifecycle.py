@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from serve_helpers import Served, expected, images, make_version, server, tensor
+from serve_helpers import Served, expected, images, make_version, server, tensor, until
 
 pytestmark = pytest.mark.slow
 
@@ -86,9 +86,9 @@ def test_twenty_redeploys(tmp_path: Path) -> None:
     with server(tmp_path, "--poll-seconds", 0.05, "--no-access-log") as served, load(served) as asked:
         for number in range(2, 22):
             make_version(tmp_path, "net", number, seed=number)
-            until = time.monotonic() + 20
+            late = time.monotonic() + 60
             while str(number) not in asked.versions:
-                assert time.monotonic() < until, number
+                assert time.monotonic() < late, number
                 time.sleep(0.02)
     assert asked.versions >= {str(number) for number in range(2, 22)}
     assert set(asked.answers) == {"200"}, asked.answers
@@ -100,9 +100,8 @@ def test_ten_orderly_ends(tmp_path: Path) -> None:
     for _ in range(10):
         with server(tmp_path, "--no-access-log") as served:
             with load(served) as asked:
-                time.sleep(0.3)
+                until(lambda asked=asked: asked.answers["200"] > 20)  # type: ignore[misc]
                 assert served.stop(signal.SIGTERM) == 0
-            assert asked.answers["200"] > 0
             assert set(asked.answers) <= {"200", "503", "refused"}, asked.answers  # 503: it came after the signal
             assert not asked.wrong
 
@@ -115,14 +114,14 @@ def test_five_killed_workers(tmp_path: Path) -> None:
             before = set(children.read_text().split())
             assert len(before) == 2
             os.kill(int(min(before)), signal.SIGKILL)
-            until = time.monotonic() + 20
+            late = time.monotonic() + 60
             while len(set(children.read_text().split()) - before) != 1:
-                assert time.monotonic() < until
+                assert time.monotonic() < late
                 time.sleep(0.02)
             time.sleep(2.6)  # five that live less than 5 s each would end the server: something is wrong then
             answered = asked.answers["200"]
             while asked.answers["200"] < answered + 20:
-                assert time.monotonic() < until
+                assert time.monotonic() < late
                 time.sleep(0.02)
     assert asked.lost <= 5 * CLIENTS, asked.answers  # what the killed ones held
     assert set(asked.answers) <= {"200", "refused"} | {what for what in asked.answers if what.startswith("lost")}

@@ -13,55 +13,55 @@ from typing import Any
 import pytest
 from serve_helpers import Counting, client, images, lines, listening, make_version, run, tensor, until
 
-from tfhalf.serve.batching.admission import Room
+from tfhalf.serve.batching.admission import Admission
 from tfhalf.serve.settings import Batching, Limits, Settings
 
 ROW_SECONDS = 0.001
 
 
-def filled(room: Room) -> int:
+def filled(admission: Admission) -> int:
     """How many requests of a row it takes."""
     count = 0
-    while room.takes(1):
-        room.enter(1, 1)
+    while admission.admits(1):
+        admission.enter(1, 1)
         count += 1
     return count
 
 
 def test_one_and_a_half_full_batches_of_a_machine_at_rest() -> None:
-    assert filled(Room(Batching(max_batch=8), ROW_SECONDS)) == 12
+    assert filled(Admission(Batching(max_batch=8), ROW_SECONDS)) == 12
 
 
 def test_rows_that_run_count_too() -> None:
-    room = Room(Batching(max_batch=8), ROW_SECONDS)
-    room.running = 8
-    assert filled(room) == 4
+    admission = Admission(Batching(max_batch=8), ROW_SECONDS)
+    admission.running = 8
+    assert filled(admission) == 4
 
 
 def test_a_slower_machine_takes_fewer_but_never_less_than_a_batch() -> None:
-    room = Room(Batching(max_batch=60), ROW_SECONDS)
+    admission = Admission(Batching(max_batch=60), ROW_SECONDS)
     for slower, most in ((1.2, 75), (4.0, 60), (0.5, 90)):
         for _ in range(50):
-            room.ran(60, 60 * ROW_SECONDS * slower)
-        assert room.bound == pytest.approx(most, abs=1)
-    room.ran(1, 5.0)  # a small batch says nothing of the pace
-    assert room.bound == pytest.approx(90, abs=1)
+            admission.ran(60, 60 * ROW_SECONDS * slower)
+        assert admission.bound == pytest.approx(most, abs=1)
+    admission.ran(1, 5.0)  # a small batch says nothing of the pace
+    assert admission.bound == pytest.approx(90, abs=1)
 
 
 def test_a_given_queue_is_what_was_given() -> None:
-    room = Room(Batching(max_batch=8, max_queue=5), ROW_SECONDS)
-    room.running = 8
-    assert filled(room) == 5
+    admission = Admission(Batching(max_batch=8, max_queue=5), ROW_SECONDS)
+    admission.running = 8
+    assert filled(admission) == 5
 
 
 def test_requests_that_come_together_are_counted_before_they_are_read() -> None:
-    room = Room(Batching(max_batch=4, max_queue=3), None)
+    admission = Admission(Batching(max_batch=4, max_queue=3), None)
     for _ in range(3):
-        assert room.takes(1)
-        room.expected += 1
-    assert not room.takes(1)
-    room.expect_none()
-    assert room.takes(1)
+        assert admission.admits(1)
+        admission.expected += 1
+    assert not admission.admits(1)
+    admission.clear_expected()
+    assert admission.admits(1)
 
 
 def test_a_request_is_refused_before_its_body_is_read(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_request_is_refused_before_its_body_is_read(tmp_path: Path) -> None:
             ask = {"json": {"inputs": [tensor(images(1))]}}
             batcher = c.app.state.engine.repository.model("net").newest().batcher
             waiting = [asyncio.ensure_future(c.post("/v2/models/net/infer", **ask))]
-            while not batcher._room.running:
+            while not batcher._admission.running:
                 await asyncio.sleep(0.001)
             waiting.append(asyncio.ensure_future(c.post("/v2/models/net/infer", **ask)))
             while not batcher.pending:
@@ -134,7 +134,7 @@ def test_a_client_that_leaves_is_learnt_of_under_any_asgi_server(tmp_path: Path)
 
             async def receive() -> Any:
                 message = next(messages)
-                while message["type"] == "http.disconnect" and not batcher._room.running:
+                while message["type"] == "http.disconnect" and not batcher._admission.running:
                     await asyncio.sleep(0.001)
                 return message
 
@@ -208,7 +208,7 @@ def fill(app: Any, connections: list[socket.socket], request: bytes) -> Any:
     batcher = app.state.engine.repository.model("net").newest().batcher
     for place, connection in enumerate(connections):
         connection.sendall(request)
-        until(lambda place=place: batcher._room.running and batcher.pending == place)  # type: ignore[misc]
+        until(lambda place=place: batcher._admission.running and batcher.pending == place)  # type: ignore[misc]
     return batcher
 
 

@@ -26,7 +26,7 @@ from tfhalf.serve.http.forms import Files
 from tfhalf.serve.protocols import grpc_codec
 from tfhalf.serve.protocols.grpc_messages import message
 from tfhalf.serve.protocols.json_codec import dumps
-from tfhalf.serve.protocols.oip import Parsed, Wanted
+from tfhalf.serve.protocols.oip import Parsed, RequestedOutput
 from tfhalf.serve.reading import wire
 from tfhalf.serve.reading.pool import Readers
 from tfhalf.serve.reading.tasks import READ
@@ -50,7 +50,13 @@ def body(rows: int) -> bytes:
         [None, True, 1.5, -(2**40), "text", (), [1, ("a",)], {"list": [], "b": {"array": 1}}],
         [SIGNATURE, Limits(max_body=3), Files((None, "a"), (b"", b"x" * 200_000))],
         Parsed(
-            "7", 2, {"a": np.zeros((2, 0), np.float16), "b": images(3)}, {"c": [b"1"]}, (Wanted("d", True),), 1, False
+            "7",
+            2,
+            {"a": np.zeros((2, 0), np.float16), "b": images(3)},
+            {"c": [b"1"]},
+            (RequestedOutput("d", True),),
+            1,
+            False,
         ),
     ],
 )

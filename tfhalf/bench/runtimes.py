@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from tfhalf.errors import ArtifactError, UnsupportedError
 from tfhalf.inspect.tf_check import check_saved_model
 from tfhalf.runtimes.child import lacking
 from tfhalf.runtimes.engines import open_engine
-from tfhalf.runtimes.open import FORMATS, Predictor, onnx_providers, open_predictor, weights_beside
+from tfhalf.runtimes.open import FORMATS, onnx_providers, open_predictor, weights_beside
 
 # Key: what the table calls it, and the format that it opens.
 RUNTIMES = {
@@ -25,6 +26,19 @@ RUNTIMES = {
 }
 # Without TensorFlow, whose threads would be idle beside those that are timed.
 ALONE = ("onnx-cpu", "openvino", "litert", "litert-int8")
+Arrays = Mapping[str, np.ndarray]
+
+
+class Timed(Protocol):
+    """``runtime`` says what computes."""
+
+    runtime: str
+
+    def __call__(self, x: Arrays, /) -> dict[str, np.ndarray]:
+        """Outputs by name for inputs by name, each [N, ...]."""
+        ...
+
+
 _ENGINES = {"openvino": "openvino", "litert": "litert", "litert-int8": "litert"}
 
 
@@ -44,7 +58,7 @@ def missing(directory: Path, runtime: str) -> str:
     return ""
 
 
-def open_runtime(directory: Path, runtime: str) -> Predictor:
+def open_runtime(directory: Path, runtime: str) -> Timed:
     """Open the files of a version ``directory``, whose hashes were checked, in one of ``RUNTIMES``.
 
     Raises:
@@ -76,12 +90,13 @@ class _SavedModelXla:
         self._tf = tf
         self._loaded = tf.saved_model.load(str(directory))  # kept: its variables go when it goes
         signature = self._loaded.signatures["serving_default"]
-        self._function = tf.function(lambda image: signature(image=image), jit_compile=True, autograph=False)
+        self._function = tf.function(lambda x: signature(**x), jit_compile=True, autograph=False)
         device = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
         self.runtime = f"TensorFlow {tf.__version__}, {device}, XLA"
 
-    def __call__(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        return {name: value.numpy() for name, value in self._function(self._tf.constant(x)).items()}
+    def __call__(self, x: Arrays) -> dict[str, np.ndarray]:
+        given = {name: self._tf.constant(value) for name, value in x.items()}
+        return {name: value.numpy() for name, value in self._function(given).items()}
 
 
 class _Onnx:
@@ -101,8 +116,8 @@ class _Onnx:
         self._outputs = [value.name for value in self._session.get_outputs()]
         self.runtime = f"onnxruntime {onnxruntime.__version__}, {device}"
 
-    def __call__(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        return dict(zip(self._outputs, self._session.run(None, {"image": x}), strict=True))
+    def __call__(self, x: Arrays) -> dict[str, np.ndarray]:
+        return dict(zip(self._outputs, self._session.run(None, dict(x)), strict=True))
 
 
 class _Engine:
@@ -114,5 +129,5 @@ class _Engine:
         self._engine = open_engine(kind, path)
         self.runtime, self.settings = self._engine.runtime, self._engine.settings
 
-    def __call__(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        return self._engine({"image": x})
+    def __call__(self, x: Arrays) -> dict[str, np.ndarray]:
+        return self._engine(x)

@@ -138,24 +138,24 @@ def serve(
 
     settings = _settings(exports, workers, **options)
     scan.check(exports)
-    from tfhalf.serve.listen import Place, check, listen
+    from tfhalf.serve.listen import Endpoint, check, listen
 
-    place = Place(host, port, grpc_port, tls_certificate, tls_key, drain_seconds)
-    check(place)
+    endpoint = Endpoint(host, port, grpc_port, tls_certificate, tls_key, drain_seconds)
+    check(endpoint)
     progress = Progress(quiet=quiet)
-    with listen(place) as listener:
+    with listen(endpoint) as listener:
         url = f"{'https' if tls_certificate else 'http'}://{_shown(host)}:{listener.getsockname()[1]}"
         if workers > 1:
-            click.get_current_context().exit(_serve_many(settings, place, listener, workers, progress, url))
+            click.get_current_context().exit(_serve_many(settings, endpoint, listener, workers, progress, url))
         from tfhalf.serve.server import run
 
-        run(settings, place, listener, say=lambda app, grpc: _say(app, grpc, progress, url))
+        run(settings, endpoint, listener, say=lambda app, grpc: _say(app, grpc, progress, url))
 
 
-def _serve_many(settings: Any, place: Any, listener: Any, workers: int, progress: Progress, url: str) -> int:
+def _serve_many(settings: Any, endpoint: Any, listener: Any, workers: int, progress: Progress, url: str) -> int:
     from tfhalf.serve.workers import serve as serve_many
 
-    if place.grpc_port == 0:
+    if endpoint.grpc_port == 0:
         raise InputError("--grpc-port 0 with --workers: the workers must share a port; give its number")
 
     def work(own: Any, shared: Any, parent: int, ready: Callable[[], None]) -> None:
@@ -165,7 +165,7 @@ def _serve_many(settings: Any, place: Any, listener: Any, workers: int, progress
             _say(app, grpc, progress, None)
             ready()
 
-        run(own, place, shared, say=say, parent=parent, share_grpc=True)
+        run(own, endpoint, shared, say=say, parent=parent, share_grpc=True)
 
     return serve_many(
         settings, workers, listener, work, lambda: progress.line(f"ready      {url} ({workers} workers)", always=True)

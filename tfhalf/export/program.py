@@ -14,7 +14,8 @@ from tfhalf.artifacts.ports import WIRE, Port
 from tfhalf.precision.policy import takes_integers
 
 INPUT = "image"
-OUTPUTS = ("logits", "probabilities")
+PROBABILITIES = "probabilities"
+OUTPUTS = ("logits", PROBABILITIES)
 
 
 @dataclass(frozen=True)

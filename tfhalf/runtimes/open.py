@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tfhalf.artifacts.formats import FILES, LITERT
+from tfhalf.artifacts import formats
 from tfhalf.errors import ArtifactError, UnsupportedError
 from tfhalf.inspect.onnx_check import read_onnx
 from tfhalf.inspect.onnx_check import weights_beside as weights_beside
@@ -23,7 +23,7 @@ from tfhalf.runtimes.child import Isolated
 from tfhalf.system import memory
 from tfhalf.text import one_line
 
-FORMATS = FILES
+FORMATS = {name: one.file for name, one in formats.FORMATS.items()}
 TRUE_FLOAT16 = "true float16, CPU"
 PATIENCE = 600.0
 """Seconds that one batch may take."""
@@ -75,7 +75,9 @@ def open_predictor(directory: Path, runtime: str, patience: float | None = PATIE
     opener: Any = {"savedmodel": _SavedModel, "onnx": _Onnx, "onnx-float16": _OnnxTrueFloat16}.get(runtime)
     if opener is None:
         return _Told(
-            _Apart(directory / name, "litert" if runtime in LITERT else "openvino"), directory / name, patience
+            _Apart(directory / name, "litert" if formats.FORMATS[RUNTIMES[runtime]].is_litert else "openvino"),
+            directory / name,
+            patience,
         )
     with memory.bounded():
         try:

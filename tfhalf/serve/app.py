@@ -15,7 +15,7 @@ from starlette.routing import Route
 from tfhalf.errors import RequestError
 from tfhalf.serve.engine import Engine
 from tfhalf.serve.http import page
-from tfhalf.serve.http.middleware import Desk, Operate, error_parts
+from tfhalf.serve.http.middleware import AccessLog, RequestMiddleware, error_parts
 from tfhalf.serve.log import Log
 from tfhalf.serve.metrics import CONTENT_TYPE, Metrics
 from tfhalf.serve.models.repository import Repository
@@ -38,7 +38,7 @@ def create_app(settings: Settings, *, opener: OpenRuntime = open_runtime, log: L
     log = log or Log(access=settings.access_log)
     engine = Engine(Repository(settings, metrics, log, opener), settings)
 
-    desk = Desk(engine, metrics, log)
+    access = AccessLog(engine, metrics, log)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -57,12 +57,12 @@ def create_app(settings: Settings, *, opener: OpenRuntime = open_runtime, log: L
             Route("/metrics", _metrics, methods=["GET"]),
             *page.routes(),
         ],
-        middleware=[Middleware(Operate, desk=desk)],
+        middleware=[Middleware(RequestMiddleware, access=access)],
         exception_handlers={HTTPException: _not_found},
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
-    app.state.engine, app.state.metrics, app.state.log, app.state.desk = engine, metrics, log, desk
+    app.state.engine, app.state.metrics, app.state.log, app.state.access = engine, metrics, log, access
     return app
 
 

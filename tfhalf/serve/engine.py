@@ -150,7 +150,7 @@ class Engine:
         loaded = self.choose(name, version)
         facts |= {"model": loaded.model, "version": loaded.version}
         with _counting_failures(loaded):
-            loaded.batcher.check_room()
+            loaded.batcher.check_admission()
             request = await read(loaded)
             inference = inference_of(request, loaded)
             inference.started, inference.asked_version = started, version

@@ -10,7 +10,7 @@ from tfhalf.errors import InputError
 
 
 @dataclass(frozen=True)
-class Place:
+class Endpoint:
     """Where and how a server listens. ``grpc_port`` None is no gRPC, 0 any free port; so is ``port`` 0."""
 
     host: str = "127.0.0.1"
@@ -21,40 +21,43 @@ class Place:
     drain_seconds: float = 30.0
 
 
-def listen(place: Place) -> socket.socket:
+def listen(endpoint: Endpoint) -> socket.socket:
     """A socket that listens there.
 
     Raises:
         InputError: the address cannot be had.
     """
-    family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
+    family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((place.host, place.port))
+        listener.bind((endpoint.host, endpoint.port))
         listener.listen(2048)
     except OSError as error:
         listener.close()
         raise InputError(
-            f"{place.host}:{place.port} cannot be listened on: {error.strerror or error}; give another --host or --port"
+            f"{endpoint.host}:{endpoint.port} cannot be listened on: {error.strerror or error}; "
+            "give another --host or --port"
         ) from None
     listener.setblocking(False)
     listener.set_inheritable(True)
     return listener
 
 
-def check(place: Place) -> None:
+def check(endpoint: Endpoint) -> None:
     """Refuse TLS files that cannot be used.
 
     Raises:
         InputError: one without the other, or not a certificate and its key.
     """
-    if (place.certificate is None) != (place.key is None):
+    if (endpoint.certificate is None) != (endpoint.key is None):
         raise InputError("--tls-certificate and --tls-key go together; give both")
-    if place.certificate is not None and place.key is not None:
+    if endpoint.certificate is not None and endpoint.key is not None:
         import ssl
 
         try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(place.certificate, place.key)
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(endpoint.certificate, endpoint.key)
         except (OSError, ssl.SSLError) as error:
-            raise InputError(f"{place.certificate}, {place.key}: are not a certificate and its key: {error}") from None
+            raise InputError(
+                f"{endpoint.certificate}, {endpoint.key}: are not a certificate and its key: {error}"
+            ) from None

@@ -14,17 +14,22 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
+from starlette.applications import Starlette
 
 from tfhalf.errors import ShortfallError
 from tfhalf.serve import create_app
 from tfhalf.serve.http.uvicorn_protocol import protocol_class
-from tfhalf.serve.listen import Place
+from tfhalf.serve.listen import Endpoint
 from tfhalf.serve.log import Lines, Log
+from tfhalf.serve.models.repository import Repository
 from tfhalf.serve.settings import Limits, Settings
 from tfhalf.system import memory
+
+if TYPE_CHECKING:
+    from tfhalf.serve.protocols.oip_grpc import GrpcServer
 
 # A thread that has computed a batch waits at most so long for Python's lock, and not five times as long.
 _SWITCH_SECONDS = 0.001
@@ -46,7 +51,7 @@ class _Server(uvicorn.Server):
 
 def run(
     settings: Settings,
-    place: Place,
+    endpoint: Endpoint,
     listener: socket.socket,
     *,
     say: Callable[[Any, int | None], None] = lambda _app, _grpc: None,
@@ -74,8 +79,8 @@ def run(
         server_header=False,
         timeout_keep_alive=int(settings.limits.keep_alive_seconds),
         timeout_graceful_shutdown=_LAST_SECONDS,
-        ssl_certfile=place.certificate,
-        ssl_keyfile=place.key,
+        ssl_certfile=endpoint.certificate,
+        ssl_keyfile=endpoint.key,
     )
     factory = config.get_loop_factory()
     loop = factory() if factory else asyncio.new_event_loop()
@@ -84,7 +89,7 @@ def run(
     try:
         asyncio.set_event_loop(loop)
         with memory.bounded():  # a request that asks for more than there is fails alone, and does not end the server
-            loop.run_until_complete(_serve(settings, place, listener, config, say, parent, share_grpc, ended))
+            loop.run_until_complete(_serve(settings, endpoint, listener, config, say, parent, share_grpc, ended))
     finally:
         asyncio.set_event_loop(None)
         loop.close()
@@ -93,7 +98,7 @@ def run(
 
 async def _serve(
     settings: Settings,
-    place: Place,
+    endpoint: Endpoint,
     listener: socket.socket,
     config: uvicorn.Config,
     say: Callable[[Any, int | None], None],
@@ -108,19 +113,49 @@ async def _serve(
     if parent is not None:
         loop.add_reader(parent, stop.set)
     app = create_app(settings)
-    engine, log = app.state.engine, app.state.log
-    desk = app.state.desk
-    config.app, config.http = app, protocol_class(settings.limits, desk.refusal, desk.rejection)
+    access, log = app.state.access, app.state.log
+    config.app, config.http = app, protocol_class(settings.limits, access.refusal, access.rejection)
     for name in _LOGGERS:
         logging.getLogger(name).handlers = [Lines(log)]
         logging.getLogger(name).propagate = False
-    starting = asyncio.ensure_future(engine.repository.start())
     stopped = asyncio.ensure_future(stop.wait())
+    if not await _load(app.state.engine.repository, stopped, lambda: _end_by_force(endpoint.drain_seconds, log, ended)):
+        return
+    grpc = None
+    if endpoint.grpc_port is not None:
+        from tfhalf.serve.protocols.oip_grpc import start
+
+        grpc = await start(app, endpoint, share=share_grpc)
+    server = _Server(config)
+    serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+    while not server.started and not serving.done():
+        await asyncio.sleep(0.001)
+    say(app, grpc.port if grpc else None)
+    await asyncio.wait([serving, stopped], return_when=asyncio.FIRST_COMPLETED)
+    finished = await _drain(app, endpoint, server, grpc)
+    await serving
+    if parent is not None:
+        loop.remove_reader(parent)
+    log.event("stopped", finished=finished)
+    if not finished:
+        raise ShortfallError(
+            f"work was left when --drain-seconds {endpoint.drain_seconds:g} were over; it got status 503"
+        )
+
+
+async def _load(repository: Repository, stopped: asyncio.Future[Any], on_stop: Callable[[], None]) -> bool:
+    """Load the models, and have this process spend no time on looking through them for garbage; False where it is
+    stopped before they are there.
+
+    Raises:
+        TfhalfError: what `Repository.start` raises.
+    """
+    starting = asyncio.ensure_future(repository.start())
     await asyncio.wait([starting, stopped], return_when=asyncio.FIRST_COMPLETED)
-    stopped.add_done_callback(lambda _: _end_by_force(place.drain_seconds, log, ended))
+    stopped.add_done_callback(lambda _: on_stop())
     if not starting.done():
         starting.cancel()
-        return
+        return False
     if starting.exception() is not None:
         stopped.cancel()
         await asyncio.wait([stopped])
@@ -129,19 +164,14 @@ async def _serve(
     gc.freeze()  # models and modules stay; looking through them again and again would cost pauses
     gc.set_threshold(*_GC_THRESHOLDS)
     sys.setswitchinterval(_SWITCH_SECONDS)
-    grpc = None
-    if place.grpc_port is not None:
-        from tfhalf.serve.protocols.oip_grpc import start
+    return True
 
-        grpc = await start(app, place, share=share_grpc)
-    server = _Server(config)
-    serving = asyncio.ensure_future(server.serve(sockets=[listener]))
-    while not server.started and not serving.done():
-        await asyncio.sleep(0.001)
-    say(app, grpc.port if grpc else None)
-    await asyncio.wait([serving, stopped], return_when=asyncio.FIRST_COMPLETED)
-    log.event("stopping", in_flight=engine.in_flight)
-    finished = await engine.drain(place.drain_seconds)
+
+async def _drain(app: Starlette, endpoint: Endpoint, server: _Server, grpc: GrpcServer | None) -> bool:
+    """Finish what was accepted, then listen no more; whether it was finished in time."""
+    engine = app.state.engine
+    app.state.log.event("stopping", in_flight=engine.in_flight)
+    finished: bool = await engine.drain(endpoint.drain_seconds)
     if grpc is not None:
         await grpc.stop()
     # Whoever has connected is told 503; to close on them at once would leave them without an answer.
@@ -149,12 +179,7 @@ async def _serve(
         listening.close()
     await asyncio.sleep(_ACCEPTED_SECONDS)
     server.should_exit = True
-    await serving
-    if parent is not None:
-        loop.remove_reader(parent)
-    log.event("stopped", finished=finished)
-    if not finished:
-        raise ShortfallError(f"work was left when --drain-seconds {place.drain_seconds:g} were over; it got status 503")
+    return finished
 
 
 def _connections(limits: Limits) -> int:

@@ -21,7 +21,8 @@ _PIN = re.compile(r"(?P<model>[^:=@]+)=(?P<version>\d{1,10})")
 
 @dataclass(frozen=True)
 class Batching:
-    """How requests are joined. ``max_queue`` bounds the waiting rows; None leaves it to `batching.admission.Room`."""
+    """How requests are joined. ``max_queue`` bounds the waiting rows; None leaves it to
+    `batching.admission.Admission`."""
 
     max_batch: int = 64
     max_delay_ms: float = 2.0

@@ -14,24 +14,26 @@ import sys
 import tempfile
 import threading
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from queue import SimpleQueue
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
+from pydantic import TypeAdapter
 
+from tfhalf.artifacts.comparison import Comparison
+from tfhalf.artifacts.manifest import open_version
 from tfhalf.errors import ArtifactError, IntegrityError, ParityError
 from tfhalf.progress import Progress
 from tfhalf.system.device import grow_memory
 from tfhalf.system.tensorflow import fresh_environment, import_tensorflow
-from tfhalf.verify.compare import SampleComparison
-from tfhalf.verify.samples import verify_samples
-from tfhalf.verify.test_set import Comparison, verify_directory
+from tfhalf.verify.version import TestSet, compare_version
+
+_ANSWER = TypeAdapter(tuple[Comparison, ...])
 
 
 class Verifier:
-    """`verify_directory` in a new Python process, which `start` may start early; a context that leaves none behind.
+    """`compare_version` in a new Python process, which `start` may start early; a context that leaves none behind.
 
     Args:
         hide_gpus: whether the process computes on the CPU alone, as it must where this one has taken their memory.
@@ -65,33 +67,17 @@ class Verifier:
             bufsize=0,
         )
 
-    def __call__(self, directory: Path, x: np.ndarray, y: np.ndarray) -> list[Comparison]:
-        """Compare every artifact of ``directory`` over the test set.
+    def __call__(self, directory: Path, test_set: TestSet | None = None) -> list[Comparison]:
+        """Compare every artifact of ``directory`` over the samples beside it, or over the test set.
 
         Raises:
             ParityError: the process failed; the message is its last line.
         """
-        rows = self._rows(directory, {"x": x, "y": y})
-        for row in rows:
-            row |= {key: tuple(row[key]) for key in ("per_class_accuracy", "problems")}
-            row["confusion"] = tuple(map(tuple, row["confusion"]))
-        return [Comparison(**row) for row in rows]
-
-    def samples(self, directory: Path) -> list[SampleComparison]:
-        """Compare every artifact of an exported model over the samples beside it.
-
-        Raises:
-            ParityError: the process failed; the message is its last line.
-        """
-        return [SampleComparison.from_dict(row) for row in self._rows(directory, {})]
-
-    def _rows(self, directory: Path, arrays: dict[str, np.ndarray]) -> list[dict[str, Any]]:
-        """What the process answers; without ``arrays`` it takes the samples of the directory."""
         with tempfile.TemporaryDirectory(prefix="tfhalf-verify-") as scratch:
             data, answer, begun = (Path(scratch) / name for name in ("test.npz", "answer.json", "begun"))
-            if arrays:
-                np.savez(data, **arrays)  # type: ignore[arg-type]
-            request = {"cwd": os.getcwd(), "directory": str(directory), "data": str(data) if arrays else ""}
+            if test_set is not None:
+                np.savez(data, x=test_set.x, y=test_set.y)
+            request = {"cwd": os.getcwd(), "directory": str(directory), "data": str(data) if test_set else ""}
             request |= {"answer": str(answer), "begun": str(begun)}
             early = self._process is not None
             code, complaints = self._ask(request)
@@ -102,8 +88,7 @@ class Verifier:
                 lines = [line for line in complaints.splitlines() if line.strip()]
                 said = lines[-1] if lines else f"it ended with code {code}"
                 raise ParityError(f"the process that verifies the artifacts failed: {said}")
-            rows: list[dict[str, Any]] = json.loads(answer.read_text())
-        return rows
+            return list(_ANSWER.validate_json(answer.read_bytes()))
 
     def _ask(self, request: dict[str, str]) -> tuple[int, str]:
         self.start()
@@ -144,14 +129,12 @@ def _main() -> None:
     Path(request["begun"]).touch()
     os.chdir(request["cwd"])
     grow_memory()
-    rows: list[Any]
+    test_set = None
     if request["data"]:
         with np.load(request["data"], allow_pickle=False) as arrays:
-            x, y = arrays["x"], arrays["y"]
-        rows = list(verify_directory(Path(request["directory"]), x, y, Progress()).comparisons)
-    else:
-        rows = list(verify_samples(Path(request["directory"]), Progress()).comparisons)
-    Path(request["answer"]).write_text(json.dumps([asdict(row) for row in rows]))
+            test_set = TestSet(arrays["x"], arrays["y"])
+    verified = compare_version(open_version(Path(request["directory"])), Progress(), test_set)
+    Path(request["answer"]).write_bytes(_ANSWER.dump_json(tuple(verified.comparisons)))
     os._exit(0)  # nothing is left to put away, and taking TensorFlow down takes most of a second
 
 

@@ -95,12 +95,12 @@ def published(run: Path, exports: Path, name: str) -> Path | None:
     base = run_folder.exports_of(run, exports, smoke=bool(facts.get("smoke"))) / name
     for number in reversed(version.versions(base)):
         try:
-            training = manifests.read(base / str(number)).get("training")
+            training = manifests.read(base / str(number)).training
         except ArtifactError:
-            continue  # of a model file, or damaged: none of this run's
-        if isinstance(training, dict) and training.get("run") == identity:
+            continue  # damaged: it is not known to be of this run
+        if training is not None and training.run == identity:
             found = base / str(number)
-            outcome = {"version": str(found), "test_accuracy": training.get("test_accuracy")}
+            outcome = {"version": str(found), "test_accuracy": training.test_accuracy}
             (run / run_folder.OUTCOME).write_text(json.dumps(outcome, indent=2) + "\n", encoding="utf-8")
             return found
     return None

@@ -10,7 +10,7 @@ _FULL_BATCHES = 1.5  # what waits and what runs take at most so long as this man
 _SMOOTHING = 0.2  # weight of the newest batch's seconds per row
 
 
-class Room:
+class Admission:
     """Rows that wait, rows that run, and the bound on them. Its batcher's lock guards it.
 
     Where ``batching.max_queue`` is given, so many rows may wait. Where it is not, the bound is one of time, and rows
@@ -43,7 +43,7 @@ class Room:
         slower = max(1.0, self._pace / self._rest_pace) if self._rest_pace else 1.0
         return max(self._full_batch, int(_FULL_BATCHES * self._full_batch / slower))
 
-    def takes(self, rows: int) -> bool:
+    def admits(self, rows: int) -> bool:
         """Whether a request of ``rows`` rows may wait. One may always, however large: it is computed in turns."""
         cost = min(rows, self.turn)
         there = self.waiting + self.expected
@@ -76,7 +76,7 @@ class Room:
             pace = seconds / rows
             self._pace = self._pace + _SMOOTHING * (pace - self._pace) if self._pace else pace
 
-    def expect_none(self) -> None:
+    def clear_expected(self) -> None:
         """Those that were expected are being read now, and wait or were refused."""
         self.expected = 0
 

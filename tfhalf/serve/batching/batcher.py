@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfhalf.errors import RequestError
-from tfhalf.serve.batching.admission import Room
+from tfhalf.serve.batching.admission import Admission
 from tfhalf.serve.batching.padding import Joiner
 from tfhalf.serve.batching.request import Arrays, Chunk, Job, State
 from tfhalf.serve.settings import Batching
@@ -64,7 +64,7 @@ class Batcher:
         self._run, self._batching, self._on_batch, self._name = run, batching, on_batch, name
         self._blame = blame
         self._join = Joiner(ladder)
-        self._room = Room(batching, row_seconds)
+        self._admission = Admission(batching, row_seconds)
         self._condition = threading.Condition()
         self._queue: deque[Job] = deque()
         self._waiting = 0  # requests that wait
@@ -88,25 +88,25 @@ class Batcher:
     def expect(self) -> bool:
         """Whether a request of one row that is about to be read will find room; then it counts until the event loop
         comes round to reading it."""
-        if not self._room.takes(1):
+        if not self._admission.admits(1):
             return False
-        if not self._room.expected:
-            asyncio.get_running_loop().call_soon(self._room.expect_none)
-        self._room.expected += 1
+        if not self._admission.expected:
+            asyncio.get_running_loop().call_soon(self._admission.clear_expected)
+        self._admission.expected += 1
         return True
 
-    def check_room(self) -> None:
+    def check_admission(self) -> None:
         """Refuse a request where `submit` would refuse one of a single row, before its body is read.
 
         Raises:
             RequestError: 429.
         """
-        if not self._room.takes(1):
+        if not self._admission.admits(1):
             raise self.refusal()
 
     def refusal(self) -> RequestError:
         """What is answered where there is no room."""
-        return RequestError(429, f"the queue of {self._name} is full; ask again later", self._room.seconds)
+        return RequestError(429, f"the queue of {self._name} is full; ask again later", self._admission.seconds)
 
     def submit(self, feeds: Arrays, rows: int, deadline: float | None = None) -> Job:
         """Queue ``rows`` rows; their answer comes in the job's ``future``.
@@ -125,9 +125,9 @@ class Batcher:
         with self._condition:
             if self._closing:
                 raise RequestError(503, f"{self._name} is being taken down; ask again", retry_after=1)
-            if not self._room.takes(rows):
+            if not self._admission.admits(rows):
                 raise self.refusal()
-            self._room.enter(rows, rows)
+            self._admission.enter(rows, rows)
             self._waiting += 1
             self._queue.append(job)
             if self._last > 0:
@@ -135,7 +135,7 @@ class Batcher:
                 gap = min(now - self._last, self._batching.max_delay_ms / 500)
                 self._gap = gap if math.isinf(self._gap) else self._gap + _SMOOTHING * (gap - self._gap)
             self._last = now
-            if self._idle or self._room.waiting >= self._batching.max_batch:
+            if self._idle or self._admission.waiting >= self._batching.max_batch:
                 self._condition.notify()
         if deadline is not None:
             job.timer = job.loop.call_later(deadline - now, self._expire, job)
@@ -162,7 +162,7 @@ class Batcher:
         return True
 
     def _count_out(self, job: Job) -> None:
-        self._room.leave(job.rows, job.rows - job.taken)
+        self._admission.leave(job.rows, job.rows - job.taken)
         if not job.taken:
             self._waiting -= 1
 
@@ -201,13 +201,13 @@ class Batcher:
             # Before the answers go out: whoever has one finds it counted.
             self._on_batch(BatchDone(rows, size, requests, joined - start, ended - joined))
             self._deliver(chunks, outputs, ended - joined)
-            self._room.ran(rows, (ended - start) / 1e9)
+            self._admission.ran(rows, (ended - start) / 1e9)
 
     def _take(self) -> list[Chunk]:
         with self._condition:
-            self._room.running = 0
+            self._admission.running = 0
             while True:
-                while not self._room.waiting:
+                while not self._admission.waiting:
                     if self._closing:
                         self._queue.clear()  # expired and dropped ones
                         return []
@@ -220,12 +220,12 @@ class Batcher:
                     continue
                 chunks = self._fill()
                 if chunks:
-                    self._room.running = sum(chunk.rows for chunk in chunks)
+                    self._admission.running = sum(chunk.rows for chunk in chunks)
                     return chunks
 
     def _linger(self) -> float:
         """Seconds to wait for more rows before a batch is made of what is there."""
-        if self._room.waiting >= self._batching.max_batch or self._closing:
+        if self._admission.waiting >= self._batching.max_batch or self._closing:
             return 0.0
         while self._queue[0].state is not State.WAITING:
             self._queue.popleft()
@@ -258,13 +258,13 @@ class Batcher:
                 continue
             key = job.key
             self._count_out(job)
-            chunk = job.take(min(space, self._room.turn))
+            chunk = job.take(min(space, self._admission.turn))
             space -= chunk.rows
             if chunks and chunks[-1].job is job:  # nobody else had a turn
                 chunk = Chunk(job, chunks[-1].start, chunks.pop().rows + chunk.rows)
             chunks.append(chunk)
             if job.taken < job.rows:
-                self._room.enter(job.rows, job.rows - job.taken)
+                self._admission.enter(job.rows, job.rows - job.taken)
                 again.append(job)
         self._queue.extendleft(reversed(others))
         self._queue.extend(again)

@@ -38,7 +38,7 @@ class Bodies:
         self._limits = limits
         self._most_beyond = max(limits.max_body, limits.max_bodies * 3 // 4)
         self._held = self._beyond = 0  # bytes, and of them those that are behind the first MiB of a body
-        self._reading: set[Held] = set()
+        self._reading: set[BodyReader] = set()
 
     def stop(self) -> None:
         """Have no request wait any longer for the rest of its body: it gets 503."""
@@ -46,15 +46,15 @@ class Bodies:
             held.end(RequestError(503, "the server is stopping, and the body was not there yet; ask another one", 1))
 
     @contextmanager
-    def held(self) -> Iterator[Held]:
+    def held(self) -> Iterator[BodyReader]:
         """Within the block what is read counts towards ``max_bodies``."""
-        held = Held(self)
+        held = BodyReader(self)
         try:
             yield held
         finally:
             self._count(held, -held.bytes)
 
-    def _hold(self, held: Held, count: int) -> None:
+    def _hold(self, held: BodyReader, count: int) -> None:
         beyond = _beyond(held.bytes + count) - _beyond(held.bytes)
         while not self._fits(count, beyond):
             slow = [other for other in self._reading if other is not held and other.rate < _NEEDED_RATE and other.bytes]
@@ -70,7 +70,7 @@ class Bodies:
             return False
         return not beyond or self._beyond + beyond <= self._most_beyond
 
-    def _count(self, held: Held, count: int) -> None:
+    def _count(self, held: BodyReader, count: int) -> None:
         self._beyond += _beyond(held.bytes + count) - _beyond(held.bytes)
         self._held += count
         held.bytes += count
@@ -80,7 +80,7 @@ def _beyond(count: int) -> int:
     return max(0, count - _OWN)
 
 
-class Held:
+class BodyReader:
     """The bytes of one request."""
 
     def __init__(self, bodies: Bodies) -> None:

@@ -29,7 +29,7 @@ _CLOSE = (b"connection", b"close")
 Headers = list[tuple[bytes, bytes]]
 
 
-class Visit:
+class RequestContext:
     """A request from its headers to its log line.
 
     ``extra`` are headers that its answer carries, ``facts`` what the log line tells beside the usual.
@@ -68,21 +68,21 @@ class Visit:
         }
 
 
-class Desk:
-    """Counts and logs visits; and answers those for which there is no room, in the app's place."""
+class AccessLog:
+    """Counts and logs requests; and answers those for which there is no room, in the app's place."""
 
     def __init__(self, engine: Engine, metrics: Metrics, log: Log) -> None:
         self.engine, self.log, self._metrics = engine, log, metrics
         self._statuses: dict[int, Any] = {}
 
-    def ended(self, visit: Visit, status: int, bytes_out: int) -> None:
+    def ended(self, context: RequestContext, status: int, bytes_out: int) -> None:
         """Count a visit and write its line."""
         counter = self._statuses.get(status)
         if counter is None:
             counter = self._statuses[status] = self._metrics.http.labels(str(status))
         counter.inc()
         if self.log.access:
-            self.log.request(visit.line(status, bytes_out))
+            self.log.request(context.line(status, bytes_out))
 
     def refusal(self, path: str, headers: Headers, client: Any) -> tuple[int, Headers, bytes] | None:
         """Status, headers and body for a POST to ``path`` that is refused on sight; None where the app is to see it.
@@ -93,43 +93,43 @@ class Desk:
         error = self.engine.refusal(path)
         if error is None:
             return None
-        visit = Visit("POST", path, headers, client)
-        error = visit.unknown(self.engine.settings.token) or error
+        context = RequestContext("POST", path, headers, client)
+        error = context.unknown(self.engine.settings.token) or error
         body, own = error_parts(error)
-        self.ended(visit, error.status, len(body))
-        return error.status, [*own, *visit.extra], body
+        self.ended(context, error.status, len(body))
+        return error.status, [*own, *context.extra], body
 
     def rejection(self, client: Any, error: RequestError, counted: bool) -> tuple[int, Headers, bytes]:
         """Status, headers and body for a client whose connection ends because of ``error``, before the app has its
         request or while the app waits for the rest of it; ``counted`` and logged here in the first case alone."""
-        visit = Visit("", "", (), client)
+        context = RequestContext("", "", (), client)
         body, own = error_parts(error)
         if counted:
-            visit.facts["error"] = str(error)
-            self.ended(visit, error.status, len(body))
+            context.facts["error"] = str(error)
+            self.ended(context, error.status, len(body))
         close = [] if _CLOSE in own else [_CLOSE]
-        return error.status, [*own, *close, *visit.extra], body
+        return error.status, [*own, *close, *context.extra], body
 
 
-class Operate:
+class RequestMiddleware:
     """ASGI middleware round everything."""
 
-    def __init__(self, app: ASGIApp, desk: Desk) -> None:
-        self._app, self._desk, self._engine = app, desk, desk.engine
+    def __init__(self, app: ASGIApp, access: AccessLog) -> None:
+        self._app, self._access, self._engine = app, access, access.engine
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        visit = Visit(scope["method"], scope["path"], scope["headers"], scope.get("client"))
-        scope[FACTS] = visit.facts
+        context = RequestContext(scope["method"], scope["path"], scope["headers"], scope.get("client"))
+        scope[FACTS] = context.facts
         status = sent = 0
 
         async def observed(message: Message) -> None:
             nonlocal status, sent
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), *visit.extra]
+                message["headers"] = [*message.get("headers", ()), *context.extra]
                 if self._engine.draining:
                     message["headers"].append(_CLOSE)
             else:
@@ -138,7 +138,7 @@ class Operate:
 
         self._engine.in_flight += 1
         try:
-            error = visit.unknown(self._engine.settings.token)
+            error = context.unknown(self._engine.settings.token)
             if error is not None:
                 raise error
             if b"%2f" in scope.get("raw_path", b"").lower():  # decoded, it would be taken for what separates names
@@ -147,12 +147,12 @@ class Operate:
         except RequestError as error:
             await send_error(error, observed)
         except Exception as error:  # noqa: BLE001  # a fault of the server's: it is logged, and the client told no more than that
-            self._desk.log.event("fault", error=repr(error), trace=traceback.format_exc(limit=20))
+            self._access.log.event("fault", error=repr(error), trace=traceback.format_exc(limit=20))
             if not status:
                 await send_error(RequestError(500, "the server failed; its log says why"), observed)
         finally:
             self._engine.in_flight -= 1
-            self._desk.ended(visit, status or 499, sent)
+            self._access.ended(context, status or 499, sent)
 
 
 async def send_error(error: RequestError, send: Send) -> None:

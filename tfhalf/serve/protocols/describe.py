@@ -141,18 +141,17 @@ def status(model: Model, totals: Totals) -> dict[str, Any]:
 
 def _facts(loaded: Loaded) -> dict[str, Any]:
     manifest = loaded.manifest
-    training = manifest.get("training") if isinstance(manifest.get("training"), dict) else {}
-    assert isinstance(training, dict)
+    training = manifest.training
     return {
         "runtime": loaded.runtime.about,
         "inputs": [_tensor(tensor) for tensor in loaded.signature.inputs.values()],
         "outputs": [_tensor(tensor) for tensor in loaded.signature.outputs.values()],
-        "accuracy": training.get("test_accuracy"),
-        "policy": training.get("policy"),
-        "created": manifest.get("created"),
+        "accuracy": training.test_accuracy if training else None,
+        "policy": training.policy if training else None,
+        "created": manifest.created or None,
         "classes": len(loaded.labels),
         "images": any(tensor.image for tensor in loaded.signature.inputs.values())
-        and "probabilities" in loaded.signature.outputs,
+        and manifest.class_output is not None,
         "pending": loaded.batcher.pending,
         "loaded_seconds": loaded.seconds,
         "now": time.time(),

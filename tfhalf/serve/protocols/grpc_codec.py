@@ -119,7 +119,7 @@ def parse(request: Any, signature: Signature) -> oip.Parsed:
     ]
     if len({output.name for output in outputs}) != len(outputs):
         raise RequestError(400, "outputs names one output twice")
-    wanted = tuple(outputs or (oip.Wanted(name, True) for name in signature.outputs))
+    wanted = tuple(outputs or (oip.RequestedOutput(name, True) for name in signature.outputs))
     return oip.Parsed(request.id or None, rows, feeds, encoded, wanted, oip.timeout_of(parameters), True)
 
 

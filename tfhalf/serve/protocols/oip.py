@@ -21,7 +21,7 @@ _SEQUENCE = ("sequence_id", "sequence_start", "sequence_end")
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RequestedOutput:
     """A requested output. ``classes``: its so many largest values with their labels instead. ``datatype``: what its
     values are to be sent as; None is the model's. ``alias``: what the request calls it; empty: its ``name``."""
 
@@ -40,7 +40,7 @@ class Parsed:
     rows: int
     feeds: Arrays
     encoded: dict[str, list[bytes]]
-    wanted: tuple[Wanted, ...]
+    wanted: tuple[RequestedOutput, ...]
     timeout: float | None
     binary: bool
 
@@ -203,9 +203,9 @@ def _encoded_json(data: Any, count: int, name: str) -> list[bytes]:
         raise RequestError(400, f"input {name!r}: BYTES in JSON are images in base64, which this is not") from None
 
 
-def _outputs(told: Any, signature: Signature, binary: bool) -> tuple[Wanted, ...]:
+def _outputs(told: Any, signature: Signature, binary: bool) -> tuple[RequestedOutput, ...]:
     if told is None or told == []:
-        return tuple(Wanted(name, binary) for name in signature.outputs)
+        return tuple(RequestedOutput(name, binary) for name in signature.outputs)
     if not isinstance(told, list) or not all(isinstance(row, dict) for row in told):
         raise RequestError(400, "outputs is not a list of objects")
     wanted = []
@@ -218,7 +218,7 @@ def _outputs(told: Any, signature: Signature, binary: bool) -> tuple[Wanted, ...
     return tuple(wanted)
 
 
-def wanted_output(name: Any, parameters: Mapping[str, Any], signature: Signature, binary: bool) -> Wanted:
+def wanted_output(name: Any, parameters: Mapping[str, Any], signature: Signature, binary: bool) -> RequestedOutput:
     """A requested output with its parameters ``classification`` and ``datatype``.
 
     Raises:
@@ -235,7 +235,7 @@ def wanted_output(name: Any, parameters: Mapping[str, Any], signature: Signature
     datatype = parameters.get("datatype")
     if datatype is not None and (datatype not in DATATYPES or DATATYPES[datatype].kind != "f"):
         raise RequestError(400, f"output {name!r}: datatype is {str(datatype)[:50]!r}; accepted: FP16, FP32, FP64")
-    return Wanted(tensor.name, binary, classes, datatype, name)
+    return RequestedOutput(tensor.name, binary, classes, datatype, name)
 
 
 @dataclass(frozen=True)
@@ -253,7 +253,7 @@ class Sent:
         return tensors.join_bytes(list(self.texts)) if self.values is None else tensors.to_bytes(self.values)
 
 
-def sent(output: Wanted, outputs: Arrays, loaded: Loaded) -> Sent:
+def sent(output: RequestedOutput, outputs: Arrays, loaded: Loaded) -> Sent:
     """The output that was asked for, as it was asked for."""
     values, name = outputs[output.name], output.alias or output.name
     if output.classes:

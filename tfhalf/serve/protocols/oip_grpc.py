@@ -21,7 +21,7 @@ from starlette.applications import Starlette
 from tfhalf._version import __version__
 from tfhalf.errors import InputError, RequestError
 from tfhalf.serve.engine import Engine, Inference
-from tfhalf.serve.listen import Place
+from tfhalf.serve.listen import Endpoint
 from tfhalf.serve.log import Log
 from tfhalf.serve.metrics import Metrics
 from tfhalf.serve.models.version import Loaded
@@ -61,8 +61,8 @@ class GrpcServer:
         await self._server.stop(1.0)
 
 
-async def start(app: Starlette, place: Place, *, share: bool) -> GrpcServer:
-    """Listen on ``place.grpc_port``.
+async def start(app: Starlette, endpoint: Endpoint, *, share: bool) -> GrpcServer:
+    """Listen on ``endpoint.grpc_port``.
 
     Args:
         share: other processes listen on the same port.
@@ -86,11 +86,11 @@ async def start(app: Starlette, place: Place, *, share: bool) -> GrpcServer:
     POOL.AddSerializedFile(health_pb2.DESCRIPTOR.serialized_pb)  # for reflection; the same file again is no error
     names = (SERVICE, health_names.SERVICE_NAME, reflection.SERVICE_NAME)
     reflection.enable_server_reflection(names, server, pool=POOL)
-    host = f"[{place.host}]" if ":" in place.host else place.host
-    address = f"{host}:{place.grpc_port}"
+    host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
+    address = f"{host}:{endpoint.grpc_port}"
     try:
-        if place.certificate is not None and place.key is not None:
-            pair = (place.key.read_bytes(), place.certificate.read_bytes())
+        if endpoint.certificate is not None and endpoint.key is not None:
+            pair = (endpoint.key.read_bytes(), endpoint.certificate.read_bytes())
             port = server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
         else:
             port = server.add_insecure_port(address)

@@ -15,13 +15,13 @@ import numpy as np
 import orjson
 
 from tfhalf.serve.http.forms import Files
-from tfhalf.serve.protocols.oip import Parsed, Wanted
+from tfhalf.serve.protocols.oip import Parsed, RequestedOutput
 from tfhalf.serve.protocols.tfserving_codec import Predict
 from tfhalf.serve.settings import Limits
 from tfhalf.serve.signature import Signature, Tensor
 
 TYPES: dict[str, Callable[..., Any]] = {
-    kind.__name__: kind for kind in (Files, Limits, Parsed, Predict, Signature, Tensor, Wanted)
+    kind.__name__: kind for kind in (Files, Limits, Parsed, Predict, Signature, Tensor, RequestedOutput)
 }
 _SIZE = struct.Struct("<Q")
 _SMALL = 1 << 16  # bytes that are joined to be sent at once

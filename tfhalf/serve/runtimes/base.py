@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
+from tfhalf.artifacts.record import Manifest
 from tfhalf.errors import ArtifactError
 from tfhalf.serve.signature import Signature
 
@@ -38,7 +38,7 @@ class Source:
     """A version to open: its ``directory``, whose files match ``manifest``, and its ``signature``."""
 
     directory: Path
-    manifest: Mapping[str, Any]
+    manifest: Manifest
     signature: Signature
 
 

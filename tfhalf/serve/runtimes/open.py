@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from tfhalf.artifacts.record import Manifest
 from tfhalf.errors import ArtifactError, IntegrityError
 from tfhalf.files import sha256
 from tfhalf.runtimes.open import FORMATS, onnx_providers, weights_beside
@@ -89,6 +88,7 @@ def _open_onnx(source: Source, settings: Settings) -> Runtime:
     return runtime
 
 
-def _check_unchanged(path: Path, digest: str, manifest: Mapping[str, Any]) -> None:
-    if digest != manifest["files"].get(path.name, {}).get("sha256"):
+def _check_unchanged(path: Path, digest: str, manifest: Manifest) -> None:
+    recorded = manifest.files.get(path.name)
+    if recorded is None or digest != recorded.sha256:
         raise IntegrityError(f"{path}: changed while it was opened; export again")
