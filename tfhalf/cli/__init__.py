@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from tfhalf import __version__
+from tfhalf._version import __version__
 from tfhalf.cli.export import export
 from tfhalf.cli.group import Group, thread_failed
 from tfhalf.cli.inspect import inspect

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tfhalf import __version__
+from tfhalf._version import __version__
 from tfhalf.artifacts.formats import FILES, LITERT
 from tfhalf.errors import ExportError
 from tfhalf.export.litert.graph import frozen

@@ -15,7 +15,7 @@ import onnx.version_converter
 import onnx_ir as ir
 import tensorflow as tf
 
-from tfhalf import __version__
+from tfhalf._version import __version__
 from tfhalf.errors import ExportError
 from tfhalf.export.graph.decompose import import_graph
 from tfhalf.export.graph.decompositions import ONNX, rules_of

@@ -18,7 +18,7 @@ from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection
 from starlette.applications import Starlette
 
-from tfhalf import __version__
+from tfhalf._version import __version__
 from tfhalf.errors import InputError, RequestError
 from tfhalf.serve.engine import Engine, Inference
 from tfhalf.serve.listen import Endpoint

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from tfhalf import __version__
+from tfhalf._version import __version__
 from tfhalf.errors import RequestError
 from tfhalf.serve.batching.request import Arrays
 from tfhalf.serve.engine import Inference

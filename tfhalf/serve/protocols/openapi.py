@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from tfhalf import __version__
+from tfhalf._version import __version__
 from tfhalf.serve.settings import Settings
 from tfhalf.serve.signature import BYTES, DATATYPES
 

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from tfhalf import __version__
+from tfhalf._version import __version__
 from tfhalf.serve.http.inference import JSON, answer, engine_of, send
 from tfhalf.serve.protocols import describe
 from tfhalf.serve.protocols.json_codec import dumps
