@@ -74,7 +74,7 @@ def test_names_are_the_models_own() -> None:
     assert first.aliases == ("input",)
     assert (second.name, second.aliases, found.outputs) == ("my_input", ("my-input",), ("my_head",))
     assert Port.from_dict(json.loads(json.dumps(second.to_dict()))) == second
-    taken = draw.given({"input": np.ones((4, 3)), "my-input": np.ones((4, 2))}, found.inputs, Path("d"))
+    taken = draw.given({"input": np.ones((4, 3)), "my-input": np.ones((4, 2))}, found.inputs, "d")
     assert {name: value.shape for name, value in taken.items()} == {first.name: (4, 3), "my_input": (4, 2)}
 
 
@@ -172,10 +172,10 @@ def test_open_sizes_and_seeds() -> None:
 def test_given_arrays() -> None:
     ports = (Port("x", "float32", (None, 4)), Port("kind", "int32", (None,)))
     arrays = {"x": np.ones((3, 4)), "kind": np.array([1.0, 2, 3]), "other": np.zeros(9)}
-    taken = draw.given(arrays, ports, Path("d.npz"))
+    taken = draw.given(arrays, ports, "d.npz")
     assert (taken["x"].dtype, taken["kind"].dtype) == (np.float32, np.int32)
     (image,) = (Port("image", "float32", (None, 2)),)
-    assert draw.given({"x_test": np.ones((3, 2)), "y_test": np.ones(3)}, (image,), Path("d"))["image"].shape == (3, 2)
+    assert draw.given({"x_test": np.ones((3, 2)), "y_test": np.ones(3)}, (image,), "d")["image"].shape == (3, 2)
     for bad, why in [
         ({"x": np.ones((3, 4))}, "lacks an array for kind; it has x"),
         ({"x": np.ones((3, 5)), "kind": np.ones(3)}, r"x has shape \(3, 5\); \['batch', 4\] is taken"),
@@ -185,7 +185,7 @@ def test_given_arrays() -> None:
         ({"x": np.full((3, 4), "a"), "kind": np.ones(3)}, "x is <U1; float32 is taken"),
     ]:
         with pytest.raises(DataError, match=why):
-            draw.given(bad, ports, Path("d.npz"))
+            draw.given(bad, ports, "d.npz")
 
 
 def test_files_of_arrays(tmp_path: Path) -> None:

@@ -52,11 +52,28 @@ def export_model(request: Request, options: Options, progress: Progress) -> Expo
     """
     begun = time.perf_counter()
     grow_memory()
-    patterns = [pattern for pattern in options.keep_float32 if pattern != "auto"]
     progress.status(f"reading {request.model} ...")
-    source = open_source(request)
+    return export_source(open_source(request), options, progress, begun=begun)
+
+
+def export_source(
+    source: Source,
+    options: Options,
+    progress: Progress,
+    *,
+    begun: float | None = None,
+    verifier: Verifier | None = None,
+) -> Exported:
+    """`export_model` of a model that is read already; it may be changed, and is of no use afterwards.
+
+    Args:
+        begun: `time.perf_counter` when the work began; None for now.
+        verifier: what compares the artifacts with the model; a fresh process unless given.
+    """
+    begun = time.perf_counter() if begun is None else begun
+    patterns = [pattern for pattern in options.keep_float32 if pattern != "auto"]
     version.check(options.exports / (options.name or source.name))
-    with Verifier(progress) as verifier, float32_exactly():
+    with verifier or Verifier(progress) as verifier, float32_exactly():
         verifier.start()
         made = _prepare(source, options, progress)
         fixed = _fixed_islands(made.basis, patterns, auto="auto" in options.keep_float32)
@@ -113,9 +130,9 @@ def layer_names(request: Request, options: Options) -> tuple[str, ...]:
 
 
 def _prepare(source: Source, options: Options, progress: Progress) -> _Prepared:
-    arrays = draw.read_arrays(options.verify_with) if options.verify_with else None
-    interface = interface_of(source, arrays)
-    samples = draw.sample_inputs(source.model, interface, arrays, options.verify_with, options.sizes)
+    own = _own_samples(options)
+    interface = interface_of(source, own.arrays if own else None)
+    samples = draw.sample_inputs(source.model, interface, own, options.sizes)
     inputs = samples.arrays
     facts = source.facts
     progress.line(
@@ -135,6 +152,13 @@ def _prepare(source: Source, options: Options, progress: Progress) -> _Prepared:
         progress.line(f"           {text}")
     judged = Basis(subject, inputs, reference, kinds, subject)
     return _Prepared(source, judged, samples.facts, samples.floats, samples.other_sizes)
+
+
+def _own_samples(options: Options) -> draw.Given | None:
+    """The caller's own samples; None where inputs are drawn."""
+    if options.samples is not None:
+        return draw.Given(options.samples, "samples", "the caller's arrays")
+    return draw.Given.of_file(options.verify_with) if options.verify_with else None
 
 
 # --- islands ----------------------------------------------------------------------------------------------------------

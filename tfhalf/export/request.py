@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from tfhalf.artifacts.formats import FILES, LITERT, USUAL
@@ -40,7 +41,8 @@ class Options:
 
     ``keep_float32``: patterns for layers' paths, and ``auto``, which keeps what comes near float16's end.
     ``allow_float32``: also publish what has no parameter in float16.
-    ``sizes``: what stands for open sizes of inputs that are drawn.
+    ``sizes``: what stands for open sizes of inputs that are drawn. ``samples`` by the inputs' names, in place of those
+    of the file ``verify_with``.
     """
 
     exports: Path = Path("exports")
@@ -48,6 +50,7 @@ class Options:
     formats: tuple[str, ...] | None = None
     tried: tuple[str, ...] = USUAL
     verify_with: Path | None = None
+    samples: Mapping[str, np.ndarray] | None = None
     keep_float32: tuple[str, ...] = ()
     opset: int = 18
     fold_batchnorm: bool = True
@@ -118,8 +121,8 @@ def read_options(
         chosen,
         tried,
         verify_with,
-        keep_float32,
-        opset,
+        keep_float32=keep_float32,
+        opset=opset,
         limits=limits,
         bisect_seconds=bisect_seconds,
         allow_float32=allow_float32,

@@ -31,10 +31,15 @@ from tfhalf.verify.test_set import Comparison, verify_directory
 
 
 class Verifier:
-    """`verify_directory` in a new Python process, which `start` may start early; a context that leaves none behind."""
+    """`verify_directory` in a new Python process, which `start` may start early; a context that leaves none behind.
 
-    def __init__(self, progress: Progress) -> None:
+    Args:
+        hide_gpus: whether the process computes on the CPU alone, as it must where this one has taken their memory.
+    """
+
+    def __init__(self, progress: Progress, *, hide_gpus: bool = False) -> None:
         self._progress = progress
+        self._hidden = {"CUDA_VISIBLE_DEVICES": "-1"} if hide_gpus else {}
         self._process: subprocess.Popen[bytes] | None = None
         self._complaints: IO[str] | None = None
 
@@ -53,7 +58,7 @@ class Verifier:
         self._complaints = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  # closed by _end
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tfhalf.verify.process"],
-            env=fresh_environment(),
+            env={**fresh_environment(), **self._hidden},
             stdin=subprocess.PIPE,
             stdout=self._progress.stream if self._progress.live else subprocess.DEVNULL,
             stderr=self._complaints,

@@ -50,10 +50,26 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     return found
 
 
-def given(arrays: Mapping[str, np.ndarray], ports: tuple[Port, ...], path: Path) -> dict[str, np.ndarray]:
+@dataclass(frozen=True)
+class Given:
+    """The user's ``arrays`` by name; ``where`` they come from begins each error message, ``label`` is the manifest's
+    word for it."""
+
+    arrays: Arrays
+    where: str
+    label: str
+
+    @classmethod
+    def of_file(cls, path: Path) -> Given:
+        """Those of `read_arrays`."""
+        return cls(read_arrays(path), f"--verify-with {path}", path.name)
+
+
+def given(arrays: Mapping[str, np.ndarray], ports: tuple[Port, ...], where: str) -> dict[str, np.ndarray]:
     """The arrays that the inputs take, as their dtypes, at most `MAX_GIVEN` samples.
 
-    A model of one input also takes the array ``x`` or ``x_test``, or the only one there is.
+    A model of one input also takes the array ``x`` or ``x_test``, or the only one there is. ``where`` they come from
+    begins each error message.
 
     Raises:
         DataError: one is missing, or its shape or values do not fit.
@@ -71,27 +87,27 @@ def given(arrays: Mapping[str, np.ndarray], ports: tuple[Port, ...], path: Path)
     missing = [port.name for port in ports if port.name not in found]
     if missing:
         there = ", ".join(list(arrays)[:8]) or "none"
-        raise DataError(f"--verify-with {path}: lacks an array for {', '.join(missing)}; it has {there}")
+        raise DataError(f"{where}: lacks an array for {', '.join(missing)}; it has {there}")
     counts = {port.name: len(found[port.name]) if found[port.name].ndim else 0 for port in ports}
     if len(set(counts.values())) != 1 or 0 in counts.values():
-        raise DataError(f"--verify-with {path}: the arrays have {counts} samples; the same number for each is needed")
-    return {port.name: _fitted(found[port.name][:MAX_GIVEN], port, path) for port in ports}
+        raise DataError(f"{where}: the arrays have {counts} samples; the same number for each is needed")
+    return {port.name: _fitted(found[port.name][:MAX_GIVEN], port, where) for port in ports}
 
 
-def _fitted(array: np.ndarray, port: Port, path: Path) -> np.ndarray:
+def _fitted(array: np.ndarray, port: Port, where: str) -> np.ndarray:
     fits = array.ndim == len(port.shape) and all(
         size is None or size == got for size, got in zip(port.shape[1:], array.shape[1:], strict=True)
     )
     if not fits:
-        raise DataError(f"--verify-with {path}: {port.name} has shape {array.shape}; {port.dims()} is taken")
+        raise DataError(f"{where}: {port.name} has shape {array.shape}; {port.dims()} is taken")
     if port.dtype != "string" and array.dtype.kind not in "fiub":
-        raise DataError(f"--verify-with {path}: {port.name} is {array.dtype}; {port.dtype} is taken")
+        raise DataError(f"{where}: {port.name} is {array.dtype}; {port.dtype} is taken")
     if port.dtype == "string":
         return array.astype(str)
     if port.dtype.startswith(("int", "uint")) and array.dtype.kind == "f" and not np.array_equal(array, array.round()):
-        raise DataError(f"--verify-with {path}: {port.name} holds fractions; {port.dtype} is taken")
+        raise DataError(f"{where}: {port.name} holds fractions; {port.dtype} is taken")
     if not np.isfinite(array).all():
-        raise DataError(f"--verify-with {path}: {port.name} holds values that are not finite")
+        raise DataError(f"{where}: {port.name} holds values that are not finite")
     return array.astype(port.dtype)
 
 
@@ -112,9 +128,9 @@ class SampleInputs:
 
 
 def sample_inputs(
-    model: keras.Model, interface: Interface, arrays: Arrays | None, path: Path | None, sizes: Sizes | None = None
+    model: keras.Model, interface: Interface, own: Given | None, sizes: Sizes | None = None
 ) -> SampleInputs:
-    """The ``arrays`` of the user's file ``path``, or drawn ones; and edge rows of both.
+    """The user's ``own`` arrays, or drawn ones; and edge rows of both.
 
     Args:
         sizes: what stands for open sizes of drawn inputs.
@@ -127,11 +143,11 @@ def sample_inputs(
     ports = interface.inputs
     open_sizes.check(sizes or {}, ports)
     known = Known(model, ports, interface.call)
-    if arrays is not None and path is not None:
-        usual = given(arrays, ports, path)
+    if own is not None:
+        usual = given(own.arrays, ports, own.where)
         known.shapes = {name: x.shape[1:] for name, x in usual.items()}
         domains = {port.name: known.of_given(port, usual[port.name]) for port in ports}
-        facts: dict[str, Any] = {"origin": "given", "file": path.name}
+        facts: dict[str, Any] = {"origin": "given", "file": own.label}
     else:
         if any(map(open_sizes.is_open, ports)):
             known.shapes = open_sizes.first_that_runs(ports, sizes or {}, known.fails_on)

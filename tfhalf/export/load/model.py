@@ -55,22 +55,23 @@ def open_source(request: Request) -> Source:
     elif path.is_dir():
         if not (path / keras2.METADATA).is_file() or (path / "manifest.json").is_file():
             raise _refused_folder(path)
-        with _quiet(), policy("float32"):
+        with no_warnings(), policy("float32"):
             model = keras2.read(path, custom)
         name, facts = path.name, {"kind": "savedmodel", "file": path.name, "sha256": sha256(path / keras2.METADATA)}
     else:
         model, kind = _loaded(path, custom)
         name, facts = path.stem, {"kind": kind, "file": path.name, "sha256": sha256(path)}
-    _check_kind(model, request.model)
-    return Source(model, _name(name), {**facts, **_described(model)})
+    check_kind(model, request.model)
+    return Source(model, export_name(name), {**facts, **described(model)})
 
 
-def _name(text: str) -> str:
+def export_name(text: str) -> str:
     """A name for ``exports/NAME``: letters, digits, ``_``, ``-`` and ``.``, and no path."""
     return re.sub(r"[^A-Za-z0-9_.-]", "_", text).strip(".-_")[:80] or "model"
 
 
-def _described(model: keras.Model) -> dict[str, Any]:
+def described(model: keras.Model) -> dict[str, Any]:
+    """Facts of a model for the manifest: its class, and how many layers and parameters under which dtype policies."""
     policies = sorted({layer.dtype_policy.name for layer in flat_layers(model)} or {model.dtype_policy.name})
     return {
         "class": type(model).__name__,
@@ -80,8 +81,8 @@ def _described(model: keras.Model) -> dict[str, Any]:
     }
 
 
-def _check_kind(model: keras.Model, where: str) -> None:
-    """Refuse what float16 is no question of."""
+def check_kind(model: keras.Model, where: str) -> None:
+    """Refuse stateful and already quantized models; ``where`` the model is begins the message."""
     for layer in flat_layers(model):
         if getattr(layer, "stateful", False):
             raise ArtifactError(
@@ -114,7 +115,7 @@ def _loaded(path: Path, custom: dict[str, Any]) -> tuple[keras.Model, str]:
         raise ArtifactError(f"{path}: is not a .keras or .h5 file; accepted: {ACCEPTED}")
     archive = keras_archive.read(path)
     if archive.keras2:
-        with _quiet(), policy("float32"), archive.weights() as stored:
+        with no_warnings(), policy("float32"), archive.weights() as stored:
             return keras2.read_groups(path, archive.config, stored, custom), "keras"
     return _built_by_keras(
         path,
@@ -134,7 +135,7 @@ def _of_hdf5(path: Path, custom: dict[str, Any]) -> keras.Model:
                 f"--weights {path}"
             )
         if not "".join(told(contents, "", VERSION)).startswith("3."):
-            with _quiet(), policy("float32"):
+            with no_warnings(), policy("float32"):
                 return keras2.read_h5(contents, config, custom)
         config = with_modules(config)
 
@@ -158,7 +159,7 @@ def _built_by_keras(
         return made
 
     try:
-        with _quiet(), policy("float32"):
+        with no_warnings(), policy("float32"):
             claims.check(path, bare, held)
             model = build()
     except TfhalfError:
@@ -197,7 +198,7 @@ def _built(request: Request, custom: dict[str, Any]) -> tuple[keras.Model, dict[
     if request.model.startswith("keras.applications:"):
         arguments = {"weights": None, **arguments}
     fails = f"{request.model} fails with the arguments {', '.join(map(repr, arguments)) or '(none)'}"
-    with user_code(fails, advice="; --arg NAME=VALUE gives others"), _quiet(), policy("float32"), numbered_anew():
+    with user_code(fails, advice="; --arg NAME=VALUE gives others"), no_warnings(), policy("float32"), numbered_anew():
         model = function(**arguments)
     if not isinstance(model, keras.Model):
         raise RefError(f"{request.model} returned a {type(model).__name__}; accepted: a keras.Model")
@@ -225,7 +226,7 @@ def _refused_folder(path: Path) -> ArtifactError:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def no_warnings() -> Iterator[None]:
     """Keras' warnings about how a model was written are not about this command."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
