@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -316,6 +317,28 @@ def test_config_round_trip() -> None:
     assert again.rule == optimizer.rule == Rule(7, 4.0, 0.25, 2.0, 512.0, 3, True)
     assert (again.initial_scale, again.dynamic_growth_steps) == (256.0, 7)
     assert again.inner_optimizer.momentum == 0.9
+
+
+def test_a_keras_file_keeps_the_scale_and_the_counters(tmp_path: Path) -> None:
+    """Both processes of docs/api.md in one; a gradient that is not finite lies between."""
+    keras.utils.set_random_seed(0)
+    x, y = np.ones((8, 2), np.float32), np.ones((8, 1), np.float32)
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    optimizer = GuardedLossScaleOptimizer(keras.optimizers.Adam(0.1), 2.0**10, floor=2.0, cap=2.0**12, hysteresis=2)
+    model.compile(optimizer, "mse")
+    model.fit(x, y, verbose=0)
+    model.fit(x, np.full_like(y, np.nan), epochs=3, verbose=0)
+    assert [float(value) for value in values(optimizer._own)] == [2.0**8, 0, 3, 3, 1]
+    model.save(tmp_path / "m.keras")
+    assert keras.saving.get_registered_name(GuardedLossScaleOptimizer) == "tfhalf>GuardedLossScaleOptimizer"
+    again = keras.models.load_model(tmp_path / "m.keras")
+    assert type(again.optimizer) is GuardedLossScaleOptimizer
+    assert again.optimizer.rule == optimizer.rule
+    for _ in range(2):
+        assert same(values(again.optimizer.variables), values(optimizer.variables))
+        assert same(values(again.variables), values(model.variables))
+        for one in (model, again):
+            one.fit(x, y, epochs=2, shuffle=False, verbose=0)
 
 
 @pytest.mark.parametrize(

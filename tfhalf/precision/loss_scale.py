@@ -95,6 +95,7 @@ def next_state(state: ScaleState, finite: Any, rule: Rule) -> ScaleState:
     )
 
 
+@keras.saving.register_keras_serializable(package="tfhalf")
 class GuardedLossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
     """Keras' `LossScaleOptimizer` with a floor, a cap, hysteresis and counts.
 
@@ -106,6 +107,9 @@ class GuardedLossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
     Args:
         dynamic_growth_steps: `Rule.growth_interval`, by the name that Keras has for it.
         growth_factor, backoff_factor: powers of two, at least 2 and at most 1/2.
+
+    It goes into ``compile`` as it is. A ``.keras`` file keeps it with its scale and counters; a process that loads one
+    imports this class first, which makes it known to Keras.
 
     Raises:
         ValueError: a bound or a factor does not hold.
