@@ -18,7 +18,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if "starters" not in path.
 # From the top. A room imports from rooms below it (and within itself); rooms of one floor do not know each other.
 FLOORS = (
     "__main__ __init__",
-    "cli",
+    "api cli",
     "workflows",
     "export",
     "bench serve verify",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from typing import TextIO
@@ -48,6 +49,19 @@ class Progress:
             self.stream.write("\r\x1b[2K")
             self.stream.flush()
             self._shown, self._last = False, 0.0
+
+
+class LoggedProgress(Progress):
+    """For libraries: lines go to the logger ``tfhalf`` at level INFO, and nothing is printed."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=True)
+        self._logger = logging.getLogger("tfhalf")
+
+    def line(self, text: str = "", always: bool = False) -> None:
+        """A line of the log; an empty one is none."""
+        if text:
+            self._logger.info("%s", clean(text))
 
 
 def duration(seconds: float) -> str:

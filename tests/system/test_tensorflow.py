@@ -40,11 +40,11 @@ def test_programs_are_kept_by_versions_gpu_driver_and_flags(with_gpu: pytest.Mon
     ):
         with_gpu.setattr(tensorflow, name, value)
         with_gpu.setenv("TF_XLA_FLAGS", "")
-        tensorflow._keep_programs(tmp_path)
+        tensorflow.keep_compiled_programs(tmp_path)
         places.append(place())
     with_gpu.setenv("TF_XLA_FLAGS", "")
     with_gpu.setenv("XLA_FLAGS", "--xla_gpu_autotune_level=0")
-    tensorflow._keep_programs(tmp_path)
+    tensorflow.keep_compiled_programs(tmp_path)
     places.append(place())
     assert len(set(places)) == 4
     assert all(Path(p).parent == tmp_path / tensorflow.PROGRAMS for p in places)
@@ -54,7 +54,7 @@ def test_the_same_machine_finds_its_programs_again(with_gpu: pytest.MonkeyPatch,
     found = set()
     for _ in range(2):
         with_gpu.setenv("TF_XLA_FLAGS", "--tf_xla_clustering_debug")
-        tensorflow._keep_programs(tmp_path)
+        tensorflow.keep_compiled_programs(tmp_path)
         assert os.environ["TF_XLA_FLAGS"].startswith("--tf_xla_clustering_debug ")
         found.add(os.environ["TF_XLA_FLAGS"])
     assert len(found) == 1
@@ -62,13 +62,13 @@ def test_the_same_machine_finds_its_programs_again(with_gpu: pytest.MonkeyPatch,
 
 def test_the_fastest_kernels_are_kept_beside_the_programs(with_gpu: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with_gpu.setenv("XLA_FLAGS", "--xla_gpu_autotune_level=0")
-    tensorflow._keep_programs(tmp_path)
+    tensorflow.keep_compiled_programs(tmp_path)
     kernels = Path(place()) / "kernels"
     assert kernels.is_dir()
     flags = f"--xla_gpu_autotune_level=0 {tensorflow._KERNELS}={kernels}"
     assert os.environ["XLA_FLAGS"] == flags
     with_gpu.setenv("TF_XLA_FLAGS", "")
-    tensorflow._keep_programs(tmp_path)  # again, as a process that inherits them does
+    tensorflow.keep_compiled_programs(tmp_path)  # again, as a process that inherits them does
     assert os.environ["XLA_FLAGS"] == flags
     assert Path(place()) / "kernels" == kernels
 
@@ -76,13 +76,13 @@ def test_the_fastest_kernels_are_kept_beside_the_programs(with_gpu: pytest.Monke
 def test_the_users_own_cache_stands(with_gpu: pytest.MonkeyPatch, tmp_path: Path) -> None:
     own = "--tf_xla_persistent_cache_directory=/mine"
     with_gpu.setenv("TF_XLA_FLAGS", own)
-    tensorflow._keep_programs(tmp_path)
+    tensorflow.keep_compiled_programs(tmp_path)
     assert os.environ["TF_XLA_FLAGS"] == own
 
 
 def test_nothing_is_kept_without_a_gpu(with_gpu: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with_gpu.setattr(tensorflow, "nvidia_device", lambda: None)
-    tensorflow._keep_programs(tmp_path)
+    tensorflow.keep_compiled_programs(tmp_path)
     assert os.environ["TF_XLA_FLAGS"] == ""
 
 

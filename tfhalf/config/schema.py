@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from tfhalf.config.guard import Blowup as Blowup
 from tfhalf.config.optimizer import Lookahead as Lookahead
@@ -282,6 +282,16 @@ class Pipeline(Section):
     precision: Precision = Precision()
     export: Export = Export()
     verify: Verify = Verify()
+    _file: Path | None = PrivateAttr(None)
+
+    @property
+    def file(self) -> Path | None:
+        """The file that it was read from, whose folder its relative paths start from; None for one made in code."""
+        return self._file
+
+    def __eq__(self, other: object) -> bool:
+        """Whether they say the same, whichever files they were read from."""
+        return isinstance(other, Pipeline) and self.__dict__ == other.__dict__
 
     @field_validator("name")
     @classmethod
@@ -312,4 +322,6 @@ def load_pipeline(path: str | Path, overrides: Iterable[str] = ()) -> Pipeline:
     Raises:
         ConfigError: in one line with file, line and key, whatever is wrong with the file or an override.
     """
-    return check(Pipeline, read(path, overrides))
+    pipeline = check(Pipeline, read(path, overrides))
+    pipeline._file = Path(path)
+    return pipeline

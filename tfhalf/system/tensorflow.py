@@ -56,7 +56,7 @@ def import_tensorflow(
     if deterministic and _SAME_BITS not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_SAME_BITS}=true".strip()
     if keep_programs is not None:
-        _keep_programs(keep_programs)
+        keep_compiled_programs(keep_programs)
     if "tensorflow" not in sys.modules:
         _import(without)
     if deterministic:
@@ -110,7 +110,7 @@ def _all_kept() -> Iterator[None]:
     gc.freeze()
 
 
-def _keep_programs(folder: Path) -> None:
+def keep_compiled_programs(folder: Path) -> None:
     """Have XLA look for its programs in ``folder/.xla/KEY`` and leave new ones there; and beside them which kernels
     were the fastest for each convolution and matrix product, so that a changed program need not try them all again.
 

@@ -1,0 +1,1 @@
+"""What Python programs call: `tfhalf` itself imports these names, each when it is first used."""

@@ -1,0 +1,135 @@
+"""Pipelines: `train_pipeline`, `measure_numerics`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tfhalf.api.host import gpu_memory_is_taken, need_tensorflow, progress_of, python_words
+from tfhalf.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tfhalf.config import Pipeline
+    from tfhalf.numerics.report import Report
+    from tfhalf.progress import Progress
+    from tfhalf.workflows.publish import Outcome
+
+
+def train_pipeline(
+    pipeline: Pipeline | str | Path,
+    *,
+    runs: str | Path = "runs",
+    exports: str | Path = "exports",
+    data_dir: str | None = None,
+    smoke: bool = False,
+    verbose: bool = False,
+) -> Outcome:
+    """Train a pipeline, export it in float16, verify the artifacts in a fresh process, and publish them, as
+    `tfhalf train` does. It sets Python's, numpy's and Keras' random seeds to the pipeline's.
+
+    TensorFlow reads some settings when it is imported. Where tfhalf imports it, XLA's compiled GPU programs are kept in
+    ``runs/.xla`` for the next time; where the caller has, they are compiled anew, and the log says so. SIGINT and
+    SIGTERM end training after a checkpoint, if this is called from the main thread.
+
+    Args:
+        pipeline: of `load_pipeline`, or the path of a pipeline file.
+        runs: the folder for run folders: checkpoints, curves, how training went.
+        exports: the folder for ``NAME/VERSION``.
+        data_dir: where TensorFlow Datasets keeps its data.
+        smoke: two steps and a few hundred test images; nothing is published.
+        verbose: print what the command prints; otherwise it goes to the logger ``tfhalf``.
+
+    Returns:
+        ``version`` and ``run`` (directories), ``accuracy`` on the test set (0 to 1), ``comparisons`` of each artifact
+        with the float32 model, ``seconds`` by stage, and ``chance``: how the accuracy stands beside always giving the
+        same answer.
+
+    Raises:
+        InputError: the pipeline cannot be run as it is.
+        TrainingError, ExportError, ParityError: the job fell short; nothing was published.
+        Interrupted: a signal ended training; ``tfhalf train --resume`` goes on.
+    """
+    pipeline = _loaded(pipeline)
+    from tfhalf.data import check_at_hand
+
+    with python_words():
+        check_at_hand(pipeline.data, data_dir)
+        progress = progress_of(verbose)
+        _start(progress, Path(runs))
+        from tfhalf.train.job import Places
+        from tfhalf.workflows.train import train_and_export
+
+        places = Places(pipeline.file or Path("pipeline.yaml"), Path(runs), Path(exports), data_dir)
+        return train_and_export(pipeline, places, progress, smoke=smoke)
+
+
+def measure_numerics(
+    pipeline: Pipeline | str | Path,
+    *,
+    steps: int = 200,
+    every: int = 10,
+    batch_size: int | None = None,
+    data_dir: str | None = None,
+    verbose: bool = False,
+) -> Report:
+    """Train a pipeline's net for some steps in float32, and measure what float16 makes of its weights, activations and
+    gradients, as `tfhalf numerics` does. For a model in one's own ``fit``: `tfhalf.NumericsCallback`.
+
+    Args:
+        pipeline: of `load_pipeline`, or the path of a pipeline file.
+        steps: training steps.
+        every: every so many are measured.
+        batch_size: in place of the pipeline's.
+        data_dir: where TensorFlow Datasets keeps its data.
+        verbose: print what the command prints; otherwise it goes to the logger ``tfhalf``.
+
+    Returns:
+        ``kinds``: a histogram by exponent for weights, activations and gradients; ``proposal``: the loss scale for
+        them; ``islands``: the layers to keep in float32, with reasons; ``to_dict()``: all of it.
+
+    Raises:
+        InputError: the pipeline cannot be run, or an argument does not fit it.
+        TrainingError: the loss is not finite in float32 either.
+    """
+    pipeline = _loaded(pipeline)
+    from tfhalf.data import check_at_hand
+    from tfhalf.numerics.request import Asked
+
+    if not 1 <= every <= steps:
+        raise ConfigError(f"every {every}: 1 to the number of steps, {steps}, is accepted")
+    with python_words():
+        check_at_hand(pipeline.data, data_dir)
+        progress = progress_of(verbose)
+        _start(progress)
+        from tfhalf.numerics.run import measure
+
+        return measure(Asked(pipeline.file, pipeline, data_dir, None, steps, every, batch_size), progress)
+
+
+def _loaded(pipeline: Pipeline | str | Path) -> Pipeline:
+    from tfhalf.config import Pipeline, load_pipeline
+
+    return pipeline if isinstance(pipeline, Pipeline) else load_pipeline(pipeline)
+
+
+def _start(progress: Progress, keep_programs: Path | None = None) -> None:
+    """TensorFlow, and as much of what the command sets before it as can be set.
+
+    Raises:
+        ConfigError: TensorFlow has taken a GPU's memory whole, so that no second process could verify on it.
+    """
+    from tfhalf.system.tensorflow import keep_compiled_programs
+
+    if keep_programs is not None and "tensorflow" not in sys.modules:
+        keep_compiled_programs(keep_programs)
+    elif keep_programs is not None:
+        progress.line(
+            "xla        compiled programs are not kept: TensorFlow was imported before tfhalf could say where"
+        )
+    need_tensorflow()
+    if gpu_memory_is_taken():
+        raise ConfigError(
+            "TensorFlow has taken the GPU's memory whole, and the process that verifies needs some: call "
+            "tf.config.experimental.set_memory_growth(gpu, True) for each GPU before anything runs on it"
+        )
