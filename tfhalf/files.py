@@ -97,7 +97,7 @@ def check_writable(folder: Path, option: str) -> None:
     except OSError as error:
         why = (error.strerror or str(error)).lower()
         raise ConfigError(
-            f"{folder}: {there} is no folder that can be written to ({why}); choose another {option}"
+            f"{folder}: {there} is not a folder that can be written to ({why}); choose another {option}"
         ) from None
 
 

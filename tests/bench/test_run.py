@@ -36,10 +36,10 @@ from tfhalf.errors import InputError, ShortfallError
         (["empty", "--set", "seed=1", "--data-dir", "x"], "takes no --set, --data-dir"),
         (
             ["empty", "--batch-sizes", "1,0"],
-            "--batch-sizes: '0' is no batch size; accepted: whole numbers from 1 to 65536",
+            "--batch-sizes: '0' is not a batch size; accepted: whole numbers from 1 to 65536",
         ),
-        (["empty", "--batch-sizes", "1,x"], "--batch-sizes: 'x' is no batch size"),
-        (["empty", "--batch-sizes", ""], "--batch-sizes: '' is no batch size"),
+        (["empty", "--batch-sizes", "1,x"], "--batch-sizes: 'x' is not a batch size"),
+        (["empty", "--batch-sizes", ""], "--batch-sizes: '' is not a batch size"),
     ],
 )
 def test_bad_arguments(arguments: list[Any], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

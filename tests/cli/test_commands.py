@@ -176,7 +176,7 @@ MALFORMED: dict[str, tuple[str | bytes, str]] = {
     "an infinite rate": (BASE + "train: {optimizer: {learning_rate: .inf}}\n", "numbers must be finite"),
     "an unknown optimizer": (BASE + "train: {optimizer: {name: adamx}}\n", "did you mean 'adam'?"),
     "an unknown policy": (BASE + "precision: {policy: float16}\n", "accepted: 'mixed_float16'"),
-    "a bad pattern": (BASE + "precision: {keep_float32: ['(']}\n", "no regular expression"),
+    "a bad pattern": (BASE + "precision: {keep_float32: ['(']}\n", "not a regular expression"),
     "an unknown format": (BASE + "export: {formats: [tflite]}\n", "'savedmodel', 'onnx', 'litert' or 'litert-int8'"),
     "an opset of tomorrow": (BASE + "export: {opset: 26}\n", "from 13 to 25"),
     "agreement above 100": (BASE + "verify: {min_agreement: 100.5}\n", "from 0 to 100"),
@@ -302,7 +302,7 @@ UNUSABLE = {
     "model.build: no.py:build": "there is no file",
     "model.build: net.py:bild": "did you mean 'build'?",
     "model.build: net.py:three": "not a callable",
-    "model.build: net.py": "is no reference",
+    "model.build: net.py": "is not a reference",
     "model.build: no_such_module_here:build": "no module named",
     "model.build: broken.py:build": "SyntaxError",
     "model.build: dies.py:build": "SystemExit",
@@ -325,7 +325,7 @@ UNUSABLE = {
     "data.source: npz:lengths.npz": "20 items",
     "data.source: npz:infinite.npz": "finite",
     "data.source: npz:cut.npz": "cut short",
-    "data.source: npz:net.py": "is no npz file",
+    "data.source: npz:net.py": "is not an npz file",
     "data.source: sklearn:iris": "accepted: sklearn:digits",
     "data.source: sklaern:digits": "did you mean 'sklearn:digits'?",
     "data.source: net.py:load": "",
@@ -400,7 +400,7 @@ def test_what_train_and_resume_are_given() -> None:
     assert "give PIPELINE, or name RUN" in refused(call("train", "--resume"))
     assert "give PIPELINE, or name RUN" in refused(call("train", "--resume", "--quiet"))
     assert "p.yaml: is a pipeline file; put it before --resume" in refused(call("train", "--resume", "p.yaml"))
-    assert "runs/x: is no run folder" in refused(call("train", "p.yaml", "--resume", "runs/x"))
+    assert "runs/x: is not a run folder" in refused(call("train", "p.yaml", "--resume", "runs/x"))
     assert "holds no unfinished run; leave --resume out" in refused(call("train", "p.yaml", "--resume"))
     assert "--set and --smoke" in refused(call("train", "--resume", "x", "--smoke"))
     assert "--set and --smoke" in refused(call("train", "p.yaml", "--smoke", "--resume"))

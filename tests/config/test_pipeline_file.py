@@ -145,7 +145,7 @@ MALFORMED: list[tuple[str, int, str, str]] = [
         "train:\n  optimizer:\n    no_decay: ['(']",
         6,
         "train.optimizer.no_decay",
-        "'(' is no regular expression: missing )",
+        "'(' is not a regular expression: missing )",
     ),
     ("train:\n  optimizer: {clip_norm: 1, clip_value: 1}", 5, "train.optimizer", "exclude each other"),
     ("train:\n  optimizer: {ema_momentum: 2}", 5, "train.optimizer.ema_momentum", "a number in (0, 1), or null"),
@@ -265,7 +265,7 @@ WHOLE: list[tuple[str | bytes, str]] = [
     (BASE + '"\\UFFFFFFFF": 1', "p.yaml:4: is not valid YAML: "),
     (BASE + "a: \0", "p.yaml:4: is not valid YAML: the character '\\x00' cannot stand in it"),
     (b"\x89PNG\r\n\x1a\n\xff\xd8", "p.yaml: is not UTF-8 text; a pipeline file is YAML"),
-    (b"x" * 300_000, "p.yaml: is larger than 262144 bytes; this is no pipeline file"),
+    (b"x" * 300_000, "p.yaml: is larger than 262144 bytes; this is not a pipeline file"),
     ("a: &a [x]\nb: &b [*a, *a]\nc: [*b, *b]\n", "p.yaml:1: a: the anchor &a: a pipeline file takes no anchors"),
     ("[" * 200_000, "p.yaml:1: [0][0][0]: is nested more than 12 levels deep"),
 ]

@@ -85,7 +85,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a target": ({"x": X, "y": Y + 0.25}, r"holds float64; .*; this is a quantity to predict .regression.*digitize"),
     "a date": (
         {"x": X, "y": Y.astype("M8[D]")},
-        r"holds datetime64\[D\]; .*; a date or a time is no class; it is a quan",
+        r"holds datetime64\[D\]; .*; a date or a time is not a class; it is a quan",
     ),
     "dates in x": (
         {"x": np.zeros((12, 2), "M8[s]"), "y": Y},
@@ -192,9 +192,9 @@ def test_declared_classes_may_lack_items():
 def test_a_file_that_is_no_npz(tmp_path):
     cases = {
         "absent.npz": (None, "does not exist"),
-        "text.npz": (b"hello, world", "is no npz file"),
-        "empty.npz": (b"", "is no npz file"),
-        "pickle.npz": (b"\x80\x04K\x01.", "is no npz file"),
+        "text.npz": (b"hello, world", "is not an npz file"),
+        "empty.npz": (b"", "is not an npz file"),
+        "pickle.npz": (b"\x80\x04K\x01.", "is not an npz file"),
     }
     for name, (content, message) in cases.items():
         if content is not None:
@@ -235,7 +235,7 @@ def test_a_member_that_is_no_array(tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("x.npy", b"no array")
         archive.writestr("y.npy", b"\x93NUMPY\x01\x00\x10\x00broken header   ")
-    with pytest.raises(DataError, match=r"[xy] is no readable array|holds"):
+    with pytest.raises(DataError, match=r"[xy] is not a readable array|holds"):
         load(path)
 
 

@@ -85,7 +85,7 @@ def test_malformed_shapes(shape: str) -> None:
     with pytest.raises(DataError) as raised:
         load(f"synthetic:{shape}")
     message = str(raised.value)
-    assert f"{shape!r} is no shape; accepted: synthetic:HEIGHTxWIDTHxCHANNELS, each from 1 to 4096" in message
+    assert f"{shape!r} is not a shape; accepted: synthetic:HEIGHTxWIDTHxCHANNELS, each from 1 to 4096" in message
     assert "\n" not in message
 
 

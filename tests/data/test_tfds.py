@@ -223,9 +223,9 @@ def test_an_unlabelled_test_part(server, tmp_path):
 
 def test_no_image_classification_set(tmp_path):
     for supervised in (None, ("image", "id"), ("id", "label")):
-        with pytest.raises(DataError, match="is no image-classification set"):
+        with pytest.raises(DataError, match="is not an image-classification set"):
             read(builder(None, tmp_path, supervised=supervised))
-    with pytest.raises(DataError, match="is no image-classification set"):
+    with pytest.raises(DataError, match="is not an image-classification set"):
         load("imdb_reviews", tmp_path)
 
 
@@ -399,9 +399,9 @@ def test_a_set_that_is_fetched_by_hand_says_so(tmp_path):
     [
         ("cifr10", "TFDS knows no set 'cifr10'; did you mean 'cifar10'"),
         ("qqqqqqq", "TFDS knows no set 'qqqqqqq'; accepted: the names of"),
-        ("CIFAR10", "'CIFAR10' is no set's name; accepted: tfds:NAME"),
-        ("huggingface:mnist", "is no set's name"),
-        ("../etc", "is no set's name"),
+        ("CIFAR10", "'CIFAR10' is not the name of a set; accepted: tfds:NAME"),
+        ("huggingface:mnist", "is not the name of a set"),
+        ("../etc", "is not the name of a set"),
         ("cifar10:9.9.9", "TFDS cannot open it: .* 9.9.9.*correct the config or version"),
         ("emnist/zzz", "TFDS cannot open it: .*zzz"),
     ],

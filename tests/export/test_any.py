@@ -316,7 +316,7 @@ def test_options(tmp_path: Path) -> None:
             read_options(Path("e"), **options(**change))
     (tmp_path / "file").write_text("")
     with pytest.raises(
-        ConfigError, match=r"is no folder that can be written to \(not a directory\); choose another --exports"
+        ConfigError, match=r"is not a folder that can be written to \(not a directory\); choose another --exports"
     ):
         read_options(tmp_path / "file" / "exports", **options())
     request = read_request("m.py:build", custom=None, weights=None, arguments=("shape=[8, 8]", "name=x"))

@@ -71,7 +71,7 @@ def test_what_is_none(saved: tuple[Path, keras.Model], tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="lists no variables of a model"):
         load_variables(tmp_path / "plain", build())
     with pytest.raises(
-        ArtifactError, match=r"is no SavedModel, whose variables would lie in variables.variables.index"
+        ArtifactError, match=r"is not a SavedModel, whose variables would lie in variables.variables.index"
     ):
         load_variables(tmp_path, build())
 

@@ -230,7 +230,7 @@ def test_patterns() -> None:
     assert [island.path for island in asked(case.subject, ["^no", "head"])] == ["norm", "head"]
     with pytest.raises(ConfigError, match="matches no layer; the model has loud, norm, after, head"):
         asked(case.subject, ["nothing"])
-    with pytest.raises(ConfigError, match="is no regular expression"):
+    with pytest.raises(ConfigError, match="is not a regular expression"):
         asked(case.subject, ["("])
 
 

@@ -48,7 +48,7 @@ def lines(*arguments: str) -> dict[str, str]:
 def facts(*arguments: str) -> Any:
     """The JSON, which has no NaN and no Infinity: they are strings."""
     text = call(*arguments, "--json").stdout
-    return json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    return json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
 
 
 # --- what is read -----------------------------------------------------------------------------------------------------
@@ -122,15 +122,15 @@ def test_whatever_is_typed_is_read_or_refused_in_one_line(text: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("abc",), "'abc': is no number; accepted is a decimal"),
-        (("0.1", ""), "'': is no number"),
-        (("1_000",), "is no number"),
-        (("65,504",), "is no number"),
-        (("٣",), "is no number"),
-        (("1e",), "is no number"),
-        (("0x",), "is no number"),
-        (("0xp3",), "is no number"),
-        (("a\nb\x1b[31m",), r"'a\nb\x1b[31m': is no number"),
+        (("abc",), "'abc': is not a number; accepted is a decimal"),
+        (("0.1", ""), "'': is not a number"),
+        (("1_000",), "is not a number"),
+        (("65,504",), "is not a number"),
+        (("٣",), "is not a number"),
+        (("1e",), "is not a number"),
+        (("0x",), "is not a number"),
+        (("0xp3",), "is not a number"),
+        (("a\nb\x1b[31m",), r"'a\nb\x1b[31m': is not a number"),
         (("--foo",), "'--foo': no such option"),
         (("0x12345",), "1 to 4 hex or 16 binary digits"),
         (("0b00111100000000001",), "1 to 4 hex or 16 binary digits"),

@@ -397,7 +397,7 @@ def test_cycles_and_odd_names_end(tmp_path: Path) -> None:
     assert "\x1b" not in text
     good = path.read_bytes()
     path.write_bytes(good.replace(b"Identity", b"Ident\xff\xfey"))
-    refused(path, "a name in it is no text")
+    refused(path, "a name in it is not text")
 
 
 def test_operators_with_odd_names(tmp_path: Path) -> None:

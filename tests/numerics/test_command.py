@@ -50,7 +50,7 @@ def call(*arguments: object) -> Result:
 def facts(folder: Path) -> Any:
     result = call(folder / "build.yaml", "--steps", 6, "--every", 3, "--json", "--plot", folder / "a.png")
     assert result.exit_code == 0, result.stderr
-    return json.loads(result.stdout, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    return json.loads(result.stdout, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
 
 
 def test_json_has_everything(facts: Any) -> None:
@@ -155,7 +155,7 @@ WRONG = {
         "--every 6: nothing is measured in --steps 5",
     ),
     "a run and overrides": (["--run", "{0}", "--set", "seed=1"], "--run takes the run's own settings"),
-    "no run": (["--run", "{0}"], "is no run folder"),
+    "no run": (["--run", "{0}"], "is not a run folder"),
     "a picture of another kind": (["{0}/build.yaml", "--plot", "a.gif"], "a name that ends in .png or .svg"),
     "a picture nowhere": (["{0}/build.yaml", "--plot", "{0}/no/a.png"], "make the folder, or take another"),
     "an unknown key": (["{0}/build.yaml", "--set", "train.epoch=1"], "did you mean 'epochs'"),

@@ -309,7 +309,7 @@ def test_what_was_given_is_told_in_one_line(tmp_path: Path) -> None:
     taken.listen()
     make_version(tmp_path, "net", 1, shape=SHAPE)
     cases = {
-        (str(tmp_path / "none"),): "is no folder",
+        (str(tmp_path / "none"),): "is not a folder",
         (str(tmp_path), "--label", "x"): "NAME:LABEL=VERSION",
         (str(tmp_path), "--workers", "2", "--allow-repository-control"): "leave --workers at 1",
         (str(tmp_path), "--tls-key", "x"): "go together",

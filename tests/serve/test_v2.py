@@ -114,7 +114,7 @@ def test_compressed(settings: Settings, encode: Any) -> None:
 
 
 BAD: dict[str, tuple[Any, str]] = {
-    "no object": ([], "no JSON object"),
+    "no object": ([], "not a JSON object"),
     "no inputs": ({}, "inputs is missing"),
     "another name": ({"inputs": [{**tensor(images(1)), "name": "x"}]}, "no input 'x'"),
     "twice": ({"inputs": [tensor(images(1))] * 2}, "given twice"),
@@ -193,7 +193,7 @@ def test_a_gzip_may_have_members(settings: Settings) -> None:
         ("gzip", gzip.compress(b"") * 10_001),
         ("deflate", zlib.compress(body) * 2),
     ):
-        with pytest.raises(RequestError, match="is no valid") as error:
+        with pytest.raises(RequestError, match="is not valid") as error:
             decompress(wrong, kind, most * 2)
         assert error.value.status == 400
     with pytest.raises(RequestError, match="larger than"):

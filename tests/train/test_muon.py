@@ -369,7 +369,7 @@ def test_a_pattern_without_a_match_is_refused() -> None:
     [
         ("{}", "muon.match: is needed and missing; it is a list of at least 1, each text"),
         ("{match: []}", "muon.match: received [], accepted: a list of at least 1, each text"),
-        ("{match: ['(']}", "muon.match: '(' is no regular expression"),
+        ("{match: ['(']}", "muon.match: '(' is not a regular expression"),
         ("{match: [k], steps: 11}", "muon.steps: received 11, accepted: a whole number from 1 to 10"),
         ("{match: [k], momentum: 1}", "muon.momentum: received 1, accepted: a number in [0, 1)"),
         ("{match: [k], learning_rate: 0}", "muon.learning_rate: received 0, accepted: a number > 0"),

@@ -60,7 +60,7 @@ def test_patterns_that_freeze_nothing_or_all(freeze_after: dict[str, int], messa
 
 
 def test_a_pattern_that_is_none() -> None:
-    with pytest.raises(ValueError, match="is no regular expression"):
+    with pytest.raises(ValueError, match="is not a regular expression"):
         Train(freeze_after={"(": 1})
 
 

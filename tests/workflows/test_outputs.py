@@ -59,7 +59,7 @@ def test_a_place_that_cannot_be_written_to(what: str, tmp_path: Path) -> None:
     place = PLACES[what](tmp_path)
     there = sorted(tmp_path.rglob("*"))
     for check in (lambda: check_writable(place, "--exports"), lambda: version.check(place)):
-        with pytest.raises(ConfigError, match="is no folder that can be written to"):
+        with pytest.raises(ConfigError, match="is not a folder that can be written to"):
             check()
     with pytest.raises(ConfigError, match="--plot"):
         plotting.check(place if what == "a pipe" else place / "x.png")

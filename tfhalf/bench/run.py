@@ -164,7 +164,7 @@ def _batch_sizes(text: str | None) -> tuple[int, ...]:
     for part in text.split(","):
         if not part.strip().isdecimal() or not 1 <= int(part) <= _LARGEST_BATCH:
             raise ConfigError(
-                f"--batch-sizes: {part.strip()!r} is no batch size; accepted: whole numbers from 1 to "
+                f"--batch-sizes: {part.strip()!r} is not a batch size; accepted: whole numbers from 1 to "
                 f"{_LARGEST_BATCH}, with commas: 1,8,32"
             )
         sizes.append(int(part))

@@ -42,7 +42,9 @@ def resolve(ref: str, base: str | Path) -> Callable[..., Any]:
     is_file = where.endswith(".py")
     is_module = all(part.isidentifier() for part in where.split("."))
     if not colon or not name.isidentifier() or not (is_file or is_module):
-        raise RefError(f"{ref!r} is no reference; accepted: file.py:name, package.module:name, keras.applications:Name")
+        raise RefError(
+            f"{ref!r} is not a reference; accepted: file.py:name, package.module:name, keras.applications:Name"
+        )
     module = _file(Path(base) / where, ref) if is_file else _module(where, ref)
     with user_code(f"{ref!r}: {where} fails to give {name!r}"):  # a module may make its names on demand
         target = getattr(module, name, _MISSING)

@@ -26,9 +26,9 @@ class Section(BaseModel):
 
 
 def check_patterns(patterns: Iterable[str]) -> None:
-    """Raise ValueError, which pydantic reports, for the first that is no regular expression."""
+    """Raise ValueError, which pydantic reports, for the first that is not a regular expression."""
     for pattern in patterns:
         try:
             re.compile(pattern)
         except re.error as error:
-            raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+            raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None

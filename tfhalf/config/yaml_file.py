@@ -158,7 +158,7 @@ class _Loader(yaml.SafeLoader):
         if kind == "float" and not math.isfinite(self.construct_yaml_float(node)):
             self.refuse(f"received {text}; numbers must be finite", node.start_mark)
         if any("\ud800" <= letter <= "\udfff" for letter in text):
-            self.refuse("holds half of a surrogate pair, which is no character", node.start_mark)
+            self.refuse("holds half of a surrogate pair, which is not a character", node.start_mark)
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
         """YAML 1.1 would read 010 as eight."""
@@ -193,7 +193,7 @@ def _text(path: Path) -> str:
         with open_regular(path) as file:
             content = file.read(_MAX_BYTES + 1)
         if len(content) > _MAX_BYTES:
-            raise ConfigError(f"{path}: is larger than {_MAX_BYTES} bytes; this is no pipeline file")
+            raise ConfigError(f"{path}: is larger than {_MAX_BYTES} bytes; this is not a pipeline file")
         return content.decode("utf-8-sig")
     except FileNotFoundError:
         problem = "no such pipeline file; `tfhalf init DIR` writes working ones to start from"

@@ -78,5 +78,5 @@ def _of_other_dtype(y: Array) -> str:
             "class_names=names"
         )
     if kind in "Mm":
-        return f"a date or a time is no class; it is {_REGRESSION}"
+        return f"a date or a time is not a class; it is {_REGRESSION}"
     return "give each class a number"

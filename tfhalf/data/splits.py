@@ -83,7 +83,7 @@ def _read(data: config.Data, base: Path, data_dir: str | None, say: Progress) ->
     if not colon or not rest.strip() or (scheme not in _SCHEMES and not _is_reference(source)):
         near = difflib.get_close_matches(scheme.lower(), _SCHEMES, n=1, cutoff=0.5)
         hint = f"; did you mean {near[0] + ':' + (rest or '...')!r}?" if near else ""
-        raise DataError(f"data.source {source!r} is no known form{hint}; accepted: {FORMS}; correct data.source")
+        raise DataError(f"data.source {source!r} is not a known form{hint}; accepted: {FORMS}; correct data.source")
     if data.decode == "lazy" and scheme not in ("tfds", "folder"):
         raise DataError(
             f"{source}: data.decode is lazy; only folder: and tfds: hold encoded images; leave data.decode out"

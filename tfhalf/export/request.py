@@ -76,7 +76,7 @@ def read_request(
         try:
             found[name] = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise ConfigError(f"--arg {text!r}: the value is no YAML: {' '.join(str(error).split())[:120]}") from None
+            raise ConfigError(f"--arg {text!r}: the value is not YAML: {' '.join(str(error).split())[:120]}") from None
     if weights is not None and ":" not in model:
         raise ConfigError(f"--weights {weights}: {model} has its own weights; it goes with file.py:build")
     return Request(model, custom, weights, found)

@@ -73,7 +73,7 @@ def _magnitude(text: str, body: str) -> tuple[str, Fraction]:
         return "hex float", _power(text, Fraction(2), exponent) * int(found[1] + found[2], 16)
     if text.startswith("--"):
         raise InputError(f"{text!r}: no such option, and no number; accepted is {ACCEPTED}")
-    raise InputError(f"{text!r}: is no number; accepted is {ACCEPTED} of float16 (0x3c00, 0b0011110000000000)")
+    raise InputError(f"{text!r}: is not a number; accepted is {ACCEPTED} of float16 (0x3c00, 0b0011110000000000)")
 
 
 def _pattern(text: str, found: re.Match[str]) -> Given:

@@ -135,5 +135,5 @@ def checked(message: Any) -> Any:
             elif field.type == field.TYPE_STRING:  # protobuf gives bytes where they are no UTF-8
                 texts = (value,) if isinstance(value, str | bytes) else value
                 if any(isinstance(text, bytes) for text in texts):
-                    raise ValueError("a name in it is no text")
+                    raise ValueError("a name in it is not text")
     return message

@@ -76,7 +76,7 @@ async def _not_found(request: Request, error: Exception) -> Response:
     if error.status_code == 405:
         message = f"{request.method} is not for this path; accepted: {(error.headers or {}).get('Allow', '')}"
     else:
-        message = f"{request.url.path[:200]} is no path of this server; GET /openapi.json lists them"
+        message = f"{request.url.path[:200]} is not a path of this server; GET /openapi.json lists them"
     body, headers = error_parts(RequestError(error.status_code, message))
     response = Response(body, error.status_code)
     for name, value in [*headers, *((k.encode(), v.encode()) for k, v in (error.headers or {}).items())]:

@@ -109,7 +109,7 @@ def open_run(run: Path, places: Places) -> tuple[config.Pipeline, Places, bool]:
     """The pipeline of a run folder, the places it was started with, and whether it was a smoke run.
 
     Raises:
-        ConfigError, ResumeError: this is no run folder, or its pipeline file is gone.
+        ConfigError, ResumeError: this is not a run folder, or its pipeline file is gone.
     """
     where = runs.facts(run)
     pipeline = config.load_pipeline(run / runs.PIPELINE)

@@ -62,7 +62,7 @@ def _is_archive(path: Path, source: str) -> None:
     if start == b"\x93NUMPY":
         raise DataError(f"{source}: {path} is a single array (npy); accepted: an npz file with {ACCEPTED}; {_MAKE}")
     if not start.startswith(b"PK"):
-        raise DataError(f"{source}: {path} is no npz file; accepted: an npz file with {ACCEPTED}; {_MAKE}")
+        raise DataError(f"{source}: {path} is not an npz file; accepted: an npz file with {ACCEPTED}; {_MAKE}")
     # The directory of a zip file stands at its end.
     if not zipfile.is_zipfile(path):
         raise DataError(f"{source}: {path} is cut short; an npz file must be whole; copy it again, or {_MAKE}")
@@ -77,7 +77,7 @@ def _member(archive: Any, key: str, source: str) -> Any:
                 f"{source}: {key} holds Python objects, which would run code when loaded; accepted: numeric arrays "
                 "(class_names: text); store it as one"
             ) from error
-        raise DataError(f"{source}: {key} is no readable array ({_first(error)}); {_MAKE}") from error
+        raise DataError(f"{source}: {key} is not a readable array ({_first(error)}); {_MAKE}") from error
     except _DAMAGE as error:
         raise DataError(f"{source}: {key} is damaged ({_first(error)}); copy the file again, or {_MAKE}") from error
 

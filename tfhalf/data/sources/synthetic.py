@@ -56,8 +56,8 @@ def _item(shape: str, source: str) -> tuple[int, int, int]:
     sides = tuple(map(int, matched.groups())) if matched else ()
     if len(sides) != 3 or max(sides) > _LARGEST:
         raise DataError(
-            f"{source}: {shape!r} is no shape; accepted: synthetic:HEIGHTxWIDTHxCHANNELS, each from 1 to {_LARGEST}, "
-            "such as synthetic:224x224x3; correct data.source"
+            f"{source}: {shape!r} is not a shape; accepted: synthetic:HEIGHTxWIDTHxCHANNELS, each from 1 to "
+            f"{_LARGEST}, such as synthetic:224x224x3; correct data.source"
         )
     return sides
 

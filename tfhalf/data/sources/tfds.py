@@ -104,7 +104,7 @@ def _builder(name: str, data_dir: str | None, source: str) -> Any:
     matched = _NAME.match(name)
     if not matched:
         raise DataError(
-            f"{source}: {name!r} is no set's name; accepted: tfds:NAME, tfds:NAME/CONFIG, tfds:NAME:VERSION"
+            f"{source}: {name!r} is not the name of a set; accepted: tfds:NAME, tfds:NAME/CONFIG, tfds:NAME:VERSION"
         )
     root = _root(data_dir)
     # Without community sets, whose list lies on the network.
@@ -140,7 +140,7 @@ def _keys(builder: Any, source: str) -> tuple[str, str]:
         if isinstance(known[image], features.Image) and isinstance(known[label], features.ClassLabel):
             return str(image), str(label)
     raise DataError(
-        f"{source}: is no image-classification set (supervised keys {keys}); accepted: sets with one image and one "
+        f"{source}: is not an image-classification set (supervised keys {keys}); accepted: sets with one image and one "
         "class label; use another set, or file.py:load"
     )
 

@@ -56,7 +56,7 @@ def asked(subject: Subject, patterns: Iterable[str]) -> list[Island]:
         try:
             hits = [name for name in subject.names if re.search(pattern, name)]
         except re.error as error:
-            raise ConfigError(f"--keep-float32 {pattern!r}: is no regular expression: {error}") from None
+            raise ConfigError(f"--keep-float32 {pattern!r}: is not a regular expression: {error}") from None
         if not hits:
             names = near_names(pattern, subject.names)
             raise ConfigError(

@@ -28,11 +28,11 @@ def load_variables(folder: Path, model: keras.Model) -> None:
     have the same, else by their order, with equal names and shapes.
 
     Raises:
-        ArtifactError: it is no SavedModel of `model.export()`, is damaged, or its variables are not the model's.
+        ArtifactError: it is not a SavedModel of `model.export()`, is damaged, or its variables are not the model's.
     """
     index = folder / INDEX
     if not index.is_file():
-        raise ArtifactError(f"--weights {folder}: is no SavedModel, whose variables would lie in {INDEX}")
+        raise ArtifactError(f"--weights {folder}: is not a SavedModel, whose variables would lie in {INDEX}")
     bundle.read(index)  # every place and size that it claims, before TensorFlow believes it
     try:
         checkpoint = tf.train.load_checkpoint(str(index.with_suffix("")))

@@ -220,7 +220,7 @@ def decompress(body: bytes | bytearray, encoding: str, most: int) -> bytearray:
     while at < len(body) or not members:
         members += 1
         if members > (_MOST_MEMBERS if encoding != "deflate" else 1):
-            raise RequestError(400, f"the body is no valid {encoding}: it goes on after its end")
+            raise RequestError(400, f"the body is not valid {encoding}: it goes on after its end")
         machine = zlib.decompressobj(window)
         try:
             while not machine.eof:
@@ -229,12 +229,12 @@ def decompress(body: bytes | bytearray, encoding: str, most: int) -> bytearray:
                     rest, at = body[at : at + _STEP], min(at + _STEP, len(body))
                 part = machine.decompress(rest, _STEP)
                 if not rest and not part:
-                    raise RequestError(400, f"the body is no valid {encoding}: it ends early")
+                    raise RequestError(400, f"the body is not valid {encoding}: it ends early")
                 if len(plain) + len(part) > most:
                     raise _too_large(most)
                 plain += part
         except zlib.error as error:
-            raise RequestError(400, f"the body is no valid {encoding}: {error}") from None
+            raise RequestError(400, f"the body is not valid {encoding}: {error}") from None
         at -= len(machine.unused_data)
     return plain
 

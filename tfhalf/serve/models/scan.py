@@ -50,7 +50,7 @@ def check(exports: Sequence[Path]) -> None:
     """
     for path in exports:
         if not path.is_dir():
-            raise ArtifactError(f"{path}: is no folder; give exports/, exports/NAME or exports/NAME/VERSION")
+            raise ArtifactError(f"{path}: is not a folder; give exports/, exports/NAME or exports/NAME/VERSION")
         try:
             check_found(path, bases(path))
         except OSError as error:

@@ -44,7 +44,7 @@ async def classify(request: Request) -> Response:
 def _check_model(loaded: Loaded) -> None:
     inputs = list(loaded.signature.inputs.values())
     if len(inputs) != 1 or inputs[0].image is None or PROBABILITIES not in loaded.signature.outputs:
-        raise RequestError(400, f"model {loaded.model!r} is no classifier of images; use infer")
+        raise RequestError(400, f"model {loaded.model!r} is not a classifier of images; use infer")
 
 
 def _top(told: str | None) -> int:

@@ -30,14 +30,14 @@ def loads(text: bytes | memoryview, *, nan: bool = False) -> Any:
     except orjson.JSONDecodeError as error:
         if nan:
             return _loads_nan(bytes(text))
-        raise RequestError(400, f"the body is no JSON: {str(error)[:150]}") from None
+        raise RequestError(400, f"the body is not JSON: {str(error)[:150]}") from None
 
 
 def _loads_nan(text: bytes) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise RequestError(400, f"the body is no JSON: {str(error)[:150]}") from None
+        raise RequestError(400, f"the body is not JSON: {str(error)[:150]}") from None
 
 
 def dumps(value: Any, *, nan: bool = False, large: bool = False) -> bytes:

@@ -58,7 +58,7 @@ def parse(body: bytes, header_length: str | None, signature: Signature, limits: 
     view = memoryview(body)
     message = loads(view[:size], nan=limits.allow_nan)
     if not isinstance(message, dict):
-        raise RequestError(400, "the request is no JSON object")
+        raise RequestError(400, "the request is not a JSON object")
     parameters = _parameters(message)
     told = message.get("inputs")
     if not isinstance(told, list) or not all(isinstance(row, dict) for row in told):
@@ -133,7 +133,7 @@ def _parameters(row: Mapping[str, Any]) -> dict[str, Any]:
     if parameters is None:
         return {}
     if not isinstance(parameters, dict):
-        raise RequestError(400, "parameters is no JSON object")
+        raise RequestError(400, "parameters is not a JSON object")
     return parameters
 
 
@@ -185,7 +185,7 @@ def check_encoded(shape: Sequence[int], tensor: Tensor) -> None:
         RequestError: 400, the model takes none, or they are not one a row; 413, there are too many.
     """
     if tensor.image is None:
-        raise RequestError(400, f"input {tensor.name!r} is no image; accepted: {tensor.datatype}")
+        raise RequestError(400, f"input {tensor.name!r} is not an image; accepted: {tensor.datatype}")
     if math.prod(shape) != shape[0] or not shape[0]:
         raise RequestError(400, f"input {tensor.name!r}: BYTES of shape {list(shape)}; accepted: [N], an image each")
     tensor.check_images(shape[0])
@@ -207,7 +207,7 @@ def _outputs(told: Any, signature: Signature, binary: bool) -> tuple[RequestedOu
     if told is None or told == []:
         return tuple(RequestedOutput(name, binary) for name in signature.outputs)
     if not isinstance(told, list) or not all(isinstance(row, dict) for row in told):
-        raise RequestError(400, "outputs is no list of objects")
+        raise RequestError(400, "outputs is not a list of objects")
     wanted = []
     for row in told:
         parameters = _parameters(row)

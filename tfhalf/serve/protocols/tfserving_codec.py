@@ -34,7 +34,7 @@ def parse(message: Any, signature: Signature) -> Predict:
         RequestError: 400, it is not what the dialect or the model asks for.
     """
     if not isinstance(message, dict):
-        raise RequestError(400, "the request is no JSON object")
+        raise RequestError(400, "the request is not a JSON object")
     name = message.get("signature_name", SIGNATURE)
     if name not in (SIGNATURE, ""):
         raise RequestError(400, f"signature_name is {str(name)[:100]!r}; the model has {SIGNATURE}")
@@ -52,7 +52,7 @@ def parse(message: Any, signature: Signature) -> Predict:
 
 def _columns(instances: Any, signature: Signature) -> tuple[dict[str, list[Any]], int]:
     if not isinstance(instances, list) or not instances:
-        raise RequestError(400, "instances is no list, or empty")
+        raise RequestError(400, "instances is not a list, or is empty")
     if isinstance(instances[0], dict) and "b64" not in instances[0]:
         names = set(instances[0])
         if not all(isinstance(row, dict) and set(row) == names for row in instances):
@@ -92,7 +92,7 @@ def _images(data: Any, tensor: Tensor) -> list[bytes] | None:
         return None
     tensor.check_images(len(values))
     if tensor.image is None:
-        raise RequestError(400, f"input {tensor.name!r} is no image, so it takes no b64")
+        raise RequestError(400, f"input {tensor.name!r} is not an image, so it takes no b64")
     found = []
     for value in values:
         text = value.get("b64") if isinstance(value, dict) and len(value) == 1 else None
@@ -101,13 +101,13 @@ def _images(data: Any, tensor: Tensor) -> list[bytes] | None:
         try:
             found.append(base64.b64decode(text, validate=True))
         except ValueError:
-            raise RequestError(400, f"input {tensor.name!r}: b64 is no base64") from None
+            raise RequestError(400, f"input {tensor.name!r}: b64 is not base64") from None
     return found
 
 
 def _values(data: Any, tensor: Tensor) -> np.ndarray:
     if not isinstance(data, list):
-        raise RequestError(400, f"input {tensor.name!r} is no list of values")
+        raise RequestError(400, f"input {tensor.name!r} is not a list of values")
     values = tensors.array_of(data, tensor.name, tensor.dtype)
     tensor.check_shape(values.shape)
     return tensors.cast(values, tensor.dtype, tensor)

@@ -26,7 +26,7 @@ def read(blob: bytes) -> Any:
     try:
         return onnx.load_model_from_string(blob)
     except Exception as error:  # protobuf's errors have no base of their own
-        raise ArtifactError(f"model.onnx is no ONNX file: {' '.join(str(error).split())[:200]}") from error
+        raise ArtifactError(f"model.onnx is not an ONNX file: {' '.join(str(error).split())[:200]}") from error
 
 
 def holds_float16(model: Any) -> bool:

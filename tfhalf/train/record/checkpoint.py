@@ -221,7 +221,7 @@ def _held(path: Path) -> dict[str, Any]:
     try:
         held: dict[str, Any] = json.loads(read_bytes(path / RECORD, _MAX_RECORD))
     except ValueError:
-        raise ValueError(f"{RECORD} is no JSON") from None
+        raise ValueError(f"{RECORD} is not JSON") from None
     if not isinstance(held, dict) or held.pop("sha256", None) != _own_sha256(held):
         raise ValueError(f"{RECORD} is not as it was written (sha256)")
     return held

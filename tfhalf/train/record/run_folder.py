@@ -23,14 +23,14 @@ def facts(run: Path) -> dict[str, Any]:
     """What ``run/run.json`` says: ``pipeline_file`` at least.
 
     Raises:
-        ConfigError: this is no run folder.
+        ConfigError: this is not a run folder.
         ResumeError: the file cannot be read.
     """
     try:
         found: dict[str, Any] = json.loads(read_bytes(run / FACTS, _MAX_BYTES).decode("utf-8"))
         Path(found["pipeline_file"])
     except (FileNotFoundError, NotADirectoryError):
-        raise ConfigError(f"{run}: is no run folder (it has no {FACTS}); runs/NAME holds them") from None
+        raise ConfigError(f"{run}: is not a run folder (it has no {FACTS}); runs/NAME holds them") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ResumeError(f"{run / FACTS}: cannot be read: {error}; start the run anew") from None
     return found
