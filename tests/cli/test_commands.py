@@ -705,3 +705,29 @@ def test_a_failure_after_tensorflow_is_imported_is_one_line_too() -> None:
     """TensorFlow's libraries write to standard error while they are imported: nothing of that is to be seen."""
     Path("p.yaml").write_text(BASE)
     assert "does not exist" in refused(process("train", "p.yaml", "--set", "data.source=npz:absent.npz"))
+
+
+# --- help -------------------------------------------------------------------------------------------------------------
+
+OPTIONS = [
+    pytest.param(option, id=f"{name} {option.opts[-1]}")
+    for name, command in main.commands.items()
+    for option in command.params
+    if isinstance(option, click.Option)
+]
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_the_help_of_an_option_makes_sense_alone(option: click.Option) -> None:
+    """A verb phrase or a full noun phrase, not a caption such as "Of an image."."""
+    words = (option.help or "").split()
+    assert len(words) >= 3
+    assert words[0][0].isupper()
+    assert words[0] not in ("At", "Below", "By", "For", "From", "In", "Of", "On", "Only", "The", "To", "Which", "With")
+    assert words[-1][-1] in ".]"
+
+
+def test_the_commands_short_helps_begin_with_a_verb() -> None:
+    first = {command.get_short_help_str().split()[0] for command in main.commands.values()}
+    verbs = {"Answer", "Check", "Compare", "Export", "Measure", "Print", "Show", "Train", "Validate", "Write"}
+    assert first == verbs

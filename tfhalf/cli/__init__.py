@@ -53,16 +53,22 @@ def main() -> None:
 @main.command(short_help="Train a pipeline, export it, verify the artifacts, publish them.")
 @click.argument("pipeline", type=PATH, required=False)
 @pipeline_options
-@click.option("--smoke", is_flag=True, help="Two steps and a few hundred test images; nothing is published.")
+@click.option(
+    "--smoke", is_flag=True, help="Try everything with two steps and a few hundred test images; publish nothing."
+)
 @click.option(
     "--resume",
     is_flag=False,
     flag_value="newest",
     metavar="[RUN]",
-    help="Go on with a run folder; alone, with the newest unfinished one of PIPELINE. Without PIPELINE, with its own.",
+    help="Go on with the run folder RUN. Without RUN, with the newest unfinished one of PIPELINE.",
 )
-@click.option("--deterministic", is_flag=True, help="The same bits each time on a GPU too; slower.")
-@click.option("--on-blowup", type=click.Choice(["stop", "rollback"]), help="Sets train.blowup.action.")
+@click.option("--deterministic", is_flag=True, help="Compute the same bits each time, on a GPU too; slower.")
+@click.option(
+    "--on-blowup",
+    type=click.Choice(["stop", "rollback"]),
+    help="Set train.blowup.action: what to do when the loss blows up.",
+)
 @EXPORTS
 @RUNS
 @QUIET
@@ -110,7 +116,9 @@ def train(
 @main.command(short_help="Validate a pipeline; train nothing.")
 @click.argument("pipeline", type=PATH)
 @pipeline_options
-@click.option("--measure", is_flag=True, help="Also say what keep_float32: auto keeps, by a few steps in float32.")
+@click.option(
+    "--measure", is_flag=True, help="Also print what keep_float32: auto would keep, by training a few steps in float32."
+)
 @JSON
 def check(pipeline: Path, overrides: tuple[str, ...], data_dir: str | None, measure: bool, as_json: bool) -> None:
     """Validate PIPELINE, load its data, build its model and callbacks, try its export, and print what it resolves to.
@@ -143,7 +151,8 @@ def check(pipeline: Path, overrides: tuple[str, ...], data_dir: str | None, meas
     "--pipeline",
     type=PATH,
     metavar="FILE",
-    help="Take the test data that this pipeline names: needed where that is code, which an export never runs.",
+    help="Take the test data that the pipeline FILE names; needed where those come from code, which an export never "
+    "runs.",
 )
 @DATA_DIR
 @QUIET
@@ -169,14 +178,16 @@ def verify(path: Path, pipeline: Path | None, data_dir: str | None, quiet: bool,
     click.get_current_context().exit(0 if passed else 1)
 
 
-@main.command(short_help="How fast a pipeline trains, or an export answers.")
+@main.command(short_help="Measure how fast a pipeline trains, or an export answers.")
 @click.argument("target", type=PATH)
 @pipeline_options
 @click.option("--policies", metavar="A,B", help="Dtype policies to train under. [default: all three]")
 @click.option("--repeats", type=click.IntRange(1, 1000), help="Timed repeats of each policy. [default: 5]")
-@click.option("--batch-sizes", metavar="1,8,32", help="Images in a call of an export. [default: 1,8,32,128,512]")
-@click.option("--seconds", type=float, default=2.0, show_default=True, help="Time of a repeat, or of a batch size.")
-@click.option("--plot", type=PATH, metavar="FILE", help="A picture of the result: PNG or SVG by its suffix.")
+@click.option("--batch-sizes", metavar="1,8,32", help="Batch sizes to call an export with. [default: 1,8,32,128,512]")
+@click.option(
+    "--seconds", type=float, default=2.0, show_default=True, help="Time to spend on each repeat, or on each batch size."
+)
+@click.option("--plot", type=PATH, metavar="FILE", help="Draw the result into FILE: PNG or SVG by its suffix.")
 @QUIET
 @JSON
 def bench(target: Path, plot: Path | None, quiet: bool, as_json: bool, **options: Any) -> None:
@@ -198,7 +209,7 @@ def bench(target: Path, plot: Path | None, quiet: bool, as_json: bool, **options
     run.check(found)
 
 
-@main.command(short_help="What is here, what is off, and what to do.")
+@main.command(short_help="Check this machine, and advise what to do.")
 @DATA_DIR
 @JSON
 def doctor(data_dir: str | None, as_json: bool) -> None:

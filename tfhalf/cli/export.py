@@ -8,24 +8,28 @@ from typing import Any
 
 import click
 
-from tfhalf.cli.options import DATA_DIR, JSON, PATH, QUIET, load_tensorflow, progress_for
+from tfhalf.cli.options import DATA_DIR, EXPORTS, JSON, PATH, QUIET, load_tensorflow, progress_for
 from tfhalf.cli.output import say_outcome
 from tfhalf.errors import ConfigError
 
 
 @click.command("export", short_help="Export a finished run again, or any Keras model.")
 @click.argument("model", metavar="MODEL")
-@click.option("-o", "--exports", type=PATH, default=Path("exports"), show_default=True, metavar="DIR")
-@click.option("--name", metavar="NAME", help="The export's name. [default: the file's]")
+@EXPORTS
+@click.option("--name", metavar="NAME", help="Name of the export. [default: the name of the file]")
 @click.option(
     "--format",
     "formats",
     metavar="A,B",
-    help="savedmodel, onnx, litert, litert-int8, or all. [default: savedmodel,onnx]",
+    help="Formats to write: savedmodel, onnx, litert, litert-int8, or all. [default: savedmodel,onnx]",
 )
-@click.option("--verify-with", type=PATH, metavar="DATA.npz", help="Inputs to judge on. [default: drawn at random]")
+@click.option("--verify-with", type=PATH, metavar="DATA.npz", help="Inputs to compare on. [default: drawn at random]")
 @click.option(
-    "--size", "sizes", multiple=True, metavar="NAME=SIZE", help="Draw an open length so long; 300x200 an open image."
+    "--size",
+    "sizes",
+    multiple=True,
+    metavar="NAME=SIZE",
+    help="Size to draw where an input is open: audio=16000, image=300x200.",
 )
 @click.option(
     "--keep-float32",
@@ -33,20 +37,32 @@ from tfhalf.errors import ConfigError
     metavar="PATTERN|auto|list",
     help="Keep matching layers in float32; auto measures which, list prints their names.",
 )
-@click.option("--custom", type=PATH, metavar="FILE.py", help="Defines the model's own layers. It is run.")
-@click.option("--weights", type=PATH, metavar="FILE", help="For file.py:build: .weights.h5, .keras or a SavedModel.")
-@click.option("--arg", "arguments", multiple=True, metavar="NAME=VALUE", help="An argument of file.py:build.")
-@click.option("--opset", type=click.IntRange(13, 25), default=18, show_default=True, help="ONNX operator set.")
+@click.option(
+    "--custom", type=PATH, metavar="FILE.py", help="Python file that defines the model's own layers. It is run."
+)
+@click.option(
+    "--weights", type=PATH, metavar="FILE", help="Weights for file.py:build: .weights.h5, .keras or a SavedModel."
+)
+@click.option("--arg", "arguments", multiple=True, metavar="NAME=VALUE", help="Argument to call file.py:build with.")
+@click.option("--opset", type=click.IntRange(13, 25), default=18, show_default=True, help="ONNX operator set to write.")
 @click.option(
     "--bisect-seconds",
     type=click.FloatRange(0),
     default=120.0,
     show_default=True,
-    help="Time to look for the smallest set of layers to keep in float32.",
+    help="Time to search for the smallest set of layers to keep in float32.",
 )
-@click.option("--max-difference", type=float, help="Allowed, relative to an output's largest magnitude. [0.05]")
-@click.option("--mean-difference", type=float, help="Allowed, relative to an output's root mean square. [0.01]")
-@click.option("--allow-float32", is_flag=True, help="Publish also what has no parameter in float16.")
+@click.option(
+    "--max-difference",
+    type=float,
+    help="Largest difference to allow, relative to an output's largest magnitude. [default: 0.05]",
+)
+@click.option(
+    "--mean-difference",
+    type=float,
+    help="Mean difference to allow, relative to an output's root mean square. [default: 0.01]",
+)
+@click.option("--allow-float32", is_flag=True, help="Publish even where no parameter is float16.")
 @DATA_DIR
 @QUIET
 @JSON

@@ -10,7 +10,7 @@ import click
 from tfhalf.cli.options import JSON, PATH
 
 
-@click.command("inspect", short_help="What an artifact holds, and whether it is really float16.")
+@click.command("inspect", short_help="Show what an artifact holds, and whether it is really float16.")
 @click.argument("artifact", type=PATH)
 @JSON
 def inspect(artifact: Path, as_json: bool) -> None:

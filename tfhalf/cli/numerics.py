@@ -12,9 +12,11 @@ from tfhalf.cli.options import JSON, PATH, QUIET, pipeline_options, progress_for
 from tfhalf.system.tensorflow import import_tensorflow
 
 
-@click.command(short_help="What float16 makes of a number.", context_settings={"ignore_unknown_options": True})
+@click.command(short_help="Show what float16 makes of a number.", context_settings={"ignore_unknown_options": True})
 @click.argument("values", metavar="[VALUE]...", nargs=-1)  # -0.5 is a value and no option
-@click.option("--op", type=click.Choice(["add", "sub", "mul", "div", "fma", "sum"]), help="Compute with the values.")
+@click.option(
+    "--op", type=click.Choice(["add", "sub", "mul", "div", "fma", "sum"]), help="Operation to compute with the values."
+)
 @JSON
 def float16(values: tuple[str, ...], op: str | None, as_json: bool) -> None:
     """Print the bits, the neighbours and the error of each VALUE in float16, bfloat16 and float32.
@@ -28,15 +30,23 @@ def float16(values: tuple[str, ...], op: str | None, as_json: bool) -> None:
     click.echo(json.dumps(found, indent=2) if as_json else found)
 
 
-@click.command(short_help="What float16 makes of a net's numbers.")
+@click.command(short_help="Measure what float16 makes of a net's numbers.")
 @click.argument("pipeline", type=PATH, required=False)
 @pipeline_options
-@click.option("--run", type=PATH, metavar="RUN", help="Take up the weights of a run folder; its own pipeline is used.")
-@click.option("--steps", type=click.IntRange(1, 1_000_000), default=200, show_default=True, help="Steps to train.")
-@click.option("--every", type=click.IntRange(1, 100_000), default=10, show_default=True, help="Measure one of so many.")
-@click.option("--batch-size", type=click.IntRange(1, 65536), help="Images in a step. [default: the pipeline's]")
-@click.option("--plot", type=PATH, metavar="FILE", help="A picture of the histograms: PNG or SVG by its suffix.")
-@click.option("--all", "whole", is_flag=True, help="Every layer in the table, not only those that lose most.")
+@click.option(
+    "--run", type=PATH, metavar="RUN", help="Measure with the weights of the run folder RUN, by its own pipeline."
+)
+@click.option(
+    "--steps", type=click.IntRange(1, 1_000_000), default=200, show_default=True, help="Number of steps to train."
+)
+@click.option(
+    "--every", type=click.IntRange(1, 100_000), default=10, show_default=True, help="Measure one step of this many."
+)
+@click.option(
+    "--batch-size", type=click.IntRange(1, 65536), help="Number of images in a step. [default: the pipeline's]"
+)
+@click.option("--plot", type=PATH, metavar="FILE", help="Draw the histograms into FILE: PNG or SVG by its suffix.")
+@click.option("--all", "whole", is_flag=True, help="List every layer, not only those that lose most.")
 @QUIET
 @JSON
 def numerics(pipeline: Path | None, plot: Path | None, whole: bool, quiet: bool, as_json: bool, **options: Any) -> None:

@@ -13,12 +13,36 @@ from tfhalf.progress import Progress
 from tfhalf.system.tensorflow import import_tensorflow
 
 PATH = click.Path(path_type=Path)
-DATA_DIR = click.option("--data-dir", metavar="DIR", help="Where TensorFlow Datasets keeps its data [TFDS_DATA_DIR].")
-EXPORTS = click.option("--exports", type=PATH, default=Path("exports"), show_default=True)
-RUNS = click.option("--runs", type=PATH, default=Path("runs"), show_default=True)
-QUIET = click.option("-q", "--quiet", is_flag=True, help="Only the result.")
-JSON = click.option("--json", "as_json", is_flag=True, help="The result as JSON on standard output.")
-_SET = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key: train.epochs=3.")
+DATA_DIR = click.option(
+    "--data-dir", metavar="DIR", help="Folder in which TensorFlow Datasets keeps its data. [TFDS_DATA_DIR]"
+)
+EXPORTS = click.option(
+    *("-o", "--exports"),
+    type=PATH,
+    default=Path("exports"),
+    show_default=True,
+    metavar="DIR",
+    help="Folder to publish NAME/VERSION in.",
+)
+RUNS = click.option(
+    "--runs",
+    type=PATH,
+    default=Path("runs"),
+    show_default=True,
+    metavar="DIR",
+    help="Folder to keep run folders in: checkpoints, curves, logs.",
+)
+QUIET = click.option("-q", "--quiet", is_flag=True, help="Print the result alone.")
+JSON = click.option(
+    "--json", "as_json", is_flag=True, help="Print the result as JSON; progress goes to standard error."
+)
+_SET = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a key of the pipeline, such as train.epochs=3.",
+)
 
 
 def pipeline_options(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -14,15 +14,17 @@ from tfhalf.system.tensorflow import import_tensorflow
 from tfhalf.text import clean
 
 
-@click.command(short_help="Labels and probabilities of images.")
+@click.command(short_help="Print the most probable labels of images.")
 @click.argument("path", type=PATH)
 @click.argument("images", type=PATH, nargs=-1, required=True)
 @click.option(
     "--runtime",
     type=click.Choice(list(FILES)),
-    help="Which artifact answers. [default: the first]",
+    help="Artifact to answer with. [default: the first]",
 )
-@click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="Labels per image.")
+@click.option(
+    "--top", type=click.IntRange(1), default=3, show_default=True, help="Number of labels to print for each image."
+)
 @click.option(
     "--range",
     "value_range",
@@ -31,7 +33,7 @@ from tfhalf.text import clean
     metavar="BLACK WHITE",
     default=(0.0, 255.0),
     show_default=True,
-    help="The values that the model takes black and white as.",
+    help="Values that the model takes for black and white.",
 )
 @JSON
 def predict(

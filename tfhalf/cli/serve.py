@@ -18,50 +18,104 @@ from tfhalf.progress import Progress
 @click.argument("exports", type=PATH, nargs=-1, required=True)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="HTTP; 0 takes a free one."
+    "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="HTTP port; 0 takes a free one."
 )
-@click.option("--grpc-port", type=click.IntRange(0, 65535), help="Answer gRPC too; 0 takes a free port.")
+@click.option("--grpc-port", type=click.IntRange(0, 65535), help="Port to answer gRPC on too; 0 takes a free one.")
 @click.option(
     "--runtime",
     type=click.Choice(["onnx", "savedmodel", "auto"]),
-    help="What computes; auto measures both. [default: onnx where it was exported, else savedmodel]",
+    help="Runtime to compute with; auto measures both. [default: onnx where it was exported, else savedmodel]",
 )
-@click.option("--workers", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes.")
-@click.option("--threads", type=click.IntRange(1), help="Cores that the models compute on. [default: all]")
 @click.option(
-    "--max-batch", type=click.IntRange(1, 65536), default=64, show_default=True, help="Rows computed together."
+    "--workers", type=click.IntRange(1, 256), default=1, show_default=True, help="Number of processes that serve."
+)
+@click.option("--threads", type=click.IntRange(1), help="Number of cores that the models compute on. [default: all]")
+@click.option(
+    "--max-batch",
+    type=click.IntRange(1, 65536),
+    default=64,
+    show_default=True,
+    help="Largest number of rows to compute together.",
 )
 @click.option(
     "--max-delay-ms",
     type=click.FloatRange(0, 10_000),
     default=2.0,
     show_default=True,
-    help="Wait for more rows at most.",
+    help="Longest time that a row waits for others to join it.",
 )
-@click.option("--max-queue", type=click.IntRange(1), help="Rows that wait at most; then 429. [default: by pace]")
-@click.option("--label", "labels", multiple=True, metavar="NAME:LABEL=VERSION[@PERCENT]", help="cifar10:canary=4@10")
-@click.option("--pin", "pins", multiple=True, metavar="NAME=VERSION", help="Serve these versions of NAME alone.")
-@click.option("--latest", type=click.IntRange(1), default=1, show_default=True, help="Newest versions to serve.")
 @click.option(
-    "--poll-seconds", type=click.FloatRange(0), default=2.0, show_default=True, help="Look for new versions; 0: never."
+    "--max-queue",
+    type=click.IntRange(1),
+    help="Largest number of rows that wait; more get 429. [default: by how fast the model answers]",
+)
+@click.option(
+    "--label",
+    "labels",
+    multiple=True,
+    metavar="NAME:LABEL=VERSION[@PERCENT]",
+    help="Name a version, and send it a share of the requests: cifar10:canary=4@10.",
+)
+@click.option(
+    "--pin", "pins", multiple=True, metavar="NAME=VERSION", help="Serve only this version of NAME; may be repeated."
+)
+@click.option(
+    "--latest",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Number of newest versions of each model to serve.",
+)
+@click.option(
+    "--poll-seconds",
+    type=click.FloatRange(0),
+    default=2.0,
+    show_default=True,
+    help="Time between looks for new versions; 0 never looks again.",
 )
 @click.option("--allow-repository-control", is_flag=True, help="Let clients load and unload models.")
 @click.option(
-    "--token-file", type=PATH, help="Requests must carry its content: Authorization: Bearer ... [TFHALF_TOKEN]"
+    "--token-file",
+    type=PATH,
+    help="File with the token that requests must carry: Authorization: Bearer TOKEN. [TFHALF_TOKEN]",
 )
-@click.option("--tls-certificate", type=PATH, help="PEM file; with --tls-key: HTTPS.")
-@click.option("--tls-key", type=PATH, help="PEM file.")
-@click.option("--max-body-mib", type=click.FloatRange(0, min_open=True), default=64.0, show_default=True)
-@click.option("--max-pixels", type=click.IntRange(1), default=32_000_000, show_default=True, help="Of an image.")
-@click.option("--max-size", type=click.IntRange(1), default=8192, show_default=True, help="Of an open dimension.")
+@click.option("--tls-certificate", type=PATH, help="PEM file of the certificate to answer HTTPS with.")
+@click.option("--tls-key", type=PATH, help="PEM file of the certificate's private key.")
 @click.option(
-    "--request-seconds", type=click.FloatRange(0, min_open=True), default=60.0, show_default=True, help="Deadline."
+    "--max-body-mib",
+    type=click.FloatRange(0, min_open=True),
+    default=64.0,
+    show_default=True,
+    help="Largest body of a request.",
 )
 @click.option(
-    "--drain-seconds", type=click.FloatRange(0), default=30.0, show_default=True, help="To finish after SIGTERM."
+    "--max-pixels",
+    type=click.IntRange(1),
+    default=32_000_000,
+    show_default=True,
+    help="Largest number of pixels of an image.",
+)
+@click.option(
+    "--max-size", type=click.IntRange(1), default=8192, show_default=True, help="Largest size of an open dimension."
+)
+@click.option(
+    "--request-seconds",
+    type=click.FloatRange(0, min_open=True),
+    default=60.0,
+    show_default=True,
+    help="Longest time that a request may take, unless it names another.",
+)
+@click.option(
+    "--drain-seconds",
+    type=click.FloatRange(0),
+    default=30.0,
+    show_default=True,
+    help="Longest time to finish accepted requests after SIGTERM.",
 )
 @click.option("--allow-nan", is_flag=True, help="Read and write NaN and Infinity in JSON.")
-@click.option("--access-log/--no-access-log", default=True, help="A line of JSON per request on standard error.")
+@click.option(
+    "--access-log/--no-access-log", default=True, help="Write a line of JSON for each request to standard error."
+)
 @QUIET
 def serve(
     exports: tuple[Path, ...],
