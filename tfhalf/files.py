@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tfhalf.errors import ConfigError
+from tfhalf.text import one_line
 
 _DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 _KINDS = {
@@ -121,7 +122,7 @@ def disk_fault(error: BaseException | None) -> str | None:
         if isinstance(error, OSError) and error.errno in _DISK_FAULTS:
             return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
         if any(os.strerror(number) in str(error) for number in _DISK_FAULTS):  # of a library that words errors itself
-            return " ".join(str(error).split())[:200]
+            return one_line(error, 200)
         error = error.__cause__ or error.__context__
     return None
 

@@ -32,6 +32,12 @@ def one_line(error: BaseException, length: int = 300) -> str:
     return printable(" ".join(str(error).split()), length) or type(error).__name__
 
 
+def first_line(error: BaseException, length: int = 300) -> str:
+    """The first line of what an exception says, for those whose other lines are advice of a library's own."""
+    said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return printable(said, length)
+
+
 def _shown(character: str) -> str:
     if character.isprintable() or character in _JOINERS:
         return character

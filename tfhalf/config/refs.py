@@ -23,6 +23,7 @@ from typing import Any
 
 from tfhalf.errors import RefError, TfhalfError
 from tfhalf.files import read_bytes
+from tfhalf.text import one_line
 
 _MISSING = object()
 _MAX_BYTES = 64 << 20
@@ -94,7 +95,7 @@ def user_code(fails: str, kind: type[TfhalfError] = RefError, advice: str = "") 
 def raised(error: BaseException) -> str:
     """An exception of the user's own code in one line: its class, its text and, where it is none of the usual kind,
     what to do."""
-    text = f"{type(error).__name__}: {_one_line(error)}"
+    text = ": ".join(dict.fromkeys((type(error).__name__, one_line(error))))
     if isinstance(error, Exception):
         return text
     return f"{text} (raised at {_last_place(error)}); such code must return or raise an Exception, not end the process"
@@ -131,7 +132,7 @@ def _file(path: Path, ref: str) -> ModuleType:
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise RefError(f"{ref!r}: there is no file {path}; the path starts from the pipeline file's folder") from None
     except (OSError, RuntimeError, ValueError) as error:  # not readable, a loop of links, a null byte
-        raise RefError(f"{ref!r}: {path} cannot be read: {_one_line(error)}") from None
+        raise RefError(f"{ref!r}: {path} cannot be read: {one_line(error)}") from None
     # The content is part of the name: an edited file is run anew, an unchanged one once.
     digest = hashlib.sha256(os.fsencode(path) + b"\0" + source).hexdigest()[:16]
     private = f"_tfhalf_user_{re.sub(r'[^0-9A-Za-z_]', '_', path.stem)}_{digest}"
@@ -173,7 +174,3 @@ def _line_in(error: BaseException, path: Path) -> str:
             line = f":{trace.tb_lineno}"
         trace = trace.tb_next
     return line
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]

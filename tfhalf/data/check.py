@@ -13,6 +13,7 @@ from tfhalf.data.labels import ELSEWHERE, RENUMBER, check_one_each, class_number
 from tfhalf.data.lazy import Array as Array
 from tfhalf.data.lazy import LazyImages
 from tfhalf.errors import DataError
+from tfhalf.text import one_line
 
 KEYS = ("x_train", "y_train", "x_test", "y_test", "x", "y", "class_names")
 ACCEPTED = "x_train, y_train[, x_test, y_test][, class_names] or x, y[, class_names]"
@@ -193,7 +194,7 @@ def as_array(value: Any, name: str, source: str) -> Array:
         array = np.asarray(value)
     except (ValueError, TypeError) as error:
         raise DataError(
-            f"{source}: {name} is a {type(value).__name__} that makes no array ({' '.join(str(error).split())[:120]}); "
+            f"{source}: {name} is a {type(value).__name__} that makes no array ({one_line(error, 120)}); "
             "accepted: a numeric array; pad or convert the items"
         ) from error
     if array.dtype == object:

@@ -15,6 +15,7 @@ from tfhalf.artifacts.formats import FILES, LITERT, USUAL
 from tfhalf.errors import ConfigError
 from tfhalf.files import check_writable
 from tfhalf.runtimes.child import lacking
+from tfhalf.text import one_line
 from tfhalf.verify.compare import Limits
 
 ALL = "all"
@@ -76,7 +77,7 @@ def read_request(
         try:
             found[name] = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise ConfigError(f"--arg {text!r}: the value is not YAML: {' '.join(str(error).split())[:120]}") from None
+            raise ConfigError(f"--arg {text!r}: the value is not YAML: {one_line(error, 120)}") from None
     if weights is not None and ":" not in model:
         raise ConfigError(f"--weights {weights}: {model} has its own weights; it goes with file.py:build")
     return Request(model, custom, weights, found)

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from tfhalf.errors import DataError
+from tfhalf.text import first_line
 
 Progress = Callable[[str], None]
 
@@ -80,7 +81,7 @@ def _download(builder: Any, source: str, say: Progress) -> None:
     try:
         builder.download_and_prepare(download_config=without_gcs)
     except Exception as error:  # the set's own code runs here and may raise anything
-        what = f"{type(error).__name__}: {_first(error)}"
+        what = f"{type(error).__name__}: {first_line(error)}"
         raise DataError(f"{source}: TFDS cannot download or prepare it ({what}); {_ways(builder)}") from error
     say(f"{source}: prepared in {builder.data_path}")
 
@@ -123,7 +124,3 @@ def _answer(place: tuple[str, int], answers: queue.SimpleQueue[bool]) -> None:
             answers.put(True)
     except (OSError, UnicodeError):  # UnicodeError: a host name that cannot be one
         answers.put(False)
-
-
-def _first(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]

@@ -14,6 +14,7 @@ import numpy as np
 from tfhalf.data import memory
 from tfhalf.data.check import ACCEPTED, KEYS, Arrays, from_mapping
 from tfhalf.errors import DataError
+from tfhalf.text import first_line
 
 _MAKE = "write it with numpy.savez"
 # What zipfile and numpy raise on bytes that are no archive of arrays, or on a packed, encrypted or cut one.
@@ -46,7 +47,7 @@ def read(path: Path, source: str) -> Arrays:
             # Unknown keys are refused by name: what they hold is not read.
             found = {key: _member(archive, key, source) if key in KEYS else None for key in archive.files}
     except _DAMAGE as error:
-        raise DataError(f"{source}: {path} is damaged ({_first(error)}); copy it again, or {_MAKE}") from error
+        raise DataError(f"{source}: {path} is damaged ({first_line(error)}); copy it again, or {_MAKE}") from error
     return from_mapping(found, source)
 
 
@@ -77,10 +78,6 @@ def _member(archive: Any, key: str, source: str) -> Any:
                 f"{source}: {key} holds Python objects, which would run code when loaded; accepted: numeric arrays "
                 "(class_names: text); store it as one"
             ) from error
-        raise DataError(f"{source}: {key} is not a readable array ({_first(error)}); {_MAKE}") from error
+        raise DataError(f"{source}: {key} is not a readable array ({first_line(error)}); {_MAKE}") from error
     except _DAMAGE as error:
-        raise DataError(f"{source}: {key} is damaged ({_first(error)}); copy the file again, or {_MAKE}") from error
-
-
-def _first(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+        raise DataError(f"{source}: {key} is damaged ({first_line(error)}); copy the file again, or {_MAKE}") from error

@@ -21,6 +21,7 @@ from tfhalf.data.check import Arrays
 from tfhalf.data.lazy import Array, LazyImages
 from tfhalf.data.sources import encoded, fetch
 from tfhalf.errors import DataError
+from tfhalf.text import first_line
 
 Progress = Callable[[str], None]
 
@@ -119,7 +120,7 @@ def _builder(name: str, data_dir: str | None, source: str) -> Any:
     try:
         return tfds.builder(name, data_dir=root, try_gcs=False)
     except (AssertionError, ValueError, RuntimeError, OSError) as error:
-        raise DataError(f"{source}: TFDS cannot open it: {_first(error)}; correct the config or version") from error
+        raise DataError(f"{source}: TFDS cannot open it: {first_line(error)}; correct the config or version") from error
 
 
 def _root(data_dir: str | None) -> str | None:
@@ -177,7 +178,7 @@ def _readable(builder: Any, part: str, source: str) -> Iterator[None]:
             yield
     except tf.errors.OpError as error:
         raise DataError(
-            f"{source}: the part {part!r} in {builder.data_path} cannot be read ({_first(error)}); delete that "
+            f"{source}: the part {part!r} in {builder.data_path} cannot be read ({first_line(error)}); delete that "
             "folder and prepare it again"
         ) from error
 
@@ -259,7 +260,3 @@ def _fill(dataset: Any, part: str, count: int, source: str) -> tuple[Array, Arra
     if x is None or done != count:
         raise encoded.short(part, done, count, source)
     return x, y
-
-
-def _first(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]

@@ -89,7 +89,7 @@ def _graph(program: Program, opset: int) -> ir.Model:
         model.ir_version = onnx.helper.find_min_ir_version_for(opsets)  # what the oldest runtimes load
         external_weights.check(model)
     except Exception as error:  # the converter's, the checker's and shape inference's have no common base
-        raise ExportError(f"ONNX: the graph is not valid: {' '.join(str(error).split())[:300]}") from error
+        raise ExportError(f"ONNX: the graph is not valid: {one_line(error)}") from error
     return model
 
 
@@ -135,9 +135,7 @@ def _converted(function: Any, opset: int) -> onnx.ModelProto:
                 f"ONNX: {error}; write the layer with other operators, or leave onnx out of export.formats"
             ) from error
         except Exception as error:  # tf2onnx raises whatever its handlers meet
-            raise ExportError(
-                f"ONNX: tf2onnx cannot convert this model: {' '.join(str(error).split())[:300]}"
-            ) from error
+            raise ExportError(f"ONNX: tf2onnx cannot convert this model: {one_line(error)}") from error
     if unsupported:
         missing = [m[2] for text in unsupported if (m := re.match(r"Tensorflow op \[(.+): (\w+)\] is not", text))]
         told = f"it has no operator for {', '.join(dict.fromkeys(missing))}" if missing else unsupported[0]

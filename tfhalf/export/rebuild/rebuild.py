@@ -22,6 +22,7 @@ from tfhalf.precision import cast as float16
 from tfhalf.precision.cast import CastCounts
 from tfhalf.precision.keras_graph import copied, failures_named, graph_of, heads, operations
 from tfhalf.precision.policy import flat_layers, layer_path, matching, policy
+from tfhalf.text import one_line
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 
@@ -173,7 +174,7 @@ def _remake(layer: keras.layers.Layer, name: str, use_bias: bool) -> keras.layer
     except (TypeError, ValueError, NotImplementedError) as error:
         raise ExportError(
             f"layer {layer_path(layer)!r} ({type(layer).__name__}) cannot be made again from its configuration: "
-            f"{' '.join(str(error).split())[:200]}; give it get_config() with every argument of __init__"
+            f"{one_line(error, 200)}; give it get_config() with every argument of __init__"
         ) from error
     grouped_conv.replace(copy)
     if isinstance(layer, keras.layers.Normalization):
@@ -217,7 +218,7 @@ def _from_config(model: keras.Model, kept: set[int], target: Target) -> tuple[ke
     except (TypeError, ValueError, NotImplementedError, AttributeError) as error:
         raise ExportError(
             f"model {model.name!r} ({type(model).__name__}) cannot be made again from its configuration: "
-            f"{' '.join(str(error).split())[:200]}; build it with keras.Model(inputs, outputs), or give it get_config()"
+            f"{one_line(error, 200)}; build it with keras.Model(inputs, outputs), or give it get_config()"
         ) from error
     return copy, [(model, copy)]
 

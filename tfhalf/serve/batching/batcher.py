@@ -21,6 +21,7 @@ from tfhalf.serve.batching.admission import Admission
 from tfhalf.serve.batching.padding import Joiner
 from tfhalf.serve.batching.request import Arrays, Chunk, Job, State
 from tfhalf.serve.settings import Batching
+from tfhalf.text import one_line
 
 _SMOOTHING = 0.2  # weight of the newest gap between arrivals
 _GAPS = 4  # a pause of so many usual gaps ends the waiting: whoever was to come has come
@@ -284,8 +285,8 @@ class Batcher:
             if reason is not None:
                 with self._condition:
                     self._remove(chunk.job, State.DROPPED)
-                text = " ".join(str(reason).split())[:300]
-                chunk.job.fail_soon(RequestError(self._blame, f"{self._name} could not compute this: {text}"))
+                why = f"{self._name} could not compute this: {one_line(reason)}"
+                chunk.job.fail_soon(RequestError(self._blame, why))
 
     def _deliver(self, chunks: list[Chunk], outputs: Arrays, run_ns: int) -> None:
         complete: dict[Any, list[Job]] = {}

@@ -16,6 +16,7 @@ from tfhalf.data.resize import fitted
 from tfhalf.errors import RequestError
 from tfhalf.serve.reading.pool import Readers
 from tfhalf.serve.signature import Tensor
+from tfhalf.text import one_line
 
 # A progressive JPEG may draw over the same pixels again and again, at a few bytes each time; encoders make some ten.
 _JPEG, _SCAN, _MOST_SCANS = b"\xff\xd8", b"\xff\xda", 100
@@ -90,6 +91,6 @@ def _decode(file: bytes, size: tuple[int, ...], max_pixels: int, large: int | No
     except Image.DecompressionBombError:
         raise RequestError(413, f"an image has too many pixels; accepted: {max_pixels:,} in all") from None
     except DAMAGE as error:
-        why = " ".join(str(error).split())[:120] or type(error).__name__
+        why = one_line(error, 120)
         why = "not one" if isinstance(error, UnidentifiedImageError) else why
         raise RequestError(400, f"an image cannot be read as {WORDS.replace(' and ', ' or ')}: {why}") from None
