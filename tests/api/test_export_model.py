@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import random
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +16,11 @@ import tensorflow as tf
 from keras import layers, ops
 
 import tfhalf
+from tfhalf.system import device
 
 pytestmark = pytest.mark.slow
 
+CHECKOUT = Path(__file__).resolve().parents[2]
 X = np.random.default_rng(0).normal(size=(64, 8, 8, 1)).astype(np.float32)
 Y = np.random.default_rng(1).integers(0, 4, 64)
 
@@ -135,12 +140,17 @@ def overflowing() -> keras.Model:
     return keras.Model(image, layers.Dense(4, name="head")(layers.Rescaling(1e-6, name="small")(x)), name="over")
 
 
-def test_layers_in_float32_are_told_and_versions_counted(tmp_path: Path) -> None:
+def test_layers_in_float32_are_told_and_versions_counted(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """And nothing is printed, by whichever library or process."""
     model = overflowing()
+    capfd.readouterr()
     made = tfhalf.export_model(model, tmp_path / "over", samples=[X], formats=["onnx"])
     assert "wide" in made.float32_layers
     assert tfhalf.export_model(model, tmp_path / "over", formats="onnx").version.name == "2"
     assert tfhalf.verify_export(tmp_path / "over").version == tmp_path / "over" / "2"
+    assert capfd.readouterr() == ("", "")
+    tfhalf.verify_export(tmp_path / "over", verbose=True)
+    assert capfd.readouterr().out.startswith("drawn: 35 samples")
 
 
 def test_a_file_is_exported_too(tmp_path: Path) -> None:
@@ -196,6 +206,31 @@ def test_a_changed_file_is_refused(tmp_path: Path) -> None:
     for look in (tfhalf.open_artifact, tfhalf.verify_export):
         with pytest.raises(tfhalf.IntegrityError, match=r"model\.onnx: is not the file that was published"):
             look(made.version)
+
+
+def test_a_gpu_whose_memory_is_taken_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A notebook's TensorFlow has taken it whole: the process that compares would find none."""
+    started: list[dict[str, str]] = []
+    popen = subprocess.Popen
+
+    def noting(*arguments: Any, **keywords: Any) -> Any:
+        started.append(keywords.get("env") or {})
+        return popen(*arguments, **keywords)
+
+    monkeypatch.setattr(subprocess, "Popen", noting)
+    for grows, visible in ((True, None), (False, "-1")):
+        monkeypatch.setattr(device, "grow_memory", lambda grows=grows: grows)
+        with caplog.at_level(logging.INFO, logger="tfhalf"):
+            tfhalf.export_model(overflowing(), tmp_path / "gpu", formats=["onnx"])
+        verifier = next(env for env in started if "PYTHONPATH" in env)
+        assert verifier.get("CUDA_VISIBLE_DEVICES") == (visible or os.environ.get("CUDA_VISIBLE_DEVICES"))
+        assert ("the artifacts are compared on the CPU" in caplog.text) is not grows
+        started.clear()
+    with pytest.raises(tfhalf.ConfigError, match=r"has taken the GPU's memory whole.*set_memory_growth"):
+        tfhalf.train_pipeline(CHECKOUT / "pipelines" / "digits.yaml", runs=tmp_path / "runs", smoke=True)
+    assert not (tmp_path / "runs").exists()
 
 
 class Held:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfhalf.api.host import gpu_memory_is_taken, need_tensorflow, progress_of, python_words, undisturbed
+from tfhalf.api.host import need_tensorflow, progress_of, python_words, undisturbed
 from tfhalf.errors import ArtifactError, ConfigError
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ def export_model(
     need_tensorflow()
     from tfhalf.export.model import export_source
     from tfhalf.export.request import read_options
+    from tfhalf.system.device import grow_memory
     from tfhalf.verify.process import Verifier
 
     base, progress = Path(base), progress_of(verbose)
@@ -107,7 +108,7 @@ def export_model(
             allow_float32=allow_float32,
             sizes=tuple(f"{name}={_size(size)}" for name, size in (sizes or {}).items()),
         )
-        taken = gpu_memory_is_taken()
+        taken = not grow_memory()
         if taken:
             progress.line("device     TensorFlow holds the GPU's memory: the artifacts are compared on the CPU")
         source = _source(model, custom_objects)

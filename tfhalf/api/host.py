@@ -48,17 +48,6 @@ def need_tensorflow() -> None:
         )
 
 
-def gpu_memory_is_taken() -> bool:
-    """Let TensorFlow take GPU memory as it needs it; whether it is too late, since it has taken all of it."""
-    from tfhalf.system.device import grow_memory
-
-    try:
-        grow_memory()
-    except RuntimeError:
-        return True
-    return False
-
-
 @contextmanager
 def undisturbed() -> Iterator[None]:
     """Within the block may be drawn and named what likes; afterwards Python's and numpy's random numbers, and the names

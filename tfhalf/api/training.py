@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfhalf.api.host import gpu_memory_is_taken, need_tensorflow, progress_of, python_words
+from tfhalf.api.host import need_tensorflow, progress_of, python_words
 from tfhalf.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -57,9 +57,15 @@ def train_pipeline(
         check_at_hand(pipeline.data, data_dir)
         progress = progress_of(verbose)
         _start(progress, Path(runs))
+        from tfhalf.system.device import grow_memory
         from tfhalf.train.job import Places
         from tfhalf.workflows.train import train_and_export
 
+        if not grow_memory():
+            raise ConfigError(
+                "TensorFlow has taken the GPU's memory whole, and the process that verifies needs some: call "
+                "tf.config.experimental.set_memory_growth(gpu, True) for each GPU before anything runs on it"
+            )
         places = Places(pipeline.file or Path("pipeline.yaml"), Path(runs), Path(exports), data_dir)
         return train_and_export(pipeline, places, progress, smoke=smoke)
 
@@ -114,11 +120,7 @@ def _loaded(pipeline: Pipeline | str | Path) -> Pipeline:
 
 
 def _start(progress: Progress, keep_programs: Path | None = None) -> None:
-    """TensorFlow, and as much of what the command sets before it as can be set.
-
-    Raises:
-        ConfigError: TensorFlow has taken a GPU's memory whole, so that no second process could verify on it.
-    """
+    """TensorFlow, and as much of what the command sets before it as can be set."""
     from tfhalf.system.tensorflow import keep_compiled_programs
 
     if keep_programs is not None and "tensorflow" not in sys.modules:
@@ -128,8 +130,3 @@ def _start(progress: Progress, keep_programs: Path | None = None) -> None:
             "xla        compiled programs are not kept: TensorFlow was imported before tfhalf could say where"
         )
     need_tensorflow()
-    if gpu_memory_is_taken():
-        raise ConfigError(
-            "TensorFlow has taken the GPU's memory whole, and the process that verifies needs some: call "
-            "tf.config.experimental.set_memory_growth(gpu, True) for each GPU before anything runs on it"
-        )

@@ -122,16 +122,23 @@ def xla_decision(mode: Literal["auto", "on", "off"], device: Device, *, half: bo
     return False, f"XLA is off: {slow}" if half else "XLA is off: train.xla: auto compiles for GPUs alone"
 
 
-def grow_memory() -> None:
-    """Let TensorFlow take GPU memory as it needs it, not all at once.
+def grow_memory() -> bool:
+    """Let TensorFlow take GPU memory as it needs it, not all at once; whether it does.
 
-    Raises:
-        RuntimeError: TensorFlow has started a GPU already, with the memory it found.
+    It does not where this process has started a GPU before, with its memory whole: that is its own to use, and leaves
+    little to other processes. A limit that the caller has set (a logical device) stays.
     """
     import tensorflow as tf
 
+    grows = True
     for physical in tf.config.list_physical_devices("GPU"):
-        tf.config.experimental.set_memory_growth(physical, True)
+        try:
+            tf.config.experimental.set_memory_growth(physical, True)
+        except RuntimeError:
+            grows = False
+        except ValueError:  # the device has a limit
+            continue
+    return grows
 
 
 @contextmanager
