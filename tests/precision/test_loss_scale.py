@@ -448,19 +448,19 @@ def test_the_optimizer_against_float64(
         np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-5)
 
 
-# --- the culprit ------------------------------------------------------------------------------------------------------
+# --- which gradient --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("jit", [False, True])
 @pytest.mark.parametrize("branchless", [False, True])
-def test_the_culprit_is_the_last_gradient_that_is_not_finite(branchless: bool, jit: bool) -> None:
+def test_the_last_gradient_that_is_not_finite_is_named(branchless: bool, jit: bool) -> None:
     """Of two dtypes, of one number, of none, and too many to be looked at with others."""
     shapes = [((3, 2), "float32"), ((4,), "float16"), ((600, 500), "float32"), ((), "float32"), ((5,), "float16"),
               ((0,), "float32"), ((2, 2), "float32")]  # fmt: skip
     optimizer = GuardedLossScaleOptimizer(keras.optimizers.SGD(0.1))
     optimizer.branchless = branchless
     find = tf.function(
-        lambda grads: optimizer.culprit([*grads[:3], None, *grads[3:]]), jit_compile=jit, autograph=False
+        lambda grads: optimizer.bad_gradient([*grads[:3], None, *grads[3:]]), jit_compile=jit, autograph=False
     )
     fine = [np.ones(shape, dtype) for shape, dtype in shapes]
     places = [0, 1, 2, 4, 5, 6, 7]  # with the one that has no gradient
@@ -472,5 +472,5 @@ def test_the_culprit_is_the_last_gradient_that_is_not_finite(branchless: bool, j
         for i in chosen:
             grads[i].reshape(-1)[draw.integers(grads[i].size)] = draw.choice([np.inf, -np.inf, np.nan])
         assert int(find([tf.constant(g) for g in grads])) == places[max(chosen)], chosen
-    assert int(optimizer.culprit([])) == -1
-    assert int(optimizer.culprit([None])) == -1
+    assert int(optimizer.bad_gradient([])) == -1
+    assert int(optimizer.bad_gradient([None])) == -1

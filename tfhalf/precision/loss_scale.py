@@ -165,32 +165,33 @@ class GuardedLossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
 
     def check_finite(self, grads: Sequence[Any]) -> Any:
         """Whether no gradient holds an inf or a NaN, a bool scalar."""
-        return ops.less(self.culprit(grads), 0)
+        return ops.less(self.bad_gradient(grads), 0)
 
-    def culprit(self, grads: Sequence[Any]) -> Any:
-        """The place of the last of ``grads`` that holds an inf or a NaN, an int32 scalar; -1 where none does.
+    def bad_gradient(self, grads: Sequence[Any]) -> Any:
+        """The index of the last of ``grads`` that holds an inf or a NaN, an int32 scalar; -1 where none does.
 
         The last in the variables' order is the nearest to the loss, where the backward pass met the fault first.
 
-        Small ones are looked at together: each check is a kernel of its own on a GPU, and takes longer to start than
-        to run. One reduction finds the last bad number among them, and its place tells whose it is.
+        Without branches small gradients are checked together: each check is a kernel of its own on a GPU, and takes
+        longer to start than to run. One reduction gives the index of the last bad number among them all, and with it
+        the gradient that holds it.
         """
-        found = [(i, g) for i, g in enumerate(grads) if g is not None]
-        small = {i for i, g in found if math.prod(g.shape) <= _SMALL} if self.branchless else set()
+        indexed = [(i, g) for i, g in enumerate(grads) if g is not None]
+        small = {i for i, g in indexed if math.prod(g.shape) <= _SMALL} if self.branchless else set()
         bad = [
             ops.reshape(ops.where(ops.all(ops.isfinite(g)), _NONE, np.int32(i)), (1,))
-            for i, g in found
+            for i, g in indexed
             if i not in small
         ]
         by_dtype: dict[str, list[tuple[int, Any]]] = {}
-        for i, g in found:
+        for i, g in indexed:
             if i in small:
                 by_dtype.setdefault(keras.backend.standardize_dtype(g.dtype), []).append((i, g))
-        for alike in by_dtype.values():
-            flat = ops.concatenate([ops.reshape(g, (-1,)) for _, g in alike])
+        for group in by_dtype.values():
+            flat = ops.concatenate([ops.reshape(g, (-1,)) for _, g in group])
             last = ops.max(ops.where(ops.isfinite(flat), _NONE, ops.arange(flat.shape[0], dtype="int32")), initial=-1)
-            starts = np.cumsum([0, *(math.prod(g.shape) for _, g in alike[:-1])]).astype(np.int32)
-            bad.append(ops.where(ops.greater_equal(last, starts), np.asarray([i for i, _ in alike], np.int32), _NONE))
+            starts = np.cumsum([0, *(math.prod(g.shape) for _, g in group[:-1])]).astype(np.int32)
+            bad.append(ops.where(ops.greater_equal(last, starts), np.asarray([i for i, _ in group], np.int32), _NONE))
         return ops.max(ops.concatenate(bad)) if bad else ops.convert_to_tensor(_NONE)
 
     def _unscaled(self, grads: Sequence[Any]) -> list[Any]:
@@ -202,11 +203,11 @@ class GuardedLossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
         return ops.less(self.guarded_apply(grads, trainable_variables), 0)
 
     def guarded_apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> Any:
-        """`apply`, which returns the `culprit`: -1 where the step was applied."""
+        """`apply`, which returns the `bad_gradient`: -1 where the step was applied."""
         if not self.built:
             self.build(trainable_variables or [])
-        culprit = self.culprit(grads)
-        finite = ops.less(culprit, 0)
+        bad = self.bad_gradient(grads)
+        finite = ops.less(bad, 0)
         new = self._next(finite)
         unscaled = self._unscaled(grads)
         if self.branchless:
@@ -226,7 +227,7 @@ class GuardedLossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
             )
         for variable, value in zip(self._own, new, strict=True):
             variable.assign(value)
-        return culprit
+        return bad
 
     def stateless_apply(
         self, optimizer_variables: Sequence[Any], grads: Sequence[Any], trainable_variables: Sequence[Any]
