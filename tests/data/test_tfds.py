@@ -368,8 +368,8 @@ def test_the_proxy_is_what_must_be_reachable(server, monkeypatch):
     assert not fetch.reachable(["https://data.example/a.zip"])
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:port")
     assert not fetch.reachable(["https://data.example/a.zip"])
-    assert fetch._place("https://local.example/a.zip") == ("local.example", 443)
-    assert fetch._place("ftp://other.example/a.zip") == ("other.example", 21)
+    assert fetch._address("https://local.example/a.zip") == ("local.example", 443)
+    assert fetch._address("ftp://other.example/a.zip") == ("other.example", 21)
 
 
 def test_what_is_downloaded_already_needs_no_network(nowhere, tmp_path):

@@ -99,15 +99,15 @@ def _meant(model: type[BaseModel], at: At, choices: list[str]) -> str:
     near = difflib.get_close_matches(name, choices, n=1, cutoff=0.8)
     paths = [path for path in _paths(model) if path[-1] not in _COMMON]
     alias = _ALIASES.get(name.lower())
-    places = [alias] if alias else [dotted(path) for path in paths if path[-1] == name.lower()]
-    if places and not near:
-        return f"; it belongs at {min(places, key=lambda place: place.count('.'))}"
+    keys = [alias] if alias else [dotted(path) for path in paths if path[-1] == name.lower()]
+    if keys and not near:
+        return f"; it belongs at {min(keys, key=lambda key: key.count('.'))}"
     in_section = _near(name, choices)
     if in_section:
         return in_section
     elsewhere = difflib.get_close_matches(name, [path[-1] for path in paths], n=1, cutoff=0.8)
     found = [dotted(path) for path in paths if elsewhere and path[-1] == elsewhere[0]]
-    return f"; did you mean {min(found, key=lambda place: place.count('.'))!r}?" if found else ""
+    return f"; did you mean {min(found, key=lambda key: key.count('.'))!r}?" if found else ""
 
 
 def _paths(model: type[BaseModel], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

@@ -103,11 +103,11 @@ def raised(error: BaseException) -> str:
 
 def _last_place(error: BaseException) -> str:
     """``file.py:12``, where ``error`` was raised."""
-    trace, place = error.__traceback__, "an unknown place"
+    trace, location = error.__traceback__, "an unknown place"
     while trace is not None:
-        place = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
+        location = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
         trace = trace.tb_next
-    return place
+    return location
 
 
 class _Exact(importlib.machinery.SourceFileLoader):

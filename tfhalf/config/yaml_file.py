@@ -213,8 +213,8 @@ def _parse(text: str, where: str) -> tuple[Any, dict[At, str]]:
         loader.origins.setdefault((), _place(where, None))
         return None if node is None else loader.construct_document(node), loader.origins
     except yaml.reader.ReaderError as error:
-        place = where if where.startswith("--set ") else f"{where}:{text.count(chr(10), 0, error.position) + 1}"
-        problem = f"{place}: is not valid YAML: the character {chr(error.character)!r} cannot stand in it"
+        where_in_file = where if where.startswith("--set ") else f"{where}:{text.count(chr(10), 0, error.position) + 1}"
+        problem = f"{where_in_file}: is not valid YAML: the character {chr(error.character)!r} cannot stand in it"
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         problem = f"{_place(where, mark)}: is not valid YAML: {_problem(error)}"

@@ -46,8 +46,8 @@ def cutout(x_NHWC: Any, *, size: int, seed: int, step: Any) -> Any:
             [shape[0]], _key(seed, step, salt), 0, shape[axis], tf.int32, alg=_ALGORITHM
         )
         first = centre[:, None] - size // 2
-        place = tf.range(shape[axis])[None]
-        outside.append((place < first) | (place >= first + size))
+        position = tf.range(shape[axis])[None]
+        outside.append((position < first) | (position >= first + size))
     keep = outside[0][:, :, None] | outside[1][:, None, :]
     return x_NHWC * tf.cast(keep, x_NHWC.dtype)[..., None]
 

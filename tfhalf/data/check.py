@@ -145,9 +145,9 @@ def _finite(x: Array, part: str, source: str) -> None:
         chunk = x[start : start + _CHUNK]
         good = np.isfinite(chunk)
         if not good.all():
-            item, *place = (int(i) for i in np.argwhere(~good)[0])
+            item, *axes = (int(i) for i in np.argwhere(~good)[0])
             raise DataError(
-                f"{source}: x_{part}[{', '.join(map(str, [start + item, *place]))}] is {chunk[(item, *place)]}; "
+                f"{source}: x_{part}[{', '.join(map(str, [start + item, *axes]))}] is {chunk[(item, *axes)]}; "
                 "accepted: finite values; clean or drop the item"
             )
 
@@ -210,7 +210,7 @@ def _several(value: Any) -> list[str]:
         return []
     shapes: list[tuple[int, ...]] = [tuple(getattr(part, "shape", ())) for part in value]
     alike = all(len(shape) >= 2 and shape[0] == shapes[0][0] for shape in shapes)
-    return [str(place) for place in range(len(value))] if alike and len(set(shapes)) > 1 else []
+    return [str(index) for index in range(len(value))] if alike and len(set(shapes)) > 1 else []
 
 
 def _names(value: Any, source: str) -> tuple[str, ...]:

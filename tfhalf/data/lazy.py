@@ -12,7 +12,7 @@ import numpy.typing as npt
 from tfhalf.data import memory
 
 Array = npt.NDArray[Any]
-Places = npt.NDArray[np.intp]
+Indices = npt.NDArray[np.intp]
 
 SAMPLE = 10_000
 _SAMPLE_BYTES = 2**30
@@ -25,19 +25,19 @@ _REMEDY = "set data.image_size, for example [64, 64], or take fewer images into 
 class LazyImages:
     """[N, H, W, C] of ``dtype``, encoded.
 
-    ``decode(places, out)`` fills ``out`` [n, H, W, C] with the source's images at ``places`` [n], on all cores; it
-    raises `DataError` with the name of the first image that cannot be decoded, or has another shape. ``places`` are
+    ``decode(indices, out)`` fills ``out`` [n, H, W, C] with the source's images at ``indices`` [n], on all cores; it
+    raises `DataError` with the name of the first image that cannot be decoded, or has another shape. ``indices`` are
     those of the source's images that belong to this part.
     """
 
-    decode: Callable[[Places, Array], None]
-    places: Places
+    decode: Callable[[Indices, Array], None]
+    indices: Indices
     item: tuple[int, ...]
     dtype: np.dtype[Any]
     source: str
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.indices)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -65,10 +65,10 @@ class LazyImages:
         Raises:
             DataError: one cannot be decoded, or together they do not fit into the memory.
         """
-        places = np.asarray(self.places[index])
-        memory.guard(places.size * self.item_bytes, self.source, _REMEDY)
-        out = np.empty((*places.shape, *self.item), self.dtype)
-        self.decode(places.reshape(-1), out.reshape(-1, *self.item))
+        indices = np.asarray(self.indices[index])
+        memory.guard(indices.size * self.item_bytes, self.source, _REMEDY)
+        out = np.empty((*indices.shape, *self.item), self.dtype)
+        self.decode(indices.reshape(-1), out.reshape(-1, *self.item))
         return out
 
     def fill(self, index: Array, out: Array) -> None:
@@ -77,11 +77,11 @@ class LazyImages:
         Raises:
             DataError: one cannot be decoded.
         """
-        self.decode(self.places[index], out)
+        self.decode(self.indices[index], out)
 
     def subset(self, index: Array) -> LazyImages:
         """The part of these images at ``index`` [n], still encoded."""
-        return replace(self, places=self.places[index])
+        return replace(self, indices=self.indices[index])
 
     @property
     def sampled(self) -> int:

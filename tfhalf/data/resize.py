@@ -54,18 +54,18 @@ def _images(x_NHWC: Array, size: tuple[int, int]) -> Array:
     from PIL import Image
 
     resized = np.empty((len(x_NHWC), *size, x_NHWC.shape[3]), x_NHWC.dtype)
-    wanted = size[::-1]
+    target_size = size[::-1]
     if x_NHWC.dtype == np.uint8:
         for image, target in zip(x_NHWC, resized, strict=True):
             for channel in range(image.shape[2]):
                 plane = Image.fromarray(np.ascontiguousarray(image[..., channel]))
-                target[..., channel] = np.asarray(plane.resize(wanted, Image.Resampling.BILINEAR))
+                target[..., channel] = np.asarray(plane.resize(target_size, Image.Resampling.BILINEAR))
         return resized
     whole = x_NHWC.dtype.kind in "ui"
     for image, target in zip(x_NHWC, resized, strict=True):
         for channel in range(image.shape[2]):
             plane = Image.fromarray(np.ascontiguousarray(image[..., channel], dtype=np.float32))
-            values = np.asarray(plane.resize(wanted, Image.Resampling.BILINEAR))
+            values = np.asarray(plane.resize(target_size, Image.Resampling.BILINEAR))
             if whole:
                 limits = np.iinfo(x_NHWC.dtype)
                 values = np.clip(np.rint(values.astype(np.float64)), limits.min, limits.max)

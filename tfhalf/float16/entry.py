@@ -11,7 +11,7 @@ from typing import Any
 from tfhalf.float16 import losses, text
 from tfhalf.float16.formats import FLOAT16, FLOAT32, FLOAT64, FORMATS, Format, Number, two_to
 from tfhalf.float16.losses import Loss
-from tfhalf.float16.parse import Given
+from tfhalf.float16.parse import Parsed
 
 RANGES = tuple((two_to(e), two_to(e + 1)) for e in (-14, -1, 0, 10, 11, 15))
 
@@ -119,35 +119,35 @@ def point(fmt: Format, bits: int) -> dict[str, str]:
 class Value:
     """One number in the three formats."""
 
-    given: Given
+    parsed: Parsed
 
     @cached_property
     def entries(self) -> list[Entry]:
         """float16 first, then bfloat16 and float32."""
-        number = self.given.number
-        first = Entry(FLOAT16, number, self.given.float16)  # a NaN keeps the payload that was typed
+        number = self.parsed.number
+        first = Entry(FLOAT16, number, self.parsed.float16)  # a NaN keeps the payload that was typed
         return [first, *(Entry(fmt, number, fmt.encode(number)) for fmt in FORMATS[1:])]
 
     @cached_property
     def float64(self) -> Entry:
         """The number in float64, which most programs read it into."""
-        return Entry(FLOAT64, self.given.number, FLOAT64.encode(self.given.number))
+        return Entry(FLOAT64, self.parsed.number, FLOAT64.encode(self.parsed.number))
 
     def rounded_twice(self) -> list[tuple[Format, int]]:
         """The formats through which float16 would come out otherwise, each with the pattern that it would be."""
-        if not self.given.number.is_finite:
+        if not self.parsed.number.is_finite:
             return []
-        firsts = ((fmt, fmt.decode(fmt.encode(self.given.number))) for fmt in (FLOAT32, FLOAT64))
+        firsts = ((fmt, fmt.decode(fmt.encode(self.parsed.number))) for fmt in (FLOAT32, FLOAT64))
         ways = [(fmt, FLOAT16.encode(first)) for fmt, first in firsts]
-        return [way for way in ways if way[1] != self.given.float16]
+        return [way for way in ways if way[1] != self.parsed.float16]
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        made: dict[str, Any] = {"given": self.given.text, "form": self.given.form}
-        made["float64"] = {**point(FLOAT64, self.float64.bits), "error": as_dict(self.float64.error)}
-        made |= {entry.fmt.name: entry.to_dict() for entry in self.entries}
-        made["rounded_twice"] = {fmt.name: point(FLOAT16, bits) for fmt, bits in self.rounded_twice()}
-        return made
+        facts: dict[str, Any] = {"given": self.parsed.text, "form": self.parsed.form}
+        facts["float64"] = {**point(FLOAT64, self.float64.bits), "error": as_dict(self.float64.error)}
+        facts |= {entry.fmt.name: entry.to_dict() for entry in self.entries}
+        facts["rounded_twice"] = {fmt.name: point(FLOAT16, bits) for fmt, bits in self.rounded_twice()}
+        return facts
 
 
 def facts(fmt: Format) -> dict[str, Any]:

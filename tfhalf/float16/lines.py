@@ -9,15 +9,15 @@ from fractions import Fraction
 from tfhalf.float16 import text
 from tfhalf.float16.entry import Error
 from tfhalf.float16.losses import Loss
-from tfhalf.float16.parse import Given
+from tfhalf.float16.parse import Parsed
 
 WIDTH = 100
 LABEL = 11
 
 
-def shown(given: Given) -> str:
+def shown(parsed: Parsed) -> str:
     """A number as it was typed, if that is not too long."""
-    return text.cut(given.text, 30)
+    return text.cut(parsed.text, 30)
 
 
 def error_of(error: Error | None, against: str = "") -> str:

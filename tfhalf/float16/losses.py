@@ -77,8 +77,8 @@ def _of_addition(x: Number, y: Number, names: tuple[str, str], exact: Number, re
     if lost > 1:  # one bit goes in every other subtraction
         factor = f"{2**lost:,}" if lost < 30 else f"2^{lost}"
         either = " or ".join(name.lstrip("-") for name in names)
-        told = f"the leading {lost} bits: an earlier rounding error of {either} now weighs {factor} times as much"
-        found.append(Loss("cancelled", told))
+        message = f"the leading {lost} bits: an earlier rounding error of {either} now weighs {factor} times as much"
+        found.append(Loss("cancelled", message))
     return found
 
 
@@ -99,8 +99,8 @@ def _absorbed(x: Number, y: Number, names: tuple[str, str], result: Fraction) ->
     if arrived == small or FLOAT16.spacing(small) >= FLOAT16.spacing(result):
         return []
     share = text.brief(100 * arrived / small)
-    told = f"{little} = {text.exact(small)} arrived as {text.exact(arrived)}, {share} % of it"
-    return [Loss("partly absorbed", told)]
+    message = f"{little} = {text.exact(small)} arrived as {text.exact(arrived)}, {share} % of it"
+    return [Loss("partly absorbed", message)]
 
 
 def _product(a: Number, b: Number) -> Number:

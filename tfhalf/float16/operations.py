@@ -11,7 +11,7 @@ from tfhalf.float16 import arithmetic, losses, text
 from tfhalf.float16.entry import Entry, Error, as_dict, point
 from tfhalf.float16.formats import FLOAT16, FLOAT32, Number
 from tfhalf.float16.losses import Loss
-from tfhalf.float16.parse import Given
+from tfhalf.float16.parse import Parsed
 
 OPERANDS = {"add": (2, 2), "sub": (2, 2), "mul": (2, 2), "div": (2, 2), "fma": (3, 3), "sum": (2, 10_000)}
 
@@ -21,12 +21,12 @@ class Operation:
     """add, sub, mul, div or fma on numbers that are rounded to float16 first."""
 
     op: str
-    given: list[Given]
+    parsed: list[Parsed]
 
     @cached_property
     def operands(self) -> list[Number]:
         """What the operation computes with."""
-        return [FLOAT16.decode(given.float16) for given in self.given]
+        return [FLOAT16.decode(one.float16) for one in self.parsed]
 
     @cached_property
     def exact(self) -> Number:
@@ -55,52 +55,54 @@ class Operation:
     @cached_property
     def as_given(self) -> Number | None:
         """The exact result of the numbers as they were typed; None where float16 holds them all."""
-        if all(held(given) for given in self.given):
+        if all(held(one) for one in self.parsed):
             return None
-        return arithmetic.OPERATIONS[self.op](*(given.number for given in self.given))
+        return arithmetic.OPERATIONS[self.op](*(one.number for one in self.parsed))
 
     @cached_property
     def losses(self) -> list[Loss]:
         """What was lost on the way."""
-        found = losses_before(self.given)
+        found = losses_before(self.parsed)
         found += losses.of_operation(self.op, self.operands, self.exact, self.result.bits)
         if self.in_steps is not None and _differ(self.in_steps.bits, self.result.bits):
-            told = f"multiplying first, then adding gives {text.exact(self.in_steps.value)}"
-            found.append(Loss("rounded twice", told))
+            message = f"multiplying first, then adding gives {text.exact(self.in_steps.value)}"
+            found.append(Loss("rounded twice", message))
         return found
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         error = None if self.as_given is None else Error.of(FLOAT16, self.as_given, self.result.bits)
-        given = None if self.as_given is None else {"exact": text.exact(self.as_given), "error": as_dict(error)}
+        as_typed = None if self.as_given is None else {"exact": text.exact(self.as_given), "error": as_dict(error)}
         return {
             "op": self.op,
-            "operands": [operand(given) for given in self.given],
+            "operands": [operand(one) for one in self.parsed],
             "exact": text.exact(self.exact),
             "float16": self.result.to_dict(),
             "float32": self.wide.to_dict(),
             "multiplied_then_added": as_dict(self.in_steps),
-            "as_given": given,
+            "as_given": as_typed,
             "losses": [loss.to_dict() for loss in self.losses],
         }
 
 
-def losses_before(given: list[Given]) -> list[Loss]:
+def losses_before(operands: list[Parsed]) -> list[Loss]:
     """Operands that became infinity or zero in rounding to float16, before anything was computed with them."""
-    rounded = [losses.of_rounding(FLOAT16, one.number, one.float16) for one in given]
+    rounded = [losses.of_rounding(FLOAT16, one.number, one.float16) for one in operands]
     found = []
     for word, became in (("overflow", "infinity"), ("flushed", "zero")):
-        texts = [text.cut(one.text, 30) for one, loss in zip(given, rounded, strict=True) if loss and loss.word == word]
+        texts = [
+            text.cut(one.text, 30) for one, loss in zip(operands, rounded, strict=True) if loss and loss.word == word
+        ]
         more = f" and {len(texts) - 3:,} more" if len(texts) > 3 else ""
         if texts:
-            told = f"{', '.join(texts[:3])}{more} became {became} in rounding to float16"
-            found.append(Loss(word, f"{told}, before anything was computed"))
+            message = f"{', '.join(texts[:3])}{more} became {became} in rounding to float16"
+            found.append(Loss(word, f"{message}, before anything was computed"))
     return found
 
 
-def held(given: Given) -> bool:
+def held(parsed: Parsed) -> bool:
     """float16 has the number as it was typed."""
-    return given.number.is_nan or FLOAT16.decode(given.float16).equals(given.number)
+    return parsed.number.is_nan or FLOAT16.decode(parsed.float16).equals(parsed.number)
 
 
 def _differ(a: int, b: int) -> bool:
@@ -108,14 +110,14 @@ def _differ(a: int, b: int) -> bool:
     return not (x.equals(y) or (x.is_nan and y.is_nan))
 
 
-def operand(given: Given) -> dict[str, Any]:
+def operand(parsed: Parsed) -> dict[str, Any]:
     """An operand for JSON, and whether rounding it to float16 changed it."""
-    return {"given": given.text, "form": given.form, **point(FLOAT16, given.float16), "changed": not held(given)}
+    return {"given": parsed.text, "form": parsed.form, **point(FLOAT16, parsed.float16), "changed": not held(parsed)}
 
 
 def check_count(op: str, count: int) -> None:
     """Raise InputError where ``op`` does not take ``count`` operands."""
     least, most = OPERANDS[op]
     if not least <= count <= most:
-        wanted = f"takes {least} values" if least == most else f"takes {least} to {most:,} values"
-        raise InputError(f"--op {op}: {wanted}, got {count}; tfhalf float16 --op {op} {' '.join('abc'[:least])}")
+        accepted = f"takes {least} values" if least == most else f"takes {least} to {most:,} values"
+        raise InputError(f"--op {op}: {accepted}, got {count}; tfhalf float16 --op {op} {' '.join('abc'[:least])}")

@@ -22,7 +22,7 @@ _PATTERN = re.compile(r"0(?:x([0-9a-f_]+)|b([01_]+))\Z", re.ASCII | re.IGNORECAS
 
 
 @dataclass(frozen=True)
-class Given:
+class Parsed:
     """A number as it was typed. ``pattern`` is set where it was typed as float16 bits."""
 
     text: str
@@ -36,7 +36,7 @@ class Given:
         return FLOAT16.encode(self.number) if self.pattern is None else self.pattern
 
 
-def parse(text: str) -> Given:
+def parse(text: str) -> Parsed:
     """Read one number, exactly.
 
     ``0x`` or ``0b`` without a ``p`` is a bit pattern of float16; with one, ``0x1.8p3``, it is a hex float.
@@ -50,11 +50,11 @@ def parse(text: str) -> Given:
     if found := _PATTERN.match(body):
         return _pattern(text, found)
     if body.lower() in ("inf", "infinity"):
-        return Given(text, "infinity", infinity(negative))
+        return Parsed(text, "infinity", infinity(negative))
     if body.lower() == "nan":
-        return Given(text, "NaN", NAN)
+        return Parsed(text, "NaN", NAN)
     form, value = _magnitude(text, body)
-    return Given(text, form, finite(-value if negative else value, negative_zero=negative))
+    return Parsed(text, form, finite(-value if negative else value, negative_zero=negative))
 
 
 def _magnitude(text: str, body: str) -> tuple[str, Fraction]:
@@ -76,7 +76,7 @@ def _magnitude(text: str, body: str) -> tuple[str, Fraction]:
     raise InputError(f"{text!r}: is not a number; accepted is {ACCEPTED} of float16 (0x3c00, 0b0011110000000000)")
 
 
-def _pattern(text: str, found: re.Match[str]) -> Given:
+def _pattern(text: str, found: re.Match[str]) -> Parsed:
     if text[0] in "+-":
         raise InputError(
             f"{text}: a bit pattern has its sign inside; drop the {text[0]!r}, or write a hex float: -0x1p3"
@@ -86,7 +86,7 @@ def _pattern(text: str, found: re.Match[str]) -> Given:
     if not digits or len(digits) > (4 if base == 16 else 16):
         raise InputError(f"{text}: a float16 pattern has 1 to 4 hex or 16 binary digits; a hex float has a p: 0x1.8p3")
     pattern = int(digits, base)
-    return Given(text, "bit pattern of float16", FLOAT16.decode(pattern), pattern)
+    return Parsed(text, "bit pattern of float16", FLOAT16.decode(pattern), pattern)
 
 
 def _decimal(text: str, digits: str) -> Fraction:

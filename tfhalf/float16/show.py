@@ -12,7 +12,7 @@ from tfhalf.float16.entry import RANGES, Entry, Value, facts
 from tfhalf.float16.formats import FLOAT16, FORMATS, Format, exponent_of, two_to
 from tfhalf.float16.lines import LABEL, error_of, line, shown, signed, warnings
 from tfhalf.float16.operations import Operation, check_count
-from tfhalf.float16.parse import Given, parse
+from tfhalf.float16.parse import Parsed, parse
 from tfhalf.float16.sums import Sum
 
 
@@ -24,11 +24,11 @@ def look(values: Sequence[str], op: str | None, as_json: bool) -> str | dict[str
     """
     if op is not None:
         check_count(op, len(values))
-    given = [parse(value) for value in values]
+    parsed = [parse(value) for value in values]
     if op is not None:
-        found = Sum(given) if op == "sum" else Operation(op, given)
+        found = Sum(parsed) if op == "sum" else Operation(op, parsed)
         return found.to_dict() if as_json else "\n".join(show_operation.lines_of(found))
-    looks = [Value(one) for one in given]
+    looks = [Value(one) for one in parsed]
     if as_json:
         return {"values": [one.to_dict() for one in looks]} if looks else {fmt.name: facts(fmt) for fmt in FORMATS}
     return "\n\n\n".join("\n".join(_value(one)) for one in looks) if looks else "\n".join(_facts())
@@ -39,7 +39,7 @@ def look(values: Sequence[str], op: str | None, as_json: bool) -> str | dict[str
 
 def _value(value: Value) -> list[str]:
     first, *others = value.entries
-    lines = [*line("given", _given(value.given)), ""]
+    lines = [*line("given", _as_typed(value.parsed)), ""]
     lines += line("float16", f"{_fields(first)}  {first.hex}  {_class(first)}")
     lines += line("value", _written(first))
     lines += line("", _scientific(first))
@@ -48,14 +48,14 @@ def _value(value: Value) -> list[str]:
     if around is not None:
         below, above = (_neighbour(first, bits) for bits in around)
         lines += [*line("below", below), *line("above", above)]
-    if value.given.number.is_finite:
-        lines += line("error", error_of(first.error, against=shown(value.given)))
+    if value.parsed.number.is_finite:
+        lines += line("error", error_of(first.error, against=shown(value.parsed)))
     if value.float64.error is not None and value.float64.error.absolute:
         lines += line("float64", f"is itself off by {signed(value.float64.error.absolute)}")
     lines += warnings([first.loss] if first.loss else [])
     for fmt, bits in value.rounded_twice():
-        told = f"ROUNDED TWICE: through {fmt.name} first it becomes {text.exact(FLOAT16.decode(bits))}"
-        lines += line("warning", f"{told}, {FLOAT16.hex(bits)}")
+        message = f"ROUNDED TWICE: through {fmt.name} first it becomes {text.exact(FLOAT16.decode(bits))}"
+        lines += line("warning", f"{message}, {FLOAT16.hex(bits)}")
     return [*lines, "", *_beside(others)]
 
 
@@ -77,16 +77,16 @@ def _beside(entries: list[Entry]) -> list[str]:
     return [f"{name:<{LABEL}}{left:<43}{right}".rstrip() for name, (left, right) in rows.items() if left or right]
 
 
-def _given(given: Given) -> str:
-    if given.pattern is not None:
-        return f"{given.text}, taken as the bit pattern of a float16, not as the integer {given.pattern}"
-    if not given.number.is_finite:
-        return given.text
+def _as_typed(parsed: Parsed) -> str:
+    if parsed.pattern is not None:
+        return f"{parsed.text}, taken as the bit pattern of a float16, not as the integer {parsed.pattern}"
+    if not parsed.number.is_finite:
+        return parsed.text
     forms = {"decimal": "a decimal", "fraction": "a fraction", "power": "a power", "hex float": "a hex float"}
-    made = f"{text.cut(given.text, 60)}, {forms[given.form]}"
-    if given.form in ("power", "hex float"):
-        made += f": {text.cut(text.exact(given.number), 40)}"
-    return made
+    described = f"{text.cut(parsed.text, 60)}, {forms[parsed.form]}"
+    if parsed.form in ("power", "hex float"):
+        described += f": {text.cut(text.exact(parsed.number), 40)}"
+    return described
 
 
 def _fields(entry: Entry) -> str:

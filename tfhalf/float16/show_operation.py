@@ -8,7 +8,7 @@ from tfhalf.float16.formats import FLOAT16, Number
 from tfhalf.float16.lines import LABEL, error_of, line, shown, signed, warnings
 from tfhalf.float16.losses import Loss
 from tfhalf.float16.operations import Operation, held
-from tfhalf.float16.parse import Given
+from tfhalf.float16.parse import Parsed
 from tfhalf.float16.sums import Sum
 
 _ROWS = 12  # of a running sum; a longer one is shown at its start, where it stalls, and at its end
@@ -28,8 +28,8 @@ def lines_of(found: Operation | Sum) -> list[str]:
 def _operation(found: Operation) -> list[str]:
     signs = {"add": "a + b", "sub": "a - b", "mul": "a * b", "div": "a / b", "fma": "a * b + c, rounded once"}
     lines = line(found.op, signs[found.op])
-    for name, given in zip("abc", found.given, strict=False):
-        lines += line(name, _operand(given))
+    for name, parsed in zip("abc", found.parsed, strict=False):
+        lines += line(name, _operand(parsed))
     lines += ["", *line("exact", _exactly(found.exact))]
     lines += line("float16", _result(found.result))
     if found.in_steps is not None:
@@ -39,16 +39,16 @@ def _operation(found: Operation) -> list[str]:
     return [*lines, *_lost(found.losses, found.result)]
 
 
-def _operand(given: Given) -> str:
-    entry = Entry(FLOAT16, given.number, given.float16)
-    made = f"{text.exact(entry.value)}  {entry.hex}"
-    if given.text in (text.exact(entry.value), entry.hex):
-        return made
-    if held(given):
-        return f"{made}  from {shown(given)}"
+def _operand(parsed: Parsed) -> str:
+    entry = Entry(FLOAT16, parsed.number, parsed.float16)
+    shown_value = f"{text.exact(entry.value)}  {entry.hex}"
+    if parsed.text in (text.exact(entry.value), entry.hex):
+        return shown_value
+    if held(parsed):
+        return f"{shown_value}  from {shown(parsed)}"
     loss = f", {entry.loss.word.upper()}" if entry.loss else ""
     changed = f" by {signed(entry.error.absolute)}" if entry.error else ""
-    return f"{made}  from {shown(given)}, changed{changed} in rounding to float16{loss}"
+    return f"{shown_value}  from {shown(parsed)}, changed{changed} in rounding to float16{loss}"
 
 
 def _exactly(number: Number) -> str:
@@ -62,8 +62,8 @@ def _result(entry: Entry) -> str:
     digits = text.cut(text.exact(entry.value), 40)
     if entry.error is None:
         return f"{digits}  {entry.hex}"
-    told = "exact" if entry.is_exact else f"error {error_of(entry.error)}"
-    return f"{digits}  {entry.hex}  {told}"
+    note = "exact" if entry.is_exact else f"error {error_of(entry.error)}"
+    return f"{digits}  {entry.hex}  {note}"
 
 
 def _as_given(number: Number | None, result: Entry) -> list[str]:
@@ -71,8 +71,8 @@ def _as_given(number: Number | None, result: Entry) -> list[str]:
     if number is None:
         return []
     error = Error.of(FLOAT16, number, result.bits)
-    told = f"; float16 is off by {error_of(error)}" if error else f"; float16 gives {text.exact(result.value)}"
-    return line("as typed", f"exact {text.cut(_exactly(number), 40)}{told}")
+    note = f"; float16 is off by {error_of(error)}" if error else f"; float16 gives {text.exact(result.value)}"
+    return line("as typed", f"exact {text.cut(_exactly(number), 40)}{note}")
 
 
 def _lost(found: list[Loss], result: Entry) -> list[str]:
@@ -85,9 +85,9 @@ def _lost(found: list[Loss], result: Entry) -> list[str]:
 
 
 def _sum(found: Sum) -> list[str]:
-    changed = sum(not held(given) for given in found.given)
-    told = f"{changed:,} of them changed in rounding to float16" if changed else "float16 has them all"
-    lines = [*line("sum", f"of {len(found.given):,} terms; {told}"), "", *line("exact", _exactly(found.exact)), ""]
+    changed = sum(not held(parsed) for parsed in found.parsed)
+    note = f"{changed:,} of them changed in rounding to float16" if changed else "float16 has them all"
+    lines = [*line("sum", f"of {len(found.parsed):,} terms; {note}"), "", *line("exact", _exactly(found.exact)), ""]
     lines.append(f"{'float16':<{LABEL}}{'':<35}{'sum':<16}{'pattern':<9}error")
     for way, entry in found.ways.items():
         lines.append(_way(_WAYS[way], entry))

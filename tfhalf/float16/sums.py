@@ -11,19 +11,19 @@ from tfhalf.float16.entry import Entry, Error, as_dict, point
 from tfhalf.float16.formats import FLOAT16, FLOAT32, Number
 from tfhalf.float16.losses import Loss
 from tfhalf.float16.operations import held, losses_before, operand
-from tfhalf.float16.parse import Given
+from tfhalf.float16.parse import Parsed
 
 
 @dataclass(frozen=True)
 class Sum:
     """Numbers that are rounded to float16 first, and added from left to right unless a way says otherwise."""
 
-    given: list[Given]
+    parsed: list[Parsed]
 
     @cached_property
     def terms(self) -> list[int]:
         """Patterns of the terms."""
-        return [given.float16 for given in self.given]
+        return [one.float16 for one in self.parsed]
 
     @cached_property
     def exact(self) -> Number:
@@ -38,20 +38,20 @@ class Sum:
     @cached_property
     def ways(self) -> dict[str, Entry]:
         """Float16 results: ``sequential``, ``pairwise``, ``float32`` (the accumulator), ``exact`` (rounded once)."""
-        made = {
+        rounded = {
             "sequential": self.running[-1],
             "pairwise": arithmetic.pairwise_sum(self.terms),
             "float32": FLOAT16.encode(FLOAT32.decode(arithmetic.float32_sum(self.terms))),
             "exact": FLOAT16.encode(self.exact),
         }
-        return {way: Entry(FLOAT16, self.exact, bits) for way, bits in made.items()}
+        return {way: Entry(FLOAT16, self.exact, bits) for way, bits in rounded.items()}
 
     @cached_property
     def as_given(self) -> Number | None:
         """The exact sum of the numbers as they were typed; None where float16 holds them all."""
-        if all(held(given) for given in self.given):
+        if all(held(one) for one in self.parsed):
             return None
-        return arithmetic.exact_sum([given.number for given in self.given])
+        return arithmetic.exact_sum([one.number for one in self.parsed])
 
     @cached_property
     def absorbed(self) -> list[int]:
@@ -77,7 +77,7 @@ class Sum:
     def losses(self) -> list[Loss]:
         """What the sequential sum lost on the way."""
         numbers = [FLOAT16.decode(term) for term in self.terms]
-        before = losses_before(self.given)
+        before = losses_before(self.parsed)
         if any(number.is_nan for number in numbers):
             return [*before, Loss("nan operand", "NaN in, NaN out: it goes through every operation")]
         if self.exact.is_nan:
@@ -102,24 +102,24 @@ class Sum:
             at = FLOAT16.decode(self.running[last - 1])
             lost = text.exact(arithmetic.exact_sum(numbers[first - 1 : last]))
             ulp = text.power(FLOAT16.spacing(at.fraction))
-            told = (
+            message = (
                 f"at {text.exact(at)}, where the ulp is {ulp}: terms {first} to {last}, together {lost}, left no trace"
             )
-            found.append(Loss("stalled", told))
+            found.append(Loss("stalled", message))
         return found
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         error = None if self.as_given is None else Error.of(FLOAT16, self.as_given, self.running[-1])
-        given = None if self.as_given is None else {"exact": text.exact(self.as_given), "error": as_dict(error)}
+        as_typed = None if self.as_given is None else {"exact": text.exact(self.as_given), "error": as_dict(error)}
         return {
             "op": "sum",
-            "operands": [operand(given) for given in self.given],
+            "operands": [operand(one) for one in self.parsed],
             "exact": text.exact(self.exact),
             "ways": {way: entry.to_dict() for way, entry in self.ways.items()},
             "running": [point(FLOAT16, bits) for bits in self.running],
             "absorbed_terms": self.absorbed,
             "stall": None if self.stall is None else {"from": self.stall[0], "to": self.stall[1]},
-            "as_given": given,
+            "as_given": as_typed,
             "losses": [loss.to_dict() for loss in self.losses],
         }

@@ -64,10 +64,10 @@ def special(number: Number) -> str:
 
 def brief(value: Fraction, digits: int = 4) -> str:
     """A few significant digits, rounded: ``-2.441e-05``, ``0.5``, ``2048``."""
-    made = Context(prec=digits).divide(Decimal(value.numerator), Decimal(value.denominator)).normalize()
-    if not made or -4 <= made.adjusted() < 7:
-        return f"{made:f}"
-    mantissa, _, exponent = f"{made:e}".partition("e")
+    quotient = Context(prec=digits).divide(Decimal(value.numerator), Decimal(value.denominator)).normalize()
+    if not quotient or -4 <= quotient.adjusted() < 7:
+        return f"{quotient:f}"
+    mantissa, _, exponent = f"{quotient:e}".partition("e")
     return f"{mantissa}e{int(exponent):+03d}"
 
 

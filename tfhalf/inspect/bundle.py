@@ -52,8 +52,8 @@ def _entries(index: Path, data: bytes) -> Iterator[Entry]:
     if len(data) < _FOOTER or int.from_bytes(data[-8:], "little") != _MAGIC:
         raise ValueError("it does not end in a table's mark")
     footer = data[-_FOOTER:]
-    _, place = _handle(footer, 0)
-    where, _ = _handle(footer, place)
+    _, position = _handle(footer, 0)
+    where, _ = _handle(footer, position)
     shards, sizes, count = 1, dict[Path, int](), 0
     for _, handle in _block(data, *where):
         count += 1
@@ -83,9 +83,9 @@ def _entry(index: Path, key: str, entry: Any, shards: int) -> Entry:
     dtype = "" if dtype in ("resource", "variant") else dtype
     shape = checked_shape(index, key, [dim.size for dim in entry.shape.dims])
     tensor = Tensor(key.removesuffix("/.ATTRIBUTES/VARIABLE_VALUE"), dtype, shape, entry.size)
-    wanted = 0 if entry.slices else bytes_of(dtype, tensor.count)  # slices have entries of their own
-    if entry.size < 0 or (dtype not in ("", "string") and entry.size != wanted):
-        raise ValueError(f"{key!r} has {entry.size:,} bytes, not {wanted:,}")
+    expected = 0 if entry.slices else bytes_of(dtype, tensor.count)  # slices have entries of their own
+    if entry.size < 0 or (dtype not in ("", "string") and entry.size != expected):
+        raise ValueError(f"{key!r} has {entry.size:,} bytes, not {expected:,}")
     file = index.with_name(f"{index.stem}.data-{entry.shard:05d}-of-{shards:05d}")
     return Entry(tensor, file, entry.offset, entry.crc)
 
@@ -101,15 +101,15 @@ def _check_text(entry: Entry) -> None:
     with open_regular(entry.file) as file:
         file.seek(entry.offset)
         data = file.read(min(entry.tensor.bytes, 10 * entry.tensor.count))
-    place = total = 0
+    position = total = 0
     for _ in range(entry.tensor.count):
-        length, place = varint(data, place)
+        length, position = varint(data, position)
         total += length
-    if place + total > entry.tensor.bytes:
+    if position + total > entry.tensor.bytes:
         raise ValueError(f"{entry.tensor.name!r} claims {total:,} bytes of strings")
 
 
-def varint(data: bytes | memoryview, place: int) -> tuple[int, int]:
+def varint(data: bytes | memoryview, position: int) -> tuple[int, int]:
     """A number of protobuf and LevelDB, seven bits in a byte, and the place behind it.
 
     Raises:
@@ -117,19 +117,19 @@ def varint(data: bytes | memoryview, place: int) -> tuple[int, int]:
     """
     value = shift = 0
     while shift < 64:
-        byte = data[place]
-        place += 1
+        byte = data[position]
+        position += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return value, place
+            return value, position
         shift += 7
     raise ValueError("a number does not end")
 
 
-def _handle(data: bytes, place: int) -> tuple[tuple[int, int], int]:
-    offset, place = varint(data, place)
-    size, place = varint(data, place)
-    return (offset, size), place
+def _handle(data: bytes, position: int) -> tuple[tuple[int, int], int]:
+    offset, position = varint(data, position)
+    size, position = varint(data, position)
+    return (offset, size), position
 
 
 def _block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
@@ -142,16 +142,16 @@ def _block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]
     end = size - 4 - 4 * int.from_bytes(block[-4:], "little")
     if end < 0:
         raise ValueError("a block's restarts lie outside of it")
-    place, key = 0, b""
-    while place < end:
-        shared, place = varint(block, place)
-        fresh, place = varint(block, place)
-        length, place = varint(block, place)
-        if shared > len(key) or place + fresh + length > end:
+    position, key = 0, b""
+    while position < end:
+        shared, position = varint(block, position)
+        fresh, position = varint(block, position)
+        length, position = varint(block, position)
+        if shared > len(key) or position + fresh + length > end:
             raise ValueError("an entry lies outside of its block")
         if shared + fresh > MAX_KEY:
             raise ValueError(f"a key has {shared + fresh:,} bytes")
-        key = key[:shared] + block[place : place + fresh]
-        place += fresh
-        yield key, bytes(block[place : place + length])
-        place += length
+        key = key[:shared] + block[position : position + fresh]
+        position += fresh
+        yield key, bytes(block[position : position + length])
+        position += length

@@ -202,6 +202,6 @@ def checked_shape(path: Path, name: str, dims: list[int]) -> tuple[int, ...]:
         ArtifactError: it cannot be that of stored values.
     """
     if len(dims) > MAX_RANK or any(d < 0 for d in dims) or math.prod(dims) >= 1 << 60:
-        told = "x".join(map(str, dims[:6])) + ("x..." if len(dims) > 6 else "")
-        raise damaged(path, f"tensor {printable(name, 60)!r} claims the shape {told}")
+        shown = "x".join(map(str, dims[:6])) + ("x..." if len(dims) > 6 else "")
+        raise damaged(path, f"tensor {printable(name, 60)!r} claims the shape {shown}")
     return tuple(dims)

@@ -15,9 +15,9 @@ class Table:
     Every method raises ValueError where an offset leads out of ``data``.
     """
 
-    def __init__(self, data: Any, place: int) -> None:
-        self.data, self.place = data, place
-        self._fields = place - _number(data, "i4", place)
+    def __init__(self, data: Any, position: int) -> None:
+        self.data, self.position = data, position
+        self._fields = position - _number(data, "i4", position)
         self._size = _number(data, "u2", self._fields)
         if self._size < 4 or self._size % 2:
             raise ValueError("a table has no fields' table")
@@ -29,13 +29,13 @@ class Table:
 
     def number(self, field: int, kind: str, default: int = 0) -> int:
         """A scalar; ``kind`` such as ``i4``: signed, four bytes."""
-        place = self._at(field)
-        return default if place is None else _number(self.data, kind, place)
+        position = self._at(field)
+        return default if position is None else _number(self.data, kind, position)
 
     def table(self, field: int) -> Table | None:
         """A table within."""
-        place = self._at(field)
-        return None if place is None else Table(self.data, place + _number(self.data, "u4", place))
+        position = self._at(field)
+        return None if position is None else Table(self.data, position + _number(self.data, "u4", position))
 
     def length(self, field: int, width: int) -> int:
         """How many entries of ``width`` bytes a vector has."""
@@ -54,8 +54,8 @@ class Table:
         start, count = self._vector(field, 4)
         if count > MAX_TABLES:
             raise ValueError(f"a list has {count:,} tables")
-        places = (start + 4 * i for i in range(count))
-        return [Table(self.data, place + _number(self.data, "u4", place)) for place in places]
+        positions = (start + 4 * i for i in range(count))
+        return [Table(self.data, position + _number(self.data, "u4", position)) for position in positions]
 
     def text(self, field: int) -> str:
         """A string, or as much of it as is shown."""
@@ -71,23 +71,23 @@ class Table:
         if 4 + 2 * field + 2 > self._size:
             return None
         offset = _number(self.data, "u2", self._fields + 4 + 2 * field)
-        return self.place + offset if offset else None
+        return self.position + offset if offset else None
 
     def _vector(self, field: int, width: int) -> tuple[int, int]:
-        place = self._at(field)
-        if place is None:
+        position = self._at(field)
+        if position is None:
             return 0, 0
-        start = place + _number(self.data, "u4", place)
+        start = position + _number(self.data, "u4", position)
         count = _number(self.data, "u4", start)
         if start + 4 + width * count > len(self.data):
             raise ValueError("a vector lies outside of it")
         return start + 4, count
 
 
-def _number(data: Any, kind: str, place: int) -> int:
-    if place < 0:
+def _number(data: Any, kind: str, position: int) -> int:
+    if position < 0:
         raise ValueError("an offset lies outside of it")
     try:
-        return int(struct.unpack_from(_FORMATS[kind], data, place)[0])
+        return int(struct.unpack_from(_FORMATS[kind], data, position)[0])
     except struct.error:
         raise ValueError("an offset lies outside of it") from None

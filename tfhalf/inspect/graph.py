@@ -144,8 +144,8 @@ class _Paths:
         self.makers = {value: node for node in graph.nodes for value in node.outputs}
         self.readers: dict[str, list[tuple[Node, int]]] = defaultdict(list)
         for node in graph.nodes:
-            for place, value in enumerate(node.inputs):
-                self.readers[value].append((node, place))
+            for index, value in enumerate(node.inputs):
+                self.readers[value].append((node, index))
 
         halves = [node for node in graph.nodes if kind(node) == "computes" and node.dtype == "float16"]
         self.after = self._reach(halves, lambda node: (r for v in node.outputs for r, _ in self.readers.get(v, ())))
@@ -180,13 +180,13 @@ class _Paths:
             value = todo.pop()
             self.left -= 1 + len(self.readers.get(value, ()))
             others = []
-            for node, place in self.readers.get(value, ()):
+            for node, index in self.readers.get(value, ()):
                 if kind(node) == "moves":
                     fresh = [out for out in node.outputs if out not in seen]
                     seen.update(fresh)
                     todo += fresh
                 else:
-                    others.append((node, place))
+                    others.append((node, index))
             yield value, others
 
     def readers_through_moves(self, value: str) -> list[tuple[Node, int]]:
@@ -209,9 +209,9 @@ class _Paths:
         while todo and len(seen) < _STEPS:
             one = todo.pop()
             for _, readers in self.below(one.outputs):
-                for reader, place in readers:
+                for reader, index in readers:
                     op = _plain(reader.op)
-                    if op in _SENSITIVE or (op in _DIVIDES and place == 1):
+                    if op in _SENSITIVE or (op in _DIVIDES and index == 1):
                         return True
                     if kind(reader) == "cast" and id(reader) not in seen:
                         seen.add(id(reader))

@@ -154,8 +154,8 @@ def _tensor(path: Path, name: str, dataset: Any) -> Tensor:
         dtype = dataset.dtype
     except TypeError:
         raise ValueError(f"{printable(name, 60)!r} has a type that numpy lacks") from None
-    told = Tensor(printable(name), str(dtype), shape, 0)
-    size = told.count * dtype.itemsize
+    record = Tensor(printable(name), str(dtype), shape, 0)
+    size = record.count * dtype.itemsize
     plan = dataset.get_create_plist()
     if plan.get_external_count() or plan.get_layout() == h5py.h5d.VIRTUAL:
         raise ValueError(f"{printable(name, 60)!r} has its values in another file; Keras writes no such datasets")
@@ -167,7 +167,7 @@ def _tensor(path: Path, name: str, dataset: Any) -> Tensor:
     written = "bfloat16" if dtype.kind == "V" and dtype.itemsize == 2 else str(dtype)  # numpy has none of its own
     optimizer = name.startswith(("optimizer/", "optimizer_weights/"))
     role = "optimizer" if optimizer else "state" if "seed_generator" in name else "weight"
-    return Tensor(told.name, written, shape, size, role)
+    return Tensor(record.name, written, shape, size, role)
 
 
 def _texts(group: Any, name: str) -> list[str] | None:
@@ -184,7 +184,7 @@ def _texts(group: Any, name: str) -> list[str] | None:
     except TypeError as error:
         raise ValueError(f"its attribute {name!r} cannot be read: {error}") from None
     values = [value] if np.ndim(value) == 0 else list(np.ravel(value))
-    told = [item.decode("utf-8", "replace") if isinstance(item, bytes) else item for item in values]
-    if not all(isinstance(item, str) for item in told):
+    texts = [item.decode("utf-8", "replace") if isinstance(item, bytes) else item for item in values]
+    if not all(isinstance(item, str) for item in texts):
         raise ValueError(f"its attribute {name!r} is not text")
-    return [str(item) for item in told]
+    return [str(item) for item in texts]

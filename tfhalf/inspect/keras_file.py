@@ -90,10 +90,10 @@ def describe(account: Account, config: dict[str, Any], metadata: dict[str, Any])
             layers[printable(name, 60)] += 1
     account.policies = dict(sorted(policies.items()))
     version, saved = (printable(str(metadata.get(key, "not said")), 40) for key in ("keras_version", "date_saved"))
-    told = ", ".join(f"{name} {count:,}" for name, count in layers.most_common(8))
+    counts = ", ".join(f"{name} {count:,}" for name, count in layers.most_common(8))
     account.facts = {
         "made by": f"Keras {version}, saved {saved}",
-        "model": f"{printable(str(config.get('class_name')), 40)}: {told}" + (", ..." if len(layers) > 8 else ""),
+        "model": f"{printable(str(config.get('class_name')), 40)}: {counts}" + (", ..." if len(layers) > 8 else ""),
         "policies": ", ".join(f"{count:,} of {policy}" for policy, count in account.policies.items()) or "not said",
         "custom": ", ".join(sorted(custom)[:6]) + (": their code is needed to load it" if custom else ""),
     }
@@ -132,10 +132,10 @@ def _policy(dtype: Any) -> str:
 
 
 def _port(config: dict[str, Any]) -> Port:
-    given = config.get("batch_shape", config.get("batch_input_shape"))
+    batch_shape = config.get("batch_shape", config.get("batch_input_shape"))
     shape: Shape | None = None
-    if isinstance(given, list):
-        shape = tuple(dim if isinstance(dim, int) else None for dim in given[:64])
+    if isinstance(batch_shape, list):
+        shape = tuple(dim if isinstance(dim, int) else None for dim in batch_shape[:64])
     return Port(printable(str(config.get("name"))), _policy(config.get("dtype")) or "float32", shape)
 
 
@@ -146,7 +146,7 @@ class _Window(io.RawIOBase):
     """A stored member of an archive, read where it lies: ``length`` bytes of ``file`` from ``start`` on."""
 
     def __init__(self, file: IO[bytes], start: int, length: int) -> None:
-        self.file, self.start, self.length, self.place = file, start, length, 0
+        self.file, self.start, self.length, self.position = file, start, length, 0
 
     def readable(self) -> bool:
         """It is."""
@@ -158,20 +158,20 @@ class _Window(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = 0) -> int:
         """Go to a place within the window."""
-        self.place = offset + (0, self.place, self.length)[whence]
-        return self.place
+        self.position = offset + (0, self.position, self.length)[whence]
+        return self.position
 
     def tell(self) -> int:
         """The place within the window."""
-        return self.place
+        return self.position
 
     def readinto(self, buffer: Any) -> int:
         """Read on, up to the end of the window."""
-        count = max(0, min(len(buffer), self.length - self.place))
-        self.file.seek(self.start + self.place)
+        count = max(0, min(len(buffer), self.length - self.position))
+        self.file.seek(self.start + self.position)
         data = self.file.read(count)
         buffer[: len(data)] = data
-        self.place += len(data)
+        self.position += len(data)
         return len(data)
 
 

@@ -22,7 +22,10 @@ def inspect_h5(path: Path) -> Account:
     with hdf5.opened(path) as contents:
         account = Account(path, "Keras HDF5", path.stat().st_size)
         config = model_config(contents)
-        version = "".join(told(contents, "", VERSION) or told(contents, WEIGHTS, VERSION)) or "not said"
+        version = (
+            "".join(attribute_strings(contents, "", VERSION) or attribute_strings(contents, WEIGHTS, VERSION))
+            or "not said"
+        )
         describe(account, config or {"class_name": "weights alone"}, {"keras_version": version})
         account.tensors = sorted((s.tensor for s in contents.datasets.values()), key=lambda tensor: tensor.name)
     if config is None:
@@ -36,7 +39,7 @@ def model_config(contents: hdf5.Contents) -> dict[str, Any] | None:
     Raises:
         ArtifactError: it is not what Keras writes.
     """
-    text = "".join(told(contents, "", CONFIG))
+    text = "".join(attribute_strings(contents, "", CONFIG))
     if not text:
         return None
     if len(text) > MAX_JSON:
@@ -50,7 +53,7 @@ def model_config(contents: hdf5.Contents) -> dict[str, Any] | None:
     return config
 
 
-def told(contents: hdf5.Contents, group: str, name: str) -> list[str]:
+def attribute_strings(contents: hdf5.Contents, group: str, name: str) -> list[str]:
     """An attribute's strings; none where there is no such group or attribute.
 
     Raises:

@@ -109,42 +109,42 @@ class _Reading:
         assert account.graph is not None
         self._spend(table.length(0, 4) + table.length(3, 4))
         tensors = table.tables(0)
-        names = [f"{number}/{place}" for place in range(len(tensors))]
+        names = [f"{number}/{index}" for index in range(len(tensors))]
         dtypes = [self._dtype(tensor) for tensor in tensors]
-        for place, tensor in enumerate(tensors):
+        for index, tensor in enumerate(tensors):
             buffer = tensor.number(2, "u4")
-            told = self._tensor(tensor, dtypes[place], look=buffer not in seen)
-            if told is not None:
-                account.graph.stored[names[place]] = told
+            record = self._tensor(tensor, dtypes[index], look=buffer not in seen)
+            if record is not None:
+                account.graph.stored[names[index]] = record
                 if buffer not in seen:
-                    account.tensors.append(told)
+                    account.tensors.append(record)
                 seen.add(buffer)
         for operator in table.tables(3):
-            taken, given = (self._places(operator, field, len(tensors)) for field in (1, 2))
+            taken, results = (self._indices(operator, field, len(tensors)) for field in (1, 2))
             code = operator.number(0, "u4")
             if code >= len(codes):
                 raise ValueError("an operation has no operator")
-            to = dtypes[given[0]] if given else ""
+            to = dtypes[results[0]] if results else ""
             dtype = next((dtypes[i] for i in taken if is_float(dtypes[i])), dtypes[taken[0]] if taken else to)
-            name = printable(tensors[given[0]].text(3), 80) if given else codes[code]
-            inputs, outputs = tuple(names[i] for i in taken), tuple(names[i] for i in given)
+            name = printable(tensors[results[0]].text(3), 80) if results else codes[code]
+            inputs, outputs = tuple(names[i] for i in taken), tuple(names[i] for i in results)
             account.graph.nodes.append(Node(name, codes[code], inputs, outputs, dtype, to))
         if number == 0:
             for field, ports, values in (
                 (1, account.inputs, account.graph.inputs),
                 (2, account.outputs, account.graph.outputs),
             ):
-                for place in self._places(table, field, len(tensors)):
-                    ports.append(self._port(tensors[place], dtypes[place]))
-                    values.add(names[place])
+                for index in self._indices(table, field, len(tensors)):
+                    ports.append(self._port(tensors[index], dtypes[index]))
+                    values.add(names[index])
 
-    def _places(self, table: Table, field: int, count: int) -> list[int]:
+    def _indices(self, table: Table, field: int, count: int) -> list[int]:
         """Tensors by number; -1 stands for one that is left out."""
         self._spend(table.length(field, 4))
-        places = [place for place in table.numbers(field, "i4", MAX_PARTS) if place != -1]
-        if any(not 0 <= place < count for place in places):
+        indices = [index for index in table.numbers(field, "i4", MAX_PARTS) if index != -1]
+        if any(not 0 <= index < count for index in indices):
             raise ValueError("an operation has no such tensor")
-        return places
+        return indices
 
     @staticmethod
     def _dtype(tensor: Table) -> str:
@@ -168,21 +168,21 @@ class _Reading:
             return None
         name = printable(tensor.text(3), 80)
         shape = checked_shape(self.path, name, tensor.numbers(0, "i4", MAX_RANK))
-        told = Tensor(name, dtype, shape, held)
-        wanted = bytes_of(dtype, told.count)
+        record = Tensor(name, dtype, shape, held)
+        expected = bytes_of(dtype, record.count)
         sparse = tensor.table(6) is not None
-        if (wanted and wanted != held and not sparse) or offset + size > self.size:
-            raise ValueError(f"tensor {name!r} has {held:,} bytes, not {wanted:,}")
+        if (expected and expected != held and not sparse) or offset + size > self.size:
+            raise ValueError(f"tensor {name!r} has {held:,} bytes, not {expected:,}")
         if dtype == "float16" and look and not sparse:
-            self._look(told, buffer, offset)
-        if is_float(dtype) and not sparse and told.count <= look_at.FEW:
-            told = replace(told, extreme=look_at.extreme(dtype, b"".join(self._blocks(told, buffer, offset))))
-        return told
+            self._look(record, buffer, offset)
+        if is_float(dtype) and not sparse and record.count <= look_at.FEW:
+            record = replace(record, extreme=look_at.extreme(dtype, b"".join(self._blocks(record, buffer, offset))))
+        return record
 
-    def _blocks(self, told: Tensor, buffer: Table, offset: int) -> Iterable[bytes]:
-        return look_at.read(self.path, offset, told.bytes) if offset > 1 else (buffer.block(0),)
+    def _blocks(self, record: Tensor, buffer: Table, offset: int) -> Iterable[bytes]:
+        return look_at.read(self.path, offset, record.bytes) if offset > 1 else (buffer.block(0),)
 
-    def _look(self, told: Tensor, buffer: Table, offset: int) -> None:
-        self.values.total += told.count
+    def _look(self, record: Tensor, buffer: Table, offset: int) -> None:
+        self.values.total += record.count
         if self.values.checked * 2 < look_at.LOOK_AT_MOST:
-            look_at.count(self.values, self._blocks(told, buffer, offset))
+            look_at.count(self.values, self._blocks(record, buffer, offset))

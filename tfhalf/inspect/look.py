@@ -80,8 +80,8 @@ def _directory(path: Path) -> list[Account]:
         found += [_reader(file)(file) for file in beside[:20]]
     if not found:
         inside = sorted(printable(p.name, 40) for p in path.iterdir())
-        told = f"holds {', '.join(inside[:5])}{', ...' * (len(inside) > 5)}" if inside else "is an empty folder"
-        raise ArtifactError(f"{path}: {told}; give {ACCEPTED}")
+        what = f"holds {', '.join(inside[:5])}{', ...' * (len(inside) > 5)}" if inside else "is an empty folder"
+        raise ArtifactError(f"{path}: {what}; give {ACCEPTED}")
     return found
 
 
@@ -127,4 +127,4 @@ def _other(start: bytes) -> str:
         b"\x1f\x8b": "gzip-compressed; unpack it first",
         b"\x7fELF": "a program",
     }
-    return next((told for mark, told in marks.items() if start.startswith(mark)), "")
+    return next((kind for mark, kind in marks.items() if start.startswith(mark)), "")

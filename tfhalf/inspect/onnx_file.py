@@ -136,37 +136,37 @@ class _Weights:
         """
         dtype = dtype_name(tensor.data_type) or f"type {tensor.data_type}"
         shape = checked_shape(self.path, name, list(tensor.dims))
-        told = Tensor(printable(name), dtype, shape, bytes_of(dtype, math.prod(shape)))
+        record = Tensor(printable(name), dtype, shape, bytes_of(dtype, math.prod(shape)))
         self._extreme: Extreme | None = None
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            self._external(told, tensor)
+            self._external(record, tensor)
         elif tensor.HasField("raw_data"):
-            if dtype in BITS and len(tensor.raw_data) != told.bytes:
-                raise damaged(self.path, f"tensor {name!r} has {len(tensor.raw_data):,} bytes, not {told.bytes:,}")
-            self._look(told, lambda: iter((tensor.raw_data,)))
+            if dtype in BITS and len(tensor.raw_data) != record.bytes:
+                raise damaged(self.path, f"tensor {name!r} has {len(tensor.raw_data):,} bytes, not {record.bytes:,}")
+            self._look(record, lambda: iter((tensor.raw_data,)))
         else:
             entries = getattr(tensor, _FIELDS.get(dtype, "int32_data"))
             per = _PACKED.get(dtype, 1)
-            wanted = -(-told.count // per) * (2 if dtype.startswith("complex") else 1)
-            if len(entries) != wanted:
-                raise damaged(self.path, f"tensor {name!r} has {len(entries):,} values, not {told.count:,}")
+            expected = -(-record.count // per) * (2 if dtype.startswith("complex") else 1)
+            if len(entries) != expected:
+                raise damaged(self.path, f"tensor {name!r} has {len(entries):,} values, not {record.count:,}")
             if dtype == "float16":
                 halves = b"".join((entry & 0xFFFF).to_bytes(2, "little") for entry in entries)
-                self._look(told, lambda: iter((halves,)))
-            elif dtype in ("float32", "float64") and wanted <= look_at.FEW:
+                self._look(record, lambda: iter((halves,)))
+            elif dtype in ("float32", "float64") and expected <= look_at.FEW:
                 wide = np.array(entries, "<f4" if dtype == "float32" else "<f8").tobytes()
                 self._extreme = look_at.extreme(dtype, wide)
-        told = replace(told, extreme=self._extreme)
-        self.tensors.append(told)
-        return told
+        record = replace(record, extreme=self._extreme)
+        self.tensors.append(record)
+        return record
 
-    def _external(self, told: Tensor, tensor: Any) -> None:
+    def _external(self, record: Tensor, tensor: Any) -> None:
         said = {entry.key: entry.value for entry in tensor.external_data}
         location = said.get("location", "")
         try:
-            offset, length = int(said.get("offset", 0)), int(said.get("length", told.bytes))
+            offset, length = int(said.get("offset", 0)), int(said.get("length", record.bytes))
         except ValueError:
-            raise damaged(self.path, f"tensor {told.name!r} has no readable place in {location!r}") from None
+            raise damaged(self.path, f"tensor {record.name!r} has no readable place in {location!r}") from None
         folder = self.path.parent.resolve()
         try:
             file = (folder / location).resolve()
@@ -180,17 +180,17 @@ class _Weights:
             self._missing.add(location)
         else:
             self.files.add(file)
-            if offset < 0 or length != told.bytes or offset + length > file.stat().st_size:
-                raise damaged(self.path, f"tensor {told.name!r} is not whole in {location!r}")
-            self._look(told, lambda: look_at.read(file, offset, length))
+            if offset < 0 or length != record.bytes or offset + length > file.stat().st_size:
+                raise damaged(self.path, f"tensor {record.name!r} is not whole in {location!r}")
+            self._look(record, lambda: look_at.read(file, offset, length))
 
-    def _look(self, told: Tensor, blocks: _Blocks) -> None:
-        if told.count <= look_at.FEW:
-            self._extreme = look_at.extreme(told.dtype, b"".join(blocks()))
-        if told.bytes >= 16:
-            self._same[told.dtype, told.shape].append((told.name, blocks))
-        if told.dtype == "float16":
-            self.values.total += told.count
+    def _look(self, record: Tensor, blocks: _Blocks) -> None:
+        if record.count <= look_at.FEW:
+            self._extreme = look_at.extreme(record.dtype, b"".join(blocks()))
+        if record.bytes >= 16:
+            self._same[record.dtype, record.shape].append((record.name, blocks))
+        if record.dtype == "float16":
+            self.values.total += record.count
             if self.values.checked * 2 < look_at.LOOK_AT_MOST:
                 look_at.count(self.values, blocks())
 

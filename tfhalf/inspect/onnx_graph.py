@@ -64,21 +64,21 @@ class Unfolding:
             name = node.name or (node.output[0] if node.output else node.op_type)
             outputs = [prefix + value for value in node.output if value]
             taken = [self._types.get(value, "") for value in inputs]
-            given = output_dtypes(node, taken, versions)
+            result_dtypes = output_dtypes(node, taken, versions)
             for inner_prefix, body in bodies(node, prefix):
                 inner = self._body(body, scope, inner_prefix, versions, depth + 1)
                 results = [inner.get(value.name, value.name) for value in body.output]
                 if node.op_type == "If":
-                    given = [self._types.get(value, "") for value in results]
+                    result_dtypes = [self._types.get(value, "") for value in results]
                 inputs += results
-            for place, (value, dtype) in enumerate(zip(node.output, given, strict=False)):
+            for index, (value, dtype) in enumerate(zip(node.output, result_dtypes, strict=False)):
                 if dtype or not self._types.get(prefix + value):
                     self._types[prefix + value] = dtype
-                elif not place:
-                    given[0] = self._types[prefix + value]  # what the file says where the operator is not known
+                elif not index:
+                    result_dtypes[0] = self._types[prefix + value]  # what the file says where the operator is not known
             if node.op_type == "Constant":
                 self._constant(node, prefix + name, outputs)
-            to = given[0] if given else ""
+            to = result_dtypes[0] if result_dtypes else ""
             self.graph.nodes.append(
                 Node(prefix + name, node.op_type, tuple(inputs), tuple(outputs), _computes(node, taken, to), to)
             )

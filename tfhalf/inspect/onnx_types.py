@@ -69,10 +69,10 @@ def output_dtypes(node: Any, inputs: list[str], versions: dict[str, int]) -> lis
     takes, gives, bound = signature[0], signature[1], dict(signature[2])
     if node.op_type == "LayerNormalization":
         bound["U"] = "float32"  # its statistics, unless stash_type says another
-    for place, dtype in enumerate(inputs):
+    for index, dtype in enumerate(inputs):
         if dtype and takes:
-            bound.setdefault(takes[min(place, len(takes) - 1)], dtype)
-    return [bound.get(gives[min(place, len(gives) - 1)], "") if gives else "" for place in range(count)]
+            bound.setdefault(takes[min(index, len(takes) - 1)], dtype)
+    return [bound.get(gives[min(index, len(gives) - 1)], "") if gives else "" for index in range(count)]
 
 
 def _from_attributes(node: Any, inputs: list[str]) -> str:

@@ -65,13 +65,13 @@ def _why(tensor: Tensor, looked: Looked) -> str:
         return f"stored in {tensor.dtype}"
     if unread(looked, tensor):
         return "nothing reads it"
-    for node, place in looked.readers[tensor.name]:
+    for node, index in looked.readers[tensor.name]:
         op = node.op.lower().replace("_", "")
         if op == "cast" and node.to != tensor.dtype:
             return f"stored in {tensor.dtype}, cast to {node.to} at run time"
-        if place and ("batchnorm" in op):
+        if index and ("batchnorm" in op):
             return "BatchNormalization's scale, shift and statistics"
-        if place and "norm" in op and node.dtype == "float16":
+        if index and "norm" in op and node.dtype == "float16":
             return f"{node.op}'s scale and shift"
         for part, why in _SCALES.items():
             if op.startswith(part):
@@ -115,8 +115,8 @@ def _place(island: Island) -> str:
 
 def _names(island: Island) -> str:
     ops = Counter(node.op for node in island.nodes)
-    told = [op if count == 1 else f"{count} {op}" for op, count in ops.most_common(4)]
-    return ", ".join(told) + (", ..." if len(ops) > 4 else "")
+    parts = [op if count == 1 else f"{count} {op}" for op, count in ops.most_common(4)]
+    return ", ".join(parts) + (", ..." if len(ops) > 4 else "")
 
 
 def _casts(account: Account, looked: Looked) -> list[Reason]:

@@ -38,9 +38,9 @@ def inspect_saved_model(directory: Path) -> Account:
         raise damaged(path, "holds no graph")
     meta = next((graph for graph in graphs if "serve" in graph.info.tags), graphs[0])
     name, signature = _signature(meta)
-    wanted = sorted(info.name for info in signature.outputs.values()) if signature is not None else []
+    outputs = sorted(info.name for info in signature.outputs.values()) if signature is not None else []
     fed = sorted(info.name for info in signature.inputs.values()) if signature is not None else []
-    unfolding = Unfolding(path, meta.graph, wanted, fed)
+    unfolding = Unfolding(path, meta.graph, outputs, fed)
     index = directory / "variables" / "variables.index"
     entries = bundle.read(index) if index.is_file() else []
     files = [path, index, *{entry.file for entry in entries}]

@@ -28,10 +28,10 @@ def text(found: Sequence[Inspected]) -> str:
 
 def facts(found: Sequence[Inspected]) -> dict[str, Any]:
     """The same whole, for JSON."""
-    told: dict[str, Any] = {"artifacts": [_dict(one) for one in found]}
+    report: dict[str, Any] = {"artifacts": [_dict(one) for one in found]}
     if len(found) > 1:
-        told["comparison"] = comparison(found)
-    return told
+        report["comparison"] = comparison(found)
+    return report
 
 
 def comparison(found: Sequence[Inspected]) -> str:
@@ -105,8 +105,8 @@ def _artifact(one: Inspected) -> list[str]:
     account = one.account
     lines = _line("artifact", f"{account.path}: {account.kind}, {_mb(account.bytes)} MB")
     lines += _line("verdict", one.verdict.line)
-    for label, told in account.facts.items():
-        lines += _line(label, told) if told else []
+    for label, text in account.facts.items():
+        lines += _line(label, text) if text else []
     for label, ports in (("inputs", account.inputs), ("outputs", account.outputs)):
         lines += _table(label, [(_end(port.name, 50), port.dtype, _shape(port)) for port in ports[:10]], "<<<")
         lines += _line("", f"and {len(ports) - 10:,} more: --json has all") if len(ports) > 10 else []
@@ -132,9 +132,9 @@ def _values(one: Inspected) -> list[str]:
     if values is None or not values.total:
         return []
     parts = ((values.subnormal, "subnormal"), (values.infinite, "INFINITE"), (values.nan, "NaN"))
-    told = ", ".join(f"{count:,} {word}" for count, word in parts if count) or "all normal or zero"
+    shares = ", ".join(f"{count:,} {word}" for count, word in parts if count) or "all normal or zero"
     unseen = values.total - values.checked
-    return _line("float16", f"of the stored values: {told}" + (f"; {unseen:,} were not looked at" if unseen else ""))
+    return _line("float16", f"of the stored values: {shares}" + (f"; {unseen:,} were not looked at" if unseen else ""))
 
 
 def _operations(one: Inspected) -> list[str]:
@@ -159,13 +159,13 @@ def _casts(one: Inspected) -> list[str]:
     if not casts:
         return []
     kinds = Counter((cast.source, cast.to) for cast in casts)
-    told = ", ".join(f"{count:,} {source} -> {to}" for (source, to), count in kinds.most_common())
+    text = ", ".join(f"{count:,} {source} -> {to}" for (source, to), count in kinds.most_common())
     exact, lossy = (sum(cast.undone and cast.exact is kind for cast in casts) for kind in (True, False))
     if exact:
-        told += f"; of these {exact:,} only to turn back the one before: those pairs can go"
+        text += f"; of these {exact:,} only to turn back the one before: those pairs can go"
     if lossy:
-        told += f"; of these {lossy:,} only to turn back the one before, which rounded to the narrower type"
-    return ["", *_line("casts", told)]
+        text += f"; of these {lossy:,} only to turn back the one before, which rounded to the narrower type"
+    return ["", *_line("casts", text)]
 
 
 def _largest(one: Inspected) -> list[str]:
@@ -196,8 +196,8 @@ def _shown(line: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in line).rstrip()
 
 
-def _line(label: str, told: str) -> list[str]:
-    wrapped = textwrap.wrap(told, WIDTH - LABEL) or [""]
+def _line(label: str, text: str) -> list[str]:
+    wrapped = textwrap.wrap(text, WIDTH - LABEL) or [""]
     return [f"{label if not number else '':<{LABEL}}{line}" for number, line in enumerate(wrapped)]
 
 
@@ -206,8 +206,8 @@ def _table(label: str, rows: Sequence[tuple[str, ...]], align: str) -> list[str]
     if not rows:
         return []
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    told = ["  ".join(f"{cell:{a}{w}}" for cell, a, w in zip(row, align, widths, strict=True)) for row in rows]
-    return [f"{label if not n else '':<{LABEL}}{_cut(line.rstrip(), WIDTH - LABEL)}" for n, line in enumerate(told)]
+    lines = ["  ".join(f"{cell:{a}{w}}" for cell, a, w in zip(row, align, widths, strict=True)) for row in rows]
+    return [f"{label if not n else '':<{LABEL}}{_cut(line.rstrip(), WIDTH - LABEL)}" for n, line in enumerate(lines)]
 
 
 def _shape(port: Port) -> str:
@@ -224,5 +224,5 @@ def _end(name: str, length: int) -> str:
     return name if len(name) <= length else f"...{name[3 - length :]}"
 
 
-def _cut(told: str, length: int) -> str:
-    return told if len(told) <= length else f"{told[: length - 3]}..."
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 3]}..."

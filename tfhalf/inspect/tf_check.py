@@ -78,8 +78,8 @@ class _Check:
         """Check the nodes of one body; the functions that they call, once for each call."""
         named = {node.name: node for node in nodes}
         for node in nodes:
-            place = SIZED.get(node.op, MAX_RANK)
-            if len(node.inputs) > place and (size := _size(named, node.inputs[place])) > MAX_RESULT:
+            index = SIZED.get(node.op, MAX_RANK)
+            if len(node.inputs) > index and (size := _size(named, node.inputs[index])) > MAX_RESULT:
                 raise damaged(self.path, f"its operation {node.name!r} makes {size:,} values")
             if node.op in self.functions:
                 yield node.op

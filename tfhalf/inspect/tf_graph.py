@@ -33,7 +33,7 @@ class Unfolding:
     """Walks from the ``wanted`` tensors (``node:0``) up. ``variables`` are those that were reached, and ``constants``
     floating-point tensors within the graph."""
 
-    def __init__(self, path: Path, graph: Any, wanted: list[str], fed: list[str]) -> None:
+    def __init__(self, path: Path, graph: Any, outputs: list[str], fed: list[str]) -> None:
         self.path = path
         self.graph = Graph()
         self.variables: list[Tensor] = []
@@ -41,11 +41,11 @@ class Unfolding:
         self._functions = {function.signature.name: function for function in graph.library.functions}
         self._seen_constants: set[tuple[str, str]] = set()
         self.budget = Budget(path)
-        nodes = _needed(graph.nodes, wanted)
+        nodes = _needed(graph.nodes, outputs)
         scope = _Scope(self, "", nodes, {})
         self.graph.inputs = {scope.prefix + name.partition(":")[0] for name in fed}
         scope.walk(0)
-        self.graph.outputs = {scope.value(name) for name in wanted}
+        self.graph.outputs = {scope.value(name) for name in outputs}
 
     def function(self, name: str, inputs: list[str], prefix: str, depth: int) -> list[str]:
         """Unfold a call; returns the values that it gives."""
@@ -68,11 +68,11 @@ class Unfolding:
         dtype = dtype_name(tensor.dtype)
         shape = checked_shape(self.path, node.name, [dim.size for dim in tensor.shape.dims])
         if is_float(dtype):
-            told = Tensor(node.name, dtype, shape, bytes_of(dtype, math.prod(shape)), extreme=_extreme(dtype, tensor))
-            self.graph.stored[value] = told
+            record = Tensor(node.name, dtype, shape, bytes_of(dtype, math.prod(shape)), extreme=_extreme(dtype, tensor))
+            self.graph.stored[value] = record
             if (where, node.name) not in self._seen_constants:
                 self._seen_constants.add((where, node.name))
-                self.constants.append(told)
+                self.constants.append(record)
 
     def variable(self, node: Any, value: str) -> None:
         """Note a variable that the signature reads."""
@@ -81,9 +81,9 @@ class Unfolding:
         dims = node.attributes["shape"].shape
         open_ = dims.unknown_rank or any(dim.size < 0 for dim in dims.dims)
         shape = () if open_ else checked_shape(self.path, name, [dim.size for dim in dims.dims])
-        told = Tensor(name, dtype, shape, bytes_of(dtype, math.prod(shape)))
-        self.graph.stored[value] = told
-        self.variables.append(told)
+        record = Tensor(name, dtype, shape, bytes_of(dtype, math.prod(shape)))
+        self.graph.stored[value] = record
+        self.variables.append(record)
 
 
 class _Scope:
@@ -101,12 +101,12 @@ class _Scope:
         name, _, rest = written.partition(":")
         if name in self.bound:
             return self.bound[name]
-        given = self.calls.get(name)
-        if given:
-            place = rest.rpartition(":")[2]
-            number = int(place) if place.isdecimal() and len(place) < 9 else 0
-            if number < len(given):
-                return given[number]
+        callee_values = self.calls.get(name)
+        if callee_values:
+            suffix = rest.rpartition(":")[2]
+            number = int(suffix) if suffix.isdecimal() and len(suffix) < 9 else 0
+            if number < len(callee_values):
+                return callee_values[number]
         return self.prefix + name
 
     def walk(self, depth: int) -> None:
@@ -160,10 +160,10 @@ class _Scope:
             return None
         if node.op in _CALLS:
             return self.unfolding.function(node.attributes["f"].function.name, inputs, inner, depth + 1)
-        given = inputs if node.op in ("While", "StatelessWhile") else inputs[1:]
+        arguments = inputs if node.op in ("While", "StatelessWhile") else inputs[1:]
         for number, (key, name) in enumerate(named):
             if not key.startswith("_"):
-                self.unfolding.function(name, given, f"{inner}{key}{number}/", depth + 1)
+                self.unfolding.function(name, arguments, f"{inner}{key}{number}/", depth + 1)
         return None
 
 
@@ -187,12 +187,12 @@ def _dtype(attributes: Mapping[str, Any], keys: tuple[str, ...]) -> str:
     return ""
 
 
-def _needed(nodes: Any, wanted: list[str]) -> list[Any]:
+def _needed(nodes: Any, outputs: list[str]) -> list[Any]:
     """The nodes that the ``wanted`` tensors depend on; all, where none is wanted."""
-    if not wanted:
+    if not outputs:
         return list(nodes)
     named = {node.name: node for node in nodes}
-    todo = [name.partition(":")[0] for name in wanted]
+    todo = [name.partition(":")[0] for name in outputs]
     seen = set(todo)
     while todo:
         node = named.get(todo.pop())

@@ -135,10 +135,10 @@ def _ends(account: Account, looked: Looked) -> str:
         return ""
     if kinds[0] == kinds[1] and len(kinds[0]) == 1:
         return f"; inputs and outputs are {next(iter(kinds[0]))}{border}"
-    told = (
+    parts = (
         f"{word} {', '.join(sorted(kind))}" for word, kind in zip(("inputs", "outputs"), kinds, strict=True) if kind
     )
-    return f"; {'; '.join(told)}{border}"
+    return f"; {'; '.join(parts)}{border}"
 
 
 def _casts(count: int) -> str:

@@ -185,11 +185,11 @@ def _narrowed(value: np.ndarray, to_half: bool) -> str:
     return {"small": "zero", "large": "infinite"}.get(kind, kind) if to_half else kind
 
 
-def _constants_of(wanted: Iterable[Any], graph: dict[str, Any]) -> list[tuple[np.ndarray, bool]]:
+def _constants_of(sources: Iterable[Any], graph: dict[str, Any]) -> list[tuple[np.ndarray, bool]]:
     """The float constants among the nodes ``wanted``, and whether each counts as half precision: a cast makes it so, or
     it is compared with what was."""
-    constants = {node.name: False for node in wanted if _is_constant(node)}
-    for node in wanted:
+    constants = {node.name: False for node in sources if _is_constant(node)}
+    for node in sources:
         narrows = node.op == "Cast" and node.attr["DstT"].type == _HALF
         if narrows or (node.op in _COMPARES and any(_was_half(name, graph) for name in _inputs(node))):
             for name in _inputs(node):

@@ -103,17 +103,17 @@ def run(model: keras.Model, inputs: Any, call: Call) -> Any:
     """The answers of a functional ``model`` to ``inputs``, in its own structure, each operation called by
     ``call(operation, *args, **kwargs)``, in inference. Models within are opened; masks go along as in Keras."""
     graph = graph_of(model)
-    given = keras.tree.flatten(inputs)
+    flat_inputs = keras.tree.flatten(inputs)
     taken = graph._standardize_inputs(inputs)
-    for before, after in zip(given, taken, strict=True):
+    for before, after in zip(flat_inputs, taken, strict=True):
         mask = keras.src.backend.get_keras_mask(before) if before is not after else None
         if mask is not None:  # lost where the tensor was cast
             keras.src.backend.set_keras_mask(after, mask)
 
     def opened(operation: Any) -> Call:
         if graph_of(operation) is None:
-            told = {"training": False} if "training" in getattr(operation, "_call_context_args", ()) else {}
-            return lambda *args, **kwargs: call(operation, *args, **{**kwargs, **told})
+            mode = {"training": False} if "training" in getattr(operation, "_call_context_args", ()) else {}
+            return lambda *args, **kwargs: call(operation, *args, **{**kwargs, **mode})
         return lambda x, **kwargs: _unpacked(run(operation, x, call))
 
     answers = graph._run_through_graph(taken, operation_fn=opened)

@@ -100,15 +100,15 @@ def free() -> int:
 
 
 def _allowed() -> int:
-    told = os.environ.get(SETTING)
-    if told is None:
+    setting = os.environ.get(SETTING)
+    if setting is None:
         return max(_LEAST, int(_SHARE * free()))
     try:
-        gibibytes = float(told)
+        gibibytes = float(setting)
     except ValueError:
         gibibytes = 0.0
     if not 0 < gibibytes < 1 << 20:
-        raise InputError(f"{SETTING} is {told!r}; accepted: GiB of memory, a number above 0")
+        raise InputError(f"{SETTING} is {setting!r}; accepted: GiB of memory, a number above 0")
     return int(gibibytes * 2**30)
 
 

@@ -27,8 +27,8 @@ _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0
 _DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, KeyError, RuntimeError, MemoryError)
 
 
-def read_npz(path: Path, wanted: Callable[[str], bool] = lambda name: True) -> dict[str, np.ndarray]:
-    """Every array of an npz file whose name is ``wanted``: numbers, truth values and text; no Python objects.
+def read_npz(path: Path, select: Callable[[str], bool] = lambda name: True) -> dict[str, np.ndarray]:
+    """Every array of an npz file whose name ``select`` takes: numbers, truth values and text; no Python objects.
 
     Raises:
         OSError: the file cannot be opened, or is not a regular one.
@@ -47,7 +47,7 @@ def read_npz(path: Path, wanted: Callable[[str], bool] = lambda name: True) -> d
                 return {
                     name: _array(archive, info, name)
                     for name, info in zip(names, archive.infolist(), strict=True)
-                    if wanted(name)
+                    if select(name)
                 }
         except _DAMAGE as error:
             raise ValueError(one_line(error, 160)) from None

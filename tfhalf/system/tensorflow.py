@@ -128,11 +128,11 @@ def keep_compiled_programs(folder: Path) -> None:
         " ".join(flag for flag in xla.split() if not flag.startswith(_KERNELS)),
     ]
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-    place = folder.absolute() / PROGRAMS / key
+    programs = folder.absolute() / PROGRAMS / key
     os.environ["TF_XLA_FLAGS"] = (
-        f"{flags} {_CACHE}={place} --tf_xla_persistent_cache_device_types=GPU,XLA_GPU_JIT".strip()
+        f"{flags} {_CACHE}={programs} --tf_xla_persistent_cache_device_types=GPU,XLA_GPU_JIT".strip()
     )
     if _KERNELS not in xla:
-        kernels = place / "kernels"
+        kernels = programs / "kernels"
         kernels.mkdir(parents=True, exist_ok=True)
         os.environ["XLA_FLAGS"] = f"{xla} {_KERNELS}={kernels}".strip()

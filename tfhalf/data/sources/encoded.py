@@ -95,28 +95,28 @@ class _Decode:
         signature = [tf.TensorSpec([None], tf.string)]
         self._many: Callable[[Any], Any] = tf.function(many, input_signature=signature, autograph=False)
 
-    def __call__(self, places: npt.NDArray[np.intp], out: Array) -> None:
+    def __call__(self, indices: npt.NDArray[np.intp], out: Array) -> None:
         import tensorflow as tf
 
-        for start in range(0, len(places), _BATCH):
-            part = places[start : start + _BATCH]
+        for start in range(0, len(indices), _BATCH):
+            part = indices[start : start + _BATCH]
             try:
                 with tf.device("CPU:0"):  # accelerators have no part in this
-                    out[start : start + len(part)] = self._many([self.images[place] for place in part])
+                    out[start : start + len(part)] = self._many([self.images[index] for index in part])
             except tf.errors.OpError as error:
                 raise self._fault(part, error) from error
 
-    def _fault(self, places: npt.NDArray[np.intp], error: Exception) -> DataError:
-        """The first of ``places`` that cannot be decoded by itself."""
+    def _fault(self, indices: npt.NDArray[np.intp], error: Exception) -> DataError:
+        """The first of ``indices`` that cannot be decoded by itself."""
         import tensorflow as tf
 
-        for place in places:
+        for index in indices:
             try:
-                self._many([self.images[place]])
+                self._many([self.images[index]])
             except tf.errors.OpError as found:
                 what = next(iter(str(found).splitlines()), type(found).__name__)[:200]
                 return DataError(
-                    f"{self.name.format(place)} is damaged or of another shape ({what}); prepare the set again, or "
+                    f"{self.name.format(index)} is damaged or of another shape ({what}); prepare the set again, or "
                     "set data.image_size, for example [64, 64]"
                 )
-        return DataError(f"{self.name.format(int(places[0]))} or one after it cannot be decoded ({error})"[:400])
+        return DataError(f"{self.name.format(int(indices[0]))} or one after it cannot be decoded ({error})"[:400])

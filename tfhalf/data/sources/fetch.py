@@ -51,13 +51,13 @@ def prepared(builder: Any, source: str) -> bool:
 
 def reachable(urls: Iterable[str]) -> bool:
     """Whether a connection to at least one URL's host, or to the proxy set for it, opens within four seconds."""
-    places = {_place(url) for url in urls}
+    addresses = {_address(url) for url in urls}
     answers: queue.SimpleQueue[bool] = queue.SimpleQueue()
     end = time.monotonic() + _TIMEOUT + 1
-    for place in places:
+    for address in addresses:
         # Daemons: a name look-up that hangs must hold up neither this answer nor the end of the process.
-        threading.Thread(target=_answer, args=(place, answers), daemon=True).start()
-    for _ in places:
+        threading.Thread(target=_answer, args=(address, answers), daemon=True).start()
+    for _ in addresses:
         try:
             if answers.get(timeout=max(0.0, end - time.monotonic())):
                 return True
@@ -106,7 +106,7 @@ def _missing(builder: Any) -> Iterable[str]:
             yield url
 
 
-def _place(url: str) -> tuple[str, int]:
+def _address(url: str) -> tuple[str, int]:
     parts = urlsplit(url)
     proxy = getproxies().get(parts.scheme) or getproxies().get("all")
     if proxy and not proxy_bypass(parts.hostname or ""):
@@ -118,9 +118,9 @@ def _place(url: str) -> tuple[str, int]:
     return parts.hostname or "", _PORTS.get(parts.scheme, 443) if port is None else port
 
 
-def _answer(place: tuple[str, int], answers: queue.SimpleQueue[bool]) -> None:
+def _answer(address: tuple[str, int], answers: queue.SimpleQueue[bool]) -> None:
     try:
-        with socket.create_connection(place, timeout=_TIMEOUT):
+        with socket.create_connection(address, timeout=_TIMEOUT):
             answers.put(True)
     except (OSError, UnicodeError):  # UnicodeError: a host name that cannot be one
         answers.put(False)

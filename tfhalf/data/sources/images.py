@@ -61,39 +61,39 @@ class Images:
         """Bytes of one decoded image."""
         return int(np.prod(self.item))
 
-    def read(self, places: range) -> Array:
-        """The images at ``places``, uint8 [n, H, W, C].
+    def read(self, indices: range) -> Array:
+        """The images at ``indices``, uint8 [n, H, W, C].
 
         Raises:
             DataError: one is damaged or has another shape than the first, or they do not fit into the memory.
         """
-        memory.guard(2 * len(places) * self.bytes_each, self.source, "set data.image_size, for example [64, 64]")
-        x = np.empty((len(places), *self.item), np.uint8)
-        self.decode(np.asarray(places), x)
+        memory.guard(2 * len(indices) * self.bytes_each, self.source, "set data.image_size, for example [64, 64]")
+        x = np.empty((len(indices), *self.item), np.uint8)
+        self.decode(np.asarray(indices), x)
         return x
 
-    def lazy(self, places: range) -> LazyImages:
-        """The images at ``places``, to be decoded when they are asked for."""
-        return LazyImages(self.decode, np.asarray(places, np.intp), self.item, np.dtype(np.uint8), self.source)
+    def lazy(self, indices: range) -> LazyImages:
+        """The images at ``indices``, to be decoded when they are asked for."""
+        return LazyImages(self.decode, np.asarray(indices, np.intp), self.item, np.dtype(np.uint8), self.source)
 
-    def decode(self, places: npt.NDArray[np.intp], out: Array) -> None:
-        """Fill ``out``, uint8 [n, H, W, C], with the images at ``places`` [n].
+    def decode(self, indices: npt.NDArray[np.intp], out: Array) -> None:
+        """Fill ``out``, uint8 [n, H, W, C], with the images at ``indices`` [n].
 
         Raises:
             DataError: names the first that is damaged or has another shape than the first file.
         """
 
         def fill(start: int) -> None:
-            for i in range(start, min(start + _TASK, len(places))):
-                file = self.files[places[i]]
+            for i in range(start, min(start + _TASK, len(indices))):
+                file = self.files[indices[i]]
                 image = self._reader.decode(file, self.gray)
                 if image.shape != self.item:
                     raise self._differs(file, image.shape)
                 out[i] = image
 
         with ThreadPoolExecutor(_THREADS) as pool:
-            # Results come in the order of the places, so the first file at fault is the one named.
-            for _ in pool.map(fill, range(0, len(places), _TASK)):
+            # Results come in the order of the indices, so the first file at fault is the one named.
+            for _ in pool.map(fill, range(0, len(indices), _TASK)):
                 pass
 
     def _one_size(self, sides: list[tuple[int, int]]) -> None:

@@ -28,7 +28,7 @@ from tfhalf.export.load.keras2_weights import RENAMED, Assignment, assign_flat, 
 from tfhalf.inspect import bundle, hdf5
 from tfhalf.inspect.bundle import varint
 from tfhalf.inspect.facts import damaged, printable, reason
-from tfhalf.inspect.keras_h5 import WEIGHTS, told
+from tfhalf.inspect.keras_h5 import WEIGHTS, attribute_strings
 
 METADATA = "keras_metadata.pb"
 INDEX = Path("variables") / "variables.index"
@@ -129,9 +129,9 @@ def flat_layers(contents: hdf5.Contents, group: str) -> dict[str, list[hdf5.Stor
         ArtifactError: it is damaged.
     """
     found = {}
-    for layer in told(contents, group, "layer_names"):
+    for layer in attribute_strings(contents, group, "layer_names"):
         place = f"{group}/{layer}" if group else layer
-        names = [f"{place}/{name}" for name in told(contents, place, "weight_names")]
+        names = [f"{place}/{name}" for name in attribute_strings(contents, place, "weight_names")]
         lost = next((name for name in names if name not in contents.datasets), None)
         if lost is not None:
             raise damaged(contents.path, f"it lists {printable(lost, 80)} and lacks it")

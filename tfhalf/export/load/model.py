@@ -22,7 +22,7 @@ from tfhalf.export.request import Request
 from tfhalf.files import open_regular, sha256
 from tfhalf.inspect import hdf5
 from tfhalf.inspect.facts import reason
-from tfhalf.inspect.keras_h5 import VERSION, WEIGHTS, model_config, told
+from tfhalf.inspect.keras_h5 import VERSION, WEIGHTS, attribute_strings, model_config
 from tfhalf.precision.layer_names import numbered_anew
 from tfhalf.precision.policy import flat_layers, policy
 
@@ -134,7 +134,7 @@ def _of_hdf5(path: Path, custom: dict[str, Any]) -> keras.Model:
                 f"{path}: holds weights alone, and no model; give file.py:build, which makes the layers, with "
                 f"--weights {path}"
             )
-        if not "".join(told(contents, "", VERSION)).startswith("3."):
+        if not "".join(attribute_strings(contents, "", VERSION)).startswith("3."):
             with no_warnings(), policy("float32"):
                 return keras2.read_h5(contents, config, custom)
         config = with_modules(config)

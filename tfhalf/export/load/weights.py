@@ -14,7 +14,7 @@ from tfhalf.export.load.keras2_weights import assign_flat, assign_groups
 from tfhalf.files import open_regular
 from tfhalf.inspect import hdf5
 from tfhalf.inspect.facts import reason
-from tfhalf.inspect.keras_h5 import WEIGHTS, told
+from tfhalf.inspect.keras_h5 import WEIGHTS, attribute_strings
 
 ACCEPTED = (
     "a file of model.save_weights() (.weights.h5, .h5), a .keras or .h5 file of a whole model, or a SavedModel folder"
@@ -68,7 +68,7 @@ def _load(model: keras.Model, path: Path) -> None:
 
 def _load_h5(model: keras.Model, path: Path) -> None:
     with hdf5.opened(path) as contents:
-        group = next((name for name in ("", WEIGHTS) if told(contents, name, "layer_names")), None)
+        group = next((name for name in ("", WEIGHTS) if attribute_strings(contents, name, "layer_names")), None)
         if group is not None:
             assign_flat(path, model, None, keras2.flat_layers(contents, group))
             return
