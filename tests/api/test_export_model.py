@@ -258,6 +258,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
     for bad, options, why in [
         (model, {"samples": X[:, :4]}, r"^samples: image has shape \(64, 4, 8, 1\); \['batch', 8, 8, 1\] is taken"),
         (model, {"samples": [X, X]}, "^samples: 2 arrays for the inputs image; give one for each"),
+        (model, {"samples": [[1.0], [1.0, 2.0]]}, "^samples: x makes no array"),
         (model, {"formats": ["tflite"]}, "^formats 'tflite': savedmodel, onnx, litert"),
         (model, {"opset": 12}, "^opset 12: 13 to 25 are accepted"),
         (model, {"sizes": {"image": 0}}, "^sizes 'image=0': NAME=SIZE"),
@@ -269,6 +270,9 @@ def test_what_is_refused(tmp_path: Path) -> None:
     ]:
         with pytest.raises(tfhalf.InputError, match=why):
             tfhalf.export_model(bad, tmp_path / "refused", **options)  # type: ignore[arg-type]
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(tfhalf.ConfigError, match="is a run folder, which `tfhalf export "):
+        tfhalf.export_model(tmp_path, tmp_path / "refused")
     with pytest.raises(tfhalf.InputError, match=r"^base 'a b': letters, digits"):
         tfhalf.export_model(model, tmp_path / "a b")
     assert not (tmp_path / "refused").exists()

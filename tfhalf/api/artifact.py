@@ -14,6 +14,7 @@ from tfhalf.artifacts import manifest as manifests
 from tfhalf.artifacts.ports import Port
 from tfhalf.artifacts.version import find_version
 from tfhalf.errors import ArtifactError, DataError
+from tfhalf.text import one_line
 
 if TYPE_CHECKING:
     from tfhalf.runtimes.open import NamedPredictor
@@ -70,7 +71,10 @@ class Artifact:
         return next((port.name for port in self.inputs if name in port.aliases), name)
 
     def _fitting(self, value: Any, port: Port) -> np.ndarray:
-        array = np.asarray(value)
+        try:
+            array = np.asarray(value)
+        except (ValueError, TypeError) as error:
+            raise DataError(f"{self.path}: {port.name} makes no array: {one_line(error, 120)}") from error
         sizes_fit = array.ndim == len(port.shape) and all(
             size in (None, got) for size, got in zip(port.shape, array.shape, strict=True)
         )

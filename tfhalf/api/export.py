@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfhalf.api.host import need_tensorflow, progress_of, python_words, undisturbed
-from tfhalf.errors import ArtifactError, ConfigError
+from tfhalf.errors import ArtifactError, ConfigError, DataError
+from tfhalf.text import one_line
 
 if TYPE_CHECKING:
     import keras
@@ -136,14 +137,17 @@ def _source(model: keras.Model | str | Path, custom_objects: Mapping[str, Any] |
         raise ArtifactError(f"model is a {type(model).__name__}; a keras.Model, or the path of a model is accepted")
     if custom_objects:
         raise ConfigError("custom_objects: of a model in memory; register those of a file, or load it yourself")
+    if (Path(model) / "run.json").is_file():
+        raise ConfigError(f"{model}: is a run folder, which `tfhalf export {model}` exports as its pipeline says")
     return open_source(Request(str(model)))
 
 
 def _with_samples(options: Options, source: Source, samples: Samples | None) -> Options:
-    """``options`` with ``samples`` by the inputs' names, where there are any.
+    """``options`` with ``samples`` by the inputs' names, where there are any; ``x`` stands for the only one.
 
     Raises:
-        ConfigError: they are not numbers, text or truth values, or not as many as the model has inputs.
+        ConfigError: they are not as many as the model has inputs.
+        DataError: one makes no array.
     """
     from dataclasses import replace
 
@@ -160,4 +164,11 @@ def _with_samples(options: Options, source: Source, samples: Samples | None) -> 
         named = dict(zip(names, samples, strict=True))
     else:
         named = {"x": samples}
-    return replace(options, samples={name: np.asarray(value) for name, value in named.items()})
+    return replace(options, samples={name: _array(name, value) for name, value in named.items()})
+
+
+def _array(name: str, value: Any) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"samples: {name} makes no array ({one_line(error, 120)}); give numbers [N, ...]") from error
