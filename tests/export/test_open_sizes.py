@@ -30,7 +30,7 @@ from tfhalf.verify.process import _ANSWER
 
 def drawn(model: keras.Model, sizes: Any = None) -> tuple[Interface, SampleInputs]:
     interface = interface_of(Source(model, "m", {}), None)
-    return interface, sample_inputs(model, interface, None, None, sizes)
+    return interface, sample_inputs(model, interface, None, sizes)
 
 
 def audio(kernel: int) -> keras.Model:

@@ -18,7 +18,7 @@ from tfhalf.export.reproducible import check_independent
 
 def check(model: keras.Model) -> None:
     interface = interface_of(Source(model, "m", {}), None)
-    samples = sample_inputs(model, interface, None, None)
+    samples = sample_inputs(model, interface, None)
     check_independent(subject_of(model, interface, samples.arrays), model, samples.arrays, samples.kinds)
 
 

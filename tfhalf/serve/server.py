@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import logging
 import os
@@ -38,11 +39,42 @@ _LAST_SECONDS = 2  # for answers that are being sent when all else is done
 _FORCE_SECONDS = 10.0  # after `drain_seconds`
 _OTHER_FILES = 128  # descriptors that are no connections
 _LOGGERS = ("uvicorn.error", "grpc", "asyncio")
+_MOST_WAITING = 2048  # connections that wait to be accepted
 _ACCEPTED_SECONDS = 0.25  # for requests that are on their way over connections that were accepted
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to `run`."""
+    """Leaves signals to `run`, and loses no connection that the kernel has taken."""
+
+    async def stop_listening(self, listener: socket.socket) -> None:
+        """Listen no more; first take what has connected and waits to be accepted, which the kernel would reset."""
+        waiting = listener.dup()  # the socket lives on in it while the event loop lets go of its own
+        try:
+            for listening in self.servers:
+                listening.close()
+            listener.close()
+            await asyncio.sleep(0)
+            waiting.setblocking(False)
+            loop, config = asyncio.get_running_loop(), self.config
+            kind: Any = config.http_protocol_class
+            protocol = functools.partial(
+                kind,
+                config=config,
+                server_state=self.server_state,
+                app_state=self.lifespan.state,
+                _loop=loop,
+            )
+            accepted: list[socket.socket] = []
+            with contextlib.suppress(BlockingIOError):
+                while len(accepted) < _MOST_WAITING:
+                    accepted.append(waiting.accept()[0])
+        finally:
+            waiting.close()
+        for connection in accepted:
+            connection.setblocking(False)
+        made = [loop.connect_accepted_socket(protocol, one, ssl=config.ssl) for one in accepted]
+        with contextlib.suppress(TimeoutError, asyncio.TimeoutError):  # one that takes its time over TLS
+            await asyncio.wait_for(asyncio.gather(*made, return_exceptions=True), _ACCEPTED_SECONDS)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -132,7 +164,7 @@ async def _serve(
         await asyncio.sleep(0.001)
     say(app, grpc.port if grpc else None)
     await asyncio.wait([serving, stopped], return_when=asyncio.FIRST_COMPLETED)
-    finished = await _drain(app, endpoint, server, grpc)
+    finished = await _drain(app, endpoint, server, listener, grpc)
     await serving
     if parent is not None:
         loop.remove_reader(parent)
@@ -167,17 +199,17 @@ async def _load(repository: Repository, stopped: asyncio.Future[Any], on_stop: C
     return True
 
 
-async def _drain(app: Starlette, endpoint: Endpoint, server: _Server, grpc: GrpcServer | None) -> bool:
+async def _drain(
+    app: Starlette, endpoint: Endpoint, server: _Server, listener: socket.socket, grpc: GrpcServer | None
+) -> bool:
     """Finish what was accepted, then listen no more; whether it was finished in time."""
     engine = app.state.engine
     app.state.log.event("stopping", in_flight=engine.in_flight)
     finished: bool = await engine.drain(endpoint.drain_seconds)
     if grpc is not None:
         await grpc.stop()
-    # Whoever has connected is told 503; to close on them at once would leave them without an answer.
-    for listening in server.servers:
-        listening.close()
-    await asyncio.sleep(_ACCEPTED_SECONDS)
+    await server.stop_listening(listener)
+    await asyncio.sleep(_ACCEPTED_SECONDS)  # whoever has connected is told 503
     server.should_exit = True
     return finished
 

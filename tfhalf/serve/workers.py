@@ -34,14 +34,21 @@ class Workers:
     """Forked before anything heavy is imported. They share the listening socket, so that what waits to be accepted by
     one that dies is accepted by the others."""
 
-    def __init__(self, count: int, serve: Callable[[int, Callable[[], None]], None], say: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        count: int,
+        serve: Callable[[int, Callable[[], None]], None],
+        say: Callable[[], None],
+        end: Callable[[], None] = lambda: None,
+    ) -> None:
         """
         Args:
             serve: what a worker does; takes the pipe whose closing says that this process is gone, and what to call
                 when it is ready.
             say: called when all are ready for the first time.
+            end: called, perhaps more than once, when they are about to be ended.
         """
-        self._count, self._serve, self._say = count, serve, say
+        self._count, self._serve, self._say, self._end = count, serve, say, end
         self._workers: dict[int, _Worker] = {}
         self._stopping = False
         self._fast = 0
@@ -138,6 +145,7 @@ class Workers:
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self._stopping = True
+        self._end()
         for pid in list(self._workers):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
@@ -162,4 +170,5 @@ def serve(
     def work(parent: int, ready: Callable[[], None]) -> None:
         run(own, listener, parent, ready)
 
-    return Workers(count, work, say).run()
+    # Held on to here, it would take connections that no worker accepts any more.
+    return Workers(count, work, say, listener.close).run()
