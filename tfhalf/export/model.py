@@ -176,13 +176,6 @@ def _own_samples(options: Options) -> draw.Given | None:
     return draw.Given.of_file(options.verify_with) if options.verify_with else None
 
 
-def _own_samples(options: Options) -> draw.Given | None:
-    """The caller's own samples; None where inputs are drawn."""
-    if options.samples is not None:
-        return draw.Given(options.samples, "samples", "the caller's arrays")
-    return draw.Given.of_file(options.verify_with) if options.verify_with else None
-
-
 # --- islands ----------------------------------------------------------------------------------------------------------
 
 
