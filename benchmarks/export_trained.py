@@ -140,7 +140,7 @@ def row(name: str, result: dict[str, Any]) -> list[str]:
     exports = result["exports"]
     manifests = [e for e in (exports.get("drawn"), exports.get("test")) if e]
     published = [m for m in manifests if "source" in m]
-    comparisons = [c for m in published for c in m["verification"] if c["artifact"] != "litert-int8"]
+    comparisons = [c for m in published for c in m["comparisons"] if c["artifact"] != "litert-int8"]
     exact = [c for c in comparisons if "true" in c["runtime"]]
     return [
         name,

@@ -110,7 +110,7 @@ def measure(name: str, work: Path, limit: float) -> dict[str, Any]:
 
 def slim(made: dict[str, Any]) -> dict[str, Any]:
     """What the table takes of a manifest."""
-    keys = ("source", "islands", "search", "artifacts", "refused", "verification", "versions", "cast", "parameters")
+    keys = ("source", "islands", "search", "artifacts", "refused", "comparisons", "versions", "cast", "parameters")
     return {key: made[key] for key in keys}
 
 
@@ -182,9 +182,9 @@ def row(name: str, found: dict[str, Any]) -> list[str]:
     made = found["manifest"]
     sizes = {artifact["format"]: artifact["bytes"] for artifact in made["artifacts"]}
     whole = 4 * made["source"]["parameters"]
-    int8 = [c for c in made["verification"] if c["artifact"] == "litert-int8"]
-    plain = [c for c in made["verification"] if "true" not in c["runtime"] and c not in int8]
-    exact = [c for c in made["verification"] if "true" in c["runtime"]]
+    int8 = [c for c in made["comparisons"] if c["artifact"] == "litert-int8"]
+    plain = [c for c in made["comparisons"] if "true" not in c["runtime"] and c not in int8]
+    exact = [c for c in made["comparisons"] if "true" in c["runtime"]]
     agreed = [o["agreement"] for c in (*plain, *exact) for o in c["outputs"] if o["agreement"] is not None]
     fixed = {a["format"] for a in made["artifacts"] if a.get("details", {}).get("batch") == 1}
     islands = [island["path"] for island in made["islands"]]

@@ -256,33 +256,34 @@ def attempt(
     manifest = made.manifest
     found = {
         "state": RIGHT,
-        "islands": [i["path"] for i in manifest["islands"]],
-        "refused": {kind: cleaned(why, folder) for kind, why in manifest["refused"].items()},
+        "islands": [island.path for island in manifest.islands],
+        "refused": {kind: cleaned(why, folder) for kind, why in manifest.refused.items()},
         "differ": {c.artifact: c.worst("max_difference") for c in made.comparisons},
         "wrong": {},
     }
-    for artifact in manifest["artifacts"]:
-        runtimes = ["onnx", "onnx-float16"] if artifact["format"] == "onnx" else [artifact["format"]]
+    for artifact in manifest.artifacts:
+        runtimes = ["onnx", "onnx-float16"] if artifact.format == "onnx" else [artifact.format]
         for runtime in runtimes:
             problem = compared(made.version, runtime, manifest, other, reference)
             if problem:
-                found["wrong"][artifact["format"]] = f"on other inputs, {runtime}: {problem}"
+                found["wrong"][artifact.format] = f"on other inputs, {runtime}: {problem}"
     shutil.rmtree(folder, ignore_errors=True)
     return found
 
 
-def compared(version: Path, runtime: str, manifest: dict[str, Any], other: dict[str, Any], reference: list[Any]) -> str:
+def compared(version: Path, runtime: str, manifest: Any, other: dict[str, Any], reference: list[Any]) -> str:
     """What is wrong with the answers to inputs that the export has not seen; empty where nothing is."""
+    from tfhalf.artifacts.comparison import Limits
     from tfhalf.runtimes.open import open_predictor
-    from tfhalf.verify.compare import Limits, judge
-    from tfhalf.verify.samples import run
+    from tfhalf.verify.compare import compare_outputs
+    from tfhalf.verify.version import run
 
-    names = [output["name"] for output in manifest["outputs"]]
-    inputs = {port["name"]: x for port, x in zip(manifest["inputs"], other.values(), strict=True)}
-    fixed = next((a["details"].get("batch") for a in manifest["artifacts"] if a["format"] == runtime), None)
+    names = [port.name for port in manifest.outputs]
+    inputs = {port.name: x for port, x in zip(manifest.inputs, other.values(), strict=True)}
+    fixed = next((a.details.get("batch") for a in manifest.artifacts if a.format == runtime), None)
     try:
         got = run(open_predictor(version, runtime), inputs, 1 if fixed == 1 else 8)
-        outputs = judge(dict(zip(names, reference, strict=True)), got, (), Limits())
+        outputs = compare_outputs(dict(zip(names, reference, strict=True)), got, (), Limits())
     except Exception as error:  # noqa: BLE001  # three libraries, each with exceptions of its own
         return told(error)
     return "; ".join(f"{output.name}: {problem}" for output in outputs for problem in output.problems)

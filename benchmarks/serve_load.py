@@ -208,7 +208,7 @@ def main() -> None:
     args = parser.parse_args()
     version = find_version(args.export)
     name = version.parent.name
-    shape = tuple(json.loads((version / "manifest.json").read_text())["input"]["shape"][1:])
+    shape = tuple(json.loads((version / "manifest.json").read_text())["inputs"][0]["shape"][1:])
     server, port = start_server(version, args.options)
     try:
         image = np.random.default_rng(1).uniform(0, 255, (1, *shape))

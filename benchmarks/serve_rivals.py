@@ -271,7 +271,7 @@ def main() -> None:
     parser.add_argument("--widened", action="store_true")
     args = parser.parse_args()
     version = find_version(args.export)
-    name, shape = version.parent.name, json.loads((version / "manifest.json").read_text())["input"]["shape"][1:]
+    name, shape = version.parent.name, json.loads((version / "manifest.json").read_text())["inputs"][0]["shape"][1:]
     x = np.random.default_rng(1).integers(0, 256, (1, *shape)).astype(np.float32)
     servers: list[subprocess.Popen[bytes]] = []
     with tempfile.TemporaryDirectory() as folder:

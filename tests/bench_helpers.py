@@ -10,6 +10,8 @@ from typing import Any
 
 from click.testing import CliRunner, Result
 
+from tfhalf.artifacts.manifest import Version
+from tfhalf.artifacts.record import Manifest
 from tfhalf.bench.results import Cell, Inference, InferenceBench, Training, TrainingBench
 from tfhalf.bench.watch import Stages, Watch
 from tfhalf.cli import main
@@ -63,10 +65,24 @@ class Clock:
     monotonic = perf_counter
 
 
-MANIFEST: dict[str, Any] = {
-    "input": {"shape": ["batch", 4, 4, 3]},
-    "data": {"source": "tfds:cifar10", "preprocess": {"mean": [100.0], "std": [50.0]}},
+FACTS: dict[str, Any] = {
+    "name": "net",
+    "inputs": [{"name": "image", "dtype": "float32", "shape": ["batch", 4, 4, 3]}],
+    "outputs": [{"name": "probabilities", "dtype": "float32", "shape": ["batch", 10], "classes": True}],
+    "artifacts": [{"format": "onnx"}],
+    "limits": {},
+    "reference": {"origin": "test set"},
+    "data": {
+        "source": "tfds:cifar10",
+        "sizes": {"test": 100},
+        "preprocess": {"mean": [100.0], "std": [50.0]},
+    },
 }
+
+
+def version_of(**more: Any) -> Version:
+    """A version of which only the manifest is there."""
+    return Version(Path("exports/net/1"), Manifest.read({**FACTS, **more}))
 
 
 ROW = Training(
@@ -103,7 +119,7 @@ TRAINED = TrainingBench("net", {"repeats": 3, "seconds": 2.0}, {"python": "3.12"
 CELLS = (Cell(1, 100, 1.5, 2.5, 600.0, 0.4), Cell(8, 50, 3.0, 5.0, 2500.0, 0.1))
 SERVED = InferenceBench(
     "exports/net/3",
-    (8, 8, 1),
+    {"image": (8, 8, 1)},
     {"batch_sizes": [1, 8], "seconds": 2.0},
     {"python": "3.12"},
     (

@@ -11,9 +11,11 @@ from keras import layers
 
 from tfhalf import config
 from tfhalf.artifacts import manifest as manifests
+from tfhalf.artifacts.comparison import Limits
+from tfhalf.artifacts.record import Config, Data, Manifest, ReferenceFacts, Training
+from tfhalf.artifacts.reference import Reference, Samples, data_sha256, edge_inputs
 from tfhalf.data import Preprocess
-from tfhalf.export.write import describe, write_artifacts
-from tfhalf.verify.reference import Edges, Reference, data_sha256, edge_inputs
+from tfhalf.export.write import described, write_artifacts
 
 X = np.random.default_rng(0).integers(0, 17, (40, 4, 4, 1)).astype(np.uint8)
 Y = (np.arange(40) % 3).astype(np.int32)
@@ -40,33 +42,30 @@ def export(directory: Path, spoil: Any = None) -> None:
     logits = np.asarray(model((X.astype(np.float32) - 8) / 5)).astype(np.float64)
     x, kinds = edge_inputs(X)
     ends = softmax(np.asarray(model((x.astype(np.float32) - 8) / 5)))
-    Reference(softmax(logits), Y, data_sha256(X), Edges(x, kinds, ends)).save(directory)
+    edges = Samples({"image": x}, {"probabilities": ends})
+    reference = Reference(Samples({}, {"probabilities": softmax(logits)}), edges, kinds, Y, data_sha256(X))
+    reference.save(directory)
     if spoil:
         spoil(model)
-    _, rebuilt = write_artifacts(
+    artifacts, rebuilt = write_artifacts(
         model, directory, pipeline, preprocess=Preprocess((8.0,), (5.0,)), input_shape=(4, 4, 1), labels=("a", "b", "c")
     )
-    manifests.write(
-        directory,
-        {
-            "schema": manifests.SCHEMA,
-            "name": "job",
-            "created": "now",
-            "pipeline_file": "/a.yaml",
-            "config": pipeline.dump(),
-            "seed": 0,
-            "versions": {},
-            "hardware": {"device": "a CPU"},
-            "data": {"source": "npz:a.npz", "sizes": {"train": 1, "validation": 1, "test": 40}},
-            "labels": ["a", "b", "c"],
-            "training": {
-                "epochs": 1,
-                "policy": "float32",
-                "seconds": {"train": 1, "compile": 1},
-                "loss_scale": 1,
-                "skipped": 0,
-            },
-            **describe(rebuilt, (4, 4, 1), 3),
-            "files": manifests.file_hashes(directory),
-        },
+    data = {"source": "npz:a.npz", "sizes": {"train": 1, "validation": 1, "test": 40}}
+    training = {"epochs": 1, "policy": "float32", "seconds": {"train": 1, "compile": 1}, "loss_scale": 1, "skipped": 0}
+    manifest = Manifest(
+        name="job",
+        created="now",
+        labels=("a", "b", "c"),
+        artifacts=tuple(artifacts),
+        limits=Limits(None, None, 99.5, 0.1, 10),
+        reference=reference.basis(ReferenceFacts(origin="test set")),
+        **described(rebuilt, (4, 4, 1), 3),
+        config=Config.read(pipeline.dump()),
+        pipeline_file="/a.yaml",
+        seed=0,
+        data=Data.read(data),
+        training=Training.read(training),
+        hardware={"device": "a CPU"},
+        files=manifests.file_hashes(directory),
     )
+    manifests.write(directory, manifest)

@@ -25,6 +25,7 @@ import uvicorn
 from onnx import TensorProto, helper, numpy_helper
 
 from tfhalf.artifacts import manifest as manifests
+from tfhalf.artifacts.record import Manifest
 from tfhalf.runtimes.base import Engine
 from tfhalf.serve import create_app
 from tfhalf.serve.http.uvicorn_protocol import protocol_class
@@ -67,28 +68,33 @@ def onnx_model(seed: int = 0, shape: tuple[int, ...] = SHAPE) -> onnx.ModelProto
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
 
 
+def hash_again(folder: Path) -> None:
+    """Have the manifest of ``folder`` record the files as they are now."""
+    manifests.write(folder, manifests.read(folder).model_copy(update={"files": manifests.file_hashes(folder)}))
+
+
 def make_version(exports: Path, name: str, number: int, seed: int = 0, shape: tuple[int, ...] = SHAPE) -> Path:
     """``exports/name/number`` with a manifest; it appears whole."""
     folder = exports / name / f".staging-{number}"
     folder.mkdir(parents=True)
     onnx.save(onnx_model(seed, shape), str(folder / "model.onnx"))
-    tensor = {"dtype": "float32", "shape": ["batch", len(LABELS)]}
-    manifest = {
-        "schema": manifests.SCHEMA,
+    tensor = {"dtype": "float32", "shape": ["batch", len(LABELS)], "classes": True}
+    record = "onnxruntime 1.23.0, CPU"
+    comparison = {"artifact": "onnx", "runtime": record, "samples": 1, "outputs": [], "seconds": 0.1}
+    facts = {
         "name": name,
         "created": "2026-01-01T00:00:00+00:00",
-        "pipeline_file": "test.yaml",
-        "config": {"data": {"source": "sklearn:digits"}, "export": {"formats": ["onnx"]}, "verify": {}},
-        "seed": 0,
-        "data": {"source": "sklearn:digits", "sizes": {"test": 1}},
-        "labels": list(LABELS),
-        "input": {"name": "image", "dtype": "float32", "shape": ["batch", *shape]},
+        "inputs": [{"name": "image", "dtype": "float32", "shape": ["batch", *shape]}],
         "outputs": [{"name": output, **tensor} for output in ("logits", "probabilities")],
+        "labels": list(LABELS),
+        "artifacts": [{"format": "onnx"}],
+        "limits": {},
+        "reference": {},
         "training": {"test_accuracy": 0.93, "policy": "mixed_float16"},
-        "files": manifests.file_hashes(folder),
-        "verification": [{"artifact": "onnx", "runtime": "onnxruntime 1.23.0, CPU", "passed": True}],
+        "comparisons": [comparison],
     }
-    manifests.write(folder, manifest)
+    manifests.write(folder, Manifest.read(facts))
+    hash_again(folder)
     return folder.rename(exports / name / str(number))
 
 

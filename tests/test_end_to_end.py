@@ -124,17 +124,17 @@ def test_what_it_said(job: Job) -> None:
 
 def test_manifest(job: Job, test_set: tuple[np.ndarray, np.ndarray]) -> None:
     found = manifest(job.version(1))
-    assert (found["schema"], found["name"], found["version"], found["seed"]) == (1, "digits", 1, 0)
+    assert (found["schema"], found["name"], found["version"], found["seed"]) == (2, "digits", 1, 0)
     assert config.Pipeline.model_validate_json(json.dumps(found["config"])) == config.load_pipeline(DIGITS)
     assert found["pipeline_file"].endswith(DIGITS.name)
     assert not Path(found["pipeline_file"]).is_absolute()
-    assert "smoke" not in found
+    assert found["smoke"] is False
     assert found["versions"]["tfhalf"] == __version__
     assert found["versions"]["onnx"] == onnx.__version__
     assert {"python", "tensorflow", "keras", "numpy", "onnxruntime", "tf2onnx"} <= set(found["versions"])
     assert found["labels"] == list("0123456789")
     assert found["data"]["sizes"] == {"train": 1294, "validation": 144, "test": 359}
-    assert found["input"] == {"name": "image", "dtype": "float32", "shape": ["batch", 8, 8, 1]}
+    assert found["inputs"] == [{"name": "image", "dtype": "float32", "shape": ["batch", 8, 8, 1]}]
     assert [output["name"] for output in found["outputs"]] == ["logits", "probabilities"]
     assert found["parameters"] == {"float16": {"count": 17226, "bytes": 34452}}
     # Every file but the manifest and the report, each with its true size and hash.
@@ -146,7 +146,7 @@ def test_manifest(job: Job, test_set: tuple[np.ndarray, np.ndarray]) -> None:
     assert (training["policy"], training["epochs"], training["steps"]) == ("mixed_float16", 30, 600)
     assert training["test_accuracy"] >= 0.96
     assert training["chance"]["better"] is True
-    rows = {row["artifact"]: row for row in found["verification"]}
+    rows = {row["artifact"]: row for row in found["comparisons"]}
     assert list(rows) == ["savedmodel", "onnx", "onnx, OpenVINO", "onnx, first 256"]
     for row in rows.values():
         assert row["passed"] is True
@@ -194,7 +194,7 @@ def test_verify(job: Job, tmp_path: Path) -> None:
     # From another folder, where no relative path of the first leads anywhere.
     told = json.loads(tfhalf(tmp_path, "verify", job.version(1), "--json").stdout)
     assert told["passed"] is True
-    assert [row["images"] for row in told["comparisons"]] == [359, 359, 359, 256]
+    assert [row["samples"] - row["edges"] for row in told["comparisons"]] == [359, 359, 359, 256]
     assert tree(job.version(1)) == job.first
 
 
@@ -359,8 +359,8 @@ def test_a_version_that_falls_short_is_not_published(tmp_path: Path) -> None:
     assert "published  " not in done.stdout
     assert sorted(name for name in os.listdir(exports) if not name.startswith(".")) == ["failed-1"]
     found = manifest(exports / "failed-1")
-    assert not all(row["passed"] for row in found["verification"])
-    assert any(row["non_finite"] for row in found["verification"])
+    assert not all(row["passed"] for row in found["comparisons"])
+    assert any(row["non_finite"] for row in found["comparisons"])
     assert "Falls short:" in (exports / "failed-1/report.md").read_text()
     assert "holds no exported version" in tfhalf(tmp_path, "verify", "exports/overflows", code=2).stderr
     assert "FALLS SHORT" in tfhalf(tmp_path, "verify", "exports/overflows/failed-1", code=1).stdout
@@ -454,7 +454,7 @@ def test_a_folder_of_images_in_bfloat16(tmp_path: Path) -> None:
     assert "policy     mixed_bfloat16\n" in tfhalf(tmp_path, "train", "p.yaml").stdout
     found = manifest(tmp_path / "exports/colours/1")
     assert found["labels"] == ["blue", "green", "red"]
-    assert found["input"]["shape"] == ["batch", 8, 10, 3]
+    assert found["inputs"][0]["shape"] == ["batch", 8, 10, 3]
     assert set(found["parameters"]) == {"float16"}  # artifacts are float16 whichever policy trained them
     assert found["training"]["test_accuracy"] > 0.95
     images = [f"pictures/{name}/07.png" for name in ("red", "green", "blue")]

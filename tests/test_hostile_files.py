@@ -16,6 +16,8 @@ import pytest
 
 from tfhalf import config
 from tfhalf.artifacts import manifest as manifests
+from tfhalf.artifacts.manifest import Version
+from tfhalf.artifacts.reference import Reference
 from tfhalf.config import refs
 from tfhalf.data.sources import folder as folder_source
 from tfhalf.data.sources import npz as npz_source
@@ -27,8 +29,7 @@ from tfhalf.inspect.look import inspect
 from tfhalf.progress import Progress
 from tfhalf.system.npz import read_arrays, read_npz
 from tfhalf.train.record import run_folder
-from tfhalf.verify.reference import Reference, Verified
-from tfhalf.verify.samples import Samples
+from tfhalf.verify.version import TestSet, Verified
 from tfhalf.workflows import predict, verify
 
 # --- arrays -----------------------------------------------------------------------------------------------------------
@@ -65,7 +66,7 @@ def test_archives_that_lie(tmp_path: Path, members: dict[str, bytes], words: str
         read_npz(path)
     assert str(caught.value).isprintable()
     with pytest.raises(ArtifactError, match=r"samples.npz: cannot be read: .*; export again"):
-        Samples.load(tmp_path)
+        Reference.load(tmp_path)
 
 
 def test_arrays_of_every_kind_are_read(tmp_path: Path) -> None:
@@ -88,12 +89,15 @@ def test_arrays_of_every_kind_are_read(tmp_path: Path) -> None:
 
 def test_samples_that_do_not_fit_together(tmp_path: Path) -> None:
     np.savez(tmp_path / "samples.npz", **{"in/x": np.zeros((2, 3)), "out/y": np.zeros(())})
-    with pytest.raises(ArtifactError, match="holds no samples"):
-        Samples.load(tmp_path)
+    with pytest.raises(ArtifactError, match="its samples do not go together"):
+        Reference.load(tmp_path)
+    (tmp_path / "samples.npz").unlink()
     good = {"probabilities": np.zeros((2, 3), np.float32), "y": np.zeros(2, np.int32), "x_sha256": np.zeros(64, "u1")}
     for wrong in ({"y": np.zeros(3, np.int32)}, {"probabilities": np.zeros(2, np.float32)}, {"y": np.zeros(2)}):
         np.savez(tmp_path / "reference.npz", **{**good, **wrong})
-        with pytest.raises(ArtifactError, match=r"reference.npz: holds .*; it is damaged, export again"):
+        with pytest.raises(
+            ArtifactError, match=r"reference.npz: it.* holds .*; it is damaged, export again|do not go together"
+        ):
             Reference.load(tmp_path)
 
 
@@ -159,7 +163,7 @@ def test_pipes_devices_and_loops_are_not_waited_for(pipe: Path, tmp_path: Path) 
 
 
 def described(folder: Path, **changes: Any) -> Path:
-    """A version's manifest of a pipeline's export; keys of ``changes`` are paths, with ``__`` for a step."""
+    """A manifest of schema 1, of a pipeline's export; keys of ``changes`` are paths, with ``__`` for a step."""
     pipeline = {"name": "job", "model": {"build": "m.py:build"}, "data": {"source": "sklearn:digits"}}
     manifest: dict[str, Any] = {
         "schema": 1,
@@ -187,10 +191,10 @@ def described(folder: Path, **changes: Any) -> Path:
     [
         ("labels", [None], "labels.0 is not valid: received None"),
         ("labels", {}, "labels is not valid"),
-        ("input__shape", ["batch", 1 << 40], "input.shape.1"),
-        ("input__shape", [], "input.shape is not valid"),
-        ("input__shape", ["batch", True], "input.shape.1"),
-        ("input__dtype", "float99", "input.dtype is not valid"),
+        ("input__shape", ["batch", 1 << 40], "inputs.0.shape.1"),
+        ("input__shape", [], "inputs.0.shape is not valid"),
+        ("input__shape", ["batch", True], "inputs.0.shape.1"),
+        ("input__dtype", "float99", "inputs.0.dtype is not valid"),
         ("seed", 1 << 80, "seed is not valid"),
         ("seed", "\x1b[31m", "seed is not valid"),
         ("pipeline_file", "a\0b", "pipeline_file is not valid"),
@@ -199,7 +203,7 @@ def described(folder: Path, **changes: Any) -> Path:
         ("data__sizes__test", 0, "data.sizes.test"),
         ("data__preprocess", {"mean": ["a"]}, "data.preprocess.mean"),
         ("config__data__source", 3, "config.data.source"),
-        ("config__export__formats", ["exe"], "config.export.formats"),
+        ("config__export__formats", ["exe"], "artifacts.0.format"),
         ("name", None, "name is not valid"),
     ],
 )
@@ -252,18 +256,17 @@ def test_code_that_the_users_own_pipeline_names_is_run(tmp_path: Path, monkeypat
     described(version, config__data__source="own.py:load", pipeline_file="/elsewhere/p.yaml", data__sizes__test=10)
     seen = {}
 
-    def verified(directory: Path, x: np.ndarray, y: np.ndarray, progress: Progress) -> Verified[Any]:
-        seen.update(x=x, y=y)
+    def compared(version: Version, progress: Progress, test_set: TestSet) -> Verified:
+        seen.update(x=test_set.x, y=test_set.y)
         return Verified([], ())
 
-    monkeypatch.setattr("tfhalf.verify.test_set.verify_directory", verified)
+    monkeypatch.setattr("tfhalf.verify.version.compare_version", compared)
     monkeypatch.setattr(verify.manifests, "check_files", lambda *_: None)
-    Reference(np.full((10, 2), 0.5, np.float32), np.zeros(10, np.int32), "").save(version)
     verify.verify_version(version, None, Progress(quiet=True), tmp_path / "p.yaml")
     assert seen["x"].shape == (10, 2, 2, 1)
 
 
-IMAGES = predict.Classifier(Path(), "image", np.dtype("float32"), (8, 8, 3), "probabilities", [], [])
+IMAGES = predict.Classifier(Path(), "image", np.dtype("float32"), (8, 8, 3), "probabilities", (), ())
 
 
 def test_what_predict_makes_room_for_is_bounded(tmp_path: Path) -> None:

@@ -120,10 +120,10 @@ def assert_whole(exports: Path) -> None:
         directory = exports / str(number)
         manifest = manifests.read(directory)
         manifests.check_files(directory, manifest)
-        assert manifest["version"] == number
-        assert manifest["verification"]
-        assert all(row["passed"] for row in manifest["verification"])
-        assert {"saved_model.pb", "model.onnx", "reference.npz"} <= set(manifest["files"])
+        assert manifest.version == number
+        assert manifest.comparisons
+        assert all(row.passed for row in manifest.comparisons)
+        assert {"saved_model.pb", "model.onnx", "reference.npz"} <= set(manifest.files)
         assert (directory / "report.md").read_text().rstrip().endswith("float32.")
         assert not (directory / ".lock").exists()
     beside = {path.name for path in exports.iterdir() if not path.name.isdigit()}
@@ -326,10 +326,10 @@ def test_a_deterministic_run(tmp_path: Path) -> None:
         finish(tmp_path / name, "train", DIGITS, "--set", "train.epochs=4", "--deterministic")
     one, two = (tmp_path / name / "exports/digits/1" for name in ("one", "two"))
     assert weights(one) == weights(two)
-    assert manifests.read(one)["training"]["deterministic"] is True
+    assert manifests.read(one).training.to_dict()["deterministic"] is True
     (run,) = (tmp_path / "one/runs/digits").iterdir()
     finish(tmp_path / "one", "train", "--resume", run)
-    assert manifests.read(tmp_path / "one/exports/digits/2")["training"]["deterministic"] is True
+    assert manifests.read(tmp_path / "one/exports/digits/2").training.to_dict()["deterministic"] is True
     assert weights(tmp_path / "one/exports/digits/2") == weights(one)
 
 

@@ -124,13 +124,13 @@ def test_it_runs(path: Path, tmp_path: Path) -> None:
     version = tmp_path / told["version"]
     manifest = manifests.read(version)
     manifests.check_files(version, manifest)
-    assert manifest["smoke"] is True
+    assert manifest.smoke
     assert "**Smoke run**" in (version / "report.md").read_text()
-    assert manifest["training"]["steps"] == 2
-    assert manifest["data"]["sizes"]["test"] == 256
-    assert [row["runtime"].split()[0] for row in manifest["verification"]][:2] == ["TensorFlow", "onnxruntime"]
-    for row in manifest["verification"]:
-        assert row["passed"] is True
-        assert row["non_finite"] == 0
-        assert row["max_difference"] < 0.05
+    assert manifest.training.to_dict()["steps"] == 2
+    assert manifest.data.sizes.test == 256
+    assert [row.runtime.split()[0] for row in manifest.comparisons][:2] == ["TensorFlow", "onnxruntime"]
+    for row in manifest.comparisons:
+        assert row.passed
+        assert row.worst("non_finite") == 0
+        assert row.worst("max_difference") < 0.05
     assert {path.name for path in version.parent.iterdir()} <= {"1", "config.pbtxt", ".lock"}

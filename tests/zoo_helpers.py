@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import zoo
 
+from tfhalf.artifacts.manifest import open_version
 from tfhalf.export import model
 from tfhalf.export.request import Options, Request
 from tfhalf.progress import Progress
-from tfhalf.verify.samples import verify_samples
+from tfhalf.verify.version import compare_version
 
 
 class Here:
@@ -29,8 +30,8 @@ class Here:
     def start(self) -> None:
         return None
 
-    def samples(self, directory: Path) -> Any:
-        return verify_samples(directory, self.progress).comparisons
+    def __call__(self, directory: Path) -> Any:
+        return compare_version(open_version(directory), self.progress).comparisons
 
 
 def export(entry: zoo.Entry, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:

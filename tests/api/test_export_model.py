@@ -125,7 +125,7 @@ def test_a_fitted_model_is_exported_and_stays_as_it_is(build: Any, policy: str, 
     assert made.version == tmp_path / "exports" / "mine" / "1"
     assert {comparison.artifact for comparison in made.comparisons} >= {"savedmodel", "onnx"}
     assert all(comparison.passed for comparison in made.comparisons)
-    assert made.manifest["samples"]["origin"] == "given"
+    assert made.manifest.reference.origin == "given"
     for runtime in ("onnx", "savedmodel"):
         with tfhalf.open_artifact(made.version, runtime) as artifact:
             limits = {"max_difference": 0.1, "mean_difference": 0.05} if policy == "mixed_bfloat16" else {}
@@ -157,7 +157,7 @@ def test_a_file_is_exported_too(tmp_path: Path) -> None:
     model, _ = fitted(subclass, "float32")
     keras.models.clone_model(overflowing()).save(tmp_path / "f.keras")
     made = tfhalf.export_model(tmp_path / "f.keras", tmp_path / "file", formats=["onnx"])
-    assert made.manifest["source"]["file"] == "f.keras"
+    assert made.manifest.source["file"] == "f.keras"
     assert model is not None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,9 @@ import pytest
 from tfhalf import config
 from tfhalf.artifacts import manifest as manifests
 from tfhalf.artifacts import triton, version
+from tfhalf.artifacts.comparison import Limits
+from tfhalf.artifacts.ports import Port
+from tfhalf.artifacts.record import SCHEMA, File, Manifest
 from tfhalf.errors import ArtifactError, IntegrityError
 
 # --- versions ---------------------------------------------------------------------------------------------------------
@@ -150,23 +154,26 @@ def test_find_version(tmp_path: Path) -> None:
 # --- the manifest -----------------------------------------------------------------------------------------------------
 
 
-def described(directory: Path) -> dict[str, Any]:
+FACTS: dict[str, Any] = {
+    "name": "job",
+    "inputs": [{"name": "image", "dtype": "float32", "shape": ["batch", 3]}],
+    "outputs": [{"name": "kind", "dtype": "float32", "shape": ["batch", 2], "classes": True}],
+    "artifacts": [{"format": "onnx", "files": ["model.onnx"], "bytes": 4}],
+    "limits": {},
+    "reference": {},
+    "labels": ["ä", "b"],
+    "config": config.Pipeline.model_validate(
+        {"name": "job", "model": {"build": "a.py:b"}, "data": {"source": "npz:a.npz"}}
+    ).dump(),
+}
+
+
+def described(directory: Path) -> Manifest:
     """A version directory with a manifest that is right."""
     (directory / "variables").mkdir(parents=True)
     (directory / "model.onnx").write_bytes(b"onnx")
     (directory / "variables" / "data").write_bytes(b"weights")
-    pipeline = {"name": "job", "model": {"build": "a.py:b"}, "data": {"source": "npz:a.npz"}}
-    manifest = {
-        "schema": manifests.SCHEMA,
-        "name": "job",
-        "pipeline_file": "/a/b.yaml",
-        "config": config.Pipeline.model_validate(pipeline).dump(),
-        "seed": 0,
-        "data": {"source": "npz:a.npz", "sizes": {"test": 3}},
-        "labels": ["ä", "b"],
-        "input": {"shape": ["batch", 3]},
-        "files": manifests.file_hashes(directory),
-    }
+    manifest = Manifest.read(FACTS).model_copy(update={"files": manifests.file_hashes(directory)})
     manifests.write(directory, manifest)
     return manifest
 
@@ -174,11 +181,20 @@ def described(directory: Path) -> dict[str, Any]:
 def test_manifest_round_trip(tmp_path: Path) -> None:
     manifest = described(tmp_path)
     assert manifests.read(tmp_path) == manifest
+    assert json.loads((tmp_path / "manifest.json").read_text())["schema"] == SCHEMA == 2
     manifests.check_files(tmp_path, manifest)
-    assert set(manifest["files"]) == {"model.onnx", "variables/data"}
-    assert manifest["files"]["model.onnx"] == {"bytes": 4, "sha256": hashlib.sha256(b"onnx").hexdigest()}
+    assert set(manifest.files) == {"model.onnx", "variables/data"}
+    assert manifest.files["model.onnx"] == File(bytes=4, sha256=hashlib.sha256(b"onnx").hexdigest())
     (tmp_path / "report.md").write_text("written later")
     manifests.check_files(tmp_path, manifest)
+
+
+def test_no_limit_stays_no_limit(tmp_path: Path) -> None:
+    """What is None is written, so that it does not come back as the usual limit."""
+    (tmp_path / "model.onnx").write_bytes(b"onnx")
+    limits = Limits(None, None, 99.5, 0.1, 256)
+    manifests.write(tmp_path, Manifest.read(FACTS).model_copy(update={"limits": limits}))
+    assert manifests.read(tmp_path).limits == limits
 
 
 @pytest.mark.parametrize(
@@ -187,10 +203,13 @@ def test_manifest_round_trip(tmp_path: Path) -> None:
         (None, "holds no manifest.json; give a version"),
         ("", "is not readable JSON"),
         ("{", "is not readable JSON"),
-        ("[]", "has schema 'list'; this tfhalf reads 1"),
+        ("[]", "has schema 'list'; this tfhalf reads 1 and 2"),
         ("{}", "has schema None"),
-        ('{"schema": 2}', "has schema 2; this tfhalf reads 1"),
-        ('{"schema": 1}', "lacks name, pipeline_file, "),
+        ('{"schema": true}', "has schema True"),
+        ('{"schema": 3}', "has schema 3; this tfhalf reads 1 and 2"),
+        ('{"schema": 1}', "lacks name, config, "),
+        ('{"schema": 1, "kind": "model", "config": 3, "samples": {}}', "lacks name, inputs, outputs"),
+        ('{"schema": 2}', "lacks name, inputs, outputs, artifacts, limits"),
     ],
 )
 def test_a_manifest_that_cannot_be_read(tmp_path: Path, text: str | None, words: str) -> None:
@@ -203,16 +222,46 @@ def test_a_manifest_that_cannot_be_read(tmp_path: Path, text: str | None, words:
 
 
 def test_a_manifest_in_which_one_thing_is_wrong(tmp_path: Path) -> None:
-    manifest = described(tmp_path)
-    for key in ("name", "config", "files", "labels", "input", "seed", "data"):
-        manifests.write(tmp_path, {k: v for k, v in manifest.items() if k != key})
+    described(tmp_path)
+    path = tmp_path / "manifest.json"
+    facts = json.loads(path.read_text())
+    for key in ("name", "inputs", "outputs", "artifacts", "limits", "reference"):
+        path.write_text(json.dumps({k: v for k, v in facts.items() if k != key}))
         with pytest.raises(ArtifactError, match=f"lacks {key}.*it is damaged, export again"):
             manifests.read(tmp_path)
-    changed = json.loads(json.dumps(manifest))
-    changed["config"]["verify"]["min_agreement"] = "all"
-    manifests.write(tmp_path, changed)
-    with pytest.raises(ArtifactError, match=r"config.verify.min_agreement is not valid"):
-        manifests.read(tmp_path)
+    for keys, value, words in WRONG:
+        changed = inner = json.loads(json.dumps(facts))
+        *steps, last = keys.split(".")
+        for step in steps:
+            inner = inner[int(step) if step.isdigit() else step]
+        inner[last] = value
+        path.write_text(json.dumps(changed))
+        with pytest.raises(ArtifactError, match=f"{re.escape(words)}.*it is damaged, export again") as caught:
+            manifests.read(tmp_path)
+        assert str(caught.value).isprintable()
+
+
+WRONG: list[tuple[str, Any, str]] = [
+    ("labels", [None], "labels.0 is not valid: received None"),
+    ("labels", ["\ud800"], "is not readable JSON"),
+    ("inputs.0.shape", ["batch", 1 << 40], "inputs.0.shape.1"),
+    ("inputs.0.shape", ["batch", True], "inputs.0.shape.1"),
+    ("inputs.0.shape", [], "inputs.0.shape is not valid"),
+    ("inputs.0.dtype", "float99", "inputs.0.dtype is not valid"),
+    ("inputs", [], "inputs is not valid"),
+    ("outputs.0.aliases", "y", "outputs.0.aliases is not valid"),
+    ("artifacts.0.format", "exe", "artifacts.0.format is not valid: received 'exe'"),
+    ("limits.max_difference", float("nan"), "limits.max_difference is not valid: received nan"),
+    ("limits.max_difference", float("inf"), "limits.max_difference is not valid"),
+    ("limits.min_agreement", "all", "limits.min_agreement is not valid"),
+    ("reference.count", 1 << 70, "reference.count is not valid"),
+    ("reference.origin", "a dream", "reference.origin is not valid"),
+    ("files", {"model.onnx": {"sha256": "x"}}, "files.model.onnx.sha256 is not valid"),
+    ("comparisons", [{"artifact": "onnx"}], "lacks comparisons.0.runtime"),
+    ("config.data", {"source": 3}, "config.data.source is not valid"),
+    ("seed", "\x1b[31m", "seed is not valid"),
+    ("pipeline_file", "a\0b", "pipeline_file is not valid"),
+]
 
 
 @pytest.mark.parametrize(
@@ -263,7 +312,8 @@ def test_versions_name_what_made_an_artifact() -> None:
 
 
 def test_triton_configuration() -> None:
-    text = triton.config("digits", (8, 8, 1), 10)
+    outputs = [Port(name, "float32", (None, 10)) for name in ("logits", "probabilities")]
+    text = triton.config("digits", [Port("image", "float32", (None, 8, 8, 1))], outputs)
     for part in (
         'name: "digits"',
         'backend: "onnxruntime"',

@@ -7,14 +7,17 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from bench_helpers import DIGITS, MANIFEST, Clock, call, refused, tfhalf, unheard, unseen
+from bench_helpers import DIGITS, Clock, call, refused, tfhalf, unheard, unseen, version_of
 
-from tfhalf.bench import fresh, inference, runtimes
+from tfhalf.artifacts.manifest import open_version
+from tfhalf.artifacts.reference import Reference, Samples
+from tfhalf.bench import fresh, inference, inputs, runtimes
 from tfhalf.bench.results import Inference
 from tfhalf.data import memory
 from tfhalf.errors import ArtifactError, DataError, InputError, ShortfallError, UnavailableError, UnsupportedError
@@ -28,33 +31,55 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return made
 
 
+def of_data(source: str, preprocess: dict[str, Any], count: int = 64) -> np.ndarray:
+    """What an export of images is timed on."""
+    data = {"source": source, "sizes": {"test": 9}, "preprocess": preprocess}
+    return inputs.batch(version_of(data=data), count)["image"]
+
+
 def test_images_for_an_export() -> None:
-    x = inference.images(MANIFEST, 64)
+    x = inputs.batch(version_of(), 64)["image"]
     assert x.shape == (64, 4, 4, 3)
     assert x.dtype == np.float32
     assert (x.min(), x.max()) == (1, 255)
     assert (x == x.round()).all()
-    assert np.array_equal(x, inference.images(MANIFEST, 64))
-    mine = {**MANIFEST, "data": {"source": "npz:mine.npz", "preprocess": {"mean": [3.0, 5.0], "std": [1.0, 2.0]}}}
-    x = inference.images(mine, 64)
+    assert np.array_equal(x, inputs.batch(version_of(), 64)["image"])
+    x = of_data("npz:mine.npz", {"mean": [3.0, 5.0], "std": [1.0, 2.0]})
     assert 2.5 <= x.min() < 2.6
     assert 5.4 < x.max() <= 5.5
     for preprocess in ({"mean": [0.0], "std": [255.0]}, {}):  # normalize: unit, and a manifest that does not say
-        x = inference.images({**MANIFEST, "data": {"source": "a.py:load", "preprocess": preprocess}}, 64)
+        x = of_data("a.py:load", preprocess)
         assert x.min() > 0
         assert x.max() <= (255 if preprocess else 1)
 
 
-@pytest.mark.parametrize("shape", [["batch"], ["batch", 0], ["batch", "wide"], ["batch", -3]])
+def test_a_version_that_holds_its_inputs_is_timed_on_them(tmp_path: Path) -> None:
+    """Several inputs, and such as are places in a table: none is drawn at random."""
+    a, tokens = np.arange(6.0, dtype=np.float32).reshape(3, 2), np.array([[4], [5], [6]], np.int32)
+    Reference(Samples({"a": a, "tokens": tokens}, {"y": np.zeros(3)})).save(tmp_path)
+    ports = [
+        {"name": "a", "dtype": "float32", "shape": ["batch", 2]},
+        {"name": "tokens", "dtype": "int32", "shape": ["batch", 1]},
+    ]
+    version = replace(version_of(inputs=ports, data=None, reference={}), directory=tmp_path)
+    found = inputs.batch(version, 7)
+    assert found["tokens"].tolist() == [[4], [5], [6], [4], [5], [6], [4]]
+    assert (found["a"].shape, found["tokens"].dtype) == ((7, 2), np.dtype("int32"))
+    with pytest.raises(ArtifactError, match="its samples are not such as its manifest says"):
+        inputs.batch(replace(version_of(data=None, reference={}), directory=tmp_path), 7)
+
+
+@pytest.mark.parametrize("shape", [["batch"], ["batch", "wide"], ["batch", 1 << 20, 1 << 20]])
 def test_a_shape_that_is_none(shape: list[Any]) -> None:
-    with pytest.raises(ArtifactError, match=r"input\.shape is .* damaged"):
-        inference.images({**MANIFEST, "input": {"shape": shape}}, 2)
+    port = {"name": "image", "dtype": "float32", "shape": shape}
+    with pytest.raises(ArtifactError, match=r"input image has shape .* damaged"):
+        inputs.batch(version_of(inputs=[port]), 2)
 
 
 def test_a_batch_that_the_memory_does_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "available", lambda: 10**5)
     with pytest.raises(DataError, match=r"take a smaller batch \(--batch-sizes\)"):
-        inference.images(MANIFEST, 1000)
+        inputs.batch(version_of(), 1000)
 
 
 @pytest.mark.parametrize(
@@ -92,8 +117,7 @@ def test_percentiles_of_a_cell(clock: Clock) -> None:
 
 def measured(monkeypatch: pytest.MonkeyPatch, runtime: str, opens: Callable[..., Any]) -> Inference:
     """An export whose files are all there, in a runtime that ``opens`` as it says."""
-    monkeypatch.setattr(inference.manifests, "read", lambda where: MANIFEST)
-    monkeypatch.setattr(inference.manifests, "check_files", lambda where, manifest: None)
+    monkeypatch.setattr(inference, "open_version", lambda path: version_of())
     monkeypatch.setattr(inference, "missing", lambda where, runtime: "")
     monkeypatch.setattr(inference, "open_to_measure", opens)
     monkeypatch.setattr(inference, "grow_memory", lambda: None)
@@ -177,9 +201,9 @@ def test_an_export_answers_for_real(exported: Path, tmp_path: Path) -> None:
     done = tfhalf(exported, *options, "--json", "--plot", tmp_path / "a.svg")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    assert set(told) == {"kind", "version", "input_shape", "settings", "versions", "runtimes", "failed"}
+    assert set(told) == {"kind", "version", "inputs", "settings", "versions", "runtimes", "failed"}
     assert told["version"] == str(exported / "1")
-    assert told["input_shape"] == [8, 8, 1]
+    assert told["inputs"] == {"image": [8, 8, 1]}
     assert [row["runtime"] for row in told["runtimes"]] == list(runtimes.RUNTIMES)
     by = {row["runtime"]: row for row in told["runtimes"]}
     there = [by[name] for name in ("savedmodel", "savedmodel-xla", "onnx-cpu")]
@@ -204,11 +228,9 @@ def test_an_export_answers_for_real(exported: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_runtimes_answer_alike(exported: Path) -> None:
     """What is timed is the model: each runtime gives the same probabilities for the same images."""
-    manifest = json.loads((exported / "1" / "manifest.json").read_text())
-    x = inference.images(manifest, 16)
+    x = inputs.batch(open_version(exported), 16)
     answers = [
-        runtimes.open_to_measure(exported / "1", name)({"image": x})
-        for name in ("savedmodel", "savedmodel-xla", "onnx-cpu")
+        runtimes.open_to_measure(exported / "1", name)(x) for name in ("savedmodel", "savedmodel-xla", "onnx-cpu")
     ]
     for answer in answers:
         assert set(answer) == {"logits", "probabilities"}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bench_helpers import DIGITS, HALF, MANIFEST, call, refused
+from bench_helpers import DIGITS, HALF, call, refused, version_of
 
 from tfhalf.bench import run
 from tfhalf.bench.watch import Watch
@@ -89,9 +89,7 @@ def test_one_runtime_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatc
         return {**row, "cells": [cell], "error": "batch 8: no" if runtime == "onnx-cpu" else ""}
 
     monkeypatch.setattr(run, "ask", ask)
-    monkeypatch.setattr(run.manifests, "read", lambda where: MANIFEST)
-    monkeypatch.setattr(run.manifests, "check_files", lambda where, manifest: None)
-    (tmp_path / "manifest.json").write_text("{}")
+    monkeypatch.setattr(run.manifests, "open_version", lambda path: version_of())
     result = call(tmp_path, "--json", "--quiet")
     assert result.exit_code == 1
     assert result.stderr == "error: SavedModel: it died; ONNX Runtime, CPU: batch 8: no\n"
@@ -105,6 +103,21 @@ def test_one_runtime_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatc
         "litert-int8",
     ]
     assert [one["name"] for one in told["failed"]] == ["savedmodel", "onnx-cpu"]
+
+
+def test_a_fixed_batch_is_the_only_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    sizes = []
+
+    def ask(request: dict[str, Any], name: str, watch: Watch) -> dict[str, Any]:
+        sizes.append(request["batch_sizes"])
+        raise ShortfallError(f"{name}: it died")
+
+    port = {"name": "image", "dtype": "float32", "shape": [4, 4, 4, 3]}
+    monkeypatch.setattr(run, "ask", ask)
+    monkeypatch.setattr(run.manifests, "open_version", lambda path: version_of(inputs=[port]))
+    refused(call(tmp_path, "--quiet"), 1)
+    assert {tuple(one) for one in sizes} == {(4,)}
+    assert "takes 4 samples at a time; leave that out" in refused(call(tmp_path, "--batch-sizes", "1,8"))
 
 
 def test_an_input_at_fault_ends_it_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

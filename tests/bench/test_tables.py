@@ -86,7 +86,7 @@ def test_the_table_of_an_export() -> None:
     ]
     assert tables.notes(SERVED) == ["ONNX Runtime, CUDA: not available: no CUDA here"]
     export, device, versions = tables.heading(SERVED)
-    assert "exports/net/3: input (8, 8, 1)" in export
+    assert "exports/net/3: input image [8, 8, 1]" in export
     assert device == f"device     {SERVED.rows[0].device}"
     assert versions == "versions   python 3.12"
 

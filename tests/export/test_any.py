@@ -19,9 +19,14 @@ import zoo
 import zoo_layers
 from click.testing import CliRunner
 from keras import layers
+from pydantic import TypeAdapter
 
 from tfhalf.artifacts import triton
+from tfhalf.artifacts.comparison import Comparison, Limits
+from tfhalf.artifacts.manifest import open_version
 from tfhalf.artifacts.ports import Port, input_names, unique
+from tfhalf.artifacts.record import Manifest
+from tfhalf.artifacts.reference import Reference, Samples
 from tfhalf.artifacts.version import versions
 from tfhalf.cli import main
 from tfhalf.errors import ArtifactError, ConfigError, DataError, ExportError, IntegrityError
@@ -33,9 +38,9 @@ from tfhalf.export.load.model import Source
 from tfhalf.export.request import read_options, read_request
 from tfhalf.progress import Progress
 from tfhalf.runtimes.open import open_predictor
-from tfhalf.verify.compare import Limits, SampleComparison, badness, judge
-from tfhalf.verify.sample_report import notes
-from tfhalf.verify.samples import Samples, verify_samples
+from tfhalf.verify.compare import badness, compare_outputs
+from tfhalf.verify.report import notes
+from tfhalf.verify.version import compare_version
 
 CUSTOM = str(Path(zoo_layers.__file__))
 
@@ -73,7 +78,7 @@ def test_names_are_the_models_own() -> None:
     assert first.name == x._keras_history.operation.name
     assert first.aliases == ("input",)
     assert (second.name, second.aliases, found.outputs) == ("my_input", ("my-input",), ("my_head",))
-    assert Port.from_dict(json.loads(json.dumps(second.to_dict()))) == second
+    assert TypeAdapter(Port).validate_json(json.dumps(second.to_dict())) == second
     taken = draw.given({"input": np.ones((4, 3)), "my-input": np.ones((4, 2))}, found.inputs, "d")
     assert {name: value.shape for name, value in taken.items()} == {first.name: (4, 3), "my_input": (4, 2)}
 
@@ -81,7 +86,7 @@ def test_names_are_the_models_own() -> None:
 def test_ports() -> None:
     port = Port("image", "float32", (None, None, 32, 3))
     assert port.dims() == ["batch", "height", 32, 3]
-    assert Port.from_dict(json.loads(json.dumps(port.to_dict()))) == port
+    assert TypeAdapter(Port).validate_json(json.dumps(port.to_dict())) == port
     assert Port("x", "int32", (None, None)).dims() == ["batch", "x_1"]
     assert Port("x", "int32", (4,)).dims() == [4]
 
@@ -129,11 +134,11 @@ def test_sparse_inputs() -> None:
 
 
 def test_triton() -> None:
-    text = triton.config_of("m", [Port("x", "int32", (None, None))], [Port("y", "float32", (None,))])
+    text = triton.config("m", [Port("x", "int32", (None, None))], [Port("y", "float32", (None,))])
     assert 'name: "x" data_type: TYPE_INT32 dims: [ -1 ]' in text
     assert 'name: "y" data_type: TYPE_FP32 dims: [ 1 ] reshape: { shape: [ ] }' in text
     assert "max_batch_size: 256" in text
-    fixed = triton.config_of("m", [Port("x", "uint8", (4, 3))], [Port("y", "bool", (4,))])
+    fixed = triton.config("m", [Port("x", "uint8", (4, 3))], [Port("y", "bool", (4,))])
     assert "max_batch_size: 0" in fixed
     assert 'name: "x" data_type: TYPE_UINT8 dims: [ 4, 3 ]' in fixed
     assert 'name: "y" data_type: TYPE_BOOL dims: [ 4 ]' in fixed
@@ -235,21 +240,21 @@ def test_a_graph_that_is_called_in_its_own_way() -> None:
 def test_judging() -> None:
     rng = np.random.default_rng(0)
     wide = rng.normal(size=(50, 8)).astype(np.float32)
-    (same,) = judge({"y": wide}, {"y": wide}, ["y"], Limits())
+    (same,) = compare_outputs({"y": wide}, {"y": wide}, ["y"], Limits())
     assert (same.max_difference, same.agreement, same.problems) == (0.0, 100.0, ())
-    (near,) = judge({"y": wide}, {"y": wide.astype(np.float16).astype(np.float32)}, ["y"], Limits())
+    (near,) = compare_outputs({"y": wide}, {"y": wide.astype(np.float16).astype(np.float32)}, ["y"], Limits())
     assert near.problems == ()
     broken = wide.copy()
     broken[3, 2] = np.inf
-    (lost,) = judge({"y": wide}, {"y": broken}, ["y"], Limits())
+    (lost,) = compare_outputs({"y": wide}, {"y": broken}, ["y"], Limits())
     assert lost.non_finite == 1
     assert "1 of 400 values are not finite" in lost.problems[0]
-    (masked,) = judge({"y": broken}, {"y": broken}, [], Limits())  # the float32 model gives it too
+    (masked,) = compare_outputs({"y": broken}, {"y": broken}, [], Limits())  # the float32 model gives it too
     assert masked.problems == ()
-    (far,) = judge({"y": wide}, {"y": wide + 0.3 * np.abs(wide).max()}, [], Limits())
+    (far,) = compare_outputs({"y": wide}, {"y": wide + 0.3 * np.abs(wide).max()}, [], Limits())
     assert len(far.problems) == 2
     swapped = wide[:, ::-1]
-    assert "have the same top class" in judge({"y": wide}, {"y": swapped}, ["y"], Limits())[0].problems[-1]
+    assert "have the same top class" in compare_outputs({"y": wide}, {"y": swapped}, ["y"], Limits())[0].problems[-1]
 
 
 def test_probabilities_that_are_nearly_equal() -> None:
@@ -259,40 +264,50 @@ def test_probabilities_that_are_nearly_equal() -> None:
     reference = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     uniform = np.full_like(reference, 0.01)
     assert np.abs(uniform - reference).max() < 1e-4
-    (found,) = judge({"y": reference}, {"y": uniform}, ["y"], Limits())
+    (found,) = compare_outputs({"y": reference}, {"y": uniform}, ["y"], Limits())
     assert found.max_difference == pytest.approx(1)
     assert found.problems
-    (near,) = judge({"y": reference}, {"y": reference.astype(np.float32)}, ["y"], Limits())
+    (near,) = compare_outputs({"y": reference}, {"y": reference.astype(np.float32)}, ["y"], Limits())
     assert near.problems == ()
     rare = np.array([[1 - 2e-9, 1e-9, 1e-9]])
-    (found,) = judge({"y": rare}, {"y": np.array([[1.0, 0, 3e-8]])}, ["y"], Limits())
+    (found,) = compare_outputs({"y": rare}, {"y": np.array([[1.0, 0, 3e-8]])}, ["y"], Limits())
     assert found.problems == ()
+
+
+FACTS = {
+    "name": "net",
+    "inputs": [{"name": "x", "dtype": "float32", "shape": ["batch", 2]}],
+    "outputs": [{"name": "y", "dtype": "float32", "shape": ["batch", 3]}],
+    "artifacts": [{"format": "onnx"}],
+    "limits": {},
+    "reference": {},
+}
 
 
 def test_answers_that_hardly_depend_on_the_input() -> None:
     still = np.full((10, 3), 5.0) + np.random.default_rng(0).normal(size=(10, 3)) * 1e-4
-    outputs = judge({"y": still, "z": np.eye(10)}, {"y": still, "z": np.eye(10)}, [], Limits())
+    outputs = compare_outputs({"y": still, "z": np.eye(10)}, {"y": still, "z": np.eye(10)}, [], Limits())
     assert outputs[0].spread < 1e-4 < 0.5 < outputs[1].spread
-    (note,) = notes({"samples": {}}, [SampleComparison("onnx", "r", 10, outputs, 0.0)])
+    (note,) = notes(Manifest.read(FACTS), [Comparison("onnx", "r", 10, outputs, 0.0)])
     assert note.startswith("y hardly changes from sample to sample")
 
 
 def test_a_tie_is_no_disagreement() -> None:
     tie = np.array([[0.5, 0.5001, 0.1]] * 10, np.float32)
     other = np.array([[0.5001, 0.5, 0.1]] * 10, np.float32)
-    (found,) = judge({"y": tie}, {"y": other}, ["y"], Limits())
+    (found,) = compare_outputs({"y": tie}, {"y": other}, ["y"], Limits())
     assert (found.agreement, found.problems) == (0.0, ())
 
 
 def test_whole_numbers_and_shapes() -> None:
     a, b = np.arange(200), np.arange(200)
     b[:4] = 7
-    assert judge({"y": a}, {"y": a}, [], Limits())[0].problems == ()
-    assert judge({"y": a}, {"y": b}, [], Limits())[0].problems == ("98.00 % of the values are the same",)
+    assert compare_outputs({"y": a}, {"y": a}, [], Limits())[0].problems == ()
+    assert compare_outputs({"y": a}, {"y": b}, [], Limits())[0].problems == ("98.00 % of the values are the same",)
     with pytest.raises(ArtifactError, match="gives shape"):
-        judge({"y": a}, {"y": a[:3]}, [], Limits())
+        compare_outputs({"y": a}, {"y": a[:3]}, [], Limits())
     with pytest.raises(ArtifactError, match="it gives z; expected y"):
-        judge({"y": a}, {"z": a}, [], Limits())
+        compare_outputs({"y": a}, {"z": a}, [], Limits())
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
@@ -376,17 +391,16 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_the_command(exported: Path) -> None:
     manifest = json.loads((exported / "manifest.json").read_text())
-    assert manifest["kind"] == "model"
-    assert manifest["input"] == {"name": "photo", "dtype": "float32", "shape": ["batch", 12, 12, 3]}
-    assert manifest["inputs"] == [manifest["input"]]
-    assert [(o["name"], o["shape"], o["classes"]) for o in manifest["outputs"]] == [
+    assert manifest["schema"] == 2
+    assert manifest["inputs"] == [{"name": "photo", "dtype": "float32", "shape": ["batch", 12, 12, 3]}]
+    assert [(o["name"], o["shape"], o.get("classes", False)) for o in manifest["outputs"]] == [
         ("kind", ["batch", 5], True),
         ("age", ["batch", 1], False),
     ]
     assert manifest["folded_batchnorm"] == ["norm"]
-    assert manifest["samples"]["origin"] == "drawn"
+    assert manifest["reference"]["origin"] == "drawn"
     assert set(manifest["parameters"]) == {"float16"}
-    assert [row["passed"] for row in manifest["verification"]] == [True] * 4
+    assert [row["passed"] for row in manifest["comparisons"]] == [True] * 4
     graph = onnx.load(str(exported / "model.onnx")).graph
     assert [v.name for v in graph.input] == ["photo"]
     assert [v.name for v in graph.output] == ["kind", "age"]
@@ -422,11 +436,11 @@ def test_verify_with_ones_own_data(exported: Path, tmp_path: Path) -> None:
         "export", source, *given, "--verify-with", tmp_path / "d.npz", "--keep-float32", "^kind$", "--json", "--quiet"
     )
     made = json.loads(out[out.index("{") :])
-    samples = made["samples"]
+    samples = made["reference"]
     assert (samples["origin"], samples["file"], samples["count"]) == ("given", "d.npz", 44)
     assert samples["edges"] == {"zeros": 1, "constant": 1, "largest": 1, "smallest": 1}
     assert samples["sweep"]["inputs"] == ["photo"]
-    assert {row["edges"] for row in made["verification"]} == {4}
+    assert {row["edges"] for row in made["comparisons"]} == {4}
     assert made["islands"] == [{"path": "kind", "reason": "asked for by '^kind$'"}]
     assert made["parameters"]["float32"]["count"] == 8 * 5 + 5
     assert not (tmp_path / "mine" / "1" / "saved_model.pb").exists()
@@ -487,23 +501,23 @@ def test_damaged_exports(exported: Path, tmp_path: Path) -> None:
         path.write_bytes(bytes(raw[: int(rng.integers(1, len(raw) + 1))] if rng.random() < 0.3 else raw))
         if path.name == "manifest.json":
             with suppress(ArtifactError, IntegrityError):  # what turned may be a word that nothing depends on
-                verify_samples(copy, Progress(quiet=True))
+                compare_version(open_version(copy), Progress(quiet=True))
         else:
             with pytest.raises(IntegrityError, match=path.name):
-                verify_samples(copy, Progress(quiet=True))
+                compare_version(open_version(copy), Progress(quiet=True))
         path.write_bytes(before)
-    assert all(c.passed for c in verify_samples(copy, Progress(quiet=True)).comparisons)
+    assert all(c.passed for c in compare_version(open_version(copy), Progress(quiet=True)).comparisons)
 
 
 def test_samples(tmp_path: Path) -> None:
     samples = Samples({"x": np.ones((3, 2)), "text": np.array(["a", "bc", "d"])}, {"y": np.zeros(3)})
-    samples.save(tmp_path)
-    read = Samples.load(tmp_path)
+    Reference(samples).save(tmp_path)
+    read = Reference.load(tmp_path).usual
     assert read.count == 3
     assert read.inputs["text"].tolist() == ["a", "bc", "d"]
-    (tmp_path / "samples.npz").write_bytes((tmp_path / "samples.npz").read_bytes()[:100])
+    (tmp_path / "reference.npz").write_bytes((tmp_path / "reference.npz").read_bytes()[:100])
     with pytest.raises(ArtifactError, match="cannot be read"):
-        Samples.load(tmp_path)
+        Reference.load(tmp_path)
 
 
 _KERAS2 = """
@@ -570,6 +584,6 @@ def test_one_row_may_differ() -> None:
     for count, fine in ((1, True), (2, False)):
         other = wide.copy()
         other[:count] = np.roll(wide[:count], 1, axis=1)
-        (found,) = judge({"y": wide}, {"y": other}, ["y"], Limits(max_difference=2, mean_difference=2))
+        (found,) = compare_outputs({"y": wide}, {"y": other}, ["y"], Limits(max_difference=2, mean_difference=2))
         assert found.agreement == 100 - 10 * count
         assert (found.problems == ()) is fine

@@ -51,11 +51,11 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_files(exported: Path) -> None:
-    manifest = manifests.read(exported, "model")
-    (artifact,) = [a for a in manifest["artifacts"] if a["format"] == "onnx"]
-    assert artifact["files"] == ["model.onnx", "model.onnx.data"]
-    assert artifact["bytes"] == sum((exported / name).stat().st_size for name in artifact["files"])
-    assert set(artifact["files"]) <= set(manifest["files"])
+    manifest = manifests.read(exported)
+    (artifact,) = [a for a in manifest.artifacts if a.format == "onnx"]
+    assert artifact.files == ("model.onnx", "model.onnx.data")
+    assert artifact.bytes == sum((exported / name).stat().st_size for name in artifact.files)
+    assert set(artifact.files) <= set(manifest.files)
     graph = onnx.load(exported / "model.onnx", load_external_data=False).graph
     (rows,) = [t for t in graph.initializer if list(t.dims) == [300, 32]]
     assert {e.key: e.value for e in rows.external_data}["location"] == "model.onnx.data"
@@ -73,7 +73,7 @@ def test_a_fresh_process_reads_it(exported: Path, command: str) -> None:
 
 
 def serve(folder: Path) -> dict[str, np.ndarray]:
-    manifest = manifests.read(folder, "model")
+    manifest = manifests.read(folder)
     settings = Settings((folder,), runtime="onnx")
     runtime = open_version(Source(folder, manifest, from_manifest(manifest)), settings).runtime
     assert "weights in model.onnx.data" in runtime.about
@@ -92,9 +92,8 @@ def test_served_as_verified(exported: Path) -> None:
 
 
 def _hashed_again(folder: Path) -> None:
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["files"] = manifests.file_hashes(folder)
-    manifests.write(folder, manifest)
+    manifest = manifests.read(folder)
+    manifests.write(folder, manifest.model_copy(update={"files": manifests.file_hashes(folder)}))
 
 
 def _damaged(folder: Path) -> None:

@@ -13,6 +13,8 @@ from click.testing import CliRunner
 from keras import layers, ops
 from zoo_helpers import Here
 
+from tfhalf.artifacts.comparison import Limits
+from tfhalf.artifacts.record import Parameters
 from tfhalf.artifacts.share import check_some_float16, float32_share, share_lines
 from tfhalf.cli import main
 from tfhalf.errors import ExportError
@@ -28,7 +30,7 @@ from tfhalf.inspect.keras_file import inspect_keras
 from tfhalf.precision.constants import classify
 from tfhalf.precision.policy import near_names
 from tfhalf.progress import Progress
-from tfhalf.verify.compare import Limits, judge
+from tfhalf.verify.compare import compare_outputs
 
 
 class Case:
@@ -57,7 +59,7 @@ class Case:
         return self._problems({name: np.asarray(y).astype(np.float32) for name, y in answers.items()})
 
     def _problems(self, got: dict[str, np.ndarray]) -> list[str]:
-        return [p for output in judge(self.reference, got, (), Limits()) for p in output.problems]
+        return [p for output in compare_outputs(self.reference, got, (), Limits()) for p in output.problems]
 
 
 def functional(head: Any, *, scale: float = 1.0) -> keras.Model:
@@ -252,7 +254,7 @@ def test_a_loss_that_a_runtime_alone_shows_has_the_search_go_on_through_it(
     np.savez(tmp_path / "steps.npz", steps=steps)
     options = Options(exports=tmp_path / "exports", tried=("onnx",), verify_with=tmp_path / "steps.npz")
     made = job.export_model(Request(str(tmp_path / "masked.keras")), options, Progress(quiet=True))
-    assert [island["path"] for island in made.manifest["islands"]] == ["mask"]
+    assert [island.path for island in made.manifest.islands] == ["mask"]
     assert all(comparison.passed for comparison in made.comparisons)
     assert [path.name for path in (tmp_path / "exports" / "masked").iterdir() if path.is_dir()] == ["1"]
 
@@ -260,8 +262,8 @@ def test_a_loss_that_a_runtime_alone_shows_has_the_search_go_on_through_it(
 # --- how much is float32 ----------------------------------------------------------------------------------------------
 
 
-def rows(**counts: int) -> dict[str, dict[str, int]]:
-    return {dtype: {"count": count, "bytes": 0} for dtype, count in counts.items()}
+def rows(**counts: int) -> dict[str, Parameters]:
+    return {dtype: Parameters(count=count) for dtype, count in counts.items()}
 
 
 def test_the_share_that_is_float32_is_said() -> None:
@@ -284,7 +286,7 @@ def test_an_export_without_float16_is_refused_unless_allowed(tmp_path: Any, monk
         job.export_model(request, options, Progress(quiet=True))
     assert not list((tmp_path / "exports").rglob("*.pb"))
     made = job.export_model(request, replace(options, allow_float32=True), Progress(quiet=True))
-    assert made.manifest["float32_share"] == 1
+    assert made.manifest.float32_share == 1
     assert "Mostly float32: 100.0% of the parameters (15 of 15)" in (made.version / "report.md").read_text()
 
 

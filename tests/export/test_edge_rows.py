@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ import zoo
 import zoo_layers
 from keras import layers, ops
 
+from tfhalf.artifacts.comparison import Limits
+from tfhalf.artifacts.record import ReferenceFacts
+from tfhalf.artifacts.reference import Reference, basis_line
 from tfhalf.errors import ArtifactError, ExportError
 from tfhalf.export.inputs import draw, edge_rows
 from tfhalf.export.inputs.draw import Given, SampleInputs, sample_inputs
@@ -20,9 +24,8 @@ from tfhalf.export.interface import Interface, interface_of
 from tfhalf.export.islands.open import subject_of
 from tfhalf.export.load.model import Source
 from tfhalf.progress import Progress
-from tfhalf.verify.compare import EDGE, Limits, badness, judge
-from tfhalf.verify.sample_report import sweep_line
-from tfhalf.verify.samples import Samples, basis, true_float16_rows
+from tfhalf.verify.compare import EDGE, badness, compare_outputs, true_float16_rows
+from tfhalf.verify.report import sweep_line
 
 
 def interface(model: keras.Model) -> Interface:
@@ -81,11 +84,11 @@ def test_statistics_of_a_leading_norm(behind: str) -> None:
     drawn = rows(samples, "drawn", "x").reshape(-1, 4)
     assert (np.abs(drawn.mean(0) - mean[:4]) < 0.6 * np.sqrt(variance[:4])).all()
     np.testing.assert_allclose(drawn.std(0), np.sqrt(variance[:4]), rtol=0.4)
-    assert samples.facts["how"]["x"] == "normal with the mean and variance of 'norm'"
+    assert samples.facts.how["x"] == "normal with the mean and variance of 'norm'"
     if behind == "joined":
         assert rows(samples, "drawn", "other").mean() == pytest.approx(7, abs=0.3)
     # No edge row goes where the statistics never go: that would ask of float16 what nobody sends.
-    for kind in samples.facts["edges"]:
+    for kind in samples.facts.edges:
         far = np.abs(rows(samples, kind, "x").reshape(-1, 4)[:, :4] - drawn.mean(0)) / drawn.std(0)
         assert far.max() < 15
 
@@ -94,11 +97,11 @@ def test_a_norm_behind_weights_says_nothing_of_the_inputs() -> None:
     norm = layers.BatchNormalization(name="norm")
     model = plain((4,), layers.Dense(4), norm)
     trained(norm, np.full(4, 1e5), np.ones(4))
-    assert samples_of(model).facts["how"] == {"x": "standard normal"}
+    assert samples_of(model).facts.how == {"x": "standard normal"}
     pooled = layers.BatchNormalization(name="pooled")
     model = plain((8, 4), layers.MaxPooling1D(2), pooled)  # it moves some values, but which depends on them
     trained(pooled, np.full(4, 1e5), np.ones(4))
-    assert samples_of(model).facts["how"] == {"x": "standard normal"}
+    assert samples_of(model).facts.how == {"x": "standard normal"}
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
@@ -139,18 +142,18 @@ def test_the_range_of_images_is_what_the_first_norm_was_trained_on(scale: float,
     samples = samples_of(images(scale, offset))
     drawn = rows(samples, "drawn")
     assert 0.95 * top < drawn.max() <= top
-    assert "as the statistics of 'norm' say" in samples.facts["how"]["image"]
-    assert "0 to 255" not in samples.facts["edges"]
+    assert "as the statistics of 'norm' say" in samples.facts.how["image"]
+    assert "0 to 255" not in samples.facts.edges
 
 
 def test_images_of_which_nothing_says_the_range() -> None:
     model = plain((16, 16, 3), layers.Conv2D(4, 3), layers.GlobalAveragePooling2D(), name="image")
     samples = samples_of(model)
-    assert samples.facts["edges"] == {"zeros": 1, "constant": 1, "largest": 1, "0 to 1": 2, "0 to 255": 2}
+    assert samples.facts.edges == {"zeros": 1, "constant": 1, "largest": 1, "0 to 1": 2, "0 to 255": 2}
     assert rows(samples, "0 to 255").max() == 255
     assert set(np.unique(rows(samples, "0 to 255")[0] % 1)) == {0}
     rescaled = plain((16, 16, 3), layers.Rescaling(1 / 255), layers.Conv2D(4, 3), name="image")
-    assert samples_of(rescaled).facts["edges"] == {"zeros": 1, "constant": 1, "largest": 1}
+    assert samples_of(rescaled).facts.edges == {"zeros": 1, "constant": 1, "largest": 1}
 
 
 # --- edge rows --------------------------------------------------------------------------------------------------------
@@ -159,13 +162,13 @@ def test_images_of_which_nothing_says_the_range() -> None:
 def test_edges_of_numbers() -> None:
     model = plain((5,), layers.Dense(2))
     samples = samples_of(model)
-    assert samples.facts == {
-        "origin": "drawn",
-        "seed": 0,
-        "how": {"x": "standard normal"},
-        "count": 35,
-        "edges": {"zeros": 1, "constant": 1, "largest": 1},
-    }
+    assert samples.facts == ReferenceFacts(
+        origin="drawn",
+        seed=0,
+        how={"x": "standard normal"},
+        count=35,
+        edges={"zeros": 1, "constant": 1, "largest": 1},
+    )
     assert samples.kinds == (*["drawn"] * 32, "zeros", "constant", "largest")
     assert (rows(samples, "zeros") == 0).all()
     assert len(np.unique(rows(samples, "constant"))) == 1
@@ -189,7 +192,7 @@ def test_padding_of_a_masking_layer() -> None:
 
 def test_ends_of_a_vocabulary_and_padding_tokens() -> None:
     samples = samples_of(zoo.masked_lstm())
-    assert samples.facts["edges"] == {"zeros": 1, "largest": 1, "padded tail": 1}
+    assert samples.facts.edges == {"zeros": 1, "largest": 1, "padded tail": 1}
     assert (rows(samples, "largest") == 49).all()
     (tail,) = rows(samples, "padded tail")
     assert (tail[-10:] == 0).all()
@@ -219,8 +222,8 @@ def test_given_inputs_get_edges_of_their_own_range() -> None:
     x = np.stack([rng.uniform(1.6e9, 1.7e9, 50), rng.uniform(0, 9, 50)], 1)
     samples = samples_of(plain((2,), layers.Dense(2)), {"x": x})
     assert samples.kinds[:50] == ("given",) * 50
-    assert basis(samples.facts) == (
-        "given: 50 of in.npz and 4 edge rows (zeros, constant, largest, smallest), judged apart"
+    assert basis_line(samples.facts) == (
+        "given: 50 of in.npz and 4 edge rows (zeros, constant, largest, smallest), compared apart"
     )
     np.testing.assert_allclose(rows(samples, "largest")[0], x.max(0), rtol=1e-6)
     np.testing.assert_allclose(rows(samples, "smallest")[0], x.min(0), rtol=1e-6)
@@ -230,11 +233,14 @@ def test_given_inputs_get_edges_of_their_own_range() -> None:
 
 
 def test_what_a_comparison_rests_on() -> None:
-    assert basis({"origin": "drawn", "count": 35, "edges": {"zeros": 1, "constant": 2}}) == (
-        "drawn: 35 samples, of which 3 edge rows (zeros, constant) are judged apart"
+    assert basis_line(ReferenceFacts(count=35, edges={"zeros": 1, "constant": 2})) == (
+        "drawn: 35 samples, of which 3 edge rows (zeros, constant) are compared apart"
     )
-    assert basis({"origin": "drawn", "count": 32}) == "drawn: 32 samples"  # versions from before
-    assert basis({"origin": "given", "file": "a.npz", "count": 5}) == "given: 5 of a.npz"
+    assert basis_line(ReferenceFacts(origin="test set", count=33, edges={"zeros": 3})) == (
+        "test set: 30 samples and 3 edge rows (zeros), compared apart"
+    )
+    assert basis_line(ReferenceFacts(count=32)) == "drawn: 32 samples"  # versions from before
+    assert basis_line(ReferenceFacts(origin="given", file="a.npz", count=5)) == "given: 5 of a.npz"
 
 
 # --- compared apart ---------------------------------------------------------------------------------------------------
@@ -278,10 +284,10 @@ def wrong(reference: np.ndarray, got: np.ndarray) -> None:
 )
 def test_edge_rows_are_compared_apart(change: Any, problem: str | None) -> None:
     reference, got = answers(change)
-    (found,) = judge(reference, got, (), Limits(), KINDS)
+    (found,) = compare_outputs(reference, got, (), Limits(), KINDS)
     assert found.problems == ((problem,) if problem else ())
     assert found.max_difference == 0  # of usual rows
-    (usual,) = judge({"y": reference["y"][:10]}, {"y": got["y"][:10]}, (), Limits())
+    (usual,) = compare_outputs({"y": reference["y"][:10]}, {"y": got["y"][:10]}, (), Limits())
     assert found.scale == usual.scale  # large rows hide no difference of usual ones
     worst = badness(reference, got, KINDS)
     assert np.isinf(worst[10]) == (change is lose)
@@ -290,7 +296,7 @@ def test_edge_rows_are_compared_apart(change: Any, problem: str | None) -> None:
 
 def test_a_usual_row_is_held_to_the_limits_beside_edges() -> None:
     reference, got = answers(lambda r, g: g.__setitem__(3, g[3] + 0.2 * np.abs(r[:10]).max()))
-    (found,) = judge(reference, got, (), Limits(), KINDS)
+    (found,) = compare_outputs(reference, got, (), Limits(), KINDS)
     assert "of the scale" in found.problems[0]
     assert "edge" not in found.problems[0]
     assert badness(reference, got, KINDS)[3] * EDGE > badness(reference, got, KINDS)[3] > 0
@@ -298,19 +304,23 @@ def test_a_usual_row_is_held_to_the_limits_beside_edges() -> None:
 
 def test_true_float16_sees_every_edge() -> None:
     kinds = ("drawn", "drawn", "drawn", "zeros", "largest")
-    assert true_float16_rows(kinds, 5, Limits(true_float16_samples=2)).tolist() == [0, 1, 3, 4]
-    assert true_float16_rows((), 5, Limits(true_float16_samples=2)).tolist() == [0, 1]
-    assert true_float16_rows(kinds, 5, Limits(true_float16_samples=1), batch=3).tolist() == [0, 1, 2, 3, 4]
+    assert true_float16_rows(kinds, Limits(true_float16_samples=2)).tolist() == [0, 1, 3, 4]
+    assert true_float16_rows(kinds, Limits(true_float16_samples=1), batch=3).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_kinds_lie_beside_the_samples(tmp_path: Path) -> None:
-    Samples({"x": np.ones((2, 2))}, {"y": np.zeros(2)}, ("drawn", "zeros")).save(tmp_path)
-    assert Samples.load(tmp_path).kinds == ("drawn", "zeros")
-    Samples({"x": np.ones((2, 2))}, {"y": np.zeros(2)}).save(tmp_path)
-    assert Samples.load(tmp_path).kinds == ()
-    Samples({"x": np.ones((2, 2))}, {"y": np.zeros(2)}, ("drawn",)).save(tmp_path)
-    with pytest.raises(ArtifactError, match="holds no samples"):
-        Samples.load(tmp_path)
+    inputs, outputs = {"x": np.arange(6.0).reshape(3, 2)}, {"y": np.arange(3.0)}
+    Reference.of_rows(inputs, outputs, ("drawn", "zeros", "drawn")).save(tmp_path)
+    found = Reference.load(tmp_path)
+    assert found.edge_kinds == ("zeros",)
+    assert found.usual.inputs["x"].tolist() == [[0, 1], [4, 5]]
+    assert found.edges.outputs["y"].tolist() == [1]
+    Reference.of_rows(inputs, outputs, ()).save(tmp_path)
+    assert Reference.load(tmp_path).edge_kinds == ()
+    assert Reference.load(tmp_path).usual.count == 3
+    replace(found, edge_kinds=("zeros", "largest")).save(tmp_path)
+    with pytest.raises(ArtifactError, match="edge rows do not go together; it is damaged, export again"):
+        Reference.load(tmp_path)
 
 
 # --- what float16 does there ------------------------------------------------------------------------------------------
@@ -327,7 +337,7 @@ def test_a_vanished_epsilon_is_seen() -> None:
     samples = samples_of(model)
     subject = subject_of(model, interface(model), samples.arrays)
     reference = subject.reference(samples.arrays)
-    (found,) = judge(reference, subject.simulate((), samples.arrays), (), Limits(), samples.kinds)
+    (found,) = compare_outputs(reference, subject.simulate((), samples.arrays), (), Limits(), samples.kinds)
     assert "edge row 'zeros': 6 of 6 values are not finite" in found.problems
     assert found.non_finite == 0  # drawn ones never show it
 
@@ -342,7 +352,7 @@ def test_up_to_which_size_inputs_hold() -> None:
     assert 64 < found.up_to < 512  # whose square is 65504, about
     assert "not finite" in found.above
     assert -16 < found.down < -4  # whose squares vanish
-    assert sweep_line(found.to_dict()).startswith(f"float16 holds for 2^{found.down} to 2^{found.up} times")
+    assert sweep_line(found).startswith(f"float16 holds for 2^{found.down} to 2^{found.up} times")
     kept = sweep(subject, subject.names, samples.arrays, samples.floats, Limits(), Progress(quiet=True))
     assert kept is not None
     assert (kept.up, kept.above) == (24, "")
@@ -363,7 +373,7 @@ def test_what_raises_on_some_values() -> None:
     inputs, reference, kinds = edge_rows.answered(subject, samples.arrays, samples.kinds)
     assert "zeros" in samples.kinds
     assert "zeros" not in kinds
-    assert len(kinds) == len(inputs["x"]) == len(reference["inv"]) == edge_rows.facts(kinds)["count"]
+    assert len(kinds) == len(inputs["x"]) == len(reference["inv"]) == edge_rows.counted(ReferenceFacts(), kinds).count
 
     y = layers.Dense(4, kernel_initializer="identity")(x)
     model = keras.Model(x, ops.cholesky(ops.matmul(y, ops.swapaxes(y, -1, -2)) + ops.eye(4)))
@@ -379,4 +389,4 @@ def test_the_zoo_is_drawn_as_before() -> None:
     """Statistics that nothing was trained on change no drawn number."""
     model = zoo.subclassed()
     assert isinstance(model, zoo_layers.Residual)
-    assert samples_of(model).facts["how"]["input"].startswith("standard normal; a few from 0 to 1")
+    assert samples_of(model).facts.how["input"].startswith("standard normal; a few from 0 to 1")

@@ -19,13 +19,15 @@ from keras import layers, ops
 from onnx import TensorProto
 
 from tfhalf import config
+from tfhalf.artifacts.ports import Port
+from tfhalf.artifacts.record import Parameters
 from tfhalf.data import Preprocess
 from tfhalf.errors import ArtifactError, ExportError
 from tfhalf.export import savedmodel
 from tfhalf.export.onnx import rewrites, to_onnx
 from tfhalf.export.program import make_program
 from tfhalf.export.rebuild.rebuild import rebuild
-from tfhalf.export.write import describe, write_artifacts
+from tfhalf.export.write import described, write_artifacts
 from tfhalf.runtimes.open import open_predictor
 
 # tf2onnx and the protobuf messages of TensorFlow's saver are older than numpy 2 and Python's newest.
@@ -96,14 +98,13 @@ def test_artifacts_are_described(made: Made) -> None:
     there = {p.relative_to(made.directory).as_posix() for p in made.directory.rglob("*") if p.is_file()}
     assert there == {name for a in made.artifacts for name in a.files}
 
-    told = describe(made.rebuilt, SHAPE, 4)
-    assert told["folded_batchnorm"] == ["folded"]
-    assert told["input"] == {"name": "image", "dtype": "float32", "shape": ["batch", 8, 8, 3]}
-    assert [o["name"] for o in told["outputs"]] == ["logits", "probabilities"]
+    told = described(made.rebuilt, SHAPE, 4)
+    assert told["folded_batchnorm"] == ("folded",)
+    assert told["inputs"] == (Port("image", "float32", (None, 8, 8, 3)),)
+    assert [(port.name, port.classes) for port in told["outputs"]] == [("logits", True), ("probabilities", True)]
     halves = 8 * 27 + 8 + 8 * 72 + 8 + 16 + 32 + 4  # the other norm is a scale and a shift
-    assert told["parameters"] == {"float16": {"count": halves, "bytes": 2 * halves}}
-    assert told["cast"]["total"] == halves
-    json.dumps(told)
+    assert told["parameters"] == {"float16": Parameters(count=halves, bytes=2 * halves)}
+    assert told["cast"].total == halves
 
 
 # --- SavedModel -------------------------------------------------------------------------------------------------------
@@ -145,10 +146,10 @@ def test_savedmodel_holds_each_weight_once_in_float16(made: Made) -> None:
     for name, shape in reader.get_variable_to_shape_map().items():
         if types[name] in (tf.float16, tf.float32):
             sizes[types[name].name] = sizes.get(types[name].name, 0) + math.prod(shape)
-    told = describe(made.rebuilt, SHAPE, 4)["parameters"]
-    assert sizes == {dtype: told[dtype]["count"] for dtype in told}
+    told = described(made.rebuilt, SHAPE, 4)["parameters"]
+    assert sizes == {dtype: told[dtype].count for dtype in told}
     data = (made.directory / "variables" / "variables.data-00000-of-00001").stat().st_size
-    assert data < sum(p["bytes"] for p in told.values()) + 1500
+    assert data < sum(p.bytes for p in told.values()) + 1500
 
 
 # --- ONNX -------------------------------------------------------------------------------------------------------------

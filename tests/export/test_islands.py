@@ -17,6 +17,7 @@ from keras import layers, ops
 from onnx import TensorProto, helper, numpy_helper
 from zoo_helpers import Here, export
 
+from tfhalf.artifacts.comparison import Limits
 from tfhalf.errors import ConfigError, ExportError
 from tfhalf.export import model as job
 from tfhalf.export.inputs import draw
@@ -31,7 +32,7 @@ from tfhalf.export.rebuild.rebuild import rebuild
 from tfhalf.export.request import Options, Request
 from tfhalf.progress import Progress
 from tfhalf.runtimes.open import open_predictor
-from tfhalf.verify.compare import Limits, judge
+from tfhalf.verify.compare import compare_outputs
 
 
 class Case:
@@ -50,7 +51,11 @@ class Case:
 
     def problems(self, kept: tuple[str, ...] = ()) -> list[str]:
         got = self.subject.simulate(kept, self.inputs)
-        return [p for output in judge(self.reference, got, self.interface.classes, Limits()) for p in output.problems]
+        return [
+            p
+            for output in compare_outputs(self.reference, got, self.interface.classes, Limits())
+            for p in output.problems
+        ]
 
     def search(self, seconds: float = 60.0, start: tuple[str, ...] = ()) -> Any:
         classes = self.interface.classes
@@ -115,8 +120,8 @@ def test_an_overflow_that_onnxruntime_hides(tmp_path: Any) -> None:
     case = Case(zoo.overflow)
     assert unfit(case.subject) == []
     hidden = case.onnx((), tmp_path)
-    assert judge(case.reference, hidden["onnx"], case.interface.classes, Limits())[0].problems == ()
-    assert judge(case.reference, hidden["onnx-float16"], case.interface.classes, Limits())[0].problems
+    assert compare_outputs(case.reference, hidden["onnx"], case.interface.classes, Limits())[0].problems == ()
+    assert compare_outputs(case.reference, hidden["onnx-float16"], case.interface.classes, Limits())[0].problems
     assert case.problems()
     found = case.search()
     assert (found.restored, found.complete) == (True, True)
@@ -126,7 +131,7 @@ def test_an_overflow_that_onnxruntime_hides(tmp_path: Any) -> None:
     assert case.problems(("large",))
     assert case.problems(("pool",))
     for answers in case.onnx(("large", "pool"), tmp_path).values():
-        assert judge(case.reference, answers, case.interface.classes, Limits())[0].problems == ()
+        assert compare_outputs(case.reference, answers, case.interface.classes, Limits())[0].problems == ()
 
 
 def test_a_layer_norm_whose_square_overflows(tmp_path: Any) -> None:
@@ -135,7 +140,7 @@ def test_a_layer_norm_whose_square_overflows(tmp_path: Any) -> None:
     found = case.search()
     assert [island.path for island in found.islands] == ["norm"]  # finite without: only the answers tell
     for answers in case.onnx(("norm",), tmp_path).values():
-        assert judge(case.reference, answers, case.interface.classes, Limits())[0].problems == ()
+        assert compare_outputs(case.reference, answers, case.interface.classes, Limits())[0].problems == ()
 
 
 def test_weights_beyond_float16() -> None:
@@ -196,7 +201,7 @@ def test_operations_of_keras_ops_as_islands() -> None:
     assert found.islands[0].path.startswith("square")
     shipped = case.subject.ship([island.path for island in found.islands])
     got = np.asarray(shipped.call(case.inputs["numbers"])).astype(np.float32)
-    assert judge(case.reference, {next(iter(case.reference)): got}, (), Limits())[0].problems == ()
+    assert compare_outputs(case.reference, {next(iter(case.reference)): got}, (), Limits())[0].problems == ()
 
 
 def test_a_subclassed_model_has_islands_within() -> None:
@@ -222,7 +227,7 @@ def test_a_subclassed_model_has_islands_within() -> None:
     kinds = {v.dtype for v in shipped.weights}
     assert kinds == {"float16", "float32"}
     got = np.asarray(shipped.call(keras.ops.convert_to_tensor(case.inputs["input"]))).astype(np.float32)
-    assert judge(case.reference, {"output": got}, (), Limits())[0].problems == ()
+    assert compare_outputs(case.reference, {"output": got}, (), Limits())[0].problems == ()
 
 
 def test_patterns() -> None:
@@ -282,7 +287,7 @@ def three_waves() -> keras.Model:
 def test_islands_that_onnx_alone_needs(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(to_onnx, "convert", with_loud_tanh(to_onnx.convert))
     made = export(zoo.Entry("waves", three_waves), tmp_path, monkeypatch)
-    assert [island["path"] for island in made.manifest["islands"]] == ["b_act"]
+    assert [island.path for island in made.manifest.islands] == ["b_act"]
     assert [(c.runtime.split(",")[0], c.passed) for c in made.comparisons][-1] == ("true float16", True)
     assert [path.name for path in (tmp_path / "exports" / "waves").iterdir() if path.is_dir()] == ["1"]
 
@@ -296,13 +301,13 @@ def test_a_runtime_that_rounds_past_the_limits_has_the_search_go_on(
     entry = next(entry for entry in zoo.ENTRIES if entry.name == "unet")
     request = Request(str(zoo.make(entry, tmp_path)), custom=zoo.CUSTOM)
     plain = job.export_model(request, Options(exports=tmp_path / "plain"), Progress(quiet=True))
-    assert plain.manifest["islands"] == []
+    assert plain.manifest.islands == ()
     mean = max(c.worst("mean_difference") or 0 for c in plain.comparisons)
     limits = Limits(mean_difference=mean / 1.4)
     monkeypatch.setattr(find, "STRICT", 1.8)
     told = io.StringIO()
     made = job.export_model(request, Options(exports=tmp_path / "mended", limits=limits), Progress(told))
     assert all(c.passed for c in made.comparisons)
-    assert made.manifest["islands"]
+    assert made.manifest.islands
     assert "the mean difference is" in told.getvalue()  # what fell short at first
     assert [path.name for path in (tmp_path / "mended/unet").iterdir() if path.is_dir()] == ["1"]

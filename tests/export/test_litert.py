@@ -21,8 +21,8 @@ from orphans import assert_no_orphan
 from tensorflow.lite.python import schema_py_generated as schema
 from zoo_helpers import Here
 
-from tfhalf import config
-from tfhalf.artifacts.formats import FILES
+from tfhalf.artifacts.comparison import Limits
+from tfhalf.artifacts.formats import FORMATS
 from tfhalf.artifacts.ports import Port
 from tfhalf.errors import ArtifactError, ConfigError, ExportError
 from tfhalf.export import model as job
@@ -34,7 +34,6 @@ from tfhalf.inspect.litert_file import inspect_litert
 from tfhalf.progress import Progress
 from tfhalf.runtimes import child
 from tfhalf.runtimes.child import Isolated, lacking
-from tfhalf.verify import compare, test_set
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 DIGITS = CHECKOUT / "pipelines" / "digits.yaml"
@@ -130,7 +129,7 @@ def test_infinity_stays_what_it_is(tmp_path: Path) -> None:
     to_litert.write(made, tmp_path, ("litert",), metadata={})
     x = np.abs(X)
     x[0] = 0
-    answers = Isolated("litert", tmp_path / FILES["litert"])({"x": x})
+    answers = Isolated("litert", tmp_path / FORMATS["litert"].file)({"x": x})
     np.testing.assert_array_equal(answers["a"], np.where(x > 0, np.inf, x))
     assert np.isinf(answers["b"][0]).all()
 
@@ -298,7 +297,7 @@ def test_formats_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert (usual.formats, usual.tried) == (None, ("savedmodel", "onnx"))
     assert options("litert, onnx,litert", tmp_path).formats == ("litert", "onnx")
     everything = options("all", tmp_path)
-    assert (everything.formats, everything.tried) == (None, tuple(FILES))
+    assert (everything.formats, everything.tried) == (None, tuple(FORMATS))
     with pytest.raises(ConfigError, match=r"savedmodel, onnx, litert, litert-int8 are accepted, .* or all"):
         options("tflite", tmp_path)
     real = importlib.util.find_spec
@@ -326,10 +325,13 @@ def test_runtimes_that_are_not_installed(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_int8_has_limits_of_its_own() -> None:
-    limits = compare.for_int8(compare.Limits())
+    int8, float16 = FORMATS["litert-int8"], FORMATS["litert"]
+    limits = Limits().for_format(int8)
     assert (limits.max_difference, limits.mean_difference, limits.min_agreement) == (0.4, 0.08, 92.0)
-    thresholds = test_set.for_int8(config.Verify())
-    assert (thresholds.max_accuracy_drop, thresholds.min_agreement) == (0.8, 96.0)
+    limits = Limits(None, None, 99.5, 0.1).for_format(int8)
+    assert (limits.max_accuracy_drop, limits.min_agreement, limits.max_difference) == (0.8, 96.0, None)
+    assert limits.edge_probability == 1.0
+    assert Limits().for_format(float16) == Limits()
 
 
 # --- files that nobody can trust --------------------------------------------------------------------------------------
@@ -390,19 +392,19 @@ def test_a_model(name: str, refused: dict[str, str], tmp_path: Path, monkeypatch
     monkeypatch.setattr(job, "Verifier", Here)
     entry = next(entry for entry in zoo.ENTRIES if entry.name == name)
     path = zoo.make(entry, tmp_path)
-    chosen = Options(exports=tmp_path / "exports", tried=tuple(FILES))
+    chosen = Options(exports=tmp_path / "exports", tried=tuple(FORMATS))
     made = job.export_model(Request(str(path), custom=zoo.CUSTOM), chosen, Progress(quiet=True))
-    told = made.manifest["refused"]
+    told = made.manifest.refused
     assert set(told) == set(refused)
     assert all(refused[kind] in told[kind] for kind in refused)
     assert all(c.passed for c in made.comparisons)
-    kinds = [kind for kind in FILES if kind not in refused]
+    kinds = [kind for kind in FORMATS if kind not in refused]
     assert [
         c.artifact for c in made.comparisons if c.runtime.split()[0] in ("TensorFlow", "onnxruntime", "LiteRT")
     ] == kinds
     assert any(c.runtime.startswith("OpenVINO") for c in made.comparisons) == ("onnx" in kinds)
-    details = {a["format"]: a["details"] for a in made.manifest["artifacts"]}
-    assert {kind for kind in FILES if (made.version / FILES[kind]).is_file()} == set(kinds)
+    details = {a.format: a.details for a in made.manifest.artifacts}
+    assert {kind for kind in FORMATS if (made.version / FORMATS[kind].file).is_file()} == set(kinds)
     if "litert" in kinds:
         assert details["litert"]["batch"] == (1 if name == "gru" else "open")
         by_format = {c.artifact: c for c in made.comparisons if c.runtime.startswith("LiteRT")}
@@ -432,7 +434,7 @@ def tfhalf(where: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a smoke run, with ``exports/digits`` in every format."""
     where = tmp_path_factory.mktemp("exported")
-    formats = f"export.formats=[{','.join(FILES)}]"
+    formats = f"export.formats=[{','.join(FORMATS)}]"
     done = tfhalf(where, "train", DIGITS, "--smoke", "--quiet", "--set", formats)
     assert done.returncode == 0, done.stderr
     return next((where / "runs" / "digits").iterdir())

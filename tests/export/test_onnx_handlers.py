@@ -105,8 +105,8 @@ def test_what_onnx_has_not(function: Callable[[Any], Any], opset: int, why: str)
 def test_exported_and_verified(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (entry,) = [entry for entry in zoo.ENTRIES if entry.name == name]
     made = export(entry, tmp_path, monkeypatch)
-    assert made.manifest["refused"] == {}
-    assert made.manifest["islands"] == []
+    assert made.manifest.refused == {}
+    assert made.manifest.islands == ()
     runtimes = {c.runtime.split(",")[0].split()[0] for c in made.comparisons if c.passed}
     assert {"TensorFlow", "onnxruntime", "true"} <= runtimes
     keras.backend.clear_session()

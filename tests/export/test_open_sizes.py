@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,9 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
+from tfhalf.artifacts.comparison import Comparison, Limits, SizeParity
+from tfhalf.artifacts.formats import FORMATS
+from tfhalf.artifacts.reference import Reference, Samples
 from tfhalf.errors import ArtifactError, ConfigError, ExportError, ParityError
 from tfhalf.export.inputs import open_sizes
 from tfhalf.export.inputs.draw import SampleInputs, sample_inputs
@@ -22,9 +24,8 @@ from tfhalf.export.load.model import Source
 from tfhalf.export.request import read_options
 from tfhalf.progress import Progress
 from tfhalf.runtimes.open import TRUE_FLOAT16
-from tfhalf.verify.compare import Limits, SampleComparison, SizeParity
-from tfhalf.verify.other_sizes import Sized, run_sizes, sizes_line
-from tfhalf.verify.samples import Samples
+from tfhalf.verify.other_sizes import run_sizes, sizes_line
+from tfhalf.verify.process import _ANSWER
 
 
 def drawn(model: keras.Model, sizes: Any = None) -> tuple[Interface, SampleInputs]:
@@ -90,13 +91,13 @@ def tried(model: keras.Model, kept: Any = ()) -> tuple[Any, str]:
     subject = subject_of(model, interface, samples.arrays)
     told = io.StringIO()
     rows, sized = open_sizes.hold(subject, kept, samples.other_sizes, Limits(), Progress(told))
-    assert list(sized) == [row["size"] for row in rows if row["taken"]]
+    assert list(sized) == [row.size for row in rows if row.taken]
     return rows, told.getvalue()
 
 
 def test_other_sizes_are_tried() -> None:
     rows, told = tried(audio(2))
-    assert [(row["size"], row["shapes"]["audio"][0], row["taken"]) for row in rows] == [
+    assert [(row.size, row.shapes["audio"][0], row.taken) for row in rows] == [
         ("1", 1, False),
         ("2", 2, True),
         ("odd", 17, True),
@@ -116,7 +117,7 @@ def test_what_breaks_at_another_size_is_not_published() -> None:
         ParityError, match=r"where audio is \[48, 1\]: .*not finite.*--size audio=48 looks for the layers"
     ):
         tried(model)
-    assert all(row["taken"] for row in tried(model, [op.name for op in model.operations[1:]])[0])
+    assert all(row.taken for row in tried(model, [op.name for op in model.operations[1:]])[0])
 
 
 def test_samples_of_other_sizes_are_in_range() -> None:
@@ -139,46 +140,48 @@ class Runs:
         return {"y": x.sum(1) + (np.inf if x.shape[1] == 48 else 1e-4)}
 
 
-def sized(length: int) -> Sized:
+def sized(length: int) -> Samples:
     x = np.ones((2, length, 1), np.float32)
-    return Sized({"audio": x}, {"y": x.sum(1)})
+    return Samples({"audio": x}, {"y": x.sum(1)})
 
 
 def test_artifacts_are_run_at_other_sizes() -> None:
     groups = {"1": sized(1), "2": sized(2), "longer": sized(48)}
-    rows = run_sizes(Runs(), "onnx", groups, Limits())
+    rows = run_sizes(Runs(), FORMATS["onnx"], "onnx", groups, Limits())
     assert [(row.size, row.taken, row.non_finite, len(row.problems)) for row in rows] == [
         ("1", False, 0, 1),
         ("2", True, 0, 0),
         ("longer", True, 2, 1),
     ]
     # LiteRT's files may be of one size, which is no fault.
-    assert [row.problems == () for row in run_sizes(Runs(), "litert", groups, Limits())] == [True, True, False]
-    found = SampleComparison("onnx", "r", 4, (), 0.0, other_sizes=rows)
+    assert [row.problems == () for row in run_sizes(Runs(), FORMATS["litert"], "litert", groups, Limits())] == [
+        True,
+        True,
+        False,
+    ]
+    found = Comparison("onnx", "r", 4, (), 0.0, other_sizes=rows)
     assert found.problems == (
         "size '1': does not run: no output is left",
         "size 'longer': y: 1 of 1 values are not finite",
     )
-    assert SampleComparison.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+    assert _ANSWER.validate_json(_ANSWER.dump_json((found,))) == (found,)
     shapes = {size: {"audio": list(one.inputs["audio"].shape[1:])} for size, one in groups.items()}
     assert sizes_line(shapes, [found]) == [
-        "other sizes (audio [1, 1], audio [2, 1], audio [48, 1]), judged apart, largest differences: "
+        "other sizes (audio [1, 1], audio [2, 1], audio [48, 1]), compared apart, largest differences: "
         "onnx 5.0e-05 at 2 of 3, 2 values lost"
     ]
-    assert sizes_line(shapes, [SampleComparison("onnx", "r", 4, (), 0.0)]) == []
+    assert sizes_line(shapes, [Comparison("onnx", "r", 4, (), 0.0)]) == []
 
 
 def test_samples_of_other_sizes_lie_in_the_version(tmp_path: Path) -> None:
     one = sized(3)
-    Samples(one.inputs, one.outputs, ("drawn",) * 2, {"2": sized(2)}).save(tmp_path)
-    found = Samples.load(tmp_path)
+    Reference(one, other_sizes={"2": sized(2)}).save(tmp_path)
+    found = Reference.load(tmp_path)
     assert list(found.other_sizes) == ["2"]
     assert found.other_sizes["2"].inputs["audio"].shape == (2, 2, 1)
-    Samples(one.inputs, one.outputs, ("drawn",) * 2, {"2": Sized({"sound": one.inputs["audio"]}, one.outputs)}).save(
-        tmp_path
-    )
-    with pytest.raises(ArtifactError, match="samples of other sizes do not go together; it is damaged, export again"):
-        Samples.load(tmp_path)
+    Reference(one, other_sizes={"2": Samples({"sound": one.inputs["audio"]}, one.outputs)}).save(tmp_path)
+    with pytest.raises(ArtifactError, match=r"samples of size '2' do not go together: .* it is damaged, export again"):
+        Reference.load(tmp_path)
 
 
 def test_what_an_artifact_loses_at_another_size_is_searched_there() -> None:
@@ -190,8 +193,8 @@ def test_what_an_artifact_loses_at_another_size_is_searched_there() -> None:
     basis = Basis(subject, samples.arrays, subject.reference(samples.arrays), samples.kinds, subject)
     inputs = samples.other_sizes["longer"]
     lost = SizeParity("longer", True, 0.0, 2, ("y: 1 of 1 values are not finite",))
-    failing = SampleComparison("onnx, first 2", TRUE_FLOAT16, 2, (), 0.0, other_sizes=(lost,))
-    sizes = {"longer": Sized(dict(inputs), subject.reference(inputs))}
+    failing = Comparison("onnx, first 2", TRUE_FLOAT16, 2, (), 0.0, other_sizes=(lost,))
+    sizes = {"longer": Samples(dict(inputs), subject.reference(inputs))}
     found = widened(basis, (), [failing], Effort(Limits()), Progress(quiet=True), sizes)
     assert found is not None
     assert any(island.path.startswith("sum") for island in found.islands)

@@ -32,5 +32,5 @@ def test_exported(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     np.savez(tmp_path / "in.npz", **operations.inputs_of(case))
     options = Options(exports=tmp_path / "exports", verify_with=tmp_path / "in.npz")
     made = model.export_model(Request(str(path)), options, Progress(quiet=True))
-    assert made.manifest["refused"] == {}
+    assert made.manifest.refused == {}
     assert {c.artifact.split(",")[0] for c in made.comparisons if c.passed} == {"savedmodel", "onnx"}

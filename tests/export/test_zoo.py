@@ -35,16 +35,16 @@ def test_a_model(entry: zoo.Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     made = export(entry, tmp_path, monkeypatch)
     manifest = made.manifest
     assert all(c.passed for c in made.comparisons)
-    sizes = [row["size"] for row in manifest["samples"]["other_sizes"] if row["taken"]]
+    sizes = [row.size for row in manifest.reference.other_sizes if row.taken]
     assert all([row.size for row in c.other_sizes] == sizes for c in made.comparisons)
-    assert bool(manifest["islands"]) == (entry.expected == "islands")
+    assert bool(manifest.islands) == (entry.expected == "islands")
     if entry.onnx:
-        assert set(manifest["refused"]) == {"onnx"}
-        assert entry.onnx in manifest["refused"]["onnx"]
+        assert set(manifest.refused) == {"onnx"}
+        assert entry.onnx in manifest.refused["onnx"]
     else:
-        assert manifest["refused"] == {}
+        assert manifest.refused == {}
         assert [c.runtime.split(",")[0] for c in made.comparisons][-1] == "true float16"
-    kinds = Counter({dtype: row["count"] for dtype, row in manifest["parameters"].items()})
+    kinds = Counter({dtype: row.count for dtype, row in manifest.parameters.items()})
     if entry.expected == "ok":
         norms = {"bert", "gpt", "vit", "subclassed"}  # their statistics and scales stay float32
         assert kinds["float16"] > 0.85 * kinds.total() if entry.name in norms else set(kinds) <= {"float16", "int64"}
@@ -64,7 +64,7 @@ def test_what_is_trained_needs_hardly_any_float32(
     np.savez(tmp_path / "test.npz", **{key: x[:64] for key, x in data.x_test.items()})
     made = export_file(tmp_path / f"{name}.keras", monkeypatch, verify_with=tmp_path / "test.npz")
     assert all(c.passed for c in made.comparisons)
-    assert len(made.manifest["islands"]) <= 1
+    assert len(made.manifest.islands) <= 1
 
 
 def test_the_table(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_the_table(tmp_path: Path) -> None:
             {"format": "litert", "bytes": 2000, "details": {"batch": 1}},
         ],
         "refused": {"onnx": "a | b"},
-        "verification": [
+        "comparisons": [
             {"artifact": "savedmodel", "runtime": "TensorFlow", "outputs": [output]},
             {"artifact": "litert-int8", "runtime": "LiteRT", "outputs": [{**output, "max_difference": 0.02}]},
         ],

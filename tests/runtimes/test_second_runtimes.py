@@ -15,14 +15,17 @@ from onnx import TensorProto, helper, numpy_helper
 from orphans import assert_no_orphan
 
 from tfhalf.artifacts import manifest as manifests
+from tfhalf.artifacts.comparison import Comparison, Limits
+from tfhalf.artifacts.manifest import open_version
+from tfhalf.artifacts.record import Manifest
+from tfhalf.artifacts.reference import Reference, Samples
 from tfhalf.errors import ArtifactError, UnsupportedError
 from tfhalf.progress import Progress
 from tfhalf.runtimes.engines import _openvino_reason
 from tfhalf.runtimes.open import open_predictor
-from tfhalf.verify import samples
-from tfhalf.verify.compare import Limits, SampleComparison
+from tfhalf.verify import version as version_module
 from tfhalf.verify.report import table, uncovered
-from tfhalf.verify.samples import Samples, verify_samples
+from tfhalf.verify.version import compare_version
 
 X = np.random.default_rng(0).normal(size=(6, 5, 3)).astype(np.float32)
 
@@ -51,23 +54,24 @@ def _model(activation: str) -> onnx.ModelProto:
 def _version(folder: Path, activation: str = "Sigmoid", true_float16: int = 0) -> Path:
     onnx.save(_model(activation), folder / "model.onnx")
     session = onnxruntime.InferenceSession(folder / "model.onnx")
-    Samples({"x": X}, {"y": session.run(None, {"x": X})[0]}).save(folder)
-    manifest = {
-        "schema": manifests.SCHEMA,
-        "kind": "model",
+    Reference(Samples({"x": X}, {"y": session.run(None, {"x": X})[0]})).save(folder)
+    facts = {
         "name": "net",
-        "config": {"export": {"formats": ["onnx"]}, "verify": asdict(Limits(true_float16_samples=true_float16))},
-        "samples": {},
+        "artifacts": [{"format": "onnx"}],
+        "limits": asdict(Limits(true_float16_samples=true_float16)),
+        "reference": {},
         "inputs": [{"name": "x", "dtype": "float32", "shape": ["batch", 5, 3]}],
         "outputs": [{"name": "y", "dtype": "float32", "shape": ["batch", 5, 1, 4]}],
-        "files": manifests.file_hashes(folder),
     }
+    manifest = Manifest.read(facts).model_copy(update={"files": manifests.file_hashes(folder)})
     manifests.write(folder, manifest)
     return folder
 
 
-def _verified(folder: Path) -> dict[str, SampleComparison]:
-    return {c.artifact: c for c in verify_samples(folder, Progress(io.StringIO(), quiet=True)).comparisons}
+def _verified(folder: Path) -> dict[str, Comparison]:
+    return {
+        c.artifact: c for c in compare_version(open_version(folder), Progress(io.StringIO(), quiet=True)).comparisons
+    }
 
 
 def test_an_operator_that_openvino_lacks(tmp_path: Path) -> None:
@@ -78,7 +82,6 @@ def test_an_operator_that_openvino_lacks(tmp_path: Path) -> None:
     assert (own.not_covered, own.samples) == ("", 6)
     assert other.not_covered == "does not open: Unsupported activation function (LSTMCell)"
     assert (other.samples, other.outputs, other.passed) == (0, (), True)
-    assert SampleComparison.from_dict(other.to_dict()) == other
     names, rows = table([own, other])
     assert rows[1][names.index("")] == "not covered"
     assert rows[1][names.index("max diff")] == ""
@@ -106,7 +109,7 @@ def _spoiled(monkeypatch: pytest.MonkeyPatch, spoiled: str, answer: Any) -> None
     def opened(directory: Path, runtime: str) -> Any:
         return Spoiled() if runtime == spoiled else open_predictor(directory, runtime)
 
-    monkeypatch.setattr(samples, "open_predictor", opened)
+    monkeypatch.setattr(version_module, "open_predictor", opened)
 
 
 def _refuses(_: Any) -> Any:
@@ -114,9 +117,10 @@ def _refuses(_: Any) -> Any:
 
 
 def test_arithmetic_that_true_float16_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(samples, "lacking", lambda kind: "left out")
+    monkeypatch.setattr(version_module, "lacking", lambda kind: "left out")
     _spoiled(monkeypatch, "onnx-float16", _refuses)
-    found = verify_samples(_version(tmp_path, true_float16=2), Progress(io.StringIO(), quiet=True)).comparisons
+    version = open_version(_version(tmp_path, true_float16=2))
+    found = compare_version(version, Progress(io.StringIO(), quiet=True)).comparisons
     assert [(c.runtime.split()[0], c.not_covered) for c in found] == [
         ("onnxruntime", ""),
         ("true", "opens and does not run: no such kernel"),
@@ -125,7 +129,7 @@ def test_arithmetic_that_true_float16_lacks(tmp_path: Path, monkeypatch: pytest.
 
 def test_wrong_numbers_of_a_second_runtime_still_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     version = _version(tmp_path)
-    monkeypatch.setattr(samples, "lacking", lambda kind: "")
+    monkeypatch.setattr(version_module, "lacking", lambda kind: "")
     _spoiled(monkeypatch, "onnx-openvino", lambda inputs: {"y": np.zeros((len(inputs["x"]), 5, 1, 4), np.float32)})
     told = _verified(version)["onnx, OpenVINO"]
     assert not told.passed
@@ -136,7 +140,7 @@ def test_wrong_numbers_of_a_second_runtime_still_fail(tmp_path: Path, monkeypatc
 
 
 def test_the_runtime_of_a_format_has_to_run_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(samples, "lacking", lambda kind: "left out")
+    monkeypatch.setattr(version_module, "lacking", lambda kind: "left out")
     _spoiled(monkeypatch, "onnx", _refuses)
     with pytest.raises(UnsupportedError, match="no such kernel"):
         _verified(_version(tmp_path))

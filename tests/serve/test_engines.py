@@ -4,11 +4,10 @@ when a version is loaded, and refused where it falls short. The GPU is faked: it
 from __future__ import annotations
 
 import asyncio
-import json
 import shutil
 import threading
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,9 @@ import pytest
 from serve_helpers import LABELS, SHAPE, client, expected, exported, images, lines, make_version, run, tensor, weights
 
 from tfhalf.artifacts import manifest as manifests
+from tfhalf.artifacts.comparison import Comparison, Limits, OutputParity
+from tfhalf.artifacts.record import Manifest
+from tfhalf.artifacts.reference import Reference, Samples, data_sha256
 from tfhalf.errors import ArtifactError, ShortfallError, UnsupportedError
 from tfhalf.runtimes.base import ONNXRUNTIME, TENSORFLOW, Arrays, Engine, Runtime, RuntimeSpec, engine_of
 from tfhalf.runtimes.open import open_runtime
@@ -26,52 +28,54 @@ from tfhalf.serve.models.open import Opened, Source, open_version
 from tfhalf.serve.settings import Settings
 from tfhalf.serve.signature import from_manifest
 from tfhalf.verify.at_load import drawn_between, passed_before
-from tfhalf.verify.compare import Limits
-from tfhalf.verify.reference import Edges, Reference, data_sha256
-from tfhalf.verify.samples import Samples
 
-CPU_PASSED = {"artifact": "onnx", "runtime": "onnxruntime 1.30.0, CPU", "passed": True}
-CUDA_PASSED = {**CPU_PASSED, "runtime": "onnxruntime 1.30.0, CUDA"}
+FELL_SHORT = OutputParity("probabilities", 1.0, 0.5, 0.1, 0, None, 1.0, ("the largest difference is 0.5",))
+CPU_PASSED = Comparison("onnx", "onnxruntime 1.30.0, CPU", 10, (), 0.1)
+CUDA_PASSED = replace(CPU_PASSED, runtime="onnxruntime 1.30.0, CUDA")
 
 Answers = Callable[[Arrays, Arrays], Arrays]
 
 
 def rewritten(version: Path, **changes: Any) -> Path:
     """A version whose manifest says ``changes``, and the hashes of the files that are there now."""
-    manifest = json.loads((version / "manifest.json").read_text())
-    manifests.write(version, {**manifest, **changes, "files": manifests.file_hashes(version)})
+    changes = {**changes, "files": manifests.file_hashes(version)}
+    manifests.write(version, manifests.read(version).model_copy(update=changes))
     return version
 
 
-def of_a_model(exports: Path, number: int = 1, *passed: dict[str, Any]) -> Path:
+def with_answers(version: Path, change: Callable[[np.ndarray], np.ndarray]) -> Path:
+    """A version whose float32 answers are others."""
+    reference = Reference.load(version)
+    usual, edges = (
+        replace(part, outputs={name: np.ascontiguousarray(change(y)) for name, y in part.outputs.items()})
+        for part in (reference.usual, reference.edges)
+    )
+    replace(reference, usual=usual, edges=edges).save(version)
+    return rewritten(version)
+
+
+def of_a_model(exports: Path, number: int = 1, *passed: Comparison) -> Path:
     """A version as `tfhalf export MODEL` writes it, with ten samples, two of them edge rows."""
     version = make_version(exports, "net", number)
     x = np.concatenate([images(8), np.zeros((1, *SHAPE), np.float32), np.full((1, *SHAPE), 255, np.float32)])
     logits = x.reshape(len(x), -1) @ weights().astype(np.float32)
-    manifest = json.loads((version / "manifest.json").read_text())
     kinds = ("drawn",) * 8 + ("zeros", "largest")
-    Samples({"image": x}, {"logits": logits, "probabilities": expected(x)}, kinds).save(version)
-    outputs = [{**row, "classes": True} for row in manifest["outputs"]]
-    return rewritten(
-        version,
-        kind="model",
-        inputs=[manifest["input"]],
-        outputs=outputs,
-        samples={"count": 10},
-        config={"export": {"formats": ["onnx"]}, "verify": asdict(Limits())},
-        verification=list(passed),
-    )
+    Reference.of_rows({"image": x}, {"logits": logits, "probabilities": expected(x)}, kinds).save(version)
+    return rewritten(version, comparisons=passed)
 
 
-def of_a_pipeline(exports: Path, *passed: dict[str, Any], edges: bool = True) -> Path:
+def of_a_pipeline(exports: Path, *passed: Comparison, edges: bool = True) -> Path:
     """A version as `tfhalf train` writes it: of its test set the answers alone, and edge rows."""
     version = make_version(exports, "net", 1)
     x = np.stack([np.zeros(SHAPE, np.uint8), np.full(SHAPE, 255, np.uint8)])
-    rows = Edges(x, np.array(["smallest", "largest"]), expected(x.astype(np.float32)).astype(np.float32))
+    ends = Samples({"image": x}, {"probabilities": expected(x.astype(np.float32)).astype(np.float32)})
     test = images(20).astype(np.uint8)
     answers = expected(test.astype(np.float32)).astype(np.float32)
-    Reference(answers, answers.argmax(-1).astype(np.int32), data_sha256(test), rows if edges else None).save(version)
-    return rewritten(version, verification=list(passed))
+    labels, kinds = answers.argmax(-1).astype(np.int32), ("smallest", "largest")
+    reference = Reference(Samples({}, {"probabilities": answers}), labels=labels, digest=data_sha256(test))
+    (replace(reference, edges=ends, edge_kinds=kinds) if edges else reference).save(version)
+    limits = Limits(max_difference=None, mean_difference=None, max_accuracy_drop=0.5)
+    return rewritten(version, comparisons=passed, limits=limits)
 
 
 class FakeGpu:
@@ -128,7 +132,7 @@ def wrong(arrays: Arrays, answers: Arrays) -> Arrays:
 
 
 def opened(version: Path, runtime: str | None = None, **more: Any) -> Opened:
-    manifest = manifests.read(version, manifests.read_kind(version))
+    manifest = manifests.read(version)
     settings = Settings((version,), runtime, **more)
     return open_version(Source(version, manifest, from_manifest(manifest, 64)), settings)
 
@@ -188,8 +192,7 @@ def test_where_every_engine_falls_short_the_reason_is_one_line(tmp_path: Path, g
     """Neither is the model's other format taken where onnx is what --runtime names."""
     gpu(right)
     version = of_a_model(tmp_path)
-    samples = Samples.load(version)
-    replace(samples, outputs={name: y[:, ::-1] for name, y in samples.outputs.items()}).save(version)
+    with_answers(version, lambda y: y[:, ::-1])
     (version / "saved_model.pb").write_bytes(b"not opened")
     with pytest.raises(ArtifactError, match="no engine here may serve it: onnxruntime on CUDA: logits: ") as caught:
         opened(rewritten(version), "onnx")
@@ -230,22 +233,21 @@ def test_a_pipelines_version_is_compared_on_its_edge_rows_and_on_drawn_ones(tmp_
 def test_without_an_engine_that_has_passed_the_edge_rows_decide(tmp_path: Path) -> None:
     version = of_a_pipeline(tmp_path)
     assert "at load, on 2 edge rows, in " in opened(version).verified
-    loaded = Reference.load(version)
-    assert loaded.edges is not None
-    spoiled = replace(loaded.edges, probabilities=np.ascontiguousarray(loaded.edges.probabilities[:, ::-1]))
-    replace(loaded, edges=spoiled).save(version)
-    with pytest.raises(ArtifactError, match="onnxruntime on CPU: edge row 'largest': probabilities differ by"):
-        opened(rewritten(version))
+    with pytest.raises(ArtifactError, match="onnxruntime on CPU: probabilities: edge row 'largest': the largest diff"):
+        opened(with_answers(version, lambda y: y[:, ::-1]))
 
 
 def test_a_version_that_holds_nothing_to_compare_on(tmp_path: Path, gpu: Any) -> None:
-    """As those from before edge rows: what has passed serves, and nothing else."""
+    """As those from before edge rows: what has passed on another device serves as it did, and says so."""
     gpu(right)
     served = opened(of_a_pipeline(tmp_path, CPU_PASSED, edges=False))
-    assert served.runtime.engine.device == "CPU"
-    assert served.refused == {
-        "onnxruntime on CUDA": "the version holds no inputs to compare it on: export again",
-    }
+    assert served.runtime.engine.device == "CUDA"
+    assert served.verified == (
+        "when it was published, in onnxruntime 1.30.0, CPU; it holds no inputs to compare onnxruntime on CUDA on: "
+        "export again"
+    )
+    with pytest.raises(ArtifactError, match="onnxruntime on CPU: the version holds no inputs to compare it on: export"):
+        opened(rewritten(tmp_path / "net" / "1", comparisons=()))
 
 
 def test_drawn_rows_lie_between_the_edges() -> None:
@@ -262,24 +264,21 @@ def test_drawn_rows_lie_between_the_edges() -> None:
     ("row", "passes"),
     [
         (CUDA_PASSED, True),
-        ({**CUDA_PASSED, "runtime": "onnxruntime 1.23.2, Tensorrt"}, False),
+        (replace(CUDA_PASSED, runtime="onnxruntime 1.23.2, Tensorrt"), False),
         (CPU_PASSED, False),
-        ({**CUDA_PASSED, "passed": False}, False),
-        ({**CUDA_PASSED, "not_covered": "does not open"}, False),
-        ({**CUDA_PASSED, "artifact": "savedmodel"}, False),
-        ({**CUDA_PASSED, "artifact": "onnx, first 2", "runtime": "true float16, CPU"}, False),
-        ({"artifact": 5, "runtime": None, "passed": True}, False),
-        ("onnxruntime 1.30.0, CUDA", False),
+        (replace(CUDA_PASSED, outputs=(FELL_SHORT,)), False),
+        (replace(CUDA_PASSED, not_covered="does not open"), False),
+        (replace(CUDA_PASSED, artifact="savedmodel"), False),
+        (replace(CUDA_PASSED, artifact="onnx, first 2", runtime="true float16, CPU"), False),
     ],
 )
-def test_which_comparisons_count(row: Any, passes: bool) -> None:
-    manifest = {"verification": [row]}
+def test_which_comparisons_count(row: Comparison, passes: bool, tmp_path: Path) -> None:
+    manifest: Manifest = manifests.read(of_a_model(tmp_path, 1, row))
     assert bool(passed_before(manifest, "onnx", Engine(ONNXRUNTIME, "CUDA"))) == passes
 
 
-def test_manifests_without_comparisons() -> None:
-    for manifest in ({}, {"verification": None}, {"verification": {"onnx": CPU_PASSED}}):
-        assert passed_before(manifest, "onnx", Engine(ONNXRUNTIME, "CPU")) == ""
+def test_a_manifest_without_comparisons(tmp_path: Path) -> None:
+    assert passed_before(manifests.read(of_a_model(tmp_path)), "onnx", Engine(ONNXRUNTIME, "CPU")) == ""
 
 
 @pytest.mark.parametrize(
@@ -337,11 +336,11 @@ def test_a_new_version_is_compared_while_the_old_one_answers(tmp_path: Path, gpu
         gate.wait(30)
         return wrong(arrays, answers)
 
-    gpu(late_and_wrong)
-    of_a_pipeline(tmp_path, CPU_PASSED, edges=False)
+    of_a_pipeline(tmp_path, CPU_PASSED)
 
     async def work() -> None:
         async with client(Settings((tmp_path,), poll_seconds=0.02)) as c:
+            gpu(late_and_wrong)
             of_a_model(tmp_path / "later", 2, CPU_PASSED).rename(tmp_path / "net" / "2")
             assert await asyncio.to_thread(entered.wait, 10)
             for _ in range(5):  # the comparison hangs, and keeps nobody waiting
@@ -363,10 +362,7 @@ def test_a_new_version_is_compared_while_the_old_one_answers(tmp_path: Path, gpu
 
 
 def test_a_server_all_of_whose_engines_fall_short_does_not_start(tmp_path: Path) -> None:
-    version = of_a_model(tmp_path)
-    samples = Samples.load(version)
-    replace(samples, outputs={name: y[:, ::-1] for name, y in samples.outputs.items()}).save(version)
-    rewritten(version)
+    with_answers(of_a_model(tmp_path), lambda y: y[:, ::-1])
 
     async def work() -> None:
         async with client(Settings((tmp_path,), poll_seconds=0)):
@@ -394,8 +390,8 @@ def build():
 def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A version whose manifest holds no comparison of its SavedModel."""
     version = exported(tmp_path_factory.mktemp("net"), NET, "net") / "net" / "1"
-    rows = json.loads((version / "manifest.json").read_text())["verification"]
-    return rewritten(version, verification=[row for row in rows if row["artifact"] != "savedmodel"])
+    rows = manifests.read(version).comparisons
+    return rewritten(version, comparisons=tuple(row for row in rows if row.artifact != "savedmodel"))
 
 
 def with_tensorflow(version: Path, runtime: str | None = None) -> Opened:
@@ -412,23 +408,19 @@ def test_a_savedmodel_that_was_not_compared_is_at_load(real: Path, tmp_path: Pat
     assert served.verified.startswith("at load, on ")
     assert opened(real).verified.startswith("when it was published, in onnxruntime ")
     version = shutil.copytree(real, tmp_path / "net" / "1")
-    samples = Samples.load(version)
-    replace(samples, outputs={name: y + 1 for name, y in samples.outputs.items()}).save(version)
+    with_answers(version, lambda y: y + 1)
     with pytest.raises(ArtifactError, match="no engine here may serve it: TensorFlow on CPU: score: the largest"):
-        with_tensorflow(rewritten(version), "savedmodel")
+        with_tensorflow(version, "savedmodel")
 
 
 @pytest.mark.slow
 def test_where_onnx_falls_short_the_savedmodel_serves(real: Path, tmp_path: Path) -> None:
     """And the other way round: auto measures what may serve alone."""
     version = shutil.copytree(real, tmp_path / "net" / "1")
-    manifest = json.loads((version / "manifest.json").read_text())
-    row = {"artifact": "savedmodel", "runtime": "TensorFlow 2.21.0, CPU", "passed": True}
-    samples = Samples.load(version)
-    replace(samples, outputs={name: y + 1 for name, y in samples.outputs.items()}).save(version)
-    assert manifest["kind"] == "model"
+    row = Comparison("savedmodel", "TensorFlow 2.21.0, CPU", 10, (), 0.1)
+    with_answers(version, lambda y: y + 1)
     for runtime in (None, "auto"):
-        served = with_tensorflow(rewritten(version, verification=[row]), runtime)
+        served = with_tensorflow(rewritten(version, comparisons=(row,)), runtime)
         assert served.runtime.engine == Engine(TENSORFLOW, "CPU")
         assert served.verified == "when it was published, in TensorFlow 2.21.0, CPU"
         assert list(served.refused) == ["onnxruntime on CPU"]

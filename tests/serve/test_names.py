@@ -7,12 +7,17 @@ import json
 import numpy as np
 import pytest
 
+from tfhalf.artifacts.record import Manifest
 from tfhalf.errors import ArtifactError, RequestError
 from tfhalf.serve.protocols import oip, tfserving_codec
 from tfhalf.serve.settings import Limits
 from tfhalf.serve.signature import Signature, called, from_manifest
 
-MANIFEST = {
+FACTS = {
+    "name": "net",
+    "artifacts": [{"format": "onnx"}],
+    "limits": {},
+    "reference": {},
     "inputs": [
         {"name": "my_input", "dtype": "float32", "shape": ["batch", 2], "aliases": ["my-input", "input"]},
         {"name": "kind", "dtype": "int32", "shape": ["batch"]},
@@ -23,7 +28,7 @@ MANIFEST = {
 
 @pytest.fixture
 def signature() -> Signature:
-    return from_manifest(MANIFEST)
+    return from_manifest(Manifest.read(FACTS))
 
 
 @pytest.mark.parametrize("name", ["my_input", "my-input", "input"])
@@ -61,5 +66,8 @@ def test_one_input_by_two_names_is_refused(signature: Signature) -> None:
 def test_names_that_are_none(signature: Signature) -> None:
     assert called(signature.inputs, ["my_input"]) is None
     assert called(signature.inputs, "x") is None
-    with pytest.raises(ArtifactError, match="states no signature"):
-        from_manifest({**MANIFEST, "outputs": [{**MANIFEST["outputs"][0], "aliases": "y"}]})
+    with pytest.raises(ValueError, match=r"outputs\.0\.aliases is not valid"):
+        Manifest.read({**FACTS, "outputs": [{**FACTS["outputs"][0], "aliases": "y"}]})
+    text = Manifest.read({**FACTS, "inputs": [{"name": "words", "dtype": "string", "shape": ["batch"]}]})
+    with pytest.raises(ArtifactError, match="says string of 'words'; served are bool, uint8"):
+        from_manifest(text)

@@ -41,7 +41,7 @@ def build():
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
     version = exported(tmp_path_factory.mktemp("net"), NET, "net") / "net" / "1"
-    manifest = manifests.read(version, manifests.read_kind(version))
+    manifest = manifests.read(version)
     return Source(version, manifest, from_manifest(manifest, 64))
 
 

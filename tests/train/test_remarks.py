@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from keras import layers
 from train_helpers import changed, splits
 
+from tfhalf.artifacts.record import Manifest
 from tfhalf.data import load_splits
 from tfhalf.errors import ConfigError
 from tfhalf.system.device import cpu, xla_decision
@@ -170,11 +171,21 @@ def test_chance_level() -> None:
 
 def test_what_is_published_says_smoke_and_chance() -> None:
     chance = against_majority(10 / 30, np.arange(30) % 3, ("a", "b", "c")).to_dict()
-    manifest = {"smoke": True, "training": {"test_accuracy": 10 / 30, "chance": chance}}
-    said = " ".join(report._warnings(manifest))
+    facts = {
+        "name": "net",
+        "smoke": True,
+        "inputs": [{"name": "x", "dtype": "float32", "shape": ["batch", 2]}],
+        "outputs": [{"name": "y", "dtype": "float32", "shape": ["batch", 3]}],
+        "artifacts": [{"format": "onnx"}],
+        "limits": {},
+        "reference": {},
+        "training": {"test_accuracy": 10 / 30, "chance": chance},
+    }
+    said = " ".join(report._warnings(Manifest.read(facts)))
     assert "**Smoke run**" in said
     assert "**Chance level**: 33.33 % is no better than always answering 'a' (33.33 % of the test set" in said
-    assert report._warnings({**manifest, "smoke": False, "training": {"chance": {**chance, "better": True}}}) == []
+    better = {**facts, "smoke": False, "training": {"chance": {**chance, "better": True}}}
+    assert report._warnings(Manifest.read(better)) == []
 
 
 @given(st.integers(1, 60), st.data())

@@ -15,20 +15,20 @@ import pytest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from tfhalf.artifacts import manifest as manifests
-from tfhalf.config import Verify
+from tfhalf.artifacts.comparison import Comparison, Limits, OutputParity
+from tfhalf.artifacts.record import Manifest
 from tfhalf.errors import IntegrityError
 from tfhalf.progress import Progress
 from tfhalf.train.record import curves, plot
 from tfhalf.train.record.history import Epoch
 from tfhalf.verify import scores
-from tfhalf.verify.compare import OutputParity, SampleComparison
+from tfhalf.verify.compare import compare_outputs
 from tfhalf.verify.html import classes, confusion_picture, render
 from tfhalf.verify.html.elements import clean, element, page, value
 from tfhalf.verify.report import COLUMNS, markdown, table, table_lines
-from tfhalf.verify.test_set import Comparison, judge
 
 PNG = b"\x89PNG\r\n\x1a\n"
-LOOSE = Verify(max_accuracy_drop=100.0, min_agreement=0.0)
+LOOSE = Limits(None, None, 0.0, 100.0)
 SCRIPT = "<script>alert(1)</script>"
 HOSTILE = [
     SCRIPT,
@@ -57,24 +57,34 @@ def answered(count: int, samples: int = 3000, wrong: float = 0.2) -> tuple[np.nd
 def compared(count: int, **changes: Any) -> tuple[list[Comparison], dict[str, scores.Confusion]]:
     y, wide, narrow = answered(count, **changes)
     one_hot = np.eye(count, dtype=np.float32)
-    one = judge(one_hot[wide], one_hot[narrow], y, LOOSE, "savedmodel", "TensorFlow 2.21.0, CPU", 1.5)
+    one = comparison(one_hot[wide], one_hot[narrow], y, LOOSE)
     return [one], {classes.FLOAT32: scores.confusion(y, wide), "savedmodel": one.confusion}
 
 
-def manifest(labels: list[str], **more: Any) -> dict[str, Any]:
-    return {
-        "schema": 1,
+def comparison(wide: np.ndarray, narrow: np.ndarray, y: np.ndarray, limits: Limits) -> Comparison:
+    """Probabilities [N, classes] of a SavedModel."""
+    outputs = compare_outputs({"p": wide}, {"p": narrow}, ["p"], limits, (), y)
+    return Comparison("savedmodel", "TensorFlow 2.21.0, CPU", len(y), outputs, 1.5)
+
+
+def manifest(labels: list[str], **more: Any) -> Manifest:
+    """A manifest as one is read from JSON; labels that JSON's readers refuse are put in afterwards."""
+    facts = {
         "name": "job",
         "version": 3,
         "created": "2026-11-29",
-        "labels": labels,
+        "inputs": [{"name": "image", "dtype": "float32", "shape": ["batch", 8, 8, 1]}],
+        "outputs": [{"name": "p", "dtype": "float32", "shape": ["batch", max(len(labels), 1)], "classes": True}],
         "artifacts": [{"format": "onnx", "files": ["model.onnx"], "bytes": 2048, "details": {}}],
+        "limits": {},
+        "reference": {},
         "cast": {"total": 5000, "clamped": 12, "flushed": 34, "subnormal": 56},
         "parameters": {"float16": {"count": 5000, "bytes": 10_000}},
         "training": {"policy": "mixed_float16", "epochs": 3, "test_accuracy": 0.75, "loss_scale": 32768.0},
         "files": {"model.onnx": {"bytes": 2048, "sha256": "ab" * 32}},
         **more,
     }
+    return Manifest.read(facts).model_copy(update={"labels": tuple(labels)})
 
 
 TAGS = {
@@ -121,13 +131,14 @@ def test_nothing_in_a_manifest_becomes_markup(tmp_path: Path) -> None:
         not_covered=[evil],
         refused={evil: evil},
         source={evil: evil},
-        inputs=[{"name": evil, "dtype": evil, "shape": [evil, 3]}],
-        samples={
+        inputs=[{"name": evil, "dtype": "float32", "shape": [evil, 3]}],
+        reference={
             "origin": "given",
             "file": evil,
             "count": 9,
             "edges": {evil: 2},
             "how": {evil: evil},
+            "other_sizes": [{"size": evil, "shapes": {evil: [3]}, "taken": False, "why": evil}],
             "sweep": {
                 "inputs": [evil],
                 "largest": 2.0,
@@ -139,8 +150,8 @@ def test_nothing_in_a_manifest_becomes_markup(tmp_path: Path) -> None:
             },
         },
         config={evil: {evil: [{evil: evil}]}},
-        files={evil: {"bytes": 1, "sha256": evil}},
-        unheard_of={evil: [evil, {"deep": evil}]},
+        files={evil: {"bytes": 1, "sha256": "ab" * 32}},
+        search={evil: [evil, {"deep": evil}]},
     )
     (tmp_path / "a.png").write_bytes(PNG + b"pixels")
     text = render.render(found, comparisons, answers=answers, pictures={evil: tmp_path / "a.png"})
@@ -164,7 +175,7 @@ def test_nothing_in_a_manifest_becomes_markup(tmp_path: Path) -> None:
 def test_what_a_page_tells(tmp_path: Path) -> None:
     comparisons, answers = compared(3, wrong=0.1)
     kept = {"kept_float32": ["dense_1"], "islands": [{"path": "dense_1", "reason": "overflows at 1e5"}]}
-    later = {"sweep": [{"magnitude": 10.0, "holds": True}], "numbers": {"float32_share": 0.25}}
+    later = {"search": {"tests": 7, "magnitude": 0.25}}
     told = render.render(manifest(["cat", "dog", "eel"], **kept, **later), comparisons, answers=answers)
     plain = Seen(told)
     for text in ("job", "version 3", "every artifact answers like the float32 model", "TensorFlow 2.21.0, CPU"):
@@ -183,7 +194,7 @@ def test_what_a_page_tells(tmp_path: Path) -> None:
 
 def test_a_page_of_little(tmp_path: Path) -> None:
     """A manifest that lacks what others have, a picture that was not drawn, nothing compared."""
-    text = render.render({"name": "bare", "files": {}}, [], pictures={"Loss": tmp_path / "none.png"})
+    text = render.render(manifest([], name="bare", training=None), [], pictures={"Loss": tmp_path / "none.png"})
     assert "bare" in Seen(text).said
     assert "<img" not in text
 
@@ -191,7 +202,7 @@ def test_a_page_of_little(tmp_path: Path) -> None:
 def test_a_page_says_what_falls_short() -> None:
     y, wide, narrow = answered(3)
     one_hot = np.eye(3, dtype=np.float32)
-    short = judge(one_hot[wide], one_hot[narrow], y, Verify(min_agreement=100.0), "onnx", "onnxruntime")
+    short = comparison(one_hot[wide], one_hot[narrow], y, Limits(None, None, 100.0))
     plain = Seen(render.render(manifest(["a", "b", "c"]), [short]))
     assert "falls short of the float32 model" in plain.said
     assert short.problems[0] in plain.said
@@ -222,16 +233,16 @@ def test_a_page_of_a_float32_run_says_nothing_of_a_loss_scale() -> None:
 def test_a_page_tells_what_a_comparison_rests_on() -> None:
     sweep = {"inputs": ["x"], "largest": 2.5, "up": 15, "down": -24, "above": "y: lost", "below": "", "up_to": 81920.0}
     samples = {"origin": "drawn", "seed": 0, "count": 37, "edges": {"zeros": 1, "padded tail": 2}, "sweep": sweep}
-    said = Seen(render.render({"name": "a", "files": {}, "samples": samples}, [])).said
-    assert "37 samples, of which 3 edge rows (zeros, padded tail) are judged apart" in said
+    said = Seen(render.render(manifest([], reference=samples), [])).said
+    assert "37 samples, of which 3 edge rows (zeros, padded tail) are compared apart" in said
     assert "Values up to 81,920 hold: 2^15 times those here, of which the largest is 2.5" in said
     assert "Beyond: y: lost." in said
 
 
 def test_outputs_of_a_model_with_several() -> None:
     outputs = tuple(OutputParity(f"out{k}", 2.5, 0.01 * k, 0.001, 0, None, 1.0, ()) for k in range(2))
-    found = SampleComparison("onnx", "onnxruntime 1", 8, outputs, 0.5)
-    said = Seen(render.render({"name": "two", "files": {}}, [found])).said
+    found = Comparison("onnx", "onnxruntime 1", 8, outputs, 0.5)
+    said = Seen(render.render(manifest([], name="two"), [found])).said
     for text in ("out0", "out1", "1.0e-02", "2.5"):
         assert text in said
 
@@ -253,11 +264,11 @@ def test_a_thousand_classes() -> None:
 def test_the_page_is_one_of_the_files(tmp_path: Path) -> None:
     """Its hash is in the manifest: a page that somebody changed is refused as an artifact is."""
     (tmp_path / "model.onnx").write_bytes(b"model")
-    found = manifest(["a", "b", "c"], files=manifests.file_hashes(tmp_path))
+    found = manifest(["a", "b", "c"]).model_copy(update={"files": manifests.file_hashes(tmp_path)})
     comparisons, answers = compared(3)
-    render.write(tmp_path, found, comparisons, answers=answers)
-    assert found["files"] == manifests.file_hashes(tmp_path)
-    assert list(found["files"]) == ["model.onnx", "report.html"]
+    found = render.write(tmp_path, found, comparisons, answers=answers)
+    assert found.files == manifests.file_hashes(tmp_path)
+    assert list(found.files) == ["model.onnx", "report.html"]
     manifests.check_files(tmp_path, found)
     with (tmp_path / "report.html").open("a") as file:
         file.write(SCRIPT)
@@ -267,7 +278,8 @@ def test_the_page_is_one_of_the_files(tmp_path: Path) -> None:
 
 def test_a_version_without_a_page_is_whole(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"model")
-    manifests.check_files(tmp_path, {"files": manifests.file_hashes(tmp_path)})
+    files = manifests.file_hashes(tmp_path)
+    manifests.check_files(tmp_path, manifest([]).model_copy(update={"files": files}))
 
 
 def test_values_are_bounded() -> None:
@@ -399,10 +411,10 @@ def test_a_picture_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 # --- the table of comparisons -----------------------------------------------------------------------------------------
 
 
-def test_one_table_for_both_kinds() -> None:
+def test_one_table_for_all_versions() -> None:
     images, _ = compared(3)
     output = OutputParity("y", 1.0, 0.001, 0.0002, 3, None, 1.0, ("x",))
-    samples = [SampleComparison("onnx, first 2", "true float16, CPU", 2, (output,), 1.2)]
+    samples = [Comparison("onnx, first 2", "true float16, CPU", 2, (output,), 1.2)]
     head, model, first = table_lines(images)
     assert head.split()[:4] == ["artifact", "computed", "by", "samples"]
     assert model.startswith("float32 model  TensorFlow")
@@ -417,12 +429,13 @@ def test_one_table_for_both_kinds() -> None:
     at_edges = replace(samples[0], outputs=(replace(output, edge_difference=0.125, edge_non_finite=2),), edges=4)
     found = dict(zip(table([at_edges])[0], table([at_edges])[1][0], strict=True))
     assert (found["edge"], found["lost"]) == ("1.2e-01", "5")
-    at_edges = [replace(images[0], edge_difference=0.25, edge_non_finite=2, non_finite=1)]
+    (labelled,) = images[0].outputs
+    at_edges = [replace(images[0], outputs=(replace(labelled, edge_difference=0.25, edge_non_finite=2, non_finite=1),))]
     found = dict(zip(table(at_edges)[0], table(at_edges)[1][1], strict=True))
     assert (found["edge"], found["lost"]) == ("2.5e-01", "3")
     assert "accuracy" not in names
     assert [len(one) for one in (head, other)] == [len(one.rstrip()) for one in (head, other)]
-    assert len(markdown(images)) == 4
+    assert len(markdown(*table(images))) == 4
     assert table_lines([]) == []
 
 
@@ -432,9 +445,9 @@ def test_the_table_fits() -> None:
     (one,) = images
     wide = [
         {"artifact": "onnx, first 256", "runtime": "true float16, CPU", "seconds": 80.0},
-        {"artifact": "litert-int8", "runtime": "onnxruntime 1.32.0, CPU", "problems": ("x",)},
+        {"artifact": "litert-int8", "runtime": "onnxruntime 1.32.0, CPU"},
     ]
-    one = replace(one, images=50_000, edge_difference=0.1)
+    one = replace(one, samples=50_000, outputs=(replace(one.outputs[0], edge_difference=0.1, problems=("x",)),))
     lines = table_lines([replace(one, **row) for row in wide])
     assert len(lines) == 4
     assert max(map(len, lines)) <= 110

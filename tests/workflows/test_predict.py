@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tfhalf.artifacts import manifest as manifests
+from tfhalf.artifacts.manifest import Version
+from tfhalf.artifacts.record import Manifest
 from tfhalf.errors import ArtifactError, InputError
 from tfhalf.workflows import predict
 
@@ -26,26 +27,35 @@ class Means:
         return {"kind": x["photo"].astype(np.float64).mean((1, 2))}
 
 
-def port(shape: list[Any], dtype: str = "float32") -> dict[str, Any]:
-    return {"name": "photo", "dtype": dtype, "shape": ["batch", *shape]}
+def port(shape: list[Any], dtype: str = "float32", batch: Any = "batch") -> dict[str, Any]:
+    return {"name": "photo", "dtype": dtype, "shape": [batch, *shape]}
 
 
 @pytest.fixture
 def net(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A version of ``tfhalf export MODEL`` with the given input, and what its artifact is asked."""
+    """A version with the given input, and what its artifact is asked."""
     runtime = Means()
 
-    def make(shape: list[Any] | None = None, *, dtype: str = "float32", classes: bool = True, count: int = 1) -> Means:
-        manifest = {
-            "inputs": [port(shape or [4, 4, 3], dtype)] * count,
-            "outputs": [{"name": "kind", "classes": classes}],
-            "labels": [],
-            "config": {"export": {"formats": ["onnx"]}},
+    def make(
+        shape: list[Any] | None = None,
+        *,
+        dtype: str = "float32",
+        classes: bool = True,
+        count: int = 1,
+        labels: tuple[str, ...] = (),
+        batch: int | str = "batch",
+    ) -> Means:
+        facts = {
+            "name": "net",
+            "inputs": [port(shape or [4, 4, 3], dtype, batch)] * count,
+            "outputs": [{"name": "kind", "dtype": "float32", "shape": ["batch", 3], "classes": classes}],
+            "labels": labels,
+            "artifacts": [{"format": "onnx"}],
+            "limits": {},
+            "reference": {},
         }
-        monkeypatch.setattr(predict, "find_version", lambda path: path)
-        monkeypatch.setattr(manifests, "read_kind", lambda directory: "model")
-        monkeypatch.setattr(manifests, "read", lambda directory, **_: manifest)
-        monkeypatch.setattr(manifests, "check_files", lambda *_: None)
+        version = Version(Path("v"), Manifest.read(facts))
+        monkeypatch.setattr(predict, "open_version", lambda path: version)
         monkeypatch.setattr("tfhalf.runtimes.open.open_predictor", lambda *_: runtime)
         return runtime
 
@@ -73,6 +83,19 @@ def test_folders_are_taken_in_the_order_of_their_names(net: Any, tmp_path: Path)
     (answer,) = ask([tmp_path / "d.PNG"])
     assert answer["labels"] == [{"label": "0", "score": 255.0}, {"label": "1", "score": 51.0}]
     assert predict.in_words(answer).endswith("d.PNG: 0 255  1 51")
+
+
+def test_labels_name_the_classes(net: Any, tmp_path: Path) -> None:
+    net(labels=("red", "green", "blue"))
+    (answer,) = ask([photo(tmp_path / "a.png")])
+    assert [row["label"] for row in answer["labels"]] == ["red", "green"]
+
+
+def test_a_fixed_batch_is_filled_up(net: Any, tmp_path: Path) -> None:
+    runtime = net(batch=2)
+    answers = ask([photo(tmp_path / f"{k}.png", (51 * k, 0, 0)) for k in range(3)], value_range=(0.0, 50.0))
+    assert [x.shape for x in runtime.seen] == [(2, 4, 4, 3)] * 2
+    assert [answer["labels"][0]["score"] for answer in answers] == [0.0, 10.0, 20.0]
 
 
 def test_the_range_of_values(net: Any, tmp_path: Path) -> None:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfhalf.api.host import need_tensorflow, progress_of, python_words
-from tfhalf.artifacts import manifest as manifests
+from tfhalf.artifacts.manifest import Version, open_version
 from tfhalf.artifacts.ports import Port
-from tfhalf.artifacts.version import find_version
 from tfhalf.errors import ArtifactError, DataError
 from tfhalf.text import one_line
 
 if TYPE_CHECKING:
+    from tfhalf.artifacts.comparison import Comparison
     from tfhalf.runtimes.open import Predictor
 
 Inputs = np.ndarray | Mapping[str, Any]
@@ -33,16 +33,11 @@ class Artifact:
         labels: the names of the classes; empty where the export has none.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        predictor: Predictor,
-        inputs: tuple[Port, ...],
-        outputs: tuple[str, ...],
-        labels: list[str],
-    ) -> None:
-        self.path, self.runtime = path, predictor.about
-        self.inputs, self.outputs, self.labels = inputs, outputs, tuple(labels)
+    def __init__(self, version: Version, predictor: Predictor) -> None:
+        manifest = version.manifest
+        self.path, self.runtime = version.directory, predictor.about
+        self.inputs: tuple[Port, ...] = tuple(manifest.inputs)
+        self.outputs, self.labels = tuple(port.name for port in manifest.outputs), manifest.labels
         self._predictor: Predictor | None = predictor
 
     def __call__(self, x: Inputs) -> dict[str, np.ndarray]:
@@ -119,23 +114,14 @@ def open_artifact(path: str | Path, runtime: str | None = None) -> Artifact:
     """
     from tfhalf.runtimes.open import BY_NAME, open_predictor
 
-    directory = find_version(Path(path))
-    kind = manifests.read_kind(directory)
-    manifest = manifests.read(directory, kind=kind)
-    manifests.check_files(directory, manifest)
-    formats = manifest["config"]["export"]["formats"]
+    version = open_version(Path(path))
+    formats = [kind.name for kind in version.manifest.formats]
     chosen = runtime or ("onnx" if "onnx" in formats else formats[0])
     if chosen not in BY_NAME:
         raise ArtifactError(f"runtime {chosen!r}: {', '.join(BY_NAME)} are accepted")
     if chosen == "savedmodel":
         need_tensorflow()
-    if kind == "model":
-        inputs = tuple(Port.from_dict(row) for row in manifest["inputs"])
-        outputs = tuple(row["name"] for row in manifest["outputs"])
-    else:
-        inputs = (Port.from_dict({"name": "image", "dtype": "float32", **manifest["input"]}),)
-        outputs = ("logits", "probabilities")
-    return Artifact(directory, open_predictor(directory, chosen), inputs, outputs, manifest["labels"])
+    return Artifact(version, open_predictor(version.directory, chosen))
 
 
 @dataclass(frozen=True)
@@ -144,7 +130,7 @@ class Verification:
     their figures."""
 
     version: Path
-    comparisons: tuple[Any, ...]
+    comparisons: tuple[Comparison, ...]
 
     @property
     def passed(self) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 from tfhalf.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from tfhalf.verify.compare import OutputParity
+    from tfhalf.artifacts.comparison import OutputParity
 
 Answers = Any  # an array or tensor, a mapping of them by name, or a sequence of them
 _DEFAULT = "output"
@@ -69,15 +69,16 @@ def compare_outputs(
         ConfigError: a callable without inputs.
         DataError: the outputs have other names, numbers or shapes.
     """
+    from tfhalf.artifacts.comparison import Limits
     from tfhalf.errors import ArtifactError
-    from tfhalf.verify.compare import Limits, judge
+    from tfhalf.verify import compare
 
     expected, got = _matched(_answers(reference, inputs, "reference"), _answers(other, inputs, "other"))
     named = tuple(expected) if classes is True else () if classes is False else tuple(classes)
     if unknown := set(named) - set(expected):
         raise ConfigError(f"classes: {', '.join(sorted(unknown))} is not among the outputs {', '.join(expected)}")
     try:
-        outputs = judge(expected, got, named, Limits(max_difference, mean_difference, min_agreement))
+        outputs = compare.compare_outputs(expected, got, named, Limits(max_difference, mean_difference, min_agreement))
     except ArtifactError as error:
         raise DataError(f"other: {error}") from None
     return OutputComparison(outputs)

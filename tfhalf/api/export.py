@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +16,10 @@ from tfhalf.text import one_line
 if TYPE_CHECKING:
     import keras
 
+    from tfhalf.artifacts.comparison import Comparison
+    from tfhalf.artifacts.record import Manifest
     from tfhalf.export.load.model import Source
     from tfhalf.export.request import Options
-    from tfhalf.verify.compare import SampleComparison
 
 Samples = np.ndarray | Sequence[Any] | Mapping[str, Any]
 
@@ -35,9 +36,9 @@ class ExportedModel:
     """
 
     version: Path
-    comparisons: tuple[SampleComparison, ...]
+    comparisons: tuple[Comparison, ...]
     float32_layers: dict[str, str]
-    manifest: dict[str, Any]
+    manifest: Manifest
 
 
 def export_model(
@@ -48,6 +49,7 @@ def export_model(
     formats: Sequence[str] | None = None,
     keep_float32: Sequence[str] = (),
     sizes: Mapping[str, int | tuple[int, ...]] | None = None,
+    labels: Sequence[str] = (),
     opset: int = 18,
     max_difference: float | None = None,
     mean_difference: float | None = None,
@@ -73,6 +75,7 @@ def export_model(
             writes ``savedmodel`` and ``onnx`` as far as the model can be.
         keep_float32: regular expressions for the layers to keep in float32; ``auto`` measures which.
         sizes: what to draw for open sizes, by input: 16000, or (300, 200).
+        labels: names of the classes, in their order.
         opset: ONNX operator set, 13 to 25.
         max_difference: allowed, relative to an output's largest magnitude. [0.05]
         mean_difference: allowed, relative to an output's root mean square. [0.01]
@@ -88,7 +91,7 @@ def export_model(
     """
     need_tensorflow()
     from tfhalf.export.model import export_source
-    from tfhalf.export.request import read_options
+    from tfhalf.export.request import check_labels, read_options
     from tfhalf.system.device import grow_memory
     from tfhalf.verify.process import Verifier
 
@@ -113,9 +116,9 @@ def export_model(
         if taken:
             progress.line("device     TensorFlow holds the GPU's memory: the artifacts are compared on the CPU")
         source = _source(model, custom_objects)
-        options = _with_samples(options, source, samples)
+        options = replace(_with_samples(options, source, samples), labels=check_labels("labels", labels))
         made = export_source(source, options, progress, verifier=Verifier(progress, hide_gpus=taken))
-    kept = {island["path"]: island["reason"] for island in made.manifest["islands"]}
+    kept = {island.path: island.reason for island in made.manifest.islands}
     return ExportedModel(made.version, made.comparisons, kept, made.manifest)
 
 
@@ -149,8 +152,6 @@ def _with_samples(options: Options, source: Source, samples: Samples | None) -> 
         ConfigError: they are not as many as the model has inputs.
         DataError: one makes no array.
     """
-    from dataclasses import replace
-
     from tfhalf.export.interface import interface_of
 
     if samples is None:

@@ -7,16 +7,19 @@ import json
 import platform
 import subprocess
 from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tfhalf.artifacts.manifest_schema import wrong
+from tfhalf.artifacts.record import SCHEMA, File, Manifest
+from tfhalf.artifacts.schema1 import upgraded
+from tfhalf.artifacts.version import find_version
 from tfhalf.errors import ArtifactError, IntegrityError
 from tfhalf.files import read_bytes, sha256
 from tfhalf.text import one_line, printable
 
 NAME = "manifest.json"
-SCHEMA = 1
 _PACKAGES = (
     "tfhalf",
     "tensorflow",
@@ -33,6 +36,15 @@ _PACKAGES = (
 # Written after the artifacts are judged, so not among the files whose hash the manifest holds.
 _UNHASHED = {NAME, "report.md"}
 MAX_BYTES = 64 << 20
+_READERS: dict[int, Callable[[Mapping[str, Any]], Mapping[str, Any]]] = {1: upgraded, SCHEMA: lambda facts: facts}
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version directory whose files are those of its ``manifest``."""
+
+    directory: Path
+    manifest: Manifest
 
 
 def versions() -> dict[str, str]:
@@ -68,9 +80,9 @@ def git_revision(folder: Path) -> str | None:
     return f"{revision}-dirty" if git("status", "--porcelain", "--untracked-files=no") else revision
 
 
-def file_hashes(directory: Path) -> dict[str, dict[str, Any]]:
-    """``{relative path: {"bytes", "sha256"}}`` of every artifact file below ``directory``."""
-    return {name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for name, path in _files(directory).items()}
+def file_hashes(directory: Path) -> dict[str, File]:
+    """Size and hash of every artifact file below ``directory`` by its relative path."""
+    return {name: File(bytes=path.stat().st_size, sha256=sha256(path)) for name, path in _files(directory).items()}
 
 
 def _files(directory: Path) -> dict[str, Path]:
@@ -79,55 +91,52 @@ def _files(directory: Path) -> dict[str, Path]:
     return {name: path for name, path in found.items() if name not in _UNHASHED and not path.name.startswith(".")}
 
 
-def write(directory: Path, manifest: dict[str, Any]) -> None:
+def write(directory: Path, manifest: Manifest) -> None:
     """Write ``directory/manifest.json``."""
-    (directory / NAME).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(manifest.to_dict(), indent=2, ensure_ascii=False)
+    (directory / NAME).write_text(text + "\n", encoding="utf-8")
 
 
-def read(directory: Path, kind: str = "pipeline") -> dict[str, Any]:
-    """The manifest of a version directory, of a pipeline's export or, with ``kind="model"``, of any other model's.
-
-    Raises:
-        ArtifactError: there is none, it is not one that this version reads, or it is of another kind.
-    """
-    manifest = _parsed(directory)
-    path, found = directory / NAME, kind_of(manifest)
-    if found != kind:
-        what = {"pipeline": "a pipeline's run", "model": "a model file"}
-        raise ArtifactError(f"{directory}: was exported from {what[found]}; this needs an export of {what[kind]}")
-    if what_is_wrong := wrong(manifest, kind):
-        raise ArtifactError(f"{path}: {what_is_wrong}; it is damaged, export again")
-    return manifest
-
-
-def kind_of(manifest: dict[str, Any]) -> str:
-    """``pipeline`` or ``model``."""
-    return "model" if manifest.get("kind") == "model" else "pipeline"
-
-
-def read_kind(directory: Path) -> str:
-    """Which kind of export a version directory holds.
+def open_version(path: Path) -> Version:
+    """The version that ``path`` means (`find_version`), once every file is found to be the one that was published.
 
     Raises:
-        ArtifactError: it has no manifest that this version reads.
+        ArtifactError: there is no such version, or its manifest is not one that this tfhalf reads.
+        IntegrityError: a file is not the published one.
     """
-    return kind_of(_parsed(directory))
+    directory = find_version(path)
+    manifest = read(directory)
+    check_files(directory, manifest)
+    return Version(directory, manifest)
 
 
-def _parsed(directory: Path) -> dict[str, Any]:
+def read(directory: Path) -> Manifest:
+    """The manifest of a version directory, of any schema.
+
+    Raises:
+        ArtifactError: there is none, or it is not one that this tfhalf reads.
+    """
     path = directory / NAME
+    facts = _parsed(path)
+    schema = facts.get("schema") if isinstance(facts, dict) else type(facts).__name__
+    if not isinstance(schema, int) or isinstance(schema, bool) or schema not in _READERS:
+        known = " and ".join(map(str, _READERS))
+        raise ArtifactError(f"{path}: has schema {printable(repr(schema), 60)}; this tfhalf reads {known}")
     try:
-        manifest = json.loads(read_bytes(path, MAX_BYTES).decode("utf-8"), object_pairs_hook=_no_key_twice)
+        return Manifest.read(_READERS[schema](facts))
+    except ValueError as error:
+        raise ArtifactError(f"{path}: {error}; it is damaged, export again") from None
+
+
+def _parsed(path: Path) -> Any:
+    try:
+        return json.loads(read_bytes(path, MAX_BYTES).decode("utf-8"), object_pairs_hook=_no_key_twice)
     except FileNotFoundError:
-        raise ArtifactError(f"{directory}: holds no {NAME}; give a version that `tfhalf train` made") from None
+        raise ArtifactError(f"{path.parent}: holds no {NAME}; give a version that `tfhalf train` made") from None
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{path}: is not readable JSON: {one_line(error, 120)}") from None
-    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
-        found = manifest.get("schema") if isinstance(manifest, dict) else type(manifest).__name__
-        raise ArtifactError(f"{path}: has schema {printable(repr(found), 60)}; this tfhalf reads {SCHEMA}")
-    return manifest
 
 
 def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -139,13 +148,13 @@ def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def check_files(directory: Path, manifest: dict[str, Any]) -> None:
+def check_files(directory: Path, manifest: Manifest) -> None:
     """Compare every file with its recorded size and hash.
 
     Raises:
         IntegrityError: names the first file that is missing, differs, cannot be read, or is not recorded.
     """
-    recorded = manifest["files"]
+    recorded = manifest.files
     try:
         found = _files(directory)
         if missing := next((name for name in recorded if name not in found), None):
@@ -161,12 +170,12 @@ def check_files(directory: Path, manifest: dict[str, Any]) -> None:
         raise IntegrityError(f"{error.filename or directory}: cannot be read: {error.strerror}") from None
 
 
-def _change(path: Path, recorded: dict[str, Any]) -> str:
+def _change(path: Path, recorded: File) -> str:
     """How a file differs from its record; empty where it does not. Of another size, it is not read."""
     size = path.stat().st_size
-    if size != recorded.get("bytes", size):
-        return f"it has {size:,} bytes, recorded are {recorded['bytes']:,}"
+    if size != recorded.bytes and "bytes" in recorded.model_fields_set:
+        return f"it has {size:,} bytes, recorded are {recorded.bytes:,}"
     digest = sha256(path)
-    if digest != recorded["sha256"]:
-        return f"its sha256 is {digest[:12]}..., recorded is {recorded['sha256'][:12]}..."
+    if digest != recorded.sha256:
+        return f"its sha256 is {digest[:12]}..., recorded is {recorded.sha256[:12]}..."
     return ""

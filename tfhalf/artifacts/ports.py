@@ -6,44 +6,55 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
 
 # What stands for a dimension that is open, by the tensor's rank: of sequences [N, T, C], images and volumes.
 _OPEN = {3: ("length",), 4: ("height", "width"), 5: ("depth", "height", "width")}
+MAX_SIZE = 2**31 - 1
 # The names that Keras makes up for an input that nobody named; they count the layers of a process.
 _UNNAMED = re.compile(r"(input|input_layer|keras_tensor)(_\d+)?")
 # What callers send and get: float16 within, float32 on the wire.
 WIRE = {"float16": "float32", "bfloat16": "float32", "float64": "float32"}
 
 
+def _sizes(dims: Any) -> Any:
+    """The sizes of a manifest's dims, in which a name stands for one that is open."""
+    return tuple(None if isinstance(size, str) else size for size in dims) if isinstance(dims, list) else dims
+
+
+_Size = Annotated[int, Field(ge=1, le=MAX_SIZE)]
+_Shape = Annotated[tuple[_Size | None, ...], Field(min_length=1, max_length=32), BeforeValidator(_sizes)]
+_Dtype = Annotated[str, Field(pattern=r"^(bool|string|u?int(8|16|32|64)|float(16|32|64)|complex(64|128))$")]
+_Name = Annotated[str, Field(min_length=1, max_length=1000)]
+
+
 @dataclass(frozen=True)
 class Port:
     """One input or output. ``shape`` has the batch first; None is a size that callers choose. ``aliases`` are other
-    names that it answers to: the model's own where no format can hold it, and what exports called it before."""
+    names that it answers to: the model's own where no format can hold it, and what exports called it before.
+    ``classes``: whether the last axis of an output is classes. Types are checked where a manifest is read."""
 
-    name: str
-    dtype: str
-    shape: tuple[int | None, ...]
+    name: _Name
+    dtype: _Dtype
+    shape: _Shape
     aliases: tuple[str, ...] = ()
+    classes: bool = False
 
     def dims(self) -> list[int | str]:
         """The shape with names for open sizes: ``batch``, ``height``, ``width``, ``length``, or NAME_AXIS."""
         names = ("batch", *_OPEN.get(len(self.shape), ()))
-        told: list[int | str] = []
+        dims: list[int | str] = []
         for axis, size in enumerate(self.shape):
-            told.append(size if size is not None else names[axis] if axis < len(names) else f"{self.name}_{axis}")
-        return told
+            dims.append(size if size is not None else names[axis] if axis < len(names) else f"{self.name}_{axis}")
+        return dims
 
     def to_dict(self) -> dict[str, Any]:
-        """For a manifest."""
+        """For a manifest; what an input does not have is left out."""
         aliases = {"aliases": list(self.aliases)} if self.aliases else {}
-        return {"name": self.name, "dtype": self.dtype, "shape": self.dims(), **aliases}
-
-    @classmethod
-    def from_dict(cls, told: dict[str, Any]) -> Port:
-        """What `to_dict` gave."""
-        shape = tuple(d if isinstance(d, int) else None for d in told["shape"])
-        return cls(told["name"], told["dtype"], shape, tuple(told.get("aliases", ())))
+        classes = {"classes": True} if self.classes else {}
+        return {"name": self.name, "dtype": self.dtype, "shape": self.dims(), **aliases, **classes}
 
 
 def input_names(own: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tfhalf.artifacts.record import Parameters
 from tfhalf.errors import ExportError
 
 MOSTLY = 0.5
 
-Parameters = Mapping[str, Mapping[str, int]]
-"""As a manifest has them: by dtype, the ``count`` of parameters."""
+Counts = Mapping[str, Parameters]
+"""Parameters by dtype."""
 
 
-def float32_share(parameters: Parameters) -> float:
+def float32_share(parameters: Counts) -> float:
     """Of the floating-point parameters, the share that is float32 or float64; 0 where there are none."""
     half, wide = _counts(parameters)
     return wide / (half + wide) if half + wide else 0.0
 
 
-def share_lines(parameters: Parameters) -> list[str]:
+def share_lines(parameters: Counts) -> list[str]:
     """What is to be said of an artifact that is mostly float32; nothing of others."""
     half, wide = _counts(parameters)
     share = float32_share(parameters)
@@ -27,7 +28,7 @@ def share_lines(parameters: Parameters) -> list[str]:
     return [f"mostly float32: {share:.1%} of the parameters ({wide:,} of {half + wide:,}) are not float16"]
 
 
-def check_some_float16(parameters: Parameters) -> None:
+def check_some_float16(parameters: Counts) -> None:
     """Refuse what has parameters, and none in float16.
 
     Raises:
@@ -41,9 +42,9 @@ def check_some_float16(parameters: Parameters) -> None:
         )
 
 
-def _counts(parameters: Parameters) -> tuple[int, int]:
+def _counts(parameters: Counts) -> tuple[int, int]:
     """How many are in half precision, and how many in float32 or wider."""
-    counts = {dtype: row["count"] for dtype, row in parameters.items()}
+    counts = {dtype: row.count for dtype, row in parameters.items()}
     return tuple(sum(counts.get(d, 0) for d in dtypes) for dtypes in _KINDS)  # type: ignore[return-value]
 
 

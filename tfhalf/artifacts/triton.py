@@ -13,26 +13,12 @@ _TYPES = {
 }  # fmt: skip
 
 
-def config(name: str, input_shape: Sequence[int], num_classes: int) -> str:
-    """Text for Triton's onnxruntime backend (its TensorFlow backend ended with release 25.02)."""
-    dims = ", ".join(map(str, input_shape))
-    outputs = ",\n".join(
-        f'  {{ name: "{output}" data_type: TYPE_FP32 dims: [ {num_classes} ] }}'
-        for output in ("logits", "probabilities")
-    )
-    return (
-        f'name: "{name}"\n'
-        'backend: "onnxruntime"\n'
-        f"max_batch_size: {MAX_BATCH}\n"
-        f'input [\n  {{ name: "image" data_type: TYPE_FP32 dims: [ {dims} ] }}\n]\n'
-        f"output [\n{outputs}\n]\n"
-        "dynamic_batching { max_queue_delay_microseconds: 1000 }\n"
-    )
+def config(name: str, inputs: Sequence[Port], outputs: Sequence[Port]) -> str:
+    """Text for Triton's onnxruntime backend (its TensorFlow backend ended with release 25.02).
 
-
-def config_of(name: str, inputs: Sequence[Port], outputs: Sequence[Port]) -> str:
-    """The description of any model. Triton joins requests into batches where every input and output has the batch as
-    its first, open dimension and others beside it; else ``max_batch_size`` is 0 and shapes are told whole."""
+    Triton joins requests into batches where every input and output has the batch as its first, open dimension and
+    others beside it; else ``max_batch_size`` is 0 and shapes are whole.
+    """
     batched = all(port.shape and port.shape[0] is None for port in (*inputs, *outputs))
     text = f'name: "{name}"\nbackend: "onnxruntime"\nmax_batch_size: {MAX_BATCH if batched else 0}\n'
     for kind, ports in (("input", inputs), ("output", outputs)):

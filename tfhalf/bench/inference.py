@@ -2,45 +2,39 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from tfhalf.artifacts import manifest as manifests
+from tfhalf.artifacts.manifest import open_version
+from tfhalf.bench import inputs
 from tfhalf.bench.results import Cell, Inference
 from tfhalf.bench.runtimes import ALONE, RUNTIMES, missing, open_to_measure
 from tfhalf.bench.watch import Stages
-from tfhalf.data import memory
 from tfhalf.errors import ArtifactError, UnavailableError, UnsupportedError
-from tfhalf.runtimes.base import Arrays, Runtime, by_name
+from tfhalf.runtimes.base import Arrays, Runtime
 from tfhalf.system.device import cpu, detect, grow_memory
 from tfhalf.system.tensorflow import import_tensorflow
 
 CALLS = 30  # a cell holds at least so many, unless they take far too long
 _WARM_UP_CALLS = 3
-MAX_VALUES = 1 << 26  # of one image
 _OVERRUN = 5.0
-# Sources whose images hold 0 to 255.
-_IMAGES = ("tfds:", "folder:", "sklearn:", "synthetic:")
 
 
 def measure(*, directory: str, runtime: str, batch_sizes: Sequence[int], seconds: float, stages: Stages) -> Inference:
     """Time the version ``directory`` in ``runtime`` at each of ``batch_sizes`` for about ``seconds``.
 
-    One call is made at a time, from float32 images on the host to answers on the host. A batch size that fails ends the
+    One call is made at a time, from arrays on the host to answers on the host. A batch size that fails ends the
     row with an error; the smaller ones stay.
 
     Raises:
         ArtifactError, IntegrityError: the files are damaged, or do not open.
         DataError: a batch would take more memory than there is.
     """
-    where = Path(directory)
-    manifest = manifests.read(where)
-    manifests.check_files(where, manifest)
+    version = open_version(Path(directory))
+    where = version.directory
     name = RUNTIMES[runtime][0]
     if lack := missing(where, runtime):
         return Inference(runtime, name, cpu().describe(), (), note=f"not available: {lack}")
@@ -65,7 +59,7 @@ def measure(*, directory: str, runtime: str, batch_sizes: Sequence[int], seconds
     stages.stage("measuring")
     for size in sorted(batch_sizes):
         stages.status(f"batch {size}")
-        arrays = by_name(images(manifest, size), opened.inputs)
+        arrays = inputs.batch(version, size)
         try:
             cells.append(_cell(opened, arrays, seconds))
         except Exception as error:  # noqa: BLE001  # what a library says of a batch too large: the row tells it
@@ -73,35 +67,6 @@ def measure(*, directory: str, runtime: str, batch_sizes: Sequence[int], seconds
             failed = f"batch {size}: {type(error).__name__}: {text}; leave it out of --batch-sizes"
             break
     return Inference(runtime, opened.about, device.describe(), tuple(cells), note=opened.settings, error=failed)
-
-
-def images(manifest: dict[str, Any], count: int) -> np.ndarray:
-    """Random float32 [count, *input_shape] in the range of the training data, the same for the same arguments, none 0.
-
-    Raises:
-        ArtifactError: the manifest's shape is none.
-        DataError: they would take more memory than there is.
-    """
-    shape = manifest["input"]["shape"][1:]
-    open_ = not shape or not all(isinstance(side, int) and side > 0 for side in shape)
-    if open_ or math.prod(shape) > MAX_VALUES:
-        raise ArtifactError(f"manifest.json: input.shape is {manifest['input']['shape']}; it is damaged, export again")
-    source, size = manifest["data"]["source"], (count, *shape)
-    # Twice 8 bytes a value: numbers in float64, float32 ones, and a copy of those.
-    memory.guard(16 * math.prod(size), source, "take a smaller batch (--batch-sizes)")
-    random = np.random.default_rng(0)
-    if source.startswith(_IMAGES):
-        return random.integers(1, 256, size, np.uint8).astype(np.float32)
-    low, high = _range(manifest)
-    x = random.uniform(low, high, size).astype(np.float32)
-    return np.where(x == 0, np.float32(high), x)
-
-
-def _range(manifest: dict[str, Any]) -> tuple[float, float]:
-    """One standard deviation about the mean of the training data, or above 0 where it was only scaled."""
-    preprocess = manifest["data"].get("preprocess", {})
-    mean, std = (float(np.mean(preprocess.get(key) or default)) for key, default in (("mean", [0.0]), ("std", [1.0])))
-    return (mean - std, mean + std) if mean else (0.0, std)
 
 
 def _cell(runtime: Runtime, arrays: Arrays, seconds: float) -> Cell:

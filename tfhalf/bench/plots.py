@@ -7,7 +7,7 @@ from typing import Any
 
 from tfhalf.bench.results import InferenceBench, Training, TrainingBench
 from tfhalf.bench.runtimes import RUNTIMES
-from tfhalf.bench.tables import number, share
+from tfhalf.bench.tables import inputs_of, number, share
 from tfhalf.system import plotting
 
 _BLUE, _INK, _GREY = "#4477aa", "#222222", "#888888"
@@ -86,7 +86,7 @@ def _inference(found: InferenceBench) -> Any:
         axes.set_xlabel("images in a call (batch size)")
         _tidy(axes)
     throughput.legend(frameon=False)
-    title = f"{found.version}: float16 export, input {found.input_shape}"
+    title = f"{found.version}: float16 export, {inputs_of(found)}"
     devices = " and ".join(dict.fromkeys(_short(row.device) for row in rows))
     figure.suptitle(f"{title}\n{devices}", fontsize=11)
     return figure

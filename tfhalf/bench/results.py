@@ -147,10 +147,10 @@ class Inference:
 
 @dataclass(frozen=True)
 class InferenceBench:
-    """A version directory's rows, one per runtime."""
+    """A version directory's rows, one per runtime; ``inputs`` are the shapes of one sample by name."""
 
     version: str
-    input_shape: tuple[int, ...]
+    inputs: dict[str, tuple[int | str, ...]]
     settings: dict[str, Any]
     versions: dict[str, str]
     rows: tuple[Inference, ...]
@@ -161,7 +161,7 @@ class InferenceBench:
         return {
             "kind": "inference",
             "version": self.version,
-            "input_shape": list(self.input_shape),
+            "inputs": {name: list(shape) for name, shape in self.inputs.items()},
             "settings": self.settings,
             "versions": self.versions,
             "runtimes": [asdict(row) for row in self.rows],

@@ -9,7 +9,6 @@ from typing import Any, get_args
 
 from tfhalf import config
 from tfhalf.artifacts import manifest as manifests
-from tfhalf.artifacts.version import find_version
 from tfhalf.bench.fresh import ask
 from tfhalf.bench.results import Cell, Failed, Inference, InferenceBench, Training, TrainingBench
 from tfhalf.bench.runtimes import RUNTIMES
@@ -104,9 +103,12 @@ def _bench_pipeline(path: Path, options: Options, progress: Progress) -> Trainin
 
 def _bench_export(path: Path, options: Options, progress: Progress) -> InferenceBench:
     sizes = _batch_sizes(options.batch_sizes)
-    directory = find_version(path)
-    manifest = manifests.read(directory)
-    manifests.check_files(directory, manifest)
+    version = manifests.open_version(path)
+    directory, manifest = version.directory, version.manifest
+    if manifest.batch is not None:
+        if options.batch_sizes is not None and sizes != (manifest.batch,):
+            raise ConfigError(f"--batch-sizes: {directory} takes {manifest.batch} samples at a time; leave that out")
+        sizes = (manifest.batch,)
     settings: dict[str, Any] = {"batch_sizes": list(sizes), "seconds": options.seconds}
     rows: list[Inference] = []
     failed: list[Failed] = []
@@ -126,14 +128,14 @@ def _bench_export(path: Path, options: Options, progress: Progress) -> Inference
             failed.append(Failed(runtime, f"{name}: {row.error}"))
     progress.line()
     _need([row for row in rows if row.cells], failed)
-    shape = tuple(manifest["input"]["shape"][1:])
-    return InferenceBench(str(directory), shape, settings, manifests.versions(), tuple(rows), tuple(failed))
+    shapes = {port.name: tuple(port.dims()[1:]) for port in manifest.inputs}
+    return InferenceBench(str(directory), shapes, settings, manifests.versions(), tuple(rows), tuple(failed))
 
 
 def _best(row: Inference) -> str:
     if not row.cells:
         return "could not be measured" if row.error else "not available"
-    return f"up to {number(max(cell.images_per_s for cell in row.cells))} images/s"
+    return f"up to {number(max(cell.images_per_s for cell in row.cells))} samples/s"
 
 
 def _need(rows: Sequence[Any], failed: Sequence[Failed]) -> None:

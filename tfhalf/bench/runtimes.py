@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from tfhalf.artifacts.formats import FILES
+from tfhalf.artifacts.formats import FORMATS
 from tfhalf.runtimes import onnx_providers
 from tfhalf.runtimes.base import ONNXRUNTIME, Runtime, RuntimeSpec
 from tfhalf.runtimes.child import lacking
@@ -36,7 +36,7 @@ def missing(directory: Path, runtime: str) -> str:
     """Why ``runtime`` cannot be had here for the version ``directory``; empty where it can, as far as is known before
     it is opened."""
     spec = RUNTIMES[runtime][1]
-    file = FILES[spec.format]
+    file = FORMATS[spec.format].file
     if not (directory / file).is_file():
         return f"the version holds no {file}"
     if spec.library == ONNXRUNTIME:

@@ -13,14 +13,14 @@ _TRAINING = (
     *("policy", "images/s", "slowest", "fastest", "spread", "steps/s", "x float32", "compile", "peak memory"),
     *("GFLOP/step", "matrix TFLOP/s", "MFU"),
 )
-_INFERENCE = ("runtime", "batch", "p50 ms", "p99 ms", "images/s", "calls", "warm-up ms")
+_INFERENCE = ("runtime", "batch", "p50 ms", "p99 ms", "samples/s", "calls", "warm-up ms")
 _PACKAGES = ("tensorflow", "keras", "onnxruntime", "ai-edge-litert", "openvino", "python")
 
 
 def heading(found: TrainingBench | InferenceBench) -> list[str]:
     """One line per fact that all rows share, its name first."""
     if isinstance(found, InferenceBench):
-        lines = [f"export     {found.version}: input {found.input_shape}; random images, one call at a time"]
+        lines = [f"export     {found.version}: {inputs_of(found)}; one call at a time"]
         return [*lines, *_devices(found), _versions(found.versions)]
     row = found.rows[0]
     repeats = found.settings["repeats"]
@@ -42,6 +42,11 @@ def heading(found: TrainingBench | InferenceBench) -> list[str]:
     if any(other.emulated for other in found.rows):
         lines.append("           this CPU has no float16 arithmetic: mixed_float16 is emulated, and so is slow")
     return lines
+
+
+def inputs_of(found: InferenceBench) -> str:
+    """The inputs of an export and their shapes, without the batch."""
+    return "input " + ", ".join(f"{name} {list(shape)}" for name, shape in found.inputs.items())
 
 
 def _devices(found: InferenceBench) -> list[str]:

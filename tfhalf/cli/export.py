@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import click
 
+from tfhalf.artifacts.formats import BY_DEFAULT, FORMATS
 from tfhalf.cli.options import DATA_DIR, EXPORTS, JSON, PATH, QUIET, load_tensorflow, progress_for
 from tfhalf.cli.output import say_outcome
 from tfhalf.errors import ConfigError
@@ -37,7 +38,7 @@ def _epoch(ctx: click.Context, param: click.Parameter, value: str | None) -> Lit
     "--format",
     "formats",
     metavar="A,B",
-    help="Formats to write: savedmodel, onnx, litert, litert-int8, or all. [default: savedmodel,onnx]",
+    help=f"Formats to write: {', '.join(FORMATS)}, or all. [default: {','.join(BY_DEFAULT)}]",
 )
 @click.option("--verify-with", type=PATH, metavar="DATA.npz", help="Inputs to compare on. [default: drawn at random]")
 @click.option(
@@ -52,6 +53,9 @@ def _epoch(ctx: click.Context, param: click.Parameter, value: str | None) -> Lit
     multiple=True,
     metavar="PATTERN|auto|list",
     help="Keep matching layers in float32; auto measures which, list prints their names.",
+)
+@click.option(
+    "--labels", type=PATH, metavar="FILE", help="File that names the classes: a name on each line, in their order."
 )
 @click.option(
     "--custom", type=PATH, metavar="FILE.py", help="Python file that defines the model's own layers. It is run."
@@ -117,7 +121,7 @@ def export(
         return
     made = export_model(request, chosen, progress)
     if as_json:
-        click.echo(json.dumps({**made.manifest, "version": str(made.version)}, indent=2))
+        click.echo(json.dumps({**made.manifest.to_dict(), "version": str(made.version)}, indent=2))
         return
     progress.line()
     progress.line(f"published  {made.version}", always=True)
@@ -132,7 +136,18 @@ def _export_run(
     as_json: bool,
     options: dict[str, Any],
 ) -> None:
-    own = ("name", "formats", "verify_with", "sizes", "keep_float32", "custom", "weights", "arguments", "allow_float32")
+    own = (
+        "name",
+        "formats",
+        "verify_with",
+        "sizes",
+        "keep_float32",
+        "custom",
+        "weights",
+        "arguments",
+        "allow_float32",
+        "labels",
+    )
     given = [name for name in own if options[name]]
     if given:
         words = {"formats": "format", "sizes": "size", "arguments": "arg"}

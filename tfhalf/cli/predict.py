@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from tfhalf.artifacts.formats import FILES
+from tfhalf.artifacts.formats import FORMATS
 from tfhalf.cli.options import JSON, PATH
 from tfhalf.errors import InputError
 from tfhalf.system.tensorflow import import_tensorflow
@@ -19,7 +19,7 @@ from tfhalf.text import clean
 @click.argument("images", type=PATH, nargs=-1, required=True)
 @click.option(
     "--runtime",
-    type=click.Choice(list(FILES)),
+    type=click.Choice(list(FORMATS)),
     help="Artifact to answer with. [default: the first]",
 )
 @click.option(

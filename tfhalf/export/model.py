@@ -6,15 +6,18 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from tfhalf.artifacts import manifest as manifests
 from tfhalf.artifacts import version
+from tfhalf.artifacts.comparison import Comparison
+from tfhalf.artifacts.record import ReferenceFacts, Sweep
+from tfhalf.artifacts.reference import Reference, basis_line
+from tfhalf.errors import ConfigError
 from tfhalf.export.inputs import draw, edge_rows, open_sizes
 from tfhalf.export.inputs.sweep import sweep
-from tfhalf.export.interface import interface_of
+from tfhalf.export.interface import Interface, interface_of
 from tfhalf.export.islands.constants import constant_islands
 from tfhalf.export.islands.find import Found, Island, asked, unfit, wide_ranges, without_kernel
 from tfhalf.export.islands.open import subject_of
@@ -25,10 +28,8 @@ from tfhalf.export.reproducible import check_deterministic, check_independent
 from tfhalf.export.request import Options, Request
 from tfhalf.progress import Progress
 from tfhalf.system.device import float32_exactly, grow_memory
-from tfhalf.verify.compare import SampleComparison
 from tfhalf.verify.process import Verifier
-from tfhalf.verify.sample_report import sweep_line
-from tfhalf.verify.samples import basis
+from tfhalf.verify.report import sweep_line
 
 _LONGER = "--bisect-seconds gives more time"
 
@@ -37,7 +38,7 @@ _LONGER = "--bisect-seconds gives more time"
 class _Prepared:
     source: Source
     basis: Basis
-    drawn: dict[str, Any]
+    facts: ReferenceFacts
     floats: tuple[str, ...]
     other_sizes: dict[str, dict[str, np.ndarray]]
 
@@ -82,13 +83,12 @@ def export_source(
         whole = _whole(made, (*fixed, *found.islands), found, options, progress)
         rounds = iter(range(ROUNDS))
 
-        def mend(whole: Whole, comparisons: list[SampleComparison]) -> Whole | None:
-            # What int8 rounds away, no float32 in the others brings back.
-            failing = [c for c in comparisons if not c.passed and c.artifact != "litert-int8"]
+        def mend(whole: Whole, comparisons: list[Comparison]) -> Whole | None:
+            failing = [c for c in comparisons if not c.passed and c.format.float32_layers_help]
             if not failing or next(rounds, None) is None:
                 return None
             say_shortfalls(failing, progress)
-            more = widened(made.basis, whole.islands, failing, effort, progress, whole.other_sizes)
+            more = widened(made.basis, whole.islands, failing, effort, progress, whole.reference.other_sizes)
             return _with(whole, made.basis, more, progress) if more is not None else None
 
         return publish(whole, options, verifier, progress, begun, mend)
@@ -97,22 +97,19 @@ def export_source(
 def _whole(made: _Prepared, islands: tuple[Island, ...], found: Found, options: Options, progress: Progress) -> Whole:
     """What is published with ``islands``; up to which sizes of inputs it holds is found out, and told, too."""
     _say_islands(islands, found, progress)
-    judged, kept = made.basis, [island.path for island in islands]
-    made.drawn["sweep"] = _swept(made, kept, options, progress)
-    rows, sized = open_sizes.hold(judged.subject, kept, made.other_sizes, options.limits, progress)
-    made.drawn["other_sizes"] = rows
+    basis, kept = made.basis, [island.path for island in islands]
+    swept = _swept(made, kept, options, progress)
+    rows, sized = open_sizes.hold(basis.subject, kept, made.other_sizes, options.limits, progress)
     return Whole(
         made.source,
-        judged.subject.interface,
-        judged.inputs,
-        judged.reference,
-        made.drawn,
+        basis.subject.interface,
+        Reference.of_rows(basis.inputs, basis.reference, basis.kinds, sized),
+        made.facts.model_copy(update={"sweep": swept, "other_sizes": rows}),
         islands,
         found,
-        judged.subject.ship(kept),
+        basis.subject.ship(kept),
         manifests.git_revision(Path.cwd()),
-        judged.kinds,
-        sized,
+        options.labels,
     )
 
 
@@ -134,9 +131,9 @@ def _prepare(source: Source, options: Options, progress: Progress) -> _Prepared:
     interface = interface_of(source, own.arrays if own else None)
     samples = draw.sample_inputs(source.model, interface, own, options.sizes)
     inputs = samples.arrays
-    facts = source.facts
+    about = source.facts
     progress.line(
-        f"model      {source.name}: {facts['class']}, {facts['layers']} layers, {', '.join(facts['policies'])}"
+        f"model      {source.name}: {about['class']}, {about['layers']} layers, {', '.join(about['policies'])}"
     )
     subject = subject_of(source.model, interface, inputs, fold=options.fold_batchnorm)
     few = interface.few(inputs, FEW)
@@ -144,14 +141,32 @@ def _prepare(source: Source, options: Options, progress: Progress) -> _Prepared:
     interface = subject.interface
     check_deterministic(subject, few, answers)
     inputs, reference, kinds = edge_rows.answered(subject, inputs, samples.kinds)
-    samples.facts.update(edge_rows.facts(kinds))
+    facts = edge_rows.counted(samples.facts, kinds)
     check_independent(subject, source.model, inputs, kinds)
+    _check_labels(options, interface, reference)
     told = ", ".join(f"{p.name} {p.dtype} {p.dims()}" for p in interface.inputs)
     progress.line(f"inputs     {told}")
-    for text in (*interface.renamed(), basis(samples.facts)):
+    for text in (*interface.renamed(), basis_line(facts)):
         progress.line(f"           {text}")
     judged = Basis(subject, inputs, reference, kinds, subject)
-    return _Prepared(source, judged, samples.facts, samples.floats, samples.other_sizes)
+    return _Prepared(source, judged, facts, samples.floats, samples.other_sizes)
+
+
+def _check_labels(options: Options, interface: Interface, reference: dict[str, np.ndarray]) -> None:
+    """Refuse names of classes that are not one for each class that the model tells apart.
+
+    Raises:
+        ConfigError: there are more or fewer, or the model gives no classes.
+    """
+    counts = {name: reference[name].shape[-1] for name in interface.classes if reference[name].ndim == 2}
+    if options.labels and not counts:
+        names = ", ".join(interface.outputs)
+        raise ConfigError(f"--labels: none of the outputs {names} are classes; leave it out")
+    if options.labels and len(options.labels) not in counts.values():
+        told = " and ".join(f"{name} has {count:,}" for name, count in counts.items())
+        raise ConfigError(
+            f"--labels: holds {len(options.labels):,} names, and the output {told} classes; give a name for each"
+        )
 
 
 def _own_samples(options: Options) -> draw.Given | None:
@@ -179,13 +194,13 @@ def _fixed_islands(judged: Basis, patterns: Iterable[str], *, auto: bool) -> tup
     return tuple(unique[name] for name in subject.names if name in unique)
 
 
-def _swept(made: _Prepared, kept: list[str], options: Options, progress: Progress) -> dict[str, Any] | None:
+def _swept(made: _Prepared, kept: list[str], options: Options, progress: Progress) -> Sweep | None:
     """Up to which size of inputs float16 holds with these islands, for the manifest; it is printed too."""
     swept = sweep(made.basis.subject, kept, made.basis.inputs, made.floats, options.limits, progress)
     if swept is None:
         return None
-    progress.line(f"sizes      {sweep_line(swept.to_dict())}")
-    return swept.to_dict()
+    progress.line(f"sizes      {sweep_line(swept)}")
+    return swept
 
 
 def _with(whole: Whole, judged: Basis, found: Found, progress: Progress) -> Whole:

@@ -14,7 +14,8 @@ from tfhalf.data.preprocess import Preprocess
 from tfhalf.precision.policy import takes_integers
 
 INPUT = "image"
-OUTPUTS = ("logits", "probabilities")
+PROBABILITIES = "probabilities"
+OUTPUTS = ("logits", PROBABILITIES)
 
 
 @dataclass(frozen=True)

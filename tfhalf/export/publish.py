@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 
 from tfhalf.artifacts import manifest as manifests
-from tfhalf.artifacts import triton, version
-from tfhalf.artifacts.artifact import Artifact
-from tfhalf.artifacts.formats import FILES, LITERT
+from tfhalf.artifacts import record, version
+from tfhalf.artifacts.comparison import Comparison
+from tfhalf.artifacts.formats import FORMATS, Format
+from tfhalf.artifacts.record import Artifact, Manifest, Parameters, ReferenceFacts
+from tfhalf.artifacts.reference import Reference, joined
 from tfhalf.artifacts.share import check_some_float16, float32_share, share_lines
 from tfhalf.errors import ArtifactError, ExportError, ParityError
 from tfhalf.export import savedmodel
@@ -31,33 +33,29 @@ from tfhalf.export.request import Options
 from tfhalf.export.write import litert_artifact
 from tfhalf.precision.keras_graph import reason
 from tfhalf.progress import Progress
-from tfhalf.runtimes.child import not_covered
 from tfhalf.runtimes.open import open_predictor
-from tfhalf.verify.compare import SampleComparison, for_int8, judge
-from tfhalf.verify.html import render
-from tfhalf.verify.other_sizes import Sized, run_sizes
+from tfhalf.verify.compare import compare_outputs
+from tfhalf.verify.other_sizes import run_sizes
 from tfhalf.verify.process import Verifier
-from tfhalf.verify.report import export_lines, problems, table_lines, uncovered
-from tfhalf.verify.sample_report import notes, report
-from tfhalf.verify.samples import BATCH, Samples, run
+from tfhalf.verify.publish import publish as publish_version
+from tfhalf.verify.report import export_lines, notes, problems, table_lines
+from tfhalf.verify.version import BATCH, run
 
 
 @dataclass(frozen=True)
 class Whole:
-    """What is published: the model, what it is judged on, which layers stay in float32, what ships, the revision of the
-    working directory, of each sample its kind (`draw.SampleInputs`), and samples of other sizes."""
+    """What is published: the model, what it is compared with and what is known of that, which layers stay in float32,
+    what ships, the revision of the working directory, and names of classes."""
 
     source: Source
     interface: Interface
-    inputs: dict[str, np.ndarray]
-    reference: dict[str, np.ndarray]
-    drawn: dict[str, Any]
+    reference: Reference
+    compared_on: ReferenceFacts
     islands: tuple[Island, ...]
     found: Found
     shipped: Shipped
     git_revision: str | None
-    kinds: tuple[str, ...]
-    other_sizes: dict[str, Sized] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,8 +63,8 @@ class Exported:
     """What was published, and how it compared."""
 
     version: Path
-    manifest: dict[str, Any]
-    comparisons: tuple[SampleComparison, ...]
+    manifest: Manifest
+    comparisons: tuple[Comparison, ...]
 
 
 def publish(
@@ -75,7 +73,7 @@ def publish(
     verifier: Verifier,
     progress: Progress,
     begun: float,
-    mend: Callable[[Whole, list[SampleComparison]], Whole | None] | None = None,
+    mend: Callable[[Whole, list[Comparison]], Whole | None] | None = None,
 ) -> Exported:
     """Write every format into a staged version, compare each with the float32 model, and publish it.
 
@@ -97,7 +95,7 @@ def publish(
     progress.line()
     for text in table_lines(comparisons):
         progress.line(text)
-    for note in (*notes(manifest, comparisons), *manifest["not_covered"]):
+    for note in (*notes(manifest, comparisons), *manifest.not_covered):
         progress.line(f"           {note}")
     if not all(c.passed for c in comparisons):
         raise ParityError(f"not published, kept as {attempt.version}: {problems(comparisons)}")
@@ -110,7 +108,7 @@ def _attempt(
     verifier: Verifier,
     progress: Progress,
     begun: float,
-    mend: Callable[[Whole, list[SampleComparison]], Whole | None] | None,
+    mend: Callable[[Whole, list[Comparison]], Whole | None] | None,
 ) -> Exported | Whole:
     """What was published, or kept as ``failed-N``; or what is to be written in its place."""
     base = options.exports / (options.name or made.source.name)
@@ -120,20 +118,16 @@ def _attempt(
         program = _program(made)
         artifacts, refused = _write(made, program, folder, options, progress)
         _say_export(made.shipped, artifacts, refused, progress)
-        samples = Samples(made.inputs, made.reference, made.kinds, made.other_sizes)
-        samples.save(folder)
-        manifest = _manifest(made, options, program, artifacts, refused)
-        manifest["files"] = manifests.file_hashes(folder)
+        made.reference.save(folder)
+        manifest = _manifest(made, options, program, artifacts, refused, manifests.file_hashes(folder))
         manifests.write(folder, manifest)
-        progress.line(f"verify     a fresh process runs each artifact over {samples.count} samples")
-        comparisons = verifier.samples(folder)
+        progress.line(f"verify     a fresh process runs each artifact over {made.compared_on.count} samples")
+        comparisons = verifier(folder)
         mended = mend(made, comparisons) if mend is not None and not all(c.passed for c in comparisons) else None
         if mended is not None:
             return mended
-        lacking = not_covered(manifest["config"]["export"]["formats"])
-        manifest["not_covered"] = [*lacking, *uncovered(comparisons)]
-        manifest["seconds"] = time.perf_counter() - begun
-        published = _rename(folder, base, manifest, program, comparisons)
+        manifest = manifest.model_copy(update={"seconds": time.perf_counter() - begun})
+        published, manifest = publish_version(folder, base, manifest, comparisons)
         return Exported(published, manifest, tuple(comparisons))
 
 
@@ -157,28 +151,30 @@ def _write(
     Raises:
         ExportError: one that was asked for cannot be written, or none can.
     """
-    metadata = {"precision": "float16", **({"git_revision": made.git_revision} if made.git_revision else {})}
+    metadata: dict[str, Any] = {"precision": "float16"}
+    metadata |= {"git_revision": made.git_revision} if made.git_revision else {}
+    metadata |= {"labels": list(made.labels)} if made.labels else {}
     kinds = options.formats or options.tried
     litert: dict[str, Any] = {}
 
-    def write(kind: str) -> Artifact:
-        if kind in LITERT:
+    def write(kind: Format) -> Artifact:
+        if kind.is_litert:
             if not litert:  # all of them come from one conversion
                 litert.update(to_litert.write(program, folder, kinds, metadata=metadata))
-            artifact = litert_artifact(kind, litert[kind])
+            artifact = litert_artifact(kind.name, litert[kind.name])
             if not options.formats:
                 _check_answers(kind, made, folder, options)
             return artifact
-        onnx = kind == "onnx"
+        onnx = kind.container == "onnx"
         files = _write_onnx(made, program, folder, options, metadata) if onnx else savedmodel.write(program, folder)
         names = tuple(path.relative_to(folder).as_posix() for path in files)
-        return Artifact(kind, names, sum(path.stat().st_size for path in files))
+        return Artifact(format=kind.name, files=names, bytes=sum(path.stat().st_size for path in files))
 
     artifacts, refused = [], {}
     for kind in kinds:
         progress.status(f"writing {kind} ...")
         try:
-            artifacts.append(write(kind))
+            artifacts.append(write(FORMATS[kind]))
         except ExportError as error:
             if options.formats:
                 raise
@@ -189,28 +185,31 @@ def _write(
     return artifacts, refused
 
 
-def _check_answers(kind: str, made: Whole, folder: Path, options: Options) -> None:
+def _check_answers(kind: Format, made: Whole, folder: Path, options: Options) -> None:
     """Run a file that nobody asked for by name before the fresh process does: if it falls short, the others come.
 
     Raises:
         ExportError: it does not run, or not answer like the float32 model; it is removed.
     """
-    limits = for_int8(options.limits) if kind == "litert-int8" else options.limits
+    limits, reference = options.limits.for_format(kind), made.reference
     try:
-        predictor = open_predictor(folder, kind)
-        got = run(predictor, made.inputs, made.interface.inputs[0].shape[0] or BATCH)
-        outputs = judge(made.reference, got, made.interface.classes, limits, made.kinds)
-        sizes = run_sizes(predictor, kind, made.other_sizes, limits)
-        short = "; ".join(SampleComparison(kind, "", len(made.kinds), outputs, 0.0, other_sizes=sizes).problems)
-        told = f"it does not answer like the float32 model: {short}" if short else ""
+        predictor = open_predictor(folder, kind.name)
+        batch = made.interface.inputs[0].shape[0] or BATCH
+        got = joined(*(run(predictor, samples.inputs, batch) for samples in (reference.usual, reference.edges)))
+        expected = joined(reference.usual.outputs, reference.edges.outputs)
+        kinds = (*["given"] * reference.usual.count, *reference.edge_kinds)
+        outputs = compare_outputs(expected, got, made.interface.classes, limits, kinds)
+        sizes = run_sizes(predictor, kind, kind.name, reference.other_sizes, limits)
+        short = "; ".join(Comparison(kind.name, "", len(kinds), outputs, 0.0, other_sizes=sizes).problems)
+        why = f"it does not answer like the float32 model: {short}" if short else ""
     except ArtifactError as error:
-        told = str(error).replace(f"{folder}/", "")
-    if told:
-        (folder / FILES[kind]).unlink()
-        raise ExportError(f"LiteRT: {told}; leave {kind} out")
+        why = str(error).replace(f"{folder}/", "")
+    if why:
+        (folder / kind.file).unlink()
+        raise ExportError(f"LiteRT: {why}; leave {kind.name} out")
 
 
-def _write_onnx(made: Whole, program: Program, folder: Path, options: Options, metadata: dict[str, str]) -> list[Path]:
+def _write_onnx(made: Whole, program: Program, folder: Path, options: Options, metadata: dict[str, Any]) -> list[Path]:
     strings = [port.name for port in (*program.inputs, *program.outputs) if port.dtype == "string"]
     if strings:
         raise ExportError(
@@ -232,68 +231,51 @@ def _say_export(shipped: Shipped, artifacts: list[Artifact], refused: dict[str, 
 
 
 def _manifest(
-    made: Whole, options: Options, program: Program, artifacts: list[Artifact], refused: dict[str, str]
-) -> dict[str, Any]:
-    shipped, found = made.shipped, made.found
-    inputs = [port.to_dict() for port in program.inputs]
-    classes = made.interface.classes
-    kinds = [artifact.format for artifact in artifacts]
-    return {
-        "schema": manifests.SCHEMA,
-        "kind": "model",
-        "name": options.name or made.source.name,
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "source": made.source.facts,
-        "config": {
-            "export": {"formats": kinds, "opset": options.opset, "fold_batchnorm": options.fold_batchnorm},
-            "verify": asdict(options.limits),
-            "keep_float32": list(options.keep_float32),
-        },
-        "versions": manifests.versions(),
-        "git_revision": made.git_revision,
-        "labels": [],
-        **({"input": inputs[0]} if len(inputs) == 1 else {}),
-        "inputs": inputs,
-        "outputs": [
-            {
-                **replace(port, aliases=made.interface.aliases.get(port.name, ())).to_dict(),
-                "classes": port.name in classes,
-            }
-            for port in program.outputs
-        ],
-        "parameters": _parameters(shipped),
-        "float32_share": round(float32_share(_parameters(shipped)), 4),
-        "cast": asdict(shipped.counts),
-        "kept_float32": [island.path for island in made.islands],
-        "islands": [asdict(island) for island in made.islands],
-        "search": {"tests": found.tests, "complete": found.complete, "seconds": found.seconds},
-        "folded_batchnorm": list(shipped.folded),
-        "samples": made.drawn,
-        "artifacts": [asdict(artifact) for artifact in artifacts],
-        "refused": refused,
+    made: Whole,
+    options: Options,
+    program: Program,
+    artifacts: list[Artifact],
+    refused: dict[str, str],
+    files: dict[str, record.File],
+) -> Manifest:
+    shipped, found, interface = made.shipped, made.found, made.interface
+    settings = {"formats": [one.format for one in artifacts], "opset": options.opset}
+    asked = {
+        "export": {**settings, "fold_batchnorm": options.fold_batchnorm},
+        "keep_float32": list(options.keep_float32),
     }
+    return Manifest(
+        name=options.name or made.source.name,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        inputs=tuple(program.inputs),
+        outputs=tuple(
+            replace(port, aliases=interface.aliases.get(port.name, ()), classes=port.name in interface.classes)
+            for port in program.outputs
+        ),
+        labels=made.labels,
+        artifacts=tuple(artifacts),
+        refused=refused,
+        limits=options.limits,
+        reference=made.compared_on,
+        parameters=_parameters(shipped),
+        float32_share=round(float32_share(_parameters(shipped)), 4),
+        cast=record.Cast(**asdict(shipped.counts)),
+        kept_float32=tuple(island.path for island in made.islands),
+        islands=tuple(record.Island(**asdict(island)) for island in made.islands),
+        search={"tests": found.tests, "complete": found.complete, "seconds": found.seconds},
+        folded_batchnorm=tuple(shipped.folded),
+        source=made.source.facts,
+        config=record.Config.read(asked),
+        versions=manifests.versions(),
+        git_revision=made.git_revision,
+        files=files,
+    )
 
 
-def _parameters(shipped: Shipped) -> dict[str, dict[str, int]]:
-    found: dict[str, dict[str, int]] = {}
+def _parameters(shipped: Shipped) -> dict[str, Parameters]:
+    counts: dict[str, tuple[int, int]] = {}
     for variable in (weight.value for weight in shipped.weights):
-        row = found.setdefault(variable.dtype.name, {"count": 0, "bytes": 0})
-        count = int(np.prod(variable.shape))
-        row["count"] += count
-        row["bytes"] += count * variable.dtype.size
-    return dict(sorted(found.items()))
-
-
-def _rename(
-    folder: Path, base: Path, manifest: dict[str, Any], program: Program, comparisons: list[SampleComparison]
-) -> Path:
-    passed = all(c.passed for c in comparisons)
-    with version.numbered(base) as number:
-        manifest |= {"version": number, "verification": [c.to_dict() for c in comparisons]}
-        render.write(folder, manifest, comparisons)
-        manifests.write(folder, manifest)
-        (folder / "report.md").write_text(report(manifest, comparisons), encoding="utf-8")
-        if passed and "onnx" in manifest["config"]["export"]["formats"]:
-            text = triton.config_of(manifest["name"], program.inputs, program.outputs)
-            version.replace_file(base / "config.pbtxt", text)
-        return version.publish(folder, base, number, failed=not passed)
+        size = int(np.prod(variable.shape))
+        count, held = counts.get(variable.dtype.name, (0, 0))
+        counts[variable.dtype.name] = (count + size, held + size * variable.dtype.size)
+    return {dtype: Parameters(count=count, bytes=held) for dtype, (count, held) in sorted(counts.items())}

@@ -8,10 +8,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfhalf.artifacts.reference import edge_mask
 from tfhalf.errors import ExportError
 from tfhalf.export.islands.simulator import Arrays, Seen, Subject
 from tfhalf.precision.policy import flat_layers, layer_path
-from tfhalf.verify.compare import edge_mask
 
 _SAME = 1e-4
 """Of an output's scale, a difference that is none."""

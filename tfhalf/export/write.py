@@ -13,8 +13,9 @@ from typing import Any
 import keras
 
 from tfhalf import config
-from tfhalf.artifacts.artifact import Artifact
-from tfhalf.artifacts.formats import LITERT
+from tfhalf.artifacts.formats import FORMATS
+from tfhalf.artifacts.ports import Port
+from tfhalf.artifacts.record import Artifact, Cast, Parameters
 from tfhalf.artifacts.share import float32_share
 from tfhalf.data.preprocess import Preprocess
 from tfhalf.errors import ConfigError, ExportError
@@ -54,18 +55,17 @@ def write_artifacts(
     metadata = {"labels": list(labels), **preprocess.to_dict(), "precision": "float16"}
     metadata |= {"git_revision": git_revision} if git_revision else {}
     artifacts = []
-    for kind in pipeline.export.formats:
-        if kind == "savedmodel":
+    for kind in (FORMATS[name] for name in pipeline.export.formats):
+        if kind.container == "savedmodel":
             files = savedmodel.write(program, directory)
-        elif kind == "onnx":
-            path = directory / "model.onnx"
+        elif kind.container == "onnx":
             with grouped_conv.for_onnx():
                 plain = make_program(rebuilt.model, preprocess, input_shape) if some_grouped else program
-                files = to_onnx.write(plain, path, opset=pipeline.export.opset, metadata=metadata)
+                files = to_onnx.write(plain, directory / kind.file, opset=pipeline.export.opset, metadata=metadata)
         else:
             continue
         names = tuple(path.relative_to(directory).as_posix() for path in files)
-        artifacts.append(Artifact(kind, names, sum(path.stat().st_size for path in files)))
+        artifacts.append(Artifact(format=kind.name, files=names, bytes=sum(path.stat().st_size for path in files)))
     found = to_litert.write(program, directory, pipeline.export.formats, metadata=metadata)
     artifacts += [litert_artifact(kind, made) for kind, made in found.items()]
     return artifacts, rebuilt
@@ -79,7 +79,7 @@ def litert_artifact(kind: str, made: to_litert.LiteRtFile | ExportError) -> Arti
     """
     if isinstance(made, ExportError):
         raise made
-    return Artifact(kind, (made.path.name,), made.path.stat().st_size, made.details())
+    return Artifact(format=kind, files=(made.path.name,), bytes=made.path.stat().st_size, details=made.details())
 
 
 def rehearse(
@@ -94,36 +94,37 @@ def rehearse(
     Raises:
         ExportError, ConfigError: as `write_artifacts` would, after training.
     """
-    some_litert = any(kind in LITERT for kind in pipeline.export.formats)
-    for runtime, some in (("onnx", "onnx" in pipeline.export.formats), ("litert", some_litert)):
-        if some and (lack := lacking(runtime)):
+    kinds = [FORMATS[name] for name in pipeline.export.formats]
+    for kind in kinds:
+        if kind.needs and (lack := lacking(kind.needs)):
             raise ConfigError(f"export.formats: {lack}")
     rebuilt = rebuild(model, keep_float32=pipeline.precision.islands, fold_batchnorm=pipeline.export.fold_batchnorm)
-    if "onnx" in pipeline.export.formats:
+    if any(kind.container == "onnx" for kind in kinds):
         with grouped_conv.for_onnx():
             to_onnx.convert(make_program(rebuilt.model, preprocess, input_shape), pipeline.export.opset)
-    if some_litert:
+    if any(kind.is_litert for kind in kinds):
         program = make_program(rebuilt.model, preprocess, input_shape)
         with tempfile.TemporaryDirectory(prefix="tfhalf-rehearsal-") as folder:
             found = to_litert.write(program, Path(folder), pipeline.export.formats, metadata={})
-            for kind, made in found.items():
-                litert_artifact(kind, made)
+            for name, made in found.items():
+                litert_artifact(name, made)
 
 
-def describe(rebuilt: Rebuilt, input_shape: Sequence[int], num_classes: int) -> dict[str, Any]:
-    """The manifest's account of a float16 model: signature, parameters per dtype, what was folded, kept and clamped."""
+def described(rebuilt: Rebuilt, input_shape: Sequence[int], num_classes: int) -> dict[str, Any]:
+    """The fields of a `Manifest` that a float16 model has: ports, parameters, what was folded, kept and clamped."""
+    counts = parameters(rebuilt.model)
     return {
-        "input": {"name": INPUT, "dtype": "float32", "shape": ["batch", *input_shape]},
-        "outputs": [{"name": name, "dtype": "float32", "shape": ["batch", num_classes]} for name in OUTPUTS],
-        "parameters": parameters(rebuilt.model),
-        "float32_share": round(float32_share(parameters(rebuilt.model)), 4),
-        "cast": asdict(rebuilt.counts),
-        "kept_float32": list(rebuilt.kept_float32),
-        "folded_batchnorm": list(rebuilt.folded),
+        "inputs": (Port(INPUT, "float32", (None, *input_shape)),),
+        "outputs": tuple(Port(name, "float32", (None, num_classes), classes=True) for name in OUTPUTS),
+        "parameters": counts,
+        "float32_share": round(float32_share(counts), 4),
+        "cast": Cast(**asdict(rebuilt.counts)),
+        "kept_float32": tuple(rebuilt.kept_float32),
+        "folded_batchnorm": tuple(rebuilt.folded),
     }
 
 
-def parameters(model: keras.Model) -> dict[str, dict[str, int]]:
+def parameters(model: keras.Model) -> dict[str, Parameters]:
     """By dtype, the count of a model's parameters and their bytes."""
     counts: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
@@ -132,4 +133,4 @@ def parameters(model: keras.Model) -> dict[str, dict[str, int]]:
         count = math.prod(variable.shape)
         counts[dtype] += count
         sizes[dtype] += count * {"float16": 2, "bfloat16": 2, "float64": 8, "int64": 8}.get(dtype, 4)
-    return {dtype: {"count": counts[dtype], "bytes": sizes[dtype]} for dtype in sorted(counts)}
+    return {dtype: Parameters(count=counts[dtype], bytes=sizes[dtype]) for dtype in sorted(counts)}

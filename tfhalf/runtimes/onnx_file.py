@@ -24,27 +24,27 @@ class OnnxFile:
     beside: Path | None
 
 
-def read_checked(path: Path, files: Mapping[str, Mapping[str, Any]] | None = None) -> OnnxFile:
+def read_checked(path: Path, digests: Mapping[str, str] | None = None) -> OnnxFile:
     """Read the file once and hold it against what may be opened.
 
     Args:
         path: the ONNX file.
-        files: a manifest's, where what is opened must be what it says.
+        digests: the sha256 of each file by its name, where what is opened must be that.
 
     Raises:
         ArtifactError: it is refused.
-        IntegrityError: it is not what ``files`` say.
+        IntegrityError: its sha256 is another.
     """
     blob = read_onnx_bytes(path)
-    if files is not None:
-        _check_unchanged(path, hashlib.sha256(blob).hexdigest(), files)
+    if digests is not None:
+        _check_unchanged(path, hashlib.sha256(blob).hexdigest(), digests)
     model = parse_onnx(path, blob)
     beside = weights_beside(path, model)
-    if beside is not None and files is not None:
-        _check_unchanged(beside, sha256(beside), files)
+    if beside is not None and digests is not None:
+        _check_unchanged(beside, sha256(beside), digests)
     return OnnxFile(path, blob, model, beside)
 
 
-def _check_unchanged(path: Path, digest: str, files: Mapping[str, Mapping[str, Any]]) -> None:
-    if digest != files.get(path.name, {}).get("sha256"):
+def _check_unchanged(path: Path, digest: str, digests: Mapping[str, str]) -> None:
+    if digest != digests.get(path.name):
         raise IntegrityError(f"{path}: changed while it was opened; export again")

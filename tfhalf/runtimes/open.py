@@ -8,11 +8,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from tfhalf.artifacts.formats import FILES
+from tfhalf.artifacts.formats import FORMATS
 from tfhalf.errors import ArtifactError, IntegrityError, UnavailableError, UnsupportedError
 from tfhalf.runtimes.base import (
     LITERT,
@@ -52,7 +51,7 @@ def open_runtime(
     directory: Path,
     spec: RuntimeSpec,
     tuning: Tuning = Tuning(),  # noqa: B008  # frozen
-    files: Mapping[str, Mapping[str, Any]] | None = None,
+    digests: Mapping[str, str] | None = None,
 ) -> Runtime:
     """Open the version ``directory`` as ``spec`` says.
 
@@ -60,20 +59,20 @@ def open_runtime(
         directory: the version; its files are held against what may be opened before a runtime sees them.
         spec: what computes.
         tuning: how.
-        files: a manifest's, where an ONNX file has to be what it says at the moment it is opened.
+        digests: the sha256 of each file by its name, where an ONNX file has to be that at the moment it is opened.
 
     Raises:
         ArtifactError: the file is missing, or is refused before the runtime opens it, or takes too much memory.
-        IntegrityError: it is not what ``files`` say.
+        IntegrityError: its sha256 is another.
         UnavailableError: the runtime or its device is not here.
         UnsupportedError: the runtime does not open it.
     """
-    path = directory / FILES[spec.format]
+    path = directory / FORMATS[spec.format].file
     if not path.is_file():
-        there = [kind for kind, file in FILES.items() if (directory / file).is_file()]
+        there = [one.name for one in FORMATS.values() if (directory / one.file).is_file()]
         raise ArtifactError(f"{directory}: holds no {path.name}; it has {', '.join(there) or 'no artifact'}")
     try:
-        return _opened(directory, path, spec, tuning, files)
+        return _opened(directory, path, spec, tuning, digests)
     except (ArtifactError, IntegrityError):
         raise
     except Exception as error:  # four libraries, each with exceptions of its own
@@ -83,7 +82,7 @@ def open_runtime(
 
 
 def _opened(
-    directory: Path, path: Path, spec: RuntimeSpec, tuning: Tuning, files: Mapping[str, Mapping[str, Any]] | None
+    directory: Path, path: Path, spec: RuntimeSpec, tuning: Tuning, digests: Mapping[str, str] | None
 ) -> Runtime:
     # Imported here: a process loads the libraries of the runtimes that it opens, and no others.
     if spec.library == TENSORFLOW:
@@ -95,9 +94,9 @@ def _opened(
             raise UnavailableError(f"{path}: {lack}")
         from tfhalf.runtimes.onnxruntime import open_onnx
 
-        return open_onnx(read_checked(path, files), spec, tuning)
+        return open_onnx(read_checked(path, digests), spec, tuning)
     if spec.library == TRUE_FLOAT16:
-        return _true_float16(read_checked(path, files))
+        return _true_float16(read_checked(path, digests))
     kind = "openvino" if spec.library == OPENVINO else "litert"
     if spec.apart:
         return Isolated(kind, path)
@@ -131,7 +130,7 @@ def open_predictor(directory: Path, runtime: str, patience: float | None = PATIE
     spec = BY_NAME[runtime]
     with memory.bounded():
         opened = open_runtime(directory, spec, Tuning(stoppable=True))
-    return Predictor(opened, directory / FILES[spec.format], patience)
+    return Predictor(opened, directory / FORMATS[spec.format].file, patience)
 
 
 class Predictor:

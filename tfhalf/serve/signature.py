@@ -8,7 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from tfhalf.artifacts.ports import Port
+from tfhalf.artifacts.record import Manifest
 from tfhalf.errors import ArtifactError, RequestError
+from tfhalf.text import printable
 
 # The Open Inference Protocol's names, numpy's, and Triton's in its model configuration.
 DATATYPES: dict[str, np.dtype[Any]] = {
@@ -106,29 +109,22 @@ class Signature:
         return any(None in t.shape[1:] or (t.dtype.kind in "iu" and t.image is None) for t in self.inputs.values())
 
 
-def from_manifest(manifest: Mapping[str, Any], max_size: int | None = None) -> Signature:
+def from_manifest(manifest: Manifest, max_size: int | None = None) -> Signature:
     """The signature that a version's manifest states, with at most ``max_size`` in its open dimensions.
 
     Raises:
-        ArtifactError: it states none that can be served.
+        ArtifactError: a dtype in it cannot be served.
     """
-    try:
-        inputs = manifest["inputs"] if "inputs" in manifest else [manifest["input"]]
-        ports = (inputs, manifest["outputs"])
-        return Signature(*({row["name"]: _tensor(row, max_size) for row in rows} for rows in ports))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ArtifactError(f"the manifest states no signature that can be served ({error!r}); export again") from None
+    ports = (manifest.inputs, manifest.outputs)
+    return Signature(*({port.name: _tensor(port, max_size) for port in some} for some in ports))
 
 
-def _tensor(row: Mapping[str, Any], max_size: int | None) -> Tensor:
-    dtype = np.dtype(row["dtype"])
-    if dtype not in NAMES:
-        raise ValueError(f"dtype {dtype}")
-    shape = tuple(size if isinstance(size, int) else None for size in row["shape"])
-    aliases = row.get("aliases", [])
-    if not isinstance(aliases, list) or not all(isinstance(alias, str) for alias in aliases):
-        raise ValueError("aliases")
-    return Tensor(row["name"], dtype, shape, max_size, tuple(aliases))
+def _tensor(port: Port, max_size: int | None) -> Tensor:
+    dtype = None if port.dtype == "string" else np.dtype(port.dtype)
+    if dtype is None or dtype not in NAMES:
+        name = printable(port.name, 60)
+        raise ArtifactError(f"the manifest says {port.dtype} of {name!r}; served are {', '.join(map(str, NAMES))}")
+    return Tensor(port.name, dtype, port.shape, max_size, port.aliases)
 
 
 def called(tensors: Mapping[str, Tensor], name: Any) -> Tensor | None:

@@ -1,53 +1,60 @@
 """An engine compared with the float32 model on the machine where it is to serve, which may have other engines than the
 one that published the version had.
 
-A manifest's ``verification`` rows say in which engines its artifacts were compared and passed. For any other engine
-`compare_at_load` does it, with what lies in the version: of a model's export its samples. Of a pipeline's export the
-test set does not lie in it; there it is the edge rows, with the float32 model's answers, and drawn rows, with the
-answers of an engine that has passed.
+A manifest's comparisons say in which engines its artifacts were compared and passed. For any other engine
+`compare_at_load` does it, on the samples and edge rows that lie in the version. Where the usual samples are a test set,
+which does not lie in it, these are drawn instead, and what they are compared with are the answers of an engine that has
+passed.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from tfhalf.artifacts import manifest as manifests
-from tfhalf.errors import ArtifactError, ParityError
+from tfhalf.artifacts.comparison import Limits
+from tfhalf.artifacts.formats import FORMATS
+from tfhalf.artifacts.record import Manifest
+from tfhalf.artifacts.reference import Reference, joined
+from tfhalf.errors import ParityError
 from tfhalf.runtimes.base import Arrays, Engine, Runtime, engine_of
-from tfhalf.verify.compare import Limits, SampleComparison, edge_mask, judge
+from tfhalf.verify.compare import compare_outputs
 from tfhalf.verify.other_sizes import run_sizes
-from tfhalf.verify.reference import Edges, Reference
-from tfhalf.verify.samples import BATCH, Samples
-from tfhalf.verify.test_set import EDGE_DIFFERENCE, Comparison
+from tfhalf.verify.version import BATCH
 
 DRAWN = 32
-"""Rows that are drawn between the edge rows of a pipeline's export."""
+"""Rows that are drawn between the edge rows, where no usual ones lie in the version."""
 
 
-def passed_before(manifest: Mapping[str, Any], kind: str, engine: Engine) -> str:
+def passed_before(manifest: Manifest, kind: str, engine: Engine) -> str:
     """How the manifest records the comparison that the format ``kind`` has passed in ``engine``, whatever the library's
     version was; empty where it holds none.
 
     On a CPU onnxruntime computes float16 in float32, so a graph that says float32 from the start counts as compared
     with it.
 
-    Manifests have named library, device and XLA in each row's ``runtime`` from the first on, so old ones count as new
-    ones do.
+    Manifests have named library, device and XLA in each comparison's ``runtime`` from the first on, so old ones count
+    as new ones do.
     """
-    rows = manifest.get("verification")
-    for row in rows if isinstance(rows, list) else ():
-        if not isinstance(row, dict) or row.get("passed") is not True or row.get("not_covered"):
-            continue
-        record = str(row.get("runtime"))
-        if str(row.get("artifact")).partition(",")[0] == kind and engine_of(record) == engine:
-            return record
-    return ""
+    return next((record for record in _passed(manifest, kind) if engine_of(record) == engine), "")
+
+
+def passed_elsewhere(manifest: Manifest, kind: str, engine: Engine) -> str:
+    """`passed_before`, of the same library on whatever device."""
+    records = ((record, engine_of(record)) for record in _passed(manifest, kind))
+    return next((record for record, other in records if other and other.library == engine.library), "")
+
+
+def _passed(manifest: Manifest, kind: str) -> list[str]:
+    return [
+        row.runtime
+        for row in manifest.comparisons
+        if row.passed and not row.not_covered and row.artifact.partition(",")[0] == kind
+    ]
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,7 @@ class Candidate:
     """
 
     directory: Path
-    manifest: Mapping[str, Any]
+    manifest: Manifest
     kind: str
     runtime: Runtime
     seconds: float
@@ -73,57 +80,77 @@ def compare_at_load(candidate: Candidate) -> str:
     """Compare an engine's answers with the float32 model's.
 
     Returns:
-        What it was compared on, for people: ``16 samples, 4 of them edge rows``.
+        What it was compared on, for people: ``16 samples, 4 of them edge rows``; empty where the version, of a release
+        before edge rows, holds no inputs at all.
 
     Raises:
         ParityError: it does not answer like the float32 model.
-        ArtifactError: the version holds nothing to compare it on, or is damaged.
+        ArtifactError: the version is damaged.
     """
-    pipeline = manifests.kind_of(dict(candidate.manifest)) == "pipeline"
-    return _on_edge_rows(candidate) if pipeline else _on_samples(candidate)
-
-
-def _on_samples(candidate: Candidate) -> str:
-    manifest, runtime = candidate.manifest, candidate.runtime
-    samples = Samples.load(candidate.directory)
-    limits = Limits(**{one.name: manifest["config"]["verify"][one.name] for one in fields(Limits)})
-    classes = [output["name"] for output in manifest["outputs"] if output.get("classes")]
-    fixed = manifest["inputs"][0]["shape"][0]
+    reference = Reference.load(candidate.directory)
+    usual = reference.usual.inputs
+    if not usual and not reference.edge_kinds:
+        return ""
     start = time.perf_counter()
-    got = _answers(runtime, samples.inputs, candidate.seconds, fixed if isinstance(fixed, int) else None)
-    rows = len(next(iter(got.values())))
-    kinds = samples.kinds[:rows]
-    outputs = judge({name: y[:rows] for name, y in samples.outputs.items()}, got, classes, limits, kinds)
+    rows, edges = _on_reference(candidate, reference)
     late = time.perf_counter() - start > candidate.seconds
-    others = () if late else run_sizes(runtime, candidate.kind, samples.other_sizes, limits)
-    edges = int(edge_mask(kinds).sum())
-    passed = time.perf_counter() - start
-    compared = SampleComparison(candidate.kind, runtime.about, rows, outputs, passed, edges, other_sizes=others)
-    _check(compared.problems)
-    return f"{rows} samples" + (f", {edges} of them edge rows" if edges else "")
+    if reference.other_sizes and not late:
+        kind = FORMATS[candidate.kind]
+        limits = candidate.manifest.limits.for_format(kind)
+        sizes = run_sizes(candidate.runtime, kind, candidate.kind, reference.other_sizes, limits)
+        _check(tuple(f"size {row.size!r}: {problem}" for row in sizes for problem in row.problems))
+    if usual:
+        return f"{rows} samples" + (f", {edges} of them edge rows" if edges else "")
+    return f"{edges} edge rows" + (_on_drawn(candidate, reference.edges.inputs) if candidate.passed else "")
 
 
-def _on_edge_rows(candidate: Candidate) -> str:
-    edges = Reference.load(candidate.directory).edges
-    if edges is None:
-        raise ArtifactError("the version holds no inputs to compare it on: export again")
-    name = candidate.manifest["input"].get("name", "image")
-    got = _answers(candidate.runtime, {name: edges.x.astype(np.float32)}, candidate.seconds)["probabilities"]
-    rows = len(got)
-    of_no_image = Comparison(candidate.kind, candidate.runtime.about, 0, 0.0, 0.0, 100.0, 0.0, 0.0, 0, (), 0.0, ())
-    answered = Edges(edges.x[:rows], edges.kinds[:rows], edges.probabilities[:rows])
-    _check(of_no_image.with_edges(answered, got, EDGE_DIFFERENCE).problems)
-    if candidate.passed is None:
-        return f"{rows} edge rows"
-    drawn = {name: drawn_between(edges.x, DRAWN)}
+def _on_reference(candidate: Candidate, reference: Reference) -> tuple[int, int]:
+    """Compare on what lies in the version; how many rows there was time for, and how many of them are edge rows."""
+    manifest = candidate.manifest
+    parts = [part for part in (reference.usual, reference.edges) if part.inputs]
+    inputs = _cast(joined(*(part.inputs for part in parts)), manifest)
+    expected = joined(*(part.outputs for part in parts))
+    got = _answers(candidate.runtime, inputs, candidate.seconds, manifest.batch)
+    rows = len(next(iter(got.values())))
+    usual = reference.usual.count if reference.usual.inputs else 0
+    kinds = (*["given"] * usual, *reference.edge_kinds)[:rows]
+    labels = None if reference.labels is None else reference.labels[: min(usual, rows)]
+    outputs = compare_outputs(
+        {name: y[:rows] for name, y in expected.items()},
+        {name: got[name] for name in expected},
+        [port.name for port in manifest.outputs if port.classes],
+        manifest.limits.for_format(FORMATS[candidate.kind]),
+        kinds,
+        labels,
+    )
+    _check(tuple(f"{output.name}: {problem}" for output in outputs for problem in output.problems))
+    return rows, max(0, rows - usual)
+
+
+def _on_drawn(candidate: Candidate, edges: Arrays) -> str:
+    """Compare on drawn rows with an engine that has passed; on how many, and with which."""
+    assert candidate.passed is not None
+    inputs = _cast({name: drawn_between(x, DRAWN) for name, x in edges.items()}, candidate.manifest)
     passed = candidate.passed()
-    expected, about = _answers(passed, drawn, candidate.seconds), passed.about
+    expected, about = _answers(passed, inputs, candidate.seconds), passed.about
     passed.close()
-    got = _answers(candidate.runtime, drawn, candidate.seconds)["logits"]
-    rows = min(len(got), len(expected["logits"]))
-    outputs = judge({"logits": expected["logits"][:rows]}, {"logits": got[:rows]}, ["logits"], Limits())
+    got = _answers(candidate.runtime, inputs, candidate.seconds)
+    rows = min(len(next(iter(answers.values()))) for answers in (got, expected))
+    names = ["logits"] if "logits" in expected else list(expected)  # of which probabilities are another form
+    outputs = compare_outputs(
+        {name: expected[name][:rows] for name in names},
+        {name: got[name][:rows] for name in names},
+        [port.name for port in candidate.manifest.outputs if port.classes and port.name in names],
+        Limits(),
+    )
     _check(tuple(f"beside {about}: {problem}" for output in outputs for problem in output.problems))
-    return f"{len(edges.x)} edge rows, and on {rows} drawn ones beside {about}"
+    return f", and on {rows} drawn ones beside {about}"
+
+
+def _cast(inputs: Arrays, manifest: Manifest) -> Arrays:
+    """In the dtypes of the artifact's inputs; a data set may have its own."""
+    dtypes = {port.name: port.dtype for port in manifest.inputs}
+    return {name: x if dtypes[name] == "string" else x.astype(dtypes[name], copy=False) for name, x in inputs.items()}
 
 
 def _check(problems: tuple[str, ...]) -> None:

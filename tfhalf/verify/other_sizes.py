@@ -1,66 +1,27 @@
-"""Artifacts run on inputs of other sizes, where those are open: a few samples each, judged apart."""
+"""Artifacts run on inputs of other sizes, where those are open: a few samples each, compared apart."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from tfhalf.artifacts.formats import LITERT
+from tfhalf.artifacts.comparison import Comparison, Limits, SizeParity
+from tfhalf.artifacts.formats import Format
+from tfhalf.artifacts.reference import Samples
 from tfhalf.errors import UnsupportedError
 from tfhalf.runtimes.base import Arrays
 from tfhalf.runtimes.open import SECOND
 from tfhalf.text import one_line, printable
-from tfhalf.verify.compare import Limits, SampleComparison, SizeParity, judge
-
-MOST = 8
-"""Sizes that a version holds samples of, at most."""
-_PREFIX = "size/"
-
-
-@dataclass(frozen=True)
-class Sized:
-    """Samples of another size: ``inputs`` and the float32 model's ``outputs`` by name, each [N, ...]."""
-
-    inputs: Arrays
-    outputs: Arrays
-
-
-def to_arrays(sized: Mapping[str, Sized]) -> Arrays:
-    """For ``samples.npz``."""
-    return {
-        f"{_PREFIX}{size}/{part}/{name}": x
-        for size, one in sized.items()
-        for part, arrays in (("in", one.inputs), ("out", one.outputs))
-        for name, x in arrays.items()
-    }
-
-
-def from_arrays(arrays: Mapping[str, np.ndarray], like: Sized) -> dict[str, Sized]:
-    """What `to_arrays` gave; ``like`` has the names that they have.
-
-    Raises:
-        ValueError: they do not go together.
-    """
-    found: dict[str, Sized] = {}
-    for key, x in arrays.items():
-        if key.startswith(_PREFIX):
-            size, part, name = (*key[len(_PREFIX) :].split("/", 2), "", "")[:3]
-            one = found.setdefault(size, Sized({}, {}))
-            (one.inputs if part == "in" else one.outputs)[name] = x
-    for one in found.values():
-        every = (*one.inputs.values(), *one.outputs.values())
-        counts = {x.shape[0] if x.ndim else 0 for x in every}
-        if set(one.inputs) != set(like.inputs) or set(one.outputs) != set(like.outputs) or len(counts) != 1:
-            raise ValueError("its samples of other sizes do not go together")
-    if len(found) > MOST:
-        raise ValueError(f"it has samples of more than {MOST} other sizes")
-    return found
+from tfhalf.verify.compare import compare_outputs
 
 
 def run_sizes(
-    predictor: Callable[[Arrays], Arrays], runtime: str, sized: Mapping[str, Sized], limits: Limits
+    predictor: Callable[[Arrays], Arrays],
+    kind: Format,
+    runtime: str,
+    sized: Mapping[str, Samples],
+    limits: Limits,
 ) -> tuple[SizeParity, ...]:
     """How an artifact answers samples of other sizes, held to what edge rows are held to. A LiteRT file may be of one
     size, and a second runtime may not cover one; where another fails to run, that is a problem."""
@@ -68,10 +29,10 @@ def run_sizes(
     for size, one in sized.items():
         try:
             got = {name: np.asarray(x) for name, x in predictor(one.inputs).items()}
-            outputs = judge(one.outputs, got, (), limits, [size] * len(next(iter(one.inputs.values()))))
+            outputs = compare_outputs(one.outputs, got, (), limits, [size] * one.count)
         except Exception as error:  # noqa: BLE001  # three libraries, each with exceptions of its own; it is told
             why = one_line(error, 200)
-            fine = runtime in LITERT or (runtime in SECOND and isinstance(error, UnsupportedError))
+            fine = kind.is_litert or (runtime in SECOND and isinstance(error, UnsupportedError))
             rows.append(SizeParity(size, False, 0.0, 0, () if fine else (f"does not run: {why}",), why))
             continue
         worst = max((output.edge_difference or 0.0 for output in outputs), default=0.0)
@@ -80,7 +41,7 @@ def run_sizes(
     return tuple(rows)
 
 
-def sizes_line(shapes: Mapping[str, Mapping[str, Sequence[int]]], comparisons: Sequence[SampleComparison]) -> list[str]:
+def sizes_line(shapes: Mapping[str, Mapping[str, Sequence[int]]], comparisons: Sequence[Comparison]) -> list[str]:
     """In one line, how the artifacts answered at other sizes; none where there are none.
 
     Args:
@@ -104,4 +65,4 @@ def sizes_line(shapes: Mapping[str, Mapping[str, Sequence[int]]], comparisons: S
         few = f" at {len(ran)} of {len(shown)}" if len(ran) < len(shown) else ""
         worst = max(row.max_difference for row in ran)
         told.append(f"{c.artifact} {worst:.1e}{few}" + (f", {lost:,} values lost" if lost else ""))
-    return [f"other sizes ({', '.join(shown)}), judged apart, largest differences: {'; '.join(told)}"]
+    return [f"other sizes ({', '.join(shown)}), compared apart, largest differences: {'; '.join(told)}"]

@@ -11,26 +11,26 @@ import os
 import subprocess
 import tempfile
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
+from tfhalf.artifacts.comparison import Comparison
+from tfhalf.artifacts.manifest import open_version
 from tfhalf.errors import ArtifactError, IntegrityError, ParityError
 from tfhalf.progress import Progress
-from tfhalf.system.child import ERROR, Channel, Child
+from tfhalf.system.child import ERROR, JSON, Channel, Child
 from tfhalf.system.device import grow_memory
 from tfhalf.system.tensorflow import import_tensorflow
-from tfhalf.verify.compare import SampleComparison
-from tfhalf.verify.samples import verify_samples
-from tfhalf.verify.test_set import Comparison, verify_directory
+from tfhalf.verify.version import TestSet, compare_version
 
+_ANSWER = TypeAdapter(tuple[Comparison, ...])
 _FAILED = "the process that verifies the artifacts failed"
 
 
 class Verifier:
-    """`verify_directory` in a new Python process, which `start` may start early; a context that leaves none behind.
+    """`compare_version` in a new Python process, which `start` may start early; a context that leaves none behind.
 
     Args:
         hide_gpus: whether the process computes on the CPU alone, as it must where this one has taken their memory.
@@ -57,33 +57,17 @@ class Verifier:
         stdout = self._progress.stream if self._progress.live else subprocess.DEVNULL
         self._child = Child(__name__, environment=self._hidden, stdout=stdout)
 
-    def __call__(self, directory: Path, x: np.ndarray, y: np.ndarray) -> list[Comparison]:
-        """Compare every artifact of ``directory`` over the test set.
+    def __call__(self, directory: Path, test_set: TestSet | None = None) -> list[Comparison]:
+        """Compare every artifact of ``directory`` over the samples beside it, or over the test set.
 
         Raises:
             ParityError: the process failed; the message is its last line.
         """
-        rows = self._rows(directory, {"x": x, "y": y})
-        for row in rows:
-            row |= {key: tuple(row[key]) for key in ("per_class_accuracy", "problems")}
-            row["confusion"] = tuple(map(tuple, row["confusion"]))
-        return [Comparison(**row) for row in rows]
-
-    def samples(self, directory: Path) -> list[SampleComparison]:
-        """Compare every artifact of an exported model over the samples beside it.
-
-        Raises:
-            ParityError: the process failed; the message is its last line.
-        """
-        return [SampleComparison.from_dict(row) for row in self._rows(directory, {})]
-
-    def _rows(self, directory: Path, arrays: dict[str, np.ndarray]) -> list[dict[str, Any]]:
-        """What the process answers; without ``arrays`` it takes the samples of the directory."""
         with tempfile.TemporaryDirectory(prefix="tfhalf-verify-") as scratch:
             data = Path(scratch) / "test.npz"
-            if arrays:
-                np.savez(data, **arrays)  # type: ignore[arg-type]
-            request = {"cwd": os.getcwd(), "directory": str(directory), "data": str(data) if arrays else ""}
+            if test_set is not None:
+                np.savez(data, x=test_set.x, y=test_set.y)
+            request = {"cwd": os.getcwd(), "directory": str(directory), "data": str(data) if test_set else ""}
             waited = self._child is not None
             try:
                 self._begin(request)
@@ -107,7 +91,7 @@ class Verifier:
         self._child.send_json(request)
         self._child.receive()
 
-    def _answer(self) -> list[dict[str, Any]]:
+    def _answer(self) -> list[Comparison]:
         assert self._child is not None
         try:
             tag, content = self._child.receive()
@@ -119,8 +103,7 @@ class Verifier:
         self._child = None
         if tag == ERROR:
             raise ParityError(f"{_FAILED}: {content.decode(errors='replace')}")
-        rows: list[dict[str, Any]] = json.loads(content)
-        return rows
+        return list(_ANSWER.validate_json(content))
 
     def _failed(self) -> ParityError:
         assert self._child is not None
@@ -145,15 +128,13 @@ def main(channel: Channel) -> None:
     os.chdir(request["cwd"])
     grow_memory()
     try:
-        rows: list[Any]
+        test_set = None
         if request["data"]:
             with np.load(request["data"], allow_pickle=False) as arrays:
-                x, y = arrays["x"], arrays["y"]
-            rows = list(verify_directory(Path(request["directory"]), x, y, Progress()).comparisons)
-        else:
-            rows = list(verify_samples(Path(request["directory"]), Progress()).comparisons)
+                test_set = TestSet(arrays["x"], arrays["y"])
+        verified = compare_version(open_version(Path(request["directory"])), Progress(), test_set)
     except (ArtifactError, IntegrityError) as error:
         channel.send(ERROR, str(error).encode())
     else:
-        channel.send_json([asdict(row) for row in rows])
+        channel.send(JSON, _ANSWER.dump_json(tuple(verified.comparisons)))
     os._exit(0)  # nothing is left to put away, and taking TensorFlow down takes most of a second

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tfhalf.artifacts.artifact import Artifact
+from tfhalf.artifacts.comparison import Comparison
+from tfhalf.artifacts.record import Artifact, Manifest, Sweep
+from tfhalf.artifacts.reference import basis_line
 from tfhalf.artifacts.share import share_lines
 from tfhalf.progress import duration, size
-from tfhalf.verify.compare import SampleComparison
-from tfhalf.verify.test_set import Comparison
+from tfhalf.verify.compare import EDGE
+from tfhalf.verify.other_sizes import sizes_line
+from tfhalf.verify.scores import by_class
 
 if TYPE_CHECKING:  # what an export is written with loads Keras, which a report does without
     from tfhalf.precision.cast import CastCounts
@@ -37,61 +40,57 @@ COLUMNS = {
 }
 """The columns of the table of comparisons, and what each says."""
 
-
 SCALED = "mixed_float16"
 """The policy that has a loss scale; of one without it nothing is said."""
 NOT_COVERED = "not covered"
 """The verdict where a second runtime does not open or run a file."""
+STILL = 1e-3
+"""Outputs whose spread is less, relative to their scale, hardly depend on the inputs."""
 
 
-def table(comparisons: Sequence[Comparison] | Sequence[SampleComparison]) -> tuple[list[str], list[list[str]]]:
+def table(comparisons: Sequence[Comparison]) -> tuple[list[str], list[list[str]]]:
     """The comparisons as text: the names of `COLUMNS` that have a cell in any row, and the rows.
 
     The float32 model has a row of its own where its accuracy is known.
     """
     rows = [_cells(c) for c in comparisons]
-    first = comparisons[0] if comparisons else None
-    if isinstance(first, Comparison):
-        known = {"samples": f"{first.images:,}", "accuracy": f"{first.reference_accuracy:.2f} %"}
+    first = next((c for c in comparisons if c.worst("reference_accuracy") is not None), None)
+    if first is not None:
+        known = {"samples": f"{first.samples:,}", "accuracy": _percent(first.worst("reference_accuracy"))}
         rows.insert(0, {"artifact": "float32 model", "computed by": "TensorFlow", **known})
     names = [name for name in COLUMNS if any(row.get(name) for row in rows)]
     return names, [[row.get(name, "") for name in names] for row in rows]
 
 
-def _cells(c: Comparison | SampleComparison) -> dict[str, str]:
+def _cells(c: Comparison) -> dict[str, str]:
     """A row by column; of a model with several outputs the worst."""
     if c.not_covered:
         return {"artifact": c.artifact, "computed by": c.runtime, "time": duration(c.seconds), "": NOT_COVERED}
-    agreement: float | None
-    if isinstance(c, Comparison):
-        samples, largest, mean, agreement = c.images, c.max_difference, c.mean_difference, c.agreement
-        edge, lost = c.edge_difference, c.non_finite + c.edge_non_finite
-    else:
-        samples, agreement, edge = c.samples, c.worst("agreement"), c.worst("edge_difference")
-        largest, mean = c.worst("max_difference") or 0.0, c.worst("mean_difference") or 0.0
-        lost = int((c.worst("non_finite") or 0) + (c.worst("edge_non_finite") or 0))
+    edge = c.worst("edge_difference")
     return {
         "artifact": c.artifact,
         "computed by": c.runtime,
-        "samples": f"{samples:,}",
-        "accuracy": f"{c.accuracy:.2f} %" if isinstance(c, Comparison) else "",
-        "agree": "" if agreement is None else f"{agreement:.2f} %",
-        "max diff": f"{largest:.1e}",
-        "mean": f"{mean:.1e}",
+        "samples": f"{c.samples:,}",
+        "accuracy": _percent(c.worst("accuracy")),
+        "agree": _percent(c.worst("agreement")),
+        "max diff": f"{c.worst('max_difference') or 0.0:.1e}",
+        "mean": f"{c.worst('mean_difference') or 0.0:.1e}",
         "edge": "" if edge is None else f"{edge:.1e}",
-        "lost": f"{lost:,}",
+        "lost": f"{int((c.worst('non_finite') or 0) + (c.worst('edge_non_finite') or 0)):,}",
         "time": duration(c.seconds),
         "": "ok" if c.passed else "FAILS",
     }
 
 
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f} %"
+
+
 _LEFT = ("artifact", "computed by", "")  # columns of words; those of numbers are aligned at the right
-
-
 _HEADS = {"accuracy": "acc. %", "max diff": "max"}  # where a terminal's width counts
 
 
-def table_lines(comparisons: Sequence[Comparison] | Sequence[SampleComparison]) -> list[str]:
+def table_lines(comparisons: Sequence[Comparison]) -> list[str]:
     """`table` under its header, as `train`, `export` and `verify` print it: a line for each row, which a program may
     search, of at most 110 columns where nothing is longer than usual."""
     names, rows = table(comparisons)
@@ -112,16 +111,6 @@ def _short(number: str) -> str:
     return re.sub(r"e([+-])0(?=\d$)", r"e\1", number.removesuffix(" %"))
 
 
-def markdown(comparisons: Sequence[Comparison] | Sequence[SampleComparison]) -> list[str]:
-    """`table` for ``report.md``."""
-    names, rows = table(comparisons)
-    return [_row(names), "|" + " --- |" * len(names), *map(_row, rows)]
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
 def export_lines(counts: CastCounts, folded: Sequence[str], artifacts: Sequence[Artifact]) -> list[str]:
     """What became of the parameters, and the size of each artifact."""
     return [
@@ -135,93 +124,173 @@ def _batch(artifact: Artifact) -> str:
     return ", takes one sample at a time: its recurrent layers" if artifact.details.get("batch") == 1 else ""
 
 
-def problems(comparisons: Sequence[Comparison] | Sequence[SampleComparison]) -> str:
+def problems(comparisons: Sequence[Comparison]) -> str:
     """In one line, what falls short in which artifact."""
     return "; ".join(f"{c.artifact}: {', '.join(c.problems)}" for c in comparisons if c.problems)
 
 
-def uncovered(comparisons: Sequence[Comparison] | Sequence[SampleComparison]) -> list[str]:
+def uncovered(comparisons: Sequence[Comparison]) -> list[str]:
     """A line for each comparison that a second runtime could not make."""
     return [f"{c.artifact} was not compared in {c.runtime}: {c.not_covered}" for c in comparisons if c.not_covered]
 
 
-def report(manifest: dict[str, Any], comparisons: Sequence[Comparison]) -> str:
-    """``report.md``: what the artifact is, how it was made, how it compared."""
-    training, data = manifest["training"], manifest["data"]
-    sizes = manifest["data"]["sizes"]
+def notes(manifest: Manifest, comparisons: Sequence[Comparison]) -> list[str]:
+    """How artifacts answer at other sizes, and what a comparison cannot tell."""
+    sizes = sizes_line({row.size: row.shapes for row in manifest.reference.other_sizes}, comparisons)
+    return sizes + [
+        f"{output.name} hardly changes from sample to sample, so its comparison says little; give real ones: "
+        "--verify-with"
+        for output in (comparisons[0].outputs if comparisons else ())
+        if output.spread < STILL
+    ]
+
+
+def sweep_line(found: Sweep) -> str:
+    """Up to which size of inputs float16 holds, in one line."""
+    beyond = f"; beyond, {found.above}" if found.above else ""
+    powers = f"2^{found.down} to 2^{found.up}"
+    return f"float16 holds for {powers} times those here, values up to {found.up_to:.3g}{beyond}"
+
+
+def report(manifest: Manifest, comparisons: Sequence[Comparison]) -> str:
+    """``report.md``: what the version is, how it was made, how it compared."""
     lines = [
-        f"# {manifest['name']}",
+        f"# {manifest.name}",
         "",
-        f"Made {manifest['created']} by tfhalf {manifest['versions'].get('tfhalf', '?')} on "
-        f"{manifest['hardware']['device']}.",
+        *_paragraphs(_made(manifest)),
+        *_paragraphs(_warnings(manifest)),
+        *_paragraphs(_training(manifest)),
+        *_paragraphs(_numbers(manifest)),
+        "Inputs and outputs" + (", raw values as in the source; preprocessing is inside:" if manifest.data else ":"),
         "",
-        *_warnings(manifest),
-        f"Data: {data['source']}, {sizes['train']:,} training, {sizes['validation']:,} validation and "
-        f"{sizes['test']:,} test images, {len(manifest['labels'])} classes.",
-        f"Training: {training['epochs']} epochs in `{training['policy']}`, seed {manifest['seed']}, "
-        f"{duration(training['seconds']['train'])} (compilation {duration(training['seconds']['compile'])})"
-        + (
-            f", final loss scale {training['loss_scale']:,.0f}, {training['skipped']} skipped steps."
-            if training["policy"] == SCALED
-            else "."
-        ),
+        *(f"- {port.name}: {port.dtype} {port.dims()}" for port in (*manifest.inputs, *manifest.outputs)),
         "",
-        *(f"{text[0].upper()}{text[1:]}.\n" for text in share_lines(manifest["parameters"])),
-        *_islands(manifest),
+        "## Layers in float32",
+        "",
+        *_listed(f"`{island.path}`: {island.reason}" for island in manifest.islands),
         "## Parity with the float32 model",
         "",
-        *markdown(comparisons),
+        f"{_sentence(basis_line(manifest.reference))} {_limits(manifest)}",
         "",
-        *(f"- {told}" for told in manifest.get("not_covered", ())),
+        *_listed((f"{name}: {text}" for name, text in manifest.reference.how.items()), none=""),
+        *_paragraphs(
+            [f"Sizes of inputs {', '.join(s.inputs)}: {sweep_line(s)}."] if (s := manifest.reference.sweep) else []
+        ),
+        *markdown(*table(comparisons)),
         "",
-        *_problems(comparisons),
-        "## Accuracy per class",
-        "",
-        "| class | " + " | ".join(c.artifact for c in comparisons) + " |",
-        "|" + " --- |" * (len(comparisons) + 1),
-        *_per_class(manifest["labels"], comparisons),
-        "",
+        *_listed((*notes(manifest, comparisons), *manifest.not_covered), none=""),
+        *_listed((f"{kind}: not written. {why}" for kind, why in manifest.refused.items()), none=""),
+        *_paragraphs(["Falls short:"] if problems(comparisons) else []),
+        *_listed((f"{c.artifact}: {problem}" for c in comparisons for problem in c.problems), none=""),
+        *_per_class(manifest.labels, comparisons),
         "## Files",
         "",
         "| file | size | sha256 |",
         "| --- | ---: | --- |",
-        *(f"| {name} | {size(f['bytes'])} | `{f['sha256'][:16]}` |" for name, f in manifest["files"].items()),
-        "",
-        "Input `image`: float32 [batch, "
-        + ", ".join(map(str, manifest["input"]["shape"][1:]))
-        + "], raw values as in the "
-        "source; preprocessing is inside. Outputs `logits` and `probabilities`: float32.",
+        *(f"| {name} | {size(file.bytes)} | `{file.sha256[:16]}` |" for name, file in manifest.files.items()),
         "",
     ]
     return "\n".join(lines)
 
 
-def _warnings(manifest: dict[str, Any]) -> list[str]:
+def markdown(names: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """A table for ``report.md``."""
+    return [f"| {' | '.join(cells)} |" for cells in (names, ["---"] * len(names), *rows)]
+
+
+def _paragraphs(texts: Iterable[str]) -> list[str]:
+    return [line for text in texts for line in (text, "")]
+
+
+def _listed(texts: Iterable[str], none: str = "None.") -> list[str]:
+    rows = [f"- {text}" for text in texts]
+    return [*rows, ""] if rows else _paragraphs([none] if none else [])
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _made(manifest: Manifest) -> list[str]:
+    text = f"Made {manifest.created} by tfhalf {manifest.versions.get('tfhalf', '?')}"
+    if manifest.hardware:
+        text += f" on {manifest.hardware.get('device', '?')}"
+    if source := manifest.source:
+        policies = ", ".join(map(str, source.get("policies", ())))
+        text += f" from {source.get('file') or source.get('reference')}: {source.get('class')}, "
+        text += f"{source.get('layers')} layers, saved in {policies}"
+    return [f"{text}."]
+
+
+def _warnings(manifest: Manifest) -> list[str]:
     """What whoever reads no further must know."""
-    chance = manifest["training"].get("chance") or {}
-    said = ["**Smoke run**: trained for two steps, to try the way; not to be used."] if manifest.get("smoke") else []
-    if chance and not chance["better"]:
+    said = ["**Smoke run**: trained for two steps, to try the way; not to be used."] if manifest.smoke else []
+    chance = manifest.training.chance if manifest.training else None
+    if chance is not None and manifest.training is not None and not chance.better:
+        accuracy = (manifest.training.test_accuracy or 0.0) * 100
         said.append(
-            f"**Chance level**: {manifest['training']['test_accuracy'] * 100:.2f} % is no better than always answering "
-            f"{chance['label']!r} ({chance['share'] * 100:.2f} % of the test set, p = {chance['p_value']:.2g})."
+            f"**Chance level**: {accuracy:.2f} % is no better than always answering {chance.label!r} "
+            f"({chance.share * 100:.2f} % of the test set, p = {chance.p_value:.2g})."
         )
-    return [line for text in said for line in (text, "")]
+    return said
 
 
-def _islands(manifest: dict[str, Any]) -> list[str]:
-    """The layers that the artifacts needed in float32 beside those of the pipeline."""
-    rows = [f"- `{island['path']}`: {island['reason']}" for island in manifest.get("islands", ())]
-    return ["In float32 beside what the pipeline keeps so:", "", *rows, ""] if rows else []
+def _training(manifest: Manifest) -> list[str]:
+    said = []
+    if data := manifest.data:
+        counts = {**(data.sizes.model_extra or {}), "test": data.sizes.test}
+        parts = ", ".join(f"{count:,} {part}" for part, count in counts.items() if isinstance(count, int))
+        said.append(f"Data: {data.source}: {parts} images, {len(manifest.labels)} classes.")
+    if training := manifest.training:
+        seconds = training.seconds
+        text = (
+            f"Training: {training.epochs} epochs in `{training.policy}`, seed {manifest.seed}, "
+            f"{duration(seconds.get('train', 0.0))} (compilation {duration(seconds.get('compile', 0.0))})"
+        )
+        if training.policy == SCALED and training.loss_scale is not None:
+            text += f", final loss scale {training.loss_scale:,.0f}, {training.skipped} skipped steps"
+        said.append(f"{text}.")
+    return said
 
 
-def _problems(comparisons: Sequence[Comparison]) -> list[str]:
-    lines = [f"- {c.artifact}: {problem}" for c in comparisons for problem in c.problems]
-    return ["Falls short:", "", *lines, ""] if lines else []
+def _numbers(manifest: Manifest) -> list[str]:
+    counts = ", ".join(f"{row.count:,} {dtype}" for dtype, row in manifest.parameters.items())
+    said = [f"Parameters: {counts}."] if counts else []
+    if cast := manifest.cast:
+        said[-1:] = [
+            f"{said[-1] if said else 'Parameters:'} Of those made float16 {cast.clamped} were clamped, {cast.flushed} "
+            f"flushed to 0, {cast.subnormal} are subnormal."
+        ]
+    return [*said, *map(_sentence, share_lines(manifest.parameters))]
+
+
+def _limits(manifest: Manifest) -> str:
+    """What the artifacts are held to, in a sentence or three."""
+    limits, said = manifest.limits, []
+    if limits.max_difference is not None and limits.mean_difference is not None:
+        said.append(
+            "Differences are relative to an output's largest magnitude (the largest, at most "
+            f"{limits.max_difference:g}) and to its root mean square (the mean, at most {limits.mean_difference:g}); "
+            f"of edge rows they may be {EDGE:g} times as large, and no value may be lost that float32 gives."
+        )
+    if manifest.class_output is not None:
+        text = f"At least {limits.min_agreement:g} % have to have the float32 model's top class"
+        drop = limits.max_accuracy_drop
+        said.append(text + ("." if drop is None else f", and accuracy may be {drop:g} points lower."))
+    loose = {one.numbers.name: one.numbers.tolerance for one in manifest.formats if one.numbers.tolerance != 1}
+    said += [f"{name} may differ {times:g} times as much." for name, times in loose.items()]
+    return " ".join(said)
 
 
 def _per_class(labels: Sequence[str], comparisons: Sequence[Comparison]) -> list[str]:
-    rows = []
-    for k, label in enumerate(labels):
-        values = [c.per_class_accuracy[k] for c in comparisons]
-        rows.append(f"| {label} | " + " | ".join("-" if v is None else f"{v:.2f} %" for v in values) + " |")
-    return rows
+    """The recall of each class, where the samples' labels are known."""
+    known = [c for c in comparisons if c.confusion]
+    if not known or not labels:
+        return []
+    recalls = [by_class(c.confusion, len(labels)).recall for c in known]
+    rows = (
+        [label, *("-" if share is None else f"{100 * share:.2f} %" for share in shares)]
+        for label, *shares in zip(labels, *recalls, strict=True)
+    )
+    names = ["class", *(c.artifact for c in known)]
+    return ["## Accuracy per class", "", *markdown(names, rows), ""]

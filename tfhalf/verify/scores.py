@@ -7,9 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-Confusion = tuple[tuple[int, int, int], ...]
-"""Of a confusion matrix the cells that are not 0: the true class, the predicted one (-1: an answer that is not finite),
-and how many samples."""
+from tfhalf.artifacts.comparison import Confusion
 
 
 class ClassFigures(NamedTuple):

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tfhalf.artifacts import manifest as manifests
-from tfhalf.artifacts.version import find_version
+from tfhalf.artifacts.manifest import Version, open_version
 from tfhalf.data.image_formats import DAMAGE, FORMATS, SUFFIXES, WORDS, is_image
 from tfhalf.errors import ArtifactError, InputError
 from tfhalf.files import open_regular
@@ -28,15 +27,17 @@ _RAW = (0.0, 255.0)
 
 @dataclass(frozen=True)
 class Classifier:
-    """An artifact that takes images. ``shape`` is (height, width, channels), where None takes any size."""
+    """An artifact that takes images. ``shape`` is (height, width, channels), where None takes any size; ``batch`` how
+    many it takes at a time, where that number is fixed."""
 
     directory: Path
     input: str
     dtype: np.dtype[Any]
     shape: tuple[int | None, int | None, int]
     output: str
-    labels: list[str]
-    formats: list[str]
+    labels: tuple[str, ...]
+    formats: tuple[str, ...]
+    batch: int | None = None
 
 
 def predict_images(
@@ -59,7 +60,7 @@ def predict_images(
         ArtifactError: there is no such version, it lacks that format, or takes no images or gives no classes.
         InputError: a file is not an image, or a folder has none or too many.
     """
-    model = _classifier(find_version(path))
+    model = _classifier(open_version(path))
     files = list(_files(images))
     from tfhalf.runtimes.open import open_predictor
 
@@ -92,39 +93,39 @@ def in_words(answer: dict[str, Any]) -> str:
     return f"{answer['image']}: {'  '.join(ranked)}"
 
 
-def _classifier(directory: Path) -> Classifier:
-    """Read what an export says of itself, once its files are checked.
+def _classifier(version: Version) -> Classifier:
+    """What a version says of itself.
 
     Raises:
         ArtifactError: it is not a classifier of images.
     """
-    kind = manifests.read_kind(directory)
-    manifest = manifests.read(directory, kind=kind) if kind == "model" else manifests.read(directory)
-    manifests.check_files(directory, manifest)
-    if kind != "model":
-        port, output = {"name": "image", "dtype": "float32", **manifest["input"]}, "probabilities"
-    else:
-        if len(manifest["inputs"]) != 1:
-            names = ", ".join(printable(str(row["name"]), 40) for row in manifest["inputs"][:4])
-            raise ArtifactError(f"{directory}: takes {names}, not one image")
-        port = manifest["inputs"][0]
-        output = next((row["name"] for row in manifest["outputs"] if row.get("classes")), "")
-        if not output:
-            raise ArtifactError(f"{directory}: none of its outputs are classes; serve or the runtimes give its numbers")
-    shape = port["shape"][1:]
-    sides = [None if isinstance(side, str) else side for side in shape]
-    if len(shape) != 3 or shape[-1] not in (1, 3) or not all(isinstance(side, int | None) for side in sides):
-        raise ArtifactError(f"{directory}: takes arrays of shape {printable(str(shape), 60)}, not images")
+    directory, manifest = version.directory, version.manifest
+    if len(manifest.inputs) != 1:
+        names = ", ".join(printable(port.name, 40) for port in manifest.inputs[:4])
+        raise ArtifactError(f"{directory}: takes {names}, not one image")
+    (port,), output = manifest.inputs, manifest.class_output
+    if output is None:
+        raise ArtifactError(f"{directory}: none of its outputs are classes; serve or the runtimes give its numbers")
+    sides, shape = port.shape[1:], printable(str(port.dims()[1:]), 60)
+    if len(sides) != 3 or sides[-1] not in (1, 3):
+        raise ArtifactError(f"{directory}: takes arrays of shape {shape}, not images")
     if math.prod(side or 1 for side in sides) > MAX_VALUES:
         raise ArtifactError(
             f"{directory}: its manifest says images of {shape}, {math.prod(side or 1 for side in sides):,} values, "
             f"more than the {MAX_VALUES:,} that are made ready; it is damaged, export again"
         )
-    if port["dtype"] == "string":
+    if port.dtype == "string":
         raise ArtifactError(f"{directory}: takes text, not images")
-    dtype = np.dtype(port["dtype"])
-    labels, formats = [str(label) for label in manifest["labels"]], manifest["config"]["export"]["formats"]
-    return Classifier(directory, port["name"], dtype, (sides[0], sides[1], shape[2]), output, labels, formats)
+    return Classifier(
+        directory,
+        port.name,
+        np.dtype(port.dtype),
+        (sides[0], sides[1], sides[2] or 1),
+        output.name,
+        manifest.labels,
+        tuple(kind.name for kind in manifest.formats),
+        manifest.batch,
+    )
 
 
 def _files(images: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
@@ -157,16 +158,18 @@ def _inside(folder: Path) -> list[Path]:
 
 
 def _batches(files: list[tuple[Path, bool]], model: Classifier) -> Iterator[list[tuple[Path, bool]]]:
-    """Images that are run together: one by one where each keeps its size."""
+    """Images that are run together: one by one where each keeps its size, as many as a call takes where that is
+    fixed."""
     height, width, channels = model.shape
     each = height * width * channels if height and width else _BATCH_VALUES
-    size = max(1, min(_BATCH, _BATCH_VALUES // each))
+    size = model.batch or max(1, min(_BATCH, _BATCH_VALUES // each))
     for start in range(0, len(files), size):
         yield files[start : start + size]
 
 
 def _outputs(model: Classifier, predictor: Any, rows: list[np.ndarray]) -> np.ndarray:
-    found = np.asarray(predictor({model.input: np.stack(rows)}).get(model.output, np.empty(0)))
+    whole = [*rows, *rows[-1:] * ((model.batch or 0) - len(rows))]  # a fixed batch is filled up
+    found = np.asarray(predictor({model.input: np.stack(whole)}).get(model.output, np.empty(0)))[: len(rows)]
     classes = len(model.labels) or (found.shape[-1] if found.ndim else 0)
     if found.shape != (len(rows), classes):
         raise ArtifactError(
@@ -176,7 +179,7 @@ def _outputs(model: Classifier, predictor: Any, rows: list[np.ndarray]) -> np.nd
     return found.astype(np.float64)
 
 
-def _ranked(row: np.ndarray, labels: list[str], top: int) -> list[dict[str, Any]]:
+def _ranked(row: np.ndarray, labels: Sequence[str], top: int) -> list[dict[str, Any]]:
     """The best classes; their numbers are their names where the export has none."""
     kind = "probability" if row.min() >= -1e-6 and abs(row.sum() - 1) < 1e-2 else "score"
     return [{"label": labels[k] if labels else str(k), kind: float(row[k])} for k in np.argsort(-row)[:top]]

@@ -16,14 +16,16 @@ from typing import Any
 import keras
 
 from tfhalf.artifacts import manifest as manifests
-from tfhalf.artifacts import triton, version
-from tfhalf.artifacts.artifact import Artifact
+from tfhalf.artifacts import record, version
+from tfhalf.artifacts.comparison import Comparison, Confusion, Limits
+from tfhalf.artifacts.record import Artifact, Manifest
+from tfhalf.artifacts.reference import Reference, Samples, basis_line, data_sha256, edge_inputs
 from tfhalf.artifacts.share import share_lines
 from tfhalf.errors import ParityError
+from tfhalf.export.program import INPUT, PROBABILITIES
 from tfhalf.export.rebuild.rebuild import Rebuilt
-from tfhalf.export.write import describe, parameters, write_artifacts
+from tfhalf.export.write import described, parameters, write_artifacts
 from tfhalf.progress import Progress
-from tfhalf.runtimes.child import not_covered
 from tfhalf.system.device import Device, float32_exactly
 from tfhalf.train.chance import Chance
 from tfhalf.train.evaluate import Evaluator
@@ -31,12 +33,12 @@ from tfhalf.train.job import Job, Places
 from tfhalf.train.record import curves, plot
 from tfhalf.train.record.run_folder import facts
 from tfhalf.train.result import TrainResult
-from tfhalf.verify.html import classes, render
+from tfhalf.verify.html import classes
 from tfhalf.verify.process import Verifier
-from tfhalf.verify.reference import Edges, Reference, basis, data_sha256, edge_inputs
-from tfhalf.verify.report import SCALED, export_lines, problems, report, table_lines, uncovered
-from tfhalf.verify.scores import Confusion, confusion
-from tfhalf.verify.test_set import Comparison
+from tfhalf.verify.publish import publish
+from tfhalf.verify.report import SCALED, export_lines, problems, table_lines
+from tfhalf.verify.scores import confusion
+from tfhalf.verify.version import TestSet
 from tfhalf.workflows.widen import Widening, pipeline_with
 
 
@@ -106,17 +108,15 @@ def export_and_publish(finished: Finished, verifier: Verifier, progress: Progres
     widening = Widening(job, finished.result.model)
     while (attempt := _attempt(finished, reference, widening, verifier, progress, clock)) is None:
         progress.line("export     again, with these layers in float32")
-    published, comparisons = attempt
+    published, manifest = attempt
+    comparisons = manifest.comparisons
     progress.line()
-    uncompared = _not_covered(job, comparisons)
-    for text in [*table_lines(comparisons), *(f"           {told}" for told in uncompared)]:
+    for text in [*table_lines(comparisons), *(f"           {line}" for line in manifest.not_covered)]:
         progress.line(text)
     if not all(c.passed for c in comparisons):
         raise ParityError(f"not published, kept as {published}: {problems(comparisons)}")
     seconds = dict(clock.seconds)
-    return Outcome(
-        published, finished.run, finished.accuracy, tuple(comparisons), seconds, finished.chance, finished.smoke
-    )
+    return Outcome(published, finished.run, finished.accuracy, comparisons, seconds, finished.chance, finished.smoke)
 
 
 def _attempt(
@@ -126,8 +126,8 @@ def _attempt(
     verifier: Verifier,
     progress: Progress,
     clock: Clock,
-) -> tuple[Path, list[Comparison]] | None:
-    """What was published, or kept as ``failed-N``, and how it compared; None where ``widening`` has found layers to
+) -> tuple[Path, Manifest] | None:
+    """What was published, or kept as ``failed-N``, and its manifest; None where ``widening`` has found layers to
     keep in float32, with which all is to be written again."""
     job = finished.job
     splits = job.splits
@@ -146,21 +146,21 @@ def _attempt(
         _say_export(artifacts, rebuilt, progress)
         reference = reference_of()
         reference.save(folder)
-        manifest = _manifest(finished, artifacts, rebuilt, folder, revision) | _searched(widening)
+        manifest = _manifest(finished, reference, artifacts, rebuilt, folder, revision)
+        manifest = manifest.model_copy(update=_searched(widening))
         manifests.write(folder, manifest)
         clock.stop("export")
-        progress.line(f"verify     a fresh process runs each artifact; {basis(len(splits.x_test), reference.edges)}")
+        progress.line(f"verify     a fresh process runs each artifact; {basis_line(manifest.reference)}")
         scaled = job.pipeline.precision.policy == SCALED
         # While another process works: until now it would have held Python's lock, which this one had need of.
         with ExitStack() as drawing:
             if finished.draws and (epochs := finished.result.epochs):
                 drawing.callback(plot.draw_beside(finished.run, job.pipeline.name, epochs, scaled, progress).join)
-            comparisons = verifier(folder, splits.x_test, splits.y_test)
+            comparisons = verifier(folder, TestSet(splits.x_test, splits.y_test))
         failing = [c for c in comparisons if not c.passed]
         if failing and widening.more(rebuilt.model, reference, failing, progress):
             clock.stop("search")
             return None
-        manifest["not_covered"] = _not_covered(job, comparisons)
         answers = _answers(reference, comparisons)
         labels = splits.class_names
         with ExitStack() as saving:
@@ -168,13 +168,13 @@ def _attempt(
                 thread = Thread(target=classes.save, args=(finished.run, job.pipeline.name, labels, answers, progress))
                 thread.start()
                 saving.callback(thread.join)
-            published = _publish(folder, base, finished, manifest, comparisons, answers)
+            pictures = {
+                "Loss, accuracy and learning rate of each epoch": finished.run / curves.PICTURE,
+                "Loss and loss scale of each step": finished.run / plot.PICTURE,
+            }
+            published = publish(folder, base, manifest, comparisons, answers=answers, pictures=pictures)
         clock.stop("verify")
-    return published, comparisons
-
-
-def _not_covered(job: Job, comparisons: list[Comparison]) -> list[str]:
-    return [*not_covered(job.pipeline.export.formats), *uncovered(comparisons)]
+    return published
 
 
 def _searched(widening: Widening) -> dict[str, Any]:
@@ -183,7 +183,7 @@ def _searched(widening: Widening) -> dict[str, Any]:
         return {}
     found = widening.found
     return {
-        "islands": [asdict(island) for island in widening.kept],
+        "islands": tuple(record.Island(**asdict(island)) for island in widening.kept),
         "search": {"tests": found.tests, "complete": found.complete, "seconds": found.seconds},
     }
 
@@ -194,43 +194,56 @@ def _say_export(artifacts: list[Artifact], rebuilt: Rebuilt, progress: Progress)
 
 
 def _manifest(
-    finished: Finished, artifacts: list[Artifact], rebuilt: Rebuilt, folder: Path, git_revision: str | None
-) -> dict[str, Any]:
-    job, result, device = finished.job, finished.result, finished.device
-    pipeline, splits, source = job.pipeline, job.splits, finished.places.pipeline
+    finished: Finished,
+    reference: Reference,
+    artifacts: list[Artifact],
+    rebuilt: Rebuilt,
+    folder: Path,
+    git_revision: str | None,
+) -> Manifest:
+    job, device = finished.job, finished.device
+    pipeline, splits = job.pipeline, job.splits
+    verify = pipeline.verify
+    data = {"source": splits.source, "sizes": splits.sizes, "preprocess": job.preprocess.to_dict()}
+    return Manifest(
+        name=pipeline.name,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        smoke=finished.smoke,
+        labels=tuple(splits.class_names),
+        artifacts=tuple(artifacts),
+        limits=Limits(None, None, verify.min_agreement, verify.max_accuracy_drop, verify.true_float16_samples),
+        reference=reference.basis(record.ReferenceFacts(origin="test set")),
+        **described(rebuilt, splits.input_shape, splits.num_classes),
+        config=record.Config.read(pipeline.dump()),
+        pipeline_file=relative_to_version(folder.parent / "1", finished.places.pipeline),
+        seed=pipeline.seed,
+        data=record.Data.read(data),
+        training=record.Training.read(_training(finished)),
+        hardware={"device": device.describe(), "kind": device.kind, "cpu_cores": device.cpu_cores},
+        versions=manifests.versions(),
+        git_revision=git_revision,
+        files=manifests.file_hashes(folder),
+    )
+
+
+def _training(finished: Finished) -> dict[str, Any]:
+    pipeline, result = finished.job.pipeline, finished.result
     return {
-        "schema": manifests.SCHEMA,
-        "name": pipeline.name,
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        **({"smoke": True} if finished.smoke else {}),
-        "config": pipeline.dump(),
-        "pipeline_file": relative_to_version(folder.parent / "1", source),
-        "seed": pipeline.seed,
-        "git_revision": git_revision,
-        "versions": manifests.versions(),
-        "hardware": {"device": device.describe(), "kind": device.kind, "cpu_cores": device.cpu_cores},
-        "data": {"source": splits.source, "sizes": splits.sizes, "preprocess": job.preprocess.to_dict()},
-        "labels": list(splits.class_names),
-        **describe(rebuilt, splits.input_shape, splits.num_classes),
-        "artifacts": [asdict(artifact) for artifact in artifacts],
-        "training": {
-            "policy": pipeline.precision.policy,
-            "epochs": len(result.epochs),
-            "ended": result.ended,
-            "steps": sum(row.steps for row in result.epochs),
-            "last_epoch": asdict(result.epochs[-1]) if result.epochs else None,
-            "test_accuracy": finished.accuracy,
-            "chance": finished.chance.to_dict(),
-            "test_views": pipeline.train.test_views,
-            "loss_scale": result.loss_scale,
-            "skipped": result.skipped,
-            "skipped_at_floor": sum(row.skipped_at_floor for row in result.epochs),
-            "rollbacks": list(result.rollbacks),
-            "deterministic": bool(facts(finished.run).get("deterministic")),
-            "run": facts(finished.run).get("id"),
-            "seconds": result.seconds,
-        },
-        "files": manifests.file_hashes(folder),
+        "policy": pipeline.precision.policy,
+        "epochs": len(result.epochs),
+        "ended": result.ended,
+        "steps": sum(row.steps for row in result.epochs),
+        "last_epoch": asdict(result.epochs[-1]) if result.epochs else None,
+        "test_accuracy": finished.accuracy,
+        "chance": finished.chance.to_dict(),
+        "test_views": pipeline.train.test_views,
+        "loss_scale": result.loss_scale,
+        "skipped": result.skipped,
+        "skipped_at_floor": sum(row.skipped_at_floor for row in result.epochs),
+        "rollbacks": list(result.rollbacks),
+        "deterministic": bool(facts(finished.run).get("deterministic")),
+        "run": facts(finished.run).get("id"),
+        "seconds": result.seconds,
     }
 
 
@@ -245,43 +258,20 @@ def relative_to_version(version: Path, file: Path) -> str:
 
 def _answers(reference: Reference, comparisons: list[Comparison]) -> dict[str, Confusion]:
     """The confusion matrices of the float32 model and of what answered the whole test set."""
-    answers = {classes.FLOAT32: confusion(reference.y, reference.probabilities.argmax(-1))}
-    return answers | {c.artifact: c.confusion for c in comparisons if c.images == len(reference.y)}
-
-
-def _publish(
-    folder: Path,
-    base: Path,
-    finished: Finished,
-    manifest: dict[str, Any],
-    comparisons: list[Comparison],
-    answers: dict[str, Confusion],
-) -> Path:
-    job, run, passed = finished.job, finished.run, all(c.passed for c in comparisons)
-    pictures = {
-        "Loss, accuracy and learning rate of each epoch": run / curves.PICTURE,
-        "Loss and loss scale of each step": run / plot.PICTURE,
-    }
-    with version.numbered(base) as number:
-        whole = {**manifest, "version": number, "verification": [c.to_dict() for c in comparisons]}
-        render.write(folder, whole, comparisons, answers=answers, pictures=pictures)
-        manifests.write(folder, whole)
-        (folder / "report.md").write_text(report(whole, comparisons), encoding="utf-8")
-        if passed and "onnx" in job.pipeline.export.formats:
-            splits = job.splits
-            text = triton.config(job.pipeline.name, splits.input_shape, splits.num_classes)
-            version.replace_file(base / "config.pbtxt", text)
-        return version.publish(folder, base, number, failed=not passed)
+    assert reference.labels is not None
+    top = reference.usual.outputs[PROBABILITIES].argmax(-1)
+    whole = [c for c in comparisons if c.samples - c.edges == reference.usual.count]
+    return {classes.FLOAT32: confusion(reference.labels, top)} | {c.artifact: c.confusion for c in whole}
 
 
 def _reference(job: Job, trained: keras.Model) -> Reference:
     """Answers of the same net built in float32, with TF32 off, over the test set."""
-    judge = job.model("float32")
-    judge.set_weights(trained.get_weights())
-    splits = job.splits
+    float32_model = job.model("float32")
+    float32_model.set_weights(trained.get_weights())
+    x_test = job.splits.x_test
     with float32_exactly():
-        evaluator = Evaluator(judge, job.preprocess)
-        probabilities = evaluator.probabilities(splits.x_test)
-        x, kinds = edge_inputs(splits.x_test)
-        edges = Edges(x, kinds, evaluator.probabilities(x))
-    return Reference(probabilities, splits.y_test, data_sha256(splits.x_test), edges)
+        evaluator = Evaluator(float32_model, job.preprocess)
+        usual = Samples({}, {PROBABILITIES: evaluator.probabilities(x_test)})
+        x, kinds = edge_inputs(x_test)
+        edges = Samples({INPUT: x}, {PROBABILITIES: evaluator.probabilities(x)})
+    return Reference(usual, edges, kinds, job.splits.y_test, data_sha256(x_test))

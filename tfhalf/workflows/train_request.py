@@ -94,14 +94,14 @@ def published(run: Path, exports: Path, name: str) -> Path | None:
     base = run_folder.exports_of(run, exports, smoke=bool(facts.get("smoke"))) / name
     for number in reversed(version.versions(base)):
         try:
-            training = manifests.read(base / str(number)).get("training")
+            training = manifests.read(base / str(number)).training
         except ArtifactError:
-            continue  # of a model file, or damaged: none of this run's
+            continue  # damaged: it is not known to be of this run
         # One that was exported before training had ended is not the run's last word.
-        if isinstance(training, dict) and training.get("run") == identity and training.get("ended", True):
+        if training is not None and training.run == identity and training.ended:
             there = base / str(number)
             facts = {**outcome.read_outcome(run), "version": str(there)}
-            outcome.write_outcome(run, facts | {"test_accuracy": training.get("test_accuracy")})
+            outcome.write_outcome(run, facts | {"test_accuracy": training.test_accuracy})
             return there
     return None
 

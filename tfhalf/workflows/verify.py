@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tfhalf import config
 from tfhalf.artifacts import manifest as manifests
-from tfhalf.artifacts.version import find_version
+from tfhalf.artifacts.comparison import Comparison
+from tfhalf.artifacts.manifest import Version
+from tfhalf.artifacts.record import Manifest
 from tfhalf.errors import ArtifactError, InputError
 from tfhalf.files import check_writable
 from tfhalf.progress import Progress
@@ -17,14 +19,14 @@ from tfhalf.runtimes.child import not_covered
 from tfhalf.text import printable
 
 if TYPE_CHECKING:
-    from tfhalf.verify.reference import Verified
+    from tfhalf.verify.version import TestSet
 
 
 def verify_version(
     path: Path, data_dir: str | None, progress: Progress, pipeline: Path | None = None
-) -> tuple[Path, list[Any]]:
-    """Verify ``exports/NAME[/VERSION]`` over its test set, or the samples beside it; returns the version directory and
-    the comparisons.
+) -> tuple[Path, list[Comparison]]:
+    """Verify ``exports/NAME[/VERSION]`` over the samples beside it, or the test set that it was made with; returns the
+    version directory and the comparisons. What they rest on, and what nothing here runs, is printed.
 
     Args:
         path: ``exports/NAME`` or ``exports/NAME/VERSION``.
@@ -38,29 +40,45 @@ def verify_version(
             given.
         ConfigError, DataError: the pipeline or the test data is not to be had.
     """
-    directory = find_version(path)
-    if manifests.read_kind(directory) == "model":
-        from tfhalf.verify.samples import verify_samples
+    version = manifests.open_version(path)  # before data is loaded: a changed file is reported at once
+    directory, manifest = version.directory, version.manifest
+    from tfhalf.verify.report import uncovered
+    from tfhalf.verify.version import compare_version
 
-        if pipeline is not None:
-            raise ArtifactError(f"{directory}: was exported from a model file, with its samples; leave --pipeline out")
-        found: Verified[Any] = verify_samples(directory, progress)
-        return directory, _told(found, manifests.read(directory, kind="model"), progress)
-    manifest = manifests.read(directory)
-    manifests.check_files(directory, manifest)  # before data is loaded: a changed file is told at once
+    test_set = None
+    if manifest.reference.origin == "test set":
+        test_set = _test_set(version, data_dir, progress, pipeline)
+    elif pipeline is not None:
+        raise ArtifactError(f"{directory}: the samples that it is compared on lie in it; leave --pipeline out")
+    found = compare_version(version, progress, test_set)
+    lacking = not_covered([kind.name for kind in manifest.formats])
+    for line in (*found.lines, *lacking, *uncovered(found.comparisons)):
+        progress.line(line)
+    return directory, found.comparisons
+
+
+def _test_set(version: Version, data_dir: str | None, progress: Progress, pipeline: Path | None) -> TestSet:
+    """The test set that a version was made with.
+
+    Raises:
+        ArtifactError: its manifest does not say where that is from, or that is code.
+        ConfigError, DataError: it is not to be had.
+    """
     from tfhalf.data import load_splits
     from tfhalf.system.device import grow_memory
-    from tfhalf.verify.test_set import verify_directory
+    from tfhalf.verify.version import TestSet
 
+    directory, manifest = version.directory, version.manifest
     data, base = _data(directory, manifest, pipeline)
+    if manifest.data is None or manifest.seed is None:
+        raise ArtifactError(f"{directory}: its manifest lacks data or seed; it is damaged, export again")
     grow_memory()
-    splits = load_splits(data, base=base, seed=manifest["seed"], data_dir=data_dir, progress=progress.status)
-    n = manifest["data"]["sizes"]["test"]  # fewer than there are after a --smoke run
-    found = verify_directory(directory, splits.x_test[:n], splits.y_test[:n], progress)
-    return directory, _told(found, manifest, progress)
+    splits = load_splits(data, base=base, seed=manifest.seed, data_dir=data_dir, progress=progress.status)
+    n = manifest.data.sizes.test  # fewer than there are after a --smoke run
+    return TestSet(splits.x_test[:n], splits.y_test[:n])
 
 
-def _data(directory: Path, manifest: dict[str, Any], pipeline: Path | None) -> tuple[config.Data, Path]:
+def _data(directory: Path, manifest: Manifest, pipeline: Path | None) -> tuple[config.Data, Path]:
     """Where a version's test data comes from, and the folder that relative paths start from.
 
     Raises:
@@ -70,23 +88,16 @@ def _data(directory: Path, manifest: dict[str, Any], pipeline: Path | None) -> t
 
     if pipeline is not None:
         return config.load_pipeline(pipeline).data, pipeline.resolve().parent
-    data = config.Data.model_validate(manifest["config"]["data"])
+    data = manifest.config.data
+    if data is None:
+        raise ArtifactError(f"{directory}: its manifest lacks config.data; give the pipeline: --pipeline FILE")
     if runs_code(data.source):
         raise ArtifactError(
             f"{directory}: its test data comes from the code {printable(data.source, 80)!r}, and an artifact runs "
             "nothing that it names; give the pipeline that it was made from: --pipeline FILE"
         )
-    return data, (directory / manifest["pipeline_file"]).resolve().parent  # older versions hold an absolute path
-
-
-def _told(found: Verified[Any], manifest: dict[str, Any], progress: Progress) -> list[Any]:
-    """The comparisons; what they rest on and what nothing here runs is printed."""
-    from tfhalf.verify.report import uncovered
-
-    lacking = not_covered(manifest["config"]["export"]["formats"])
-    for line in (*found.lines, *lacking, *uncovered(found.comparisons)):
-        progress.line(line)
-    return found.comparisons
+    file = manifest.pipeline_file or "."  # older versions hold an absolute path
+    return data, (directory / file).resolve().parent
 
 
 def write_starters(directory: Path) -> list[Path]:

@@ -10,6 +10,8 @@ import keras
 import numpy as np
 
 from tfhalf import config
+from tfhalf.artifacts.comparison import Comparison, Limits
+from tfhalf.artifacts.reference import Reference
 from tfhalf.artifacts.share import float32_share
 from tfhalf.errors import ArtifactError, ExportError, ParityError
 from tfhalf.export.interface import interface_of
@@ -17,6 +19,7 @@ from tfhalf.export.islands.find import Found, Island, unfit
 from tfhalf.export.islands.graph_simulator import LayerSubject
 from tfhalf.export.islands.search import ROUNDS, Basis, Effort, island_lines, say_shortfalls, search, widened
 from tfhalf.export.load.model import Source
+from tfhalf.export.program import INPUT, PROBABILITIES
 from tfhalf.export.rebuild.rebuild import rebuild
 from tfhalf.export.write import parameters
 from tfhalf.numerics.islands import Island as Layer
@@ -25,9 +28,7 @@ from tfhalf.progress import Progress
 from tfhalf.system.device import float32_exactly
 from tfhalf.train.evaluate import Evaluator
 from tfhalf.train.job import Job
-from tfhalf.verify.compare import Limits, badness
-from tfhalf.verify.reference import Reference
-from tfhalf.verify.test_set import Comparison
+from tfhalf.verify.compare import badness
 
 SECONDS = 240.0
 """How long layers are searched for in all."""
@@ -71,8 +72,7 @@ class Widening:
             float16: the net that was written.
             reference: the float32 net's answers to the test set.
         """
-        # What int8 rounds away, no float32 in the others brings back.
-        failing = [one for one in failing if one.artifact != "litert-int8"]
+        failing = [one for one in failing if one.format.float32_layers_help]
         if not failing or self._rounds >= ROUNDS:
             return False
         say_shortfalls(failing, progress)
@@ -152,11 +152,12 @@ def _basis(job: Job, model: keras.Model, float16: keras.Model, reference: Refere
     )
     x = job.splits.x_test[:_LOOKED]
     answers = Evaluator(float16, job.preprocess, batch_size=min(len(x), 250)).probabilities(x)
-    worst = badness({"": reference.probabilities[: len(x)]}, {"": answers})
+    worst = badness({"": reference.usual.outputs[PROBABILITIES][: len(x)]}, {"": answers})
     rows = np.argsort(-worst, kind="stable")[:_WORST]
     chosen, kinds = x[rows], ("given",) * len(rows)
-    if reference.edges is not None:
-        chosen, kinds = np.concatenate([chosen, reference.edges.x]), (*kinds, *map(str, reference.edges.kinds))
+    if reference.edge_kinds:
+        chosen = np.concatenate([chosen, reference.edges.inputs[INPUT]])
+        kinds = (*kinds, *reference.edge_kinds)
     (port,) = interface.inputs
     whole = np.issubdtype(np.dtype(port.dtype), np.integer)
     inputs = {port.name: chosen.astype(port.dtype) if whole else job.preprocess.apply(chosen)}

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from tfhalf.artifacts.ports import Port
+from tfhalf.artifacts.record import ReferenceFacts
 from tfhalf.errors import DataError
 from tfhalf.export.inputs import edge_rows, open_sizes
 from tfhalf.export.inputs.edge_rows import LARGE, Domain
@@ -122,7 +123,7 @@ class SampleInputs:
 
     arrays: dict[str, np.ndarray]
     kinds: tuple[str, ...]
-    facts: dict[str, Any]
+    facts: ReferenceFacts
     floats: tuple[str, ...]
     other_sizes: dict[str, dict[str, np.ndarray]]
 
@@ -147,22 +148,22 @@ def sample_inputs(
         usual = given(own.arrays, ports, own.where)
         known.shapes = {name: x.shape[1:] for name, x in usual.items()}
         domains = {port.name: known.of_given(port, usual[port.name]) for port in ports}
-        facts: dict[str, Any] = {"origin": "given", "file": own.label}
+        facts = ReferenceFacts(origin="given", file=own.label)
     else:
         if any(map(open_sizes.is_open, ports)):
             known.shapes = open_sizes.first_that_runs(ports, sizes or {}, known.fails_on)
         usual, words, domains = _draw(known, SEED)
-        facts = {"origin": "drawn", "seed": SEED, "how": words}
+        facts = ReferenceFacts(origin="drawn", seed=SEED, how=words)
     edges, kinds = edge_rows.edge_rows(ports, {name: d for name, d in domains.items() if d is not None}, usual, SEED)
     fixed = ports[0].shape[0]
     if fixed and kinds:  # in whole batches
         whole = np.arange(-(-len(kinds) // fixed) * fixed) % len(kinds)
         edges, kinds = {name: x[whole] for name, x in edges.items()}, tuple(kinds[k] for k in whole)
-    kinds = (*[facts["origin"]] * len(next(iter(usual.values()))), *kinds)
+    kinds = (*[facts.origin] * len(next(iter(usual.values()))), *kinds)
     return SampleInputs(
         {name: np.concatenate([x, edges[name]]) for name, x in usual.items()},
         kinds,
-        facts | edge_rows.facts(kinds),
+        edge_rows.counted(facts, kinds),
         tuple(known.floats),
         _other_sizes(known, domains, usual),
     )

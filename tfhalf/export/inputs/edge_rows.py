@@ -1,7 +1,7 @@
 """Rows at the ends of what a model's inputs may hold, which drawn ones never show: zeros, constants, padding.
 
 Traps of float16 lie there: an epsilon that is 0 divides a row of zeros, a mask value beyond 65504 meets no padding but
-real one. They are compared apart from usual inputs (`verify.compare.judge`).
+real one. They are compared apart from usual inputs (`verify.compare.compare_outputs`).
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from tfhalf.artifacts.ports import Port
+from tfhalf.artifacts.record import ReferenceFacts
+from tfhalf.artifacts.reference import edge_mask
 from tfhalf.errors import ExportError
 from tfhalf.export.inputs.first_layers import RANGES, Padding
 from tfhalf.export.islands.simulator import Arrays, Simulated
-from tfhalf.verify.compare import edge_mask
 
 LARGE = 8.0
 """Standard deviations from the mean that the largest drawn values lie; no edge row of such an input goes further."""
@@ -120,13 +121,11 @@ def _runs(subject: Simulated, inputs: Arrays, row: int) -> bool:
     return True
 
 
-def facts(kinds: Sequence[str]) -> dict[str, Any]:
-    """How many rows there are, and how many edge rows of each kind, for a manifest."""
+def counted(facts: ReferenceFacts, kinds: Sequence[str]) -> ReferenceFacts:
+    """``facts`` with how many rows there are, and how many edge rows of each kind."""
     edge = edge_mask(kinds)
-    return {
-        "count": len(kinds),
-        "edges": dict(Counter(kind for kind, is_edge in zip(kinds, edge, strict=True) if is_edge)),
-    }
+    counts = Counter(kind for kind, is_edge in zip(kinds, edge, strict=True) if is_edge)
+    return facts.model_copy(update={"count": len(kinds), "edges": dict(counts)})
 
 
 def _text(row: Mapping[str, np.ndarray]) -> bool:

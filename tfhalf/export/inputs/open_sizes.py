@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
+from tfhalf.artifacts.comparison import Limits
 from tfhalf.artifacts.ports import Port
+from tfhalf.artifacts.record import OtherSize
+from tfhalf.artifacts.reference import Samples
 from tfhalf.errors import ConfigError, ExportError, ParityError
 from tfhalf.export.islands.simulator import Subject
 from tfhalf.progress import Progress
 from tfhalf.text import one_line
-from tfhalf.verify.compare import Limits, judge
-from tfhalf.verify.other_sizes import Sized
+from tfhalf.verify.compare import compare_outputs
 
 Sizes = Mapping[str, tuple[int, ...]]
 """By input, what stands for each of its open sizes behind the batch."""
@@ -115,7 +116,7 @@ def hold(
     groups: Mapping[str, Mapping[str, np.ndarray]],
     limits: Limits,
     progress: Progress,
-) -> tuple[list[dict[str, Any]], dict[str, Sized]]:
+) -> tuple[tuple[OtherSize, ...], dict[str, Samples]]:
     """Whether float16 answers like float32 at other sizes, for the manifest; it is printed too. For each of ``groups``
     of inputs its shapes, and whether the float32 model itself takes them; and those that it takes, with its answers.
 
@@ -124,40 +125,42 @@ def hold(
     Raises:
         ParityError: float16 fails where float32 does not.
     """
-    islands, rows, sized = list(kept), [], {}
+    islands, sized = list(kept), {}
+    rows: list[OtherSize] = []
     for word, inputs in groups.items():
-        row: dict[str, Any] = {"size": word, "shapes": {name: list(x.shape[1:]) for name, x in inputs.items()}}
-        rows.append(row)
+        row = OtherSize(size=word, shapes={name: x.shape[1:] for name, x in inputs.items()}, taken=True)
         progress.status(f"sizes of inputs: {_shown([row])} ...")
         try:
             reference = subject.reference(inputs)
             why = "" if _some_finite(reference) else "no value that it gives is finite"
         except Exception as error:  # noqa: BLE001  # whatever a layer raises on a size it was not made for; it is told
             why = one_line(error, 200)
-        row |= {"taken": not why, **({"why": why} if why else {})}
+        rows.append(row.model_copy(update={"taken": not why, "why": why}))
         if why:
             continue
-        sized[word] = Sized(dict(inputs), dict(reference))
+        sized[word] = Samples(dict(inputs), dict(reference))
         try:
-            outputs = judge(reference, subject.simulate(islands, inputs), (), limits, [word] * len(_first(inputs)))
+            outputs = compare_outputs(
+                reference, subject.simulate(islands, inputs), (), limits, [word] * len(_first(inputs))
+            )
             problems = [f"{output.name}: {problem}" for output in outputs for problem in output.problems]
         except Exception as error:  # noqa: BLE001  # as above, of float16
             problems = [one_line(error, 200)]
         if problems:
             port = next(port for port in subject.interface.inputs if is_open(port))
-            shape = row["shapes"][port.name]
+            shape = row.shapes[port.name]
             sizes = "x".join(str(n) for n, size in zip(shape, port.shape[1:], strict=True) if size is None)
             raise ParityError(
                 f"float16 does not answer like float32 where {_shown([row])}: {problems[0]}; nothing was published; "
                 f"--size {port.name}={sizes} looks for the layers that have to be float32 there"
             )
     progress.clear()
-    holds, refused = ([row for row in rows if row["taken"] is taken] for taken in (True, False))
+    holds, refused = ([row for row in rows if row.taken is taken] for taken in (True, False))
     parts = [f"float16 holds where {_shown(holds)}"] if holds else []
     parts += [f"float32 itself fails where {_shown(refused)}"] if refused else []
     if parts:
         progress.line(f"sizes      {'; '.join(parts)}")
-    return rows, sized
+    return tuple(rows), sized
 
 
 def _some_finite(answers: Mapping[str, np.ndarray]) -> bool:
@@ -169,5 +172,5 @@ def _first(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
     return next(iter(arrays.values()))
 
 
-def _shown(rows: Sequence[Mapping[str, Any]]) -> str:
-    return ", or ".join(" and ".join(f"{name} is {shape}" for name, shape in row["shapes"].items()) for row in rows)
+def _shown(rows: Sequence[OtherSize]) -> str:
+    return ", or ".join(" and ".join(f"{name} is {list(shape)}" for name, shape in row.shapes.items()) for row in rows)

@@ -4,45 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
+from tfhalf.artifacts.comparison import Limits, OutputParity
+from tfhalf.artifacts.record import Sweep
 from tfhalf.export.islands.simulator import Arrays, Simulated
 from tfhalf.progress import Progress
 from tfhalf.text import one_line
-from tfhalf.verify.compare import Limits, OutputParity, judge
+from tfhalf.verify.compare import compare_outputs
 
 FURTHEST = 24  # powers of two, up and down
 ROWS = 2
 SECONDS = 20.0
 """No further power is tried after so long."""
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """Inputs times 2**``down`` to 2**``up`` hold; unscaled, the largest of their values is ``largest``.
-
-    ``inputs``: which are scaled; the others are as drawn or given. ``above`` and ``below`` say what goes wrong one
-    power further; empty where nothing does up to 2**`FURTHEST`, or time was up before it was found.
-    """
-
-    inputs: tuple[str, ...]
-    largest: float
-    up: int
-    down: int
-    above: str
-    below: str
-
-    @property
-    def up_to(self) -> float:
-        """The largest value that holds."""
-        return float(self.largest * 2.0**self.up)
-
-    def to_dict(self) -> dict[str, Any]:
-        """For a manifest."""
-        return {**asdict(self), "inputs": list(self.inputs), "up_to": self.up_to}
 
 
 def sweep(
@@ -69,15 +45,17 @@ def sweep(
         # A value that float32 does not give either, the limit of what can be asked, is none that float16 loses.
         reference = subject.reference(rows)
         got = subject.simulate(islands, rows)
-        return judge(reference, {n: np.where(np.isfinite(y), got[n], y) for n, y in reference.items()}, (), allowed)
+        return compare_outputs(
+            reference, {n: np.where(np.isfinite(y), got[n], y) for n, y in reference.items()}, (), allowed
+        )
 
     allowed = limits
     base = outputs(0)
     worst = [max(getattr(output, key) for output in base) for key in ("max_difference", "mean_difference")]
     allowed = replace(
         limits,
-        max_difference=max(limits.max_difference, 1.5 * worst[0]),
-        mean_difference=max(limits.mean_difference, 1.5 * worst[1]),
+        max_difference=max(limits.max_difference or 0.0, 1.5 * worst[0]),
+        mean_difference=max(limits.mean_difference or 0.0, 1.5 * worst[1]),
     )
 
     def problems_at(power: int) -> list[str]:
@@ -100,7 +78,8 @@ def sweep(
 
     (up, above), (down, below) = furthest(1), furthest(-1)
     progress.clear()
-    return Sweep(tuple(scaled), largest, up, down, above, below)
+    up_to = largest * 2.0**up
+    return Sweep(inputs=tuple(scaled), largest=largest, up=up, down=down, above=above, below=below, up_to=up_to)
 
 
 def _scaled(x: np.ndarray, power: int) -> np.ndarray:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from tfhalf.artifacts.comparison import Limits, OutputParity
 from tfhalf.errors import ArtifactError, ConfigError, ExportError
 from tfhalf.export.islands.simulator import Arrays, Seen, Simulated, Subject
 from tfhalf.export.request import LIST
@@ -16,7 +17,7 @@ from tfhalf.precision import cast
 from tfhalf.precision.keras_graph import LayerError
 from tfhalf.precision.policy import near_names
 from tfhalf.progress import Progress, duration
-from tfhalf.verify.compare import Limits, OutputParity, judge
+from tfhalf.verify.compare import compare_outputs
 
 MARGIN = 8.0
 """With ``auto``, numbers beyond 65504 / 8 count as too large: other inputs give larger ones."""
@@ -139,7 +140,7 @@ class Search:
     seconds: float
     progress: Progress
     start: tuple[str, ...] = ()
-    kinds: Sequence[str] = ()  # of each row of ``inputs``, as `verify.compare.judge` takes them
+    kinds: Sequence[str] = ()  # of each row of ``inputs``, as `verify.compare.compare_outputs` takes them
     tests: int = 0
     _known: dict[frozenset[str], tuple[str, ...]] = field(default_factory=dict)
     _begun: float = 0.0
@@ -177,7 +178,9 @@ class Search:
             self.tests += 1
             try:
                 got = self.subject.simulate(chosen, self.inputs, seen)
-                self._known[chosen] = told(judge(self.reference, got, self.classes, strict(self.limits), self.kinds))
+                self._known[chosen] = told(
+                    compare_outputs(self.reference, got, self.classes, strict(self.limits), self.kinds)
+                )
             except (ExportError, ArtifactError) as error:  # this set cannot be written, or not be run
                 self._known[chosen] = (str(error),)
             self.progress.status(
@@ -235,12 +238,7 @@ class Search:
 
 def strict(limits: Limits) -> Limits:
     """``limits`` with room for the differences between runtimes."""
-    return Limits(
-        limits.max_difference * STRICT,
-        limits.mean_difference * STRICT,
-        limits.min_agreement,
-        limits.true_float16_samples,
-    )
+    return limits.scaled(STRICT)
 
 
 def told(outputs: Iterable[OutputParity]) -> tuple[str, ...]:

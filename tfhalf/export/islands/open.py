@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import keras
 
+from tfhalf.artifacts.comparison import Limits
 from tfhalf.errors import ArtifactError, ExportError
 from tfhalf.export.interface import Interface
 from tfhalf.export.islands.graph_simulator import GraphSubject
 from tfhalf.export.islands.inplace_simulator import PlacedSubject
 from tfhalf.export.islands.simulator import Arrays, Subject, answers
 from tfhalf.precision.keras_graph import graph_of, reason
-from tfhalf.verify.compare import Limits, judge
+from tfhalf.verify.compare import compare_outputs
 
 # Made again in float32, a model answers as it does; one that is in half precision itself, nearly.
 _SAME = Limits(max_difference=0.1, mean_difference=0.05)
@@ -43,7 +44,7 @@ def _graph_subject(model: keras.Model, interface: Interface, inputs: Arrays, *, 
     try:
         own = answers(interface, lambda given: model(given, training=False), few)
         again = (subject.reference(few), subject.simulate(subject.names, few))
-        same = [output for got in again for output in judge(own, got, (), _SAME)]
+        same = [output for got in again for output in compare_outputs(own, got, (), _SAME)]
     except (ArtifactError, ExportError):
         raise
     except Exception as error:  # whatever a layer's code raises

@@ -22,7 +22,7 @@ from tfhalf.export.onnx import to_onnx
 from tfhalf.export.program import named_program
 from tfhalf.export.rebuild.grouped_conv import for_onnx
 from tfhalf.runtimes.open import BY_NAME, open_predictor
-from tfhalf.verify.samples import BATCH, run
+from tfhalf.verify.version import BATCH, run
 
 
 class RuntimeSubject:

@@ -7,23 +7,20 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tfhalf.artifacts.comparison import Comparison, Limits
+from tfhalf.artifacts.reference import Samples, edge_mask
 from tfhalf.errors import ArtifactError, ExportError, ParityError
 from tfhalf.export.islands.find import Found, Island, Search
 from tfhalf.export.islands.runtime_simulator import RuntimeSubject
 from tfhalf.export.islands.simulator import Arrays, Simulated, Subject
 from tfhalf.progress import Progress, duration
 from tfhalf.runtimes.base import TRUE_FLOAT16
-from tfhalf.verify.compare import Limits, SampleComparison, badness, edge_mask
-from tfhalf.verify.other_sizes import Sized
-from tfhalf.verify.samples import true_float16_rows
-from tfhalf.verify.test_set import Comparison
+from tfhalf.verify.compare import badness, true_float16_rows
 
 FEW = 8  # samples that islands are found on
 ROUNDS = 4
 """How often the artifacts are written again with more layers in float32, where one still falls short."""
 _SHOWN = 12  # layers that are printed
-
-Compared = Comparison | SampleComparison
 
 
 @dataclass(frozen=True)
@@ -53,9 +50,7 @@ class Effort:
 
     def stricter(self, by: float = 2.0) -> Effort:
         """With differences that are ``by`` times smaller."""
-        limits = self.limits
-        names = ("max_difference", "mean_difference")
-        return replace(self, limits=replace(limits, **{name: getattr(limits, name) / by for name in names}))
+        return replace(self, limits=self.limits.scaled(1 / by))
 
 
 def search(basis: Basis, fixed: Sequence[Island], effort: Effort, progress: Progress) -> Found:
@@ -88,10 +83,10 @@ def search(basis: Basis, fixed: Sequence[Island], effort: Effort, progress: Prog
 def widened(
     basis: Basis,
     islands: Sequence[Island],
-    failing: Sequence[Compared],
+    failing: Sequence[Comparison],
     effort: Effort,
     progress: Progress,
-    sized: Mapping[str, Sized] | None = None,
+    sized: Mapping[str, Samples] | None = None,
 ) -> Found | None:
     """What has to be float32 beside ``islands``, so that what falls short no longer does; None where nothing does that.
 
@@ -104,7 +99,7 @@ def widened(
     for comparison in failing:
         runtime = _runtime_of(comparison)
         attempts = []
-        if isinstance(comparison, Comparison) or any(output.problems for output in comparison.outputs):
+        if any(output.problems for output in comparison.outputs):
             if runtime != "onnx-float16" and not _lost(comparison):
                 attempts.append((basis, effort.stricter()))
             attempts.append((_through_runtime(basis, runtime, comparison, effort), effort))
@@ -120,7 +115,7 @@ def widened(
     return None
 
 
-def say_shortfalls(failing: Sequence[Compared], progress: Progress) -> None:
+def say_shortfalls(failing: Sequence[Comparison], progress: Progress) -> None:
     """A line for each artifact that falls short, of what."""
     for one in failing:
         progress.line(f"           {one.artifact}, {one.runtime}: {'; '.join(one.problems)}")
@@ -163,40 +158,35 @@ def _rows(basis: Basis, chosen: np.ndarray) -> tuple[dict[str, np.ndarray], dict
     return inputs, reference, tuple(basis.kinds[row] for row in chosen)
 
 
-def _lost(comparison: Compared) -> bool:
+def _lost(comparison: Comparison) -> bool:
     """Whether it lost values that float32 gives."""
-    if isinstance(comparison, Comparison):
-        return bool(comparison.non_finite or comparison.edge_non_finite)
     return bool(comparison.worst("non_finite") or comparison.worst("edge_non_finite"))
 
 
-def _runtime_of(comparison: Compared) -> str:
+def _runtime_of(comparison: Comparison) -> str:
     """The runtime of `runtimes.open.BY_NAME` that a comparison is of."""
-    kind = comparison.artifact.partition(",")[0]
     if comparison.runtime == TRUE_FLOAT16:
         return "onnx-float16"
-    return "onnx-openvino" if "OpenVINO" in comparison.artifact else kind
+    return "onnx-openvino" if "OpenVINO" in comparison.artifact else comparison.format.name
 
 
 def _at_other_sizes(
-    basis: Basis, runtime: str, comparison: Compared, effort: Effort, sized: Mapping[str, Sized]
+    basis: Basis, runtime: str, comparison: Comparison, effort: Effort, sized: Mapping[str, Samples]
 ) -> Iterator[Basis]:
     """What is searched where an artifact runs and falls short at another size."""
     simulated = RuntimeSubject(basis.subject, runtime, effort.opset)
-    for row in comparison.other_sizes if isinstance(comparison, SampleComparison) else ():
+    for row in comparison.other_sizes:
         if row.taken and row.problems and row.size in sized:
             one = sized[row.size]
-            kinds = (row.size,) * len(next(iter(one.inputs.values())))
+            kinds = (row.size,) * one.count
             yield Basis(basis.subject, one.inputs, one.outputs, kinds, simulated)
 
 
-def _through_runtime(basis: Basis, runtime: str, comparison: Compared, effort: Effort) -> Basis:
+def _through_runtime(basis: Basis, runtime: str, comparison: Comparison, effort: Effort) -> Basis:
     """What is searched where answers are a runtime's, on those samples that it was compared on."""
     rows = np.arange(len(basis.kinds))
     if runtime == "onnx-float16":
         batch = basis.subject.interface.inputs[0].shape[0] or 1
-        rows = true_float16_rows(basis.kinds, len(rows), effort.limits, batch)
-    if isinstance(comparison, SampleComparison):
-        rows = rows[: comparison.samples]
-    inputs, reference, kinds = _rows(basis, rows)
+        rows = true_float16_rows(basis.kinds, effort.limits, batch)
+    inputs, reference, kinds = _rows(basis, rows[: comparison.samples])
     return Basis(basis.subject, inputs, reference, kinds, RuntimeSubject(basis.subject, runtime, effort.opset))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tfhalf._version import __version__
-from tfhalf.artifacts.formats import FILES, LITERT
+from tfhalf.artifacts.formats import FORMATS
 from tfhalf.errors import ExportError
 from tfhalf.export.litert.graph import frozen
 from tfhalf.export.program import Program
@@ -47,7 +47,7 @@ def write(
     every weight in float16 that is float16 in ``program``; ``litert-int8`` is the converter's dynamic range: weights of
     large products in int8, with a scale for each channel, and what they are multiplied with rounded as it comes.
     """
-    names = {kind: FILES[kind] for kind in kinds if kind in LITERT}
+    names = {kind: FORMATS[kind].file for kind in kinds if FORMATS[kind].is_litert}
     if not names:
         return {}
     with tempfile.TemporaryDirectory(prefix="tfhalf-litert-") as scratch:

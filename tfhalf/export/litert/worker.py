@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tfhalf.artifacts.formats import FLOAT16, FORMATS, INT8
 from tfhalf.errors import ExportError
 from tfhalf.system.child import ERROR, Channel
 from tfhalf.system.tensorflow import import_tensorflow
@@ -45,9 +46,10 @@ def make(folder: Path) -> dict[str, Any]:
     saved, batch = _plain(graph, request, folder)
     made: dict[str, Any] = {}
     for kind, file in request["kinds"].items():
-        metadata = {**request["metadata"], "precision": "float16" if kind == "litert" else "int8"}
+        numbers = FORMATS[kind].numbers
+        metadata = {**request["metadata"], "precision": numbers.name}
         try:
-            if kind == "litert":
+            if numbers is FLOAT16:
                 plain = (folder / "plain.tflite").read_bytes()
                 content = store_float16(plain, wide, request["about"], metadata)
             else:
@@ -76,10 +78,10 @@ def _check(kind: str, held: Stored, weights: int) -> None:
     count = held.float16 + held.float32 + held.int8
     if 2 * count < weights:
         raise ExportError(f"LiteRT: the converter kept {count:,} of {weights:,} weights; leave {kind} out")
-    if kind == "litert-int8" and not held.int8:
+    if FORMATS[kind].numbers is INT8 and not held.int8:
         raise ExportError(
             "LiteRT: no weight is stored in int8: the converter takes those of products with 1,024 or more values, and "
-            "this model has none; leave litert-int8 out"
+            f"this model has none; leave {kind} out"
         )
 
 

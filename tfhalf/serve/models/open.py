@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from tfhalf.artifacts.formats import FILES
+from tfhalf.artifacts.formats import FORMATS
+from tfhalf.artifacts.record import Manifest
 from tfhalf.errors import ArtifactError, ParityError, UnavailableError, UnsupportedError
 from tfhalf.runtimes.base import ONNXRUNTIME, TENSORFLOW, Engine, Runtime, RuntimeSpec, Tuning
 from tfhalf.runtimes.onnx_providers import gpu_devices
@@ -24,14 +24,15 @@ from tfhalf.runtimes.open import open_runtime
 from tfhalf.serve.settings import Settings
 from tfhalf.serve.signature import Signature
 from tfhalf.text import one_line
-from tfhalf.verify.at_load import Candidate, compare_at_load, passed_before
+from tfhalf.verify.at_load import Candidate, compare_at_load, passed_before, passed_elsewhere
 
 TRIAL_SECONDS = 0.5
 COMPARE_SECONDS = 30.0
 """No further batch of a comparison is begun after so long."""
 PATIENCE = 180.0
 """Seconds within which a comparison has to end, what is compiled for it included; else its engine is refused."""
-FORMATS = ("onnx", "savedmodel")
+SERVED = ("onnx", "savedmodel")
+"""Formats that are served, the first before the second."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,13 @@ class Source:
     """A version to open: its ``directory``, whose files match ``manifest``, and its ``signature``."""
 
     directory: Path
-    manifest: Mapping[str, Any]
+    manifest: Manifest
     signature: Signature
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """The sha256 of each file by its name, as the manifest says."""
+        return {name: file.sha256 for name, file in self.manifest.files.items()}
 
 
 @dataclass(frozen=True)
@@ -62,10 +68,10 @@ def open_version(source: Source, settings: Settings) -> Opened:
         ArtifactError: it holds no such format, does not open, or no engine may serve it.
         IntegrityError: a file changed after it was checked.
     """
-    there = [kind for kind in FORMATS if (source.directory / FILES[kind]).is_file()]
+    there = [kind for kind in SERVED if (source.directory / FORMATS[kind].file).is_file()]
     kinds = there if settings.runtime in (None, "auto") else [settings.runtime]
     if not set(kinds) & set(there):
-        needed = settings.runtime if settings.runtime in FORMATS else " or ".join(FORMATS)
+        needed = settings.runtime if settings.runtime in SERVED else " or ".join(SERVED)
         raise ArtifactError(f"{source.directory}: holds no {needed}; it has {', '.join(there) or 'no artifact'}")
     refused: dict[str, str] = {}
     opened: list[Opened] = []
@@ -103,7 +109,7 @@ def _first_that_may(
     tuning = Tuning(settings.threads, spin=False, batch_sizes=settings.batching.ladder)
     for spec in candidates:
         try:
-            runtime = open_runtime(source.directory, spec, tuning, source.manifest["files"])
+            runtime = open_runtime(source.directory, spec, tuning, source.digests)
         except (UnavailableError, UnsupportedError) as error:
             refused[f"{spec.library}{f' on {spec.device}' if spec.device else ''}"] = str(error)
             continue
@@ -111,7 +117,7 @@ def _first_that_may(
         if engine in refused:  # the same again, under another spec
             runtime.close()
             continue
-        _check_names(source.directory / FILES[spec.format], source.signature, runtime)
+        _check_names(source.directory / FORMATS[spec.format].file, source.signature, runtime)
         try:
             return Opened(runtime, _verified(source, spec.format, runtime))
         except (ArtifactError, ParityError) as error:
@@ -132,16 +138,21 @@ def _verified(source: Source, kind: str, runtime: Runtime) -> str:
     start = time.perf_counter()
     candidate = Candidate(source.directory, source.manifest, kind, runtime, COMPARE_SECONDS, _passed(source))
     compared_on = _within(PATIENCE, partial(compare_at_load, candidate))
+    if not compared_on:
+        record = passed_elsewhere(source.manifest, kind, runtime.engine)
+        if not record:
+            raise ArtifactError("the version holds no inputs to compare it on: export again")
+        return f"when it was published, in {record}; it holds no inputs to compare {runtime.engine} on: export again"
     return f"at load, on {compared_on}, in {time.perf_counter() - start:.1f} s"
 
 
 def _passed(source: Source) -> Callable[[], Runtime] | None:
     """How to open onnxruntime on the CPU, which is everywhere, where the manifest says that it has passed."""
-    there = (source.directory / FILES["onnx"]).is_file()
+    there = (source.directory / FORMATS["onnx"].file).is_file()
     if not there or not passed_before(source.manifest, "onnx", Engine(ONNXRUNTIME, "CPU")):
         return None
     spec = RuntimeSpec(ONNXRUNTIME, "onnx", "CPU")
-    return partial(open_runtime, source.directory, spec, Tuning(spin=False), source.manifest["files"])
+    return partial(open_runtime, source.directory, spec, Tuning(spin=False), source.digests)
 
 
 def _within(seconds: float, work: Callable[[], str]) -> str:

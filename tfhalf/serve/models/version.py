@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tfhalf.artifacts import manifest as manifests
+from tfhalf.artifacts.record import Manifest
 from tfhalf.errors import ArtifactError
 from tfhalf.runtimes.base import Runtime
 from tfhalf.serve.batching.batcher import BatchDone, Batcher
@@ -65,7 +65,7 @@ class Loaded:
     model: str
     version: int
     directory: Path
-    manifest: Mapping[str, Any]
+    manifest: Manifest
     signature: Signature
     opened: Opened
     ladder: tuple[int, ...]
@@ -80,19 +80,19 @@ class Loaded:
         return self.opened.runtime
 
     @property
-    def labels(self) -> list[str]:
+    def labels(self) -> tuple[str, ...]:
         """The names of the classes, in order; empty where there are none."""
-        return [str(label) for label in self.manifest.get("labels") or []]
+        return self.manifest.labels
 
 
-def read(directory: Path) -> dict[str, Any]:
+def read(directory: Path) -> Manifest:
     """The manifest of ``directory``, against which every file was checked.
 
     Raises:
         ArtifactError, IntegrityError: it cannot be served; the message says why.
     """
     _check_kinds(directory)
-    manifest = manifests.read(directory, manifests.read_kind(directory))
+    manifest = manifests.read(directory)
     manifests.check_files(directory, manifest)
     return manifest
 
@@ -117,7 +117,7 @@ def load(
     model: str,
     version: int,
     directory: Path,
-    manifest: Mapping[str, Any],
+    manifest: Manifest,
     settings: Settings,
     metrics: Metrics,
     opener: OpenVersion,

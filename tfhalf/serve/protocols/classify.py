@@ -1,6 +1,8 @@
-"""POST /v2/models/M[/versions/V]/classify: image files in, names and probabilities out."""
+"""POST /v2/models/M[/versions/V]/classify: image files in, names and probabilities (or scores) out."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from starlette.requests import Request
@@ -14,7 +16,6 @@ from tfhalf.serve.http.forms import FORM, Files
 from tfhalf.serve.http.inference import Reading, answer, engine_of, run, timeout_of
 from tfhalf.serve.models.version import Loaded
 
-PROBABILITIES = "probabilities"
 TOP = 5
 
 
@@ -24,15 +25,16 @@ async def classify(request: Request) -> Response:
     top, seconds = _top(request.query_params.get("top")), timeout_of(request)
 
     def inference_of(files: Files, loaded: Loaded) -> Inference:
-        _check_model(loaded)
+        _class_output(loaded)
         name = next(iter(loaded.signature.inputs))
         deadline = engine.deadline(seconds)
         return Inference(loaded, len(files.contents), {}, deadline, {name: list(files.contents)})
 
     def write(files: Files, outputs: Arrays, loaded: Loaded) -> Response:
+        output = _class_output(loaded)
         rows = [
             {"image": name, "classes": _ranked(row, top, loaded.labels)}
-            for name, row in zip(files.names, outputs[PROBABILITIES], strict=True)
+            for name, row in zip(files.names, outputs[output], strict=True)
         ]
         return answer(request, {"model_name": loaded.model, "model_version": str(loaded.version), "predictions": rows})
 
@@ -41,10 +43,16 @@ async def classify(request: Request) -> Response:
     return await run(request, Reading(task, {"content_type": kind}, 0 if task == "file" else None), inference_of, write)
 
 
-def _check_model(loaded: Loaded) -> None:
-    inputs = list(loaded.signature.inputs.values())
-    if len(inputs) != 1 or inputs[0].image is None or PROBABILITIES not in loaded.signature.outputs:
+def _class_output(loaded: Loaded) -> str:
+    """The output whose rows are classes, of a model that takes images.
+
+    Raises:
+        RequestError: 400, it is another model.
+    """
+    inputs, output = list(loaded.signature.inputs.values()), loaded.manifest.class_output
+    if len(inputs) != 1 or inputs[0].image is None or output is None:
         raise RequestError(400, f"model {loaded.model!r} is not a classifier of images; use infer")
+    return output.name
 
 
 def _top(told: str | None) -> int:
@@ -55,16 +63,16 @@ def _top(told: str | None) -> int:
     return int(told[:9])
 
 
-def _ranked(row: np.ndarray, top: int, labels: list[str]) -> list[dict[str, object]]:
-    finite = np.where(np.isfinite(row), row, -1.0)
+def _ranked(row: np.ndarray, top: int, labels: Sequence[str]) -> list[dict[str, object]]:
+    """The best classes; ``probability`` where the row is of those, else ``score``."""
+    values = row[np.isfinite(row)].astype(np.float64)
+    kind = "score" if values.size and (values.min() < -1e-6 or values.max() > 1 + 1e-6) else "probability"
+    finite = np.where(np.isfinite(row), row, -np.inf)
     best = np.argsort(-finite, kind="stable")[: min(top, len(row))]
-    return [
-        {"index": int(k), "label": labels[k] if k < len(labels) else str(k), "probability": _probability(row[k])}
-        for k in best
-    ]
+    return [{"index": int(k), "label": labels[k] if k < len(labels) else str(k), kind: _number(row[k])} for k in best]
 
 
-def _probability(value: np.floating) -> float | None:
+def _number(value: np.floating) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 

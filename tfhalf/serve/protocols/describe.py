@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from tfhalf.artifacts.formats import FILES
+from tfhalf.artifacts.formats import FORMATS
 from tfhalf.runtimes.base import ONNXRUNTIME, TENSORFLOW
 from tfhalf.serve.models.model import Model
 from tfhalf.serve.models.version import Loaded
@@ -17,8 +17,8 @@ Totals = Mapping[tuple[str, str], Mapping[str, float]]
 
 # By library: the protocol's platform, Triton's backend, and the file.
 _PLATFORMS = {
-    ONNXRUNTIME: ("onnxruntime_onnx", "onnxruntime", FILES["onnx"]),
-    TENSORFLOW: ("tensorflow_savedmodel", "tensorflow", FILES["savedmodel"]),
+    ONNXRUNTIME: ("onnxruntime_onnx", "onnxruntime", FORMATS["onnx"].file),
+    TENSORFLOW: ("tensorflow_savedmodel", "tensorflow", FORMATS["savedmodel"].file),
 }
 
 
@@ -158,18 +158,17 @@ def status(model: Model, totals: Totals) -> dict[str, Any]:
 
 def _facts(loaded: Loaded) -> dict[str, Any]:
     manifest = loaded.manifest
-    training = manifest.get("training") if isinstance(manifest.get("training"), dict) else {}
-    assert isinstance(training, dict)
+    training = manifest.training
     return {
         **_computed(loaded),
         "inputs": [_tensor(tensor) for tensor in loaded.signature.inputs.values()],
         "outputs": [_tensor(tensor) for tensor in loaded.signature.outputs.values()],
-        "accuracy": training.get("test_accuracy"),
-        "policy": training.get("policy"),
-        "created": manifest.get("created"),
+        "accuracy": training.test_accuracy if training else None,
+        "policy": training.policy if training else None,
+        "created": manifest.created or None,
         "classes": len(loaded.labels),
         "images": any(tensor.image for tensor in loaded.signature.inputs.values())
-        and "probabilities" in loaded.signature.outputs,
+        and manifest.class_output is not None,
         "pending": loaded.batcher.pending,
         "loaded_seconds": loaded.seconds,
         "now": time.time(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
@@ -189,7 +190,7 @@ def to_bytes(values: np.ndarray) -> bytes:
     return np.ascontiguousarray(values, values.dtype.newbyteorder("<")).tobytes()
 
 
-def classes(values: np.ndarray, count: int, labels: list[str]) -> list[list[bytes]]:
+def classes(values: np.ndarray, count: int, labels: Sequence[str]) -> list[list[bytes]]:
     """Triton's classification: for each row its ``count`` largest as ``value:index`` or ``value:index:label``."""
     flat = values.reshape(len(values), -1)
     count = min(count, flat.shape[1])

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
 
+from tfhalf.artifacts.comparison import Confusion
 from tfhalf.progress import Progress
 from tfhalf.verify.html import confusion_picture
 from tfhalf.verify.html.elements import Child, element, folded, section, table
-from tfhalf.verify.scores import ClassFigures, Confusion, by_class, matrix, mistakes
+from tfhalf.verify.scores import ClassFigures, by_class, matrix, mistakes
 
 FLOAT32 = "float32 model"
 FEW = 25  # classes whose matrix can be read

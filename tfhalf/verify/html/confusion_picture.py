@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tfhalf.verify.scores import Confusion, by_class, matrix, mistakes
+from tfhalf.artifacts.comparison import Confusion
+from tfhalf.verify.scores import by_class, matrix, mistakes
 
 PICTURE = "confusion.png"
 FEW = 40  # classes whose matrix can be seen

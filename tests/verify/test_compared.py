@@ -21,20 +21,46 @@ from orphans import assert_no_orphan
 from pipeline_version import X, Y, export
 
 from tfhalf.artifacts import manifest as manifests
-from tfhalf.config import Verify
+from tfhalf.artifacts.comparison import Comparison, Limits, OutputParity
+from tfhalf.artifacts.manifest import open_version
+from tfhalf.artifacts.reference import Reference, Samples, data_sha256, edge_inputs
 from tfhalf.errors import ArtifactError, IntegrityError, ParityError, UnsupportedError
 from tfhalf.progress import Progress
 from tfhalf.runtimes.open import open_predictor
 from tfhalf.system.child import Child
-from tfhalf.verify import test_set
-from tfhalf.verify.process import Verifier
-from tfhalf.verify.reference import Edges, Reference, basis, data_sha256, edge_inputs
+from tfhalf.verify import version as version_module
+from tfhalf.verify.compare import compare_outputs
+from tfhalf.verify.process import _ANSWER, Verifier
 from tfhalf.verify.report import report, table, uncovered
-from tfhalf.verify.test_set import EDGE_DIFFERENCE, compare, judge, verify_directory
+from tfhalf.verify.scores import by_class
+from tfhalf.verify.version import TestSet, _Batches, batches_of, compare_version, run
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tf2onnx")
 
-LOOSE = Verify(max_accuracy_drop=100.0, min_agreement=0.0)
+PROBABILITIES = "probabilities"
+
+
+def limits(max_accuracy_drop: float = 0.1, min_agreement: float = 99.5) -> Limits:
+    """As a pipeline has them."""
+    return Limits(None, None, min_agreement, max_accuracy_drop)
+
+
+LOOSE = limits(100.0, 0.0)
+TESTED = TestSet(X, Y)
+
+
+def compared(
+    reference: np.ndarray, got: np.ndarray, y: np.ndarray, held_to: Limits, kinds: tuple[str, ...] = ()
+) -> OutputParity:
+    """Probabilities [N, classes] whose labels are known."""
+    outputs = ({PROBABILITIES: reference}, {PROBABILITIES: got})
+    (found,) = compare_outputs(*outputs, [PROBABILITIES], held_to, kinds, y)
+    return found
+
+
+def verified(directory: Path, x: np.ndarray = X, y: np.ndarray = Y) -> list[Comparison]:
+    """The comparisons of a version, in this process."""
+    return compare_version(open_version(directory), quiet(), TestSet(x, y)).comparisons
 
 
 def one_hot(top: np.ndarray, classes: int = 4) -> np.ndarray:
@@ -57,11 +83,9 @@ def test_agreement_at_its_edge(n: int, differing: int, tenths: int) -> None:
     got = top.copy()
     got[:differing] = 1
     y = np.full(n, 2)  # neither is right, so accuracy plays no part
-    told = judge(
-        one_hot(top), one_hot(got), y, Verify(min_agreement=100 - tenths / 10, max_accuracy_drop=0.0), "a", "r"
-    )
+    told = compared(one_hot(top), one_hot(got), y, limits(0.0, 100 - tenths / 10))
     allowed = max(1, tenths * n // 1000) if tenths else 0
-    assert told.passed == (differing <= allowed)
+    assert (told.problems == ()) == (differing <= allowed)
     assert told.agreement == pytest.approx(100 * (n - differing) / n)
     assert told.accuracy == told.reference_accuracy == 0
 
@@ -74,16 +98,9 @@ def test_accuracy_at_its_edge(n: int, lost: int, won: int, tenths: int) -> None:
     before, after = np.ones(n, int), np.ones(n, int)  # label 0: all wrong
     before[:lost] = 0
     after[n - won :] = 0
-    told = judge(
-        one_hot(before),
-        one_hot(after),
-        np.zeros(n, int),
-        Verify(max_accuracy_drop=tenths / 10, min_agreement=0.0),
-        "a",
-        "r",
-    )
+    told = compared(one_hot(before), one_hot(after), np.zeros(n, int), limits(tenths / 10, 0.0))
     allowed = max(1, tenths * n // 1000) if tenths else 0
-    assert told.passed == (lost - won <= allowed)
+    assert (told.problems == ()) == (lost - won <= allowed)
     assert told.accuracy == pytest.approx(100 * won / n)
     assert told.reference_accuracy == pytest.approx(100 * lost / n)
 
@@ -93,8 +110,8 @@ def test_what_is_not_finite_fails_whatever_is_allowed(bad: float) -> None:
     y = np.array([0, 1, 2, 3])
     got = one_hot(y)
     got[1, 3] = bad
-    told = judge(one_hot(y), got, y, LOOSE, "a", "r")
-    assert told.problems == ("1 values are not finite",)
+    told = compared(one_hot(y), got, y, LOOSE)
+    assert told.problems == ("1 of 16 values are not finite",)
     assert (told.non_finite, told.accuracy, told.agreement) == (1, 75.0, 75.0)
     assert np.isfinite([told.max_difference, told.mean_difference]).all()
 
@@ -102,18 +119,39 @@ def test_what_is_not_finite_fails_whatever_is_allowed(bad: float) -> None:
 def test_differences_and_classes() -> None:
     y = np.array([0, 0, 1, 2])
     reference, got = one_hot(np.array([0, 0, 1, 1])), one_hot(np.array([0, 1, 1, 1]))
-    told = judge(reference, got, y, LOOSE, "a", "r", 1.5)
-    assert told.per_class_accuracy == (50.0, 100.0, 0.0, None)
+    told = compared(reference, got, y, LOOSE)
+    assert by_class(told.confusion, 4).recall == (0.5, 1.0, 0.0, None)
     assert (told.accuracy, told.reference_accuracy, told.agreement) == (50.0, 75.0, 75.0)
     assert told.max_difference == pytest.approx(0.6)
     assert told.mean_difference == pytest.approx(0.6 * 2 / 16)
-    assert told.passed
-    assert told.to_dict() == json.loads(json.dumps(told.to_dict())) | {
-        "per_class_accuracy": (50.0, 100.0, 0.0, None),
-        "problems": (),
-    }
-    strict = judge(reference, got, y, Verify(max_accuracy_drop=0.0, min_agreement=100.0), "a", "r")
-    assert strict.problems == ("accuracy is 25.00 points lower, 0 allowed", "75.00 % agree, 100 % needed")
+    assert told.problems == ()
+    strict = compared(reference, got, y, limits(0.0, 100.0))
+    assert strict.problems == (
+        "accuracy is 25.00 points lower, 0 allowed",
+        "75.00 % have the same top class, 100 % needed",
+    )
+
+
+def test_a_comparison_as_json() -> None:
+    y = np.array([0, 0, 1, 2])
+    output = compared(one_hot(y), one_hot(np.array([0, 1, 1, 2])), y, limits())
+    found = Comparison("onnx", "r", 4, (output,), 1.5)
+    told = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert (told["accuracy"], told["reference_accuracy"], told["agreement"]) == (75.0, 100.0, 75.0)
+    assert told["passed"] is True  # one row may differ
+    assert "confusion" not in told["outputs"][0]
+    assert _ANSWER.validate_json(_ANSWER.dump_json((found,))) == (found,)
+
+
+def test_without_labels_nothing_is_right() -> None:
+    """Whether accuracy is known depends on the reference, and on nothing else."""
+    y = np.arange(8) % 4
+    (found,) = compare_outputs({"y": one_hot(y)}, {"y": one_hot(y)}, ["y"], Limits())
+    assert (found.accuracy, found.agreement, found.confusion) == (None, 100.0, ())
+    names, rows = table([Comparison("onnx", "r", 8, (found,), 0.1)])
+    assert "accuracy" not in names
+    names, rows = table([Comparison("onnx", "r", 8, (compared(one_hot(y), one_hot(y), y, limits()),), 0.1)])
+    assert [row[names.index("accuracy")] for row in rows] == ["100.00 %", "100.00 %"]
 
 
 class Fake:
@@ -122,31 +160,44 @@ class Fake:
     def __init__(self, answers: dict[str, np.ndarray]) -> None:
         self.answers, self.seen = answers, []
 
-    def __call__(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        assert x.dtype == np.float32
+    def __call__(self, x: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        assert x["image"].dtype == np.float32
         at = sum(self.seen)
-        self.seen.append(len(x))
-        return {name: value[at : at + len(x)] for name, value in self.answers.items()}
+        self.seen.append(len(x["image"]))
+        return {name: value[at : at + len(x["image"])] for name, value in self.answers.items()}
 
 
-def test_compare_goes_in_batches() -> None:
+def test_samples_go_in_batches() -> None:
     y = np.arange(7) % 4
-    fake = Fake({"logits": one_hot(y), "probabilities": one_hot(y)})
-    x = np.zeros((7, 2), np.uint8)
-    told = compare(one_hot(y), fake, x, y, Verify(), artifact="a", progress=quiet(), batch_size=3)
+    fake = Fake({"logits": one_hot(y)})
+    got, done = _Batches(fake, 3, {"image": "float32"}).run({"image": np.zeros((7, 2), np.uint8)})
+    assert done == 7
     assert fake.seen == [3, 3, 1]
-    assert (told.passed, told.images, told.accuracy) == (True, 7, 100.0)
+    np.testing.assert_array_equal(got["logits"], one_hot(y))
+    assert run(fake, {}, 3) == {}
+    assert [batches_of(count) for count in (1, 37, 359, 10_000)] == [8, 8, 44, 250]
+
+
+def test_fewer_answers_than_samples_are_refused(version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An artifact that answers one sample of each batch is not compared on those alone."""
+
+    class One:
+        about = "one"
+
+        def __call__(self, x: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            return dict.fromkeys(("logits", PROBABILITIES), np.zeros((1, 3), np.float32))
+
+    monkeypatch.setattr(version_module, "open_predictor", lambda directory, runtime: One())
+    with pytest.raises(ArtifactError, match=r"probabilities: it gives shape \(\d+, 3\), expected \(\d+, 3\)"):
+        verified(version)
 
 
 def test_answers_of_another_kind_are_refused() -> None:
-    y, x = np.arange(4), np.zeros((4, 2), np.uint8)
-    with pytest.raises(ArtifactError, match="gives probabilities; expected logits and probabilities"):
-        compare(one_hot(y), Fake({"probabilities": one_hot(y)}), x, y, Verify(), artifact="a", progress=quiet())
-    five = one_hot(y, 5)
+    y = np.arange(4)
+    with pytest.raises(ArtifactError, match="gives logits; expected probabilities"):
+        compare_outputs({PROBABILITIES: one_hot(y)}, {"logits": one_hot(y)}, [], limits(), (), y)
     with pytest.raises(ArtifactError, match=r"gives shape \(4, 5\), expected \(4, 4\)"):
-        compare(
-            one_hot(y), Fake({"logits": five, "probabilities": five}), x, y, Verify(), artifact="a", progress=quiet()
-        )
+        compared(one_hot(y), one_hot(y, 5), y, limits())
 
 
 def test_the_hash_of_data() -> None:
@@ -157,12 +208,14 @@ def test_the_hash_of_data() -> None:
 
 
 def test_reference_round_trip(tmp_path: Path) -> None:
-    reference = Reference(one_hot(np.arange(4)), np.arange(4, dtype=np.int32), "ab" * 32)
+    reference = Reference(
+        Samples({}, {PROBABILITIES: one_hot(np.arange(4))}), labels=np.arange(4, dtype=np.int32), digest="ab" * 32
+    )
     reference.save(tmp_path)
     again = Reference.load(tmp_path)
-    np.testing.assert_array_equal(again.probabilities, reference.probabilities)
-    np.testing.assert_array_equal(again.y, reference.y)
-    assert again.x_sha256 == reference.x_sha256
+    np.testing.assert_array_equal(again.usual.outputs[PROBABILITIES], one_hot(np.arange(4)))
+    np.testing.assert_array_equal(again.labels, reference.labels)
+    assert (again.digest, again.usual.inputs, again.edge_kinds) == ("ab" * 32, {}, ())
     for content in (b"", b"nothing", (tmp_path / "reference.npz").read_bytes()[:200]):
         (tmp_path / "reference.npz").write_bytes(content)
         with pytest.raises(ArtifactError, match=r"reference.npz: cannot be read: .*; export again"):
@@ -172,63 +225,75 @@ def test_reference_round_trip(tmp_path: Path) -> None:
         Reference.load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"digest": ""}, "it has no inputs, and no digest of some"),
+        ({"labels": np.arange(3)}, r"it holds labels int64 \(3,\) for the answers float32 \(4, 4\)"),
+        ({"labels": np.arange(4) + 1}, "it holds labels from 1 to 4 for 4 classes"),
+        ({"labels": np.arange(4.0)}, "it holds labels float64"),
+        ({"usual": Samples({}, {PROBABILITIES: np.zeros((0, 4), np.float32)})}, "its samples do not go together"),
+        ({"usual": Samples({}, {})}, "its samples do not go together"),
+    ],
+)
+def test_a_reference_that_does_not_go_together(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    whole = Reference(Samples({}, {PROBABILITIES: one_hot(np.arange(4))}), labels=np.arange(4), digest="ab" * 32)
+    replace(whole, **change).save(tmp_path)
+    with pytest.raises(ArtifactError, match=f"{words}.*; it is damaged, export again"):
+        Reference.load(tmp_path)
+
+
 # --- edge rows --------------------------------------------------------------------------------------------------------
 
 
 def test_edges_of_images_and_of_tables() -> None:
     images = np.random.default_rng(0).integers(3, 250, (30, 4, 4, 3)).astype(np.uint8)
     x, kinds = edge_inputs(images)
-    assert kinds.tolist() == ["zeros", "constant", "smallest", "largest"]
+    assert kinds == ("zeros", "constant", "smallest", "largest")
     assert (x.dtype, x.shape) == (np.dtype(np.uint8), (4, 4, 4, 3))
     assert [len(np.unique(row)) for row in x[:2]] == [1, 1]
     table = np.stack([np.linspace(1.6e9, 1.7e9, 20), np.linspace(-3, 5, 20)], 1).astype(np.float32)
     x, kinds = edge_inputs(table)
     assert dict(zip(kinds, x.tolist(), strict=True))["zeros"] == [1.5e9, 0]  # no time stamp is 0
     assert dict(zip(kinds, x.tolist(), strict=True))["largest"] == pytest.approx([1.7e9, 5])
-    assert edge_inputs(np.zeros((5, 3)))[1].tolist() == ["zeros"]
-    assert basis(30, Edges(images[:2], np.array(["zeros", "largest"]), one_hot(np.zeros(2, int)))) == (
-        "test set: 30 images and 2 edge rows (zeros, largest), judged apart"
-    )
-    assert basis(30, None) == "test set: 30 images"
+    assert edge_inputs(np.zeros((5, 3)))[1] == ("zeros",)
 
 
 @pytest.mark.parametrize(
     ("row", "answer", "problem"),
     [
-        (0, np.nan, "edge row 'zeros': 1 values are not finite"),
-        (1, 0.4, "edge row 'largest': probabilities differ by 0.3, 0.25 allowed"),
+        (0, np.nan, "edge row 'zeros': 1 of 4 values are not finite"),
+        (1, 0.4, "edge row 'largest': the largest difference is 0.3 of the scale, 0.25 allowed"),
         (1, 0.2, None),
         (2, 0.9, None),  # float32 gives nothing there
     ],
 )
 def test_edge_rows_are_compared_apart(row: int, answer: float, problem: str | None) -> None:
     y = np.arange(12) % 4
-    plain = judge(one_hot(y), one_hot(y), y, Verify(), "a", "r")
     reference = one_hot(np.array([0, 1, 2]))
     reference[2] = np.nan
     got = one_hot(np.array([0, 1, 2]))
     got[row, 3] = answer
-    edges = Edges(np.zeros((3, 2)), np.array(["zeros", "largest", "constant"]), reference)
-    told = plain.with_edges(edges, got, EDGE_DIFFERENCE)
+    kinds = (*["given"] * 12, "zeros", "largest", "constant")
+    whole = (np.concatenate([one_hot(y), reference]), np.concatenate([one_hot(y), got]))
+    told = compared(*whole, y, limits(), kinds)
     assert told.problems == ((problem,) if problem else ())
-    assert (told.images, told.accuracy, told.non_finite) == (12, 100.0, 0)
-    assert told.passed == (problem is None)
-    with pytest.raises(ArtifactError, match=r"gives shape \(2, 4\)"):
-        plain.with_edges(edges, got[:2], EDGE_DIFFERENCE)
+    assert (told.accuracy, told.non_finite) == (100.0, 0)
 
 
 def test_edges_lie_beside_the_answers(tmp_path: Path) -> None:
     y = np.arange(8) % 4
-    edges = Edges(np.zeros((2, 5), np.uint8), np.array(["zeros", "largest"]), one_hot(np.array([1, 2])))
-    Reference(one_hot(y), y, "0" * 64, edges).save(tmp_path)
-    again = Reference.load(tmp_path).edges
-    assert again is not None
-    assert again.kinds.tolist() == ["zeros", "largest"]
-    np.testing.assert_array_equal(again.probabilities, edges.probabilities)
-    Reference(one_hot(y), y, "0" * 64).save(tmp_path)
-    assert Reference.load(tmp_path).edges is None  # as versions have it that were published without
-    for damaged in (replace(edges, kinds=edges.kinds[:1]), replace(edges, probabilities=np.zeros((2, 3)))):
-        Reference(one_hot(y), y, "0" * 64, damaged).save(tmp_path)
+    edges = Samples({"image": np.zeros((2, 5), np.uint8)}, {PROBABILITIES: one_hot(np.array([1, 2]))})
+    whole = Reference(Samples({}, {PROBABILITIES: one_hot(y)}), edges, ("zeros", "largest"), y, "0" * 64)
+    whole.save(tmp_path)
+    again = Reference.load(tmp_path)
+    assert again.edge_kinds == ("zeros", "largest")
+    np.testing.assert_array_equal(again.edges.outputs[PROBABILITIES], edges.outputs[PROBABILITIES])
+    for damaged in (
+        replace(whole, edge_kinds=("zeros",)),
+        replace(whole, edges=replace(edges, outputs={PROBABILITIES: np.zeros((2, 3))})),
+    ):
+        damaged.save(tmp_path)
         with pytest.raises(ArtifactError, match="its edge rows do not go together"):
             Reference.load(tmp_path)
 
@@ -246,8 +311,8 @@ def version(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_a_good_version_passes_in_a_fresh_process(version: Path) -> None:
     with Verifier(quiet()) as verifier:
-        told = verifier(version, X, Y)
-    assert [(c.artifact, c.images) for c in told] == [
+        told = verifier(version, TESTED)
+    assert [(c.artifact, c.samples - c.edges) for c in told] == [
         ("savedmodel", 40),
         ("onnx", 40),
         ("onnx, OpenVINO", 40),
@@ -255,17 +320,15 @@ def test_a_good_version_passes_in_a_fresh_process(version: Path) -> None:
     ]
     for one in told:
         assert one.passed, one.problems
-        assert one.agreement == 100
-        assert one.max_difference < 0.005
-        assert len(one.per_class_accuracy) == 3
-        assert one.edge_non_finite == 0
-        assert one.edge_difference is not None
-        assert one.edge_difference < 0.01
+        assert one.worst("agreement") == 100
+        assert one.worst("max_difference") < 0.005
+        assert one.worst("edge_non_finite") == 0
+        assert one.worst("edge_difference") < 0.01
     assert [c.runtime.split()[0] for c in told] == ["TensorFlow", "onnxruntime", "OpenVINO", "true"]
-    here = verify_directory(version, X, Y, quiet()).comparisons
+    here = verified(version)
     assert [replace(c, seconds=0.0) for c in here] == [replace(c, seconds=0.0) for c in told]
     text = report(manifests.read(version), told)
-    assert f"| b | {told[0].per_class_accuracy[1]:.2f} % |" in text
+    assert f"| b | {100 * by_class(told[0].confusion, 3).recall[1]:.2f} % |" in text
     assert len(table(told)[1]) == 5
     assert [sum(count for *_, count in c.confusion) for c in told] == [40, 40, 40, 10]
     assert "Falls short" not in text
@@ -278,12 +341,12 @@ def test_what_a_second_runtime_does_not_open(version: Path, monkeypatch: pytest.
             raise UnsupportedError(directory / "model.onnx", "does not open: no such operator")
         return open_predictor(directory, runtime)
 
-    monkeypatch.setattr(test_set, "open_predictor", opened)
-    told = verify_directory(version, X, Y, quiet()).comparisons
+    monkeypatch.setattr(version_module, "open_predictor", opened)
+    told = verified(version)
     assert all(c.passed for c in told)
     assert [c.not_covered for c in told] == ["", "", *["does not open: no such operator"] * 2]
     json.dumps([c.to_dict() for c in told], allow_nan=False)
-    text = report({**manifests.read(version), "not_covered": uncovered(told)}, told)
+    text = report(manifests.read(version).model_copy(update={"not_covered": tuple(uncovered(told))}), told)
     assert text.count("not covered |") == 2
     assert "- onnx, OpenVINO was not compared in OpenVINO: does not open: no such operator" in text
 
@@ -291,9 +354,9 @@ def test_what_a_second_runtime_does_not_open(version: Path, monkeypatch: pytest.
 def test_another_test_set_is_refused(version: Path) -> None:
     for x, y in ((X + 1, Y), (X, np.roll(Y, 1)), (X[:39], Y[:39]), (X.astype(np.int16), Y)):
         with pytest.raises(
-            ArtifactError, match=r"was made with another test set .40 images, npz:a.npz.; verify with the same"
+            ArtifactError, match=r"was made with another test set .40 samples, npz:a.npz.; verify with the same"
         ):
-            verify_directory(version, x, y, quiet())
+            verified(version, x, y)
 
 
 def test_a_tampered_version_is_refused(tmp_path: Path) -> None:
@@ -301,15 +364,15 @@ def test_a_tampered_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(IntegrityError, match=r"model.onnx: is not the file that was published"):
-        verify_directory(tmp_path, X, Y, quiet())
+        verified(tmp_path)
 
 
 def test_an_artifact_of_other_weights_falls_short(tmp_path: Path) -> None:
     export(tmp_path, spoil=lambda model: model.layers[-1].kernel.assign(-np.asarray(model.layers[-1].kernel)))
-    told = verify_directory(tmp_path, X, Y, quiet()).comparisons
+    told = verified(tmp_path)
     assert len(told) == 4
     assert not any(c.passed for c in told)
-    assert all("% agree, 99.5 % needed" in " ".join(c.problems) for c in told)
+    assert all("% have the same top class, 99.5 % needed" in " ".join(c.problems) for c in told)
     assert "Falls short" in report(manifests.read(tmp_path), told)
 
 
@@ -321,11 +384,11 @@ class Slow:
     def __init__(self) -> None:
         self.batches = 0
 
-    def __call__(self, x: np.ndarray) -> dict[str, np.ndarray]:
+    def __call__(self, x: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         self.batches += 1
         assert self.batches < 200
         time.sleep(0.02)
-        return dict.fromkeys(("logits", "probabilities"), np.zeros((len(x), 3), np.float32))
+        return dict.fromkeys(("logits", "probabilities"), np.zeros((len(x["image"]), 3), np.float32))
 
 
 @pytest.mark.parametrize("error", [ArtifactError, KeyboardInterrupt])
@@ -341,17 +404,18 @@ def test_a_failure_ends_what_runs_beside_it(
             raise error("it does not open")
         return beside
 
-    monkeypatch.setattr(test_set, "open_predictor", opened)
-    monkeypatch.setattr(test_set, "BATCH", 1)
-    monkeypatch.setattr(test_set, "EXACT_BATCH", 1)
+    monkeypatch.setattr(version_module, "open_predictor", opened)
+    monkeypatch.setattr(version_module, "batches_of", lambda count: 1)
     many = 300 // len(X)
     reference = Reference.load(version)
     again = Reference(
-        np.tile(reference.probabilities, (many, 1)), np.tile(Y, many), data_sha256(np.tile(X, (many, 1, 1, 1)))
+        Samples({}, {PROBABILITIES: np.tile(reference.usual.outputs[PROBABILITIES], (many, 1))}),
+        labels=np.tile(Y, many),
+        digest=data_sha256(np.tile(X, (many, 1, 1, 1))),
     )
     monkeypatch.setattr(Reference, "load", lambda directory: again)
     with pytest.raises(error, match="it does not open"):
-        verify_directory(version, np.tile(X, (many, 1, 1, 1)), np.tile(Y, many), quiet())
+        verified(version, np.tile(X, (many, 1, 1, 1)), np.tile(Y, many))
     assert 1 <= beside.batches < 200
 
 
@@ -391,7 +455,7 @@ def test_one_that_died_early_is_replaced(version: Path) -> None:
         verifier.start()
         first = pid_of(verifier)
         os.kill(first, signal.SIGKILL)
-        told = verifier(version, X, Y)
+        told = verifier(version, TESTED)
     assert not stands(first)
     assert len(told) == 4
     assert all(c.passed for c in told)
@@ -413,7 +477,7 @@ def test_one_that_dies_just_before_it_is_asked_is_replaced(version: Path, monkey
         really_start = verifier.start
         monkeypatch.setattr(verifier, "start", start)
         verifier.start()
-        assert len(verifier(version, X, Y)) == 4
+        assert len(verifier(version, TESTED)) == 4
     assert started[0] == started[1] != started[2]
     assert not any(map(stands, started))
 
@@ -434,7 +498,7 @@ def test_its_failure_is_told(version: Path) -> None:
         Verifier(quiet()) as verifier,
         pytest.raises(ParityError, match=r"the process that verifies the artifacts failed: .*another test set"),
     ):
-        verifier(version, X + 1, Y)
+        verifier(version, TestSet(X + 1, Y))
 
 
 def test_its_end_without_a_word_is_told(version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -442,7 +506,7 @@ def test_its_end_without_a_word_is_told(version: Path, monkeypatch: pytest.Monke
     with Verifier(quiet()) as verifier:
         verifier.start()
         with pytest.raises(ParityError, match="failed: it ended with code 1"):
-            verifier(version, X, Y)
+            verifier(version, TESTED)
 
 
 @pytest.mark.slow

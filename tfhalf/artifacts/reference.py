@@ -1,0 +1,277 @@
+"""What a version is compared with: `Reference`, the float32 model's answers, which lie beside the artifacts.
+
+It holds usual samples, edge rows, and where sizes are open a few samples of other sizes. The inputs of usual samples
+lie in it too, so that any version can be verified by a process that has nothing of the model; only those of a test set,
+which may be large, are somewhere else: of these it has a digest, and the labels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from tfhalf.artifacts.record import ReferenceFacts
+from tfhalf.errors import ArtifactError
+from tfhalf.system.npz import read_npz
+from tfhalf.text import one_line, printable
+
+REFERENCE = "reference.npz"
+TYPICAL = ("drawn", "given")
+"""The kinds of rows that are inputs as a model usually gets them; every other kind is an edge row."""
+MOST_SIZES = 8
+"""Other sizes that a version holds samples of, at most."""
+_OLD_SAMPLES = "samples.npz"  # of models' exports, of schema 1
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """``inputs``, and the float32 model's ``outputs`` to them, by name, each [N, ...]."""
+
+    inputs: Arrays
+    outputs: Arrays
+
+    @property
+    def count(self) -> int:
+        """N."""
+        return len(next(iter(self.outputs.values()), ()))
+
+    def check(self, like: Samples | None = None) -> None:
+        """Raise ValueError where there are none, they differ in number, or they are not such as those of ``like``."""
+        counts = {x.shape[0] if x.ndim else 0 for x in (*self.inputs.values(), *self.outputs.values())}
+        if not self.outputs or len(counts) != 1 or 0 in counts:
+            raise ValueError("they are none, or differ in number")
+        if like is not None and set(self.outputs) != set(like.outputs):
+            raise ValueError("they have other names than the usual ones")
+        if like is not None and like.inputs and set(self.inputs) != set(like.inputs):
+            raise ValueError("they have other names than the usual ones")
+
+    def to_arrays(self, prefix: str) -> Arrays:
+        """For a file: ``in/NAME`` and ``out/NAME`` behind ``prefix``."""
+        parts = (("in", self.inputs), ("out", self.outputs))
+        return {f"{prefix}{part}/{name}": x for part, arrays in parts for name, x in arrays.items()}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray], prefix: str) -> Samples:
+        """What `to_arrays` gave."""
+        parts = (f"{prefix}in/", f"{prefix}out/")
+        return cls(*({name[len(p) :]: x for name, x in arrays.items() if name.startswith(p)} for p in parts))
+
+
+NONE = Samples({}, {})
+
+
+def joined(*parts: Mapping[str, np.ndarray]) -> Arrays:
+    """Of arrays by name the rows of all ``parts``, of which some may be empty."""
+    some = [part for part in parts if part]
+    return {name: np.concatenate([part[name] for part in some]) for name in (some[0] if some else ())}
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The float32 model's answers.
+
+    Attributes:
+        usual: inputs as the model usually gets them. Without inputs where ``digest`` stands for them.
+        edges: inputs at the ends of what it may get.
+        edge_kinds: of each edge row which end.
+        labels: of the usual samples, int32 [N], where they are known.
+        digest: `data_sha256` of the usual inputs where these are a test set; else empty.
+        other_sizes: a few samples each, by what their size is called.
+    """
+
+    usual: Samples
+    edges: Samples = NONE
+    edge_kinds: tuple[str, ...] = ()
+    labels: np.ndarray | None = None
+    digest: str = ""
+    other_sizes: Mapping[str, Samples] = field(default_factory=dict)
+
+    @classmethod
+    def of_rows(
+        cls, inputs: Arrays, outputs: Arrays, kinds: Sequence[str], other_sizes: Mapping[str, Samples] | None = None
+    ) -> Reference:
+        """Of rows together; ``kinds`` of each is `TYPICAL` or an edge's name, and empty where none is one."""
+        edge = edge_mask(kinds) if kinds else np.zeros(len(next(iter(outputs.values()))), bool)
+        usual, edges = (
+            Samples({name: x[rows] for name, x in inputs.items()}, {name: y[rows] for name, y in outputs.items()})
+            for rows in (~edge, edge)
+        )
+        names = tuple(kind for kind, is_edge in zip(kinds, edge, strict=False) if is_edge)
+        return cls(usual, edges if names else NONE, names, other_sizes=other_sizes or {})
+
+    def basis(self, facts: ReferenceFacts) -> ReferenceFacts:
+        """``facts`` of a manifest, with what is counted here."""
+        counts = Counter(printable(kind, 40) for kind in self.edge_kinds)
+        return facts.model_copy(update={"count": self.usual.count + len(self.edge_kinds), "edges": dict(counts)})
+
+    def with_test_set(self, name: str, x: np.ndarray, y: np.ndarray) -> Reference | None:
+        """With the inputs ``x`` [N, ...] of the test set, where these and the labels ``y`` are those of the digest."""
+        if data_sha256(x) != self.digest or not np.array_equal(y, self.labels if self.labels is not None else ()):
+            return None
+        return replace(self, usual=replace(self.usual, inputs={name: x}))
+
+    def save(self, directory: Path) -> None:
+        """Write ``reference.npz``."""
+        arrays = self.usual.to_arrays("") | self.edges.to_arrays("edge/")
+        if self.edge_kinds:
+            arrays["edge/kinds"] = np.array(self.edge_kinds)
+        if self.labels is not None:
+            arrays["labels"] = self.labels
+        if self.digest:
+            arrays |= {"digest": np.frombuffer(self.digest.encode(), np.uint8)}
+            arrays = {name: x for name, x in arrays.items() if not name.startswith("in/")}
+        for size, samples in self.other_sizes.items():
+            arrays |= samples.to_arrays(f"size/{size}/")
+        np.savez_compressed(directory / REFERENCE, **arrays)  # type: ignore[arg-type]
+
+    @classmethod
+    def load(cls, directory: Path) -> Reference:
+        """Read the reference of a version, of whatever schema.
+
+        Raises:
+            ArtifactError: it is missing or damaged.
+        """
+        old = not (directory / REFERENCE).exists() and (directory / _OLD_SAMPLES).exists()
+        path = directory / (_OLD_SAMPLES if old else REFERENCE)
+        try:
+            arrays = read_npz(path)
+        except (OSError, ValueError) as error:
+            raise ArtifactError(f"{path}: cannot be read: {one_line(error)}; export again") from None
+        try:
+            return _checked(_of_samples(arrays) if old else _of_pipeline(arrays))
+        except ValueError as error:
+            raise ArtifactError(f"{path}: {one_line(error)}; it is damaged, export again") from None
+
+
+def _checked(arrays: Mapping[str, np.ndarray]) -> Reference:
+    """The reference that a file's arrays are.
+
+    Raises:
+        ValueError: they do not go together.
+    """
+    kinds, labels = arrays.get("edge/kinds", np.array([], str)), arrays.get("labels")
+    sizes = dict.fromkeys(name.split("/", 2)[1] for name in arrays if name.startswith("size/"))
+    found = Reference(
+        Samples.from_arrays(arrays, ""),
+        Samples.from_arrays(arrays, "edge/"),
+        tuple(map(str, kinds.reshape(-1))),
+        labels,
+        arrays["digest"].tobytes().decode("ascii") if "digest" in arrays else "",
+        {size: Samples.from_arrays(arrays, f"size/{size}/") for size in sizes},
+    )
+    parts = [("its samples", found.usual, None), *((f"its samples of size {printable(size, 40)!r}", one, found.usual)
+                                                   for size, one in found.other_sizes.items())]  # fmt: skip
+    if found.edges.outputs or found.edge_kinds:
+        parts.append(("its edge rows", found.edges, found.usual))
+    for what, samples, like in parts:
+        try:
+            samples.check(like)
+        except ValueError as error:
+            raise ValueError(f"{what} do not go together: {error}") from None
+    if not found.usual.inputs and not found.digest:
+        raise ValueError("it has no inputs, and no digest of some")
+    if kinds.dtype.kind != "U" or len(found.edge_kinds) != found.edges.count or _widths(found.edges, found.usual):
+        raise ValueError("its edge rows do not go together")
+    if len(found.other_sizes) > MOST_SIZES:
+        raise ValueError(f"it has samples of more than {MOST_SIZES} other sizes")
+    if labels is not None:
+        _check_labels(labels, found.usual)
+    return found
+
+
+def _widths(edges: Samples, usual: Samples) -> bool:
+    """Whether edge rows have another shape than usual ones."""
+    parts = ((edges.inputs, usual.inputs), (edges.outputs, usual.outputs))
+    return any(x.shape[1:] != others[name].shape[1:] for own, others in parts for name, x in own.items() if others)
+
+
+def _check_labels(labels: np.ndarray, usual: Samples) -> None:
+    classes = [y.shape[-1] for y in usual.outputs.values() if y.ndim == 2 and y.dtype.kind == "f"]
+    if labels.dtype.kind not in "iu" or labels.shape != (usual.count,) or not classes:
+        shapes = ", ".join(f"{y.dtype} {y.shape}" for y in list(usual.outputs.values())[:4])
+        raise ValueError(f"it holds labels {labels.dtype} {labels.shape} for the answers {shapes}")
+    if labels.min() < 0 or labels.max() >= min(classes):
+        raise ValueError(f"it holds labels from {labels.min()} to {labels.max()} for {min(classes)} classes")
+
+
+# --- files of schema 1 ------------------------------------------------------------------------------------------------
+
+
+def _of_pipeline(arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    """A pipeline's ``reference.npz``, which had probabilities of images alone, under today's names."""
+    if "probabilities" not in arrays:
+        return arrays
+    names = {
+        "probabilities": "out/probabilities", "y": "labels", "x_sha256": "digest", "edge_x": "edge/in/image",
+        "edge_kinds": "edge/kinds", "edge_probabilities": "edge/out/probabilities",
+    }  # fmt: skip
+    if lacking := [name for name in ("y", "x_sha256") if name not in arrays]:
+        raise ValueError(f"lacks {', '.join(lacking)}")
+    return {new: arrays[old] for old, new in names.items() if old in arrays}
+
+
+def _of_samples(arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    """A model's ``samples.npz``, in which edge rows stood among the others, with edge rows by themselves."""
+    kinds = arrays.get("kinds")
+    if kinds is None:
+        return arrays
+    rows = {name: x for name, x in arrays.items() if name.startswith(("in/", "out/"))}
+    if kinds.ndim != 1 or kinds.dtype.kind != "U" or any(x.shape[:1] != kinds.shape for x in rows.values()):
+        raise ValueError("its samples do not go together")
+    edge = edge_mask(kinds.tolist())
+    rest = {name: x for name, x in arrays.items() if name.startswith("size/")}
+    edges = {f"edge/{name}": x[edge] for name, x in rows.items()} | {"edge/kinds": kinds[edge]}
+    return {**rest, **{name: x[~edge] for name, x in rows.items()}, **(edges if edge.any() else {})}
+
+
+# --- inputs -----------------------------------------------------------------------------------------------------------
+
+
+def edge_mask(kinds: Sequence[str]) -> np.ndarray:
+    """Which rows are edge rows; bool [N]."""
+    return np.array([kind not in TYPICAL for kind in kinds], bool)
+
+
+def edge_inputs(x: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Inputs at the ends of what ``x`` [N, ...] holds, in its dtype [M, ...], and of each its kind: zeros, a constant,
+    the smallest and the largest value of each feature (the last axis; of grey images, of all)."""
+    axes = tuple(range(x.ndim - 1)) if x.ndim > 1 else (0,)
+    low, high = x.min(axes).astype(np.float64), x.max(axes).astype(np.float64)
+    common = low.max() <= high.min()
+    bottom, top = (low.max(), high.min()) if common else (low, high)
+    values = {
+        "zeros": np.clip(0.0, low - (high - low), high + (high - low)),
+        "constant": bottom + 0.75 * (top - bottom),
+        "smallest": low,
+        "largest": high,
+    }
+    rows: dict[bytes, tuple[str, np.ndarray]] = {}
+    for kind, value in values.items():
+        row = np.broadcast_to(value if x.dtype.kind == "f" else np.round(value), x.shape[1:]).astype(x.dtype)
+        rows.setdefault(row.tobytes(), (kind, row))
+    return np.stack([row for _, row in rows.values()]), tuple(kind for kind, _ in rows.values())
+
+
+def data_sha256(x: np.ndarray) -> str:
+    """Hash of an array's dtype, shape and values."""
+    digest = hashlib.sha256(f"{x.dtype.str}{x.shape}".encode())
+    digest.update(np.ascontiguousarray(x).tobytes())
+    return digest.hexdigest()
+
+
+def basis_line(facts: ReferenceFacts) -> str:
+    """In one line, what comparisons rest on."""
+    edge = sum(facts.edges.values())
+    rows = f"{edge} edge row{'s' * (edge != 1)} ({', '.join(facts.edges)})"
+    if facts.origin == "drawn":
+        return f"drawn: {facts.count:,} samples" + (f", of which {rows} are compared apart" if edge else "")
+    usual = f"{facts.count - edge:,}"
+    words = f"test set: {usual} samples" if facts.origin == "test set" else f"given: {usual} of {facts.file}"
+    return words + (f" and {rows}, compared apart" if edge else "")
