@@ -106,7 +106,7 @@ def test_other_sizes_are_tried() -> None:
     assert "float16 holds where audio is [2, 1], or audio is [17, 1], or audio is [48, 1]" in told
     assert "float32 itself fails where audio is [1, 1]" in told
     x = keras.Input((5,), name="x")
-    assert tried(keras.Model(x, layers.Dense(2)(x))) == ([], "")
+    assert tried(keras.Model(x, layers.Dense(2)(x))) == ((), "")
 
 
 def test_what_breaks_at_another_size_is_not_published() -> None:

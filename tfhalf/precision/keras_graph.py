@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -58,6 +58,42 @@ def graph_of(model: Any) -> Any:
     if isinstance(model, keras.Sequential):
         return model._functional if model.built else None
     return model if isinstance(model, keras.Model) and hasattr(model, "operations") else None
+
+
+def shape_error(model: keras.Model, shapes: Sequence[tuple[int, ...]]) -> ValueError | None:
+    """What the shape rules of a graph's layers have against inputs of ``shapes``, batch included; None where nothing,
+    or where the rules fail on inputs sixteen times as long, too, and so say nothing.
+
+    Where a convolution's output would be empty, TensorFlow 2.21 with oneDNN gives numbers on some CPUs, and raises on
+    others: whoever asks whether a model takes a size asks its rules first.
+    """
+    graph = graph_of(model)
+    if graph is None:
+        return None
+    inputs = keras.tree.flatten(graph._inputs_struct)
+    error = _rules_on(graph, shapes)
+    if error is None:
+        return None
+    longer = [
+        (
+            *shape[:1],
+            *(size if known is not None else 16 * size for size, known in zip(shape[1:], x.shape[1:], strict=True)),
+        )
+        for shape, x in zip(shapes, inputs, strict=True)
+    ]
+    return error if _rules_on(graph, longer) is None else None
+
+
+def _rules_on(graph: Any, shapes: Sequence[tuple[int, ...]]) -> ValueError | None:
+    inputs = keras.tree.flatten(graph._inputs_struct)
+    specs = [keras.KerasTensor(shape, x.dtype) for shape, x in zip(shapes, inputs, strict=True)]
+    try:
+        graph.compute_output_spec(keras.tree.pack_sequence_as(graph._inputs_struct, specs))
+    except ValueError as error:
+        return error
+    except Exception as error:  # noqa: BLE001  # a layer without rules, or with code that needs values
+        return ValueError(str(error))
+    return None
 
 
 def operations(model: keras.Model, *, inner: bool = False) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from tfhalf.artifacts.ports import Port
 from tfhalf.export.inputs import open_sizes
 from tfhalf.export.inputs.edge_rows import Domain, between, normal, of_data
 from tfhalf.export.inputs.first_layers import RANGES, Call, FirstLayers, first_layers, image_range
-from tfhalf.precision.keras_graph import graph_of
+from tfhalf.precision.keras_graph import graph_of, shape_error
 
 _VOCABULARY = 2  # of integers that nothing is known of: masks and flags
 
@@ -84,6 +84,9 @@ class Known:
     def fails_on(self, shapes: Mapping[str, tuple[int, ...]]) -> Exception | None:
         """What the model raises on samples of such shapes."""
         self.shapes = dict(shapes)
+        count = self.ports[0].shape[0] or 1
+        if error := shape_error(self.model, [(count, *shapes[port.name]) for port in self.ports]):
+            return error
         tensors = [tf.constant(self._example(1)[port.name]) for port in self.ports]
         try:
             self.call(lambda x, **named: self.model(x, **named, training=False), tensors)

@@ -12,6 +12,7 @@ from tfhalf.artifacts.record import OtherSize
 from tfhalf.artifacts.reference import Samples
 from tfhalf.errors import ConfigError, ExportError, ParityError
 from tfhalf.export.islands.simulator import Subject
+from tfhalf.precision.keras_graph import shape_error
 from tfhalf.progress import Progress
 from tfhalf.text import one_line
 from tfhalf.verify.compare import compare_outputs
@@ -131,6 +132,8 @@ def hold(
         row = OtherSize(size=word, shapes={name: x.shape[1:] for name, x in inputs.items()}, taken=True)
         progress.status(f"sizes of inputs: {_shown([row])} ...")
         try:
+            if error := shape_error(subject.model, [inputs[port.name].shape for port in subject.interface.inputs]):
+                raise error
             reference = subject.reference(inputs)
             why = "" if _some_finite(reference) else "no value that it gives is finite"
         except Exception as error:  # noqa: BLE001  # whatever a layer raises on a size it was not made for; it is told

@@ -98,6 +98,8 @@ class Simulated(Protocol):
 class Subject(Simulated, Protocol):
     """A model to be exported. It is simulated eagerly: nothing is built or traced."""
 
+    model: keras.Model
+
     def trace(self, kept: Iterable[str] | None) -> Trace:
         """The graph that TensorFlow traces of it, in float16 with ``kept`` in float32; in float32 where it is None."""
         ...
