@@ -82,7 +82,7 @@ def test_one_step_has_the_numbers_that_eager_tensorflow_has(tmp_path: Path) -> N
         assert mine.finite == theirs.finite
         # A compiled step adds in another order: a number beside a power of two may fall to the other side.
         assert np.abs(mine.exponents - theirs.exponents).sum() <= 0.01 * theirs.finite + 2
-    after = keras.ops.convert_to_numpy(fresh.t.model.get_layer("conv").kernel)
+    after = keras.ops.convert_to_numpy(fresh.program.state.model.get_layer("conv").kernel)
     assert find(found, "weight updates", "conv/kernel").largest == np.abs(after - kernel).max()
 
 
@@ -95,7 +95,7 @@ def test_training_is_the_same_with_and_without(tmp_path: Path, build: str) -> No
     plain = float32_program(make_job(tmp_path, build), cpu())
     losses = [plain.feed(plain.order(epoch)[:count], epoch, epoch * 5).loss for epoch, count in ((0, 5), (1, 3))]
     np.testing.assert_array_equal(np.concatenate(losses), found.losses)
-    for ours, theirs in zip(plain.state.variables, measuring.t.variables, strict=True):
+    for ours, theirs in zip(plain.state.variables, measuring.program.state.variables, strict=True):
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(ours), keras.ops.convert_to_numpy(theirs))
 
 
@@ -131,13 +131,13 @@ def test_nothing_is_left_behind(tmp_path: Path) -> None:
 
 def test_timing_puts_everything_back(tmp_path: Path) -> None:
     measuring = Measuring(float32_program(make_job(tmp_path), cpu()))
-    before = measuring.t.values()
+    before = measuring.program.state.values()
     measuring.compile()
     timing = measuring.time()
     assert timing.plain > 0
     assert timing.measured > 0
     assert timing.compile > 0
-    for old, new in zip(before, measuring.t.values(), strict=True):
+    for old, new in zip(before, measuring.program.state.values(), strict=True):
         np.testing.assert_array_equal(old, new)
     assert not measuring.step.counts.numpy().any()
     assert not measuring.step.lost.numpy().any()

@@ -354,7 +354,7 @@ DAMAGES: list[tuple[str, str, Callable[[Path], Any]]] = [
     ("No such file or directory", "arrays.npz", Path.unlink),
     ("record.json is n", "record.json", truncate),
     ("record.json is n", "record.json", flip),
-    ("record.json is no JSON", "record.json", lambda path: path.write_bytes(b"\x00")),
+    ("record.json is not JSON", "record.json", lambda path: path.write_bytes(b"\x00")),
     ("record.json is not as it was written", "record.json", lambda path: path.write_text("[]")),
     ("record.json is not as it was written", "record.json", lambda path: path.write_text('{"sha256": 3}')),
     ("No such file or directory", "record.json", Path.unlink),

@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,7 @@ _FORCE_SECONDS = 10.0  # after `drain_seconds`
 _OTHER_FILES = 128  # descriptors that are no connections
 _LOGGERS = ("uvicorn.error", "grpc", "asyncio")
 _MOST_WAITING = 2048  # connections that wait to be accepted
+_SILENT_SECONDS = 1.0  # for those that have asked nothing yet
 _ACCEPTED_SECONDS = 0.25  # for requests that are on their way over connections that were accepted
 
 
@@ -75,6 +77,16 @@ class _Server(uvicorn.Server):
         made = [loop.connect_accepted_socket(protocol, one, ssl=config.ssl) for one in accepted]
         with contextlib.suppress(TimeoutError, asyncio.TimeoutError):  # one that takes its time over TLS
             await asyncio.wait_for(asyncio.gather(*made, return_exceptions=True), _ACCEPTED_SECONDS)
+
+    async def hear_out(self) -> None:
+        """Wait for the requests of whoever has connected, who are told 503: a little, and longer for connections that
+        have not asked anything yet."""
+        began = time.monotonic()
+        await asyncio.sleep(_ACCEPTED_SECONDS)
+        while time.monotonic() < began + _SILENT_SECONDS and any(
+            getattr(connection, "cycle", None) is None for connection in self.server_state.connections
+        ):
+            await asyncio.sleep(0.01)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -209,7 +221,7 @@ async def _drain(
     if grpc is not None:
         await grpc.stop()
     await server.stop_listening(listener)
-    await asyncio.sleep(_ACCEPTED_SECONDS)  # whoever has connected is told 503
+    await server.hear_out()
     server.should_exit = True
     return finished
 
