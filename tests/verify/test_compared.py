@@ -26,6 +26,7 @@ from tfhalf.artifacts.manifest import open_version
 from tfhalf.artifacts.reference import Reference, Samples, data_sha256, edge_inputs
 from tfhalf.errors import ArtifactError, IntegrityError, ParityError, UnsupportedError
 from tfhalf.progress import Progress
+from tfhalf.runtimes.base import ONNXRUNTIME, Engine
 from tfhalf.runtimes.open import open_predictor
 from tfhalf.system.child import Child
 from tfhalf.verify import version as version_module
@@ -56,6 +57,9 @@ def compared(
     outputs = ({PROBABILITIES: reference}, {PROBABILITIES: got})
     (found,) = compare_outputs(*outputs, [PROBABILITIES], held_to, kinds, y)
     return found
+
+
+CPU = Engine(ONNXRUNTIME, "CPU")
 
 
 def verified(directory: Path, x: np.ndarray = X, y: np.ndarray = Y) -> list[Comparison]:
@@ -155,7 +159,7 @@ def test_without_labels_nothing_is_right() -> None:
 
 
 class Fake:
-    about = "fake"
+    about, engine = "fake", CPU
 
     def __init__(self, answers: dict[str, np.ndarray]) -> None:
         self.answers, self.seen = answers, []
@@ -175,6 +179,9 @@ def test_samples_go_in_batches() -> None:
     assert fake.seen == [3, 3, 1]
     np.testing.assert_array_equal(got["logits"], one_hot(y))
     assert run(fake, {}, 3) == {}
+    fake = Fake({"logits": one_hot(np.arange(9) % 4)})
+    got, done = _Batches(fake, 3, {"image": "float32"}, whole=True).run({"image": np.zeros((7, 2), np.uint8)})
+    assert (done, len(got["logits"]), fake.seen) == (7, 7, [3, 3, 3])  # on a GPU: a size costs a choice of kernels
     assert [batches_of(count) for count in (1, 37, 359, 10_000)] == [8, 8, 44, 250]
 
 
@@ -182,7 +189,7 @@ def test_fewer_answers_than_samples_are_refused(version: Path, monkeypatch: pyte
     """An artifact that answers one sample of each batch is not compared on those alone."""
 
     class One:
-        about = "one"
+        about, engine = "one", CPU
 
         def __call__(self, x: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             return dict.fromkeys(("logits", PROBABILITIES), np.zeros((1, 3), np.float32))
@@ -379,7 +386,7 @@ def test_an_artifact_of_other_weights_falls_short(tmp_path: Path) -> None:
 class Slow:
     """Answers after a while, until it has been asked 200 times."""
 
-    about = "slow"
+    about, engine = "slow", CPU
 
     def __init__(self) -> None:
         self.batches = 0

@@ -199,7 +199,8 @@ class _Work:
             size = fixed or max(1, size // BATCH)
             until = time.perf_counter() + EXACT_SECONDS if reference.labels is None else None
         dtypes = {port.name: port.dtype for port in self.manifest.inputs}
-        batches = _Batches(predictor, size, dtypes, self.stop, until, f"verify {task.label}", self.progress)
+        whole = predictor.engine.device != "CPU"
+        batches = _Batches(predictor, size, dtypes, whole, self.stop, until, f"verify {task.label}", self.progress)
         usual = {name: x[:count] for name, x in reference.usual.inputs.items()}
         got, done = batches.run(usual)
         late = until is not None and time.perf_counter() > until
@@ -210,11 +211,13 @@ class _Work:
 @dataclass(frozen=True)
 class _Batches:
     """Inputs through a predictor in batches of ``size``, each cast to ``dtypes`` by input (text is not cast); until
-    ``stop`` is set, or `time.perf_counter` is ``until``."""
+    ``stop`` is set, or `time.perf_counter` is ``until``. ``whole``: the last one is filled up with its last row, as it
+    should be on a GPU, where each size costs a choice of kernels."""
 
     predictor: Callable[[Arrays], Arrays]
     size: int
     dtypes: Mapping[str, str] = field(default_factory=dict)
+    whole: bool = False
     stop: threading.Event | None = None
     until: float | None = None
     what: str = ""
@@ -232,14 +235,17 @@ class _Batches:
         while done < count and not (parts and self._late()):
             if self.stop is not None and self.stop.is_set():
                 raise CancelledError
-            rows = {name: x[done : done + self.size] for name, x in inputs.items()}
-            parts.append(self.predictor({name: self._cast(name, x) for name, x in rows.items()}))
-            done = min(done + self.size, count)
+            here = min(self.size, count - done)
+            rows: slice | np.ndarray = slice(done, done + here)
+            if self.whole and here < self.size:
+                rows = np.minimum(np.arange(done, done + self.size), count - 1)
+            answer = self.predictor({name: self._cast(name, x[rows]) for name, x in inputs.items()})
+            parts.append({name: np.asarray(y)[:here] for name, y in answer.items()})
+            done += here
             if self.progress is not None:
                 left = duration((time.perf_counter() - start) / done * (count - done))
                 self.progress.status(f"{self.what}: {done:,} of {count:,}, {left} left")
-        answers = [{name: np.asarray(y) for name, y in part.items()} for part in parts]
-        return joined(*answers), done
+        return joined(*parts), done
 
     def _late(self) -> bool:
         return self.until is not None and time.perf_counter() > self.until
