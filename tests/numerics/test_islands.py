@@ -20,9 +20,10 @@ from tfhalf.errors import ConfigError, TrainingError
 from tfhalf.numerics import tables
 from tfhalf.numerics.auto_islands import auto, auto_lines, find, lines, settle, settled
 from tfhalf.numerics.histogram import Histogram
-from tfhalf.numerics.islands import LIMIT, LONG, Island, choose
+from tfhalf.numerics.islands import LIMIT, LONG, choose
 from tfhalf.numerics.measure import Measured, Tensor, Timing
 from tfhalf.numerics.report import Report
+from tfhalf.precision.islands import Island
 from tfhalf.precision.policy import matching
 from tfhalf.progress import Progress
 from tfhalf.system.device import cpu

@@ -13,7 +13,8 @@ from tfhalf.config import load_pipeline
 from tfhalf.data import Preprocess
 from tfhalf.export import write
 from tfhalf.numerics.constants import constant_layers, constant_lines, keep_constants
-from tfhalf.numerics.islands import Island, joined
+from tfhalf.numerics.islands import joined
+from tfhalf.precision.islands import Island
 from tfhalf.progress import Progress
 from tfhalf.train.job import Job, Places, prepare
 

@@ -19,13 +19,14 @@ from tfhalf.export.inputs import draw, edge_rows, open_sizes
 from tfhalf.export.inputs.sweep import sweep
 from tfhalf.export.interface import Interface, interface_of
 from tfhalf.export.islands.constants import constant_islands
-from tfhalf.export.islands.find import Found, Island, asked, unfit, wide_ranges, without_kernel
+from tfhalf.export.islands.find import Found, asked, unfit, wide_ranges, without_kernel
 from tfhalf.export.islands.open import subject_of
 from tfhalf.export.islands.search import FEW, ROUNDS, Basis, Effort, island_lines, say_shortfalls, search, widened
 from tfhalf.export.load.model import Source, open_source
 from tfhalf.export.publish import Exported, Whole, publish
 from tfhalf.export.reproducible import check_deterministic, check_independent
 from tfhalf.export.request import Options, Request
+from tfhalf.precision.islands import Island
 from tfhalf.progress import Progress
 from tfhalf.system.device import float32_exactly, grow_memory
 from tfhalf.verify.process import Verifier
@@ -182,7 +183,7 @@ def _own_samples(options: Options) -> draw.Given | None:
 def _fixed_islands(judged: Basis, patterns: Iterable[str], *, auto: bool) -> tuple[Island, ...]:
     """What stays in float32 before anything is tried: asked for, the model's own, and what float16 cannot hold."""
     subject, inputs = judged.subject, judged.inputs
-    own = [Island(name, "float32 in the model itself") for name in subject.own_islands()]
+    own = [Island(name, ("float32 in the model itself",)) for name in subject.own_islands()]
     found = [*asked(subject, patterns), *unfit(subject), *own]
     if auto:
         found += wide_ranges(subject, subject.interface.few(inputs, FEW))

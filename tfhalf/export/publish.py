@@ -22,7 +22,7 @@ from tfhalf.artifacts.share import check_some_float16, float32_share, share_line
 from tfhalf.errors import ArtifactError, ExportError, ParityError
 from tfhalf.export import savedmodel
 from tfhalf.export.interface import Interface
-from tfhalf.export.islands.find import Found, Island
+from tfhalf.export.islands.find import Found
 from tfhalf.export.islands.simulator import Shipped
 from tfhalf.export.litert import to_litert
 from tfhalf.export.load.model import Source
@@ -31,6 +31,7 @@ from tfhalf.export.program import Program, named_program
 from tfhalf.export.rebuild import grouped_conv
 from tfhalf.export.request import Options
 from tfhalf.export.write import litert_artifact
+from tfhalf.precision.islands import Island
 from tfhalf.precision.keras_graph import reason
 from tfhalf.progress import Progress
 from tfhalf.runtimes.open import open_predictor
@@ -261,7 +262,7 @@ def _manifest(
         float32_share=round(float32_share(_parameters(shipped)), 4),
         cast=record.Cast(**asdict(shipped.counts)),
         kept_float32=tuple(island.path for island in made.islands),
-        islands=tuple(record.Island(**asdict(island)) for island in made.islands),
+        islands=tuple(record.Island(path=island.path, reason=island.reason) for island in made.islands),
         search={"tests": found.tests, "complete": found.complete, "seconds": found.seconds},
         folded_batchnorm=tuple(shipped.folded),
         source=made.source.facts,

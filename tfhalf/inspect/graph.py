@@ -76,7 +76,7 @@ class Cast:
 
 
 @dataclass(frozen=True)
-class Island:
+class Region:
     """Operations of another floating type, joined by their values. ``place``: ``first`` with no float16 arithmetic
     before them, ``last`` with none after them, else empty."""
 
@@ -105,7 +105,7 @@ class Looked:
     heavy: Counter[str] = field(default_factory=Counter)
     operations: Counter[tuple[str, str]] = field(default_factory=Counter)
     casts: list[Cast] = field(default_factory=list)
-    islands: list[Island] = field(default_factory=list)
+    islands: list[Region] = field(default_factory=list)
     readers: dict[str, list[tuple[Node, int]]] = field(default_factory=dict)
     extremes: list[Extremes] = field(default_factory=list)
 
@@ -231,7 +231,7 @@ class _Paths:
             role = "output" if node.dtype == "float16" and id(node) not in self.before else "inside"
         return Cast(node.name, node.dtype, node.to, role, undone, undone and exact)
 
-    def islands(self) -> list[Island]:
+    def islands(self) -> list[Region]:
         """Groups of arithmetic in another floating type than float16, in the graph's order."""
         other = [n for n in self.graph.nodes if kind(n) == "computes" and is_float(n.dtype) and n.dtype != "float16"]
         group = {id(node): number for number, node in enumerate(other)}
@@ -253,10 +253,10 @@ class _Paths:
             members[top(number)].append(number)
         return [self._island([other[n] for n in numbers]) for numbers in sorted(members.values())]
 
-    def _island(self, nodes: list[Node]) -> Island:
+    def _island(self, nodes: list[Node]) -> Region:
         first = not any(id(node) in self.after for node in nodes)
         last = not any(id(node) in self.before for node in nodes)
-        return Island(nodes[0].dtype, tuple(nodes), "first" if first else "last" if last else "")
+        return Region(nodes[0].dtype, tuple(nodes), "first" if first else "last" if last else "")
 
 
 def unread(looked: Looked, tensor: Tensor) -> bool:

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 from tfhalf.inspect.facts import Account, Port, Tensor, is_float, words
-from tfhalf.inspect.graph import Cast, Island, Looked, is_heavy, unread
+from tfhalf.inspect.graph import Cast, Looked, Region, is_heavy, unread
 
 REASONS = 10
 _EXPONENTIALS = frozenset(words("softmax logsoftmax exp"))
@@ -84,7 +84,7 @@ def _why(tensor: Tensor, looked: Looked) -> str:
 
 
 def _islands(looked: Looked) -> list[Reason]:
-    groups: dict[tuple[str, str, str], list[Island]] = defaultdict(list)
+    groups: dict[tuple[str, str, str], list[Region]] = defaultdict(list)
     for island in looked.islands:
         ops = {node.op.lower().replace("_", "") for node in island.nodes}
         what = ""
@@ -101,19 +101,19 @@ def _islands(looked: Looked) -> list[Reason]:
     return sorted(found, key=lambda reason: -reason.count)
 
 
-def _scope(island: Island) -> str:
+def _scope(island: Region) -> str:
     """What the names of an island's operations begin with, or the first one's."""
     names = [node.name.split("/") for node in island.nodes]
     shared = [parts[0] for parts in zip(*names, strict=False) if len(set(parts)) == 1]
     return "/".join(shared) or island.nodes[0].name or "a nameless operation"
 
 
-def _place(island: Island) -> str:
+def _place(island: Region) -> str:
     where = {"first": "before the first float16 operation", "last": "after the last float16 operation"}
     return f"a {island.dtype} island{', ' * bool(island.place)}{where.get(island.place, '')}"
 
 
-def _names(island: Island) -> str:
+def _names(island: Region) -> str:
     ops = Counter(node.op for node in island.nodes)
     parts = [op if count == 1 else f"{count} {op}" for op, count in ops.most_common(4)]
     return ", ".join(parts) + (", ..." if len(ops) > 4 else "")

@@ -9,9 +9,10 @@ from dataclasses import replace
 import numpy as np
 
 from tfhalf.config import Pipeline
-from tfhalf.numerics.islands import MARGIN, Island, choose
+from tfhalf.numerics.islands import MARGIN, choose
 from tfhalf.numerics.measure import Measured, Measuring, Timing, float32_program
 from tfhalf.precision import cast
+from tfhalf.precision.islands import Island
 from tfhalf.progress import Progress
 from tfhalf.system.device import Device, detect
 from tfhalf.train.job import Job

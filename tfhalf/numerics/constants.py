@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import keras
 
 from tfhalf.numerics.auto_islands import settled
-from tfhalf.numerics.islands import Island, layers_before, owners_of
+from tfhalf.numerics.islands import layers_before, owners_of
 from tfhalf.precision.constants import Lost, Trace, has_extremes, lost, traced_graph
+from tfhalf.precision.islands import Island
 from tfhalf.precision.keras_graph import operations
 from tfhalf.precision.policy import layer_path
 from tfhalf.progress import Progress

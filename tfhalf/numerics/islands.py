@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -14,6 +12,7 @@ from keras import layers
 from tfhalf.numerics.measure import Measured
 from tfhalf.numerics.taps import operations
 from tfhalf.precision import cast
+from tfhalf.precision.islands import Island
 from tfhalf.precision.keras_graph import graph_of
 from tfhalf.precision.policy import flat_layers, layer_path
 
@@ -34,23 +33,6 @@ _MEANS = (layers.AveragePooling1D, layers.AveragePooling2D, layers.AveragePoolin
 # Of keras.ops, by the names of their classes, which are not public: what they square or take the logarithm of.
 _SQUARES = ("Var", "Std", "Norm", "Normalize")
 _LOGARITHMS = ("Log", "Log2", "Log10", "Logsumexp", "LogSoftmax")
-
-
-@dataclass(frozen=True)
-class Island:
-    """A layer to keep in float32: its path, the pattern for ``precision.keep_float32``, and the reasons."""
-
-    path: str
-    reasons: tuple[str, ...]
-
-    @property
-    def pattern(self) -> str:
-        """Matches this layer's path alone."""
-        return f"^{re.escape(self.path)}$"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, with ``pattern``."""
-        return {"path": self.path, "reasons": list(self.reasons), "pattern": self.pattern}
 
 
 def choose(model: keras.Model, measured: Measured, floor: float = 1.0) -> tuple[Island, ...]:

@@ -7,10 +7,11 @@ from functools import cached_property
 from typing import Any
 
 from tfhalf.numerics.histogram import HIGH, LOW, Histogram
-from tfhalf.numerics.islands import LIMIT, MARGIN, Island
+from tfhalf.numerics.islands import LIMIT, MARGIN
 from tfhalf.numerics.measure import Measured, Tensor
 from tfhalf.numerics.measured_step import KINDS
 from tfhalf.numerics.scale_proposal import Loss, Proposal, loss, propose
+from tfhalf.precision.islands import Island
 
 GRADIENTS = ("activation gradients", "weight gradients")
 """The kinds that the loss scale multiplies."""

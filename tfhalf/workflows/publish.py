@@ -183,7 +183,7 @@ def _searched(widening: Widening) -> dict[str, Any]:
         return {}
     found = widening.found
     return {
-        "islands": tuple(record.Island(**asdict(island)) for island in widening.kept),
+        "islands": tuple(record.Island(path=island.path, reason=island.reason) for island in widening.kept),
         "search": {"tests": found.tests, "complete": found.complete, "seconds": found.seconds},
     }
 

@@ -15,14 +15,14 @@ from tfhalf.artifacts.reference import Reference
 from tfhalf.artifacts.share import float32_share
 from tfhalf.errors import ArtifactError, ExportError, ParityError
 from tfhalf.export.interface import interface_of
-from tfhalf.export.islands.find import Found, Island, unfit
+from tfhalf.export.islands.find import Found, unfit
 from tfhalf.export.islands.graph_simulator import LayerSubject
 from tfhalf.export.islands.search import ROUNDS, Basis, Effort, island_lines, say_shortfalls, search, widened
 from tfhalf.export.load.model import Source
 from tfhalf.export.program import INPUT, PROBABILITIES
 from tfhalf.export.rebuild.rebuild import rebuild
 from tfhalf.export.write import parameters
-from tfhalf.numerics.islands import Island as Layer
+from tfhalf.precision.islands import Island
 from tfhalf.precision.keras_graph import graph_of
 from tfhalf.progress import Progress
 from tfhalf.system.device import float32_exactly
@@ -43,7 +43,7 @@ def pipeline_with(pipeline: config.Pipeline, kept: Kept) -> config.Pipeline:
     """``pipeline`` with more layers in ``precision.keep_float32``; itself where there are none."""
     if not kept:
         return pipeline
-    patterns = (*pipeline.precision.islands, *(Layer(island.path, ()).pattern for island in kept))
+    patterns = (*pipeline.precision.islands, *(island.pattern for island in kept))
     precision = pipeline.precision.model_copy(update={"keep_float32": patterns})
     return pipeline.model_copy(update={"precision": precision})
 
@@ -115,8 +115,8 @@ class Widening:
         subject = basis.subject
         assert isinstance(subject, LayerSubject)
         heavy = [island for island in unfit(subject) if island.path in subject.names]
-        fixed = {name: Island(name, "") for name in subject.kept_by(self.job.pipeline.precision.islands)}
-        fixed |= {name: Island(name, "") for name in subject.own_islands() if name in subject.names}
+        fixed = {name: Island(name) for name in subject.kept_by(self.job.pipeline.precision.islands)}
+        fixed |= {name: Island(name) for name in subject.own_islands() if name in subject.names}
         fixed |= {island.path: island for island in self.kept if island.path in subject.names}
         new = [island for island in heavy if island.path not in fixed]
         start = (*fixed.values(), *new)
@@ -138,7 +138,7 @@ class Widening:
                 break
         order, reasons = basis.order, {island.path: island.reason for island in new}
         return tuple(
-            Island(path, reasons.get(path, f"its norm goes with {name}"))
+            Island(path, (reasons.get(path, f"its norm goes with {name}"),))
             for name in sorted(reasons, key=order.__getitem__)
             for path in subject.paths([name])
         )

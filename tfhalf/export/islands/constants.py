@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from tfhalf.export.islands.find import Island
 from tfhalf.export.islands.simulator import Arrays, Subject
 from tfhalf.precision import cast
 from tfhalf.precision.constants import Lost, Trace, has_extremes, lost
+from tfhalf.precision.islands import Island
 
 _ROUNDS = 8  # of layers that join the islands before theirs, until the constants live in float32
 
@@ -34,10 +34,10 @@ def constant_islands(subject: Subject, inputs: Arrays, kept: Sequence[str]) -> l
         if not found:
             break
         for name, constants in found.items():
-            islands[name] = Island(name, str(constants))
+            islands[name] = Island(name, (str(constants),))
             for other in _joining(subject, wide, name, constants, inputs):
                 if other not in kept:
-                    islands.setdefault(other, Island(other, f"goes with {name}: {constants}"))
+                    islands.setdefault(other, Island(other, (f"goes with {name}: {constants}",)))
     return [islands[name] for name in subject.names if name in islands]
 
 

@@ -14,6 +14,7 @@ from tfhalf.errors import ArtifactError, ConfigError, ExportError
 from tfhalf.export.islands.simulator import Arrays, Seen, Simulated, Subject
 from tfhalf.export.request import LIST
 from tfhalf.precision import cast
+from tfhalf.precision.islands import Island
 from tfhalf.precision.keras_graph import LayerError
 from tfhalf.precision.policy import near_names
 from tfhalf.progress import Progress, duration
@@ -23,14 +24,6 @@ MARGIN = 8.0
 """With ``auto``, numbers beyond 65504 / 8 count as too large: other inputs give larger ones."""
 STRICT = 0.7
 """Of the limits, what a set of islands has to keep to: runtimes round otherwise than what judges here."""
-
-
-@dataclass(frozen=True)
-class Island:
-    """A layer kept in float32: its path, and why."""
-
-    path: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -63,7 +56,7 @@ def asked(subject: Subject, patterns: Iterable[str]) -> list[Island]:
             raise ConfigError(
                 f"--keep-float32 {pattern!r}: matches no layer; the model has {names}; --keep-float32 {LIST} prints all"
             )
-        found.update((name, Island(name, f"asked for by {pattern!r}")) for name in hits)
+        found.update((name, Island(name, (f"asked for by {pattern!r}",))) for name in hits)
     return list(found.values())
 
 
@@ -76,11 +69,11 @@ def unfit(subject: Subject) -> list[Island]:
         wide = value.astype(np.float64)
         largest = float(np.abs(wide).max())
         if np.isfinite(largest) and largest >= cast.OVERFLOWS_FROM:
-            found[name] = Island(name, f"{path.rpartition('/')[2]} reaches {largest:.4g}, beyond 65504")
+            found[name] = Island(name, (f"{path.rpartition('/')[2]} reaches {largest:.4g}, beyond 65504",))
         elif "variance" in path:
             smallest = float(wide[wide > 0].min(initial=np.inf))
             if np.float16(smallest) == 0:
-                found[name] = Island(name, f"{path.rpartition('/')[2]} falls to {smallest:.2g}, which would be 0")
+                found[name] = Island(name, (f"{path.rpartition('/')[2]} falls to {smallest:.2g}, which would be 0",))
     return list(found.values())
 
 
@@ -101,7 +94,7 @@ def without_kernel(subject: Subject, inputs: Arrays, kept: Sequence[str]) -> lis
         except LayerError as error:
             if error.name not in subject.names or error.name in known:
                 raise
-            found.append(Island(error.name, error.why))
+            found.append(Island(error.name, (error.why,)))
         else:
             return found
 
@@ -117,7 +110,7 @@ def _beyond(seen: Seen, limit: float) -> Iterable[Island]:
     for name, given in seen.given.items():
         taken = seen.taken[name]
         if max(given, taken) > limit:
-            yield Island(name, f"gives up to {given:.4g}" if given > limit else f"takes up to {taken:.4g}")
+            yield Island(name, (f"gives up to {given:.4g}" if given > limit else f"takes up to {taken:.4g}",))
 
 
 @dataclass
@@ -161,7 +154,7 @@ class Search:
         kept, complete = self._shrink(list(kept))
         self.progress.clear()
         islands = tuple(
-            Island(name, reasons.get(name, f"without it {problems[0]}")) for name in names if name in set(kept)
+            Island(name, (reasons.get(name, f"without it {problems[0]}"),)) for name in names if name in set(kept)
         )
         return self._found(islands, True, complete, ())
 

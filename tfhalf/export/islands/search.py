@@ -10,9 +10,10 @@ import numpy as np
 from tfhalf.artifacts.comparison import Comparison, Limits
 from tfhalf.artifacts.reference import Samples, edge_mask
 from tfhalf.errors import ArtifactError, ExportError, ParityError
-from tfhalf.export.islands.find import Found, Island, Search
+from tfhalf.export.islands.find import Found, Search
 from tfhalf.export.islands.runtime_simulator import RuntimeSubject
 from tfhalf.export.islands.simulator import Arrays, Simulated, Subject
+from tfhalf.precision.islands import Island
 from tfhalf.progress import Progress, duration
 from tfhalf.runtimes.base import TRUE_FLOAT16
 from tfhalf.verify.compare import badness, true_float16_rows
