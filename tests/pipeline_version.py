@@ -12,8 +12,9 @@ from keras import layers
 from tfhalf import config
 from tfhalf.artifacts import manifest as manifests
 from tfhalf.artifacts.comparison import Limits
+from tfhalf.artifacts.edges import edge_inputs
 from tfhalf.artifacts.record import Config, Data, Manifest, ReferenceFacts, Training
-from tfhalf.artifacts.reference import Reference, Samples, data_sha256, edge_inputs
+from tfhalf.artifacts.reference import Reference, Samples, data_sha256
 from tfhalf.data import Preprocess
 from tfhalf.export.write import described, write_artifacts
 

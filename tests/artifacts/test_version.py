@@ -258,6 +258,11 @@ WRONG: list[tuple[str, Any, str]] = [
     ("reference.origin", "a dream", "reference.origin is not valid"),
     ("files", {"model.onnx": {"sha256": "x"}}, "files.model.onnx.sha256 is not valid"),
     ("comparisons", [{"artifact": "onnx"}], "lacks comparisons.0.runtime"),
+    (
+        "comparisons",
+        [{"artifact": "exe, x", "runtime": "r", "samples": 1, "outputs": [], "seconds": 0.0}],
+        "comparisons.0.artifact is not valid: received 'exe, x'",
+    ),
     ("config.data", {"source": 3}, "config.data.source is not valid"),
     ("seed", "\x1b[31m", "seed is not valid"),
     ("pipeline_file", "a\0b", "pipeline_file is not valid"),

@@ -22,8 +22,9 @@ from pipeline_version import X, Y, export
 
 from tfhalf.artifacts import manifest as manifests
 from tfhalf.artifacts.comparison import Comparison, Limits, OutputParity
+from tfhalf.artifacts.edges import edge_inputs
 from tfhalf.artifacts.manifest import open_version
-from tfhalf.artifacts.reference import Reference, Samples, data_sha256, edge_inputs
+from tfhalf.artifacts.reference import Reference, Samples, data_sha256
 from tfhalf.errors import ArtifactError, IntegrityError, ParityError, UnsupportedError
 from tfhalf.progress import Progress
 from tfhalf.runtimes.base import ONNXRUNTIME, Engine

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from tfhalf.artifacts.formats import FORMATS, Format
 
@@ -109,6 +109,12 @@ class SizeParity:
     why: str = ""
 
 
+def _known(artifact: str) -> str:
+    if artifact.partition(",")[0] not in FORMATS:
+        raise ValueError(f"known are {', '.join(FORMATS)}")
+    return artifact
+
+
 @dataclass(frozen=True)
 class Comparison:
     """An artifact beside the float32 model on the same ``samples``, of which ``edges`` are edge rows; ``other_sizes``
@@ -116,7 +122,7 @@ class Comparison:
     ``seconds`` passed beside other comparisons. ``not_covered``: why a second runtime compared nothing; empty where it
     did."""
 
-    artifact: str
+    artifact: Annotated[str, AfterValidator(_known)]
     runtime: str
     samples: int
     outputs: tuple[OutputParity, ...]

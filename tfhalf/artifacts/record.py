@@ -51,6 +51,8 @@ class Record(BaseModel):
             return cls.model_validate_json(json.dumps(facts))
         except ValidationError as error:
             raise ValueError(_wrong(error)) from None
+        except RecursionError:
+            raise ValueError("is not readable JSON: its values lie too deep within each other") from None
 
     def to_dict(self) -> dict[str, Any]:
         """What JSON can hold."""

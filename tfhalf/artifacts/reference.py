@@ -15,17 +15,16 @@ from pathlib import Path
 
 import numpy as np
 
+from tfhalf.artifacts.edges import edge_mask
 from tfhalf.artifacts.record import ReferenceFacts
+from tfhalf.artifacts.schema1 import SAMPLES, upgraded_arrays
 from tfhalf.errors import ArtifactError
 from tfhalf.system.npz import read_npz
 from tfhalf.text import one_line, printable
 
 REFERENCE = "reference.npz"
-TYPICAL = ("drawn", "given")
-"""The kinds of rows that are inputs as a model usually gets them; every other kind is an edge row."""
 MOST_SIZES = 8
 """Other sizes that a version holds samples of, at most."""
-_OLD_SAMPLES = "samples.npz"  # of models' exports, of schema 1
 
 Arrays = dict[str, np.ndarray]
 
@@ -42,15 +41,14 @@ class Samples:
         """N."""
         return len(next(iter(self.outputs.values()), ()))
 
-    def check(self, like: Samples | None = None) -> None:
+    def check(self, what: str, like: Samples | None = None) -> None:
         """Raise ValueError where there are none, they differ in number, or they are not such as those of ``like``."""
         counts = {x.shape[0] if x.ndim else 0 for x in (*self.inputs.values(), *self.outputs.values())}
         if not self.outputs or len(counts) != 1 or 0 in counts:
-            raise ValueError("they are none, or differ in number")
-        if like is not None and set(self.outputs) != set(like.outputs):
-            raise ValueError("they have other names than the usual ones")
-        if like is not None and like.inputs and set(self.inputs) != set(like.inputs):
-            raise ValueError("they have other names than the usual ones")
+            raise ValueError(f"{what} do not go together: they are none, or differ in number")
+        parts = ((self.inputs, like.inputs), (self.outputs, like.outputs)) if like is not None else ()
+        if any(set(own) != set(others) for own, others in parts if others):
+            raise ValueError(f"{what} do not go together: they have other names than the usual ones")
 
     def to_arrays(self, prefix: str) -> Arrays:
         """For a file: ``in/NAME`` and ``out/NAME`` behind ``prefix``."""
@@ -97,7 +95,7 @@ class Reference:
     def of_rows(
         cls, inputs: Arrays, outputs: Arrays, kinds: Sequence[str], other_sizes: Mapping[str, Samples] | None = None
     ) -> Reference:
-        """Of rows together; ``kinds`` of each is `TYPICAL` or an edge's name, and empty where none is one."""
+        """Of rows together; ``kinds`` of each is `edges.TYPICAL` or an edge's name, and empty where none is one."""
         edge = edge_mask(kinds) if kinds else np.zeros(len(next(iter(outputs.values()))), bool)
         usual, edges = (
             Samples({name: x[rows] for name, x in inputs.items()}, {name: y[rows] for name, y in outputs.items()})
@@ -138,55 +136,60 @@ class Reference:
         Raises:
             ArtifactError: it is missing or damaged.
         """
-        old = not (directory / REFERENCE).exists() and (directory / _OLD_SAMPLES).exists()
-        path = directory / (_OLD_SAMPLES if old else REFERENCE)
+        path = directory / REFERENCE
+        if not path.exists() and (directory / SAMPLES).exists():
+            path = directory / SAMPLES
         try:
             arrays = read_npz(path)
         except (OSError, ValueError) as error:
             raise ArtifactError(f"{path}: cannot be read: {one_line(error)}; export again") from None
         try:
-            return _checked(_of_samples(arrays) if old else _of_pipeline(arrays))
+            return _from_arrays(upgraded_arrays(arrays))
         except ValueError as error:
             raise ArtifactError(f"{path}: {one_line(error)}; it is damaged, export again") from None
 
 
-def _checked(arrays: Mapping[str, np.ndarray]) -> Reference:
+def _from_arrays(arrays: Mapping[str, np.ndarray]) -> Reference:
     """The reference that a file's arrays are.
 
     Raises:
         ValueError: they do not go together.
     """
-    kinds, labels = arrays.get("edge/kinds", np.array([], str)), arrays.get("labels")
+    kinds = arrays.get("edge/kinds", np.array([], str))
     sizes = dict.fromkeys(name.split("/", 2)[1] for name in arrays if name.startswith("size/"))
-    found = Reference(
+    reference = Reference(
         Samples.from_arrays(arrays, ""),
         Samples.from_arrays(arrays, "edge/"),
         tuple(map(str, kinds.reshape(-1))),
-        labels,
+        arrays.get("labels"),
         arrays["digest"].tobytes().decode("ascii") if "digest" in arrays else "",
         {size: Samples.from_arrays(arrays, f"size/{size}/") for size in sizes},
     )
-    parts = [("its samples", found.usual, None), *((f"its samples of size {printable(size, 40)!r}", one, found.usual)
-                                                   for size, one in found.other_sizes.items())]  # fmt: skip
-    if found.edges.outputs or found.edge_kinds:
-        parts.append(("its edge rows", found.edges, found.usual))
-    for what, samples, like in parts:
-        try:
-            samples.check(like)
-        except ValueError as error:
-            raise ValueError(f"{what} do not go together: {error}") from None
-    if not found.usual.inputs and not found.digest:
-        raise ValueError("it has no inputs, and no digest of some")
-    if kinds.dtype.kind != "U" or len(found.edge_kinds) != found.edges.count or _widths(found.edges, found.usual):
+    if kinds.dtype.kind != "U":
         raise ValueError("its edge rows do not go together")
-    if len(found.other_sizes) > MOST_SIZES:
+    _check(reference)
+    return reference
+
+
+def _check(reference: Reference) -> None:
+    """Raise ValueError, in one line, where the parts of a reference do not go together."""
+    usual, edges = reference.usual, reference.edges
+    usual.check("its samples")
+    for size, samples in reference.other_sizes.items():
+        samples.check(f"its samples of size {printable(size, 40)!r}", usual)
+    if edges.outputs or reference.edge_kinds:
+        edges.check("its edge rows", usual)
+        if len(reference.edge_kinds) != edges.count or _widths_differ(edges, usual):
+            raise ValueError("its edge rows do not go together")
+    if not usual.inputs and not reference.digest:
+        raise ValueError("it has no inputs, and no digest of some")
+    if len(reference.other_sizes) > MOST_SIZES:
         raise ValueError(f"it has samples of more than {MOST_SIZES} other sizes")
-    if labels is not None:
-        _check_labels(labels, found.usual)
-    return found
+    if reference.labels is not None:
+        _check_labels(reference.labels, usual)
 
 
-def _widths(edges: Samples, usual: Samples) -> bool:
+def _widths_differ(edges: Samples, usual: Samples) -> bool:
     """Whether edge rows have another shape than usual ones."""
     parts = ((edges.inputs, usual.inputs), (edges.outputs, usual.outputs))
     return any(x.shape[1:] != others[name].shape[1:] for own, others in parts for name, x in own.items() if others)
@@ -199,64 +202,6 @@ def _check_labels(labels: np.ndarray, usual: Samples) -> None:
         raise ValueError(f"it holds labels {labels.dtype} {labels.shape} for the answers {shapes}")
     if labels.min() < 0 or labels.max() >= min(classes):
         raise ValueError(f"it holds labels from {labels.min()} to {labels.max()} for {min(classes)} classes")
-
-
-# --- files of schema 1 ------------------------------------------------------------------------------------------------
-
-
-def _of_pipeline(arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-    """A pipeline's ``reference.npz``, which had probabilities of images alone, under today's names."""
-    if "probabilities" not in arrays:
-        return arrays
-    names = {
-        "probabilities": "out/probabilities", "y": "labels", "x_sha256": "digest", "edge_x": "edge/in/image",
-        "edge_kinds": "edge/kinds", "edge_probabilities": "edge/out/probabilities",
-    }  # fmt: skip
-    if lacking := [name for name in ("y", "x_sha256") if name not in arrays]:
-        raise ValueError(f"lacks {', '.join(lacking)}")
-    return {new: arrays[old] for old, new in names.items() if old in arrays}
-
-
-def _of_samples(arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-    """A model's ``samples.npz``, in which edge rows stood among the others, with edge rows by themselves."""
-    kinds = arrays.get("kinds")
-    if kinds is None:
-        return arrays
-    rows = {name: x for name, x in arrays.items() if name.startswith(("in/", "out/"))}
-    if kinds.ndim != 1 or kinds.dtype.kind != "U" or any(x.shape[:1] != kinds.shape for x in rows.values()):
-        raise ValueError("its samples do not go together")
-    edge = edge_mask(kinds.tolist())
-    rest = {name: x for name, x in arrays.items() if name.startswith("size/")}
-    edges = {f"edge/{name}": x[edge] for name, x in rows.items()} | {"edge/kinds": kinds[edge]}
-    return {**rest, **{name: x[~edge] for name, x in rows.items()}, **(edges if edge.any() else {})}
-
-
-# --- inputs -----------------------------------------------------------------------------------------------------------
-
-
-def edge_mask(kinds: Sequence[str]) -> np.ndarray:
-    """Which rows are edge rows; bool [N]."""
-    return np.array([kind not in TYPICAL for kind in kinds], bool)
-
-
-def edge_inputs(x: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Inputs at the ends of what ``x`` [N, ...] holds, in its dtype [M, ...], and of each its kind: zeros, a constant,
-    the smallest and the largest value of each feature (the last axis; of grey images, of all)."""
-    axes = tuple(range(x.ndim - 1)) if x.ndim > 1 else (0,)
-    low, high = x.min(axes).astype(np.float64), x.max(axes).astype(np.float64)
-    common = low.max() <= high.min()
-    bottom, top = (low.max(), high.min()) if common else (low, high)
-    values = {
-        "zeros": np.clip(0.0, low - (high - low), high + (high - low)),
-        "constant": bottom + 0.75 * (top - bottom),
-        "smallest": low,
-        "largest": high,
-    }
-    rows: dict[bytes, tuple[str, np.ndarray]] = {}
-    for kind, value in values.items():
-        row = np.broadcast_to(value if x.dtype.kind == "f" else np.round(value), x.shape[1:]).astype(x.dtype)
-        rows.setdefault(row.tobytes(), (kind, row))
-    return np.stack([row for _, row in rows.values()]), tuple(kind for kind, _ in rows.values())
 
 
 def data_sha256(x: np.ndarray) -> str:

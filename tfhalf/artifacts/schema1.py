@@ -1,8 +1,9 @@
-"""Manifests of schema 1, whose two forms are read into the one record: `upgraded`.
+"""Versions of schema 1, whose two forms are read into the one record and the one reference.
 
 A pipeline's export had one ``input``, and an artifact's comparison was of its probabilities alone; a model's had
 ``inputs``, ``samples``, and a comparison of each output. Both had the limits in ``config.verify`` and the formats in
-``config.export``. Values are moved as they are, of whatever type: the record checks them.
+``config.export``. Values are moved as they are, of whatever type: the record checks them (`upgraded`). So are the
+arrays of ``reference.npz`` and ``samples.npz`` (`upgraded_arrays`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
+from tfhalf.artifacts.edges import edge_mask
+
+SAMPLES = "samples.npz"
+"""Where a model's export had its samples."""
+
 Facts = dict[str, Any]
+Arrays = Mapping[str, np.ndarray]
 
 _NEEDED = ("name", "config", "files", "labels", "input", "seed", "data", "pipeline_file")
 _PIPELINE_LIMITS = {
@@ -84,3 +93,40 @@ def _dict(value: Any) -> Facts:
 
 def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
+
+
+# --- arrays -----------------------------------------------------------------------------------------------------------
+
+
+def upgraded_arrays(arrays: Arrays) -> Arrays:
+    """What `reference.Reference` reads of a version's arrays, of whatever schema.
+
+    Raises:
+        ValueError: in one line, what is wrong with them.
+    """
+    if "probabilities" in arrays:
+        return _arrays_of_pipeline(arrays)
+    return _arrays_of_model(arrays) if "kinds" in arrays else arrays
+
+
+def _arrays_of_pipeline(arrays: Arrays) -> Arrays:
+    """A pipeline's ``reference.npz``, which had probabilities of images alone, under today's names."""
+    names = {
+        "probabilities": "out/probabilities", "y": "labels", "x_sha256": "digest", "edge_x": "edge/in/image",
+        "edge_kinds": "edge/kinds", "edge_probabilities": "edge/out/probabilities",
+    }  # fmt: skip
+    if lacking := [name for name in ("y", "x_sha256") if name not in arrays]:
+        raise ValueError(f"lacks {', '.join(lacking)}")
+    return {new: arrays[old] for old, new in names.items() if old in arrays}
+
+
+def _arrays_of_model(arrays: Arrays) -> Arrays:
+    """A model's ``samples.npz``, in which edge rows stood among the others, with edge rows by themselves."""
+    kinds = arrays["kinds"]
+    rows = {name: x for name, x in arrays.items() if name.startswith(("in/", "out/"))}
+    if kinds.ndim != 1 or kinds.dtype.kind != "U" or any(x.shape[:1] != kinds.shape for x in rows.values()):
+        raise ValueError("its samples do not go together")
+    edge = edge_mask(kinds.tolist())
+    rest = {name: x for name, x in arrays.items() if name.startswith("size/")}
+    edges = {f"edge/{name}": x[edge] for name, x in rows.items()} | {"edge/kinds": kinds[edge]}
+    return {**rest, **{name: x[~edge] for name, x in rows.items()}, **(edges if edge.any() else {})}

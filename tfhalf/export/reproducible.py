@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfhalf.artifacts.reference import edge_mask
+from tfhalf.artifacts.edges import edge_mask
 from tfhalf.errors import ExportError
 from tfhalf.export.islands.simulator import Arrays, Seen, Subject
 from tfhalf.precision.policy import flat_layers, layer_path

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from tfhalf.artifacts.comparison import Limits, OutputParity
-from tfhalf.artifacts.reference import edge_mask
+from tfhalf.artifacts.edges import edge_mask
 from tfhalf.errors import ArtifactError
 from tfhalf.verify.scores import confusion
 

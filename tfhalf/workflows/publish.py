@@ -18,8 +18,9 @@ import keras
 from tfhalf.artifacts import manifest as manifests
 from tfhalf.artifacts import record, version
 from tfhalf.artifacts.comparison import Comparison, Confusion, Limits
+from tfhalf.artifacts.edges import edge_inputs
 from tfhalf.artifacts.record import Artifact, Manifest
-from tfhalf.artifacts.reference import Reference, Samples, basis_line, data_sha256, edge_inputs
+from tfhalf.artifacts.reference import Reference, Samples, basis_line, data_sha256
 from tfhalf.artifacts.share import share_lines
 from tfhalf.errors import ParityError
 from tfhalf.export.program import INPUT, PROBABILITIES

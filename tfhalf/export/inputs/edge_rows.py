@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from tfhalf.artifacts.edges import edge_mask
 from tfhalf.artifacts.ports import Port
 from tfhalf.artifacts.record import ReferenceFacts
-from tfhalf.artifacts.reference import edge_mask
 from tfhalf.errors import ExportError
 from tfhalf.export.inputs.first_layers import RANGES, Padding
 from tfhalf.export.islands.simulator import Arrays, Simulated

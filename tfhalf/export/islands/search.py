@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tfhalf.artifacts.comparison import Comparison, Limits
-from tfhalf.artifacts.reference import Samples, edge_mask
+from tfhalf.artifacts.edges import edge_mask
+from tfhalf.artifacts.reference import Samples
 from tfhalf.errors import ArtifactError, ExportError, ParityError
 from tfhalf.export.islands.find import Found, Search
 from tfhalf.export.islands.runtime_simulator import RuntimeSubject
