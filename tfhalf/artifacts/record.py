@@ -15,7 +15,16 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from tfhalf import config
 from tfhalf.artifacts.comparison import Comparison, Limits
@@ -57,6 +66,11 @@ class Record(BaseModel):
     def to_dict(self) -> dict[str, Any]:
         """What JSON can hold."""
         return self.model_dump(mode="json")
+
+    @model_serializer(mode="wrap")
+    def _known_facts(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What is None is not known, and left out."""
+        return {name: fact for name, fact in handler(self).items() if fact is not None}
 
 
 class _Open(Record):
@@ -254,8 +268,7 @@ class Manifest(Record):
 
     def to_dict(self) -> dict[str, Any]:
         """What ``manifest.json`` holds."""
-        facts = self.model_dump(mode="json")
-        return {"schema": SCHEMA, **{name: fact for name, fact in facts.items() if fact is not None}}
+        return {"schema": SCHEMA, **super().to_dict()}
 
 
 def _wrong(error: ValidationError) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tfhalf.artifacts.formats import FORMATS
 from tfhalf.errors import ExportError
 from tfhalf.export import savedmodel
 from tfhalf.export.islands.simulator import Arrays, Seen, Subject
@@ -52,16 +53,16 @@ class RuntimeSubject:
     def _write(self, kept: Iterable[str], folder: Path) -> None:
         shipped = self.subject.ship(kept)
         call = partial(self.interface.answer, shipped.call)
-        form = BY_NAME[self.runtime].format
-        if form == "onnx":
+        kind = FORMATS[BY_NAME[self.runtime].format]
+        if kind.container == "onnx":
             with for_onnx():
                 program = named_program(call, self.interface.inputs, shipped.weights, shipped.state, "")
-                to_onnx.write(program, folder / "model.onnx", opset=self.opset, metadata={})
+                to_onnx.write(program, folder / kind.file, opset=self.opset, metadata={})
             return
         program = named_program(call, self.interface.inputs, shipped.weights, shipped.state, "")
-        if form == "savedmodel":
+        if kind.container == "savedmodel":
             savedmodel.write(program, folder)
             return
-        made = to_litert.write(program, folder, (form,), metadata={})[form]
+        made = to_litert.write(program, folder, (kind.name,), metadata={})[kind.name]
         if isinstance(made, ExportError):
             raise made
