@@ -289,8 +289,8 @@ def test_tensorflow_serving_reads_it(job: Job, test_set: tuple[np.ndarray, np.nd
     assert "float16" in told["dtypes"]
     assert "float32" not in told["dtypes"]
     with np.load(job.version(1) / "reference.npz") as reference:
-        assert np.abs(np.asarray(told["probabilities"]) - reference["probabilities"]).max() < 0.02
-        assert np.array_equal(reference["y"], test_set[1])
+        assert np.abs(np.asarray(told["probabilities"]) - reference["out/probabilities"]).max() < 0.02
+        assert np.array_equal(reference["labels"], test_set[1])
 
 
 def test_triton_reads_it(job: Job) -> None:
