@@ -449,7 +449,7 @@ def test_digits_in_every_format(exported: Path) -> None:
     assert by[0] == ("savedmodel", "TensorFlow")
     assert ("onnx, OpenVINO", "OpenVINO") in by
     assert by[-2:] == [("litert", "LiteRT"), ("litert-int8", "LiteRT")]
-    assert all(row["passed"] and row["images"] == rows[0]["images"] for row in rows[-3:])
+    assert all(row["passed"] and row["samples"] == rows[0]["samples"] for row in rows[-3:])
     half, whole = rows[-2], rows[-1]
     assert half["max_difference"] < 1e-2
     assert half["max_difference"] < whole["max_difference"]
