@@ -21,6 +21,7 @@ from tfhalf.artifacts.record import Manifest
 from tfhalf.artifacts.reference import Reference, Samples
 from tfhalf.errors import ArtifactError, UnsupportedError
 from tfhalf.progress import Progress
+from tfhalf.runtimes.base import ONNXRUNTIME, Engine
 from tfhalf.runtimes.engines import _openvino_reason
 from tfhalf.runtimes.open import open_predictor
 from tfhalf.verify import version as version_module
@@ -101,7 +102,7 @@ def _spoiled(monkeypatch: pytest.MonkeyPatch, spoiled: str, answer: Any) -> None
     """The runtime ``spoiled`` answers, or raises, what ``answer`` does."""
 
     class Spoiled:
-        about = "spoiled"
+        about, engine = "spoiled", Engine(ONNXRUNTIME, "CPU")
 
         def __call__(self, inputs: Any) -> dict[str, np.ndarray]:
             return answer(inputs)  # type: ignore[no-any-return]
