@@ -6,8 +6,8 @@ import asyncio
 import functools
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -47,16 +47,6 @@ class Inference:
     started: float = 0.0
     parsed: float = 0.0
     job: Job | None = None
-
-
-@contextmanager
-def _counting_failures(loaded: Loaded) -> Iterator[None]:
-    """Within the block a refused or failed request counts as the version's failure."""
-    try:
-        yield
-    except RequestError:
-        loaded.metrics.failure.inc()
-        raise
 
 
 class Engine:
@@ -149,7 +139,7 @@ class Engine:
         started = time.perf_counter()
         loaded = self.choose(name, version)
         facts |= {"model": loaded.model, "version": loaded.version}
-        with _counting_failures(loaded):
+        try:
             loaded.batcher.check_admission()
             request = await read(loaded)
             inference = inference_of(request, loaded)
@@ -159,6 +149,9 @@ class Engine:
             arguments = (request, outputs, inference.loaded)
             large = sum(array.nbytes for array in outputs.values()) > _LARGE_OUTPUTS
             response = await asyncio.to_thread(write, *arguments) if large else write(*arguments)
+        except RequestError:  # refused or failed: it counts as the version's failure
+            loaded.metrics.failure.inc()
+            raise
         self._count(inference, time.perf_counter())
         job = inference.job
         assert job is not None

@@ -33,12 +33,13 @@ _HEADER = "inference-header-content-length"
 
 async def infer(request: Request) -> Response:
     """POST .../infer"""
-    limits = engine_of(request).settings.limits
+    engine = engine_of(request)
+    limits = engine.settings.limits
     header, accepted = request.headers.get(_HEADER), timeout_of(request)
 
     def inference_of(parsed: oip.Parsed, loaded: Loaded) -> Inference:
         seconds = accepted if parsed.timeout is None else parsed.timeout
-        deadline = engine_of(request).deadline(seconds)
+        deadline = engine.deadline(seconds)
         return Inference(loaded, parsed.rows, parsed.feeds, deadline, parsed.encoded)
 
     def write(parsed: oip.Parsed, outputs: Arrays, loaded: Loaded) -> Response:
