@@ -98,6 +98,19 @@ def make_version(exports: Path, name: str, number: int, seed: int = 0, shape: tu
     return folder.rename(exports / name / str(number))
 
 
+IMAGE_NET = """
+import keras
+from keras import layers
+
+
+def build():
+    keras.utils.set_random_seed(0)
+    image = keras.Input((6, 5, 3), name="image")
+    x = layers.Flatten()(layers.Conv2D(4, 3, activation="relu")(image))
+    return keras.Model(image, layers.Dense(3, name="score")(x))
+"""
+
+
 def exported(folder: Path, net: str, name: str) -> Path:
     """``exports`` with version 1 of what ``build()`` in the source ``net`` gives, by the command."""
     (folder / "net.py").write_text(net)

@@ -14,7 +14,20 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from serve_helpers import LABELS, SHAPE, client, expected, exported, images, lines, make_version, run, tensor, weights
+from serve_helpers import (
+    IMAGE_NET,
+    LABELS,
+    SHAPE,
+    client,
+    expected,
+    exported,
+    images,
+    lines,
+    make_version,
+    run,
+    tensor,
+    weights,
+)
 
 from tfhalf.artifacts import manifest as manifests
 from tfhalf.artifacts.comparison import Comparison, Limits, OutputParity
@@ -374,23 +387,11 @@ def test_a_server_all_of_whose_engines_fall_short_does_not_start(tmp_path: Path)
 
 # --- a real one -------------------------------------------------------------------------------------------------------
 
-NET = """
-import keras
-from keras import layers
-
-
-def build():
-    keras.utils.set_random_seed(0)
-    image = keras.Input((6, 5, 3), name="image")
-    x = layers.Flatten()(layers.Conv2D(4, 3, activation="relu")(image))
-    return keras.Model(image, layers.Dense(3, name="score")(x))
-"""
-
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A version whose manifest holds no comparison of its SavedModel."""
-    version = exported(tmp_path_factory.mktemp("net"), NET, "net") / "net" / "1"
+    version = exported(tmp_path_factory.mktemp("net"), IMAGE_NET, "net") / "net" / "1"
     rows = manifests.read(version).comparisons
     return rewritten(version, comparisons=tuple(row for row in rows if row.artifact != "savedmodel"))
 

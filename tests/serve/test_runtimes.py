@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import tensorflow as tf
-from serve_helpers import exported
+from serve_helpers import IMAGE_NET, exported
 
 from tfhalf.artifacts import manifest as manifests
 from tfhalf.runtimes import onnx_providers
@@ -26,22 +26,9 @@ pytestmark = pytest.mark.slow  # it exports in a process
 SIZES = (1, 2, 3, 4)
 
 
-NET = """
-import keras
-from keras import layers
-
-
-def build():
-    keras.utils.set_random_seed(0)
-    image = keras.Input((6, 5, 3), name="image")
-    x = layers.Flatten()(layers.Conv2D(4, 3, activation="relu")(image))
-    return keras.Model(image, layers.Dense(3, name="score")(x))
-"""
-
-
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
-    version = exported(tmp_path_factory.mktemp("net"), NET, "net") / "net" / "1"
+    version = exported(tmp_path_factory.mktemp("net"), IMAGE_NET, "net") / "net" / "1"
     manifest = manifests.read(version)
     return Source(version, manifest, from_manifest(manifest, 64))
 
