@@ -35,7 +35,7 @@ from tfhalf.verify.compare import compare_outputs
 from tfhalf.verify.process import _ANSWER, Verifier
 from tfhalf.verify.report import report, table, uncovered
 from tfhalf.verify.scores import by_class
-from tfhalf.verify.version import TestSet, _Batches, batches_of, compare_version, run
+from tfhalf.verify.version import Batches, TestSet, batches_of, compare_version, run
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tf2onnx")
 
@@ -175,13 +175,13 @@ class Fake:
 def test_samples_go_in_batches() -> None:
     y = np.arange(7) % 4
     fake = Fake({"logits": one_hot(y)})
-    got, done = _Batches(fake, 3, {"image": "float32"}).run({"image": np.zeros((7, 2), np.uint8)})
+    got, done = Batches(fake, 3, {"image": "float32"}).run({"image": np.zeros((7, 2), np.uint8)})
     assert done == 7
     assert fake.seen == [3, 3, 1]
     np.testing.assert_array_equal(got["logits"], one_hot(y))
     assert run(fake, {}, 3) == {}
     fake = Fake({"logits": one_hot(np.arange(9) % 4)})
-    got, done = _Batches(fake, 3, {"image": "float32"}, whole=True).run({"image": np.zeros((7, 2), np.uint8)})
+    got, done = Batches(fake, 3, {"image": "float32"}, whole=True).run({"image": np.zeros((7, 2), np.uint8)})
     assert (done, len(got["logits"]), fake.seen) == (7, 7, [3, 3, 3])  # on a GPU: a size costs a choice of kernels
     assert [batches_of(count) for count in (1, 37, 359, 10_000)] == [8, 8, 44, 250]
 

@@ -262,6 +262,11 @@ class Manifest(Record):
         return next((port for port in rows if port.name == "probabilities"), next(iter(rows), None))
 
     @property
+    def input_dtypes(self) -> dict[str, str]:
+        """The dtype of each input by its name."""
+        return {port.name: port.dtype for port in self.inputs}
+
+    @property
     def batch(self) -> int | None:
         """How many samples a call takes, where that number is fixed."""
         return self.inputs[0].shape[0]

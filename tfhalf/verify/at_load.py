@@ -10,7 +10,7 @@ passed.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from tfhalf.errors import ParityError
 from tfhalf.runtimes.base import Arrays, Engine, Runtime, engine_of
 from tfhalf.verify.compare import compare_outputs
 from tfhalf.verify.other_sizes import run_sizes
-from tfhalf.verify.version import BATCH
+from tfhalf.verify.version import BATCH, Batches, compare_rows
 
 DRAWN = 32
 """Rows that are drawn between the edge rows, where no usual ones lie in the version."""
@@ -107,50 +107,34 @@ def compare_at_load(candidate: Candidate) -> str:
 def _on_reference(candidate: Candidate, reference: Reference) -> tuple[int, int]:
     """Compare on what lies in the version; how many rows there was time for, and how many of them are edge rows."""
     manifest = candidate.manifest
-    parts = [part for part in (reference.usual, reference.edges) if part.inputs]
-    inputs = _cast(joined(*(part.inputs for part in parts)), manifest)
-    expected = joined(*(part.outputs for part in parts))
-    got = _answers(candidate.runtime, inputs, candidate.seconds, manifest.batch)
+    inputs = joined(reference.usual.inputs, reference.edges.inputs)
+    got = _answers(candidate.runtime, inputs, manifest, candidate.seconds)
     rows = len(next(iter(got.values())))
-    usual = reference.usual.count if reference.usual.inputs else 0
-    kinds = (*["given"] * usual, *reference.edge_kinds)[:rows]
-    labels = None if reference.labels is None else reference.labels[: min(usual, rows)]
-    outputs = compare_outputs(
-        {name: y[:rows] for name, y in expected.items()},
-        {name: got[name] for name in expected},
-        [port.name for port in manifest.outputs if port.classes],
-        manifest.limits.for_format(FORMATS[candidate.kind]),
-        kinds,
-        labels,
-    )
+    usual = min(rows, reference.usual.count) if reference.usual.inputs else 0
+    limits = manifest.limits.for_format(FORMATS[candidate.kind])
+    outputs = compare_rows(manifest, reference, got, usual, rows - usual, limits)
     _check(tuple(f"{output.name}: {problem}" for output in outputs for problem in output.problems))
-    return rows, max(0, rows - usual)
+    return rows, rows - usual
 
 
 def _on_drawn(candidate: Candidate, edges: Arrays) -> str:
     """Compare on drawn rows with an engine that has passed; on how many, and with which."""
     assert candidate.passed is not None
-    inputs = _cast({name: drawn_between(x, DRAWN) for name, x in edges.items()}, candidate.manifest)
+    manifest, inputs = candidate.manifest, {name: drawn_between(x, DRAWN) for name, x in edges.items()}
     passed = candidate.passed()
-    expected, about = _answers(passed, inputs, candidate.seconds), passed.about
+    expected, about = _answers(passed, inputs, manifest, candidate.seconds), passed.about
     passed.close()
-    got = _answers(candidate.runtime, inputs, candidate.seconds)
+    got = _answers(candidate.runtime, inputs, manifest, candidate.seconds)
     rows = min(len(next(iter(answers.values()))) for answers in (got, expected))
     names = ["logits"] if "logits" in expected else list(expected)  # of which probabilities are another form
     outputs = compare_outputs(
         {name: expected[name][:rows] for name in names},
         {name: got[name][:rows] for name in names},
-        [port.name for port in candidate.manifest.outputs if port.classes and port.name in names],
+        [port.name for port in manifest.outputs if port.classes and port.name in names],
         Limits(),
     )
     _check(tuple(f"beside {about}: {problem}" for output in outputs for problem in output.problems))
     return f", and on {rows} drawn ones beside {about}"
-
-
-def _cast(inputs: Arrays, manifest: Manifest) -> Arrays:
-    """In the dtypes of the artifact's inputs; a data set may have its own."""
-    dtypes = {port.name: port.dtype for port in manifest.inputs}
-    return {name: x if dtypes[name] == "string" else x.astype(dtypes[name], copy=False) for name, x in inputs.items()}
 
 
 def _check(problems: tuple[str, ...]) -> None:
@@ -166,17 +150,10 @@ def drawn_between(x: np.ndarray, count: int) -> np.ndarray:
     return (rows if x.dtype.kind == "f" else rows.round()).astype(np.float32)
 
 
-def _answers(runtime: Runtime, inputs: Mapping[str, np.ndarray], seconds: float, batch: int | None = None) -> Arrays:
-    """The answers to as many rows of ``inputs`` as come within ``seconds``, in batches of one size, the last filled up
-    with its last row: another size may cost a compilation."""
+def _answers(runtime: Runtime, inputs: Arrays, manifest: Manifest, seconds: float) -> Arrays:
+    """The answers to as many rows of ``inputs`` as come within ``seconds``, in batches of one size."""
     count = len(next(iter(inputs.values())))
     sizes = runtime.batch_sizes or (BATCH,)
-    size = batch or max([one for one in sizes if one <= count], default=sizes[0])
-    start = time.perf_counter()
-    parts: list[Arrays] = []
-    for begin in range(0, count, size):
-        chosen = np.minimum(np.arange(begin, begin + size), count - 1)
-        parts.append(runtime({name: np.ascontiguousarray(x[chosen]) for name, x in inputs.items()}))
-        if time.perf_counter() - start > seconds:
-            break
-    return {name: np.concatenate([np.asarray(part[name]) for part in parts])[:count] for name in parts[0]}
+    size = manifest.batch or max([one for one in sizes if one <= count], default=sizes[0])
+    until = time.perf_counter() + seconds
+    return Batches(runtime, size, manifest.input_dtypes, whole=True, until=until).run(inputs)[0]

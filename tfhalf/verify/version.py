@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from tfhalf.artifacts.comparison import Comparison, Limits, OutputParity
-from tfhalf.artifacts.formats import FORMATS
+from tfhalf.artifacts.formats import Format
 from tfhalf.artifacts.manifest import Version
 from tfhalf.artifacts.record import Manifest
 from tfhalf.artifacts.reference import Arrays, Reference, basis_line, joined
@@ -115,9 +115,10 @@ def _with_inputs(directory: Path, manifest: Manifest, reference: Reference, test
 
 @dataclass(frozen=True)
 class _Task:
-    """An artifact to compare: its ``label``, the ``runtime`` that opens it, or what is ``opened``; ``exact``: in true
-    float16 arithmetic, so on a part of the samples."""
+    """An artifact of the format ``kind`` to compare: its ``label``, the ``runtime`` that opens it, or what is
+    ``opened``; ``exact``: in true float16 arithmetic, so on a part of the samples."""
 
+    kind: Format
     label: str
     runtime: str
     exact: bool = False
@@ -140,13 +141,13 @@ class _Work:
             first = open_predictor(self.directory, kind.name) if kind.container == "onnx" else None
             for runtime in kind.runtimes:
                 if runtime == "onnx-openvino" and not lacking("openvino"):
-                    yield _Task(f"{kind.name}, OpenVINO", runtime)
+                    yield _Task(kind, f"{kind.name}, OpenVINO", runtime)
                 elif runtime == "onnx-float16":
-                    on_gpu = first is not None and "CUDA" in first.about
+                    on_gpu = first is not None and first.engine.device == "CUDA"
                     if self.manifest.limits.true_float16_samples and not on_gpu:
-                        yield _Task(kind.name, runtime, exact=True)
+                        yield _Task(kind, kind.name, runtime, exact=True)
                 elif runtime == kind.runtimes[0]:
-                    yield _Task(kind.name, runtime, opened=first)
+                    yield _Task(kind, kind.name, runtime, opened=first)
 
     def compare(self, task: _Task) -> Comparison:
         """The comparison; of a second runtime also that it does not cover the artifact."""
@@ -161,33 +162,20 @@ class _Work:
 
     def _compared(self, task: _Task, start: float) -> Comparison:
         predictor = task.opened or open_predictor(self.directory, task.runtime)
-        kind = FORMATS[task.label.partition(",")[0]]
-        limits = self.manifest.limits.for_format(kind)
+        limits = self.manifest.limits.for_format(task.kind)
         try:
             got, usual, edges = self._answers(predictor, task)
-            outputs = self._compared_outputs(got, usual, edges, limits)
+            outputs = compare_rows(self.manifest, self.reference, got, usual, edges, limits)
         except (ArtifactError, CancelledError):
             raise
         except Exception as error:  # three libraries, each with exceptions of its own
             why = one_line(error)
             raise ArtifactError(f"{task.label}: opens and does not run ({predictor.about}): {why}") from error
         late = task.exact and time.perf_counter() - start > EXACT_SECONDS
-        sizes = () if late else run_sizes(predictor, kind, task.runtime, self.reference.other_sizes, limits)
+        sizes = () if late else run_sizes(predictor, task.kind, task.runtime, self.reference.other_sizes, limits)
         label = f"{task.label}, first {usual}" if task.exact else task.label
         seconds = time.perf_counter() - start
         return Comparison(label, predictor.about, usual + edges, outputs, seconds, edges, other_sizes=sizes)
-
-    def _compared_outputs(self, got: Arrays, usual: int, edges: int, limits: Limits) -> tuple[OutputParity, ...]:
-        """The answers ``got`` to the first ``usual`` samples and ``edges`` edge rows beside the float32 model's."""
-        reference = self.reference
-        parts = ((reference.usual, usual), (reference.edges, edges))
-        expected = joined(*({name: y[:rows] for name, y in part.outputs.items()} for part, rows in parts if rows))
-        if set(got) == {port.name for port in self.manifest.outputs}:  # else `compare_outputs` says what is wrong
-            got = {name: got[name] for name in expected}
-        classes = [port.name for port in self.manifest.outputs if port.classes]
-        kinds = (*["given"] * usual, *reference.edge_kinds[:edges])
-        labels = None if reference.labels is None else reference.labels[:usual]
-        return compare_outputs(expected, got, classes, limits, kinds, labels)
 
     def _answers(self, predictor: Predictor, task: _Task) -> tuple[Arrays, int, int]:
         """An artifact's answers, and to how many usual samples and edge rows; in true float16 while there is time."""
@@ -198,9 +186,9 @@ class _Work:
             count = min(count, -(-few // fixed) * fixed if fixed else few)
             size = fixed or max(1, size // BATCH)
             until = time.perf_counter() + EXACT_SECONDS if reference.labels is None else None
-        dtypes = {port.name: port.dtype for port in self.manifest.inputs}
+        dtypes = self.manifest.input_dtypes
         whole = predictor.engine.device != "CPU"
-        batches = _Batches(predictor, size, dtypes, whole, self.stop, until, f"verify {task.label}", self.progress)
+        batches = Batches(predictor, size, dtypes, whole, self.stop, until, f"verify {task.label}", self.progress)
         usual = {name: x[:count] for name, x in reference.usual.inputs.items()}
         got, done = batches.run(usual)
         late = until is not None and time.perf_counter() > until
@@ -208,8 +196,27 @@ class _Work:
         return joined(got, edges), done, rows
 
 
+def compare_rows(
+    manifest: Manifest, reference: Reference, got: Arrays, usual: int, edges: int, limits: Limits
+) -> tuple[OutputParity, ...]:
+    """The answers ``got`` to the first ``usual`` samples, and behind them to the first ``edges`` edge rows, beside the
+    float32 model's.
+
+    Raises:
+        ArtifactError: the outputs have other names or shapes.
+    """
+    parts = ((reference.usual, usual), (reference.edges, edges))
+    expected = joined(*({name: y[:rows] for name, y in part.outputs.items()} for part, rows in parts if rows))
+    if set(got) == {port.name for port in manifest.outputs}:  # else `compare_outputs` says what is wrong
+        got = {name: got[name] for name in expected}
+    classes = [port.name for port in manifest.outputs if port.classes]
+    kinds = (*["given"] * usual, *reference.edge_kinds[:edges])
+    labels = None if reference.labels is None else reference.labels[:usual]
+    return compare_outputs(expected, got, classes, limits, kinds, labels)
+
+
 @dataclass(frozen=True)
-class _Batches:
+class Batches:
     """Inputs through a predictor in batches of ``size``, each cast to ``dtypes`` by input (text is not cast); until
     ``stop`` is set, or `time.perf_counter` is ``until``. ``whole``: the last one is filled up with its last row, as it
     should be on a GPU, where each size costs a choice of kernels."""
@@ -257,4 +264,4 @@ class _Batches:
 
 def run(predictor: Callable[[Arrays], Arrays], inputs: Mapping[str, np.ndarray], size: int) -> Arrays:
     """A predictor's answers to ``inputs``, by name, each [N, ...], in batches of ``size``."""
-    return _Batches(predictor, size).run(inputs)[0]
+    return Batches(predictor, size).run(inputs)[0]
