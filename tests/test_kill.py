@@ -124,9 +124,8 @@ def assert_whole(exports: Path) -> None:
         assert manifest.comparisons
         assert all(row.passed for row in manifest.comparisons)
         assert {"saved_model.pb", "model.onnx", "reference.npz"} <= set(manifest.files)
-        assert (
-            (directory / "report.md").read_text().splitlines()[-1].startswith("| variables/variables.index |")
-        )  # whole
+        last = (directory / "report.md").read_text().splitlines()[-1]
+        assert last.startswith("| variables/variables.index |"), last
         assert not (directory / ".lock").exists()
     beside = {path.name for path in exports.iterdir() if not path.name.isdigit()}
     assert not [name for name in beside if not re.fullmatch(r"config\.pbtxt|\.lock|\.config\..*|\.staging-.*", name)]

@@ -234,7 +234,7 @@ def test_a_gpu_whose_memory_is_taken_is_left_alone(
 
 
 class Held:
-    """A callable that is no function."""
+    """A callable that is not a function."""
 
     def __call__(self, x: Any) -> Any:
         return 2 * x

@@ -278,7 +278,7 @@ def test_a_converter_that_dies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 @pytest.mark.slow
 @pytest.mark.parametrize("wait", [0.5, 4.0])
 def test_a_converter_ends_with_the_export_that_is_killed(tmp_path: Path, wait: float) -> None:
-    """While it imports TensorFlow, and at work: it hangs on what is no graph, a pipe that nobody writes to."""
+    """While it imports TensorFlow, and at work: it hangs on what is not a graph, a pipe that nobody writes to."""
     os.mkfifo(tmp_path / "request.json")
     code = (
         "import sys; from tfhalf.export.litert import to_litert\n"

@@ -86,7 +86,7 @@ class Artifact:
         raise DataError(f"{self.path}: {port.name} is {array.dtype}; {port.dtype} is accepted")
 
     def close(self) -> None:
-        """Give up the runtime, and the process that it may have; closing twice is no error."""
+        """Give up the runtime, and the process that it may have; closing twice is not an error."""
         if self._predictor is not None:
             self._predictor.close()
         self._predictor = None

@@ -19,7 +19,7 @@ def source_of(model: keras.Model, custom_objects: Mapping[str, Any] | None = Non
     """A copy of ``model``, which stays as it is.
 
     The copy is what Keras saves and loads: so what can be exported is what can be exported from a ``.keras`` file, and
-    the copy has the layers' state that is no variable, such as a vocabulary. A file of the size of the model and its
+    the copy has the layers' state that is not a variable, such as a vocabulary. A file of the size of the model and its
     optimizer's state lies in the folder for temporary files meanwhile.
 
     Args:

@@ -11,6 +11,7 @@ import keras
 from tfhalf.errors import TrainingError
 from tfhalf.files import disk_fault, sha256, sync
 from tfhalf.progress import Progress
+from tfhalf.text import one_line
 
 MODEL = "model.keras"
 
@@ -39,7 +40,8 @@ def save_model(model: keras.Model, run: Path, progress: Progress) -> str | None:
             beside.unlink()
         if fault := disk_fault(error):
             raise TrainingError(f"{run / MODEL}: cannot be written: {fault}; make room, then export the run") from error
-        why = " ".join(str(error).split())[:160]
-        progress.line(f"note       {MODEL} is not written: a layer of the model cannot be saved ({why})")
+        progress.line(
+            f"note       {MODEL} is not written: a layer of the model cannot be saved ({one_line(error, 160)})"
+        )
         return None
     return digest
