@@ -40,8 +40,8 @@ def test_both_names_are_taken(signature: Signature, name: str, output: str) -> N
     ]
     parsed = oip.parse(json.dumps({"inputs": rows, "outputs": [{"name": output}]}).encode(), None, signature, Limits())
     assert set(parsed.feeds) == {"my_input", "kind"}
-    (wanted,) = parsed.wanted
-    assert (wanted.name, wanted.alias) == ("y_1", output)
+    (requested,) = parsed.requested
+    assert (requested.name, requested.alias) == ("y_1", output)
 
 
 @pytest.mark.parametrize("name", ["my_input", "my-input"])

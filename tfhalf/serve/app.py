@@ -57,7 +57,7 @@ def create_app(settings: Settings, *, opener: OpenVersion = open_version, log: L
             *page.routes(),
         ],
         middleware=[Middleware(RequestMiddleware, access=access)],
-        exception_handlers={HTTPException: _not_found},
+        exception_handlers={HTTPException: _unknown_path},
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
@@ -70,7 +70,7 @@ async def _metrics(request: Request) -> Response:
     return Response(metrics.text(), headers={"content-type": CONTENT_TYPE})
 
 
-async def _not_found(request: Request, error: Exception) -> Response:
+async def _unknown_path(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 405:
         message = f"{request.method} is not for this path; accepted: {(error.headers or {}).get('Allow', '')}"

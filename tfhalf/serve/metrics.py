@@ -103,13 +103,13 @@ class Metrics:
 
     def totals(self) -> dict[tuple[str, str], dict[str, float]]:
         """``{(model, version): {name: value}}`` of everything that is counted for versions."""
-        found: dict[tuple[str, str], dict[str, float]] = {}
+        totals: dict[tuple[str, str], dict[str, float]] = {}
         for family in self._registry.collect():
             for sample in family.samples:
                 if "version" in sample.labels and "le" not in sample.labels:
                     key = sample.labels["model"], sample.labels["version"]
-                    found.setdefault(key, {})[sample.name.removesuffix("_total")] = sample.value
-        return found
+                    totals.setdefault(key, {})[sample.name.removesuffix("_total")] = sample.value
+        return totals
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ _SWITCH_SECONDS = 0.001
 _GC_THRESHOLDS = (10_000, 20, 20)  # hundreds of requests make no pause worth having every few milliseconds
 _LAST_SECONDS = 2  # for answers that are being sent when all else is done
 _FORCE_SECONDS = 10.0  # after `drain_seconds`
-_OTHER_FILES = 128  # descriptors that are no connections
+_OTHER_FILES = 128  # descriptors that are not connections
 _LOGGERS = ("uvicorn.error", "grpc", "asyncio")
 _MOST_WAITING = 2048  # connections that wait to be accepted
 _SILENT_SECONDS = 1.0  # for those that have asked nothing yet
@@ -74,9 +74,9 @@ class _Server(uvicorn.Server):
             waiting.close()
         for connection in accepted:
             connection.setblocking(False)
-        made = [loop.connect_accepted_socket(protocol, one, ssl=config.ssl) for one in accepted]
+        connections = [loop.connect_accepted_socket(protocol, one, ssl=config.ssl) for one in accepted]
         with contextlib.suppress(TimeoutError, asyncio.TimeoutError):  # one that takes its time over TLS
-            await asyncio.wait_for(asyncio.gather(*made, return_exceptions=True), _ACCEPTED_SECONDS)
+            await asyncio.wait_for(asyncio.gather(*connections, return_exceptions=True), _ACCEPTED_SECONDS)
 
     async def hear_out(self) -> None:
         """Wait for the requests of whoever has connected, who are told 503: a little, and longer for connections that
@@ -229,9 +229,9 @@ async def _drain(
 def _connections(limits: Limits) -> int:
     """As many as ``limits`` allow and file descriptors suffice for; their number is raised, where that is allowed."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = limits.max_connections + _OTHER_FILES
-    if soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    needed = limits.max_connections + _OTHER_FILES
+    if soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     return max(1, min(limits.max_connections, soft - _OTHER_FILES))
 

@@ -100,7 +100,7 @@ def parse_labels(texts: Sequence[str]) -> tuple[Label, ...]:
     Raises:
         InputError: another form, a label given twice, or shares of more than 100 percent.
     """
-    found: dict[tuple[str, str], Label] = {}
+    labels: dict[tuple[str, str], Label] = {}
     for text in texts:
         match = _LABEL.fullmatch(text)
         share = _percent(match["share"]) if match else None
@@ -111,16 +111,16 @@ def parse_labels(texts: Sequence[str]) -> tuple[Label, ...]:
             )
         version = None if match["version"] == NEWEST else int(match["version"])
         label = Label(match["model"], match["label"], version, share)
-        if (label.model, label.name) in found:
+        if (label.model, label.name) in labels:
             raise InputError(f"--label {text!r}: {label.model} has the label {label.name!r} already; give each once")
-        found[label.model, label.name] = label
-    for model in {label.model for label in found.values()}:
-        total = sum(label.share for label in found.values() if label.model == model)
+        labels[label.model, label.name] = label
+    for model in {label.model for label in labels.values()}:
+        total = sum(label.share for label in labels.values() if label.model == model)
         if total > 1 + 1e-9:
             raise InputError(
                 f"--label: the labels of {model} take {total * 100:g} percent of its requests; 100 at most"
             )
-    return tuple(found.values())
+    return tuple(labels.values())
 
 
 def parse_pins(texts: Sequence[str]) -> tuple[tuple[str, int], ...]:

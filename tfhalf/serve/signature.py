@@ -73,8 +73,8 @@ class Tensor:
             RequestError: 400, says what is accepted.
         """
         fits = len(shape) == len(self.shape) and all(
-            size <= (self.max_size or size) if wanted is None else size == wanted
-            for size, wanted in zip(shape[1:], self.shape[1:], strict=True)
+            size <= (self.max_size or size) if expected is None else size == expected
+            for size, expected in zip(shape[1:], self.shape[1:], strict=True)
         )
         if not fits or min(shape, default=0) < 1:
             most = f", behind the first {self.max_size:,} at most" if self.max_size and None in self.shape[1:] else ""
@@ -105,7 +105,7 @@ class Signature:
     @property
     def may_not_compute(self) -> bool:
         """Whether inputs that fit it may still be such as the model cannot compute: open sizes that do not go together,
-        integers that are no places in a table."""
+        integers that are not indices of a table."""
         return any(None in t.shape[1:] or (t.dtype.kind in "iu" and t.image is None) for t in self.inputs.values())
 
 

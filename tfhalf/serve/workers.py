@@ -27,7 +27,7 @@ class _Worker:
     pid: int
     started: float
     ready: int  # the reading end of a pipe that closes, or says so, when the worker is ready
-    told: bool = False
+    announced: bool = False
 
 
 class Workers:
@@ -72,7 +72,7 @@ class Workers:
         code = 0
         announced = False
         while self._workers:
-            ready = self._all_told()
+            ready = self._all_announced()
             if ready and not self._stopping and len(self._workers) < self._count:
                 self._start()
                 continue
@@ -89,12 +89,12 @@ class Workers:
             code = max(code, self._gone(worker, os.waitstatus_to_exitcode(status)))
         return code
 
-    def _all_told(self) -> bool:
+    def _all_announced(self) -> bool:
         for worker in self._workers.values():
-            if not worker.told:
+            if not worker.announced:
                 with contextlib.suppress(BlockingIOError):
-                    worker.told = bool(os.read(worker.ready, 1))
-        return all(worker.told for worker in self._workers.values())
+                    worker.announced = bool(os.read(worker.ready, 1))
+        return all(worker.announced for worker in self._workers.values())
 
     def _gone(self, worker: _Worker, code: int) -> int:
         os.close(worker.ready)
@@ -103,7 +103,7 @@ class Workers:
         multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
         if self._stopping:
             return code if code > 0 else 0
-        if not worker.told and code > 0:  # it said why, and another would not fare better
+        if not worker.announced and code > 0:  # it said why, and another would not fare better
             self._stop(signal.SIGTERM, None)
             return code
         self._fast = self._fast + 1 if time.monotonic() - worker.started < _FAST else 0

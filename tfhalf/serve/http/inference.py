@@ -98,14 +98,14 @@ async def run(
 
 async def _read(engine: Engine, reading: Reading, body: bytes | bytearray, encoding: str | None, loaded: Loaded) -> Any:
     size = len(body) if reading.parsed is None else min(reading.parsed, len(body))
-    given = (body, loaded.signature, engine.settings.limits)
+    arguments = (body, loaded.signature, engine.settings.limits)
     if encoding is not None:
         named = {"encoding": encoding, "task": reading.task, "named": dict(reading.named)}
-        return await engine.readers.read_huge("encoded", *given, **named)
+        return await engine.readers.read_huge("encoded", *arguments, **named)
     if size > _LARGE:
         away = engine.readers.read_huge if size > _HUGE else engine.readers.read
-        return await away(reading.task, *given, **reading.named)
-    read = functools.partial(READ[reading.task], *given, **reading.named)
+        return await away(reading.task, *arguments, **reading.named)
+    read = functools.partial(READ[reading.task], *arguments, **reading.named)
     return read() if len(body) < _SMALL and reading.task in _QUICK else await asyncio.to_thread(read)
 
 
@@ -113,15 +113,15 @@ def timeout_of(request: Request) -> float | None:
     """Seconds of the header ``X-Request-Timeout-Ms``; None where there is none.
 
     Raises:
-        RequestError: 400, it is no number above 0.
+        RequestError: 400, it is not a number above 0.
     """
-    told = request.headers.get(TIMEOUT)
-    if told is None:
+    header = request.headers.get(TIMEOUT)
+    if header is None:
         return None
     try:
-        milliseconds = float(told)
+        milliseconds = float(header)
     except ValueError:
         milliseconds = math.nan
     if not milliseconds > 0:
-        raise RequestError(400, f"X-Request-Timeout-Ms is {told[:30]!r}; accepted: milliseconds, a number above 0")
+        raise RequestError(400, f"X-Request-Timeout-Ms is {header[:30]!r}; accepted: milliseconds, a number above 0")
     return milliseconds / 1000

@@ -47,8 +47,8 @@ class RequestContext:
         """The answer where the server asks for ``token`` and the request carries none, or another one."""
         if token is None or self._path in _OPEN:
             return None
-        given = self._headers.get(b"authorization", b"")
-        there = given[len(_BEARER) :] if given.lower().startswith(_BEARER) else b""
+        header = self._headers.get(b"authorization", b"")
+        there = header[len(_BEARER) :] if header.lower().startswith(_BEARER) else b""
         if hmac.compare_digest(there.strip(), token.encode()):
             return None
         return RequestError(401, "this server asks for a token: send the header Authorization: Bearer TOKEN")
@@ -185,8 +185,8 @@ def _identity(headers: dict[bytes, bytes]) -> tuple[Headers, dict[str, str]]:
 
     A W3C ``traceparent`` is passed on with a span of its own, ``tracestate`` unchanged.
     """
-    given = headers.get(b"x-request-id")
-    identity = given if given and _ID.fullmatch(given) else _new_id()
+    received = headers.get(b"x-request-id")
+    identity = received if received and _ID.fullmatch(received) else _new_id()
     extra = [(b"x-request-id", identity)]
     match = _TRACE.fullmatch(headers.get(b"traceparent", b""))
     if match is None or match[1] == b"ff" or not match[2].strip(b"0") or not match[3].strip(b"0"):

@@ -46,7 +46,7 @@ class _Protocol(AnsweringProtocol):
     answer are parsed a few KiB at a time.
 
     What ``refuse`` refuses is answered once its headers are there; its body is thrown away as it comes, and the
-    connection is kept. What is no request is answered by ``reject``, and the connection ends.
+    connection is kept. What is not a request is answered by ``reject``, and the connection ends.
     """
 
     hooks: ClassVar[tuple[Refuse, Reject]]

@@ -46,14 +46,14 @@ async def decode(
 
 
 def _decode_small(files: Iterator[tuple[int, bytes]], rows: np.ndarray, max_pixels: int, deadline: float) -> int | None:
-    """Decode files into ``rows`` up to a large one, whose place is returned; None where all are done."""
-    for place, file in files:
+    """Decode files into ``rows`` up to a large one, whose index is returned; None where all are done."""
+    for index, file in files:
         if time.monotonic() > deadline:
-            raise RequestError(504, f"the deadline passed when {place} of {len(rows)} images were decoded; send fewer")
+            raise RequestError(504, f"the deadline passed when {index} of {len(rows)} images were decoded; send fewer")
         row = _decode(file, rows.shape[1:], max_pixels, _LARGE)
         if row is None:
-            return place
-        rows[place] = row
+            return index
+        rows[index] = row
     return None
 
 

@@ -43,7 +43,7 @@ class Model:
         """Whether some version answers."""
         return bool(self.loaded)
 
-    def wanted(self) -> set[int]:
+    def due(self) -> set[int]:
         """Versions that ought to be loaded: the pinned ones, or the newest that work; and the labelled ones."""
         if self.unloaded:
             return set()
@@ -86,10 +86,10 @@ class Model:
         """
         for label in self.labels:
             if label.name == name:
-                found = self.newest() if label.version is None else self.loaded.get(label.version)
-                if found is None:
+                loaded = self.newest() if label.version is None else self.loaded.get(label.version)
+                if loaded is None:
                     raise RequestError(503, f"model {self.name!r}: version {label.version} ({name}) does not answer")
-                return found
+                return loaded
         known = ", ".join(label.name for label in self.labels) or "none"
         raise RequestError(404, f"model {self.name!r} has no version or label {name[:50]!r}; labels: {known}")
 
@@ -104,9 +104,9 @@ class Model:
             due = max(self._owed, key=lambda name: self._owed[name])
             if self._owed[due] >= 0.5 if rest > 1e-9 else self._owed[due] > 0:
                 self._owed[due] -= 1
-                found = self._of(due)
-                if found is not None:
-                    return found
+                version = self._of(due)
+                if version is not None:
+                    return version
         stable = self._of(STABLE)
         newest = stable or self._plain() or self.newest()
         assert newest is not None

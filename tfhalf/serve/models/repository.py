@@ -38,7 +38,7 @@ class Repository:
         self.started = False
         self._busy = asyncio.Lock()
         self._threads = Threads()
-        self._listed: dict[Path, scan.Found] = {}
+        self._listed: dict[Path, scan.Models] = {}
         self._reading = asyncio.Semaphore(_AT_A_TIME)
         self._opening = asyncio.Lock()
         self._poller: asyncio.Task[None] | None = None
@@ -63,7 +63,7 @@ class Repository:
         await self._threads.run("exports", _LIST_SECONDS, scan.check, self._settings.exports)
         await self._refresh()
         for path in self._settings.exports:
-            scan.check_found(path, self._listed.get(path, ()))
+            scan.check_not_empty(path, self._listed.get(path, ()))
         self._check_names()
         if not any(model.ready for model in self.models.values()):
             messages = [f.message for model in self.models.values() for f in model.failures.values()]
@@ -166,13 +166,13 @@ class Repository:
     async def _refresh(self) -> None:
         async with self._busy:
             listings = await asyncio.gather(*(self._list(path) for path in self._settings.exports))
-            found = scan.merge(listings)
-            for name in sorted(found):
+            models = scan.merge(listings)
+            for name in sorted(models):
                 if name not in self.models:
                     self.models[name] = self._new(name)
-            await asyncio.gather(*(self._keep_up(model, found.get(name)) for name, model in self.models.items()))
+            await asyncio.gather(*(self._keep_up(model, models.get(name)) for name, model in self.models.items()))
 
-    async def _list(self, path: Path) -> tuple[Path, scan.Found]:
+    async def _list(self, path: Path) -> tuple[Path, scan.Models]:
         """Models and versions below ``path``; of what cannot be listed, those that were there before."""
         try:
             bases = await self._threads.run(path, _LIST_SECONDS, scan.bases, path)
@@ -182,8 +182,8 @@ class Repository:
             self._log.event("folder_not_listed", path=str(path), error=str(error))
             return path, self._listed.get(path, {})
         below = await asyncio.gather(*(self._below(name, base) for name, base in bases.items()))
-        found = self._listed[path] = {name: there for name, there in zip(bases, below, strict=True) if there}
-        return path, found
+        models = self._listed[path] = {name: there for name, there in zip(bases, below, strict=True) if there}
+        return path, models
 
     async def _below(self, name: str, base: Path) -> dict[int, Path]:
         try:
@@ -194,8 +194,8 @@ class Repository:
             self._log.event("model_not_listed", model=name, error=str(error))
         return self.models[name].available if name in self.models else {}
 
-    async def _keep_up(self, model: Model, found: dict[int, Path] | None) -> None:
-        model.available = found or {}
+    async def _keep_up(self, model: Model, available: dict[int, Path] | None) -> None:
+        model.available = available or {}
         try:
             await self._forget_repaired(model)
             await self._reconcile(model)
@@ -222,14 +222,14 @@ class Repository:
                 del model.failures[number]
 
     async def _reconcile(self, model: Model) -> None:
-        while missing := sorted(model.wanted() - set(model.loaded), reverse=True):
+        while missing := sorted(model.due() - set(model.loaded), reverse=True):
             await self._load(model, missing[0])
             if self._closing:
                 return
-        wanted = model.wanted()
-        if not wanted and not model.unloaded:
+        due = model.due()
+        if not due and not model.unloaded:
             return  # its folder is gone or broken: what answers goes on answering
-        for number in sorted(set(model.loaded) - wanted):
+        for number in sorted(set(model.loaded) - due):
             self._retire(model.loaded.pop(number))
 
     async def _load(self, model: Model, number: int) -> None:

@@ -10,12 +10,12 @@ from pathlib import Path
 from tfhalf.artifacts.version import versions
 from tfhalf.errors import ArtifactError, InputError
 
-Found = dict[str, dict[int, Path]]
+Models = dict[str, dict[int, Path]]
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 
 
-def scan(exports: Sequence[Path]) -> Found:
+def scan(exports: Sequence[Path]) -> Models:
     """``{name: {version: directory}}`` below ``exports``: each exports/, exports/NAME or exports/NAME/VERSION.
 
     Folders with other names than letters, digits, ``.``, ``_`` and ``-`` are passed over.
@@ -26,20 +26,20 @@ def scan(exports: Sequence[Path]) -> Found:
     return merge([(path, _below(path)) for path in exports])
 
 
-def merge(listings: Sequence[tuple[Path, Found]]) -> Found:
-    """What was found below each path, as one.
+def merge(listings: Sequence[tuple[Path, Models]]) -> Models:
+    """What lies below each path, as one.
 
     Raises:
         InputError: one name in two places.
     """
-    found: Found = {}
+    merged: Models = {}
     for path, below in listings:
         for name, there in below.items():
-            if name in found and set(found[name].values()) != set(there.values()):
-                where = next(iter(found[name].values())).parent
+            if name in merged and set(merged[name].values()) != set(there.values()):
+                where = next(iter(merged[name].values())).parent
                 raise InputError(f"{path}: holds the model {name!r}, which {where} holds too; give one of them")
-            found[name] = there
-    return found
+            merged[name] = there
+    return merged
 
 
 def check(exports: Sequence[Path]) -> None:
@@ -52,18 +52,18 @@ def check(exports: Sequence[Path]) -> None:
         if not path.is_dir():
             raise ArtifactError(f"{path}: is not a folder; give exports/, exports/NAME or exports/NAME/VERSION")
         try:
-            check_found(path, bases(path))
+            check_not_empty(path, bases(path))
         except OSError as error:
             raise ArtifactError(f"{path}: cannot be listed: {error.strerror}") from None
 
 
-def check_found(path: Path, found: Sized) -> None:
-    """Refuse a path below which nothing was found.
+def check_not_empty(path: Path, content: Sized) -> None:
+    """Refuse a path below which nothing lies.
 
     Raises:
         ArtifactError: says so.
     """
-    if not found:
+    if not content:
         raise ArtifactError(f"{path}: holds no exported version; `tfhalf train PIPELINE` makes one")
 
 
@@ -110,12 +110,12 @@ def _is_version(path: Path) -> bool:
     return path.name.isdigit() and (path / "manifest.json").is_file()
 
 
-def _below(path: Path) -> Found:
-    found: Found = {}
+def _below(path: Path) -> Models:
+    models: Models = {}
     for name, base in bases(path).items():
         try:
             if there := below(base):
-                found[name] = there
-        except OSError:  # one that cannot be listed is none that can be served, and keeps no other from that
+                models[name] = there
+        except OSError:  # one that cannot be listed cannot be served, and keeps no other from that
             continue
-    return found
+    return models

@@ -176,9 +176,9 @@ def _compute(directory: Path, runtime: Runtime, signature: Signature, rows: int)
     for name, tensor in signature.outputs.items():
         answer = outputs.get(name)
         if not isinstance(answer, np.ndarray) or len(answer) != rows or answer.dtype != tensor.dtype:
-            found = "nothing" if answer is None else f"{answer.dtype} {answer.shape}"
+            received = "nothing" if answer is None else f"{answer.dtype} {answer.shape}"
             raise ArtifactError(
-                f"{directory}: gives {found} for {name!r} of {rows} rows; its manifest says {tensor.dtype} "
+                f"{directory}: gives {received} for {name!r} of {rows} rows; its manifest says {tensor.dtype} "
                 f"{tensor.open_shape}"
             )
     return seconds

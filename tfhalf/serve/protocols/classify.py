@@ -55,12 +55,12 @@ def _class_output(loaded: Loaded) -> str:
     return output.name
 
 
-def _top(told: str | None) -> int:
-    if told is None:
+def _top(header: str | None) -> int:
+    if header is None:
         return TOP
-    if not (told.isascii() and told.isdigit() and 0 < int(told[:9]) <= 1000):
-        raise RequestError(400, f"top is {told[:30]!r}; accepted: 1 to 1000")
-    return int(told[:9])
+    if not (header.isascii() and header.isdigit() and 0 < int(header[:9]) <= 1000):
+        raise RequestError(400, f"top is {header[:30]!r}; accepted: 1 to 1000")
+    return int(header[:9])
 
 
 def _ranked(row: np.ndarray, top: int, labels: Sequence[str]) -> list[dict[str, object]]:

@@ -110,10 +110,10 @@ def config(loaded: Loaded, settings: Settings) -> dict[str, Any]:
 
 def statistics(loaded: Loaded, totals: Totals) -> dict[str, Any]:
     """Triton's statistics of a version; durations in nanoseconds."""
-    found = totals.get((loaded.model, str(loaded.version)), {})
+    counts = totals.get((loaded.model, str(loaded.version)), {})
 
     def value(name: str) -> float:
-        return found.get(f"nv_inference_{name}", 0.0)
+        return counts.get(f"nv_inference_{name}", 0.0)
 
     answered = int(value("request_success"))
 
@@ -124,7 +124,7 @@ def statistics(loaded: Loaded, totals: Totals) -> dict[str, Any]:
     return {
         "name": loaded.model,
         "version": str(loaded.version),
-        "last_inference": int(found.get("tfhalf_last_inference_seconds", 0.0) * 1000),
+        "last_inference": int(counts.get("tfhalf_last_inference_seconds", 0.0) * 1000),
         "inference_count": int(value("count")),
         "execution_count": int(value("exec_count")),
         "inference_stats": {

@@ -55,11 +55,11 @@ def head(raw: bytes) -> tuple[str, str, str]:
     library writes fields in their order.
 
     Raises:
-        RequestError: 400, one of them is no text.
+        RequestError: 400, one of them is not text.
     """
-    found: dict[int, str] = {}
+    fields: dict[int, str] = {}
     at = 0
-    while at < len(raw) and raw[at] & 7 == _TEXT and (field := raw[at] >> 3) in _HEAD and field not in found:
+    while at < len(raw) and raw[at] & 7 == _TEXT and (field := raw[at] >> 3) in _HEAD and field not in fields:
         size = shift = 0
         at += 1
         while at < len(raw) and shift < 35:
@@ -69,11 +69,11 @@ def head(raw: bytes) -> tuple[str, str, str]:
             if raw[at - 1] < 128:
                 break
         try:
-            found[field] = raw[at : at + size].decode()
+            fields[field] = raw[at : at + size].decode()
         except UnicodeDecodeError:
             raise RequestError(400, "model_name, model_version and id are texts, which this is not") from None
         at += size
-    name, version, identity = (found.get(field, "") for field in _HEAD)
+    name, version, identity = (fields.get(field, "") for field in _HEAD)
     return name, version, identity
 
 
@@ -89,13 +89,13 @@ def parse(request: Any, signature: Signature) -> oip.Parsed:
     feeds: Arrays = {}
     encoded: dict[str, list[bytes]] = {}
     rows = 0
-    for place, row in enumerate(request.inputs):
+    for index, row in enumerate(request.inputs):
         tensor = oip.input_tensor(row.name, signature, feeds, encoded)
         shape = tensors.check_shape(list(row.shape), tensor.name)
         if row.datatype == BYTES:
             oip.check_encoded(shape, tensor)
             if raws:
-                encoded[tensor.name] = tensors.split_bytes(memoryview(raws[place]), math.prod(shape), tensor.name)
+                encoded[tensor.name] = tensors.split_bytes(memoryview(raws[index]), math.prod(shape), tensor.name)
             else:
                 encoded[tensor.name] = list(row.contents.bytes_contents)
             if len(encoded[tensor.name]) != math.prod(shape):
@@ -103,7 +103,7 @@ def parse(request: Any, signature: Signature) -> oip.Parsed:
         else:
             tensor.check_shape(shape)
             if raws:
-                feeds[tensor.name] = tensors.from_bytes(memoryview(raws[place]), shape, row.datatype, tensor)
+                feeds[tensor.name] = tensors.from_bytes(memoryview(raws[index]), shape, row.datatype, tensor)
             else:
                 feeds[tensor.name] = _typed(row, shape, tensor)
         if rows not in (0, shape[0]):
@@ -114,13 +114,13 @@ def parse(request: Any, signature: Signature) -> oip.Parsed:
         raise RequestError(400, f"input {missing[0]!r} is missing; the model takes {', '.join(signature.inputs)}")
     parameters = {name: _value(parameter) for name, parameter in request.parameters.items()}
     outputs = [
-        oip.wanted_output(row.name, {k: _value(v) for k, v in row.parameters.items()}, signature, True)
+        oip.requested_output(row.name, {k: _value(v) for k, v in row.parameters.items()}, signature, True)
         for row in request.outputs
     ]
     if len({output.name for output in outputs}) != len(outputs):
         raise RequestError(400, "outputs names one output twice")
-    wanted = tuple(outputs or (oip.RequestedOutput(name, True) for name in signature.outputs))
-    return oip.Parsed(request.id or None, rows, feeds, encoded, wanted, oip.timeout_of(parameters), True)
+    requested = tuple(outputs or (oip.RequestedOutput(name, True) for name in signature.outputs))
+    return oip.Parsed(request.id or None, rows, feeds, encoded, requested, oip.timeout_of(parameters), True)
 
 
 def _typed(row: Any, shape: tuple[int, ...], tensor: Any) -> np.ndarray:
@@ -141,8 +141,8 @@ def _value(parameter: Any) -> Any:
 def respond(parsed: oip.Parsed, outputs: Arrays, loaded: Loaded) -> Any:
     """The ``ModelInferResponse``, with raw contents."""
     response = Response(model_name=loaded.model, model_version=str(loaded.version), id=parsed.id or "")
-    for wanted in parsed.wanted:
-        sent = oip.sent(wanted, outputs, loaded)
+    for output in parsed.requested:
+        sent = oip.sent(output, outputs, loaded)
         response.outputs.add(name=sent.name, datatype=sent.datatype, shape=sent.shape)
         response.raw_output_contents.append(sent.raw())
     return response

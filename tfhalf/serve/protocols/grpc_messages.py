@@ -193,12 +193,12 @@ def _file() -> descriptor_pb2.FileDescriptorProto:
     enum = file.enum_type.add(name="DataType")
     for number, name in enumerate(_DATA_TYPES):
         enum.value.add(name=name, number=number)
-    made: dict[str, Any] = {}
+    types: dict[str, Any] = {}
     for name in sorted(_MESSAGES, key=lambda name: name.count(".")):
         outer, _, inner = name.partition(".")
-        made[name] = made[outer].nested_type.add(name=inner) if inner else file.message_type.add(name=name)
+        types[name] = types[outer].nested_type.add(name=inner) if inner else file.message_type.add(name=name)
         for field in _MESSAGES[name]:
-            _add_field(made[name], *field)
+            _add_field(types[name], *field)
     service = file.service.add(name=SERVICE.rpartition(".")[2])
     for method in METHODS:
         service.method.add(

@@ -23,7 +23,7 @@ def loads(text: bytes | memoryview, *, nan: bool = False) -> Any:
     """The value of ``text``, which is UTF-8.
 
     Raises:
-        RequestError: 400, it is no JSON, or nested deeper than the parser goes.
+        RequestError: 400, it is not JSON, or is nested deeper than the parser goes.
     """
     try:
         return orjson.loads(text)
@@ -50,27 +50,27 @@ def dumps(value: Any, *, nan: bool = False, large: bool = False) -> bytes:
         return json.dumps(value, separators=(",", ":")).encode()
     if not large:
         return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
-    found = bytearray()
-    _write(value, found)
-    return bytes(found)
+    buffer = bytearray()
+    _write(value, buffer)
+    return bytes(buffer)
 
 
-def _write(value: Any, found: bytearray) -> None:
+def _write(value: Any, buffer: bytearray) -> None:
     if isinstance(value, dict):
-        found += b"{"
-        for place, (key, item) in enumerate(value.items()):
-            found += (b"," if place else b"") + orjson.dumps(key) + b":"
-            _write(item, found)
-        found += b"}"
+        buffer += b"{"
+        for index, (key, item) in enumerate(value.items()):
+            buffer += (b"," if index else b"") + orjson.dumps(key) + b":"
+            _write(item, buffer)
+        buffer += b"}"
     elif isinstance(value, list) or (isinstance(value, np.ndarray) and value.size > _MANY):
         rows = 1 if isinstance(value, list) else max(1, _MANY * len(value) // value.size)
-        found += b"["
+        buffer += b"["
         for at in range(0, len(value), rows):
-            found += b"," if at else b""
+            buffer += b"," if at else b""
             if rows == 1:
-                _write(value[at], found)
+                _write(value[at], buffer)
             else:
-                found += orjson.dumps(value[at : at + rows], option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
-        found += b"]"
+                buffer += orjson.dumps(value[at : at + rows], option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
+        buffer += b"]"
     else:
-        found += orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+        buffer += orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)

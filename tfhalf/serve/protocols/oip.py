@@ -40,7 +40,7 @@ class Parsed:
     rows: int
     feeds: Arrays
     encoded: dict[str, list[bytes]]
-    wanted: tuple[RequestedOutput, ...]
+    requested: tuple[RequestedOutput, ...]
     timeout: float | None
     binary: bool
 
@@ -60,14 +60,14 @@ def parse(body: bytes, header_length: str | None, signature: Signature, limits: 
     if not isinstance(message, dict):
         raise RequestError(400, "the request is not a JSON object")
     parameters = _parameters(message)
-    told = message.get("inputs")
-    if not isinstance(told, list) or not all(isinstance(row, dict) for row in told):
+    listed = message.get("inputs")
+    if not isinstance(listed, list) or not all(isinstance(row, dict) for row in listed):
         raise RequestError(400, "inputs is missing, or no list of objects")
     raw = _Raw(view[size:])
     feeds: Arrays = {}
     encoded: dict[str, list[bytes]] = {}
     rows = 0
-    for row in told:
+    for row in listed:
         tensor, count = _input(row, signature, raw, feeds, encoded)
         if rows not in (0, count):
             raise RequestError(
@@ -82,15 +82,15 @@ def parse(body: bytes, header_length: str | None, signature: Signature, limits: 
     if identity is not None and not isinstance(identity, str):
         raise RequestError(400, f"id is {str(identity)[:50]}; accepted: text")
     binary = parameters.get("binary_data_output") is True
-    wanted = _outputs(message.get("outputs"), signature, binary)
-    return Parsed(identity, rows, feeds, encoded, wanted, timeout_of(parameters), binary)
+    requested = _outputs(message.get("outputs"), signature, binary)
+    return Parsed(identity, rows, feeds, encoded, requested, timeout_of(parameters), binary)
 
 
 def timeout_of(parameters: Mapping[str, Any]) -> float | None:
     """Seconds of the request parameter ``timeout``, which counts microseconds; None where it is missing or 0.
 
     Raises:
-        RequestError: 400, it is no whole number, or the request is one of a sequence.
+        RequestError: 400, it is not a whole number, or the request is one of a sequence.
     """
     if any(parameters.get(key) for key in _SEQUENCE):
         raise RequestError(400, "sequence_id is set; the models here keep no state between requests")
@@ -120,12 +120,12 @@ class _Raw:
             raise RequestError(400, f"{len(self._view) - self._at:,} bytes after the last input's binary data")
 
 
-def _header_size(told: str | None, total: int) -> int:
-    if told is None:
+def _header_size(header: str | None, total: int) -> int:
+    if header is None:
         return total
-    if not (told.isascii() and told.isdigit() and len(told) < 12 and int(told) <= total):
-        raise RequestError(400, f"Inference-Header-Content-Length is {told[:30]!r}; the body has {total:,} bytes")
-    return int(told)
+    if not (header.isascii() and header.isdigit() and len(header) < 12 and int(header) <= total):
+        raise RequestError(400, f"Inference-Header-Content-Length is {header[:30]!r}; the body has {total:,} bytes")
+    return int(header)
 
 
 def _parameters(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,7 +146,7 @@ def input_tensor(name: Any, signature: Signature, *taken: Mapping[str, Any]) -> 
     tensor = called(signature.inputs, name)
     if tensor is None:
         raise RequestError(400, f"there is no input {str(name)[:100]!r}; the model takes {', '.join(signature.inputs)}")
-    if any(tensor.name in given for given in taken):
+    if any(tensor.name in arrays for arrays in taken):
         raise RequestError(400, f"input {tensor.name!r} is given twice")
     return tensor
 
@@ -203,26 +203,26 @@ def _encoded_json(data: Any, count: int, name: str) -> list[bytes]:
         raise RequestError(400, f"input {name!r}: BYTES in JSON are images in base64, which this is not") from None
 
 
-def _outputs(told: Any, signature: Signature, binary: bool) -> tuple[RequestedOutput, ...]:
-    if told is None or told == []:
+def _outputs(listed: Any, signature: Signature, binary: bool) -> tuple[RequestedOutput, ...]:
+    if listed is None or listed == []:
         return tuple(RequestedOutput(name, binary) for name in signature.outputs)
-    if not isinstance(told, list) or not all(isinstance(row, dict) for row in told):
+    if not isinstance(listed, list) or not all(isinstance(row, dict) for row in listed):
         raise RequestError(400, "outputs is not a list of objects")
-    wanted = []
-    for row in told:
+    requested = []
+    for row in listed:
         parameters = _parameters(row)
         choice = parameters.get("binary_data", binary)
-        wanted.append(wanted_output(row.get("name"), parameters, signature, choice is True))
-    if len({output.name for output in wanted}) != len(wanted):
+        requested.append(requested_output(row.get("name"), parameters, signature, choice is True))
+    if len({output.name for output in requested}) != len(requested):
         raise RequestError(400, "outputs names one output twice")
-    return tuple(wanted)
+    return tuple(requested)
 
 
-def wanted_output(name: Any, parameters: Mapping[str, Any], signature: Signature, binary: bool) -> RequestedOutput:
+def requested_output(name: Any, parameters: Mapping[str, Any], signature: Signature, binary: bool) -> RequestedOutput:
     """A requested output with its parameters ``classification`` and ``datatype``.
 
     Raises:
-        RequestError: 400, there is no such output, or a parameter is none that is known.
+        RequestError: 400, there is no such output, or a parameter is unknown.
     """
     tensor = called(signature.outputs, name)
     if tensor is None:
@@ -275,7 +275,7 @@ def answer(parsed: Parsed, outputs: Arrays, loaded: Loaded, *, nan: bool) -> tup
     if parsed.id is not None:
         head["id"] = parsed.id
     rows, blobs = [], []
-    for output in parsed.wanted:
+    for output in parsed.requested:
         tensor = sent(output, outputs, loaded)
         row: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
         if output.binary:

@@ -128,18 +128,18 @@ class _Service:
             "RepositoryModelLoad": self._load,
             "RepositoryModelUnload": self._unload,
         }
-        found = {
+        handlers = {
             name: grpc.unary_unary_rpc_method_handler(
                 self._unary(name, calls[name]),  # it reads the bytes itself: grpc would answer UNKNOWN to foreign ones
                 response_serializer=message(f"{name}Response").SerializeToString,
             )
             for name in METHODS
         }
-        found[STREAM] = grpc.stream_stream_rpc_method_handler(
+        handlers[STREAM] = grpc.stream_stream_rpc_method_handler(
             self._stream,
             response_serializer=message("ModelStreamInferResponse").SerializeToString,
         )
-        return grpc.method_handlers_generic_handler(SERVICE, found)
+        return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
     def _unary(self, name: str, call: Callable[[Any, Any, dict[str, Any]], Awaitable[Any]]) -> Any:
         kind = message(f"{name}Request")
@@ -172,7 +172,7 @@ class _Service:
                 self._engine.in_flight -= 1
                 if self._log.access:
                     milliseconds = round((time.perf_counter() - started) * 1e3, 3)
-                    self._log.request({**_told(context), "status": code.name, "ms": milliseconds, **facts})
+                    self._log.request({**_facts(context), "status": code.name, "ms": milliseconds, **facts})
 
         return answer
 
@@ -200,8 +200,8 @@ class _Service:
         token = self._engine.settings.token
         if token is None:
             return
-        given = dict(context.invocation_metadata() or ()).get("authorization", "")
-        text = given if isinstance(given, str) else ""
+        header = dict(context.invocation_metadata() or ()).get("authorization", "")
+        text = header if isinstance(header, str) else ""
         there = text[7:].strip() if text.lower().startswith("bearer ") else ""
         if not hmac.compare_digest(there.encode(), token.encode()):
             raise RequestError(401, "this server asks for a token: send the metadata authorization: Bearer TOKEN")
@@ -228,15 +228,15 @@ class _Service:
 
     async def _metadata(self, request: Any, context: Any, facts: dict[str, Any]) -> Any:
         model = self._engine.repository.model(request.name)
-        told = describe.metadata(model, model.choose(request.version or None))
-        del told["parameters"]
-        return message("ModelMetadataResponse")(**told)
+        metadata = describe.metadata(model, model.choose(request.version or None))
+        del metadata["parameters"]
+        return message("ModelMetadataResponse")(**metadata)
 
     async def _config(self, request: Any, context: Any, facts: dict[str, Any]) -> Any:
         loaded = self._engine.repository.model(request.name).choose(request.version or None)
-        told = describe.config(loaded, self._engine.settings)
+        described = describe.config(loaded, self._engine.settings)
         kind = message("ModelConfig")
-        config = {key: value for key, value in told.items() if key in kind.DESCRIPTOR.fields_by_name}
+        config = {key: value for key, value in described.items() if key in kind.DESCRIPTOR.fields_by_name}
         for key in ("input", "output"):
             config[key] = [{k: row[k] for k in ("name", "data_type", "dims")} for row in config[key]]
         return message("ModelConfigResponse")(config=kind(**config))
@@ -305,10 +305,10 @@ async def _parsed(kind: Any, raw: bytes) -> Any:
         raise RequestError(400, f"these {len(raw):,} bytes are not a {kind.DESCRIPTOR.name}") from None
 
 
-def _told(context: Any) -> dict[str, Any]:
+def _facts(context: Any) -> dict[str, Any]:
     metadata = dict(context.invocation_metadata() or ())
-    told: dict[str, Any] = {"protocol": "grpc", "client": context.peer()}
+    facts: dict[str, Any] = {"protocol": "grpc", "client": context.peer()}
     for key, name in (("x-request-id", "id"), ("traceparent", "traceparent")):
         if isinstance(metadata.get(key), str):
-            told[name] = metadata[key][:128]
-    return told
+            facts[name] = metadata[key][:128]
+    return facts

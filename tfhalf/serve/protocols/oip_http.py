@@ -157,9 +157,9 @@ async def _object(request: Request) -> dict[str, Any]:
 
 def routes() -> list[Route]:
     """All of them, the ones that are asked most first."""
-    found = []
+    handlers = []
     for prefix in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
-        found += [
+        handlers += [
             Route(f"{prefix}/infer", infer, methods=["POST"]),
             Route(prefix, metadata, methods=["GET"]),
             Route(f"{prefix}/ready", model_ready, methods=["GET"]),
@@ -170,7 +170,7 @@ def routes() -> list[Route]:
         Route("/v2/health/live", live, methods=["GET"]),
         Route("/v2/health/ready", ready, methods=["GET"]),
         Route("/v2/models/stats", stats, methods=["GET"]),
-        *found,
+        *handlers,
         Route("/v2", server, methods=["GET"]),
         Route("/v2/", server, methods=["GET"]),
         Route("/v2/repository/index", index, methods=["POST"]),

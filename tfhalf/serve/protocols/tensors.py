@@ -22,7 +22,7 @@ def check_shape(shape: Any, name: str) -> tuple[int, ...]:
     """A shape out of JSON as it must be.
 
     Raises:
-        RequestError: 400, it is no list of whole numbers above 0 that fits memory.
+        RequestError: 400, it is not a list of whole numbers above 0 that fits memory.
     """
     fits = isinstance(shape, list) and 0 < len(shape) <= _MAX_RANK
     if not fits or not all(type(size) is int and 0 <= size < 2**31 for size in shape) or math.prod(shape) >= 2**40:
@@ -34,7 +34,7 @@ def from_json(data: Any, shape: tuple[int, ...], datatype: str, tensor: Tensor) 
     """``data``, flat or nested, as the model's dtype and ``shape``.
 
     Raises:
-        RequestError: 400, ragged, too many or too few values, values that are no numbers or do not fit the datatype.
+        RequestError: 400, ragged, too many or too few values, values that are not numbers or do not fit the datatype.
     """
     dtype = dtype_of(datatype, tensor)
     count = math.prod(shape)
@@ -166,18 +166,18 @@ def split_bytes(raw: memoryview, count: int, name: str) -> list[bytes]:
     Raises:
         RequestError: 400, they do not come out even.
     """
-    found: list[bytes] = []
+    items: list[bytes] = []
     at = 0
     while at < len(raw):
         size = int.from_bytes(raw[at : at + 4], "little")
         stop = at + 4 + size
-        if at + 4 > len(raw) or stop > len(raw) or len(found) == count:
+        if at + 4 > len(raw) or stop > len(raw) or len(items) == count:
             raise RequestError(400, f"input {name!r}: the lengths of its BYTES do not fit its {len(raw):,} bytes")
-        found.append(bytes(raw[at + 4 : stop]))
+        items.append(bytes(raw[at + 4 : stop]))
         at = stop
-    if len(found) != count:
-        raise RequestError(400, f"input {name!r} holds {len(found)} BYTES; its shape asks for {count}")
-    return found
+    if len(items) != count:
+        raise RequestError(400, f"input {name!r} holds {len(items)} BYTES; its shape asks for {count}")
+    return items
 
 
 def join_bytes(values: list[bytes]) -> bytes:

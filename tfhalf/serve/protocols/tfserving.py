@@ -101,8 +101,8 @@ async def metadata(request: Request) -> Response:
     signature = {
         "inputs": {t.name: _info(t, f"{SIGNATURE}_{t.name}:0") for t in loaded.signature.inputs.values()},
         "outputs": {
-            t.name: _info(t, f"StatefulPartitionedCall:{place}")
-            for place, t in enumerate(loaded.signature.outputs.values())
+            t.name: _info(t, f"StatefulPartitionedCall:{index}")
+            for index, t in enumerate(loaded.signature.outputs.values())
         },
         "method_name": "tensorflow/serving/predict",
     }
@@ -124,12 +124,12 @@ def _info(tensor: Tensor, name: str) -> dict[str, Any]:
 
 def routes() -> list[Route]:
     """All of them."""
-    found = []
+    handlers = []
     for prefix in ("/v1/models/{name}", "/v1/models/{name}/versions/{version}", "/v1/models/{name}/labels/{version}"):
-        found += [
+        handlers += [
             Route(f"{prefix}:predict", predict, methods=["POST"]),
             Route(f"{prefix}:{{verb}}", other, methods=["POST"]),
             Route(f"{prefix}/metadata", metadata, methods=["GET"]),
             Route(prefix, status, methods=["GET"]),
         ]
-    return found
+    return handlers

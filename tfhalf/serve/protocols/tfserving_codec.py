@@ -43,11 +43,11 @@ def parse(message: Any, signature: Signature) -> Predict:
     if "instances" in message:
         columns, count = _columns(message["instances"], signature)
         return _predict(True, columns, signature, count)
-    given = message["inputs"]
-    named = isinstance(given, dict) and "b64" not in given
+    values = message["inputs"]
+    named = isinstance(values, dict) and "b64" not in values
     if not named and len(signature.inputs) > 1:
         raise RequestError(400, f"inputs must name each of {', '.join(signature.inputs)}")
-    return _predict(False, given if named else {next(iter(signature.inputs)): given}, signature, None)
+    return _predict(False, values if named else {next(iter(signature.inputs)): values}, signature, None)
 
 
 def _columns(instances: Any, signature: Signature) -> tuple[dict[str, list[Any]], int]:
@@ -69,10 +69,10 @@ def _predict(by_row: bool, columns: Mapping[str, Any], signature: Signature, cou
     rows = count or 0
     for name, data in columns.items():
         tensor = oip.input_tensor(name, signature, feeds, encoded)
-        found = _images(data, tensor)
-        if found is not None:
-            encoded[tensor.name] = found
-            size = len(found)
+        images = _images(data, tensor)
+        if images is not None:
+            encoded[tensor.name] = images
+            size = len(images)
         else:
             feeds[tensor.name] = _values(data, tensor)
             size = len(feeds[tensor.name])
@@ -93,16 +93,16 @@ def _images(data: Any, tensor: Tensor) -> list[bytes] | None:
     tensor.check_images(len(values))
     if tensor.image is None:
         raise RequestError(400, f"input {tensor.name!r} is not an image, so it takes no b64")
-    found = []
+    images = []
     for value in values:
         text = value.get("b64") if isinstance(value, dict) and len(value) == 1 else None
         if not isinstance(text, str):
             raise RequestError(400, f'input {tensor.name!r}: encoded images are {{"b64": "..."}}, each of them')
         try:
-            found.append(base64.b64decode(text, validate=True))
+            images.append(base64.b64decode(text, validate=True))
         except ValueError:
             raise RequestError(400, f"input {tensor.name!r}: b64 is not base64") from None
-    return found
+    return images
 
 
 def _values(data: Any, tensor: Tensor) -> np.ndarray:

@@ -35,15 +35,15 @@ class Readers:
         self._lock = threading.Lock()
         self._closed = False
 
-    async def read(self, task: str, /, *given: Any, **named: Any) -> Any:
+    async def read(self, task: str, /, *arguments: Any, **named: Any) -> Any:
         """What the function called ``task`` in `tfhalf.serve.reading.tasks` gives.
 
         Raises:
             RequestError: as that function; 413, it takes too much memory or time; 503, the server stops.
         """
-        return await asyncio.wrap_future(self._submit(task, given, named, lambda _: None))
+        return await asyncio.wrap_future(self._submit(task, arguments, named, lambda _: None))
 
-    async def read_huge(self, task: str, /, *given: Any, **named: Any) -> Any:
+    async def read_huge(self, task: str, /, *arguments: Any, **named: Any) -> Any:
         """As `read`, in all processes but one, which is left to what is read sooner."""
         await self._huge.acquire()
         loop = asyncio.get_running_loop()
@@ -53,7 +53,7 @@ class Readers:
                 loop.call_soon_threadsafe(self._huge.release)
 
         # A client that goes away leaves the process busy: it is counted until it has done.
-        future = self._submit(task, given, named, release)
+        future = self._submit(task, arguments, named, release)
         return await asyncio.wrap_future(future)
 
     def close(self) -> None:
@@ -69,20 +69,20 @@ class Readers:
         self._threads.shutdown(wait=False)
 
     def _submit(
-        self, task: str, given: tuple[Any, ...], named: dict[str, Any], done: Callable[[object], None]
+        self, task: str, arguments: tuple[Any, ...], named: dict[str, Any], done: Callable[[object], None]
     ) -> Future[Any]:
         """``done`` is called whatever comes of it."""
         if self._closed:
             done(None)
             raise RequestError(503, "the server is stopping; ask another one", 1)
-        future = self._threads.submit(self._read, task, given, named)
+        future = self._threads.submit(self._read, task, arguments, named)
         future.add_done_callback(done)
         return future
 
-    def _read(self, task: str, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    def _read(self, task: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
         reader = self._take()
         try:
-            answer = reader.ask(task, given, named)
+            answer = reader.request(task, arguments, named)
         except (OSError, EOFError):
             self._drop(reader)
             if self._closed:
@@ -135,8 +135,8 @@ class _Reader:
     def alive(self) -> bool:
         return self._child.alive
 
-    def ask(self, task: str, given: tuple[Any, ...], named: dict[str, Any]) -> dict[str, Any]:
-        wire.send(self._child.connection, [task, list(given), named])
+    def request(self, task: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> dict[str, Any]:
+        wire.send(self._child.connection, [task, list(arguments), named])
         answer: dict[str, Any] = wire.receive(self._child.connection)
         return answer
 

@@ -32,9 +32,9 @@ def main(channel: Channel) -> None:
             wire.send(connection, _answer(most, *wire.receive(connection)))
 
 
-def _answer(most: int, task: str, given: list[Any], named: dict[str, Any]) -> dict[str, Any]:
+def _answer(most: int, task: str, arguments: list[Any], named: dict[str, Any]) -> dict[str, Any]:
     try:
-        return {"value": READ[task](*given, **named)}
+        return {"value": READ[task](*arguments, **named)}
     except RequestError as error:
         return {"status": error.status, "message": str(error)}
     except MemoryError:
@@ -48,6 +48,6 @@ def _answer(most: int, task: str, given: list[Any], named: dict[str, Any]) -> di
 
 def _memory() -> int:
     """Bytes that count towards the limit."""
-    found = re.search(r"VmData:\s+(\d+)", Path("/proc/self/status").read_text())
-    assert found
-    return int(found[1]) << 10
+    match = re.search(r"VmData:\s+(\d+)", Path("/proc/self/status").read_text())
+    assert match
+    return int(match[1]) << 10
