@@ -247,7 +247,7 @@ def test_files_that_were_changed_are_not_opened(exported: Path, tmp_path: Path) 
     assert "model.onnx: is not the file that was published" in refused(call(version), 1)
     request = {"directory": str(version), "runtime": "onnx-cpu", "batch_sizes": [1], "seconds": 0.01}
     with pytest.raises(ShortfallError, match=r"^onnx: .*model\.onnx: is not the file that was published"):
-        fresh.ask({"kind": "inference", **request}, "onnx", unseen("onnx"))
+        fresh.measure_row({"kind": "inference", **request}, "onnx", unseen("onnx"))
     shutil.rmtree(version)
     with pytest.raises(InputError, match=r"^onnx: "):
-        fresh.ask({"kind": "inference", **request}, "onnx", unseen("onnx"))
+        fresh.measure_row({"kind": "inference", **request}, "onnx", unseen("onnx"))

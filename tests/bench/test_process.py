@@ -60,7 +60,7 @@ def request(mine: Path, *overrides: str) -> dict[str, Any]:
 @pytest.mark.slow
 def test_a_process_that_is_killed(mine: Path) -> None:
     with pytest.raises(ShortfallError, match=r"^mixed_float16: .* ended by signal 9 \(Killed\); the memory may not"):
-        fresh.ask(request(mine, "model.args={does: die}"), "mixed_float16", unseen("mixed_float16"))
+        fresh.measure_row(request(mine, "model.args={does: die}"), "mixed_float16", unseen("mixed_float16"))
 
 
 def test_an_input_at_fault_is_an_answer(mine: Path) -> None:

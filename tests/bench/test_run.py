@@ -49,7 +49,7 @@ def test_bad_arguments(arguments: list[Any], words: str, tmp_path: Path, monkeyp
     def never(*_: Any) -> None:
         raise AssertionError("a process was started")
 
-    monkeypatch.setattr(run, "ask", never)
+    monkeypatch.setattr(run, "measure_row", never)
     assert words in refused(call(*arguments))
 
 
@@ -61,13 +61,13 @@ def test_usage_errors(arguments: list[str]) -> None:
 
 
 def test_one_policy_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    def ask(request: dict[str, Any], name: str, watch: Watch) -> dict[str, Any]:
+    def measure_row(request: dict[str, Any], name: str, watch: Watch) -> dict[str, Any]:
         assert request["kind"] == "training"
         if request["policy"] == "float32":
             raise ShortfallError("float32: out of memory")
         return {**HALF.__dict__, "policy": name, "samples": [1.0], "input_shape": [8], "uncounted": []}
 
-    monkeypatch.setattr(run, "ask", ask)
+    monkeypatch.setattr(run, "measure_row", measure_row)
     result = call(DIGITS, "--json", "--quiet")
     assert result.exit_code == 1
     assert result.stderr == "error: float32: out of memory\n"
@@ -81,14 +81,14 @@ def test_one_policy_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch
 def test_one_runtime_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     cell = {"batch_size": 1, "calls": 30, "p50_ms": 1.0, "p99_ms": 2.0, "images_per_s": 900.0, "warm_up_seconds": 0.1}
 
-    def ask(request: dict[str, Any], name: str, watch: Watch) -> dict[str, Any]:
+    def measure_row(request: dict[str, Any], name: str, watch: Watch) -> dict[str, Any]:
         runtime = request["runtime"]
         if runtime == "savedmodel":
             raise ShortfallError(f"{name}: it died")
         row = {"runtime": runtime, "computed_by": "x", "device": "y", "note": "", "error": ""}
         return {**row, "cells": [cell], "error": "batch 8: no" if runtime == "onnx-cpu" else ""}
 
-    monkeypatch.setattr(run, "ask", ask)
+    monkeypatch.setattr(run, "measure_row", measure_row)
     monkeypatch.setattr(run.manifests, "open_version", lambda path: version_of())
     result = call(tmp_path, "--json", "--quiet")
     assert result.exit_code == 1
@@ -108,12 +108,12 @@ def test_one_runtime_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatc
 def test_a_fixed_batch_is_the_only_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     sizes = []
 
-    def ask(request: dict[str, Any], name: str, watch: Watch) -> dict[str, Any]:
+    def measure_row(request: dict[str, Any], name: str, watch: Watch) -> dict[str, Any]:
         sizes.append(request["batch_sizes"])
         raise ShortfallError(f"{name}: it died")
 
     port = {"name": "image", "dtype": "float32", "shape": [4, 4, 4, 3]}
-    monkeypatch.setattr(run, "ask", ask)
+    monkeypatch.setattr(run, "measure_row", measure_row)
     monkeypatch.setattr(run.manifests, "open_version", lambda path: version_of(inputs=[port]))
     refused(call(tmp_path, "--quiet"), 1)
     assert {tuple(one) for one in sizes} == {(4,)}
@@ -123,24 +123,24 @@ def test_a_fixed_batch_is_the_only_one(monkeypatch: pytest.MonkeyPatch, tmp_path
 def test_an_input_at_fault_ends_it_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def ask(request: dict[str, Any], name: str, watch: Watch) -> dict[str, Any]:
+    def measure_row(request: dict[str, Any], name: str, watch: Watch) -> dict[str, Any]:
         asked.append(name)
         raise InputError(f"{name}: npz:absent.npz does not exist")
 
-    monkeypatch.setattr(run, "ask", ask)
+    monkeypatch.setattr(run, "measure_row", measure_row)
     assert refused(call(DIGITS)) == "mixed_float16: npz:absent.npz does not exist"
     assert asked == ["mixed_float16"]
 
 
 def test_what_is_said_while_rows_fail_and_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    def ask(request: dict[str, Any], name: str, watch: Watch) -> dict[str, Any]:
+    def measure_row(request: dict[str, Any], name: str, watch: Watch) -> dict[str, Any]:
         watch.hear("compiling the step")
         watch.hear("\trepeat 1 of 3")
         if name == "mixed_float16":
             raise ShortfallError(f"{name}: out of memory")
         return {**HALF.__dict__, "policy": name, "input_shape": [8], "uncounted": []}
 
-    monkeypatch.setattr(run, "ask", ask)
+    monkeypatch.setattr(run, "measure_row", measure_row)
     progress = call(DIGITS).stdout.partition("\npipeline ")[0].splitlines()
     assert [line.split("s  ", 1)[1].split(";")[0] for line in progress] == [
         "1/3 mixed_float16   compiling the step",
@@ -157,11 +157,11 @@ def test_sizes_of_images_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """A rate of images is one of images of one size."""
     asked = []
 
-    def ask(request: dict[str, Any], name: str, watch: Watch) -> dict[str, Any]:
+    def measure_row(request: dict[str, Any], name: str, watch: Watch) -> dict[str, Any]:
         asked.append(request["overrides"])
         return {**HALF.__dict__, "policy": name, "input_shape": [8], "uncounted": []}
 
-    monkeypatch.setattr(run, "ask", ask)
+    monkeypatch.setattr(run, "measure_row", measure_row)
     told = json.loads(call(DIGITS, "--set", "train.sizes=[4, 8]", "--policies", "float32", "--json", "--quiet").stdout)
     assert asked == [["train.sizes=[4, 8]", "train.sizes=[]"]]
     assert told["settings"]["sizes_left_out"] == [4, 8]

@@ -58,17 +58,17 @@ class _Walk:
         """Count ``graph``; in and out go, per tensor, whether it depends on a trained variable."""
         moved = {tensor.name for tensor, depends in zip(graph.inputs, moved_inputs, strict=True) if depends}
         for op in graph.get_operations():
-            given = [tensor.name in moved for tensor in op.inputs]
+            depends_in = [tensor.name in moved for tensor in op.inputs]
             if op.type in _CALLS:
-                gives = self.through(graph._get_function(op.get_attr("f").name).graph, given)
+                gives = self.through(graph._get_function(op.get_attr("f").name).graph, depends_in)
             else:
-                self._add(op, given)
+                self._add(op, depends_in)
                 self._look_into(graph, op)
-                gives = [any(given) and op.type != "StopGradient" and _differentiable(o) for o in op.outputs]
+                gives = [any(depends_in) and op.type != "StopGradient" and _differentiable(o) for o in op.outputs]
             moved |= {tensor.name for tensor, depends in zip(op.outputs, gives, strict=True) if depends}
         return [tensor.name in moved for tensor in graph.outputs]
 
-    def _add(self, op: Any, given: Sequence[bool]) -> None:
+    def _add(self, op: Any, depends: Sequence[bool]) -> None:
         known = _PRODUCTS.get(op.type)
         if known is None:
             return
@@ -79,7 +79,7 @@ class _Walk:
             self.uncounted.add(f"{op.type} of unknown shape")
             return
         self.forward += work
-        self.step += work * (1 + sum(given[i] for i in operands if i < len(given)))
+        self.step += work * (1 + sum(depends[i] for i in operands if i < len(depends)))
 
     def _look_into(self, graph: Any, op: Any) -> None:
         """Name a loop or a branch that has products in it: how often they run is known when they do."""
@@ -139,7 +139,7 @@ def _einsum(op: Any) -> int:
     for term, tensor in zip(terms, op.inputs, strict=True):
         shape = _sides(tensor)
         before, _, after = term.partition("...")
-        # Sides under an ellipsis are told apart by their place from its right end, as broadcasting does.
+        # Sides under an ellipsis are matched by their position from its right end, as broadcasting does.
         hidden = [f"...{i}" for i in range(len(shape) - len(before) - len(after), 0, -1)]
         for label, side in zip([*before, *hidden, *after], shape, strict=True):
             sides[label] = max(sides.get(label, 1), side)

@@ -12,7 +12,7 @@ from tfhalf.system.child import Child
 _TICK = 0.5  # seconds
 
 
-def ask(request: dict[str, Any], name: str, watch: Watch) -> dict[str, Any]:
+def measure_row(request: dict[str, Any], name: str, watch: Watch) -> dict[str, Any]:
     """The row that `tfhalf.bench.worker` measures for ``request``, in a new Python process that ends with it.
 
     Ctrl-C ends the process too, and so does the end of this one.
@@ -20,7 +20,7 @@ def ask(request: dict[str, Any], name: str, watch: Watch) -> dict[str, Any]:
     Args:
         request: what JSON can hold, with the ``kind`` of measurement.
         name: of the row that is measured; error messages begin with it.
-        watch: is told what the process does, and that it is still at it.
+        watch: receives what the process does, and that it is still at it.
 
     Raises:
         InputError, ShortfallError: the process says what is wrong, or dies.

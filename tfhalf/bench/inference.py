@@ -26,7 +26,7 @@ _OVERRUN = 5.0
 def measure(*, directory: str, runtime: str, batch_sizes: Sequence[int], seconds: float, stages: Stages) -> Inference:
     """Time the version ``directory`` in ``runtime`` at each of ``batch_sizes`` for about ``seconds``.
 
-    One call is made at a time, from arrays on the host to answers on the host. A batch size that fails ends the
+    Calls run one at a time, from arrays on the host to answers on the host. A batch size that fails ends the
     row with an error; the smaller ones stay.
 
     Raises:
@@ -49,7 +49,7 @@ def measure(*, directory: str, runtime: str, batch_sizes: Sequence[int], seconds
     try:
         opened = open_to_measure(where, runtime)
     except ArtifactError as error:
-        # A GPU is no must, nor is that OpenVINO knows every operator.
+        # Neither a GPU is needed, nor that OpenVINO knows every operator.
         unknown = runtime == "openvino" and isinstance(error, UnsupportedError)
         if not unknown and not isinstance(error, UnavailableError):
             raise

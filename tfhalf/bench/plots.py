@@ -11,37 +11,37 @@ from tfhalf.bench.tables import inputs_of, number, share
 from tfhalf.system import plotting
 
 _BLUE, _INK, _GREY = "#4477aa", "#222222", "#888888"
-# P. Tol's bright scheme: told apart by colour-blind readers too; markers say it once more.
+# P. Tol's bright scheme: distinct to colour-blind readers too; markers say it once more.
 _LINES = (("#4477aa", "o"), ("#ee6677", "s"), ("#228833", "^"), ("#ccbb44", "D"))
 
 
-def draw(found: TrainingBench | InferenceBench, path: Path | None) -> None:
-    """Write the picture of ``found`` to ``path``, PNG or SVG by its suffix; none without a ``path``."""
+def draw(bench: TrainingBench | InferenceBench, path: Path | None) -> None:
+    """Write the picture of ``bench`` to ``path``, PNG or SVG by its suffix; none without a ``path``."""
     if path is None:
         return
-    figure = _training(found) if isinstance(found, TrainingBench) else _inference(found)
+    figure = _training(bench) if isinstance(bench, TrainingBench) else _inference(bench)
     plotting.save(figure, path, 150)
 
 
-def _training(found: TrainingBench) -> Any:
+def _training(bench: TrainingBench) -> Any:
     """A bar per policy: its median, whiskers from the slowest repeat to the fastest."""
-    rows = found.rows
+    rows = bench.rows
     figure = plotting.figure(max(6.4, 1.6 + 1.7 * len(rows)), 4.8)
     axes = figure.add_subplot()
     medians = [row.images_per_s for row in rows]
     below = [row.images_per_s - min(row.samples) for row in rows]
     above = [max(row.samples) - row.images_per_s for row in rows]
     axes.bar([row.policy for row in rows], medians, width=0.6, color=_BLUE, yerr=[below, above], capsize=8, ecolor=_INK)
-    for place, row in enumerate(rows):
+    for bar, row in enumerate(rows):
         axes.annotate(
-            _words(row, found.ratio(row)), (place, max(row.samples)), (0, 6), textcoords="offset points", ha="center",
+            _words(row, bench.ratio(row)), (bar, max(row.samples)), (0, 6), textcoords="offset points", ha="center",
             va="bottom", fontsize=9, color=_INK,
         )  # fmt: skip
     axes.set_ylim(0, max(max(row.samples) for row in rows) * 1.3)
     axes.set_ylabel("images per second")
     axes.yaxis.set_major_formatter("{x:,.0f}")
     _tidy(axes)
-    title = f"{found.pipeline}: training throughput, batch {rows[0].batch_size}"
+    title = f"{bench.pipeline}: training throughput, batch {rows[0].batch_size}"
     axes.set_title(f"{title}\n{_short(rows[0].device)}", fontsize=11)
     figure.supxlabel(
         "bars: median of the repeats; whiskers: slowest, fastest; MFU: share of the measured rate of matrix products",
@@ -58,11 +58,11 @@ def _words(row: Training, ratio: float | None) -> str:
     return "\n".join([*lines, f"MFU {share(row.mfu)}"])
 
 
-def _inference(found: InferenceBench) -> Any:
+def _inference(bench: InferenceBench) -> Any:
     """Latency and throughput over the batch size, a line per runtime."""
     from matplotlib.ticker import LogLocator
 
-    rows = [row for row in found.rows if row.cells]
+    rows = [row for row in bench.rows if row.cells]
     figure = plotting.figure(11, 4.8)
     latency, throughput = figure.subplots(1, 2)
     for row, (colour, marker) in zip(rows, _LINES, strict=False):
@@ -86,7 +86,7 @@ def _inference(found: InferenceBench) -> Any:
         axes.set_xlabel("images in a call (batch size)")
         _tidy(axes)
     throughput.legend(frameon=False)
-    title = f"{found.version}: float16 export, {inputs_of(found)}"
+    title = f"{bench.version}: float16 export, {inputs_of(bench)}"
     devices = " and ".join(dict.fromkeys(_short(row.device) for row in rows))
     figure.suptitle(f"{title}\n{devices}", fontsize=11)
     return figure

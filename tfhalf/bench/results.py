@@ -1,4 +1,4 @@
-"""What a benchmark found, as frozen values: they come from the processes that measure as JSON."""
+"""What a benchmark measures, as frozen values: they come from the processes that measure as JSON."""
 
 from __future__ import annotations
 
@@ -132,8 +132,8 @@ class Cell:
 class Inference:
     """One runtime's cells by rising batch size.
 
-    ``note`` says why there are none where the runtime cannot be had, ``error`` why there are fewer than asked for; both
-    are empty otherwise, but that ``note`` has the settings of a runtime that was given some. ``computed_by`` is the
+    ``note`` says why there are none where the runtime cannot be had, ``error`` why there are fewer than requested; both
+    are empty otherwise, but that ``note`` has the settings of a runtime that takes some. ``computed_by`` is the
     library, its version and the device.
     """
 

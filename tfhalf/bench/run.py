@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from tfhalf import config
 from tfhalf.artifacts import manifest as manifests
-from tfhalf.bench.fresh import ask
+from tfhalf.bench.fresh import measure_row
 from tfhalf.bench.results import Cell, Failed, Inference, InferenceBench, Training, TrainingBench
 from tfhalf.bench.runtimes import RUNTIMES
 from tfhalf.bench.tables import number
@@ -56,39 +56,39 @@ def bench(target: Path, options: Options, progress: Progress) -> TrainingBench |
     return _bench_export(target, options, progress)
 
 
-def check(found: TrainingBench | InferenceBench) -> None:
-    """After what was measured has been told.
+def check(results: TrainingBench | InferenceBench) -> None:
+    """Refuse rows that failed, once what was measured is shown.
 
     Raises:
         ShortfallError: rows that could not be measured, each named.
     """
-    if found.failed:
-        raise ShortfallError("; ".join(one.error for one in found.failed))
+    if results.failed:
+        raise ShortfallError("; ".join(one.error for one in results.failed))
 
 
-def _refuse(what: str, given: dict[str, Any]) -> None:
-    wrong = [option for option, value in given.items() if value]
+def _refuse(what: str, options: dict[str, Any]) -> None:
+    wrong = [option for option, value in options.items() if value]
     if wrong:
         raise ConfigError(f"{what}, which takes no {', '.join(wrong)}; leave that out")
 
 
 def _bench_pipeline(path: Path, options: Options, progress: Progress) -> TrainingBench:
     policies = _policies(options)
-    pipeline = config.load_pipeline(path, options.overrides)  # before a process starts: bad input is told at once
+    pipeline = config.load_pipeline(path, options.overrides)  # before a process starts: bad input is reported at once
     settings = {"repeats": options.repeats or REPEATS, "seconds": options.seconds}
     overrides = list(options.overrides)
     if pipeline.train.sizes:  # a rate is one of images of one size
         overrides.append("train.sizes=[]")
     if pipeline.train.freeze_after:  # nor of one net
         overrides.append("train.freeze_after={}")
-    asked = {"pipeline": str(path), "overrides": overrides, "data_dir": options.data_dir}
+    request = {"pipeline": str(path), "overrides": overrides, "data_dir": options.data_dir}
     rows: list[Training] = []
     failed: list[Failed] = []
     watch = Watch(progress, policies)
     for policy in policies:
         watch.begin(policy)
         try:
-            row = _training(ask({"kind": "training", **asked, "policy": policy, **settings}, policy, watch))
+            row = _training(measure_row({"kind": "training", **request, "policy": policy, **settings}, policy, watch))
         except ShortfallError as error:  # another policy may well do: this one's row is missing
             failed.append(Failed(policy, str(error)))
             watch.end("could not be measured")
@@ -97,8 +97,8 @@ def _bench_pipeline(path: Path, options: Options, progress: Progress) -> Trainin
         watch.end(f"{number(row.images_per_s)} images/s")
     progress.line()
     _need(rows, failed)
-    told = {**asked, **settings, "sizes_left_out": list(pipeline.train.sizes)}
-    return TrainingBench(pipeline.name, told, manifests.versions(), tuple(rows), tuple(failed))
+    recorded = {**request, **settings, "sizes_left_out": list(pipeline.train.sizes)}
+    return TrainingBench(pipeline.name, recorded, manifests.versions(), tuple(rows), tuple(failed))
 
 
 def _bench_export(path: Path, options: Options, progress: Progress) -> InferenceBench:
@@ -117,7 +117,7 @@ def _bench_export(path: Path, options: Options, progress: Progress) -> Inference
         watch.begin(name)
         request = {"kind": "inference", "directory": str(directory), "runtime": runtime, **settings}
         try:
-            row = _inference(ask(request, name, watch))
+            row = _inference(measure_row(request, name, watch))
         except ShortfallError as error:
             failed.append(Failed(runtime, str(error)))
             watch.end("could not be measured")
@@ -173,10 +173,10 @@ def _batch_sizes(text: str | None) -> tuple[int, ...]:
     return tuple(sorted(set(sizes)))
 
 
-def _training(found: dict[str, Any]) -> Training:
+def _training(answer: dict[str, Any]) -> Training:
     lists = ("samples", "uncounted", "input_shape")
-    return Training(**{**found, **{key: tuple(found[key]) for key in lists}})
+    return Training(**{**answer, **{key: tuple(answer[key]) for key in lists}})
 
 
-def _inference(found: dict[str, Any]) -> Inference:
-    return Inference(**{**found, "cells": tuple(Cell(**cell) for cell in found["cells"])})
+def _inference(answer: dict[str, Any]) -> Inference:
+    return Inference(**{**answer, "cells": tuple(Cell(**cell) for cell in answer["cells"])})

@@ -17,42 +17,42 @@ _INFERENCE = ("runtime", "batch", "p50 ms", "p99 ms", "samples/s", "calls", "war
 _PACKAGES = ("tensorflow", "keras", "onnxruntime", "ai-edge-litert", "openvino", "python")
 
 
-def heading(found: TrainingBench | InferenceBench) -> list[str]:
+def heading(bench: TrainingBench | InferenceBench) -> list[str]:
     """One line per fact that all rows share, its name first."""
-    if isinstance(found, InferenceBench):
-        lines = [f"export     {found.version}: {inputs_of(found)}; one call at a time"]
-        return [*lines, *_devices(found), _versions(found.versions)]
-    row = found.rows[0]
-    repeats = found.settings["repeats"]
-    times = f"{repeats} repeat{'s' if repeats != 1 else ''} of about {duration(found.settings['seconds'])}"
+    if isinstance(bench, InferenceBench):
+        lines = [f"export     {bench.version}: {inputs_of(bench)}; one call at a time"]
+        return [*lines, *_devices(bench), _versions(bench.versions)]
+    row = bench.rows[0]
+    repeats = bench.settings["repeats"]
+    times = f"{repeats} repeat{'s' if repeats != 1 else ''} of about {duration(bench.settings['seconds'])}"
     lines = [
-        f"pipeline   {found.pipeline}: {row.model}, {row.parameters:,} parameters, input {row.input_shape}",
+        f"pipeline   {bench.pipeline}: {row.model}, {row.parameters:,} parameters, input {row.input_shape}",
         f"data       {row.source}: {row.images:,} training images, {size(row.image_bytes)}, {_normalised(row)}",
         f"device     {row.device}",
-        _versions(found.versions),
+        _versions(bench.versions),
         f"batch      {row.batch_size} images; {times} after warming up, augmentation included",
         f"feed       {row.feed}",
         f"xla        {row.xla}",
         f"memory     {row.memory_of}",
         "matrix     best rate of square products, of which MFU is the share: "
-        + ", ".join(other.matrix for other in found.rows),
+        + ", ".join(other.matrix for other in bench.rows),
     ]
-    if left_out := found.settings.get("sizes_left_out"):
+    if left_out := bench.settings.get("sizes_left_out"):
         lines.append(f"sizes      images as large as they are: train.sizes, {left_out}, is left out")
-    if any(other.emulated for other in found.rows):
+    if any(other.emulated for other in bench.rows):
         lines.append("           this CPU has no float16 arithmetic: mixed_float16 is emulated, and so is slow")
     return lines
 
 
-def inputs_of(found: InferenceBench) -> str:
+def inputs_of(bench: InferenceBench) -> str:
     """The inputs of an export and their shapes, without the batch."""
-    return "input " + ", ".join(f"{name} {list(shape)}" for name, shape in found.inputs.items())
+    return "input " + ", ".join(f"{name} {list(shape)}" for name, shape in bench.inputs.items())
 
 
-def _devices(found: InferenceBench) -> list[str]:
+def _devices(bench: InferenceBench) -> list[str]:
     """A line per device, with its runtimes where there are several devices."""
     names: dict[str, list[str]] = {}
-    for row in found.rows:
+    for row in bench.rows:
         if row.cells:
             names.setdefault(row.device, []).append(RUNTIMES[row.runtime][0])
     if len(names) == 1:
@@ -69,50 +69,50 @@ def _versions(versions: dict[str, str]) -> str:
     return "versions   " + ", ".join(f"{name} {versions[name]}" for name in _PACKAGES if name in versions)
 
 
-def table(found: TrainingBench | InferenceBench) -> Table:
+def table(bench: TrainingBench | InferenceBench) -> Table:
     """One row per policy, or per runtime and batch size."""
-    if isinstance(found, InferenceBench):
-        return _inference(found)
-    made = _empty(_TRAINING)
-    for row in found.rows:
-        made.add_row(*_training_row(row, found.ratio(row)))
-    return made
+    if isinstance(bench, InferenceBench):
+        return _inference(bench)
+    grid = _empty(_TRAINING)
+    for row in bench.rows:
+        grid.add_row(*_training_row(row, bench.ratio(row)))
+    return grid
 
 
-def show(found: TrainingBench | InferenceBench, progress: Progress) -> None:
+def show(bench: TrainingBench | InferenceBench, progress: Progress) -> None:
     """Print the table, and through ``progress`` what stands above and below it.
 
     Where a terminal is too narrow, lines wrap, but no figure is cut short.
     """
-    for line in [*heading(found), ""]:
+    for line in [*heading(bench), ""]:
         progress.line(line)
-    made = table(found)
-    needed = Console(width=1000).measure(made).maximum
-    Console(width=max(Console().width, needed)).print(made)
-    for line in notes(found):
+    grid = table(bench)
+    needed = Console(width=1000).measure(grid).maximum
+    Console(width=max(Console().width, needed)).print(grid)
+    for line in notes(bench):
         progress.line(line)
 
 
-def notes(found: TrainingBench | InferenceBench) -> list[str]:
+def notes(bench: TrainingBench | InferenceBench) -> list[str]:
     """What the table cannot say, a line each."""
-    if isinstance(found, InferenceBench):
-        return [f"{RUNTIMES[row.runtime][0]}: {row.note}" for row in found.rows if row.note]
+    if isinstance(bench, InferenceBench):
+        return [f"{RUNTIMES[row.runtime][0]}: {row.note}" for row in bench.rows if row.note]
     lines = []
-    for row in found.rows:
+    for row in bench.rows:
         if row.skipped:
             lines.append(f"{row.policy}: {row.skipped} of {row.steps} steps were skipped for a non-finite gradient")
-        if len(row.samples) < found.settings["repeats"]:
-            lines.append(f"{row.policy}: {len(row.samples)} of {found.settings['repeats']} repeats: its steps are slow")
+        if len(row.samples) < bench.settings["repeats"]:
+            lines.append(f"{row.policy}: {len(row.samples)} of {bench.settings['repeats']} repeats: its steps are slow")
         if row.uncounted:
             lines.append(f"{row.policy}: not counted, so no share of the matrix rate: {', '.join(row.uncounted)}")
     return lines
 
 
 def _empty(columns: tuple[str, ...]) -> Table:
-    made = Table(box=None, pad_edge=False, header_style="bold")
+    grid = Table(box=None, pad_edge=False, header_style="bold")
     for i, column in enumerate(columns):
-        made.add_column(column, justify="right" if i else "left", no_wrap=True)
-    return made
+        grid.add_column(column, justify="right" if i else "left", no_wrap=True)
+    return grid
 
 
 def _training_row(row: Training, ratio: float | None) -> list[str]:
@@ -132,14 +132,14 @@ def _training_row(row: Training, ratio: float | None) -> list[str]:
     ]
 
 
-def _inference(found: InferenceBench) -> Table:
-    made = _empty(_INFERENCE)
-    for row in found.rows:
+def _inference(bench: InferenceBench) -> Table:
+    grid = _empty(_INFERENCE)
+    for row in bench.rows:
         for i, cells in enumerate(_cells(row)):
-            made.add_row(RUNTIMES[row.runtime][0] if not i else "", *cells)
+            grid.add_row(RUNTIMES[row.runtime][0] if not i else "", *cells)
         if not row.cells:
-            made.add_row(RUNTIMES[row.runtime][0], *["-"] * (len(_INFERENCE) - 1))
-    return made
+            grid.add_row(RUNTIMES[row.runtime][0], *["-"] * (len(_INFERENCE) - 1))
+    return grid
 
 
 def _cells(row: Inference) -> list[list[str]]:

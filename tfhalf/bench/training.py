@@ -66,7 +66,7 @@ def measure(
     device = detect()
     stages.stage("reading the data")
     splits = load_splits(checked.data, base=base, seed=checked.seed, data_dir=data_dir, progress=stages.status)
-    found = _train(checked, base, splits, device, repeats, seconds, stages)
+    trained = _train(checked, base, splits, device, repeats, seconds, stages)
     del splits
     gc.collect()  # the training's memory, for the matrices
     stages.stage("multiplying matrices")
@@ -79,7 +79,7 @@ def measure(
         device=device.describe(),
         device_kind=device.kind,
         emulated=dtype == "float16" and not device.native_float16,
-        **found,
+        **trained,
     )
 
 

@@ -34,7 +34,7 @@ class Stages(Progress):
 
 
 class Watch:
-    """In the process that asks: the rows ``names``, one after another, told of through ``progress``.
+    """In the process that starts others: the rows ``names``, one after another, shown through ``progress``.
 
     A terminal shows one line that counts the seconds; elsewhere each stage is a line that stays, once.
     """
@@ -42,13 +42,13 @@ class Watch:
     def __init__(self, progress: Progress, names: Sequence[str]) -> None:
         self.progress, self.names = progress, names
         self.width = max(map(len, names)) + 2 * len(str(len(names))) + 2
-        self.place = 0
+        self.row_number = 0
         self.started = self.row_started = self.stage_started = time.monotonic()
         self.stage = self.detail = ""
 
     def begin(self, name: str) -> None:
         """The row ``name`` is next."""
-        self.place += 1
+        self.row_number += 1
         self.row_started = time.monotonic()
         self._enter("starting a process")
 
@@ -81,13 +81,13 @@ class Watch:
         return f"{duration(time.monotonic() - self.started):>11}  {self._row():{self.width}} "
 
     def _row(self) -> str:
-        return f"{self.place}/{len(self.names)} {self.names[self.place - 1]}"
+        return f"{self.row_number}/{len(self.names)} {self.names[self.row_number - 1]}"
 
     def _left(self, ended: bool = False) -> str:
         """As long for each row to come as the rows that ended took on average; nothing is known before one did, nor
         once that time is over."""
         now = time.monotonic()
-        done = self.place if ended else self.place - 1
+        done = self.row_number if ended else self.row_number - 1
         if not done or done == len(self.names):
             return ""
         spent = (now if ended else self.row_started) - self.started
