@@ -1,4 +1,4 @@
-"""``precision.keep_float32: auto`` made a list, by a few steps of the net in float32."""
+"""``precision.keep_float32: auto`` as a list, by a few steps of the net in float32."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tfhalf.train.job import Job
 
 STEPS = 8
 BATCH = 64  # images in a step, at most
-_TOLD = 4
+_NAMED = 4
 _NOTHING = f"{STEPS} steps in float32 show no number beyond {cast.MAX:g} / {MARGIN:g}, and no long sum"
 
 
@@ -33,10 +33,10 @@ def settle(job: Job, device: Device, progress: Progress) -> Job:
     """
     if job.pipeline.precision.keep_float32 != "auto":
         return job
-    found, _ = find(job, device, progress)
-    for line in lines(found):
+    islands, _ = find(job, device, progress)
+    for line in lines(islands):
         progress.line(line)
-    return settled(job, tuple(island.pattern for island in found))
+    return settled(job, tuple(island.pattern for island in islands))
 
 
 def auto(job: Job, progress: Progress, *, measure: bool) -> tuple[Job, tuple[Island, ...] | None]:
@@ -44,25 +44,25 @@ def auto(job: Job, progress: Progress, *, measure: bool) -> tuple[Job, tuple[Isl
     job with that list where its pipeline says ``auto``."""
     if not measure:
         return job, None
-    found, _ = find(job, detect(), progress)
+    islands, _ = find(job, detect(), progress)
     if job.pipeline.precision.keep_float32 != "auto":
-        return job, found
-    return settled(job, tuple(island.pattern for island in found)), found
+        return job, islands
+    return settled(job, tuple(island.pattern for island in islands)), islands
 
 
-def auto_lines(pipeline: Pipeline, found: tuple[Island, ...] | None) -> list[str]:
-    """What `tfhalf check` says of ``keep_float32: auto``; ``found`` is None where nothing was measured."""
-    if found is None:
+def auto_lines(pipeline: Pipeline, islands: tuple[Island, ...] | None) -> list[str]:
+    """What `tfhalf check` says of ``keep_float32: auto``; ``islands`` is None where nothing was measured."""
+    if islands is None:
         asked = pipeline.precision.keep_float32 == "auto"
-        told = f"keep_float32: auto is settled when training begins, by {STEPS} steps in float32; --measure does so now"
-        return [told] if asked else []
-    if not found:
+        note = f"keep_float32: auto is settled when training begins, by {STEPS} steps in float32; --measure does so now"
+        return [note] if asked else []
+    if not islands:
         return [f"keep_float32: auto keeps no layer: {_NOTHING}"]
-    counted = "1 layer" if len(found) == 1 else f"{len(found)} layers"
+    counted = "1 layer" if len(islands) == 1 else f"{len(islands)} layers"
     return [
         f"keep_float32: auto keeps {counted} in float32, by {STEPS} steps of the net as its seed makes it:",
-        *(f"  {island.path}: {'; '.join(island.reasons)}" for island in found),
-        f"as a list: {json.dumps([island.pattern for island in found])}",
+        *(f"  {island.path}: {'; '.join(island.reasons)}" for island in islands),
+        f"as a list: {json.dumps([island.pattern for island in islands])}",
     ]
 
 
@@ -84,19 +84,19 @@ def find(job: Job, device: Device, progress: Progress) -> tuple[tuple[Island, ..
     measuring = Measuring(program)
     steps = min(STEPS, program.steps_per_epoch * program.epochs)
     measured = measuring.run(0, steps, 1, Timing(0.0, 0.0, 0.0), progress)
-    found = choose(program.state.model, measured, job.pipeline.precision.loss_scale.floor)
+    islands = choose(program.state.model, measured, job.pipeline.precision.loss_scale.floor)
     del program, measuring, few, splits
     gc.collect()  # a GPU's memory is for the training
-    return found, measured
+    return islands, measured
 
 
-def lines(found: tuple[Island, ...]) -> list[str]:
-    """What is said of the layers found: how many, and why."""
-    if not found:
+def lines(islands: tuple[Island, ...]) -> list[str]:
+    """What is said of the layers that stay in float32: how many, and why."""
+    if not islands:
         return [f"islands    none: {_NOTHING} (keep_float32: auto)"]
-    count = "1 layer stays" if len(found) == 1 else f"{len(found)} layers stay"
-    told = [f"islands    {count} in float32 (keep_float32: auto)"]
-    told += [f"           {island.path}: {'; '.join(island.reasons)}" for island in found[:_TOLD]]
-    if len(found) > _TOLD:
-        told.append(f"           and {len(found) - _TOLD} more; the run's pipeline.yaml and the manifest list them all")
-    return told
+    count = "1 layer stays" if len(islands) == 1 else f"{len(islands)} layers stay"
+    texts = [f"islands    {count} in float32 (keep_float32: auto)"]
+    texts += [f"           {island.path}: {'; '.join(island.reasons)}" for island in islands[:_NAMED]]
+    if (left := len(islands) - _NAMED) > 0:
+        texts.append(f"           and {left} more; the run's pipeline.yaml and the manifest list them all")
+    return texts

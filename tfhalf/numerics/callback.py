@@ -124,10 +124,10 @@ class NumericsCallback(keras.callbacks.Callback):
             self._traced_for = trainable
         else:
             counts, largest = self._measure(*batch)
-        found: dict[str, dict[str, Histogram]] = {kind: {} for kind in KINDS}
+        histograms: dict[str, dict[str, Histogram]] = {kind: {} for kind in KINDS}
         for (kind, name), row, top in zip(self._rows, counts.numpy(), largest.numpy(), strict=True):
-            found[kind][name] = Histogram(row, top)
-        return found
+            histograms[kind][name] = Histogram(row, top)
+        return histograms
 
     def _step(self, x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any]:
         """Counts int64 [rows, BINS] and largest magnitudes float32 [rows] of a training step that changes nothing."""
@@ -165,13 +165,15 @@ def _operations(model: keras.Model) -> dict[str, Any]:
 
 def _by_row(seen: Seen, variables: list[Any], values: list[Any], gradients: list[Any]) -> dict[tuple[str, str], Any]:
     """The tensors of each kind and name; weights that the loss does not depend on have no gradient."""
-    found: dict[tuple[str, str], list[Any]] = {("weights", v.path): [x] for v, x in zip(variables, values, strict=True)}
-    found |= {("activations", name): calls for name, calls in seen.given.items() if calls}
-    found |= {("activation gradients", name): calls for name, calls in seen.gradients.items() if calls}
+    tensors: dict[tuple[str, str], list[Any]] = {
+        ("weights", v.path): [x] for v, x in zip(variables, values, strict=True)
+    }
+    tensors |= {("activations", name): calls for name, calls in seen.outputs.items() if calls}
+    tensors |= {("activation gradients", name): calls for name, calls in seen.gradients.items() if calls}
     for variable, gradient in zip(variables, gradients, strict=True):
         if gradient is not None:
-            found["weight gradients", variable.path] = [tf.convert_to_tensor(gradient)]
-    return found
+            tensors["weight gradients", variable.path] = [tf.convert_to_tensor(gradient)]
+    return tensors
 
 
 @contextmanager

@@ -19,8 +19,8 @@ def bins(x: Any) -> Any:
     """
     bits = tf.bitwise.bitwise_and(tf.bitcast(tf.cast(x, tf.float32), tf.int32), 0x7FFFFFFF)
     exponents = tf.bitwise.right_shift(tf.minimum(bits, _INFINITY) + 0x1000, 23) - 127
-    found = tf.clip_by_value(exponents, LOW, HIGH) - (LOW - 1)
-    return tf.where(bits == 0, 0, tf.where(bits >= _INFINITY, BINS - 1, found))
+    ordinary = tf.clip_by_value(exponents, LOW, HIGH) - (LOW - 1)
+    return tf.where(bits == 0, 0, tf.where(bits >= _INFINITY, BINS - 1, ordinary))
 
 
 def histogram(x: Any, xla: bool) -> Any:

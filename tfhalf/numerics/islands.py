@@ -56,14 +56,14 @@ def choose(model: keras.Model, measured: Measured, floor: float = 1.0) -> tuple[
     owners = owners_of(model)
     chosen: dict[int, Any] = {}
     for name, operation in operations(model).items():
-        found = list(_reasons(operation, name, measured, floor))
-        if not found:
+        causes = list(_reasons(operation, name, measured, floor))
+        if not causes:
             continue
         for owner in [owners[id(operation)]] if id(operation) in owners else list(layers_before(operation, owners)):
             chosen[id(owner)] = owner
             inner = "" if owner is operation else f"{name}: "
-            reasons.setdefault(id(owner), []).extend(inner + reason for reason in found)
-    order = {id(layer): place for place, layer in enumerate(dict.fromkeys(owners.values()))}
+            reasons.setdefault(id(owner), []).extend(inner + reason for reason in causes)
+    order = {id(layer): index for index, layer in enumerate(dict.fromkeys(owners.values()))}
     return tuple(
         Island(layer_path(chosen[key]), tuple(dict.fromkeys(reasons[key])))
         for key in sorted(chosen, key=order.__getitem__)
@@ -75,7 +75,7 @@ def joined(first: Iterable[Island], second: Iterable[Island]) -> tuple[Island, .
     reasons: dict[str, tuple[str, ...]] = {}
     for island in (*first, *second):
         reasons[island.path] = (*reasons.get(island.path, ()), *island.reasons)
-    return tuple(Island(path, given) for path, given in reasons.items())
+    return tuple(Island(path, texts) for path, texts in reasons.items())
 
 
 def owners_of(model: keras.Model) -> dict[int, Any]:
@@ -95,14 +95,14 @@ def _owners(model: keras.Model) -> Iterator[tuple[int, Any]]:
 
 
 def _reasons(operation: Any, name: str, measured: Measured, floor: float) -> Iterator[str]:
-    weights, given = measured.largest("weights", name), measured.largest("activations", name)
+    weights, outputs = measured.largest("weights", name), measured.largest("activations", name)
     taken, scores = measured.taken.get(name, 0.0), measured.scores.get(name, 0.0)
     gradient = measured.largest("activation gradients", name)
     layer = isinstance(operation, layers.Layer)
     if weights > LIMIT:
         yield f"weights up to {_number(weights)}"
-    if given > LIMIT:
-        yield f"gives up to {_number(given)}"
+    if outputs > LIMIT:
+        yield f"gives up to {_number(outputs)}"
     if taken > LIMIT and layer:
         yield f"takes up to {_number(taken)}"
     if scores > LIMIT:

@@ -74,8 +74,8 @@ class Measured:
 
     def largest(self, kind: str, layer: str) -> float:
         """The largest magnitude among a layer's tensors of one kind; 0 where it has none."""
-        found = (t.histogram.largest for t in self.tensors if t.kind == kind and layer_of(t) == layer)
-        return max(found, default=0.0)
+        magnitudes = (t.histogram.largest for t in self.tensors if t.kind == kind and layer_of(t) == layer)
+        return max(magnitudes, default=0.0)
 
     @property
     def lost(self) -> tuple[int, int, int]:
@@ -128,12 +128,12 @@ class Measuring:
 
     def _seconds(self, feed: Feed) -> float:
         """Of one step, the least of some calls: other programs on the machine can only make them longer."""
-        found: list[float] = []
-        while len(found) < 2 or (sum(found) < _PATIENCE and len(found) < 20):
+        samples: list[float] = []
+        while len(samples) < 2 or (sum(samples) < _PATIENCE and len(samples) < 20):
             start = time.perf_counter()
             feed(np.arange(self.program.batch_size, dtype=np.int32)[None], 0, 0)
-            found.append(time.perf_counter() - start)
-        return min(found)
+            samples.append(time.perf_counter() - start)
+        return min(samples)
 
     def run(self, first: int, steps: int, every: int, timing: Timing, progress: Progress) -> Measured:
         """Train ``steps`` steps, the first of them ``first``, and measure every so many.
@@ -188,12 +188,12 @@ class Measuring:
         step = self.step
         counts, largest, lost = (v.numpy() for v in (step.counts, step.largest, step.lost))
         of_weight = dict(zip((v.path for v in step.variables), lost.tolist(), strict=True))
-        found = []
+        tensors = []
         for (kind, name), row, top in zip(step.rows, counts, largest, strict=True):
             if row.any():
                 moved = tuple(of_weight[name]) if kind == "weight updates" else (0, 0, 0)
-                found.append(Tensor(kind, name, Histogram(row, top), moved))
-        return tuple(sorted(found, key=lambda tensor: KINDS.index(tensor.kind)))
+                tensors.append(Tensor(kind, name, Histogram(row, top), moved))
+        return tuple(sorted(tensors, key=lambda tensor: KINDS.index(tensor.kind)))
 
     def _largest(self, kind: str) -> dict[str, float]:
         largest = self.step.largest.numpy()

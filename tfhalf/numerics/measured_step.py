@@ -33,7 +33,7 @@ class MeasuredStep(Step):
         self.rows += [
             (kind, v.path) for kind in ("weights", "weight gradients", "weight updates") for v in self.variables
         ]
-        self._place = {row: place for place, row in enumerate(self.rows)}
+        self._index = {row: index for index, row in enumerate(self.rows)}
         self.counts = tf.Variable(np.zeros((len(self.rows), BINS), np.int64), trainable=False)
         self.largest = tf.Variable(np.zeros(len(self.rows), np.float32), trainable=False)
         self.lost = tf.Variable(np.zeros((len(self.variables), 3), np.int64), trainable=False)
@@ -51,9 +51,9 @@ class MeasuredStep(Step):
         self, batch: Batch, epoch: Any, step: Any, size: int | None = None, variables: list[Any] | None = None
     ) -> tuple[Any, Any, list[Any]]:
         """What `Step` finds, kept for counting."""
-        found = super().gradients(batch, epoch, step, size, variables)
-        self._gradients = found[2]
-        return found
+        result = super().gradients(batch, epoch, step, size, variables)
+        self._gradients = result[2]
+        return result
 
     def clear(self) -> None:
         """Forget what was counted."""
@@ -62,21 +62,21 @@ class MeasuredStep(Step):
 
     def _add(self, seen: Seen, before: list[Any], after: list[Any]) -> None:
         tensors: dict[tuple[str, str], list[Any]] = {}
-        for kind, found in (
+        for kind, by_name in (
             (TAKEN, seen.taken),
             (SCORES, seen.scores),
-            ("activations", seen.given),
+            ("activations", seen.outputs),
             ("activation gradients", seen.gradients),
         ):
-            tensors.update({(kind, name): list(calls) for name, calls in found.items()})
+            tensors.update({(kind, name): list(calls) for name, calls in by_name.items()})
         for variable, old, new, gradient in zip(self.variables, before, after, self._gradients, strict=True):
             name = variable.path
             tensors["weights", name] = [old]
             tensors["weight gradients", name] = [gradient]
             tensors["weight updates", name] = [new - old]
         del self._gradients
-        rows = sorted(tensors, key=self._place.__getitem__)
-        places = [[self._place[row]] for row in rows if tensors[row]]
+        rows = sorted(tensors, key=self._index.__getitem__)
+        places = [[self._index[row]] for row in rows if tensors[row]]
         counts = [self._histogram(row[0], tensors[row]) for row in rows if tensors[row]]
         tops = [tf.reduce_max(tf.stack([count.largest(x) for x in tensors[row]])) for row in rows if tensors[row]]
         self.counts.assign(tf.tensor_scatter_nd_add(self.counts, places, tf.stack(counts)))

@@ -1,4 +1,4 @@
-"""What ``tfhalf numerics`` found, whole: figures for a program, and what follows from them."""
+"""What ``tfhalf numerics`` reports, whole: figures for a program, and what follows from them."""
 
 from __future__ import annotations
 
@@ -137,8 +137,8 @@ class Report:
         }
 
     def _tensor(self, tensor: Tensor) -> dict[str, Any]:
-        made = {"kind": tensor.kind, "name": tensor.name, **self._numbers(tensor.kind, tensor.histogram)}
-        return {**made, **self._updates(tensor.lost)} if tensor.kind == "weight updates" else made
+        row = {"kind": tensor.kind, "name": tensor.name, **self._numbers(tensor.kind, tensor.histogram)}
+        return {**row, **self._updates(tensor.lost)} if tensor.kind == "weight updates" else row
 
     def _numbers(self, kind: str, histogram: Histogram) -> dict[str, Any]:
         return {

@@ -96,24 +96,24 @@ def _begin(job: Job, program: TrainProgram, run: Path | None, progress: Progress
         exponent = _exponent(precision.loss_scale.initial) if guarded else 0
         where = "precision.loss_scale.initial" if guarded else f"none under {precision.policy}"
         return 0, exponent, f"new weights, seed {job.pipeline.seed}; scale in force 2^{exponent} ({where})"
-    found = checkpoint.load(run, progress.line)
-    if found is None:
+    loaded = checkpoint.load(run, progress.line)
+    if loaded is None:
         raise ResumeError(f"{run}: has no checkpoint; measure its pipeline without --run, or train longer first")
-    check_preprocess(found.record, job.preprocess, run)
+    check_preprocess(loaded.record, job.preprocess, run)
     trained, state = TrainState(job), program.state
-    trained.restore(found.arrays)
+    trained.restore(loaded.arrays)
     state.model.set_weights(trained.model.get_weights())
     checkpoint.restore([keras.ops.convert_to_numpy(v) for v in trained.inner.variables], state.optimizer.variables)
     epochs = job.pipeline.train.epochs
-    epoch = done = found.record["epochs_done"]
-    told = f"{run}, after epoch {done} of {epochs}"
-    if found.record["ended"] or done >= epochs:  # its last epoch once more, at that epoch's learning rate
+    epoch = done = loaded.record["epochs_done"]
+    position = f"{run}, after epoch {done} of {epochs}"
+    if loaded.record["ended"] or done >= epochs:  # its last epoch once more, at that epoch's learning rate
         epoch = max(0, done - 1)
-        told += ", whose last epoch is trained once more"
+        position += ", whose last epoch is trained once more"
     first = epoch * program.steps_per_epoch
     state.optimizer.iterations.assign(first)
     exponent = _exponent(trained.loss_scale())
-    return first, exponent, f"{told}; scale in force 2^{exponent}"
+    return first, exponent, f"{position}; scale in force 2^{exponent}"
 
 
 def _exponent(scale: float) -> int:

@@ -42,15 +42,15 @@ class Proposal:
 
 def loss(gradients: Sequence[Histogram], exponent: int) -> Loss:
     """What a scale of 2^``exponent`` loses."""
-    found = []
+    rows = []
     for histogram in gradients:
         whole = int(histogram.exponents.sum())
         if whole:
             shares, part = histogram.shares(exponent), histogram.finite / whole
-            found.append((shares.flushed * part, shares.subnormal * part, shares.overflowed * part))
-    if not found:
+            rows.append((shares.flushed * part, shares.subnormal * part, shares.overflowed * part))
+    if not rows:
         return Loss(exponent, 0.0, 0.0, 0.0)
-    return Loss(exponent, *(sum(values) / len(found) for values in zip(*found, strict=True)))
+    return Loss(exponent, *(sum(values) / len(rows) for values in zip(*rows, strict=True)))
 
 
 def propose(gradients: Sequence[Histogram]) -> Proposal:

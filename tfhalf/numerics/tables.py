@@ -91,8 +91,8 @@ def kinds(report: Report) -> Table:
 
 
 def _shares(histogram: Histogram, exponent: int) -> list[str]:
-    found = histogram.shares(exponent)
-    return [percent(share) for share in (found.below, found.flushed, found.subnormal, found.overflowed)]
+    shares = histogram.shares(exponent)
+    return [percent(share) for share in (shares.below, shares.flushed, shares.subnormal, shares.overflowed)]
 
 
 def notes(report: Report) -> list[str]:
@@ -116,19 +116,19 @@ def layers(report: Report, whole: bool) -> tuple[Table, int]:
         *("layer", "weights to", "activations to", "below 2^-24"),
         *("gradients to", "below 2^-24", f"at {scale}", "weight gr. to", "below 2^-24", f"at {scale}", "updates lost"),
     )
-    found: dict[str, dict[str, Histogram]] = {}
+    histograms: dict[str, dict[str, Histogram]] = {}
     lost: dict[str, list[int]] = {}
     for tensor in report.measured.tensors:
-        row = found.setdefault(layer_of(tensor), {})
+        row = histograms.setdefault(layer_of(tensor), {})
         row[tensor.kind] = row[tensor.kind] + tensor.histogram if tensor.kind in row else tensor.histogram
         if tensor.kind == "weight updates":
             sums = lost.setdefault(layer_of(tensor), [0, 0])
             lost[layer_of(tensor)] = [sums[0] + tensor.lost[0], sums[1] + tensor.lost[1]]
-    order = [name for name in report.order if name in found]
+    order = [name for name in report.order if name in histograms]
     kept = {island.path for island in report.islands}
-    worst = sorted(order, key=lambda name: (name not in kept, -_weight(found[name])))[: None if whole else _LAYERS]
+    worst = sorted(order, key=lambda name: (name not in kept, -_weight(histograms[name])))[: None if whole else _LAYERS]
     for name in (name for name in order if name in worst):
-        row, moved = found[name], lost.get(name)
+        row, moved = histograms[name], lost.get(name)
         table.add_row(
             name,
             _largest(row.get("weights")),
@@ -160,20 +160,20 @@ def _below(histogram: Histogram | None, exponent: int) -> str:
 
 def proposal(report: Report) -> list[str]:
     """What to do, with what speaks for it; the part to paste is YAML."""
-    found = report.proposal
+    proposed = report.proposal
     lines = ["proposal", "", *(f"    {line}" for line in paste(report)), ""]
-    few = dict.fromkeys((0, report.scale_exponent, found.exponent))
+    few = dict.fromkeys((0, report.scale_exponent, proposed.exponent))
     for exponent in few:
         lost = report.loss_at(exponent)
-        name = " (proposed)" if exponent == found.exponent else ""
+        name = " (proposed)" if exponent == proposed.exponent else ""
         name += " (in force)" if exponent == report.scale_exponent else ""
         lines.append(
             f"scale      2^{exponent}{name}: of the gradients that are not zero {percent(lost.flushed)} become 0, "
             f"{percent(lost.subnormal)} subnormal, {percent(lost.overflowed)} overflow"
         )
     lines.append(
-        f"           2^{found.exponent} leaves room for gradients {2**HEADROOM} times as large as the largest seen"
-        + (f"; from 2^{found.lowest} on no more become 0" if found.lowest < found.exponent else "")
+        f"           2^{proposed.exponent} leaves room for gradients {2**HEADROOM} times as large as the largest seen"
+        + (f"; from 2^{proposed.lowest} on no more become 0" if proposed.lowest < proposed.exponent else "")
     )
     if not report.islands:
         lines.append(f"float32    no layer needs it: nothing beyond {cast.MAX:g} / {MARGIN:g}, no long sum")
@@ -199,10 +199,10 @@ def _wrapped(label: str, text: str) -> list[str]:
 
 
 def _table(*columns: str) -> Table:
-    made = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold")
     for i, column in enumerate(columns):
-        made.add_column(column, justify="right" if i else "left", no_wrap=True)
-    return made
+        table.add_column(column, justify="right" if i else "left", no_wrap=True)
+    return table
 
 
 def _power(exponent: int | None, scale: int) -> str:

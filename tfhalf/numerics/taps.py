@@ -15,12 +15,12 @@ from tfhalf.precision import keras_graph
 
 @dataclass
 class Seen:
-    """Float tensors by the operation's path, one for each of its calls: ``taken`` and ``given``, and the gradients of
-    the loss with regard to ``given``, which come while the tape is read; ``scores``: what attention takes the softmax
-    of, before it is divided by the root of the size of a head."""
+    """Float tensors by the operation's path, one for each of its calls: ``taken`` and ``outputs``, and the gradients
+    of the loss with regard to ``outputs``, which come while the tape is read; ``scores``: what attention takes the
+    softmax of, before it is divided by the root of the size of a head."""
 
     taken: dict[str, list[Any]] = field(default_factory=dict)
-    given: dict[str, list[Any]] = field(default_factory=dict)
+    outputs: dict[str, list[Any]] = field(default_factory=dict)
     gradients: dict[str, list[Any]] = field(default_factory=dict)
     scores: dict[str, list[Any]] = field(default_factory=dict)
 
@@ -65,7 +65,7 @@ def observed(named: dict[str, Any]) -> Iterator[Seen]:
             result = call(*arguments, **keywords)
             if not here(result):
                 return result
-            seen.given.setdefault(name, []).extend(here(result))
+            seen.outputs.setdefault(name, []).extend(here(result))
             return keras.tree.map_structure(lambda x: tap(name, x) if here(x) else x, result)
 
         return watched
