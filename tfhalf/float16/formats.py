@@ -187,7 +187,7 @@ class Format:
         return sign | min(((e - self.emin) << self.fraction_bits) + k, self.infinity_bits)
 
     def decode(self, pattern: int) -> Number:
-        """The value of a pattern. NaNs lose sign and payload: they are no part of a value."""
+        """The value of a pattern. NaNs lose sign and payload: they are not part of a value."""
         sign, exponent, fraction = self.fields(pattern)
         if exponent == (1 << self.exponent_bits) - 1:
             return NAN if fraction else infinity(bool(sign))

@@ -38,10 +38,10 @@ def signed(value: Fraction, digits: int = 4) -> str:
     return ("+" if value > 0 else "") + text.brief(value, digits)
 
 
-def warnings(found: Sequence[Loss], label: str = "warning") -> list[str]:
+def warnings(losses: Sequence[Loss], label: str = "warning") -> list[str]:
     """Each loss under ``label``; infinities and NaN by IEEE 754's rules are called special instead."""
     lines = []
-    for loss in found:
+    for loss in losses:
         lines += line("special" if loss.special else label, f"{loss.word.upper()}: {loss.text}")
     return lines
 

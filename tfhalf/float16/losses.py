@@ -53,15 +53,15 @@ def of_operation(op: str, operands: list[Number], exact: Number, pattern: int) -
     if op == "div" and operands[1].is_zero:
         return [Loss("divided by zero", "x/0 is an infinity by definition; its sign is that of both signs together")]
     rounding = of_rounding(FLOAT16, exact, pattern)
-    found = [rounding] if rounding else []
+    losses = [rounding] if rounding else []
     if op in ("mul", "div") or not exact.is_finite:
-        return found
+        return losses
     a, b = operands[:2]
     if op == "fma":
         x, y, names = _product(a, b), operands[2], ("a*b", "c")
     else:
         x, y, names = (a, -b, ("a", "-b")) if op == "sub" else (a, b, ("a", "b"))
-    return found + _of_addition(x, y, names, exact, FLOAT16.decode(pattern))
+    return losses + _of_addition(x, y, names, exact, FLOAT16.decode(pattern))
 
 
 def _of_addition(x: Number, y: Number, names: tuple[str, str], exact: Number, result: Number) -> list[Loss]:
@@ -70,16 +70,16 @@ def _of_addition(x: Number, y: Number, names: tuple[str, str], exact: Number, re
         return []
     if exact.is_zero:
         return [Loss("cancelled", f"{names[0]} and {names[1]} add up to nothing, exactly")]
-    found = []
+    losses = []
     if result.is_finite and result.fraction != exact.fraction:
-        found += _absorbed(x, y, names, result.fraction)
+        losses += _absorbed(x, y, names, result.fraction)
     lost = max(exponent_of(x.fraction), exponent_of(y.fraction)) - exponent_of(exact.fraction)
     if lost > 1:  # one bit goes in every other subtraction
         factor = f"{2**lost:,}" if lost < 30 else f"2^{lost}"
         either = " or ".join(name.lstrip("-") for name in names)
         message = f"the leading {lost} bits: an earlier rounding error of {either} now weighs {factor} times as much"
-        found.append(Loss("cancelled", message))
-    return found
+        losses.append(Loss("cancelled", message))
+    return losses
 
 
 def _absorbed(x: Number, y: Number, names: tuple[str, str], result: Fraction) -> list[Loss]:

@@ -53,7 +53,7 @@ class Operation:
         return Entry(FLOAT16, self.exact, FLOAT16.encode(arithmetic.add(product, c)))
 
     @cached_property
-    def as_given(self) -> Number | None:
+    def as_typed(self) -> Number | None:
         """The exact result of the numbers as they were typed; None where float16 holds them all."""
         if all(held(one) for one in self.parsed):
             return None
@@ -62,17 +62,17 @@ class Operation:
     @cached_property
     def losses(self) -> list[Loss]:
         """What was lost on the way."""
-        found = losses_before(self.parsed)
-        found += losses.of_operation(self.op, self.operands, self.exact, self.result.bits)
+        lost = losses_before(self.parsed)
+        lost += losses.of_operation(self.op, self.operands, self.exact, self.result.bits)
         if self.in_steps is not None and _differ(self.in_steps.bits, self.result.bits):
             message = f"multiplying first, then adding gives {text.exact(self.in_steps.value)}"
-            found.append(Loss("rounded twice", message))
-        return found
+            lost.append(Loss("rounded twice", message))
+        return lost
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        error = None if self.as_given is None else Error.of(FLOAT16, self.as_given, self.result.bits)
-        as_typed = None if self.as_given is None else {"exact": text.exact(self.as_given), "error": as_dict(error)}
+        error = None if self.as_typed is None else Error.of(FLOAT16, self.as_typed, self.result.bits)
+        as_typed = None if self.as_typed is None else {"exact": text.exact(self.as_typed), "error": as_dict(error)}
         return {
             "op": self.op,
             "operands": [operand(one) for one in self.parsed],
@@ -88,7 +88,7 @@ class Operation:
 def losses_before(operands: list[Parsed]) -> list[Loss]:
     """Operands that became infinity or zero in rounding to float16, before anything was computed with them."""
     rounded = [losses.of_rounding(FLOAT16, one.number, one.float16) for one in operands]
-    found = []
+    lost = []
     for word, became in (("overflow", "infinity"), ("flushed", "zero")):
         texts = [
             text.cut(one.text, 30) for one, loss in zip(operands, rounded, strict=True) if loss and loss.word == word
@@ -96,8 +96,8 @@ def losses_before(operands: list[Parsed]) -> list[Loss]:
         more = f" and {len(texts) - 3:,} more" if len(texts) > 3 else ""
         if texts:
             message = f"{', '.join(texts[:3])}{more} became {became} in rounding to float16"
-            found.append(Loss(word, f"{message}, before anything was computed"))
-    return found
+            lost.append(Loss(word, f"{message}, before anything was computed"))
+    return lost
 
 
 def held(parsed: Parsed) -> bool:

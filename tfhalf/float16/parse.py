@@ -47,8 +47,8 @@ def parse(text: str) -> Parsed:
     if len(text) > MAX_CHARACTERS:
         raise InputError(f"{text[:20]!r}...: {len(text)} characters; a number may have {MAX_CHARACTERS}")
     negative, body = text.startswith("-"), text[1:] if text[:1] in ("-", "+") else text
-    if found := _PATTERN.match(body):
-        return _pattern(text, found)
+    if match := _PATTERN.match(body):
+        return _pattern(text, match)
     if body.lower() in ("inf", "infinity"):
         return Parsed(text, "infinity", infinity(negative))
     if body.lower() == "nan":
@@ -60,28 +60,28 @@ def parse(text: str) -> Parsed:
 def _magnitude(text: str, body: str) -> tuple[str, Fraction]:
     if _DECIMAL.match(body):
         return "decimal", _decimal(text, body)
-    if found := _FRACTION.match(body):
-        above, below = (_decimal(text, part) for part in found.groups())
+    if match := _FRACTION.match(body):
+        above, below = (_decimal(text, part) for part in match.groups())
         if not below:
-            raise InputError(f"{text}: divides by zero; write inf or nan, or try --op div {found[1]} 0")
+            raise InputError(f"{text}: divides by zero; write inf or nan, or try --op div {match[1]} 0")
         return "fraction", _bounded(text, above / below)
-    if found := _POWER.match(body):
-        return "power", _power(text, _decimal(text, found[1]), int(found[2]))
-    found = _HEX_FLOAT.match(body)
-    if found and found[1] + found[2]:
-        exponent = int(found[3]) - 4 * len(found[2])
-        return "hex float", _power(text, Fraction(2), exponent) * int(found[1] + found[2], 16)
+    if match := _POWER.match(body):
+        return "power", _power(text, _decimal(text, match[1]), int(match[2]))
+    match = _HEX_FLOAT.match(body)
+    if match and match[1] + match[2]:
+        exponent = int(match[3]) - 4 * len(match[2])
+        return "hex float", _power(text, Fraction(2), exponent) * int(match[1] + match[2], 16)
     if text.startswith("--"):
         raise InputError(f"{text!r}: no such option, and no number; accepted is {ACCEPTED}")
     raise InputError(f"{text!r}: is not a number; accepted is {ACCEPTED} of float16 (0x3c00, 0b0011110000000000)")
 
 
-def _pattern(text: str, found: re.Match[str]) -> Parsed:
+def _pattern(text: str, match: re.Match[str]) -> Parsed:
     if text[0] in "+-":
         raise InputError(
             f"{text}: a bit pattern has its sign inside; drop the {text[0]!r}, or write a hex float: -0x1p3"
         )
-    digits, base = (found[1], 16) if found[1] else (found[2], 2)
+    digits, base = (match[1], 16) if match[1] else (match[2], 2)
     digits = digits.replace("_", "")
     if not digits or len(digits) > (4 if base == 16 else 16):
         raise InputError(f"{text}: a float16 pattern has 1 to 4 hex or 16 binary digits; a hex float has a p: 0x1.8p3")

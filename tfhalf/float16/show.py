@@ -26,8 +26,8 @@ def look(values: Sequence[str], op: str | None, as_json: bool) -> str | dict[str
         check_count(op, len(values))
     parsed = [parse(value) for value in values]
     if op is not None:
-        found = Sum(parsed) if op == "sum" else Operation(op, parsed)
-        return found.to_dict() if as_json else "\n".join(show_operation.lines_of(found))
+        result = Sum(parsed) if op == "sum" else Operation(op, parsed)
+        return result.to_dict() if as_json else "\n".join(show_operation.lines_of(result))
     looks = [Value(one) for one in parsed]
     if as_json:
         return {"values": [one.to_dict() for one in looks]} if looks else {fmt.name: facts(fmt) for fmt in FORMATS}

@@ -20,23 +20,23 @@ _WAYS = {
 }
 
 
-def lines_of(found: Operation | Sum) -> list[str]:
+def lines_of(computed: Operation | Sum) -> list[str]:
     """The lines of either."""
-    return _sum(found) if isinstance(found, Sum) else _operation(found)
+    return _sum(computed) if isinstance(computed, Sum) else _operation(computed)
 
 
-def _operation(found: Operation) -> list[str]:
+def _operation(computed: Operation) -> list[str]:
     signs = {"add": "a + b", "sub": "a - b", "mul": "a * b", "div": "a / b", "fma": "a * b + c, rounded once"}
-    lines = line(found.op, signs[found.op])
-    for name, parsed in zip("abc", found.parsed, strict=False):
+    lines = line(computed.op, signs[computed.op])
+    for name, parsed in zip("abc", computed.parsed, strict=False):
         lines += line(name, _operand(parsed))
-    lines += ["", *line("exact", _exactly(found.exact))]
-    lines += line("float16", _result(found.result))
-    if found.in_steps is not None:
-        lines += line("in 2 steps", _result(found.in_steps))
-    lines += line("float32", _result(found.wide))
-    lines += _as_given(found.as_given, found.result)
-    return [*lines, *_lost(found.losses, found.result)]
+    lines += ["", *line("exact", _exactly(computed.exact))]
+    lines += line("float16", _result(computed.result))
+    if computed.in_steps is not None:
+        lines += line("in 2 steps", _result(computed.in_steps))
+    lines += line("float32", _result(computed.wide))
+    lines += _as_typed(computed.as_typed, computed.result)
+    return [*lines, *_lost(computed.losses, computed.result)]
 
 
 def _operand(parsed: Parsed) -> str:
@@ -66,7 +66,7 @@ def _result(entry: Entry) -> str:
     return f"{digits}  {entry.hex}  {note}"
 
 
-def _as_given(number: Number | None, result: Entry) -> list[str]:
+def _as_typed(number: Number | None, result: Entry) -> list[str]:
     """How the float16 result compares with the numbers as they were typed, where float16 changed some of them."""
     if number is None:
         return []
@@ -75,8 +75,8 @@ def _as_given(number: Number | None, result: Entry) -> list[str]:
     return line("as typed", f"exact {text.cut(_exactly(number), 40)}{note}")
 
 
-def _lost(found: list[Loss], result: Entry) -> list[str]:
-    lines = warnings(found, "lost")
+def _lost(losses: list[Loss], result: Entry) -> list[str]:
+    lines = warnings(losses, "lost")
     if lines:
         return lines
     return line(
@@ -84,16 +84,21 @@ def _lost(found: list[Loss], result: Entry) -> list[str]:
     )
 
 
-def _sum(found: Sum) -> list[str]:
-    changed = sum(not held(parsed) for parsed in found.parsed)
+def _sum(computed: Sum) -> list[str]:
+    changed = sum(not held(parsed) for parsed in computed.parsed)
     note = f"{changed:,} of them changed in rounding to float16" if changed else "float16 has them all"
-    lines = [*line("sum", f"of {len(found.parsed):,} terms; {note}"), "", *line("exact", _exactly(found.exact)), ""]
+    lines = [
+        *line("sum", f"of {len(computed.parsed):,} terms; {note}"),
+        "",
+        *line("exact", _exactly(computed.exact)),
+        "",
+    ]
     lines.append(f"{'float16':<{LABEL}}{'':<35}{'sum':<16}{'pattern':<9}error")
-    for way, entry in found.ways.items():
+    for way, entry in computed.ways.items():
         lines.append(_way(_WAYS[way], entry))
-    lines += _as_given(found.as_given, found.ways["sequential"])
-    lines += ["", *_running(found), ""]
-    return [*lines, *_lost(found.losses, found.ways["sequential"])]
+    lines += _as_typed(computed.as_typed, computed.ways["sequential"])
+    lines += ["", *_running(computed), ""]
+    return [*lines, *_lost(computed.losses, computed.ways["sequential"])]
 
 
 def _way(name: str, entry: Entry) -> str:
@@ -110,18 +115,18 @@ def _way(name: str, entry: Entry) -> str:
     return f"{'':<{LABEL}}{name:<35}{digits:<16}{entry.hex:<9}{error}".rstrip()
 
 
-def _running(found: Sum) -> list[str]:
-    count = len(found.terms)
+def _running(computed: Sum) -> list[str]:
+    count = len(computed.terms)
     shown = set(range(1, count + 1))
     if count > _ROWS:
-        start = found.stall[0] if found.stall else 0
+        start = computed.stall[0] if computed.stall else 0
         shown = {1, 2, 3, *range(start - 2, start + 3), count - 1, count} & shown
     lines, before = [f"{'running':<{LABEL}}{'':>6}  {'term':<26}sum"], 0
     for position in sorted(shown):
         if position != before + 1:
             lines.append(f"{'':<{LABEL}}{'...':>6}")
-        term, total = (text.exact(FLOAT16.decode(bits[position - 1])) for bits in (found.terms, found.running))
-        mark = "  absorbed" if position in found.absorbed else ""
+        term, total = (text.exact(FLOAT16.decode(bits[position - 1])) for bits in (computed.terms, computed.running))
+        mark = "  absorbed" if position in computed.absorbed else ""
         lines.append(f"{'':<{LABEL}}{position:>6}  {term:<26}{total}{mark}")
         before = position
     return lines

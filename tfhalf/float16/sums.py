@@ -47,7 +47,7 @@ class Sum:
         return {way: Entry(FLOAT16, self.exact, bits) for way, bits in rounded.items()}
 
     @cached_property
-    def as_given(self) -> Number | None:
+    def as_typed(self) -> Number | None:
         """The exact sum of the numbers as they were typed; None where float16 holds them all."""
         if all(held(one) for one in self.parsed):
             return None
@@ -56,12 +56,12 @@ class Sum:
     @cached_property
     def absorbed(self) -> list[int]:
         """Positions, from 1, of the terms that are not zero and left a finite running sum as it was."""
-        found = []
+        positions = []
         for i in range(1, len(self.terms)):
             before, after = FLOAT16.decode(self.running[i - 1]), FLOAT16.decode(self.running[i])
             if before.is_finite and before.equals(after) and not FLOAT16.decode(self.terms[i]).is_zero:
-                found.append(i + 1)
-        return found
+                positions.append(i + 1)
+        return positions
 
     @cached_property
     def stall(self) -> tuple[int, int] | None:
@@ -93,10 +93,10 @@ class Sum:
         return []
 
     def _absorption(self, numbers: list[Number]) -> list[Loss]:
-        found = []
+        losses = []
         if self.absorbed:
             count, terms = len(self.absorbed), len(self.terms) - 1
-            found.append(Loss("absorbed", f"{count:,} of the {terms:,} terms after the first changed nothing"))
+            losses.append(Loss("absorbed", f"{count:,} of the {terms:,} terms after the first changed nothing"))
         if self.stall:
             first, last = self.stall
             at = FLOAT16.decode(self.running[last - 1])
@@ -105,13 +105,13 @@ class Sum:
             message = (
                 f"at {text.exact(at)}, where the ulp is {ulp}: terms {first} to {last}, together {lost}, left no trace"
             )
-            found.append(Loss("stalled", message))
-        return found
+            losses.append(Loss("stalled", message))
+        return losses
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        error = None if self.as_given is None else Error.of(FLOAT16, self.as_given, self.running[-1])
-        as_typed = None if self.as_given is None else {"exact": text.exact(self.as_given), "error": as_dict(error)}
+        error = None if self.as_typed is None else Error.of(FLOAT16, self.as_typed, self.running[-1])
+        as_typed = None if self.as_typed is None else {"exact": text.exact(self.as_typed), "error": as_dict(error)}
         return {
             "op": "sum",
             "operands": [operand(one) for one in self.parsed],
