@@ -139,7 +139,7 @@ def test_islands(tmp_path: Path) -> None:
     found = one(path)
     assert found.verdict.answer == "float16"
     islands = found.looked.islands
-    assert [(i.place, [n.name for n in i.nodes]) for i in islands] == [
+    assert [(i.position, [n.name for n in i.nodes]) for i in islands] == [
         ("first", ["pre/sub", "pre/mul"]),
         ("", ["norm/sqrt"]),
         ("last", ["head/softmax"]),

@@ -110,7 +110,7 @@ def _check_text(entry: Entry) -> None:
 
 
 def varint(data: bytes | memoryview, position: int) -> tuple[int, int]:
-    """A number of protobuf and LevelDB, seven bits in a byte, and the place behind it.
+    """A number of protobuf and LevelDB, seven bits in a byte, and the position behind it.
 
     Raises:
         ValueError, IndexError: it does not end.
@@ -133,7 +133,7 @@ def _handle(data: bytes, position: int) -> tuple[tuple[int, int], int]:
 
 
 def _block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
-    """Keys and values of a block; each key is told as what it adds to the start of the one before."""
+    """Keys and values of a block; each key is stored as what it adds to the start of the one before."""
     if offset + size + 5 > len(data) or size < 4:
         raise ValueError("a block lies outside of it")
     if data[offset + size]:

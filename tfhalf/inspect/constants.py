@@ -1,4 +1,4 @@
-"""Constants that float16 makes 0 or infinite, or that are so already: what is told of them, and those of a graph."""
+"""Constants that float16 makes 0 or infinite, or that are so already: what is said of them, and those of a graph."""
 
 from __future__ import annotations
 
@@ -55,19 +55,19 @@ def tell(account: Account, constants: Sequence[Constant]) -> None:
 def graph_constants(looked: Looked) -> list[Constant]:
     """Those of a graph, each once: what it stores in float16 and is 0, infinite, subnormal or NaN; what it casts to
     float16; and, where it computes nothing in float16, what would be lost if it did. What an island computes with in
-    float32 is no loss. A bound beyond float16's range binds nothing, as one that is infinite."""
+    float32 is not a loss. A bound beyond float16's range binds nothing, as one that is infinite."""
     halves = bool(looked.computing["float16"])
     return list(dict.fromkeys(one for extremes in looked.extremes for one in _of(extremes, halves)))
 
 
-def _of(found: Extremes, halves: bool) -> Iterator[Constant]:
-    extreme, tensor = found.tensor.extreme, found.tensor
+def _of(extremes: Extremes, halves: bool) -> Iterator[Constant]:
+    extreme, tensor = extremes.tensor.extreme, extremes.tensor
     if extreme is None:
         return
     now = tensor.dtype == "float16"
-    if extreme.becomes == "0" and now and not found.guards:
+    if extreme.becomes == "0" and now and not extremes.guards:
         return
-    readers = found.readers if now or not halves else found.narrowed
+    readers = extremes.readers if now or not halves else extremes.narrowed
     if extreme.becomes == "infinite":
         readers = [node for node in readers if node.op.lower().replace("_", "") not in _ORDERS]
     for node in readers[:1]:

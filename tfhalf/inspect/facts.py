@@ -1,4 +1,4 @@
-"""The words that every format is told in: tensors, ports, nodes, and the account of one artifact."""
+"""The words that every format is described in: tensors, ports, nodes, and the account of one artifact."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class Values:
 
 @dataclass
 class Account:
-    """One artifact, told. ``facts`` are its own lines, by label; ``details`` go into the JSON alone."""
+    """One artifact, described. ``facts`` are its own lines, by label; ``details`` go into the JSON alone."""
 
     path: Path
     kind: str

@@ -10,7 +10,7 @@ _FORMATS = {"u1": "<B", "i1": "<b", "u2": "<H", "i4": "<i", "u4": "<I", "u8": "<
 
 
 class Table:
-    """A table at ``place`` of ``data``. Fields are numbered from 0; one that is absent gives its default.
+    """A table at ``position`` of ``data``. Fields are numbered from 0; one that is absent gives its default.
 
     Every method raises ValueError where an offset leads out of ``data``.
     """

@@ -77,12 +77,12 @@ class Cast:
 
 @dataclass(frozen=True)
 class Region:
-    """Operations of another floating type, joined by their values. ``place``: ``first`` with no float16 arithmetic
+    """Operations of another floating type, joined by their values. ``position``: ``first`` with no float16 arithmetic
     before them, ``last`` with none after them, else empty."""
 
     dtype: str
     nodes: tuple[Node, ...]
-    place: str
+    position: str
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Extremes:
 
 @dataclass
 class Looked:
-    """What `look` found. ``computing`` counts arithmetic by dtype, ``heavy`` the matrix products among it, and
+    """What `look` returns. ``computing`` counts arithmetic by dtype, ``heavy`` the matrix products among it, and
     ``operations`` every node by (operation, dtype); "" stands for an unknown dtype."""
 
     computing: Counter[str] = field(default_factory=Counter)
@@ -113,26 +113,26 @@ class Looked:
 def look(graph: Graph) -> Looked:
     """Read ``graph`` for its dtypes."""
     paths = _Paths(graph)
-    found = Looked()
+    looked = Looked()
     for node in graph.nodes:
         what = kind(node)
         if what == "silent":
             continue
-        found.operations[node.op, node.to if what == "cast" else node.dtype] += 1
+        looked.operations[node.op, node.to if what == "cast" else node.dtype] += 1
         if what == "computes" and (is_float(node.dtype) or not node.dtype):
-            found.computing[node.dtype] += 1
+            looked.computing[node.dtype] += 1
             if is_heavy(node):
-                found.heavy[node.dtype] += 1
+                looked.heavy[node.dtype] += 1
         elif what == "cast" and is_float(node.to) and is_float(node.dtype) and node.to != node.dtype:
-            found.casts.append(paths.cast(node))
-    if found.computing["float16"]:
-        found.islands = paths.islands()
+            looked.casts.append(paths.cast(node))
+    if looked.computing["float16"]:
+        looked.islands = paths.islands()
     for tensor_value, tensor in graph.stored.items():
         readers = paths.readers_through_moves(tensor_value)
-        found.readers.setdefault(tensor.name, []).extend(readers)
+        looked.readers.setdefault(tensor.name, []).extend(readers)
         if tensor.extreme is not None:
-            found.extremes.append(paths.extremes(tensor, tensor_value))
-    return found
+            looked.extremes.append(paths.extremes(tensor, tensor_value))
+    return looked
 
 
 class _Paths:

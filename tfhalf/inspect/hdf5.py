@@ -69,9 +69,9 @@ class Contents:
             ValueError: it is not text, or too large.
         """
         where = self.root[group].id if group else self.root.id
-        found = _texts(where, name)
-        if found is not None:
-            return found
+        whole = _texts(where, name)
+        if whole is not None:
+            return whole
         parts: list[str] = []
         for number in range(MAX_OBJECTS):
             part = _texts(where, f"{name}{number}")
@@ -115,13 +115,13 @@ def datasets(path: Path, file: Any = None) -> list[Tensor]:
 
 def _datasets(path: Path, h5: Any, size: int) -> dict[str, Stored]:
     try:
-        found = dict(_walk(path, h5))
+        stored_by_name = dict(_walk(path, h5))
     except DAMAGE as error:
         raise damaged(path, f"cannot be read as an HDF5 file: {error}") from None
-    claimed = sum(stored.tensor.bytes for stored in found.values())
+    claimed = sum(stored.tensor.bytes for stored in stored_by_name.values())
     if claimed > MAX_RATIO * size + SLACK:
         raise damaged(path, f"its values claim {claimed:,} bytes and the file has {size:,}")
-    return found
+    return stored_by_name
 
 
 def _walk(path: Path, h5: Any) -> Iterator[tuple[str, Stored]]:

@@ -20,7 +20,7 @@ _VALUES = ("mask_value", "scale", "offset", "value", "fill_value", "args", "kwar
 
 def keras_constants(layers: Iterator[dict[str, Any]]) -> list[Constant]:
     """What the serialized ``layers`` of a ``.keras`` file hold, each once. Layers within them are among them too."""
-    found: dict[Constant, None] = {}
+    constants: dict[Constant, None] = {}
     for layer in layers:
         class_name, config = str(layer["class_name"]), layer.get("config")
         if class_name in (*_FLOAT32, *_RAW) or not isinstance(config, dict):
@@ -30,8 +30,8 @@ def keras_constants(layers: Iterator[dict[str, Any]]) -> list[Constant]:
             becomes = _becomes(value)
             if becomes:
                 where = "argument" if key in ("args", "kwargs") else printable(key, 60)
-                found.setdefault(Constant(name, printable(class_name, 60), where, value, becomes))
-    return list(found)
+                constants.setdefault(Constant(name, printable(class_name, 60), where, value, becomes))
+    return list(constants)
 
 
 def _becomes(value: float) -> str:

@@ -59,10 +59,10 @@ def _json(archive: zipfile.ZipFile, name: str) -> dict[str, Any]:
         data = file.read(MAX_JSON + 1)
     if len(data) > MAX_JSON:
         raise ValueError(f"{name} has more than {MAX_JSON:,} bytes")
-    found = json.loads(data)
-    if not isinstance(found, dict):
+    value = json.loads(data)
+    if not isinstance(value, dict):
         raise ValueError(f"{name} holds no object")
-    return found
+    return value
 
 
 # --- what it says -----------------------------------------------------------------------------------------------------
@@ -157,12 +157,12 @@ class _Window(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Go to a place within the window."""
+        """Go to a position within the window."""
         self.position = offset + (0, self.position, self.length)[whence]
         return self.position
 
     def tell(self) -> int:
-        """The place within the window."""
+        """The position within the window."""
         return self.position
 
     def readinto(self, buffer: Any) -> int:

@@ -36,7 +36,7 @@ def inspect(path: Path) -> list[Inspected]:
     """Every artifact that ``path`` means: one, or those of a version directory in the order of its formats.
 
     Raises:
-        ArtifactError: it is no artifact, or a damaged one.
+        ArtifactError: it is not an artifact, or a damaged one.
     """
     try:
         return [_inspected(account) for account in _accounts(path)]
@@ -47,10 +47,10 @@ def inspect(path: Path) -> list[Inspected]:
 
 
 def _inspected(account: Account) -> Inspected:
-    found, looked = verdict.judge(account)
+    answer, looked = verdict.of_account(account)
     if account.graph is not None:
         tell(account, graph_constants(looked))
-    return Inspected(account, found, looked)
+    return Inspected(account, answer, looked)
 
 
 def _accounts(path: Path) -> list[Account]:
@@ -68,21 +68,21 @@ def _directory(path: Path) -> list[Account]:
     if not saved_model and (versions(path) or (path / "manifest.json").is_file()):
         path = find_version(path)
         saved_model = (path / "saved_model.pb").is_file()
-    found = []
+    accounts = []
     if saved_model:
         from tfhalf.inspect.saved_model import inspect_saved_model
 
-        found.append(inspect_saved_model(path))
+        accounts.append(inspect_saved_model(path))
     if (path / "manifest.json").is_file() or not saved_model:
         beside = sorted(
             p for suffix in ("onnx", "tflite", "keras", "h5", "hdf5") for p in path.glob(f"*.{suffix}") if p.is_file()
         )
-        found += [_reader(file)(file) for file in beside[:20]]
-    if not found:
+        accounts += [_reader(file)(file) for file in beside[:20]]
+    if not accounts:
         inside = sorted(printable(p.name, 40) for p in path.iterdir())
         what = f"holds {', '.join(inside[:5])}{', ...' * (len(inside) > 5)}" if inside else "is an empty folder"
         raise ArtifactError(f"{path}: {what}; give {ACCEPTED}")
-    return found
+    return accounts
 
 
 def _reader(path: Path) -> Callable[[Path], Account]:

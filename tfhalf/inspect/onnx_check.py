@@ -129,10 +129,10 @@ class _Sizes:
         """Each node that says a size, and how many values it makes then."""
         joined = {node.output[0]: node for node in self._nodes if node.op_type == "Concat" and node.output}
         for node in self._nodes:
-            place = _SIZED.get(node.op_type, MAX_RANK)
-            if len(node.input) > place:
+            index = _SIZED.get(node.op_type, MAX_RANK)
+            if len(node.input) > index:
                 parts = (
-                    joined[node.input[place]].input if node.input[place] in joined else node.input[place : place + 1]
+                    joined[node.input[index]].input if node.input[index] in joined else node.input[index : index + 1]
                 )
                 yield node.name, math.prod(self._claimed.get(part, 1) for part in parts[:MAX_RANK])
             for attribute in node.attribute:
@@ -144,8 +144,8 @@ def _beside(path: Path, tensors: list[Any]) -> Path:
     from tfhalf.inspect.onnx_types import dtype_name
 
     beside = path.with_name(f"{path.name}.data")
-    places = [{entry.key: entry.value for entry in tensor.external_data} for tensor in tensors]
-    other = sorted({place.get("location", "") for place in places} - {beside.name})
+    external = [{entry.key: entry.value for entry in tensor.external_data} for tensor in tensors]
+    other = sorted({entries.get("location", "") for entries in external} - {beside.name})
     if other:
         raise ArtifactError(
             f"{path}: keeps weights in {printable(other[0], 80)!r}; only {beside.name} beside it is opened"
@@ -153,10 +153,10 @@ def _beside(path: Path, tensors: list[Any]) -> Path:
     if not beside.is_file():
         raise ArtifactError(f"{beside}: is missing; it holds the weights of {path.name}")
     size = beside.stat().st_size
-    for tensor, place in zip(tensors, places, strict=True):
+    for tensor, entries in zip(tensors, external, strict=True):
         needed = bytes_of(dtype_name(tensor.data_type), math.prod(checked_shape(path, tensor.name, list(tensor.dims))))
         try:
-            offset, length = int(place.get("offset", 0)), int(place.get("length", needed))
+            offset, length = int(entries.get("offset", 0)), int(entries.get("length", needed))
         except ValueError:
             offset = length = -1
         if offset < 0 or length != needed or offset + length > size:

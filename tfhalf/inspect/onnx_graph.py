@@ -123,7 +123,7 @@ def checked(message: Any) -> Any:
     """A parsed model, if it is one: protobuf takes much that is none.
 
     Raises:
-        ValueError: it has no graph, or a name of it is no text.
+        ValueError: it has no graph, or a name of it is not text.
     """
     if not message.HasField("graph") or not message.opset_import:
         raise ValueError("it has no graph or no opset")

@@ -47,11 +47,11 @@ def _tensors(weights: list[Tensor], looked: Looked) -> list[Reason]:
     for tensor in weights:
         if tensor.dtype != "float16":
             groups[tensor.dtype, _why(tensor, looked)].append(tensor)
-    found = []
+    reasons = []
     for (dtype, why), tensors in groups.items():
         names = [tensor.name for tensor in sorted(tensors, key=lambda tensor: -tensor.count)]
-        found.append(Reason(_first(names), dtype, sum(t.count for t in tensors), why))
-    return sorted(found, key=lambda reason: -reason.count)
+        reasons.append(Reason(_first(names), dtype, sum(t.count for t in tensors), why))
+    return sorted(reasons, key=lambda reason: -reason.count)
 
 
 def _first(names: list[str]) -> str:
@@ -92,13 +92,13 @@ def _islands(looked: Looked) -> list[Reason]:
             what = " (a softmax)"
         elif ops & _NORMS and not any(is_heavy(node) for node in island.nodes):
             what = " (statistics of a normalisation)"
-        groups[island.dtype, _names(island), f"{_place(island)}{what}"].append(island)
-    found = []
+        groups[island.dtype, _names(island), f"{_position(island)}{what}"].append(island)
+    reasons = []
     for (dtype, names, why), islands in groups.items():
         more = f" and in {len(islands) - 1:,} places more" if len(islands) > 1 else ""
         count = sum(len(island.nodes) for island in islands)
-        found.append(Reason(f"{names} in {_first([_scope(islands[0])])}{more}", dtype, count, why))
-    return sorted(found, key=lambda reason: -reason.count)
+        reasons.append(Reason(f"{names} in {_first([_scope(islands[0])])}{more}", dtype, count, why))
+    return sorted(reasons, key=lambda reason: -reason.count)
 
 
 def _scope(island: Region) -> str:
@@ -108,9 +108,9 @@ def _scope(island: Region) -> str:
     return "/".join(shared) or island.nodes[0].name or "a nameless operation"
 
 
-def _place(island: Region) -> str:
+def _position(island: Region) -> str:
     where = {"first": "before the first float16 operation", "last": "after the last float16 operation"}
-    return f"a {island.dtype} island{', ' * bool(island.place)}{where.get(island.place, '')}"
+    return f"a {island.dtype} island{', ' * bool(island.position)}{where.get(island.position, '')}"
 
 
 def _names(island: Region) -> str:

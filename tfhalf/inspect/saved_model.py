@@ -19,7 +19,7 @@ from tfhalf.inspect.tf_messages import dtype_name
 NAME = "saved_model.pb"
 MAX_BYTES = (1 << 31) - 1
 _DEFAULT = "serving_default"
-# Programs of another kind within one operation: what they compute in is not told by the graph.
+# Programs of another kind within one operation: the graph does not say what they compute in.
 _OPAQUE = ("XlaCallModule", "TPUPartitionedCall", "PyFunc", "EagerPyFunc", "RemoteFusedGraphExecute")
 
 

@@ -18,31 +18,31 @@ _OPERATIONS = 14
 _ORDER = ("float16", "bfloat16", "float32", "float64")
 
 
-def text(found: Sequence[Inspected]) -> str:
+def text(artifacts: Sequence[Inspected]) -> str:
     """Every artifact, one after another, and a line that compares them."""
-    parts = ["\n".join(_shown(line) for line in _artifact(one)) for one in found]
-    if len(found) > 1:
-        parts.append("\n".join(_line("together", comparison(found))))
+    parts = ["\n".join(_shown(line) for line in _artifact(one)) for one in artifacts]
+    if len(artifacts) > 1:
+        parts.append("\n".join(_line("together", comparison(artifacts))))
     return "\n\n\n".join(parts)
 
 
-def facts(found: Sequence[Inspected]) -> dict[str, Any]:
+def facts(artifacts: Sequence[Inspected]) -> dict[str, Any]:
     """The same whole, for JSON."""
-    report: dict[str, Any] = {"artifacts": [_dict(one) for one in found]}
-    if len(found) > 1:
-        report["comparison"] = comparison(found)
+    report: dict[str, Any] = {"artifacts": [_dict(one) for one in artifacts]}
+    if len(artifacts) > 1:
+        report["comparison"] = comparison(artifacts)
     return report
 
 
-def comparison(found: Sequence[Inspected]) -> str:
+def comparison(artifacts: Sequence[Inspected]) -> str:
     """Whether artifacts of one version hold the same, in a line."""
-    answers = {one.verdict.answer for one in found}
+    answers = {one.verdict.answer for one in artifacts}
     same = (
         f"all are {answers.pop()}"
         if len(answers) == 1
-        else "they differ: " + ", ".join(f"{one.account.kind} is {one.verdict.answer}" for one in found)
+        else "they differ: " + ", ".join(f"{one.account.kind} is {one.verdict.answer}" for one in artifacts)
     )
-    held = [f"{one.account.kind} {_floats(one):,} weights, {_mb(one.account.bytes)} MB" for one in found]
+    held = [f"{one.account.kind} {_floats(one):,} weights, {_mb(one.account.bytes)} MB" for one in artifacts]
     return f"{same}; " + "; ".join(held)
 
 
@@ -71,7 +71,9 @@ def _dict(one: Inspected) -> dict[str, Any]:
         "operations": dict(operations),
         "arithmetic": {dtype or "unknown": count for dtype, count in sorted(looked.computing.items())},
         "casts": [asdict(cast) for cast in looked.casts],
-        "islands": [{"dtype": i.dtype, "place": i.place, "nodes": [n.name for n in i.nodes]} for i in looked.islands],
+        "islands": [
+            {"dtype": i.dtype, "place": i.position, "nodes": [n.name for n in i.nodes]} for i in looked.islands
+        ],
         "float16_values": None if account.values is None else asdict(account.values),
         "tensors": [tensor.to_dict() for tensor in sorted(account.tensors, key=lambda t: -t.bytes)],
         "notes": account.notes,
@@ -79,19 +81,19 @@ def _dict(one: Inspected) -> dict[str, Any]:
 
 
 def _sums(tensors: list[Tensor]) -> dict[str, dict[str, int]]:
-    found: dict[str, dict[str, int]] = {}
+    sums: dict[str, dict[str, int]] = {}
     for dtype in _sorted({tensor.dtype for tensor in tensors}):
         group = [tensor for tensor in tensors if tensor.dtype == dtype]
         count, size = sum(t.count for t in group), sum(t.bytes for t in group)
-        found[dtype] = {"tensors": len(group), "count": count, "bytes": size}
-    return found
+        sums[dtype] = {"tensors": len(group), "count": count, "bytes": size}
+    return sums
 
 
 def _roles(tensors: list[Tensor]) -> dict[str, list[Tensor]]:
-    found: dict[str, list[Tensor]] = defaultdict(list)
+    roles: dict[str, list[Tensor]] = defaultdict(list)
     for tensor in tensors:
-        found[tensor.role].append(tensor)
-    return found
+        roles[tensor.role].append(tensor)
+    return roles
 
 
 def _sorted(dtypes: set[str]) -> list[str]:

@@ -180,8 +180,8 @@ def _extreme(dtype: str, tensor: Any) -> Extreme | None:
 def _dtype(attributes: Mapping[str, Any], keys: tuple[str, ...]) -> str:
     for key in keys:
         if key in attributes:
-            found = attributes[key]
-            dtype = dtype_name(found.type) if found.type else dtype_name(next(iter(found.list.types), 0))
+            value = attributes[key]
+            dtype = dtype_name(value.type) if value.type else dtype_name(next(iter(value.list.types), 0))
             if dtype:
                 return dtype
     return ""

@@ -12,7 +12,7 @@ from tfhalf.files import open_regular
 from tfhalf.inspect.facts import Extreme, Values
 
 CHUNK = 1 << 22
-LOOK_AT_MOST = 4 << 30  # bytes: some seconds; what is beyond is told as not looked at
+LOOK_AT_MOST = 4 << 30  # bytes: some seconds; what is beyond is reported as not looked at
 
 FEW = 4096
 """Values of a tensor that may be a constant, and is looked at for what float16 makes of it."""
@@ -63,5 +63,5 @@ def read(path: Path, offset: int, length: int) -> Iterator[bytes]:
 
 
 def is_constant(block: bytes, width: int) -> bool:
-    """Whether all values of ``width`` bytes are one value, as in fresh biases: equal ones are no copies."""
+    """Whether all values of ``width`` bytes are one value, as in fresh biases: equal ones are not copies."""
     return block == block[:width] * (len(block) // max(1, width))

@@ -1,4 +1,4 @@
-"""Is this really float16? `judge` answers in one word, one line, and the list of what is not."""
+"""Is this really float16? `of_account` answers in one word, one line, and the list of what is not."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Verdict:
         return asdict(self)
 
 
-def judge(account: Account) -> tuple[Verdict, Looked]:
-    """The verdict on an artifact, and what its graph was found to compute."""
+def of_account(account: Account) -> tuple[Verdict, Looked]:
+    """The verdict on an artifact, and what its graph computes."""
     looked = look(account.graph) if account.graph is not None else Looked()
     weights = [tensor for tensor in account.weights() if is_float(tensor.dtype)]
     counts: Counter[str] = Counter()
