@@ -1,4 +1,4 @@
-"""Constants that float16 does not hold, found in the graph that TensorFlow traces of a model.
+"""Constants that float16 does not hold, read from the graph that TensorFlow traces of a model.
 
 An epsilon of 1e-12 is 0 in float16, and a mask value of -1e9 is infinite: a row of zeros then divides 0 by 0, and a
 masked tensor takes infinity times 0. Inputs that are drawn rarely show it, so the graph is read instead. The model is
@@ -141,7 +141,7 @@ class Trace:
 
 def lost(wide: Trace, half: Trace) -> dict[str, Lost]:
     """What float16 loses of the constants: by owner, those of ``wide`` that ``half`` has as 0 or infinity."""
-    found: dict[str, Lost] = {}
+    losses: dict[str, Lost] = {}
     for name in wide.order:
         own = [(classify(value), value) for value, _ in wide.constants(name)]
         kinds = Counter(kind for kind, _ in own)
@@ -151,8 +151,8 @@ def lost(wide: Trace, half: Trace) -> dict[str, Lost]:
         small = _largest(own, "small") if now["zero"] > kinds["zero"] else ()
         large = _largest(own, "large") if now["infinite"] > kinds["infinite"] else ()
         if small or large:
-            found[name] = Lost(small, large)
-    return found
+            losses[name] = Lost(small, large)
+    return losses
 
 
 def traced_graph(model: keras.Model) -> Trace:
@@ -176,7 +176,7 @@ def has_extremes(trace: Trace) -> bool:
 
 def _largest(own: list[tuple[str, np.ndarray]], kind: str) -> tuple[float, ...]:
     """Of each constant of that kind its value of the largest magnitude."""
-    values = [float(value.reshape(-1)[np.abs(value.reshape(-1)).argmax()]) for found, value in own if found == kind]
+    values = [float(value.reshape(-1)[np.abs(value.reshape(-1)).argmax()]) for size, value in own if size == kind]
     return tuple(dict.fromkeys(values))
 
 

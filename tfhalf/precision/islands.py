@@ -1,4 +1,4 @@
-"""Layers that stay in float32, whoever found out that they have to: `Island`."""
+"""Layers that stay in float32, whichever way that was decided: `Island`."""
 
 from __future__ import annotations
 

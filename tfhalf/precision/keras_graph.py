@@ -99,7 +99,7 @@ def _rules_on(graph: Any, shapes: Sequence[tuple[int, ...]]) -> ValueError | Non
 def operations(model: keras.Model, *, inner: bool = False) -> dict[str, Any]:
     """What computes in a graph, by its path and in its order: layers and operations of `keras.ops`, each once.
 
-    Models within the model are opened. Two of one path are told apart by a ``'``.
+    Models within the model are opened. Two of one path differ by a ``'``.
 
     Args:
         inner: each layer is followed by those within it.
@@ -127,12 +127,12 @@ def _within(model: Any, inner: bool) -> Iterator[Any]:
 
 def heads(model: keras.Model) -> set[int]:
     """Ids of the operations that give the outputs of a graph, those of a model within included."""
-    found: set[int] = set()
+    ids: set[int] = set()
     graph = graph_of(model)
     for tensor in graph.outputs if graph is not None else ():
         operation = tensor._keras_history.operation
-        found |= heads(operation) if graph_of(operation) is not None else {id(operation)}
-    return found
+        ids |= heads(operation) if graph_of(operation) is not None else {id(operation)}
+    return ids
 
 
 def run(model: keras.Model, inputs: Any, call: Call) -> Any:

@@ -37,7 +37,7 @@ def policy(name: str) -> Iterator[None]:
 
 
 def takes_integers(model: keras.Model) -> bool:
-    """Whether ``model`` takes whole numbers: it is given int32, which no policy rounds, and nothing normalises them."""
+    """Whether ``model`` takes whole numbers: it receives int32, which no policy rounds, and nothing normalises them."""
     return bool(keras.backend.is_int_dtype(model.inputs[0].dtype))
 
 
@@ -48,20 +48,20 @@ def flat_layers(model: keras.Model) -> list[keras.layers.Layer]:
 
 
 def matching(model: keras.Model, patterns: Iterable[str]) -> list[keras.layers.Layer]:
-    """The layers whose path (``block1/conv``; a top-level layer's path is its name) a pattern is found in.
+    """The layers whose path (``block1/conv``; a top-level layer's path is its name) a pattern matches.
 
     Raises:
         ConfigError: a pattern matches no layer; it names some that exist.
     """
     layers = flat_layers(model)
-    found: dict[int, keras.layers.Layer] = {}
+    matches: dict[int, keras.layers.Layer] = {}
     for pattern in patterns:
         hits = [layer for layer in layers if re.search(pattern, layer_path(layer))]
         if not hits:
             names = near_names(pattern, [layer_path(layer) for layer in layers])
             raise ConfigError(f"precision.keep_float32: {pattern!r} matches no layer; the model has {names}")
-        found.update((id(layer), layer) for layer in hits)
-    return list(found.values())
+        matches.update((id(layer), layer) for layer in hits)
+    return list(matches.values())
 
 
 def near_names(pattern: str, names: Sequence[str]) -> str:
