@@ -1,7 +1,7 @@
 """A runtime in a process of its own: `Isolated`.
 
-LiteRT and OpenVINO are native code: a file that ends it ends that process, and is told in one line; and none of them
-has to share a process with TensorFlow.
+LiteRT and OpenVINO are native code: a file that ends it ends that process, and is reported in one line; and none of
+them has to share a process with TensorFlow.
 """
 
 from __future__ import annotations
@@ -61,14 +61,14 @@ class Isolated:
             raise UnavailableError(f"{path}: {lack}")
         self._path, self._turn = path, threading.Lock()
         self._child = Child("tfhalf.runtimes.child_main", kind, str(path.absolute()))
-        told = json.loads(self._answer("it was opened", JSON))
-        self.inputs, self.outputs = tuple[str, ...](told["inputs"]), tuple[str, ...](told["outputs"])
-        self.about, self.settings = str(told["about"]), str(told["settings"])
+        answer = json.loads(self._answer("it was opened", JSON))
+        self.inputs, self.outputs = tuple[str, ...](answer["inputs"]), tuple[str, ...](answer["outputs"])
+        self.about, self.settings = str(answer["about"]), str(answer["settings"])
         engine = engine_of(self.about)
         assert engine is not None
         self.engine = engine
 
-    def __call__(self, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """One array per output.
 
         Raises:
@@ -76,7 +76,7 @@ class Isolated:
         """
         with self._turn:
             with suppress(OSError):  # it has ended, which receiving tells
-                self._child.send(ARRAYS, packed(given))
+                self._child.send(ARRAYS, packed(inputs))
             return unpacked(self._answer("it was run", ARRAYS))
 
     def stop(self) -> None:

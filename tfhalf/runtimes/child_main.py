@@ -34,7 +34,7 @@ def main(channel: Channel, kind: str, path: str) -> None:
     except ArtifactError as error:
         channel.send(ERROR, str(error).removeprefix(f"{path}: ").encode())
         return
-    except Exception as error:  # noqa: BLE001  # whatever a library raises: the one that asks is told
+    except Exception as error:  # noqa: BLE001  # whatever a library raises: the parent process reports it
         channel.send(ERROR, f"does not open: {_why(error)}".encode())
         return
     channel.send_json(_facts(engine))

@@ -2,7 +2,7 @@
 
 CPU runtimes upcast float16 to float32, so an activation beyond 65504 that is infinite on a GPU looks fine in them.
 ONNX's own reference evaluator keeps every tensor in its declared dtype. Its convolution is slow, so convolution, matrix
-product and pooling are given here: products are summed in float32 and the result is rounded to float16 once, as GPU
+product and pooling are defined here: products are summed in float32 and the result is rounded to float16 once, as GPU
 matrix units do.
 """
 
@@ -131,9 +131,9 @@ class GatherElements(OpRun):
     op_domain = ""
 
     def _run(self, x: Any, indices: Any, axis: Any = 0) -> tuple[Any]:
-        place = (axis or 0) % x.ndim
-        part = x[tuple(slice(None) if k == place else slice(0, size) for k, size in enumerate(indices.shape))]
-        return (np.take_along_axis(part, indices, place),)
+        positive = (axis or 0) % x.ndim
+        part = x[tuple(slice(None) if k == positive else slice(0, size) for k, size in enumerate(indices.shape))]
+        return (np.take_along_axis(part, indices, positive),)
 
 
 class Loop(_Loop):
@@ -156,9 +156,9 @@ class Loop(_Loop):
         while goes_on and (count is None or len(scanned) < count):
             inputs[names[0]] = np.array(len(scanned), np.int64)
             inputs[names[1]] = np.array(bool(goes_on))
-            goes_on, *given = self._run_body(inputs, attributes=attributes, bindings=bindings)
-            inputs.update(zip(names[2:], given, strict=False))
-            scanned.append(tuple(given[self.N :]))
+            goes_on, *results = self._run_body(inputs, attributes=attributes, bindings=bindings)
+            inputs.update(zip(names[2:], results, strict=False))
+            scanned.append(tuple(results[self.N :]))
         if not scanned and self.K:
             raise ValueError("Loop without a step has no scan outputs of a known shape")
         stacked = [np.stack(values) for values in zip(*scanned, strict=True)] if self.K else []
@@ -196,9 +196,9 @@ def _widened(operator: Any) -> type[OpRun]:
 
     known = inspect.signature(operator._run).parameters
 
-    def run(self: Any, *given: Any, **attributes: Any) -> tuple[Any, ...]:
-        half = any(getattr(x, "dtype", None) == np.float16 for x in given)
-        wide = [x.astype(np.float32) if getattr(x, "dtype", None) == np.float16 else x for x in given]
+    def run(self: Any, *inputs: Any, **attributes: Any) -> tuple[Any, ...]:
+        half = any(getattr(x, "dtype", None) == np.float16 for x in inputs)
+        wide = [x.astype(np.float32) if getattr(x, "dtype", None) == np.float16 else x for x in inputs]
         # The evaluator tells a new operator every attribute of the newest opset.
         answers = operator._run(self, *wide, **{name: v for name, v in attributes.items() if name in known})
         return tuple(_narrow(y, np.float16) if half and y.dtype == np.float32 else y for y in answers)

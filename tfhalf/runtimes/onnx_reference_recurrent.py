@@ -57,8 +57,13 @@ class _Recurrent(OpRun):
         layout: Any = None,
         linear_before_reset: Any = None,
     ) -> tuple[Any, ...]:
-        given = {"clip": clip, "input_forget": input_forget, "layout": layout, "a length of each sequence": lengths}
-        if others := [name for name, value in given.items() if value is not None and np.any(value)]:
+        unsupported = {
+            "clip": clip,
+            "input_forget": input_forget,
+            "layout": layout,
+            "a length of each sequence": lengths,
+        }
+        if others := [name for name, value in unsupported.items() if value is not None and np.any(value)]:
             raise ValueError(f"{type(self).__name__} with {others[0]} is not supported in true float16")
         ways, width, batch = len(w), r.shape[-1], x.shape[1]
         functions = _functions(activations or self.usual * ways, activation_alpha or (), activation_beta or ())
@@ -142,15 +147,15 @@ def _functions(names: Sequence[str], alphas: Sequence[float], betas: Sequence[fl
         ValueError: one is unknown.
     """
     left = [list(alphas), list(betas)]
-    found: list[_Function] = []
+    functions: list[_Function] = []
     for name in names:
         key = name.lower()
         if key in _PLAIN:
-            found.append(_PLAIN[key])
+            functions.append(_PLAIN[key])
             continue
         if key not in _SCALED:
             raise ValueError(f"the activation {name} is not supported in true float16")
         function, usual = _SCALED[key]
         scales = [kind.pop(0) if kind else number for kind, number in zip(left, usual, strict=False)]
-        found.append(lambda x, function=function, scales=scales: function(x, *scales))  # type: ignore[misc]
-    return found
+        functions.append(lambda x, function=function, scales=scales: function(x, *scales))  # type: ignore[misc]
+    return functions

@@ -84,6 +84,6 @@ def _rename(graph: Any, old: str, new: str, *, outputs: bool) -> None:
     for inner in _graphs(graph):
         for node in inner.node:
             for names in (node.input, node.output) if outputs else (node.input,):
-                for place, name in enumerate(names):
+                for index, name in enumerate(names):
                     if name == old:
-                        names[place] = new
+                        names[index] = new
