@@ -33,7 +33,7 @@ _PACKAGES = (
     "openvino",
     "tensorflow-datasets",
 )
-# Written after the artifacts are judged, so not among the files whose hash the manifest holds.
+# Written after the artifacts are compared, so not among the files whose hash the manifest holds.
 _UNHASHED = {NAME, "report.md"}
 MAX_BYTES = 64 << 20
 _READERS: dict[int, Callable[[Mapping[str, Any]], Mapping[str, Any]]] = {1: upgraded, SCHEMA: lambda facts: facts}
@@ -49,13 +49,13 @@ class Version:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that made an artifact."""
-    found = {"python": platform.python_version()}
+    packages = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            packages[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return packages
 
 
 def git_revision(folder: Path) -> str | None:
@@ -87,8 +87,8 @@ def file_hashes(directory: Path) -> dict[str, File]:
 
 def _files(directory: Path) -> dict[str, Path]:
     """Every artifact file below ``directory`` by its relative path."""
-    found = {path.relative_to(directory).as_posix(): path for path in sorted(directory.rglob("*")) if path.is_file()}
-    return {name: path for name, path in found.items() if name not in _UNHASHED and not path.name.startswith(".")}
+    files = {path.relative_to(directory).as_posix(): path for path in sorted(directory.rglob("*")) if path.is_file()}
+    return {name: path for name, path in files.items() if name not in _UNHASHED and not path.name.startswith(".")}
 
 
 def write(directory: Path, manifest: Manifest) -> None:
@@ -98,7 +98,7 @@ def write(directory: Path, manifest: Manifest) -> None:
 
 
 def open_version(path: Path) -> Version:
-    """The version that ``path`` means (`find_version`), once every file is found to be the one that was published.
+    """The version that ``path`` means (`find_version`), once every file proves to be the one that was published.
 
     Raises:
         ArtifactError: there is no such version, or its manifest is not one that this tfhalf reads.
@@ -141,11 +141,11 @@ def _parsed(path: Path) -> Any:
 
 def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object whose keys differ: of two equal ones each reader takes another."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    value = dict(pairs)
+    if len(value) != len(pairs):
         twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
         raise ValueError(f"the key {printable(twice, 60)!r} stands in it twice")
-    return found
+    return value
 
 
 def check_files(directory: Path, manifest: Manifest) -> None:
@@ -156,12 +156,12 @@ def check_files(directory: Path, manifest: Manifest) -> None:
     """
     recorded = manifest.files
     try:
-        found = _files(directory)
-        if missing := next((name for name in recorded if name not in found), None):
+        files = _files(directory)
+        if missing := next((name for name in recorded if name not in files), None):
             raise IntegrityError(f"{directory / missing}: is missing; restore it, or export again")
-        if unknown := next((name for name in found if name not in recorded), None):
+        if unknown := next((name for name in files if name not in recorded), None):
             raise IntegrityError(f"{directory / unknown}: is not in the manifest; take it out")
-        for name, path in found.items():
+        for name, path in files.items():
             if changed := _change(path, recorded[name]):
                 raise IntegrityError(
                     f"{path}: is not the file that was published ({changed}); restore it, or export again"

@@ -62,15 +62,15 @@ def input_names(own: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
     input's; what Keras numbered is also called ``input``, ``input_1`` and so on, as exports called it once."""
     names = unique(own, taken=())
     taken = {*names, *own}
-    found = []
+    named = []
     for name, mine in zip(names, own, strict=True):
         aliases = aliases_of([name], [mine], names)[name]
         if _UNNAMED.fullmatch(mine) and mine != "input":
             once = next(n for k in range(len(taken) + 1) if (n := f"input_{k}" if k else "input") not in taken)
             taken.add(once)
             aliases = (*aliases, once)
-        found.append((name, aliases))
-    return found
+        named.append((name, aliases))
+    return named
 
 
 def aliases_of(names: Sequence[str], own: Sequence[str], every: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -80,20 +80,20 @@ def aliases_of(names: Sequence[str], own: Sequence[str], every: Sequence[str]) -
 
 
 def unique(names: Sequence[str], taken: Iterable[str]) -> list[str]:
-    """``names`` as identifiers of letters, digits and ``_``, told apart from each other and from ``taken``. Those that
+    """``names`` as identifiers of letters, digits and ``_``, distinct from each other and from ``taken``. Those that
     are such identifiers stay as they are, the first of each."""
     used = set(taken)
     kept: dict[int, str] = {}
-    for place, name in enumerate(names):
+    for index, name in enumerate(names):
         if _identifier(name) == name and name not in used:
             used.add(name)
-            kept[place] = name
-    for place, name in enumerate(names):
-        if place not in kept:
+            kept[index] = name
+    for index, name in enumerate(names):
+        if index not in kept:
             base = _identifier(name)
-            kept[place] = next(n for k in range(len(used) + 1) if (n := f"{base}_{k}" if k else base) not in used)
-            used.add(kept[place])
-    return [kept[place] for place in range(len(names))]
+            kept[index] = next(n for k in range(len(used) + 1) if (n := f"{base}_{k}" if k else base) not in used)
+            used.add(kept[index])
+    return [kept[index] for index in range(len(names))]
 
 
 def _identifier(name: str) -> str:

@@ -1,4 +1,4 @@
-"""`Manifest`: what a version says of itself, as one frozen record, whatever it was made from.
+"""`Manifest`: what a version says of itself, as one frozen record, whatever it comes from.
 
 A version has ports, formats, a reference (what its artifacts are compared with, and on which inputs), limits, and the
 comparisons that were made before it was published. It is a classifier where an output has classes; a pipeline's run

@@ -1,4 +1,4 @@
-"""How much of an artifact is float32 after all: told where it is most of it, refused where it is everything."""
+"""How much of an artifact is float32 after all: reported where it is most of it, refused where it is everything."""
 
 from __future__ import annotations
 

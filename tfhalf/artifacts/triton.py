@@ -30,5 +30,5 @@ def _port(port: Port, batched: bool) -> str:
     dims = [-1 if size is None else size for size in port.shape[1 if batched else 0 :]]
     if dims:
         return f'  {{ name: "{port.name}" data_type: TYPE_{_TYPES[port.dtype]} dims: [ {", ".join(map(str, dims))} ] }}'
-    # Triton has no empty dims; the tensor of rank 1 is told as a reshaped [1].
+    # Triton has no empty dims; the tensor of rank 1 is described as a reshaped [1].
     return f'  {{ name: "{port.name}" data_type: TYPE_{_TYPES[port.dtype]} dims: [ 1 ] reshape: {{ shape: [ ] }} }}'

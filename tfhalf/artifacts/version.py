@@ -1,6 +1,6 @@
 """Version directories that appear whole or not at all.
 
-An export is written into ``exports/NAME/.staging-*``, judged there, synced to disk, and renamed to the next number. A
+An export is written into ``exports/NAME/.staging-*``, compared there, synced to disk, and renamed to the next number. A
 killed run leaves a staging folder that no server reads; the next export removes it.
 """
 
@@ -147,5 +147,5 @@ def find_version(path: Path) -> Path:
 
 
 def _failed(base: Path) -> list[int]:
-    found = (re.fullmatch(r"failed-([0-9]{1,10})", path.name) for path in base.iterdir())
-    return [int(match.group(1)) for match in found if match]
+    matches = (re.fullmatch(r"failed-([0-9]{1,10})", path.name) for path in base.iterdir())
+    return [int(match.group(1)) for match in matches if match]
