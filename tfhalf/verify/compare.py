@@ -245,7 +245,7 @@ def _agreement(reference: np.ndarray, got: np.ndarray, tie: float) -> tuple[floa
     how many rows there are."""
     rows, others = reference.reshape(-1, reference.shape[-1]), got.reshape(-1, got.shape[-1])
     mine, theirs = rows.argmax(-1), others.argmax(-1)
-    place = np.arange(len(rows))
-    undecided = rows[place, mine] - rows[place, theirs] <= tie
+    index = np.arange(len(rows))
+    undecided = rows[index, mine] - rows[index, theirs] <= tie
     same = mine == theirs
     return float(same.mean() * 100), float((same | undecided).mean() * 100), len(rows)

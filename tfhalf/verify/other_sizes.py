@@ -55,14 +55,14 @@ def sizes_line(shapes: Mapping[str, Mapping[str, Sequence[int]]], comparisons: S
     ]
     if not shown:
         return []
-    told = []
+    lines = []
     for c in (one for one in comparisons if one.other_sizes):
         ran = [row for row in c.other_sizes if row.taken]
         if not ran:
-            told.append(f"{c.artifact} takes none")
+            lines.append(f"{c.artifact} takes none")
             continue
         lost = sum(row.non_finite for row in ran)
         few = f" at {len(ran)} of {len(shown)}" if len(ran) < len(shown) else ""
         worst = max(row.max_difference for row in ran)
-        told.append(f"{c.artifact} {worst:.1e}{few}" + (f", {lost:,} values lost" if lost else ""))
-    return [f"other sizes ({', '.join(shown)}), compared apart, largest differences: {'; '.join(told)}"]
+        lines.append(f"{c.artifact} {worst:.1e}{few}" + (f", {lost:,} values lost" if lost else ""))
+    return [f"other sizes ({', '.join(shown)}), compared apart, largest differences: {'; '.join(lines)}"]

@@ -115,10 +115,10 @@ class Verifier:
 
 def main(channel: Channel) -> None:
     """What the process does: import what it needs, wait for a request, answer it."""
-    # Keras is no part of an artifact: without it TensorFlow is there sooner, and nothing can lean on it.
+    # Keras is not part of an artifact: without it TensorFlow is there sooner, and nothing can lean on it.
     import_tensorflow(without=("keras",))
     for name in ("onnxruntime", "onnx.reference"):
-        with suppress(ImportError):  # told where one is needed
+        with suppress(ImportError):  # reported where one is needed
             importlib.import_module(name)
     try:
         request = json.loads(channel.receive()[1])

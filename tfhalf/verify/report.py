@@ -145,11 +145,11 @@ def notes(manifest: Manifest, comparisons: Sequence[Comparison]) -> list[str]:
     ]
 
 
-def sweep_line(found: Sweep) -> str:
+def sweep_line(sweep: Sweep) -> str:
     """Up to which size of inputs float16 holds, in one line."""
-    beyond = f"; beyond, {found.above}" if found.above else ""
-    powers = f"2^{found.down} to 2^{found.up}"
-    return f"float16 holds for {powers} times those here, values up to {found.up_to:.3g}{beyond}"
+    beyond = f"; beyond, {sweep.above}" if sweep.above else ""
+    powers = f"2^{sweep.down} to 2^{sweep.up}"
+    return f"float16 holds for {powers} times those here, values up to {sweep.up_to:.3g}{beyond}"
 
 
 def report(manifest: Manifest, comparisons: Sequence[Comparison]) -> str:
@@ -157,7 +157,7 @@ def report(manifest: Manifest, comparisons: Sequence[Comparison]) -> str:
     lines = [
         f"# {manifest.name}",
         "",
-        *_paragraphs(_made(manifest)),
+        *_paragraphs(_origin(manifest)),
         *_paragraphs(_warnings(manifest)),
         *_paragraphs(_training(manifest)),
         *_paragraphs(_numbers(manifest)),
@@ -211,7 +211,7 @@ def _sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
-def _made(manifest: Manifest) -> list[str]:
+def _origin(manifest: Manifest) -> list[str]:
     text = f"Made {manifest.created} by tfhalf {manifest.versions.get('tfhalf', '?')}"
     if manifest.hardware:
         text += f" on {manifest.hardware.get('device', '?')}"

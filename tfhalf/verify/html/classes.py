@@ -31,7 +31,7 @@ Answers = Mapping[str, Confusion]
 def save(run: Path, name: str, labels: Sequence[str], answers: Answers, progress: Progress) -> None:
     """Write ``classes.json``, ``classes.csv``, ``confusion.csv`` and ``confusion.png`` into ``run``.
 
-    A run does not fail for want of them: ``progress`` is told.
+    A run does not fail for want of them: ``progress`` says so.
     """
     figures = {who: by_class(cells, len(labels)) for who, cells in answers.items()}
     try:
@@ -145,17 +145,17 @@ def _figures(labels: Sequence[str], answers: Answers) -> list[Element]:
         for k in order[:ROWS]
     ]
     names = ["class", "samples", *(f"{what}, {who}" for who in figures for what in ("precision", "recall"))]
-    found = table(names, rows, numbers=range(1, len(names)))
+    rows_by_class = table(names, rows, numbers=range(1, len(names)))
     note = (
         "Precision: of the samples taken for a class, how many are of it. Recall: of the samples of a class, how many "
         "are recognised."
     )
     if len(labels) <= FEW:
-        return [element("p", note, class_="note"), found]
+        return [element("p", note, class_="note"), rows_by_class]
     more = f"; the first {ROWS:,}" if len(labels) > ROWS else ""
     return [
         element("p", note, class_="note"),
-        folded(f"{len(labels):,} classes, those recognised least first{more}", found),
+        folded(f"{len(labels):,} classes, those recognised least first{more}", rows_by_class),
     ]
 
 

@@ -68,28 +68,28 @@ def _matrix(figure: Any, axes: Any, labels: list[str], dense: np.ndarray) -> Non
 
 def _mistakes(axes: Any, labels: list[str], cells: Confusion) -> None:
     """A bar for each of the commonest mistakes."""
-    found = mistakes(cells, _BARS)
+    commonest = mistakes(cells, _BARS)
     support = by_class(cells, len(labels)).support
-    names = [f"{labels[true]}, taken for {labels[top] if top >= 0 else 'nothing finite'}" for true, top, _ in found]
-    counts = [count for *_, count in found]
-    places = range(len(found))
+    names = [f"{labels[true]}, taken for {labels[top] if top >= 0 else 'nothing finite'}" for true, top, _ in commonest]
+    counts = [count for *_, count in commonest]
+    places = range(len(commonest))
     axes.barh(places, counts, color="#4477aa")
     axes.set_yticks(places, names, fontsize=8, parse_math=False)
     axes.margins(y=0.01)
     axes.invert_yaxis()
-    for place, (true, _, count) in enumerate(found):
+    for bar, (true, _, count) in enumerate(commonest):
         axes.annotate(
-            f"{count:,}: {count / support[true] * 100:.1f} % of its class", (count, place), (4, 0),
+            f"{count:,}: {count / support[true] * 100:.1f} % of its class", (count, bar), (4, 0),
             textcoords="offset points", va="center", fontsize=8,
         )  # fmt: skip
     axes.set_xlim(0, max(counts, default=1) * 1.25)
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.set_xlabel("test samples" if found else "no sample is taken for another class")
+    axes.set_xlabel("test samples" if commonest else "no sample is taken for another class")
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def _drawable(labels: Sequence[str]) -> list[str]:
-    """The labels, short; in place of one with a character that the font does not have, its number."""
+    """The labels, short; instead of one with a character that the font does not have, its number."""
     from matplotlib.font_manager import findfont, get_font
 
     font = get_font(findfont("DejaVu Sans"))

@@ -26,18 +26,18 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 def element(tag: str, *children: Child, **attributes: object) -> Element:
     """An element; an attribute's trailing ``_`` is left out, and another becomes ``-``."""
-    made = Element(tag, {name.rstrip("_").replace("_", "-"): clean(str(value)) for name, value in attributes.items()})
+    built = Element(tag, {name.rstrip("_").replace("_", "-"): clean(str(value)) for name, value in attributes.items()})
     last: Element | None = None
     for child in children:
         if isinstance(child, str):
             if last is None:
-                made.text = (made.text or "") + clean(child)
+                built.text = (built.text or "") + clean(child)
             else:
                 last.tail = (last.tail or "") + clean(child)
         else:
-            made.append(child)
+            built.append(child)
             last = child
-    return made
+    return built
 
 
 def clean(text: str) -> str:
@@ -93,9 +93,9 @@ def _cell(tag: str, child: Child, number: bool) -> Element:
 def facts(pairs: Mapping[str, Any]) -> Element:
     """Names and values, `value` of each; None is left out."""
     rows = [
-        element("div", element("dt", words(name)), element("dd", value(found)))
-        for name, found in pairs.items()
-        if found is not None
+        element("div", element("dt", words(name)), element("dd", value(content)))
+        for name, content in pairs.items()
+        if content is not None
     ]
     return element("dl", *rows)
 
@@ -105,55 +105,55 @@ def words(name: str) -> str:
     return str(name).replace("_", " ")
 
 
-def value(found: Any, deep: int = 0) -> Child:
+def value(content: Any, deep: int = 0) -> Child:
     """Whatever JSON can hold, as far as it can be looked at: dictionaries as `facts`, lists of them as tables."""
-    if isinstance(found, bool):
-        return "yes" if found else "no"
-    if isinstance(found, int):
-        return f"{found:,}"
-    if isinstance(found, float):
-        return f"{found:,.0f}" if found.is_integer() and abs(found) < 1e15 else f"{found:.6g}"
-    if found is None:
+    if isinstance(content, bool):
+        return "yes" if content else "no"
+    if isinstance(content, int):
+        return f"{content:,}"
+    if isinstance(content, float):
+        return f"{content:,.0f}" if content.is_integer() and abs(content) < 1e15 else f"{content:.6g}"
+    if content is None:
         return "-"
     if deep >= _DEEP:
         return "..."
-    if isinstance(found, Mapping):
-        return _mapping(found, deep + 1) if found else "none"
-    if isinstance(found, list | tuple):
-        return _list(list(found), deep + 1) if found else "none"
-    return str(found)
+    if isinstance(content, Mapping):
+        return _mapping(content, deep + 1) if content else "none"
+    if isinstance(content, list | tuple):
+        return _list(list(content), deep + 1) if content else "none"
+    return str(content)
 
 
-def _mapping(found: Mapping[Any, Any], deep: int) -> Element:
+def _mapping(content: Mapping[Any, Any], deep: int) -> Element:
     rows = [
         element("div", element("dt", str(name)), element("dd", value(one, deep)))
-        for name, one in list(found.items())[:_MANY]
+        for name, one in list(content.items())[:_MANY]
     ]
-    return element("dl", *rows, *_rest(len(found)))
+    return element("dl", *rows, *_rest(len(content)))
 
 
-def _list(found: list[Any], deep: int) -> Child:
-    shown = found[:_MANY]
+def _list(content: list[Any], deep: int) -> Child:
+    shown = content[:_MANY]
     if all(isinstance(one, Mapping) for one in shown):
         names = list(dict.fromkeys(name for one in shown for name in one))[:12]
         rows = [[line(one[name], deep) if name in one else "" for name in names] for one in shown]
-        return element("div", table(list(map(str, names)), rows), *_rest(len(found)))
+        return element("div", table(list(map(str, names)), rows), *_rest(len(content)))
     if any(isinstance(one, Mapping | list | tuple) for one in shown):
-        return element("div", bullets([value(one, deep) for one in shown]), *_rest(len(found)))
-    return line(found, deep)
+        return element("div", bullets([value(one, deep) for one in shown]), *_rest(len(content)))
+    return line(content, deep)
 
 
-def line(found: Any, deep: int = 0) -> str:
+def line(content: Any, deep: int = 0) -> str:
     """`value` in one line, for a cell of a table."""
     if deep >= _DEEP:
         return "..."
-    if isinstance(found, Mapping):
-        parts = [f"{name} {line(one, deep + 1)}" for name, one in list(found.items())[:_MANY]]
-    elif isinstance(found, list | tuple):
-        parts = [line(one, deep + 1) for one in found[:_MANY]]
+    if isinstance(content, Mapping):
+        parts = [f"{name} {line(one, deep + 1)}" for name, one in list(content.items())[:_MANY]]
+    elif isinstance(content, list | tuple):
+        parts = [line(one, deep + 1) for one in content[:_MANY]]
     else:
-        return str(value(found))
-    return ", ".join(parts) + (f" and {len(found) - _MANY:,} more" if len(found) > _MANY else "")
+        return str(value(content))
+    return ", ".join(parts) + (f" and {len(content) - _MANY:,} more" if len(content) > _MANY else "")
 
 
 def _rest(count: int) -> list[Element]:

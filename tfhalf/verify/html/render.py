@@ -62,7 +62,7 @@ def render(
         _numbers(manifest),
         classes.part(manifest.labels, answers) if answers else None,
         _training(manifest.training, pictures or {}),
-        _made_of(manifest),
+        _origin(manifest),
         _files(manifest),
     ]
     style = (resources.files("tfhalf.verify.html") / "style.css").read_text(encoding="utf-8")
@@ -209,22 +209,22 @@ def _training(training: Training | None, pictures: Mapping[str, Path]) -> Elemen
     if not training and not shown:
         return None
     rows = _without_scale(training.to_dict()) if training else {}
-    short = {name: _share(name, found) for name, found in rows.items() if not isinstance(found, dict | list)}
-    more = [folded(words(name), value(found)) for name, found in rows.items() if isinstance(found, dict | list)]
+    short = {name: _share(name, fact) for name, fact in rows.items() if not isinstance(fact, dict | list)}
+    more = [folded(words(name), value(fact)) for name, fact in rows.items() if isinstance(fact, dict | list)]
     return section("Training", *shown, facts(short), *more)
 
 
 def _without_scale(training: Mapping[str, Any]) -> dict[str, Any]:
     """The facts of a training that say something: of a policy without a loss scale, none of one."""
     unsaid = () if training.get("policy") == SCALED else ("loss_scale", "skipped", "skipped_at_floor")
-    said = {name: found for name, found in training.items() if found not in ([], {}, None) and name not in unsaid}
+    said = {name: fact for name, fact in training.items() if fact not in ([], {}, None) and name not in unsaid}
     if isinstance(last := said.get("last_epoch"), Mapping):
-        said["last_epoch"] = {name: found for name, found in last.items() if found is not None and name not in unsaid}
+        said["last_epoch"] = {name: fact for name, fact in last.items() if fact is not None and name not in unsaid}
     return said
 
 
-def _share(name: str, found: Any) -> Any:
-    return f"{found * 100:.2f} %" if name.endswith("accuracy") and isinstance(found, float) else found
+def _share(name: str, fact: Any) -> Any:
+    return f"{fact * 100:.2f} %" if name.endswith("accuracy") and isinstance(fact, float) else fact
 
 
 def _picture(caption: str, path: Path) -> Element:
@@ -233,7 +233,7 @@ def _picture(caption: str, path: Path) -> Element:
     return element("figure", image, element("figcaption", caption))
 
 
-def _made_of(manifest: Manifest) -> Element:
+def _origin(manifest: Manifest) -> Element:
     rest = {"pipeline_file": manifest.pipeline_file, "git_revision": manifest.git_revision, "seed": manifest.seed}
     if manifest.seconds is not None:
         rest["took"] = duration(manifest.seconds)
@@ -243,7 +243,7 @@ def _made_of(manifest: Manifest) -> Element:
         "Versions": manifest.versions,
         "Hardware": manifest.hardware,
     }
-    opened = [folded(title, facts(found)) for title, found in parts.items() if found]
+    opened = [folded(title, facts(facts_of_part)) for title, facts_of_part in parts.items() if facts_of_part]
     return section("How it was made", facts(rest), *opened)
 
 
