@@ -54,12 +54,12 @@ class Artifact:
         """
         if self._predictor is None:
             raise ArtifactError(f"{self.path}: is closed; open it again")
-        given = dict(x) if isinstance(x, Mapping) else {port.name: x for port in self.inputs[:1]}
-        given = {self._name(name): value for name, value in given.items()}
-        if set(given) != {port.name for port in self.inputs}:
+        arrays = dict(x) if isinstance(x, Mapping) else {port.name: x for port in self.inputs[:1]}
+        arrays = {self._name(name): value for name, value in arrays.items()}
+        if set(arrays) != {port.name for port in self.inputs}:
             names = ", ".join(f"{port.name} {port.dtype} {port.dims()}" for port in self.inputs)
-            raise DataError(f"{self.path}: takes {names}; received {', '.join(map(str, given)) or 'nothing'}")
-        answer = self._predictor({port.name: self._fitting(given[port.name], port) for port in self.inputs})
+            raise DataError(f"{self.path}: takes {names}; received {', '.join(map(str, arrays)) or 'nothing'}")
+        answer = self._predictor({port.name: self._fitting(arrays[port.name], port) for port in self.inputs})
         return {name: answer[name] for name in self.outputs if name in answer}
 
     def _name(self, name: str) -> str:
@@ -126,8 +126,8 @@ def open_artifact(path: str | Path, runtime: str | None = None) -> Artifact:
 
 @dataclass(frozen=True)
 class Verification:
-    """What `verify_export` found. ``comparisons``: one for each artifact and runtime, with ``passed``, ``problems`` and
-    their figures."""
+    """What `verify_export` measures. ``comparisons``: one for each artifact and runtime, with ``passed``, ``problems``
+    and their figures."""
 
     version: Path
     comparisons: tuple[Comparison, ...]

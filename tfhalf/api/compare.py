@@ -84,23 +84,23 @@ def compare_outputs(
     return OutputComparison(outputs)
 
 
-def _answers(given: Any, inputs: Any, where: str) -> dict[str, np.ndarray]:
+def _answers(source: Any, inputs: Any, where: str) -> dict[str, np.ndarray]:
     """By name; those of a sequence are called by their places."""
-    if callable(given):
+    if callable(source):
         if inputs is None:
             raise ConfigError(f"{where} is a callable: give the inputs to call it with")
-        given = given(inputs)
-    if isinstance(given, Mapping):
-        named = dict(given)
-    elif isinstance(given, list | tuple) and len(given) and hasattr(given[0], "shape"):
-        named = {f"{_DEFAULT}_{place}": value for place, value in enumerate(given)}
+        source = source(inputs)
+    if isinstance(source, Mapping):
+        named = dict(source)
+    elif isinstance(source, list | tuple) and len(source) and hasattr(source[0], "shape"):
+        named = {f"{_DEFAULT}_{index}": value for index, value in enumerate(source)}
     else:
-        named = {_DEFAULT: given}
-    found = {str(name): np.asarray(value) for name, value in named.items()}
-    for name, value in found.items():
+        named = {_DEFAULT: source}
+    arrays = {str(name): np.asarray(value) for name, value in named.items()}
+    for name, value in arrays.items():
         if value.ndim == 0:
             raise DataError(f"{where}: {name} is a single number; arrays [N, ...] are accepted")
-    return {name: x.astype(np.float32) if x.dtype.name == "bfloat16" else x for name, x in found.items()}
+    return {name: x.astype(np.float32) if x.dtype.name == "bfloat16" else x for name, x in arrays.items()}
 
 
 def _matched(

@@ -86,7 +86,7 @@ def export_model(
 
     Raises:
         InputError: the model, the samples or an argument is at fault.
-        ExportError: the model cannot be made float16, or not be written in a format that was asked for.
+        ExportError: the model cannot become float16, or cannot be written in a requested format.
         ParityError: an artifact does not answer like the float32 model; it is kept as ``failed-N``.
     """
     need_tensorflow()
@@ -117,9 +117,9 @@ def export_model(
             progress.line("device     TensorFlow holds the GPU's memory: the artifacts are compared on the CPU")
         source = _source(model, custom_objects)
         options = replace(_with_samples(options, source, samples), labels=check_labels("labels", labels))
-        made = export_source(source, options, progress, verifier=Verifier(progress, hide_gpus=taken))
-    kept = {island.path: island.reason for island in made.manifest.islands}
-    return ExportedModel(made.version, made.comparisons, kept, made.manifest)
+        exported = export_source(source, options, progress, verifier=Verifier(progress, hide_gpus=taken))
+    kept = {island.path: island.reason for island in exported.manifest.islands}
+    return ExportedModel(exported.version, exported.comparisons, kept, exported.manifest)
 
 
 def _size(size: int | tuple[int, ...]) -> str:

@@ -86,7 +86,7 @@ def measure_numerics(
         pipeline: of `load_pipeline`, or the path of a pipeline file.
         steps: training steps.
         every: every so many are measured.
-        batch_size: in place of the pipeline's.
+        batch_size: instead of the pipeline's.
         data_dir: where TensorFlow Datasets keeps its data.
         verbose: print what the command prints; otherwise it goes to the logger ``tfhalf``.
 

@@ -90,7 +90,9 @@ def train(
     """
     from tfhalf.workflows.train_request import check, published
 
-    request = check(pipeline, overrides, runs_folder=runs, **options)  # before TensorFlow: bad input is told at once
+    request = check(
+        pipeline, overrides, runs_folder=runs, **options
+    )  # before TensorFlow: bad input shows at once
     if request.run is not None and (there := published(request.run, exports, request.pipeline.name)):
         if as_json:
             click.echo(json.dumps({"version": str(there), "run": str(request.run)}, indent=2))
@@ -129,15 +131,15 @@ def check(pipeline: Path, overrides: tuple[str, ...], data_dir: str | None, meas
     from tfhalf.config import load_pipeline
     from tfhalf.data import check_at_hand
 
-    given = load_pipeline(pipeline, overrides)
-    check_at_hand(given.data, data_dir)
+    loaded = load_pipeline(pipeline, overrides)
+    check_at_hand(loaded.data, data_dir)
     progress = Progress(sys.stderr)  # standard output is the pipeline, or JSON
     load_tensorflow(progress)
     from tfhalf.train.job import Places
     from tfhalf.workflows.check import check_pipeline
 
     places = Places(pipeline, Path("runs"), Path("exports"), data_dir)
-    checked = check_pipeline(given, places, progress, measure=measure)
+    checked = check_pipeline(loaded, places, progress, measure=measure)
     if as_json:
         click.echo(json.dumps(checked.facts, indent=2))
         return
@@ -201,13 +203,13 @@ def bench(target: Path, plot: Path | None, quiet: bool, as_json: bool, **options
 
     plotting.check(plot)
     progress = progress_for(quiet, as_json)
-    found = run.bench(target, run.Options(**options), progress)
+    results = run.bench(target, run.Options(**options), progress)
     if as_json:
-        click.echo(json.dumps(found.to_dict(), indent=2))
+        click.echo(json.dumps(results.to_dict(), indent=2))
     else:
-        tables.show(found, progress)
-    plots.draw(found, plot)  # after what was measured, which is there even if the disk is full
-    run.check(found)
+        tables.show(results, progress)
+    plots.draw(results, plot)  # after what was measured, which is there even if the disk is full
+    run.check(results)
 
 
 @main.command(short_help="Check this machine, and advise what to do.")

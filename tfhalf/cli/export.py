@@ -119,12 +119,12 @@ def export(
         names = layer_names(request, chosen)
         click.echo(json.dumps(names) if as_json else "\n".join(names))
         return
-    made = export_model(request, chosen, progress)
+    exported = export_model(request, chosen, progress)
     if as_json:
-        click.echo(json.dumps({**made.manifest.to_dict(), "version": str(made.version)}, indent=2))
+        click.echo(json.dumps({**exported.manifest.to_dict(), "version": str(exported.version)}, indent=2))
         return
     progress.line()
-    progress.line(f"published  {made.version}", always=True)
+    progress.line(f"published  {exported.version}", always=True)
 
 
 def _export_run(
@@ -148,10 +148,10 @@ def _export_run(
         "allow_float32",
         "labels",
     )
-    given = [name for name in own if options[name]]
-    if given:
+    ignored = [name for name in own if options[name]]
+    if ignored:
         words = {"formats": "format", "sizes": "size", "arguments": "arg"}
-        names = ", ".join(f"--{words.get(name, name.replace('_', '-'))}" for name in given)
+        names = ", ".join(f"--{words.get(name, name.replace('_', '-'))}" for name in ignored)
         raise ConfigError(f"{names}: a run is exported as its pipeline says; change runs/.../pipeline.yaml's export")
     progress = progress_for(quiet, as_json)
     load_tensorflow(progress)

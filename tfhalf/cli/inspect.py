@@ -21,5 +21,5 @@ def inspect(artifact: Path, as_json: bool) -> None:
     """
     from tfhalf.inspect import look, show
 
-    found = look.inspect(artifact)
-    click.echo(json.dumps(show.facts(found), indent=2) if as_json else show.text(found))
+    artifacts = look.inspect(artifact)
+    click.echo(json.dumps(show.facts(artifacts), indent=2) if as_json else show.text(artifacts))

@@ -26,8 +26,8 @@ def float16(values: tuple[str, ...], op: str | None, as_json: bool) -> None:
     """
     from tfhalf.float16 import show
 
-    found = show.look(values, op, as_json)
-    click.echo(json.dumps(found, indent=2) if as_json else found)
+    report = show.look(values, op, as_json)
+    click.echo(json.dumps(report, indent=2) if as_json else report)
 
 
 @click.command(short_help="Measure what float16 makes of a net's numbers.")
