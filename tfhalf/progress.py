@@ -11,7 +11,7 @@ from tfhalf.text import clean
 
 
 class Progress:
-    """Lines to ``stream``. ``quiet`` leaves only what `line` is told to keep; a stream that is no terminal gets plain
+    """Lines to ``stream``. ``quiet`` leaves only what `line` has to keep; a stream that is not a terminal gets plain
     lines."""
 
     def __init__(self, stream: TextIO | None = None, quiet: bool = False) -> None:
@@ -28,7 +28,7 @@ class Progress:
             print(clean(text), file=self.stream, flush=True)
 
     def status(self, text: str) -> None:
-        """A line that the next one replaces; nothing where the stream is no terminal."""
+        """A line that the next one replaces; nothing where the stream is not a terminal."""
         if self.live and time.monotonic() - self._last > 0.1:
             self.stream.write(f"\r\x1b[2K{clean(text)[:150]}")
             self.stream.flush()

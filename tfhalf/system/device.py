@@ -29,7 +29,7 @@ _NVIDIA_NODES = ("/proc/driver/nvidia/version", "/dev/nvidia0", "/dev/nvidiactl"
 class Device:
     """A GPU, or the CPU where there is none.
 
-    ``memory_bytes`` is the device's whole memory, None where it cannot be told. ``native_float16`` says that the device
+    ``memory_bytes`` is the device's whole memory, None where it is unknown. ``native_float16`` says that the device
     has float16 arithmetic; without it every operation goes through float32. ``cpu_cores`` counts the cores this process
     may use.
     """
@@ -60,8 +60,8 @@ class Device:
 
 def detect() -> Device:
     """The first GPU that TensorFlow sees, or else the CPU. Starts no GPU context, so it takes no GPU memory."""
-    found = gpus()
-    return found[0] if found else cpu()
+    devices = gpus()
+    return devices[0] if devices else cpu()
 
 
 def gpus() -> list[Device]:

@@ -72,13 +72,13 @@ def table(findings: list[Finding]) -> Table:
     from rich.text import Text
 
     colours = {"ok": "green", "warn": "yellow", "bad": "red"}
-    made = Table("", "What", "Found", box=None, pad_edge=False)
+    grid = Table("", "What", "Found", box=None, pad_edge=False)
     for finding in findings:
         text = Text(finding.value)
         if finding.advice:
             text.append(f"\n{finding.advice}", style="italic")
-        made.add_row(Text(finding.status, style=colours[finding.status]), Text(finding.name), text)
-    return made
+        grid.add_row(Text(finding.status, style=colours[finding.status]), Text(finding.name), text)
+    return grid
 
 
 def _run(name: str, probe: Callable[[], list[Finding]]) -> list[Finding]:
@@ -86,7 +86,7 @@ def _run(name: str, probe: Callable[[], list[Finding]]) -> list[Finding]:
         return probe()
     except Exception as error:  # noqa: BLE001 (whatever a broken installation raises is what is to be shown)
         return [
-            Finding(name, "bad", _first_line(error), f"this could not be looked at; mend it, then look again: {name}")
+            Finding(name, "bad", _first_line(error), f"this could not be looked at; repair it, then look again: {name}")
         ]
 
 
@@ -109,25 +109,25 @@ def _python() -> list[Finding]:
 
 
 def _packages() -> list[Finding]:
-    wanted = _requirements()
-    found = []
+    requirements = _requirements()
+    findings = []
     for name in PACKAGES:
-        accepted = wanted.get(name)
+        accepted = requirements.get(name)
         if name == "onnxruntime":
-            found.append(_onnxruntime())
+            findings.append(_onnxruntime())
             continue
         try:
             version = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found.append(Finding(name, "bad", "not installed", f"pip install '{name}{accepted or ''}'"))
+            findings.append(Finding(name, "bad", "not installed", f"pip install '{name}{accepted or ''}'"))
             continue
         if accepted is None or accepted.contains(version, prereleases=True):
-            found.append(Finding(name, "ok", version))
+            findings.append(Finding(name, "ok", version))
         else:
-            found.append(
+            findings.append(
                 Finding(name, "warn", version, f"tfhalf is made for {accepted}: pip install '{name}{accepted}'")
             )
-    return found
+    return findings
 
 
 def _onnxruntime() -> Finding:
@@ -178,7 +178,7 @@ def _tensorflow() -> list[Finding]:
     try:
         import tensorflow as tf
     except Exception as error:  # noqa: BLE001 (a broken backend of Keras, or a broken library, raises of every kind)
-        advice = "mend this first; GPU, CUDA and XLA were not looked at"
+        advice = "repair this first; GPU, CUDA and XLA were not looked at"
         return [Finding(name, "bad", _first_line(error), advice)]
     return [Finding(name, "ok", f"{tf.__version__} starts")]
 
@@ -206,40 +206,40 @@ def _cuda() -> list[Finding]:
         f"CUDA {cuda}": f"libcudart.so.{cuda.split('.')[0]}",
         f"cuDNN {cudnn}": f"libcudnn.so.{cudnn.split('.')[0]}",
     }
-    # Libraries that stand elsewhere have been found where TensorFlow has a GPU; without a device none is needed.
+    # Libraries elsewhere serve as well where TensorFlow has a GPU; without a device none is needed.
     needed = device.nvidia_device() is not None and not device.gpus()
-    found = []
+    findings = []
     for name, file in files.items():
-        place = device.library(file)
-        if place or not needed:
-            found.append(Finding(name, "ok", place or f"{file} is not here; only a GPU needs it"))
+        path = device.library(file)
+        if path or not needed:
+            findings.append(Finding(name, "ok", path or f"{file} is not here; only a GPU needs it"))
         else:
-            found.append(Finding(name, "bad", f"{file} is not here", "pip install 'tfhalf[gpu]' brings it"))
+            findings.append(Finding(name, "bad", f"{file} is not here", "pip install 'tfhalf[gpu]' brings it"))
     driver = device.nvidia_driver()
     if driver or not needed:
-        found.append(Finding("NVIDIA driver", "ok", driver or "none; only a GPU needs it"))
+        findings.append(Finding("NVIDIA driver", "ok", driver or "none; only a GPU needs it"))
     else:
         advice = "install NVIDIA's driver; in a container, start it with --gpus all"
-        found.append(Finding("NVIDIA driver", "bad", "none", advice))
-    return found
+        findings.append(Finding("NVIDIA driver", "bad", "none", advice))
+    return findings
 
 
 def _gpus() -> list[Finding]:
-    found = []
+    findings = []
     for index, gpu in enumerate(device.gpus()):
         advice = "" if gpu.tensor_cores else "no float16 Tensor Cores: half precision saves memory here, not time"
-        found.append(Finding(f"GPU {index}", "warn" if advice else "ok", gpu.describe(), advice))
-    if found:
-        return found
-    place = device.nvidia_device()
-    if place is None:
+        findings.append(Finding(f"GPU {index}", "warn" if advice else "ok", gpu.describe(), advice))
+    if findings:
+        return findings
+    path = device.nvidia_device()
+    if path is None:
         advice = "training works, but mixed_float16 is emulated and slow on a CPU: use precision.policy=float32"
         return [Finding("GPU", "warn", "none", advice)]
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     if hidden in ("", "-1"):
         return [Finding("GPU", "warn", f"hidden by CUDA_VISIBLE_DEVICES={hidden!r}", "unset it to train on the GPU")]
     advice = "TensorFlow cannot use it: look at CUDA, cuDNN and the driver above; pip install 'tfhalf[gpu]'"
-    return [Finding("GPU", "bad", f"an NVIDIA device at {place}", advice)]
+    return [Finding("GPU", "bad", f"an NVIDIA device at {path}", advice)]
 
 
 def _cpu() -> list[Finding]:
@@ -254,7 +254,7 @@ def _xla() -> list[Finding]:
     try:
         difference = _xla_difference()
     except Exception as error:  # noqa: BLE001 (compilers raise of every kind)
-        # Only training on a GPU goes through XLA unless it is asked for.
+        # Only training on a GPU goes through XLA by default.
         advice = "train with --set train.xla=off" if on_gpu else "only train.xla=on needs it; leave that at auto"
         return [Finding("XLA", "bad" if on_gpu else "warn", _first_line(error), advice)]
     if not difference <= 0.01:  # NaN is not
@@ -303,11 +303,11 @@ def _folder(where: Path) -> list[Finding]:
 
 
 def _data(data_dir: str | None) -> list[Finding]:
-    name, given = "data sets", data_dir or os.environ.get("TFDS_DATA_DIR")
-    folder = Path(given or "~/tensorflow_datasets").expanduser()
+    name, named = "data sets", data_dir or os.environ.get("TFDS_DATA_DIR")
+    folder = Path(named or "~/tensorflow_datasets").expanduser()
     if not folder.exists():
         advice = "it is made when the first data set is downloaded; folder:, npz: and sklearn: sources need none"
-        if given:
+        if named:
             advice = "check --data-dir or TFDS_DATA_DIR: data sets would be downloaded there anew"
         return [Finding(name, "warn", f"{folder} does not exist", advice)]
     if not folder.is_dir():

@@ -1,4 +1,4 @@
-"""How much memory may be taken by a file that somebody else made: a graph of a few bytes may ask for any amount.
+"""How much memory may be taken by a file of somebody else: a graph of a few bytes may ask for any amount.
 
 The bound is the kernel's on a process's data (``RLIMIT_DATA``), which an allocation meets when it is made: TensorFlow,
 onnxruntime and numpy then say that there is none, where otherwise the kernel would end the process, or another one,
@@ -64,7 +64,7 @@ def bound_process() -> None:
     """Set that bound for good; a lower one stays.
 
     Raises:
-        InputError: ``TFHALF_MEMORY_GIB`` is no number above 0.
+        InputError: ``TFHALF_MEMORY_GIB`` is not a number above 0.
     """
     if _has_gpu():
         return
@@ -90,13 +90,13 @@ def lacking(error: BaseException) -> str:
 
 def free() -> int:
     """Bytes of memory that this process can still have: what the machine has available, or its control group."""
-    found = _number("/proc/meminfo", r"MemAvailable:\s+(\d+)") << 10
+    available = _number("/proc/meminfo", r"MemAvailable:\s+(\d+)") << 10
     for most, now in _CGROUPS:
         try:
-            found = min(found, int(Path(most).read_text()) - int(Path(now).read_text()))
+            available = min(available, int(Path(most).read_text()) - int(Path(now).read_text()))
         except (OSError, ValueError):
             continue  # no such group, or one without a limit
-    return found
+    return available
 
 
 def _allowed() -> int:
@@ -118,6 +118,6 @@ def _limit(soft: int) -> None:
 
 
 def _number(file: str, pattern: str) -> int:
-    found = re.search(pattern, Path(file).read_text())
-    assert found, file
-    return int(found[1])
+    match = re.search(pattern, Path(file).read_text())
+    assert match, file
+    return int(match[1])

@@ -1,4 +1,4 @@
-"""Pictures, by matplotlib: where they may be written, told before the work that they show."""
+"""Pictures, by matplotlib: where they may be written, checked before the work that they show."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def check(path: Path | None) -> None:
         raise ConfigError(f"--plot {path}: accepted: a file in a folder that exists; make the folder, or take another")
     check_writable(folder if os.path.isfile(path) else path, "--plot")
     if os.path.lexists(path) and not os.access(path, os.W_OK):
-        raise ConfigError(f"--plot {path}: cannot be written; take another place")
+        raise ConfigError(f"--plot {path}: cannot be written; name another path")
     figure(1, 1)
 
 
@@ -41,7 +41,7 @@ def save(figure: Any, path: Path, dpi: int) -> None:
         figure.savefig(path, dpi=dpi)
     except OSError as error:
         raise ShortfallError(
-            f"--plot {path}: the picture cannot be written: {error.strerror or error}; make room, or take another place"
+            f"--plot {path}: the picture cannot be written: {error.strerror or error}; free some, or name another path"
         ) from error
 
 
