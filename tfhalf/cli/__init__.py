@@ -90,9 +90,7 @@ def train(
     """
     from tfhalf.workflows.train_request import check, published
 
-    request = check(
-        pipeline, overrides, runs_folder=runs, **options
-    )  # before TensorFlow: bad input shows at once
+    request = check(pipeline, overrides, runs_folder=runs, **options)  # before TensorFlow: bad input shows at once
     if request.run is not None and (there := published(request.run, exports, request.pipeline.name)):
         if as_json:
             click.echo(json.dumps({"version": str(there), "run": str(request.run)}, indent=2))
