@@ -32,8 +32,8 @@ from tfhalf.cli import main
 from tfhalf.errors import ArtifactError, ConfigError, DataError, ExportError, IntegrityError
 from tfhalf.export.inputs import draw
 from tfhalf.export.interface import Interface, interface_of
-from tfhalf.export.islands.inplace_simulator import PlacedSubject
-from tfhalf.export.islands.open import subject_of
+from tfhalf.export.islands.inplace_simulator import InPlaceSimulator
+from tfhalf.export.islands.open import simulator_of
 from tfhalf.export.load.model import Source
 from tfhalf.export.request import read_options, read_request
 from tfhalf.progress import Progress
@@ -209,7 +209,7 @@ def test_an_output_that_joins_samples() -> None:
     found = interface(model)
     inputs, _ = draw.draw(model, found.inputs)
     with pytest.raises(ExportError, match="for 8 samples: it joins samples"):
-        subject_of(model, found, inputs).reference(inputs)
+        simulator_of(model, found, inputs).reference(inputs)
 
 
 class Twice(keras.Model):
@@ -224,11 +224,11 @@ def test_a_graph_that_is_called_in_its_own_way() -> None:
     model = Twice(x, layers.Dense(3)(x))
     found = interface(model)
     inputs, _ = draw.draw(model, found.inputs)
-    subject = subject_of(model, found, inputs)
-    assert isinstance(subject, PlacedSubject)
+    simulator = simulator_of(model, found, inputs)
+    assert isinstance(simulator, InPlaceSimulator)
     expected = np.asarray(model(inputs["x"]))
-    np.testing.assert_allclose(next(iter(subject.reference(inputs).values())), expected, rtol=1e-5)
-    shipped = subject.ship(())
+    np.testing.assert_allclose(next(iter(simulator.reference(inputs).values())), expected, rtol=1e-5)
+    shipped = simulator.ship(())
     got = np.asarray(shipped.call(keras.ops.convert_to_tensor(inputs["x"])))
     np.testing.assert_allclose(got, expected, atol=0.02)
     assert {v.dtype for v in shipped.weights} == {"float16"}

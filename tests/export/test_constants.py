@@ -23,7 +23,7 @@ from tfhalf.export.inputs import draw
 from tfhalf.export.interface import interface_of
 from tfhalf.export.islands.constants import constant_islands
 from tfhalf.export.islands.find import without_kernel
-from tfhalf.export.islands.open import subject_of
+from tfhalf.export.islands.open import simulator_of
 from tfhalf.export.load.model import Source
 from tfhalf.export.request import Options, Request
 from tfhalf.inspect.keras_file import inspect_keras
@@ -34,7 +34,7 @@ from tfhalf.verify.compare import compare_outputs
 
 
 class Case:
-    """A model as a subject, on drawn inputs of which the first row is zeros, and the float32 answers."""
+    """A model as a simulator, on drawn inputs of which the first row is zeros, and the float32 answers."""
 
     def __init__(self, model: keras.Model, first: float = 0.0) -> None:
         interface = interface_of(Source(model, "case", {}), None)
@@ -42,20 +42,20 @@ class Case:
         self.inputs = {name: x[:4].copy() for name, x in inputs.items()}
         for x in self.inputs.values():
             x[0] = first
-        self.subject = subject_of(model, interface, self.inputs)
-        self.reference = self.subject.reference(self.inputs)
+        self.simulator = simulator_of(model, interface, self.inputs)
+        self.reference = self.simulator.reference(self.inputs)
 
     def islands(self, kept: tuple[str, ...] = ()) -> dict[str, str]:
-        return {island.path: island.reason for island in constant_islands(self.subject, self.inputs, kept)}
+        return {island.path: island.reason for island in constant_islands(self.simulator, self.inputs, kept)}
 
     def problems(self, kept: Any = ()) -> list[str]:
-        return self._problems(self.subject.simulate(kept, self.inputs))
+        return self._problems(self.simulator.simulate(kept, self.inputs))
 
     def shipped(self, kept: Any) -> list[str]:
         """What is wrong with what ships."""
-        interface = self.subject.interface
+        interface = self.simulator.interface
         tensors = [tf.constant(self.inputs[port.name]) for port in interface.inputs]
-        answers = interface.answer(self.subject.ship(kept).call, tensors)
+        answers = interface.answer(self.simulator.ship(kept).call, tensors)
         return self._problems({name: np.asarray(y).astype(np.float32) for name, y in answers.items()})
 
     def _problems(self, got: dict[str, np.ndarray]) -> list[str]:
@@ -173,7 +173,7 @@ def test_a_constant_of_a_subclassed_model_s_own_call() -> None:
     assert list(case.islands()) == ["nearest"]
     assert case.problems(["nearest"]) == []
     assert case.shipped(["nearest"]) == []
-    assert {v.dtype for v in case.subject.ship(["nearest"]).weights} == {"float16"}
+    assert {v.dtype for v in case.simulator.ship(["nearest"]).weights} == {"float16"}
 
 
 # --- float32 and float16 in one operation -----------------------------------------------------------------------------
@@ -209,18 +209,18 @@ def test_a_clash_of_dtypes_in_a_subclassed_model() -> None:
     model = Sizes()
     model(np.zeros((1, 3, 3, 2), np.float32))
     case = Case(model)
-    (island,) = without_kernel(case.subject, case.inputs, ())
+    (island,) = without_kernel(case.simulator, case.inputs, ())
     assert island.path == "sizes"
     assert "float tensor" in island.reason
     assert case.problems(["sizes"]) == []
     assert case.shipped(["sizes"]) == []
-    assert {v.dtype for v in case.subject.ship(["sizes"]).weights} == {"float16"}
+    assert {v.dtype for v in case.simulator.ship(["sizes"]).weights} == {"float16"}
 
 
 def test_a_clash_of_dtypes_in_a_layer() -> None:
     image = keras.Input((3, 3, 2))
     case = Case(keras.Model(image, layers.Conv2D(2, 1)(Upsampled(name="up")(layers.Conv2D(4, 1)(image)))))
-    (island,) = without_kernel(case.subject, case.inputs, ())
+    (island,) = without_kernel(case.simulator, case.inputs, ())
     assert island.path == "up"
     assert case.shipped(["up"]) == []
 

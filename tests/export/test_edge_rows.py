@@ -21,7 +21,7 @@ from tfhalf.export.inputs import draw, edge_rows
 from tfhalf.export.inputs.draw import Given, SampleInputs, sample_inputs
 from tfhalf.export.inputs.sweep import sweep
 from tfhalf.export.interface import Interface, interface_of
-from tfhalf.export.islands.open import subject_of
+from tfhalf.export.islands.open import simulator_of
 from tfhalf.export.load.model import Source
 from tfhalf.progress import Progress
 from tfhalf.verify.compare import EDGE, badness, compare_outputs, true_float16_rows
@@ -335,9 +335,9 @@ def unit_rows() -> keras.Model:
 def test_a_vanished_epsilon_is_seen() -> None:
     model = unit_rows()
     samples = samples_of(model)
-    subject = subject_of(model, interface(model), samples.arrays)
-    reference = subject.reference(samples.arrays)
-    (found,) = compare_outputs(reference, subject.simulate((), samples.arrays), (), Limits(), samples.kinds)
+    simulator = simulator_of(model, interface(model), samples.arrays)
+    reference = simulator.reference(samples.arrays)
+    (found,) = compare_outputs(reference, simulator.simulate((), samples.arrays), (), Limits(), samples.kinds)
     assert "edge row 'zeros': 6 of 6 values are not finite" in found.problems
     assert found.non_finite == 0  # drawn ones never show it
 
@@ -346,20 +346,20 @@ def test_up_to_which_size_inputs_hold() -> None:
     x = keras.Input((4,), name="x")
     model = keras.Model(x, ops.sqrt(ops.sum(ops.square(layers.Dense(4, kernel_initializer="identity")(x)), -1)))
     samples = samples_of(model)
-    subject = subject_of(model, interface(model), samples.arrays)
-    found = sweep(subject, (), samples.arrays, samples.floats, Limits(), Progress(quiet=True))
+    simulator = simulator_of(model, interface(model), samples.arrays)
+    found = sweep(simulator, (), samples.arrays, samples.floats, Limits(), Progress(quiet=True))
     assert found is not None
     assert 64 < found.up_to < 512  # whose square is 65504, about
     assert "not finite" in found.above
     assert -16 < found.down < -4  # whose squares vanish
     assert sweep_line(found).startswith(f"float16 holds for 2^{found.down} to 2^{found.up} times")
-    kept = sweep(subject, subject.names, samples.arrays, samples.floats, Limits(), Progress(quiet=True))
+    kept = sweep(simulator, simulator.names, samples.arrays, samples.floats, Limits(), Progress(quiet=True))
     assert kept is not None
     assert (kept.up, kept.above) == (24, "")
     tokens = zoo.embedding()
     samples = samples_of(tokens)
     assert samples.floats == ()
-    assert sweep(subject, (), samples.arrays, samples.floats, Limits(), Progress(quiet=True)) is None
+    assert sweep(simulator, (), samples.arrays, samples.floats, Limits(), Progress(quiet=True)) is None
 
 
 def test_what_raises_on_some_values() -> None:
@@ -367,19 +367,19 @@ def test_what_raises_on_some_values() -> None:
     x = keras.Input((4, 4), name="x")
     model = keras.Model(x, ops.inv(layers.Dense(4, kernel_initializer="identity")(x)))
     samples = samples_of(model)
-    subject = subject_of(model, interface(model), samples.arrays)
+    simulator = simulator_of(model, interface(model), samples.arrays)
     with pytest.raises(ExportError, match="fails on some of its inputs: InvalidArgumentError: Input is not invertible"):
-        subject.reference({"x": np.zeros((1, 4, 4), np.float32)})
-    inputs, reference, kinds = edge_rows.answered(subject, samples.arrays, samples.kinds)
+        simulator.reference({"x": np.zeros((1, 4, 4), np.float32)})
+    inputs, reference, kinds = edge_rows.answered(simulator, samples.arrays, samples.kinds)
     assert "zeros" in samples.kinds
     assert "zeros" not in kinds
     assert len(kinds) == len(inputs["x"]) == len(reference["inv"]) == edge_rows.counted(ReferenceFacts(), kinds).count
 
     y = layers.Dense(4, kernel_initializer="identity")(x)
     model = keras.Model(x, ops.cholesky(ops.matmul(y, ops.swapaxes(y, -1, -2)) + ops.eye(4)))
-    subject = subject_of(model, interface(model), samples.arrays)
+    simulator = simulator_of(model, interface(model), samples.arrays)
     kept = ["cholesky"]  # of which TensorFlow has no float16
-    found = sweep(subject, kept, samples.arrays, samples.floats, Limits(), Progress(quiet=True))
+    found = sweep(simulator, kept, samples.arrays, samples.floats, Limits(), Progress(quiet=True))
     assert found is not None
     assert 4 < found.up < 12
     assert "Cholesky decomposition failed" in found.above

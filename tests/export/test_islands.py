@@ -23,8 +23,8 @@ from tfhalf.export import model as job
 from tfhalf.export.inputs import draw
 from tfhalf.export.interface import interface_of
 from tfhalf.export.islands import find
-from tfhalf.export.islands.find import Search, asked, unfit, without_kernel
-from tfhalf.export.islands.open import subject_of
+from tfhalf.export.islands.find import Search, matched, unfit, without_kernel
+from tfhalf.export.islands.open import simulator_of
 from tfhalf.export.load.model import Source
 from tfhalf.export.onnx import to_onnx
 from tfhalf.export.program import named_program
@@ -36,7 +36,7 @@ from tfhalf.verify.compare import compare_outputs
 
 
 class Case:
-    """A model of the zoo as a subject, with drawn inputs and the float32 answers."""
+    """A model of the zoo as a simulator, with drawn inputs and the float32 answers."""
 
     def __init__(self, build: Any) -> None:
         keras.utils.set_random_seed(1)
@@ -45,12 +45,12 @@ class Case:
         interface = interface_of(Source(self.model, "case", {}), None)
         inputs, _ = draw.draw(self.model, interface.inputs)
         self.inputs = {name: x[:8] for name, x in inputs.items()}
-        self.subject = subject_of(self.model, interface, self.inputs)
-        self.interface = self.subject.interface
-        self.reference = self.subject.reference(self.inputs)
+        self.simulator = simulator_of(self.model, interface, self.inputs)
+        self.interface = self.simulator.interface
+        self.reference = self.simulator.reference(self.inputs)
 
     def problems(self, kept: tuple[str, ...] = ()) -> list[str]:
-        got = self.subject.simulate(kept, self.inputs)
+        got = self.simulator.simulate(kept, self.inputs)
         return [
             p
             for output in compare_outputs(self.reference, got, self.interface.classes, Limits())
@@ -60,12 +60,12 @@ class Case:
     def search(self, seconds: float = 60.0, start: tuple[str, ...] = ()) -> Any:
         classes = self.interface.classes
         return Search(
-            self.subject, self.inputs, self.reference, classes, Limits(), seconds, Progress(quiet=True), start
+            self.simulator, self.inputs, self.reference, classes, Limits(), seconds, Progress(quiet=True), start
         ).run()
 
     def onnx(self, kept: tuple[str, ...], folder: Any) -> dict[str, dict[str, np.ndarray]]:
         """The answers of the ONNX file in each runtime."""
-        shipped = self.subject.ship(kept)
+        shipped = self.simulator.ship(kept)
         program = named_program(
             partial(self.interface.answer, shipped.call), self.interface.inputs, shipped.weights, shipped.state, ""
         )
@@ -76,7 +76,7 @@ class Case:
 def test_what_has_float16_but_not_in_a_graph() -> None:
     x = keras.Input((8,), name="x")
     case = Case(lambda: keras.Model(x, ops.sparsemax(layers.Dense(8, name="before")(x))))
-    (found,) = without_kernel(case.subject, case.inputs, ())
+    (found,) = without_kernel(case.simulator, case.inputs, ())
     assert found.path == "sparsemax"
     assert "Unsupported dtype" in found.reason
 
@@ -85,7 +85,7 @@ def test_constants_stay_arrays() -> None:
     x = keras.Input((8,), name="x")
     edges = np.array([-1.0, 0.0, 2.0], np.float32)  # over which Keras iterates
     case = Case(lambda: keras.Model(x, ops.digitize(layers.Dense(8)(x), edges)))
-    assert without_kernel(case.subject, case.inputs, ()) == []
+    assert without_kernel(case.simulator, case.inputs, ()) == []
 
 
 @pytest.mark.parametrize("mode", ["multi_hot", "count"])
@@ -118,7 +118,7 @@ def test_what_a_model_needs_to_know() -> None:
 
 def test_an_overflow_that_onnxruntime_hides(tmp_path: Any) -> None:
     case = Case(zoo.overflow)
-    assert unfit(case.subject) == []
+    assert unfit(case.simulator) == []
     hidden = case.onnx((), tmp_path)
     assert compare_outputs(case.reference, hidden["onnx"], case.interface.classes, Limits())[0].problems == ()
     assert compare_outputs(case.reference, hidden["onnx-float16"], case.interface.classes, Limits())[0].problems
@@ -145,7 +145,7 @@ def test_a_layer_norm_whose_square_overflows(tmp_path: Any) -> None:
 
 def test_weights_beyond_float16() -> None:
     case = Case(zoo.beyond)
-    (island,) = unfit(case.subject)
+    (island,) = unfit(case.simulator)
     assert island.path == "heavy"
     assert "beyond 65504" in island.reason
     found = case.search(start=("heavy",))
@@ -155,7 +155,7 @@ def test_weights_beyond_float16() -> None:
 def test_a_variance_that_flushes() -> None:
     case = Case(zoo.flushed)
     assert case.problems()
-    (island,) = unfit(case.subject)
+    (island,) = unfit(case.simulator)
     assert island.path == "norm"
     assert "running_variance falls to 1e-09" in island.reason
     assert case.problems(("norm",)) == []
@@ -199,7 +199,7 @@ def test_operations_of_keras_ops_as_islands() -> None:
     found = case.search()
     assert (found.restored, found.complete) == (True, True)
     assert found.islands[0].path.startswith("square")
-    shipped = case.subject.ship([island.path for island in found.islands])
+    shipped = case.simulator.ship([island.path for island in found.islands])
     got = np.asarray(shipped.call(case.inputs["numbers"])).astype(np.float32)
     assert compare_outputs(case.reference, {next(iter(case.reference)): got}, (), Limits())[0].problems == ()
 
@@ -223,7 +223,7 @@ def test_a_subclassed_model_has_islands_within() -> None:
     found = case.search()
     (island,) = found.islands
     assert island.path.endswith("norm")
-    shipped = case.subject.ship([island.path])
+    shipped = case.simulator.ship([island.path])
     kinds = {v.dtype for v in shipped.weights}
     assert kinds == {"float16", "float32"}
     got = np.asarray(shipped.call(keras.ops.convert_to_tensor(case.inputs["input"]))).astype(np.float32)
@@ -232,16 +232,16 @@ def test_a_subclassed_model_has_islands_within() -> None:
 
 def test_patterns() -> None:
     case = Case(zoo.square)
-    assert [island.path for island in asked(case.subject, ["^no", "head"])] == ["norm", "head"]
+    assert [island.path for island in matched(case.simulator, ["^no", "head"])] == ["norm", "head"]
     with pytest.raises(ConfigError, match="matches no layer; the model has loud, norm, after, head"):
-        asked(case.subject, ["nothing"])
+        matched(case.simulator, ["nothing"])
     with pytest.raises(ConfigError, match="is not a regular expression"):
-        asked(case.subject, ["("])
+        matched(case.simulator, ["("])
 
 
 def test_what_tensorflow_has_no_kernel_for() -> None:
     case = Case(zoo.volumes)
-    assert [i.path for i in without_kernel(case.subject, case.inputs, ())] == ["max_pooling3d"]
+    assert [i.path for i in without_kernel(case.simulator, case.inputs, ())] == ["max_pooling3d"]
 
 
 # --- what only ONNX needs ---------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from tfhalf.errors import ArtifactError, ConfigError, ExportError, ParityError
 from tfhalf.export.inputs import open_sizes
 from tfhalf.export.inputs.draw import SampleInputs, sample_inputs
 from tfhalf.export.interface import Interface, interface_of
-from tfhalf.export.islands.open import subject_of
+from tfhalf.export.islands.open import simulator_of
 from tfhalf.export.islands.search import Basis, Effort, widened
 from tfhalf.export.load.model import Source
 from tfhalf.export.request import read_options
@@ -88,9 +88,9 @@ def test_the_option() -> None:
 
 def tried(model: keras.Model, kept: Any = ()) -> tuple[Any, str]:
     interface, samples = drawn(model)
-    subject = subject_of(model, interface, samples.arrays)
+    simulator = simulator_of(model, interface, samples.arrays)
     told = io.StringIO()
-    rows, sized = open_sizes.hold(subject, kept, samples.other_sizes, Limits(), Progress(told))
+    rows, sized = open_sizes.hold(simulator, kept, samples.other_sizes, Limits(), Progress(told))
     assert list(sized) == [row.size for row in rows if row.taken]
     return rows, told.getvalue()
 
@@ -189,12 +189,12 @@ def test_what_an_artifact_loses_at_another_size_is_searched_there() -> None:
     y = layers.Dense(1, kernel_initializer=keras.initializers.Constant(1.0))(ops.ones_like(x)) * 1500.0
     model = keras.Model(x, ops.sum(y, axis=1) * 1e-3)
     interface, samples = drawn(model)
-    subject = subject_of(model, interface, samples.arrays)
-    basis = Basis(subject, samples.arrays, subject.reference(samples.arrays), samples.kinds, subject)
+    simulator = simulator_of(model, interface, samples.arrays)
+    basis = Basis(simulator, samples.arrays, simulator.reference(samples.arrays), samples.kinds, simulator)
     inputs = samples.other_sizes["longer"]
     lost = SizeParity("longer", True, 0.0, 2, ("y: 1 of 1 values are not finite",))
     failing = Comparison("onnx, first 2", TRUE_FLOAT16, 2, (), 0.0, other_sizes=(lost,))
-    sizes = {"longer": Samples(dict(inputs), subject.reference(inputs))}
+    sizes = {"longer": Samples(dict(inputs), simulator.reference(inputs))}
     found = widened(basis, (), [failing], Effort(Limits()), Progress(quiet=True), sizes)
     assert found is not None
     assert any(island.path.startswith("sum") for island in found.islands)

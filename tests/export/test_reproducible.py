@@ -11,7 +11,7 @@ from keras import layers, ops
 from tfhalf.errors import ExportError
 from tfhalf.export.inputs.draw import sample_inputs
 from tfhalf.export.interface import interface_of
-from tfhalf.export.islands.open import subject_of
+from tfhalf.export.islands.open import simulator_of
 from tfhalf.export.load.model import Source
 from tfhalf.export.reproducible import check_independent
 
@@ -19,7 +19,7 @@ from tfhalf.export.reproducible import check_independent
 def check(model: keras.Model) -> None:
     interface = interface_of(Source(model, "m", {}), None)
     samples = sample_inputs(model, interface, None)
-    check_independent(subject_of(model, interface, samples.arrays), model, samples.arrays, samples.kinds)
+    check_independent(simulator_of(model, interface, samples.arrays), model, samples.arrays, samples.kinds)
 
 
 def spectrum(top_db: float, batch: int | None = None) -> keras.Model:

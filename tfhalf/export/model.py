@@ -19,8 +19,8 @@ from tfhalf.export.inputs import draw, edge_rows, open_sizes
 from tfhalf.export.inputs.sweep import sweep
 from tfhalf.export.interface import Interface, interface_of
 from tfhalf.export.islands.constants import constant_islands
-from tfhalf.export.islands.find import Found, asked, unfit, wide_ranges, without_kernel
-from tfhalf.export.islands.open import subject_of
+from tfhalf.export.islands.find import SearchResult, matched, unfit, wide_ranges, without_kernel
+from tfhalf.export.islands.open import simulator_of
 from tfhalf.export.islands.search import FEW, ROUNDS, Basis, Effort, island_lines, say_shortfalls, search, widened
 from tfhalf.export.load.model import Source, open_source
 from tfhalf.export.publish import Exported, Whole, publish
@@ -45,11 +45,11 @@ class _Prepared:
 
 
 def export_model(request: Request, options: Options, progress: Progress) -> Exported:
-    """Read a model, make it float16, write it in each format, judge it in a fresh process, and publish it.
+    """Read a model, make it float16, write it in each format, compare it in a fresh process, and publish it.
 
     Raises:
-        ArtifactError, RefError, ConfigError, DataError: what was given is at fault.
-        ExportError: the model cannot be made float16, or not be written in a format that was asked for.
+        ArtifactError, RefError, ConfigError, DataError: the input is at fault.
+        ExportError: the model cannot become float16, or cannot be written in a requested format.
         ParityError: an artifact does not answer like the float32 model; it is kept as ``failed-N``.
     """
     begun = time.perf_counter()
@@ -77,38 +77,40 @@ def export_source(
     version.check(options.exports / (options.name or source.name))
     with verifier or Verifier(progress) as verifier, float32_exactly():
         verifier.start()
-        made = _prepare(source, options, progress)
-        fixed = _fixed_islands(made.basis, patterns, auto="auto" in options.keep_float32)
+        prepared = _prepare(source, options, progress)
+        fixed = _fixed_islands(prepared.basis, patterns, auto="auto" in options.keep_float32)
         effort = Effort(options.limits, options.bisect_seconds, options.opset)
-        found = search(made.basis, fixed, effort, progress)
-        whole = _whole(made, (*fixed, *found.islands), found, options, progress)
+        result = search(prepared.basis, fixed, effort, progress)
+        whole = _whole(prepared, (*fixed, *result.islands), result, options, progress)
         rounds = iter(range(ROUNDS))
 
-        def mend(whole: Whole, comparisons: list[Comparison]) -> Whole | None:
+        def widen(whole: Whole, comparisons: list[Comparison]) -> Whole | None:
             failing = [c for c in comparisons if not c.passed and c.format.float32_layers_help]
             if not failing or next(rounds, None) is None:
                 return None
             say_shortfalls(failing, progress)
-            more = widened(made.basis, whole.islands, failing, effort, progress, whole.reference.other_sizes)
-            return _with(whole, made.basis, more, progress) if more is not None else None
+            more = widened(prepared.basis, whole.islands, failing, effort, progress, whole.reference.other_sizes)
+            return _with(whole, prepared.basis, more, progress) if more is not None else None
 
-        return publish(whole, options, verifier, progress, begun, mend)
+        return publish(whole, options, verifier, progress, begun, widen)
 
 
-def _whole(made: _Prepared, islands: tuple[Island, ...], found: Found, options: Options, progress: Progress) -> Whole:
-    """What is published with ``islands``; up to which sizes of inputs it holds is found out, and told, too."""
-    _say_islands(islands, found, progress)
-    basis, kept = made.basis, [island.path for island in islands]
-    swept = _swept(made, kept, options, progress)
-    rows, sized = open_sizes.hold(basis.subject, kept, made.other_sizes, options.limits, progress)
+def _whole(
+    prepared: _Prepared, islands: tuple[Island, ...], result: SearchResult, options: Options, progress: Progress
+) -> Whole:
+    """What is published with ``islands``; up to which sizes of inputs it holds is measured and printed too."""
+    _say_islands(islands, result, progress)
+    basis, kept = prepared.basis, [island.path for island in islands]
+    swept = _swept(prepared, kept, options, progress)
+    rows, sized = open_sizes.hold(basis.simulator, kept, prepared.other_sizes, options.limits, progress)
     return Whole(
-        made.source,
-        basis.subject.interface,
+        prepared.source,
+        basis.simulator.interface,
         Reference.of_rows(basis.inputs, basis.reference, basis.kinds, sized),
-        made.facts.model_copy(update={"sweep": swept, "other_sizes": rows}),
+        prepared.facts.model_copy(update={"sweep": swept, "other_sizes": rows}),
         islands,
-        found,
-        basis.subject.ship(kept),
+        result,
+        basis.simulator.ship(kept),
         manifests.git_revision(Path.cwd()),
         options.labels,
     )
@@ -121,10 +123,10 @@ def layer_names(request: Request, options: Options) -> tuple[str, ...]:
         ArtifactError, RefError, ConfigError, DataError, ExportError: as `export_model`.
     """
     grow_memory()
-    return _prepare(open_source(request), options, Progress(quiet=True)).basis.subject.names
+    return _prepare(open_source(request), options, Progress(quiet=True)).basis.simulator.names
 
 
-# --- the model and what it is judged on -------------------------------------------------------------------------------
+# --- the model and what it is compared on -----------------------------------------------------------------------------
 
 
 def _prepare(source: Source, options: Options, progress: Progress) -> _Prepared:
@@ -136,21 +138,21 @@ def _prepare(source: Source, options: Options, progress: Progress) -> _Prepared:
     progress.line(
         f"model      {source.name}: {about['class']}, {about['layers']} layers, {', '.join(about['policies'])}"
     )
-    subject = subject_of(source.model, interface, inputs, fold=options.fold_batchnorm)
+    simulator = simulator_of(source.model, interface, inputs, fold=options.fold_batchnorm)
     few = interface.few(inputs, FEW)
-    answers = subject.reference(few)
-    interface = subject.interface
-    check_deterministic(subject, few, answers)
-    inputs, reference, kinds = edge_rows.answered(subject, inputs, samples.kinds)
+    answers = simulator.reference(few)
+    interface = simulator.interface
+    check_deterministic(simulator, few, answers)
+    inputs, reference, kinds = edge_rows.answered(simulator, inputs, samples.kinds)
     facts = edge_rows.counted(samples.facts, kinds)
-    check_independent(subject, source.model, inputs, kinds)
+    check_independent(simulator, source.model, inputs, kinds)
     _check_labels(options, interface, reference)
-    told = ", ".join(f"{p.name} {p.dtype} {p.dims()}" for p in interface.inputs)
-    progress.line(f"inputs     {told}")
+    described = ", ".join(f"{p.name} {p.dtype} {p.dims()}" for p in interface.inputs)
+    progress.line(f"inputs     {described}")
     for text in (*interface.renamed(), basis_line(facts)):
         progress.line(f"           {text}")
-    judged = Basis(subject, inputs, reference, kinds, subject)
-    return _Prepared(source, judged, facts, samples.floats, samples.other_sizes)
+    basis = Basis(simulator, inputs, reference, kinds, simulator)
+    return _Prepared(source, basis, facts, samples.floats, samples.other_sizes)
 
 
 def _check_labels(options: Options, interface: Interface, reference: dict[str, np.ndarray]) -> None:
@@ -164,9 +166,9 @@ def _check_labels(options: Options, interface: Interface, reference: dict[str, n
         names = ", ".join(interface.outputs)
         raise ConfigError(f"--labels: none of the outputs {names} are classes; leave it out")
     if options.labels and len(options.labels) not in counts.values():
-        told = " and ".join(f"{name} has {count:,}" for name, count in counts.items())
+        sizes = " and ".join(f"{name} has {count:,}" for name, count in counts.items())
         raise ConfigError(
-            f"--labels: holds {len(options.labels):,} names, and the output {told} classes; give a name for each"
+            f"--labels: holds {len(options.labels):,} names, and the output {sizes} classes; give a name for each"
         )
 
 
@@ -180,39 +182,39 @@ def _own_samples(options: Options) -> draw.Given | None:
 # --- islands ----------------------------------------------------------------------------------------------------------
 
 
-def _fixed_islands(judged: Basis, patterns: Iterable[str], *, auto: bool) -> tuple[Island, ...]:
+def _fixed_islands(basis: Basis, patterns: Iterable[str], *, auto: bool) -> tuple[Island, ...]:
     """What stays in float32 before anything is tried: asked for, the model's own, and what float16 cannot hold."""
-    subject, inputs = judged.subject, judged.inputs
-    own = [Island(name, ("float32 in the model itself",)) for name in subject.own_islands()]
-    found = [*asked(subject, patterns), *unfit(subject), *own]
+    simulator, inputs = basis.simulator, basis.inputs
+    own = [Island(name, ("float32 in the model itself",)) for name in simulator.own_islands()]
+    islands = [*matched(simulator, patterns), *unfit(simulator), *own]
     if auto:
-        found += wide_ranges(subject, subject.interface.few(inputs, FEW))
-    known = [island.path for island in found if island.path in subject.names]
-    found += without_kernel(subject, inputs, known)
-    known = [island.path for island in found if island.path in subject.names]
-    found += constant_islands(subject, inputs, known)
-    unique = {island.path: island for island in reversed(found) if island.path in subject.names}
-    return tuple(unique[name] for name in subject.names if name in unique)
+        islands += wide_ranges(simulator, simulator.interface.few(inputs, FEW))
+    known = [island.path for island in islands if island.path in simulator.names]
+    islands += without_kernel(simulator, inputs, known)
+    known = [island.path for island in islands if island.path in simulator.names]
+    islands += constant_islands(simulator, inputs, known)
+    unique = {island.path: island for island in reversed(islands) if island.path in simulator.names}
+    return tuple(unique[name] for name in simulator.names if name in unique)
 
 
-def _swept(made: _Prepared, kept: list[str], options: Options, progress: Progress) -> Sweep | None:
+def _swept(prepared: _Prepared, kept: list[str], options: Options, progress: Progress) -> Sweep | None:
     """Up to which size of inputs float16 holds with these islands, for the manifest; it is printed too."""
-    swept = sweep(made.basis.subject, kept, made.basis.inputs, made.floats, options.limits, progress)
+    swept = sweep(prepared.basis.simulator, kept, prepared.basis.inputs, prepared.floats, options.limits, progress)
     if swept is None:
         return None
     progress.line(f"sizes      {sweep_line(swept)}")
     return swept
 
 
-def _with(whole: Whole, judged: Basis, found: Found, progress: Progress) -> Whole:
-    """``whole`` with what was ``found`` in float32 too."""
-    order = judged.order
-    islands = tuple(sorted((*whole.islands, *found.islands), key=lambda island: order[island.path]))
-    _say_islands(islands, found, progress)
-    shipped = judged.subject.ship([island.path for island in islands])
-    return replace(whole, islands=islands, found=found, shipped=shipped)
+def _with(whole: Whole, basis: Basis, result: SearchResult, progress: Progress) -> Whole:
+    """``whole`` with the islands of ``result`` in float32 too."""
+    order = basis.order
+    islands = tuple(sorted((*whole.islands, *result.islands), key=lambda island: order[island.path]))
+    _say_islands(islands, result, progress)
+    shipped = basis.simulator.ship([island.path for island in islands])
+    return replace(whole, islands=islands, found=result, shipped=shipped)
 
 
-def _say_islands(islands: tuple[Island, ...], found: Found, progress: Progress) -> None:
-    for line in island_lines(islands, found, _LONGER):
+def _say_islands(islands: tuple[Island, ...], result: SearchResult, progress: Progress) -> None:
+    for line in island_lines(islands, result, _LONGER):
         progress.line(line)

@@ -22,7 +22,7 @@ from tfhalf.artifacts.share import check_some_float16, float32_share, share_line
 from tfhalf.errors import ArtifactError, ExportError, ParityError
 from tfhalf.export import savedmodel
 from tfhalf.export.interface import Interface
-from tfhalf.export.islands.find import Found
+from tfhalf.export.islands.find import SearchResult
 from tfhalf.export.islands.simulator import Shipped
 from tfhalf.export.litert import to_litert
 from tfhalf.export.load.model import Source
@@ -53,7 +53,7 @@ class Whole:
     reference: Reference
     compared_on: ReferenceFacts
     islands: tuple[Island, ...]
-    found: Found
+    found: SearchResult
     shipped: Shipped
     git_revision: str | None
     labels: tuple[str, ...] = ()

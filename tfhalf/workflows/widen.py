@@ -15,8 +15,8 @@ from tfhalf.artifacts.reference import Reference
 from tfhalf.artifacts.share import float32_share
 from tfhalf.errors import ArtifactError, ExportError, ParityError
 from tfhalf.export.interface import interface_of
-from tfhalf.export.islands.find import Found, unfit
-from tfhalf.export.islands.graph_simulator import LayerSubject
+from tfhalf.export.islands.find import SearchResult, unfit
+from tfhalf.export.islands.graph_simulator import LayerSimulator
 from tfhalf.export.islands.search import ROUNDS, Basis, Effort, island_lines, say_shortfalls, search, widened
 from tfhalf.export.load.model import Source
 from tfhalf.export.program import INPUT, PROBABILITIES
@@ -58,7 +58,7 @@ class Widening:
     job: Job
     model: keras.Model
     kept: Kept = ()
-    found: Found | None = None
+    found: SearchResult | None = None
     _rounds: int = 0
     _basis: Basis | None = None
 
@@ -112,12 +112,12 @@ class Widening:
     def _searched(self, basis: Basis, failing: Sequence[Comparison], progress: Progress) -> Kept:
         """What the rounds that are left find first: with the usual limits; then with stricter ones, and by the answers
         of the runtimes that fall short."""
-        subject = basis.subject
-        assert isinstance(subject, LayerSubject)
-        heavy = [island for island in unfit(subject) if island.path in subject.names]
-        fixed = {name: Island(name) for name in subject.kept_by(self.job.pipeline.precision.islands)}
-        fixed |= {name: Island(name) for name in subject.own_islands() if name in subject.names}
-        fixed |= {island.path: island for island in self.kept if island.path in subject.names}
+        simulator = basis.simulator
+        assert isinstance(simulator, LayerSimulator)
+        heavy = [island for island in unfit(simulator) if island.path in simulator.names]
+        fixed = {name: Island(name) for name in simulator.kept_by(self.job.pipeline.precision.islands)}
+        fixed |= {name: Island(name) for name in simulator.own_islands() if name in simulator.names}
+        fixed |= {island.path: island for island in self.kept if island.path in simulator.names}
         new = [island for island in heavy if island.path not in fixed]
         start = (*fixed.values(), *new)
         limits, left = Limits(true_float16_samples=_EXACT), SECONDS
@@ -140,14 +140,14 @@ class Widening:
         return tuple(
             Island(path, (reasons.get(path, f"its norm goes with {name}"),))
             for name in sorted(reasons, key=order.__getitem__)
-            for path in subject.paths([name])
+            for path in simulator.paths([name])
         )
 
 
 def _basis(job: Job, model: keras.Model, float16: keras.Model, reference: Reference) -> Basis:
     """The test images that ``float16`` answers worst, the worst first, and every edge row."""
     interface = interface_of(Source(model, job.pipeline.name, {}), None)
-    subject = LayerSubject(
+    simulator = LayerSimulator(
         model, replace(interface, classes=interface.outputs), fold=job.pipeline.export.fold_batchnorm
     )
     x = job.splits.x_test[:_LOOKED]
@@ -161,4 +161,4 @@ def _basis(job: Job, model: keras.Model, float16: keras.Model, reference: Refere
     (port,) = interface.inputs
     whole = np.issubdtype(np.dtype(port.dtype), np.integer)
     inputs = {port.name: chosen.astype(port.dtype) if whole else job.preprocess.apply(chosen)}
-    return Basis(subject, inputs, subject.reference(inputs), kinds, subject)
+    return Basis(simulator, inputs, simulator.reference(inputs), kinds, simulator)

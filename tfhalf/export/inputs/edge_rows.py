@@ -94,7 +94,7 @@ def edge_rows(
 
 
 def answered(
-    subject: Simulated, inputs: Arrays, kinds: Sequence[str]
+    simulator: Simulated, inputs: Arrays, kinds: Sequence[str]
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], tuple[str, ...]]:
     """The ``inputs`` with the float32 model's answers and the rows' kinds, without edge rows on which that model itself
     raises: a matrix of zeros has no inverse.
@@ -103,19 +103,19 @@ def answered(
         ExportError: it raises on other rows.
     """
     try:
-        return dict(inputs), subject.reference(inputs), tuple(kinds)
+        return dict(inputs), simulator.reference(inputs), tuple(kinds)
     except ExportError:
         edge = edge_mask(kinds)
-        if not edge.any() or subject.interface.inputs[0].shape[0]:
+        if not edge.any() or simulator.interface.inputs[0].shape[0]:
             raise
-    rows = [k for k, is_edge in enumerate(edge) if not is_edge or _runs(subject, inputs, k)]
+    rows = [k for k, is_edge in enumerate(edge) if not is_edge or _runs(simulator, inputs, k)]
     chosen = {name: x[rows] for name, x in inputs.items()}
-    return chosen, subject.reference(chosen), tuple(kinds[k] for k in rows)
+    return chosen, simulator.reference(chosen), tuple(kinds[k] for k in rows)
 
 
-def _runs(subject: Simulated, inputs: Arrays, row: int) -> bool:
+def _runs(simulator: Simulated, inputs: Arrays, row: int) -> bool:
     try:
-        subject.reference({name: x[row : row + 1] for name, x in inputs.items()})
+        simulator.reference({name: x[row : row + 1] for name, x in inputs.items()})
     except ExportError:
         return False
     return True

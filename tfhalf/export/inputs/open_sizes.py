@@ -11,7 +11,7 @@ from tfhalf.artifacts.ports import Port
 from tfhalf.artifacts.record import OtherSize
 from tfhalf.artifacts.reference import Samples
 from tfhalf.errors import ConfigError, ExportError, ParityError
-from tfhalf.export.islands.simulator import Subject
+from tfhalf.export.islands.simulator import Simulator
 from tfhalf.precision.keras_graph import shape_error
 from tfhalf.progress import Progress
 from tfhalf.text import one_line
@@ -112,7 +112,7 @@ def others(shapes: Mapping[str, tuple[int, ...]], ports: Sequence[Port]) -> dict
 
 
 def hold(
-    subject: Subject,
+    simulator: Simulator,
     kept: Iterable[str],
     groups: Mapping[str, Mapping[str, np.ndarray]],
     limits: Limits,
@@ -132,9 +132,9 @@ def hold(
         row = OtherSize(size=word, shapes={name: x.shape[1:] for name, x in inputs.items()}, taken=True)
         progress.status(f"sizes of inputs: {_shown([row])} ...")
         try:
-            if error := shape_error(subject.model, [inputs[port.name].shape for port in subject.interface.inputs]):
+            if error := shape_error(simulator.model, [inputs[port.name].shape for port in simulator.interface.inputs]):
                 raise error
-            reference = subject.reference(inputs)
+            reference = simulator.reference(inputs)
             why = "" if _some_finite(reference) else "no value that it gives is finite"
         except Exception as error:  # noqa: BLE001  # whatever a layer raises on a size it was not made for; it is told
             why = one_line(error, 200)
@@ -144,13 +144,13 @@ def hold(
         sized[word] = Samples(dict(inputs), dict(reference))
         try:
             outputs = compare_outputs(
-                reference, subject.simulate(islands, inputs), (), limits, [word] * len(_first(inputs))
+                reference, simulator.simulate(islands, inputs), (), limits, [word] * len(_first(inputs))
             )
             problems = [f"{output.name}: {problem}" for output in outputs for problem in output.problems]
         except Exception as error:  # noqa: BLE001  # as above, of float16
             problems = [one_line(error, 200)]
         if problems:
-            port = next(port for port in subject.interface.inputs if is_open(port))
+            port = next(port for port in simulator.interface.inputs if is_open(port))
             shape = row.shapes[port.name]
             sizes = "x".join(str(n) for n, size in zip(shape, port.shape[1:], strict=True) if size is None)
             raise ParityError(

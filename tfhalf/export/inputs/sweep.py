@@ -22,7 +22,7 @@ SECONDS = 20.0
 
 
 def sweep(
-    subject: Simulated, kept: Iterable[str], inputs: Arrays, scaled: Sequence[str], limits: Limits, progress: Progress
+    simulator: Simulated, kept: Iterable[str], inputs: Arrays, scaled: Sequence[str], limits: Limits, progress: Progress
 ) -> Sweep | None:
     """Find the powers of two by bisection, on the first few samples; None where no input has values to scale.
 
@@ -33,7 +33,7 @@ def sweep(
         kept: layers in float32.
         scaled: names of inputs.
     """
-    few = subject.interface.few(inputs, ROWS)
+    few = simulator.interface.few(inputs, ROWS)
     largest = max((float(np.abs(few[name]).max(initial=0.0)) for name in scaled), default=0.0)
     if not largest:
         return None
@@ -43,8 +43,8 @@ def sweep(
         progress.status(f"sizes of inputs: 2^{power} ...")
         rows = {name: _scaled(x, power) if name in scaled else x for name, x in few.items()}
         # A value that float32 does not give either, the limit of what can be asked, is none that float16 loses.
-        reference = subject.reference(rows)
-        got = subject.simulate(islands, rows)
+        reference = simulator.reference(rows)
+        got = simulator.simulate(islands, rows)
         return compare_outputs(
             reference, {n: np.where(np.isfinite(y), got[n], y) for n, y in reference.items()}, (), allowed
         )

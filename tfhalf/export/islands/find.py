@@ -11,7 +11,7 @@ import numpy as np
 
 from tfhalf.artifacts.comparison import Limits, OutputParity
 from tfhalf.errors import ArtifactError, ConfigError, ExportError
-from tfhalf.export.islands.simulator import Arrays, Seen, Simulated, Subject
+from tfhalf.export.islands.simulator import Arrays, Seen, Simulated, Simulator
 from tfhalf.export.request import LIST
 from tfhalf.precision import cast
 from tfhalf.precision.islands import Island
@@ -23,12 +23,12 @@ from tfhalf.verify.compare import compare_outputs
 MARGIN = 8.0
 """With ``auto``, numbers beyond 65504 / 8 count as too large: other inputs give larger ones."""
 STRICT = 0.7
-"""Of the limits, what a set of islands has to keep to: runtimes round otherwise than what judges here."""
+"""Of the limits, what a set of islands has to keep to: runtimes round otherwise than the simulator."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a search found. ``complete``: no smaller set exists that is this one without one layer or a run of them.
+class SearchResult:
+    """The outcome of a search. ``complete``: no smaller set exists that is this one without one layer or a run of them.
     ``restored`` is False where not even float32 throughout keeps to the limits, or time was up before a set did."""
 
     islands: tuple[Island, ...]
@@ -39,78 +39,78 @@ class Found:
     problems: tuple[str, ...] = ()
 
 
-def asked(subject: Subject, patterns: Iterable[str]) -> list[Island]:
-    """The layers that a user's patterns are found in.
+def matched(simulator: Simulator, patterns: Iterable[str]) -> list[Island]:
+    """The layers that a user's patterns match.
 
     Raises:
-        ConfigError: a pattern is none, or is found nowhere.
+        ConfigError: a pattern is not a regular expression, or matches no layer.
     """
-    found: dict[str, Island] = {}
+    islands: dict[str, Island] = {}
     for pattern in patterns:
         try:
-            hits = [name for name in subject.names if re.search(pattern, name)]
+            hits = [name for name in simulator.names if re.search(pattern, name)]
         except re.error as error:
             raise ConfigError(f"--keep-float32 {pattern!r}: is not a regular expression: {error}") from None
         if not hits:
-            names = near_names(pattern, subject.names)
+            names = near_names(pattern, simulator.names)
             raise ConfigError(
                 f"--keep-float32 {pattern!r}: matches no layer; the model has {names}; --keep-float32 {LIST} prints all"
             )
-        found.update((name, Island(name, (f"asked for by {pattern!r}",))) for name in hits)
-    return list(found.values())
+        islands.update((name, Island(name, (f"asked for by {pattern!r}",))) for name in hits)
+    return list(islands.values())
 
 
-def unfit(subject: Subject) -> list[Island]:
+def unfit(simulator: Simulator) -> list[Island]:
     """The layers with weights that float16 cannot hold: beyond 65504, or a variance that would be zero."""
-    found: dict[str, Island] = {}
-    for name, path, value in subject.weights():
-        if value.dtype.kind != "f" or name in found or not value.size:
+    islands: dict[str, Island] = {}
+    for name, path, value in simulator.weights():
+        if value.dtype.kind != "f" or name in islands or not value.size:
             continue
         wide = value.astype(np.float64)
         largest = float(np.abs(wide).max())
         if np.isfinite(largest) and largest >= cast.OVERFLOWS_FROM:
-            found[name] = Island(name, (f"{path.rpartition('/')[2]} reaches {largest:.4g}, beyond 65504",))
+            islands[name] = Island(name, (f"{path.rpartition('/')[2]} reaches {largest:.4g}, beyond 65504",))
         elif "variance" in path:
             smallest = float(wide[wide > 0].min(initial=np.inf))
             if np.float16(smallest) == 0:
-                found[name] = Island(name, (f"{path.rpartition('/')[2]} falls to {smallest:.2g}, which would be 0",))
-    return list(found.values())
+                islands[name] = Island(name, (f"{path.rpartition('/')[2]} falls to {smallest:.2g}, which would be 0",))
+    return list(islands.values())
 
 
-def without_kernel(subject: Subject, inputs: Arrays, kept: Sequence[str]) -> list[Island]:
+def without_kernel(simulator: Simulator, inputs: Arrays, kept: Sequence[str]) -> list[Island]:
     """The layers that fail in float16, with ``kept`` in float32 already: TensorFlow has no float16 kernel for them, or
     their code mixes float16 with float32.
 
     Raises:
         LayerError: one fails with that in float32 as well.
     """
-    found: list[Island] = []
-    few = subject.interface.few(inputs, 1)
+    islands: list[Island] = []
+    few = simulator.interface.few(inputs, 1)
     while True:
-        known = [*kept, *(island.path for island in found)]
+        known = [*kept, *(island.path for island in islands)]
         try:
-            subject.simulate(known, few)
-            subject.trace(known)  # in a graph TensorFlow knows fewer dtypes of some operations
+            simulator.simulate(known, few)
+            simulator.trace(known)  # in a graph TensorFlow knows fewer dtypes of some operations
         except LayerError as error:
-            if error.name not in subject.names or error.name in known:
+            if error.name not in simulator.names or error.name in known:
                 raise
-            found.append(Island(error.name, (error.why,)))
+            islands.append(Island(error.name, (error.why,)))
         else:
-            return found
+            return islands
 
 
-def wide_ranges(subject: Subject, inputs: Arrays) -> list[Island]:
+def wide_ranges(simulator: Simulator, inputs: Arrays) -> list[Island]:
     """The layers that take or give numbers near float16's end, on ``inputs``, in float32."""
     seen = Seen()
-    subject.reference(inputs, seen)
+    simulator.reference(inputs, seen)
     return list(_beyond(seen, cast.MAX / MARGIN))
 
 
 def _beyond(seen: Seen, limit: float) -> Iterable[Island]:
-    for name, given in seen.given.items():
+    for name, returned in seen.returned.items():
         taken = seen.taken[name]
-        if max(given, taken) > limit:
-            yield Island(name, (f"gives up to {given:.4g}" if given > limit else f"takes up to {taken:.4g}",))
+        if max(returned, taken) > limit:
+            yield Island(name, (f"gives up to {returned:.4g}" if returned > limit else f"takes up to {taken:.4g}",))
 
 
 @dataclass
@@ -125,7 +125,7 @@ class Search:
         shrink   take out runs of half, a quarter, ... one of what is kept, as long as the rest will do
     """
 
-    subject: Simulated
+    simulator: Simulated
     inputs: Arrays
     reference: dict[str, np.ndarray]
     classes: Sequence[str]
@@ -138,16 +138,16 @@ class Search:
     _known: dict[frozenset[str], tuple[str, ...]] = field(default_factory=dict)
     _begun: float = 0.0
 
-    def run(self) -> Found:
-        """The smallest set found within ``seconds``; at least a first set is looked for whatever it takes."""
+    def run(self) -> SearchResult:
+        """The smallest set within ``seconds``; at least a first set is looked for whatever it takes."""
         self._begun = time.perf_counter()
-        names = [name for name in self.subject.names if name not in self.start]
+        names = [name for name in self.simulator.names if name not in self.start]
         problems = self._problems(())
         if not problems:
-            return self._found((), True, True, ())
+            return self._result((), True, True, ())
         whole = self._problems(names)
         if whole:
-            return self._found((), False, True, whole)
+            return self._result((), False, True, whole)
         reasons, kept = self._guess(names)
         if self._problems(kept):
             kept = self._interval(names)
@@ -156,10 +156,12 @@ class Search:
         islands = tuple(
             Island(name, (reasons.get(name, f"without it {problems[0]}"),)) for name in names if name in set(kept)
         )
-        return self._found(islands, True, complete, ())
+        return self._result(islands, True, complete, ())
 
-    def _found(self, islands: tuple[Island, ...], restored: bool, complete: bool, problems: tuple[str, ...]) -> Found:
-        return Found(islands, restored, complete, self.tests, time.perf_counter() - self._begun, problems)
+    def _result(
+        self, islands: tuple[Island, ...], restored: bool, complete: bool, problems: tuple[str, ...]
+    ) -> SearchResult:
+        return SearchResult(islands, restored, complete, self.tests, time.perf_counter() - self._begun, problems)
 
     def _left(self) -> float:
         return self.seconds - (time.perf_counter() - self._begun)
@@ -170,14 +172,14 @@ class Search:
         if chosen not in self._known or seen is not None:
             self.tests += 1
             try:
-                got = self.subject.simulate(chosen, self.inputs, seen)
-                self._known[chosen] = told(
+                got = self.simulator.simulate(chosen, self.inputs, seen)
+                self._known[chosen] = problems_of(
                     compare_outputs(self.reference, got, self.classes, strict(self.limits), self.kinds)
                 )
             except (ExportError, ArtifactError) as error:  # this set cannot be written, or not be run
                 self._known[chosen] = (str(error),)
             self.progress.status(
-                f"islands: {self.tests} sets tried, {len(chosen)} of {len(self.subject.names)} layers in float32, "
+                f"islands: {self.tests} sets tried, {len(chosen)} of {len(self.simulator.names)} layers in float32, "
                 f"{duration(max(0.0, self._left()))} left"
             )
         return self._known[chosen]
@@ -185,7 +187,7 @@ class Search:
     def _guess(self, names: Sequence[str]) -> tuple[dict[str, str], list[str]]:
         """Layers that overflow, by the numbers of float32 and by what float16 breaks; with the reasons."""
         seen = Seen()
-        self.subject.reference(self.inputs, seen)
+        self.simulator.reference(self.inputs, seen)
         reasons = {island.path: island.reason for island in _beyond(seen, cast.MAX) if island.path in names}
         kept = [name for name in names if name in reasons]
         while self._left() > 0:
@@ -215,15 +217,15 @@ class Search:
         size = max(1, len(kept) // 2)
         while True:
             taken_out = False
-            place = 0
-            while place < len(kept):
+            start = 0
+            while start < len(kept):
                 if self._left() <= 0:
                     return kept, False
-                fewer = kept[:place] + kept[place + size :]
+                fewer = kept[:start] + kept[start + size :]
                 if not self._problems(fewer):
                     kept, taken_out = fewer, True
                 else:
-                    place += size
+                    start += size
             if size == 1 and not taken_out:
                 return kept, True
             size = max(1, size // 2)
@@ -234,6 +236,6 @@ def strict(limits: Limits) -> Limits:
     return limits.scaled(STRICT)
 
 
-def told(outputs: Iterable[OutputParity]) -> tuple[str, ...]:
+def problems_of(outputs: Iterable[OutputParity]) -> tuple[str, ...]:
     """Every problem with its output's name."""
     return tuple(f"{output.name}: {problem}" for output in outputs for problem in output.problems)

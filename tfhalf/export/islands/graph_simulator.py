@@ -1,4 +1,4 @@
-"""A functional or sequential model as a `Subject`: made anew from its layers' configurations."""
+"""A functional or sequential model as a `Simulator`: made anew from its layers' configurations."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _PARTS = ("kernel", "bias")
 _PRODUCTS = ("Matmul", "Dot", "Tensordot", "Einsum", "Inner", "Vdot", "Conv", "ConvTranspose", "DepthwiseConv")
 
 
-class GraphSubject:
+class GraphSimulator:
     """A functional or sequential model."""
 
     def __init__(self, model: keras.Model, interface: Interface, *, fold: bool = True) -> None:
@@ -45,14 +45,14 @@ class GraphSubject:
         self._folds = find_folds(model) if fold else []
         self._norms = {id(f.norm): f for f in self._folds}
         self.names = tuple(n for n, op in self._operations.items() if id(op) not in self._norms)
-        self._judge = rebuild(model, fold_batchnorm=False, target="float32")  # told at once if it cannot be made again
-        judge = self._judge.model
-        self._answer = tf.function(lambda x: judge(x, training=False), autograph=False, reduce_retracing=True)
+        self._wide = rebuild(model, fold_batchnorm=False, target="float32")  # fails at once where it cannot be rebuilt
+        float32_model = self._wide.model
+        self._answer = tf.function(lambda x: float32_model(x, training=False), autograph=False, reduce_retracing=True)
         self._sim: Any = None
         self._failing: dict[str, LayerError] = {}
 
     def reference(self, inputs: Arrays, seen: Seen | None = None) -> dict[str, np.ndarray]:
-        """As `Subject`."""
+        """As `Simulator`."""
         if seen is None:
             try:
                 return answers(self.interface, self._answer, inputs)
@@ -60,8 +60,8 @@ class GraphSubject:
                 raise
             except Exception as error:  # whatever an operation raises
                 raise ExportError(self._why(error)) from error
-        names = self._names_of(self._judge.copies)
-        return answers(self.interface, lambda x: run(self._judge.model, x, _noted(names, seen)), inputs)
+        names = self._names_of(self._wide.copies)
+        return answers(self.interface, lambda x: run(self._wide.model, x, _noted(names, seen)), inputs)
 
     def _why(self, error: Exception) -> str:
         """What float32 is missing for an answer, after it failed with ``error``."""
@@ -70,7 +70,7 @@ class GraphSubject:
         ports = self.interface.inputs
         one = replace(self.interface, inputs=tuple(replace(p, shape=(1, *p.shape[1:])) for p in ports))
         try:
-            traced_model(one, lambda trace, x: self._judge.model(x, training=False))
+            traced_model(one, lambda trace, x: self._wide.model(x, training=False))
         except ExportError:
             return (
                 f"the model computes step by step in Python alone, and every format is a graph: {reason(error)}; "
@@ -82,7 +82,7 @@ class GraphSubject:
         )
 
     def simulate(self, kept: Iterable[str], inputs: Arrays, seen: Seen | None = None) -> dict[str, np.ndarray]:
-        """As `Subject`."""
+        """As `Simulator`."""
         call = _widening(*self._prepared(kept))
         names = self._names_of(self._sim.copies)
         return answers(self.interface, lambda x: run(self._sim.model, x, _noted(names, seen, call)), inputs)
@@ -120,18 +120,18 @@ class GraphSubject:
                 self._failing[error.name] = error
 
     def ship(self, kept: Iterable[str]) -> Shipped:
-        """As `Subject`."""
+        """As `Simulator`."""
         chosen = [self._operations[name] for name in kept]
         of_linear = {id(f.linear): f.norm for f in self._folds}
         chosen += [of_linear[id(op)] for op in chosen if id(op) in of_linear]  # what was folded goes along
-        made = rebuild(self.model, keep=chosen, fold_batchnorm=self.fold)
-        model = made.model
+        rebuilt = rebuild(self.model, keep=chosen, fold_batchnorm=self.fold)
+        model = rebuilt.model
         return Shipped(
-            lambda x: model(x, training=False), *variables_of(model), made.counts, made.folded, any_grouped(model)
+            lambda x: model(x, training=False), *variables_of(model), rebuilt.counts, rebuilt.folded, any_grouped(model)
         )
 
     def weights(self) -> Iterator[tuple[str, str, np.ndarray]]:
-        """As `Subject`."""
+        """As `Simulator`."""
         folded = {id(f.linear): (f.kernel, f.bias) for f in self._folds}
         for name, operation in self._operations.items():
             if id(operation) in self._norms or not isinstance(operation, keras.layers.Layer):
@@ -143,46 +143,46 @@ class GraphSubject:
                 yield from ((name, path, value) for path, value in own_weights(layer))
 
     def own_islands(self) -> tuple[str, ...]:
-        """As `Subject`."""
+        """As `Simulator`."""
         own = own_islands(self.model)
         return tuple(name for name, op in self._operations.items() if id(op) in own)
 
     def trace(self, kept: Iterable[str] | None) -> Trace:
-        """As `Subject`."""
+        """As `Simulator`."""
         if kept is None:
-            made, names, call = self._judge, self._names_of(self._judge.copies), _plain
+            rebuilt, names, call = self._wide, self._names_of(self._wide.copies), _plain
         else:
             call = _widening(*self._prepared(kept))
-            made, names = self._sim, self._names_of(self._sim.copies)
+            rebuilt, names = self._sim, self._names_of(self._sim.copies)
 
         def traced(trace: Trace, x: Any) -> Any:
             def within(operation: Any, *args: Any, **kwargs: Any) -> Any:
                 with trace.within(names[id(operation)]) if id(operation) in names else nullcontext():
                     return call(operation, *args, **kwargs)
 
-            return run(made.model, x, within)
+            return run(rebuilt.model, x, within)
 
         return traced_model(self.interface, traced)
 
     def outputs_from(self, name: str, fill: float, inputs: Arrays) -> dict[str, float]:
-        """As `Subject`."""
-        names, seen, begun = self._names_of(self._judge.copies), Seen(), False
+        """As `Simulator`."""
+        names, seen, begun = self._names_of(self._wide.copies), Seen(), False
 
         def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
             nonlocal begun
             if names.get(id(operation)) == name:
                 begun = True
                 args, kwargs = keras.tree.map_structure(lambda x: _filled(x, fill), (args, kwargs))
-            given = operation(*args, **kwargs)
+            returned = operation(*args, **kwargs)
             if begun and id(operation) in names:
-                seen.note(names[id(operation)], args, given)
-            return given
+                seen.note(names[id(operation)], args, returned)
+            return returned
 
-        answers(self.interface, lambda x: run(self._judge.model, x, call), inputs)
-        return {n: np.inf if n in seen.broken else given for n, given in seen.given.items()}
+        answers(self.interface, lambda x: run(self._wide.model, x, call), inputs)
+        return {n: np.inf if n in seen.broken else returned for n, returned in seen.returned.items()}
 
     def joins(self, name: str) -> bool:
-        """As `Subject`."""
+        """As `Simulator`."""
         operation = self._operations[name]
         return not isinstance(operation, keras.layers.Layer) and type(operation).__name__ not in _PRODUCTS
 
@@ -190,7 +190,7 @@ class GraphSubject:
         return {id(copies[id(op)]): name for name, op in self._operations.items() if id(op) in copies}
 
 
-class LayerSubject(GraphSubject):
+class LayerSimulator(GraphSimulator):
     """A functional or sequential model of which layers alone are kept in float32, as ``precision.keep_float32`` of a
     pipeline keeps them: an operation of `keras.ops` computes in what it takes."""
 
@@ -234,10 +234,10 @@ def _noted(names: dict[int, str], seen: Seen | None, call: Callable[..., Any] = 
     """``call``, with what each operation did noted."""
 
     def noting(operation: Any, *args: Any, **kwargs: Any) -> Any:
-        given = call(operation, *args, **kwargs)
+        returned = call(operation, *args, **kwargs)
         if seen is not None and id(operation) in names:
-            seen.note(names[id(operation)], args, given)
-        return given
+            seen.note(names[id(operation)], args, returned)
+        return returned
 
     return noting
 

@@ -1,4 +1,4 @@
-"""A model as a `Subject` that is changed in place: a subclass of keras.Model, or one with a layer that cannot be made
+"""A model as a `Simulator` that is changed in place: a subclass of keras.Model, or one with a layer that cannot be made
 again."""
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tfhalf.precision.keras_graph import failures_named
 from tfhalf.precision.policy import NORMS, RAW_RANGE, flat_layers, layer_path
 
 
-class PlacedSubject:
+class InPlaceSimulator:
     """A model changed in place: a subclass of keras.Model, or one with a layer that cannot be made again."""
 
     def __init__(self, model: keras.Model, interface: Interface, inputs: Arrays) -> None:
@@ -51,18 +51,18 @@ class PlacedSubject:
             seen = Seen()
             with _Watch(self._layers, seen):
                 answers(interface, self._call, few)
-        self.names = tuple(seen.given)
+        self.names = tuple(seen.returned)
 
     def _call(self, *args: Any, **kwargs: Any) -> Any:
         return self.model(*args, training=False, **kwargs)
 
     def reference(self, inputs: Arrays, seen: Seen | None = None) -> dict[str, np.ndarray]:
-        """As `Subject`."""
+        """As `Simulator`."""
         with _policies_set(self.model, {}, "float32"), _Watch(self._layers, seen):
             return answers(self.interface, self._call, inputs)
 
     def simulate(self, kept: Iterable[str], inputs: Arrays, seen: Seen | None = None) -> dict[str, np.ndarray]:
-        """As `Subject`."""
+        """As `Simulator`."""
         kept = set(kept)
         with (
             _policies_set(self.model, self._plan(kept), "mixed_float16"),
@@ -71,7 +71,7 @@ class PlacedSubject:
             return answers(self.interface, self._call, inputs)
 
     def ship(self, kept: Iterable[str]) -> Shipped:
-        """As `Subject`; the model is float16 until the next call."""
+        """As `Simulator`; the model is float16 until the next call."""
         kept = set(kept)
         plan = self._plan(kept)
         while self._narrowed:  # what was shipped before
@@ -93,16 +93,16 @@ class PlacedSubject:
         return Shipped(call, *variables_of(self.model), counts, (), grouped_conv.any_grouped(self.model))
 
     def weights(self) -> Iterator[tuple[str, str, np.ndarray]]:
-        """As `Subject`."""
+        """As `Simulator`."""
         for name, layer in self._layers.items():
             yield from ((name, path, value) for path, value in own_weights(layer))
 
     def own_islands(self) -> tuple[str, ...]:
-        """As `Subject`."""
+        """As `Simulator`."""
         return tuple(name for name, layer in self._layers.items() if id(layer) in self._own)
 
     def trace(self, kept: Iterable[str] | None) -> Trace:
-        """As `Subject`."""
+        """As `Simulator`."""
         half, wide = kept is not None, set(kept or ())
         plan, rest = (self._plan(wide), "mixed_float16") if half else ({}, "float32")
 
@@ -114,11 +114,11 @@ class PlacedSubject:
             return traced_model(self.interface, traced)
 
     def outputs_from(self, name: str, fill: float, inputs: Arrays) -> dict[str, float]:
-        """As `Subject`; nothing is known of the order within a call."""
+        """As `Simulator`; nothing is known of the order within a call."""
         return {}
 
     def joins(self, name: str) -> bool:
-        """As `Subject`; a layer that computes in float32 does so with all that its call takes."""
+        """As `Simulator`; a layer that computes in float32 does so with all that its call takes."""
         return False
 
     def _plan(self, kept: Iterable[str]) -> dict[int, str]:
@@ -187,12 +187,12 @@ class _Watch:
                     failures_named(name) if self.half else nullcontext(),
                     nullcontext() if self.trace is None else self.trace.within(name),
                 ):
-                    given = call(*args, **kwargs)
+                    returned = call(*args, **kwargs)
             finally:
                 self._callers.pop()
             if self.seen is not None:
-                self.seen.note(name, args, given)
-            return keras.tree.map_structure(widened, given) if caller in self.wide else given
+                self.seen.note(name, args, returned)
+            return keras.tree.map_structure(widened, returned) if caller in self.wide else returned
 
         return watched
 

@@ -1,4 +1,4 @@
-"""Which kind of `Subject` a model is."""
+"""Which kind of `Simulator` fits a model."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import keras
 from tfhalf.artifacts.comparison import Limits
 from tfhalf.errors import ArtifactError, ExportError
 from tfhalf.export.interface import Interface
-from tfhalf.export.islands.graph_simulator import GraphSubject
-from tfhalf.export.islands.inplace_simulator import PlacedSubject
-from tfhalf.export.islands.simulator import Arrays, Subject, answers
+from tfhalf.export.islands.graph_simulator import GraphSimulator
+from tfhalf.export.islands.inplace_simulator import InPlaceSimulator
+from tfhalf.export.islands.simulator import Arrays, Simulator, answers
 from tfhalf.precision.keras_graph import graph_of, reason
 from tfhalf.verify.compare import compare_outputs
 
@@ -17,40 +17,40 @@ from tfhalf.verify.compare import compare_outputs
 _SAME = Limits(max_difference=0.1, mean_difference=0.05)
 
 
-def subject_of(model: keras.Model, interface: Interface, inputs: Arrays, *, fold: bool = True) -> Subject:
-    """The kind of subject that ``model`` is.
+def simulator_of(model: keras.Model, interface: Interface, inputs: Arrays, *, fold: bool = True) -> Simulator:
+    """The simulator that fits ``model``.
 
     Raises:
         ExportError: it cannot be run on ``inputs`` at all.
     """
     if graph_of(model) is not None:
-        graph = _graph_subject(model, interface, inputs, fold=fold)
+        graph = _graph_simulator(model, interface, inputs, fold=fold)
         if graph is not None:
             return graph
     try:
-        return PlacedSubject(model, interface, inputs)
+        return InPlaceSimulator(model, interface, inputs)
     except Exception as error:  # whatever a layer's code raises
-        raise ExportError(f"the model cannot be called on {_told(inputs)}: {reason(error)}") from error
+        raise ExportError(f"the model cannot be called on {_described(inputs)}: {reason(error)}") from error
 
 
-def _graph_subject(model: keras.Model, interface: Interface, inputs: Arrays, *, fold: bool) -> GraphSubject | None:
+def _graph_simulator(model: keras.Model, interface: Interface, inputs: Arrays, *, fold: bool) -> GraphSimulator | None:
     """``model`` made again from its graph; None where that cannot be, or answers otherwise than the model itself: a
     subclass may call its graph in its own way, and a layer's configuration may leave something out."""
     try:
-        subject = GraphSubject(model, interface, fold=fold)
+        simulator = GraphSimulator(model, interface, fold=fold)
     except Exception:  # noqa: BLE001  # whatever a layer's code raises when it is made again, or called again
         return None
     few = interface.few(inputs, 2)
     try:
-        own = answers(interface, lambda given: model(given, training=False), few)
-        again = (subject.reference(few), subject.simulate(subject.names, few))
+        own = answers(interface, lambda x: model(x, training=False), few)
+        again = (simulator.reference(few), simulator.simulate(simulator.names, few))
         same = [output for got in again for output in compare_outputs(own, got, (), _SAME)]
     except (ArtifactError, ExportError):
         raise
     except Exception as error:  # whatever a layer's code raises
-        raise ExportError(f"the model cannot be called on {_told(inputs)}: {reason(error)}") from error
-    return subject if all(not output.problems for output in same) else None
+        raise ExportError(f"the model cannot be called on {_described(inputs)}: {reason(error)}") from error
+    return simulator if all(not output.problems for output in same) else None
 
 
-def _told(inputs: Arrays) -> str:
+def _described(inputs: Arrays) -> str:
     return ", ".join(f"{name} {x.dtype} {list(x.shape)}" for name, x in inputs.items())

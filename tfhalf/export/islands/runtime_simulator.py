@@ -1,4 +1,4 @@
-"""A `Subject` that answers through what is written of it: for islands that TensorFlow's own kernels do not need.
+"""A `Simulator` that answers through what is written of it: for islands that TensorFlow's own kernels do not need.
 
 A converter may write an operator as several, each rounded to float16, where TensorFlow has one that rounds once, and a
 runtime may multiply by 0 what TensorFlow leaves out. So where an artifact falls short in a runtime, the layers to keep
@@ -17,7 +17,7 @@ import numpy as np
 from tfhalf.artifacts.formats import FORMATS
 from tfhalf.errors import ExportError
 from tfhalf.export import savedmodel
-from tfhalf.export.islands.simulator import Arrays, Seen, Subject
+from tfhalf.export.islands.simulator import Arrays, Seen, Simulator
 from tfhalf.export.litert import to_litert
 from tfhalf.export.onnx import to_onnx
 from tfhalf.export.program import named_program
@@ -26,19 +26,20 @@ from tfhalf.runtimes.open import BY_NAME, open_predictor
 from tfhalf.verify.version import BATCH, run
 
 
-class RuntimeSubject:
-    """Another subject, simulated by an artifact of it in ``runtime``, one of `runtimes.open.BY_NAME`."""
+class RuntimeSimulator:
+    """Another simulator's model, whose float16 answers are those of an artifact in ``runtime``, one of
+    `runtimes.open.BY_NAME`."""
 
-    def __init__(self, subject: Subject, runtime: str, opset: int) -> None:
-        self.subject, self.runtime, self.opset = subject, runtime, opset
-        self.names, self.interface = subject.names, subject.interface
+    def __init__(self, simulator: Simulator, runtime: str, opset: int) -> None:
+        self.simulator, self.runtime, self.opset = simulator, runtime, opset
+        self.names, self.interface = simulator.names, simulator.interface
 
     def reference(self, inputs: Arrays, seen: Seen | None = None) -> dict[str, np.ndarray]:
-        """As `Subject`."""
-        return self.subject.reference(inputs, seen)
+        """As `Simulator`."""
+        return self.simulator.reference(inputs, seen)
 
     def simulate(self, kept: Iterable[str], inputs: Arrays, seen: Seen | None = None) -> dict[str, np.ndarray]:
-        """As `Subject`; nothing within is seen.
+        """As `Simulator`; nothing within is seen.
 
         Raises:
             ExportError, ArtifactError: the artifact cannot be written, opened or run.
@@ -51,7 +52,7 @@ class RuntimeSubject:
             return run(predictor, arrays, self.interface.inputs[0].shape[0] or (1 if exact else BATCH))
 
     def _write(self, kept: Iterable[str], folder: Path) -> None:
-        shipped = self.subject.ship(kept)
+        shipped = self.simulator.ship(kept)
         call = partial(self.interface.answer, shipped.call)
         kind = FORMATS[BY_NAME[self.runtime].format]
         if kind.container == "onnx":
@@ -63,6 +64,6 @@ class RuntimeSubject:
         if kind.container == "savedmodel":
             savedmodel.write(program, folder)
             return
-        made = to_litert.write(program, folder, (kind.name,), metadata={})[kind.name]
-        if isinstance(made, ExportError):
-            raise made
+        written = to_litert.write(program, folder, (kind.name,), metadata={})[kind.name]
+        if isinstance(written, ExportError):
+            raise written

@@ -11,9 +11,9 @@ from tfhalf.artifacts.comparison import Comparison, Limits
 from tfhalf.artifacts.edges import edge_mask
 from tfhalf.artifacts.reference import Samples
 from tfhalf.errors import ArtifactError, ExportError, ParityError
-from tfhalf.export.islands.find import Found, Search
-from tfhalf.export.islands.runtime_simulator import RuntimeSubject
-from tfhalf.export.islands.simulator import Arrays, Simulated, Subject
+from tfhalf.export.islands.find import Search, SearchResult
+from tfhalf.export.islands.runtime_simulator import RuntimeSimulator
+from tfhalf.export.islands.simulator import Arrays, Simulated, Simulator
 from tfhalf.precision.islands import Island
 from tfhalf.progress import Progress, duration
 from tfhalf.runtimes.base import TRUE_FLOAT16
@@ -30,7 +30,7 @@ class Basis:
     """What is searched on: a model, ``inputs`` with the float32 answers to them, of each row its kind
     (`draw.SampleInputs`), and what gives the answers of float16."""
 
-    subject: Subject
+    simulator: Simulator
     inputs: dict[str, np.ndarray]
     reference: dict[str, np.ndarray]
     kinds: tuple[str, ...]
@@ -38,8 +38,8 @@ class Basis:
 
     @property
     def order(self) -> dict[str, int]:
-        """The place of each name, in the order of computing."""
-        return {name: place for place, name in enumerate(self.subject.names)}
+        """The index of each name, in the order of computing."""
+        return {name: index for index, name in enumerate(self.simulator.names)}
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Effort:
         return replace(self, limits=self.limits.scaled(1 / by))
 
 
-def search(basis: Basis, fixed: Sequence[Island], effort: Effort, progress: Progress) -> Found:
+def search(basis: Basis, fixed: Sequence[Island], effort: Effort, progress: Progress) -> SearchResult:
     """The islands that the hardest samples need; and then those that all of them need beside, if these do not do.
 
     Args:
@@ -68,18 +68,18 @@ def search(basis: Basis, fixed: Sequence[Island], effort: Effort, progress: Prog
     complete, tests, seconds = True, 0, 0.0
     for inputs, reference, kinds in (_hardest(basis, fixed), (basis.inputs, basis.reference, basis.kinds)):
         start = tuple(island.path for island in (*fixed, *islands))
-        classes, left = basis.subject.interface.classes, max(0.0, effort.seconds - seconds)
-        found = Search(basis.simulated, inputs, reference, classes, effort.limits, left, progress, start, kinds).run()
+        classes, left = basis.simulator.interface.classes, max(0.0, effort.seconds - seconds)
+        result = Search(basis.simulated, inputs, reference, classes, effort.limits, left, progress, start, kinds).run()
         progress.clear()
-        if not found.restored:
+        if not result.restored:
             raise ParityError(
                 "no set of layers in float32 restores the answers, not even all of them: "
-                f"{'; '.join(found.problems)}; nothing was published"
+                f"{'; '.join(result.problems)}; nothing was published"
             )
-        islands, complete = (*islands, *found.islands), complete and found.complete
-        tests, seconds = tests + found.tests, seconds + found.seconds
+        islands, complete = (*islands, *result.islands), complete and result.complete
+        tests, seconds = tests + result.tests, seconds + result.seconds
     order = basis.order
-    return Found(tuple(sorted(islands, key=lambda island: order[island.path])), True, complete, tests, seconds)
+    return SearchResult(tuple(sorted(islands, key=lambda island: order[island.path])), True, complete, tests, seconds)
 
 
 def widened(
@@ -89,7 +89,7 @@ def widened(
     effort: Effort,
     progress: Progress,
     sized: Mapping[str, Samples] | None = None,
-) -> Found | None:
+) -> SearchResult | None:
     """What has to be float32 beside ``islands``, so that what falls short no longer does; None where nothing does that.
 
     A runtime that only rounds otherwise than what the islands were found with may need no more than stricter limits
@@ -108,12 +108,12 @@ def widened(
         attempts += [(one, effort) for one in _at_other_sizes(basis, runtime, comparison, effort, sized or {})]
         for where, chosen in attempts:
             try:
-                found = search(where, islands, chosen, progress)
+                result = search(where, islands, chosen, progress)
             except (ParityError, ExportError, ArtifactError) as error:
                 progress.line(f"           the search through {runtime} ended: {error}")
                 continue
-            if found.islands:
-                return found
+            if result.islands:
+                return result
     return None
 
 
@@ -123,8 +123,8 @@ def say_shortfalls(failing: Sequence[Comparison], progress: Progress) -> None:
         progress.line(f"           {one.artifact}, {one.runtime}: {'; '.join(one.problems)}")
 
 
-def island_lines(islands: Sequence[Island], found: Found, longer: str) -> Iterator[str]:
-    """Which layers stay in float32 and why, those ``found`` last among them; ``longer``, what gives a search that time
+def island_lines(islands: Sequence[Island], result: SearchResult, longer: str) -> Iterator[str]:
+    """Which layers stay in float32 and why, those of ``result`` among them; ``longer``, what gives a search that time
     ended more of it."""
     if not islands:
         return
@@ -133,17 +133,17 @@ def island_lines(islands: Sequence[Island], found: Found, longer: str) -> Iterat
     yield from (f"           {island.path}: {island.reason}" for island in islands[:_SHOWN])
     if len(islands) > _SHOWN:
         yield f"           and {len(islands) - _SHOWN} more, in the manifest"
-    if found.islands:
-        whole = "the smallest set" if found.complete else f"not the smallest set: {longer}"
-        yield f"           {whole}, after {found.tests} trials in {duration(found.seconds)}"
+    if result.islands:
+        whole = "the smallest set" if result.complete else f"not the smallest set: {longer}"
+        yield f"           {whole}, after {result.tests} trials in {duration(result.seconds)}"
 
 
 def _hardest(basis: Basis, fixed: Sequence[Island]) -> tuple[Arrays, dict[str, np.ndarray], tuple[str, ...]]:
     """The few samples that float16 answers worst, the float32 answers to them, and their kinds: what holds there holds
     elsewhere. Usual ones, and edge rows that lose values."""
     count = len(basis.kinds)
-    if count <= FEW or basis.subject.interface.inputs[0].shape[0]:
-        chosen = np.arange(min(count, basis.subject.interface.inputs[0].shape[0] or FEW))
+    if count <= FEW or basis.simulator.interface.inputs[0].shape[0]:
+        chosen = np.arange(min(count, basis.simulator.interface.inputs[0].shape[0] or FEW))
     else:
         got = basis.simulated.simulate([island.path for island in fixed], basis.inputs)
         worst, edge = badness(basis.reference, got, basis.kinds), edge_mask(basis.kinds)
@@ -176,19 +176,19 @@ def _at_other_sizes(
     basis: Basis, runtime: str, comparison: Comparison, effort: Effort, sized: Mapping[str, Samples]
 ) -> Iterator[Basis]:
     """What is searched where an artifact runs and falls short at another size."""
-    simulated = RuntimeSubject(basis.subject, runtime, effort.opset)
+    simulated = RuntimeSimulator(basis.simulator, runtime, effort.opset)
     for row in comparison.other_sizes:
         if row.taken and row.problems and row.size in sized:
             one = sized[row.size]
             kinds = (row.size,) * one.count
-            yield Basis(basis.subject, one.inputs, one.outputs, kinds, simulated)
+            yield Basis(basis.simulator, one.inputs, one.outputs, kinds, simulated)
 
 
 def _through_runtime(basis: Basis, runtime: str, comparison: Comparison, effort: Effort) -> Basis:
     """What is searched where answers are a runtime's, on those samples that it was compared on."""
     rows = np.arange(len(basis.kinds))
     if runtime == "onnx-float16":
-        batch = basis.subject.interface.inputs[0].shape[0] or 1
+        batch = basis.simulator.interface.inputs[0].shape[0] or 1
         rows = true_float16_rows(basis.kinds, effort.limits, batch)
     inputs, reference, kinds = _rows(basis, rows[: comparison.samples])
-    return Basis(basis.subject, inputs, reference, kinds, RuntimeSubject(basis.subject, runtime, effort.opset))
+    return Basis(basis.simulator, inputs, reference, kinds, RuntimeSimulator(basis.simulator, runtime, effort.opset))

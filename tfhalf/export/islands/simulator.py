@@ -28,19 +28,19 @@ BATCH = 8
 
 @dataclass
 class Seen:
-    """What a run was seen to do: for each operation, in the order of first calls, the largest magnitudes that it took
-    and gave, and whether something that it gave was not finite."""
+    """What a run did: for each operation, in the order of first calls, the largest magnitudes that it took
+    and ``returned``, and whether something that it returned was not finite."""
 
     taken: dict[str, float] = field(default_factory=dict)
-    given: dict[str, float] = field(default_factory=dict)
+    returned: dict[str, float] = field(default_factory=dict)
     broken: dict[str, None] = field(default_factory=dict)
     digests: dict[str, float] = field(default_factory=dict)
 
-    def note(self, name: str, taken: Any, given: Any) -> None:
+    def note(self, name: str, taken: Any, returned: Any) -> None:
         """One call."""
         self.taken[name] = max(self.taken.get(name, 0.0), _largest(taken)[0])
-        largest, finite, total = _largest(given)
-        self.given[name] = max(self.given.get(name, 0.0), largest)
+        largest, finite, total = _largest(returned)
+        self.returned[name] = max(self.returned.get(name, 0.0), largest)
         self.digests[name] = self.digests.get(name, 0.0) + total
         if not finite:
             self.broken[name] = None
@@ -95,7 +95,7 @@ class Simulated(Protocol):
         ...
 
 
-class Subject(Simulated, Protocol):
+class Simulator(Simulated, Protocol):
     """A model to be exported. It is simulated eagerly: nothing is built or traced."""
 
     model: keras.Model
