@@ -32,7 +32,7 @@ from tfhalf.cli import main
 from tfhalf.errors import ArtifactError, ConfigError, DataError, ExportError, IntegrityError
 from tfhalf.export.inputs import draw
 from tfhalf.export.interface import Interface, interface_of
-from tfhalf.export.islands.inplace_simulator import InPlaceSimulator
+from tfhalf.export.islands.inplace_simulator import InplaceSimulator
 from tfhalf.export.islands.open import simulator_of
 from tfhalf.export.load.model import Source
 from tfhalf.export.request import read_options, read_request
@@ -79,7 +79,7 @@ def test_names_are_the_models_own() -> None:
     assert first.aliases == ("input",)
     assert (second.name, second.aliases, found.outputs) == ("my_input", ("my-input",), ("my_head",))
     assert TypeAdapter(Port).validate_json(json.dumps(second.to_dict())) == second
-    taken = draw.given({"input": np.ones((4, 3)), "my-input": np.ones((4, 2))}, found.inputs, "d")
+    taken = draw.checked({"input": np.ones((4, 3)), "my-input": np.ones((4, 2))}, found.inputs, "d")
     assert {name: value.shape for name, value in taken.items()} == {first.name: (4, 3), "my_input": (4, 2)}
 
 
@@ -177,10 +177,10 @@ def test_open_sizes_and_seeds() -> None:
 def test_given_arrays() -> None:
     ports = (Port("x", "float32", (None, 4)), Port("kind", "int32", (None,)))
     arrays = {"x": np.ones((3, 4)), "kind": np.array([1.0, 2, 3]), "other": np.zeros(9)}
-    taken = draw.given(arrays, ports, "d.npz")
+    taken = draw.checked(arrays, ports, "d.npz")
     assert (taken["x"].dtype, taken["kind"].dtype) == (np.float32, np.int32)
     (image,) = (Port("image", "float32", (None, 2)),)
-    assert draw.given({"x_test": np.ones((3, 2)), "y_test": np.ones(3)}, (image,), "d")["image"].shape == (3, 2)
+    assert draw.checked({"x_test": np.ones((3, 2)), "y_test": np.ones(3)}, (image,), "d")["image"].shape == (3, 2)
     for bad, why in [
         ({"x": np.ones((3, 4))}, "lacks an array for kind; it has x"),
         ({"x": np.ones((3, 5)), "kind": np.ones(3)}, r"x has shape \(3, 5\); \['batch', 4\] is taken"),
@@ -190,7 +190,7 @@ def test_given_arrays() -> None:
         ({"x": np.full((3, 4), "a"), "kind": np.ones(3)}, "x is <U1; float32 is taken"),
     ]:
         with pytest.raises(DataError, match=why):
-            draw.given(bad, ports, "d.npz")
+            draw.checked(bad, ports, "d.npz")
 
 
 def test_files_of_arrays(tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def test_a_graph_that_is_called_in_its_own_way() -> None:
     found = interface(model)
     inputs, _ = draw.draw(model, found.inputs)
     simulator = simulator_of(model, found, inputs)
-    assert isinstance(simulator, InPlaceSimulator)
+    assert isinstance(simulator, InplaceSimulator)
     expected = np.asarray(model(inputs["x"]))
     np.testing.assert_allclose(next(iter(simulator.reference(inputs).values())), expected, rtol=1e-5)
     shipped = simulator.ship(())

@@ -18,7 +18,7 @@ from tfhalf.artifacts.record import ReferenceFacts
 from tfhalf.artifacts.reference import Reference, basis_line
 from tfhalf.errors import ArtifactError, ExportError
 from tfhalf.export.inputs import draw, edge_rows
-from tfhalf.export.inputs.draw import Given, SampleInputs, sample_inputs
+from tfhalf.export.inputs.draw import OwnSamples, SampleInputs, sample_inputs
 from tfhalf.export.inputs.sweep import sweep
 from tfhalf.export.interface import Interface, interface_of
 from tfhalf.export.islands.open import simulator_of
@@ -33,7 +33,7 @@ def interface(model: keras.Model) -> Interface:
 
 
 def samples_of(model: keras.Model, arrays: Any = None) -> SampleInputs:
-    own = Given(arrays, "in.npz", "in.npz") if arrays is not None else None
+    own = OwnSamples(arrays, "in.npz", "in.npz") if arrays is not None else None
     return sample_inputs(model, interface(model), own)
 
 

@@ -34,8 +34,8 @@ class Interface:
 
     def call(self, function: Any, tensors: Sequence[Any]) -> Any:
         """``function`` called with ``tensors``, one for each input, in the model's own structure."""
-        given = keras.tree.pack_sequence_as(self.structure, list(tensors))
-        return function(**given) if self.keywords else function(given)
+        arguments = keras.tree.pack_sequence_as(self.structure, list(tensors))
+        return function(**arguments) if self.keywords else function(arguments)
 
     def named(self, answer: Any) -> dict[str, Any]:
         """The leaves of an answer by the outputs' names."""
@@ -62,20 +62,20 @@ class Interface:
         """With the outputs named that ``answer`` has, where they are not known yet."""
         if self.outputs:
             return self
-        found = [(path, leaf) for path, leaf in keras.tree.flatten_with_path(answer) if leaf is not None]
-        if not found:
+        leaves = [(path, leaf) for path, leaf in keras.tree.flatten_with_path(answer) if leaf is not None]
+        if not leaves:
             raise ExportError("the model gives no tensor")
         names = ["_".join(["output"] * isinstance(path[0], int) + [str(p) for p in path]) if path else "output"
-                 for path, _ in found]  # fmt: skip
+                 for path, _ in leaves]  # fmt: skip
         taken = [port.name for port in self.inputs]
         outputs = tuple(unique(names, taken))
         aliases = aliases_of(outputs, names, outputs)
-        classes = tuple(n for n, (_, x) in zip(outputs, found, strict=True) if len(x.shape) == 2 and x.shape[-1] > 1)
+        classes = tuple(n for n, (_, x) in zip(outputs, leaves, strict=True) if len(x.shape) == 2 and x.shape[-1] > 1)
         return replace(self, outputs=outputs, classes=classes, aliases=aliases)
 
 
-def interface_of(source: Source, given: Mapping[str, np.ndarray] | None) -> Interface:
-    """The interface of a model; ``given`` arrays tell what a subclass of keras.Model takes, if they are there.
+def interface_of(source: Source, arrays: Mapping[str, np.ndarray] | None) -> Interface:
+    """The interface of a model; ``arrays`` tell what a subclass of keras.Model takes, if they are there.
 
     Raises:
         ArtifactError: its inputs are not known, or are sparse.
@@ -83,7 +83,7 @@ def interface_of(source: Source, given: Mapping[str, np.ndarray] | None) -> Inte
     graph = graph_of(source.model)
     if graph is not None:
         return _of_graph(graph)
-    return _of_subclass(source.model, given)
+    return _of_subclass(source.model, arrays)
 
 
 def _of_graph(graph: Any) -> Interface:
@@ -98,15 +98,15 @@ def _of_graph(graph: Any) -> Interface:
         dtype = keras.backend.standardize_dtype(tensor.dtype)
         ports.append(Port(name, WIRE.get(dtype, dtype), tuple(tensor.shape), aliases))
     struct = graph._outputs_struct
-    found = keras.tree.flatten_with_path(struct)
-    operations = [tensor._keras_history.operation for _, tensor in found]
+    answers = keras.tree.flatten_with_path(struct)
+    operations = [tensor._keras_history.operation for _, tensor in answers]
     names = [
         str(path[-1]) if path and isinstance(path[-1], str) else operation.name
-        for (path, _), operation in zip(found, operations, strict=True)
+        for (path, _), operation in zip(answers, operations, strict=True)
     ]
     outputs = tuple(unique(names, [port.name for port in ports]))
     classes = tuple(
-        name for name, (_, tensor), op in zip(outputs, found, operations, strict=True) if _is_classes(tensor, op)
+        name for name, (_, tensor), op in zip(outputs, answers, operations, strict=True) if _is_classes(tensor, op)
     )
     return Interface(tuple(ports), graph._inputs_struct, False, outputs, classes, aliases_of(outputs, names, outputs))
 
@@ -124,15 +124,15 @@ def _is_classes(tensor: Any, operation: Any) -> bool:
     return softmax or (isinstance(operation, keras.layers.Dense) and activation == "linear")
 
 
-def _of_subclass(model: keras.Model, given: Mapping[str, np.ndarray] | None) -> Interface:
+def _of_subclass(model: keras.Model, arrays: Mapping[str, np.ndarray] | None) -> Interface:
     shapes = _built_shapes(model)
     if shapes is None:
-        if not given:
+        if not arrays:
             raise ArtifactError(
                 f"model {model.name!r} ({type(model).__name__}) does not say what it takes: it was never called before "
                 "it was saved; give --verify-with DATA.npz with an array for each argument of its call()"
             )
-        ports = [Port(name, _wire(x), (None, *x.shape[1:])) for name, x in given.items()]
+        ports = [Port(name, _wire(x), (None, *x.shape[1:])) for name, x in arrays.items()]
         single = len(ports) == 1
         return Interface(tuple(ports), 0 if single else {port.name: port.name for port in ports}, not single)
     structure, keywords = shapes
@@ -141,7 +141,7 @@ def _of_subclass(model: keras.Model, given: Mapping[str, np.ndarray] | None) -> 
     names = [f"input_{name[2:]}" if name.startswith("t_") else name for name in names]
     ports = []
     for name, (_, shape) in zip(names, leaves, strict=True):
-        array = (given or {}).get(name)
+        array = (arrays or {}).get(name)
         ports.append(Port(name, _wire(array) if array is not None else "float32", (None, *shape.dims[1:])))
     return Interface(tuple(ports), structure, keywords)
 

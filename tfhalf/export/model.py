@@ -172,11 +172,11 @@ def _check_labels(options: Options, interface: Interface, reference: dict[str, n
         )
 
 
-def _own_samples(options: Options) -> draw.Given | None:
+def _own_samples(options: Options) -> draw.OwnSamples | None:
     """The caller's own samples; None where inputs are drawn."""
     if options.samples is not None:
-        return draw.Given(options.samples, "samples", "the caller's arrays")
-    return draw.Given.of_file(options.verify_with) if options.verify_with else None
+        return draw.OwnSamples(options.samples, "samples", "the caller's arrays")
+    return draw.OwnSamples.of_file(options.verify_with) if options.verify_with else None
 
 
 # --- islands ----------------------------------------------------------------------------------------------------------

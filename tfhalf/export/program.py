@@ -77,20 +77,20 @@ def named_program(
     @tf.function(input_signature=specs, autograph=False)
     def serve(*tensors: Any) -> dict[str, Any]:
         answers = {}
-        with keras.StatelessScope():  # what layers note as they go, seeds above all, is no part of an answer
-            given = call(tensors)
-        for name, x in given.items():
+        with keras.StatelessScope():  # what layers note as they go, seeds above all, is not part of an answer
+            structured = call(tensors)
+        for name, x in structured.items():
             dtype = WIRE.get(x.dtype.name, x.dtype.name)
             answers[name] = tf.identity(x if dtype == x.dtype.name else tf.cast(x, dtype), name)
         return answers
 
-    given = serve.get_concrete_function().structured_outputs
-    outputs = tuple(Port(name, x.dtype.name, tuple(x.shape)) for name, x in given.items())
+    structured = serve.get_concrete_function().structured_outputs
+    outputs = tuple(Port(name, x.dtype.name, tuple(x.shape)) for name, x in structured.items())
     return Program(serve, tuple(inputs), outputs, tuple(weights), tuple(state), about)
 
 
 def variables_of(model: keras.Model) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """A model's weights, and what is no weight, as TensorFlow has it: other variables, and tables of words."""
+    """A model's weights, and what is not a weight, as TensorFlow has it: other variables, and tables of words."""
     weights = {id(variable) for variable in model.weights}
     rest = [variable.value for variable in model.variables if id(variable) not in weights]
     tables = [getattr(layer, "lookup_table", None) for layer in model._flatten_layers()]

@@ -1,4 +1,4 @@
-"""What `tfhalf export` was asked for, checked before TensorFlow is imported."""
+"""The request of `tfhalf export`, checked before TensorFlow is imported."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Options:
-    """How to export. ``formats``: those that were asked for by name, each of which must be written; None asks for none
+    """How to export. ``formats``: those that are named, each of which must be written; None asks for none
     by name. ``tried`` are those that are written if the model can be, where none is named.
 
     ``keep_float32``: patterns for layers' paths, and ``auto``, which keeps what comes near float16's end.
@@ -74,18 +74,18 @@ def read_request(
     Raises:
         ConfigError: an argument is not NAME=VALUE.
     """
-    found = {}
+    values = {}
     for text in arguments:
         name, equals, value = text.partition("=")
         if not equals or not name.isidentifier():
             raise ConfigError(f"--arg {text!r}: NAME=VALUE is accepted, such as --arg input_shape=[224,224,3]")
         try:
-            found[name] = yaml.safe_load(value)
+            values[name] = yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise ConfigError(f"--arg {text!r}: the value is not YAML: {one_line(error, 120)}") from None
     if weights is not None and ":" not in model:
         raise ConfigError(f"--weights {weights}: {model} has its own weights; it goes with file.py:build")
-    return Request(model, custom, weights, found)
+    return Request(model, custom, weights, values)
 
 
 def read_options(
@@ -107,18 +107,18 @@ def read_options(
     """How the command line says to export.
 
     Raises:
-        ConfigError: a format is unknown, a name is no folder's, or a limit is not positive.
+        ConfigError: a format is unknown, a name is not a folder's, or a limit is not positive.
     """
     check_writable(exports, "--exports")
     chosen, tried = _formats(formats)
     if name is not None and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}", name):
         raise ConfigError(f"--name {name!r}: letters, digits, '_', '-' and '.' are accepted, at most 80")
     differences = {"max_difference": max_difference, "mean_difference": mean_difference}
-    given: dict[str, Any] = {key: value for key, value in differences.items() if value is not None}
-    for key, value in given.items():
+    chosen_limits: dict[str, Any] = {key: value for key, value in differences.items() if value is not None}
+    for key, value in chosen_limits.items():
         if not 0 < value < 1:
             raise ConfigError(f"--{key.replace('_', '-')} {value:g}: a share of the scale between 0 and 1 is accepted")
-    limits = Limits(**given)
+    limits = Limits(**chosen_limits)
     return Options(
         exports,
         name,

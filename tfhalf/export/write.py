@@ -66,20 +66,20 @@ def write_artifacts(
             continue
         names = tuple(path.relative_to(directory).as_posix() for path in files)
         artifacts.append(Artifact(format=kind.name, files=names, bytes=sum(path.stat().st_size for path in files)))
-    found = to_litert.write(program, directory, pipeline.export.formats, metadata=metadata)
-    artifacts += [litert_artifact(kind, made) for kind, made in found.items()]
+    results = to_litert.write(program, directory, pipeline.export.formats, metadata=metadata)
+    artifacts += [litert_artifact(kind, result) for kind, result in results.items()]
     return artifacts, rebuilt
 
 
-def litert_artifact(kind: str, made: to_litert.LiteRtFile | ExportError) -> Artifact:
+def litert_artifact(kind: str, result: to_litert.LiteRtFile | ExportError) -> Artifact:
     """What `to_litert.write` made.
 
     Raises:
         ExportError: it made none.
     """
-    if isinstance(made, ExportError):
-        raise made
-    return Artifact(format=kind, files=(made.path.name,), bytes=made.path.stat().st_size, details=made.details())
+    if isinstance(result, ExportError):
+        raise result
+    return Artifact(format=kind, files=(result.path.name,), bytes=result.path.stat().st_size, details=result.details())
 
 
 def rehearse(
@@ -105,9 +105,9 @@ def rehearse(
     if any(kind.is_litert for kind in kinds):
         program = make_program(rebuilt.model, preprocess, input_shape)
         with tempfile.TemporaryDirectory(prefix="tfhalf-rehearsal-") as folder:
-            found = to_litert.write(program, Path(folder), pipeline.export.formats, metadata={})
-            for name, made in found.items():
-                litert_artifact(name, made)
+            results = to_litert.write(program, Path(folder), pipeline.export.formats, metadata={})
+            for name, result in results.items():
+                litert_artifact(name, result)
 
 
 def described(rebuilt: Rebuilt, input_shape: Sequence[int], num_classes: int) -> dict[str, Any]:

@@ -41,9 +41,9 @@ def in_float64(operator: Operator, *inputs: Any) -> list[Any] | None:
 
 def _static(x: Any) -> np.ndarray | None:
     """What a tensor is, where it is constant, or the size of an axis."""
-    told = tf.get_static_value(x)
-    if told is not None or x.dtype != tf.int32 or x.shape.rank != 0:
-        return None if told is None else np.asarray(told)
+    value = tf.get_static_value(x)
+    if value is not None or x.dtype != tf.int32 or x.shape.rank != 0:
+        return None if value is None else np.asarray(value)
     (size,) = tf.zeros(x[None]).shape
     return None if size is None else np.array(size, np.int32)
 
@@ -53,15 +53,15 @@ def _static(x: Any) -> np.ndarray | None:
 
 def cumprod(operator: Operator, x: Any, axis: Any) -> Any:
     """Cumulative products as products over all that comes before: a row of n takes n * n numbers."""
-    place = int(tf.get_static_value(axis)) % len(x.shape)
-    size = x.shape[place]
+    position = int(tf.get_static_value(axis)) % len(x.shape)
+    size = x.shape[position]
     if size is None or size > _LONGEST:
-        told = "an open number" if size is None else f"{size:,}"
-        raise ExportError(f"Cumprod over {told} of numbers; {_LONGEST:,} and fewer can be")
+        length = "an open number" if size is None else f"{size:,}"
+        raise ExportError(f"Cumprod over {length} of numbers; {_LONGEST:,} and fewer can be")
     exclusive, reverse = operator.attribute("exclusive").b, operator.attribute("reverse").b
     before = np.tril(np.ones((size, size), bool), -1 if exclusive else 0)
     before = before.T if reverse else before
-    order = [k for k in range(len(x.shape)) if k != place] + [place]
+    order = [k for k in range(len(x.shape)) if k != position] + [position]
     rows = tf.transpose(wide(x), order)[..., None, :]
     answer = tf.reduce_prod(tf.where(before, rows, np.float32(1)), -1)
     return tf.cast(tf.transpose(answer, np.argsort(order)), x.dtype)
@@ -111,15 +111,15 @@ def roll(operator: Operator, x: Any, shift: Any, axis: Any) -> Any:
     if axes is None:
         return None
     shifts = tf.reshape(shift, [-1])
-    for k, place in enumerate((np.reshape(axes, -1) % len(x.shape)).tolist()):
-        size = tf.shape(x)[place] if x.shape[place] is None else x.shape[place]
+    for k, position in enumerate((np.reshape(axes, -1) % len(x.shape)).tolist()):
+        size = tf.shape(x)[position] if x.shape[position] is None else x.shape[position]
         cut = tf.math.floormod(-tf.cast(shifts[k], tf.int32), size)
         front, back = (
-            tf.slice(x, _along(len(x.shape), place, start, 0), _along(len(x.shape), place, length, -1))
+            tf.slice(x, _along(len(x.shape), position, start, 0), _along(len(x.shape), position, length, -1))
             for start, length in ((0, cut), (cut, -1))
         )
         shape = x.shape
-        x = tf.concat([back, front], place)
+        x = tf.concat([back, front], position)
         x.set_shape(shape)
     return x
 
@@ -130,7 +130,7 @@ def _along(rank: int, axis: int, value: Any, others: int) -> Any:
 
 def look_up(operator: Operator, x: Any, default: Any) -> Any:
     """The values that a table of integers, as `frozen` writes it, has for ``x``: where the keys lie close together by
-    their place, else by a comparison with each."""
+    their index, else by a comparison with each."""
     keys, values = (tf.make_ndarray(operator.attribute(name).tensor) for name in (KEYS, VALUES))
     if keys.dtype.kind not in "iu":
         raise ExportError("a table of words; give numbers (the layers after the vocabulary)")
@@ -138,8 +138,8 @@ def look_up(operator: Operator, x: Any, default: Any) -> Any:
     if high - low < _WIDEST:
         whole, held = np.full(high - low + 1, low - 1, keys.dtype), np.zeros(high - low + 1, values.dtype)
         whole[keys - low], held[keys - low] = keys, values
-        place = tf.clip_by_value(x, low, high) - low
-        return tf.where(tf.equal(tf.gather(whole, place), x), tf.gather(held, place), default)
+        index = tf.clip_by_value(x, low, high) - low
+        return tf.where(tf.equal(tf.gather(whole, index), x), tf.gather(held, index), default)
     if len(keys) > _LONGEST:
         raise ExportError(f"a table of {len(keys):,} integers from {low} to {high}; {_LONGEST:,} and fewer can be")
     hits = tf.equal(x[..., None], keys)
@@ -190,12 +190,12 @@ def ctc_greedy(operator: Operator, x: Any, lengths: Any) -> list[Any]:
         chosen = tf.logical_and(chosen, tf.not_equal(best, before))
     rows = tf.transpose(tf.logical_and(chosen, within))
     counts = tf.cumsum(tf.cast(rows, tf.int32), -1)
-    found = tf.where(rows)
-    places = tf.stack([found[:, 0], tf.cast(tf.gather_nd(counts, found), tf.int64) - 1], -1)
+    entries = tf.where(rows)
+    places = tf.stack([entries[:, 0], tf.cast(tf.gather_nd(counts, entries), tf.int64) - 1], -1)
     longest = tf.reduce_max(tf.concat([tf.reshape(counts, [-1]), [0]], 0))
     shape = tf.cast(tf.stack([tf.shape(x)[1], longest]), tf.int64)
     score = tf.reduce_sum(tf.where(within, tf.reduce_max(x, -1), tf.zeros([], x.dtype)), 0)
-    return [places, tf.gather_nd(tf.transpose(best), found), shape, -score[:, None]]
+    return [places, tf.gather_nd(tf.transpose(best), entries), shape, -score[:, None]]
 
 
 # --- matrices ---------------------------------------------------------------------------------------------------------
@@ -203,38 +203,38 @@ def ctc_greedy(operator: Operator, x: Any, lengths: Any) -> list[Any]:
 
 def diagonal_part(operator: Operator, x: Any, k: Any, padding: Any) -> Any:
     """One diagonal of each matrix: sums over what is zero beside it."""
-    place = _offset(k)
-    if place is None or x.dtype == tf.bool:
+    offset = _offset(k)
+    if offset is None or x.dtype == tf.bool:
         return None
-    on = _on_diagonal(x, place)
-    line = tf.reduce_sum(tf.where(on, x, tf.zeros([], x.dtype)), -1 if place >= 0 else -2)
+    on = _on_diagonal(x, offset)
+    line = tf.reduce_sum(tf.where(on, x, tf.zeros([], x.dtype)), -1 if offset >= 0 else -2)
     rows, columns = tf.shape(x)[-2], tf.shape(x)[-1]
-    return line[..., : tf.minimum(rows + min(place, 0), columns - max(place, 0))]
+    return line[..., : tf.minimum(rows + min(offset, 0), columns - max(offset, 0))]
 
 
 def set_diagonal(operator: Operator, x: Any, diagonal: Any, k: Any) -> Any:
     """One diagonal of each matrix replaced."""
-    place = _offset(k)
-    if place is None:
+    offset = _offset(k)
+    if offset is None:
         return None
-    side = -2 if place >= 0 else -1
+    side = -2 if offset >= 0 else -1
     length = tf.shape(x)[side] - tf.shape(diagonal)[-1]
     filled = tf.pad(tf.cast(diagonal, tf.int32) if x.dtype == tf.bool else diagonal,
                     [[0, 0]] * (len(diagonal.shape) - 1) + [[0, length]])  # fmt: skip
     filled = tf.cast(filled, x.dtype)
-    return tf.where(_on_diagonal(x, place), tf.expand_dims(filled, -1 if place >= 0 else -2), x)
+    return tf.where(_on_diagonal(x, offset), tf.expand_dims(filled, -1 if offset >= 0 else -2), x)
 
 
 def _offset(k: Any) -> int | None:
     """The diagonal that is meant; None for a band of them."""
-    told = tf.get_static_value(k)
-    entries = np.reshape(told, -1) if told is not None else np.zeros(0)
+    value = tf.get_static_value(k)
+    entries = np.reshape(value, -1) if value is not None else np.zeros(0)
     return int(entries[0]) if len(set(entries.tolist())) == 1 else None
 
 
-def _on_diagonal(x: Any, place: int) -> Any:
+def _on_diagonal(x: Any, offset: int) -> Any:
     rows, columns = (tf.range(tf.shape(x)[side]) for side in (-2, -1))
-    return tf.equal(rows[:, None] + place, columns[None])
+    return tf.equal(rows[:, None] + offset, columns[None])
 
 
 # --- windows ----------------------------------------------------------------------------------------------------------

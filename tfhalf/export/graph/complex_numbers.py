@@ -158,10 +158,10 @@ def _to_real(operator: Operator, x: Pair, length: Any) -> Any:
 
 
 def _length(length: Any) -> int:
-    told = tf.get_static_value(length)
-    if told is None:
+    value = tf.get_static_value(length)
+    if value is None:
         raise ExportError("a Fourier transform whose length is computed; give it as a number")
-    return int(np.reshape(told, -1)[0])
+    return int(np.reshape(value, -1)[0])
 
 
 def _fitted(x: Any, size: int) -> Any:

@@ -60,8 +60,8 @@ class Operator:
         for attribute in node.attr.values():
             if attribute.WhichOneof("value") == "type":
                 attribute.type = (instead or {}).get(attribute.type, attribute.type)
-        given = {f"given{k}:0": x for k, x in enumerate(inputs)}
-        (operation,) = tf.graph_util.import_graph_def(graph, input_map=given, return_elements=[node.name], name="")
+        mapping = {f"given{k}:0": x for k, x in enumerate(inputs)}
+        (operation,) = tf.graph_util.import_graph_def(graph, input_map=mapping, return_elements=[node.name], name="")
         return list(operation.outputs)
 
 
@@ -106,15 +106,15 @@ class _Import:
 
     def run(self, outputs: Sequence[str]) -> list[Any]:
         for node in self._order(outputs):
-            given = _data(node)
-            rule = self.rules(node, any(isinstance(self.values.get(source), Pair) for source in given))
+            sources = _data(node)
+            rule = self.rules(node, any(isinstance(self.values.get(source), Pair) for source in sources))
             if rule is None:
                 self.kept.append(node)
                 continue
             self._flush(outputs)
             readers = tuple(self.readers.get(node.name, ()))
-            told = Operator(node, readers, self.nodes, self.graph.versions)
-            answer = rule(told, *(self._shaped(source) for source in given))
+            operator = Operator(node, readers, self.nodes, self.graph.versions)
+            answer = rule(operator, *(self._shaped(source) for source in sources))
             if answer is None:
                 self.kept.append(node)
                 continue
@@ -126,10 +126,10 @@ class _Import:
     def _shaped(self, source: str) -> Any:
         """A tensor, of the shape that layers said it has where the graph alone does not tell."""
         value, node = self.values[source], self.nodes.get(source.rpartition(":")[0])
-        told = node.attr[SHAPES].list.shape if node is not None and SHAPES in node.attr else ()
-        place = int(source.rpartition(":")[2])
-        if not isinstance(value, Pair) and place < len(told):
-            value.set_shape(tf.TensorShape(told[place]))
+        shapes = node.attr[SHAPES].list.shape if node is not None and SHAPES in node.attr else ()
+        index = int(source.rpartition(":")[2])
+        if not isinstance(value, Pair) and index < len(shapes):
+            value.set_shape(tf.TensorShape(shapes[index]))
         return value
 
     def _order(self, outputs: Sequence[str]) -> list[Any]:
@@ -154,20 +154,20 @@ class _Import:
             return
         part = graph_pb2.GraphDef(versions=self.graph.versions)
         names = {node.name for node in self.kept}
-        given: dict[str, Any] = {}
+        mapping: dict[str, Any] = {}
         for node in self.kept:
             copy = part.node.add()
             copy.CopyFrom(node)
             del copy.input[:]
             copy.input.extend(_data(node))
-            given.update((s, self.values[s]) for s in _data(node) if s.rpartition(":")[0] not in names)
-        wanted = {_full(name) for name in outputs if _full(name).rpartition(":")[0] in names}
+            mapping.update((s, self.values[s]) for s in _data(node) if s.rpartition(":")[0] not in names)
+        needed = {_full(name) for name in outputs if _full(name).rpartition(":")[0] in names}
         for name in names:
             for reader in self.readers.get(name, ()):
                 if reader.name not in names:
-                    wanted |= {source for source in _data(reader) if source.rpartition(":")[0] == name}
-        order = sorted(wanted)
-        tensors = tf.graph_util.import_graph_def(part, input_map=given, return_elements=order, name="")
+                    needed |= {source for source in _data(reader) if source.rpartition(":")[0] == name}
+        order = sorted(needed)
+        tensors = tf.graph_util.import_graph_def(part, input_map=mapping, return_elements=order, name="")
         self.values.update(zip(order, tensors, strict=True))
         self.kept = []
 
@@ -206,15 +206,15 @@ def _widen_scatters(function: Any) -> None:
         for key, source in function.ret.items():
             function.ret[key] = after if source == before else source
         node.name, node.attr["T"].type = f"{name}/wide", FLOAT
-        for place in (0, 2):
-            up = _cast(function, f"{name}/wide{place}", node.input[place], HALF, FLOAT)
-            node.input[place] = f"{up}:y:0"
+        for index in (0, 2):
+            up = _cast(function, f"{name}/wide{index}", node.input[index], HALF, FLOAT)
+            node.input[index] = f"{up}:y:0"
         _cast(function, name, f"{name}/wide:output:0", FLOAT, HALF)
 
 
-def _cast(function: Any, name: str, source: str, given: int, wanted: int) -> str:
+def _cast(function: Any, name: str, source: str, before: int, after: int) -> str:
     node = function.node_def.add(op="Cast", name=name, input=[source])
-    node.attr["SrcT"].type, node.attr["DstT"].type, node.attr["Truncate"].b = given, wanted, False
+    node.attr["SrcT"].type, node.attr["DstT"].type, node.attr["Truncate"].b = before, after, False
     return name
 
 

@@ -37,12 +37,12 @@ def freeze(function: Any) -> Frozen:
         # TensorFlow makes operators of it that no converter has.
         raise ExportError("it chooses among several branches (ops.switch); write that as ops.cond within ops.cond")
     try:
-        made = convert_variables_to_constants_v2(concrete, lower_control_flow=False)
+        result = convert_variables_to_constants_v2(concrete, lower_control_flow=False)
     except tf.errors.InvalidArgumentError as error:
         if "duplicate function" not in str(error):
             raise
         raise ExportError("TensorFlow cannot freeze a loop of its first version (ctc_loss has some)") from error
-    graph, outside = made.graph.as_graph_def(), captured(concrete)
+    graph, outside = result.graph.as_graph_def(), captured(concrete)
     tables = _write_tables(graph, concrete)
     known = {node.name: node for node in concrete.graph.as_graph_def(add_shapes=True).node}
     for node in graph.node:
@@ -56,8 +56,10 @@ def freeze(function: Any) -> Frozen:
             node.attr["value"].tensor.CopyFrom(value)
     return Frozen(
         graph,
-        tuple(tensor.name for tensor in made.inputs if tensor.op.name not in outside and tensor.op.name not in tables),
-        tuple(tensor.name for tensor in made.outputs),
+        tuple(
+            tensor.name for tensor in result.inputs if tensor.op.name not in outside and tensor.op.name not in tables
+        ),
+        tuple(tensor.name for tensor in result.outputs),
         tuple(sorted(concrete.structured_outputs)),  # the order in which TensorFlow flattens a dict
     )
 

@@ -95,9 +95,9 @@ def projective(operator: Operator, images: Any, transforms: Any, size: Any, fill
 
     def read(row: Any, column: Any) -> Any:
         inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-        place = tf.clip_by_value(row, 0, height - 1) * width + tf.clip_by_value(column, 0, width - 1)
-        found = tf.gather(pixels, first + tf.cast(place, tf.int32))
-        return tf.where(inside[..., None], found, fill)
+        index = tf.clip_by_value(row, 0, height - 1) * width + tf.clip_by_value(column, 0, width - 1)
+        values = tf.gather(pixels, first + tf.cast(index, tf.int32))
+        return tf.where(inside[..., None], values, fill)
 
     if operator.attribute("interpolation").s == b"NEAREST":
         answer = read(*(tf.sign(v) * tf.floor(tf.abs(v) + 0.5) for v in (down, across)))

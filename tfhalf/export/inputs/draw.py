@@ -26,7 +26,7 @@ from tfhalf.text import one_line
 SEED = 0
 COUNT = 32
 MAX_BYTES = 8 << 20
-MAX_GIVEN = 512
+MAX_OWN = 512
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -40,7 +40,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         DataError: it cannot be read, or holds Python objects.
     """
     try:
-        found = npz.read_arrays(path)
+        arrays = npz.read_arrays(path)
     except FileNotFoundError:
         raise DataError(
             f"--verify-with {path}: does not exist; give an .npz file with an array for each input"
@@ -48,11 +48,11 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     except (OSError, ValueError) as error:
         why = one_line(error, 120)
         raise DataError(f"--verify-with {path}: cannot be read ({why}); give an .npz file of plain arrays") from None
-    return found
+    return arrays
 
 
 @dataclass(frozen=True)
-class Given:
+class OwnSamples:
     """The user's ``arrays`` by name; ``where`` they come from begins each error message, ``label`` is the manifest's
     word for it."""
 
@@ -61,12 +61,12 @@ class Given:
     label: str
 
     @classmethod
-    def of_file(cls, path: Path) -> Given:
+    def of_file(cls, path: Path) -> OwnSamples:
         """Those of `read_arrays`."""
         return cls(read_arrays(path), f"--verify-with {path}", path.name)
 
 
-def given(arrays: Mapping[str, np.ndarray], ports: tuple[Port, ...], where: str) -> dict[str, np.ndarray]:
+def checked(arrays: Mapping[str, np.ndarray], ports: tuple[Port, ...], where: str) -> dict[str, np.ndarray]:
     """The arrays that the inputs take, as their dtypes, at most `MAX_GIVEN` samples.
 
     A model of one input also takes the array ``x`` or ``x_test``, or the only one there is. ``where`` they come from
@@ -75,24 +75,24 @@ def given(arrays: Mapping[str, np.ndarray], ports: tuple[Port, ...], where: str)
     Raises:
         DataError: one is missing, or its shape or values do not fit.
     """
-    found = dict(arrays)
+    named = dict(arrays)
     for port in ports:
-        there = next((alias for alias in port.aliases if alias in found), None)
-        if port.name not in found and there is not None:
-            found[port.name] = found[there]
-    if len(ports) == 1 and ports[0].name not in found:
-        usual = [name for name in ("x", "x_test") if name in found]
-        only: list[str] = [*usual, *(found if len(found) == 1 else ())]
+        there = next((alias for alias in port.aliases if alias in named), None)
+        if port.name not in named and there is not None:
+            named[port.name] = named[there]
+    if len(ports) == 1 and ports[0].name not in named:
+        usual = [name for name in ("x", "x_test") if name in named]
+        only: list[str] = [*usual, *(named if len(named) == 1 else ())]
         if only:
-            found[ports[0].name] = found[only[0]]
-    missing = [port.name for port in ports if port.name not in found]
+            named[ports[0].name] = named[only[0]]
+    missing = [port.name for port in ports if port.name not in named]
     if missing:
         there = ", ".join(list(arrays)[:8]) or "none"
         raise DataError(f"{where}: lacks an array for {', '.join(missing)}; it has {there}")
-    counts = {port.name: len(found[port.name]) if found[port.name].ndim else 0 for port in ports}
+    counts = {port.name: len(named[port.name]) if named[port.name].ndim else 0 for port in ports}
     if len(set(counts.values())) != 1 or 0 in counts.values():
         raise DataError(f"{where}: the arrays have {counts} samples; the same number for each is needed")
-    return {port.name: _fitted(found[port.name][:MAX_GIVEN], port, where) for port in ports}
+    return {port.name: _fitted(named[port.name][:MAX_OWN], port, where) for port in ports}
 
 
 def _fitted(array: np.ndarray, port: Port, where: str) -> np.ndarray:
@@ -119,7 +119,7 @@ def _fitted(array: np.ndarray, port: Port, where: str) -> np.ndarray:
 class SampleInputs:
     """``arrays`` by name [N, ...], and of each row its kind: ``drawn`` or ``given``, or the name of an edge. Edge rows
     come last. ``facts`` are the manifest's: where they are from, and how they were drawn. ``floats``: the inputs whose
-    values are sizes, and no places in a table. ``other_sizes``: a few more, of other sizes where those are open."""
+    values are sizes, and not indices of a table. ``other_sizes``: a few more, of other sizes where those are open."""
 
     arrays: dict[str, np.ndarray]
     kinds: tuple[str, ...]
@@ -129,7 +129,7 @@ class SampleInputs:
 
 
 def sample_inputs(
-    model: keras.Model, interface: Interface, own: Given | None, sizes: Sizes | None = None
+    model: keras.Model, interface: Interface, own: OwnSamples | None, sizes: Sizes | None = None
 ) -> SampleInputs:
     """The user's ``own`` arrays, or drawn ones; and edge rows of both.
 
@@ -145,9 +145,9 @@ def sample_inputs(
     open_sizes.check(sizes or {}, ports)
     known = Known(model, ports, interface.call)
     if own is not None:
-        usual = given(own.arrays, ports, own.where)
+        usual = checked(own.arrays, ports, own.where)
         known.shapes = {name: x.shape[1:] for name, x in usual.items()}
-        domains = {port.name: known.of_given(port, usual[port.name]) for port in ports}
+        domains = {port.name: known.of_own(port, usual[port.name]) for port in ports}
         facts = ReferenceFacts(origin="given", file=own.label)
     else:
         if any(map(open_sizes.is_open, ports)):

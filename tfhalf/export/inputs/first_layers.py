@@ -86,7 +86,7 @@ def first_layers(
         expected = filled[elements].astype(np.float32)
         if np.array_equal(elements, first) and np.array_equal(expected, second) and elements.any():
             moved[id(layer)] = elements[0]
-    return _told(watched, moved, example, floats)
+    return _described(watched, moved, example, floats)
 
 
 def _inputs_of(
@@ -142,7 +142,7 @@ def _float32(model: keras.Model) -> Iterator[None]:
                 layer.dtype_policy = policy
 
 
-def _told(
+def _described(
     watched: Sequence[Any], moved: Mapping[int, np.ndarray], example: Mapping[str, np.ndarray], floats: Sequence[str]
 ) -> FirstLayers:
     statistics: dict[str, Statistics] = {}

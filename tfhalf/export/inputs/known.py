@@ -65,7 +65,7 @@ class Known:
         low, high = RANGES[key]
         return between(low, high), f"uniform from {low:g} to {high:g}, {said}"
 
-    def of_given(self, port: Port, x: np.ndarray) -> Domain | None:
+    def of_own(self, port: Port, x: np.ndarray) -> Domain | None:
         """Of a user's samples ``x``."""
         if port.dtype in ("bool", "string"):
             return None
@@ -97,14 +97,14 @@ class Known:
     def _example(self, count: int) -> dict[str, np.ndarray]:
         """Samples that the model takes, whatever they say."""
         count = self.ports[0].shape[0] or count
-        found = {}
+        arrays = {}
         for port in self.ports:
             shape = (count, *self.shapes[port.name])
             text = port.dtype == "string"
-            found[port.name] = (
+            arrays[port.name] = (
                 np.full(shape, words_of(self.readers[port.name])[0]) if text else np.zeros(shape, port.dtype)
             )
-        return found
+        return arrays
 
 
 def _is_image(port: Port) -> bool:
@@ -138,9 +138,9 @@ def _readers_of(graph: Any, tensor: Any, seen: set[int] | None = None) -> Iterat
             seen.add(id(node))
             inner = graph_of(operation)
             if inner is not None:
-                place = next(i for i, x in enumerate(node.input_tensors) if x is tensor)
-                if place < len(inner.inputs):
-                    yield from _readers_of(inner, inner.inputs[place])
+                index = next(i for i, x in enumerate(node.input_tensors) if x is tensor)
+                if index < len(inner.inputs):
+                    yield from _readers_of(inner, inner.inputs[index])
             elif isinstance(operation, layers.Layer):
                 yield operation
                 yield from operation._flatten_layers(include_self=False)

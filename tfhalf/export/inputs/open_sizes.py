@@ -26,11 +26,11 @@ _LENGTH, _LONGEST = 32, 16_384
 
 
 def shape_of(port: Port, sizes: Sizes, times: int = 1) -> tuple[int, ...]:
-    """Of one sample: ``sizes`` where they are given, else ``times`` what is tried first."""
+    """Of one sample: ``sizes`` where they say one, else ``times`` what is tried first."""
     rank = len(port.shape)
     first = min(_FIRST.get(rank, _LENGTH) * times, _MOST.get(rank, _LONGEST))
-    given = iter(sizes.get(port.name, ()))
-    return tuple(next(given, first) if size is None else size for size in port.shape[1:])
+    chosen = iter(sizes.get(port.name, ()))
+    return tuple(next(chosen, first) if size is None else size for size in port.shape[1:])
 
 
 def is_open(port: Port) -> bool:
@@ -98,7 +98,7 @@ def others(shapes: Mapping[str, tuple[int, ...]], ports: Sequence[Port]) -> dict
         "odd": lambda n: n // 2 + 1 - (n // 2) % 2,
         "longer": lambda n: n + n // 2,
     }
-    found: dict[str, dict[str, tuple[int, ...]]] = {}
+    shapes_by_word: dict[str, dict[str, tuple[int, ...]]] = {}
     for word, change in changes.items():
         shape = {
             port.name: tuple(
@@ -106,9 +106,9 @@ def others(shapes: Mapping[str, tuple[int, ...]], ports: Sequence[Port]) -> dict
             )
             for port in ports
         }
-        if shape != shapes and shape not in found.values():
-            found[word] = shape
-    return found
+        if shape != shapes and shape not in shapes_by_word.values():
+            shapes_by_word[word] = shape
+    return shapes_by_word
 
 
 def hold(

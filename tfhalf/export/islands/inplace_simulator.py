@@ -32,7 +32,7 @@ from tfhalf.precision.keras_graph import failures_named
 from tfhalf.precision.policy import NORMS, RAW_RANGE, flat_layers, layer_path
 
 
-class InPlaceSimulator:
+class InplaceSimulator:
     """A model changed in place: a subclass of keras.Model, or one with a layer that cannot be made again."""
 
     def __init__(self, model: keras.Model, interface: Interface, inputs: Arrays) -> None:

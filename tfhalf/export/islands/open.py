@@ -8,7 +8,7 @@ from tfhalf.artifacts.comparison import Limits
 from tfhalf.errors import ArtifactError, ExportError
 from tfhalf.export.interface import Interface
 from tfhalf.export.islands.graph_simulator import GraphSimulator
-from tfhalf.export.islands.inplace_simulator import InPlaceSimulator
+from tfhalf.export.islands.inplace_simulator import InplaceSimulator
 from tfhalf.export.islands.simulator import Arrays, Simulator, answers
 from tfhalf.precision.keras_graph import graph_of, reason
 from tfhalf.verify.compare import compare_outputs
@@ -28,7 +28,7 @@ def simulator_of(model: keras.Model, interface: Interface, inputs: Arrays, *, fo
         if graph is not None:
             return graph
     try:
-        return InPlaceSimulator(model, interface, inputs)
+        return InplaceSimulator(model, interface, inputs)
     except Exception as error:  # whatever a layer's code raises
         raise ExportError(f"the model cannot be called on {_described(inputs)}: {reason(error)}") from error
 

@@ -83,8 +83,8 @@ def _widen_attribute(attribute: Any) -> None:
         for inner in attribute.func.attr.values():
             _widen_attribute(inner)
     elif kind == "list":
-        for place, dtype in enumerate(attribute.list.type):
-            attribute.list.type[place] = _FLOAT if dtype == _HALF else dtype
+        for index, dtype in enumerate(attribute.list.type):
+            attribute.list.type[index] = _FLOAT if dtype == _HALF else dtype
         for tensor in attribute.list.tensor:
             _widen_tensor(tensor)
 
@@ -114,13 +114,13 @@ def _expand(graph: Any, node: Any, axes: list[int]) -> None:
     kind, source = node.attr["T"].type, node.input[0]
     node.ClearField("attr")
     for axis in axes:
-        place = graph.node.add(op="Const", name=f"{node.name}/axis{axis}")
-        place.attr["dtype"].type = types_pb2.DT_INT32
-        place.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(axis, tf.int32))
+        constant = graph.node.add(op="Const", name=f"{node.name}/axis{axis}")
+        constant.attr["dtype"].type = types_pb2.DT_INT32
+        constant.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(axis, tf.int32))
         added = node if axis == axes[-1] else graph.node.add(name=f"{node.name}/expand{axis}")
         added.op = "ExpandDims"
         added.ClearField("input")
-        added.input.extend([source, place.name])
+        added.input.extend([source, constant.name])
         added.attr["T"].type, added.attr["Tdim"].type = kind, types_pb2.DT_INT32
         source = added.name
 

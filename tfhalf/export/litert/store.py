@@ -48,14 +48,14 @@ def store_float16(content: bytes, wide: Iterable[int], about: str, metadata: Map
     for graph in model.subgraphs:
         ends = {*graph.inputs, *graph.outputs}
         added = []
-        for place, tensor in enumerate(list(graph.tensors)):
+        for index, tensor in enumerate(list(graph.tensors)):
             values = _floats(model, tensor)
-            if values is None or values.size < 2 or place in ends or tensor.isVariable:
+            if values is None or values.size < 2 or index in ends or tensor.isVariable:
                 continue
             narrow = _narrow(values)
             if narrow is None or (not _same(values, narrow) and (exactly or values.size < FUSED)):
                 continue
-            added.append(_cast(model, graph, tensor, place, narrow, casts))
+            added.append(_cast(model, graph, tensor, index, narrow, casts))
         graph.operators = [*added, *graph.operators]
     used = {tensor.buffer for graph in model.subgraphs for tensor in graph.tensors}
     used |= {entry.buffer for entry in model.metadata or []}
@@ -111,7 +111,7 @@ def _same(values: np.ndarray, narrow: np.ndarray) -> bool:
     return bool((narrow.astype(np.float32) == values).all())
 
 
-def _cast(model: Any, graph: Any, tensor: Any, place: int, narrow: np.ndarray, operator: int) -> Any:
+def _cast(model: Any, graph: Any, tensor: Any, index: int, narrow: np.ndarray, operator: int) -> Any:
     """Give ``tensor``'s values to a new float16 tensor, and return the operation that casts it to the old one."""
     half = schema.TensorT()
     half.name, half.shape, half.type = tensor.name + b"/float16", tensor.shape, schema.TensorType.FLOAT16
@@ -123,17 +123,17 @@ def _cast(model: Any, graph: Any, tensor: Any, place: int, narrow: np.ndarray, o
     graph.tensors.append(half)
     tensor.buffer = 0  # which holds nothing
     cast = schema.OperatorT()
-    cast.opcodeIndex, cast.inputs, cast.outputs = operator, [len(graph.tensors) - 1], [place]
+    cast.opcodeIndex, cast.inputs, cast.outputs = operator, [len(graph.tensors) - 1], [index]
     cast.builtinOptionsType, cast.builtinOptions = schema.BuiltinOptions.DequantizeOptions, schema.DequantizeOptionsT()
     return cast
 
 
 def _operator(model: Any) -> int:
     """The number of the file's operator that casts float16; it is added where there is none."""
-    for place, code in enumerate(model.operatorCodes):
+    for number, code in enumerate(model.operatorCodes):
         if code.builtinCode == schema.BuiltinOperator.DEQUANTIZE:
             code.version = max(code.version, _CAST_VERSION)
-            return place
+            return number
     code = schema.OperatorCodeT()
     code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.DEQUANTIZE
     code.version = _CAST_VERSION
@@ -177,17 +177,17 @@ def _name_ports(model: Any) -> None:
 def _written(model: Any, about: str, metadata: Mapping[str, Any]) -> bytes:
     model.description = about
     _name_ports(model)
-    told = schema.MetadataT()
-    told.name, told.buffer = "tfhalf", len(model.buffers)
+    entry = schema.MetadataT()
+    entry.name, entry.buffer = "tfhalf", len(model.buffers)
     text = _Buffer()
     text.data = np.frombuffer(json.dumps(dict(metadata), ensure_ascii=False).encode(), np.uint8)
     model.buffers.append(text)
-    model.metadata = [*(model.metadata or []), told]
-    for place, buffer in enumerate(model.buffers):
+    model.metadata = [*(model.metadata or []), entry]
+    for index, buffer in enumerate(model.buffers):
         if not isinstance(buffer, _Buffer):
             aligned = _Buffer()
             aligned.data = buffer.data
-            model.buffers[place] = aligned
+            model.buffers[index] = aligned
     held = sum(len(buffer.data) for buffer in model.buffers if buffer.data is not None)
     builder = flatbuffers.Builder(held + held // 8 + 2**16)
     builder.Finish(model.Pack(builder), b"TFL3")

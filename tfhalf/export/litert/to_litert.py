@@ -54,18 +54,18 @@ def write(
         folder = Path(scratch)
         try:
             _request(program, names, metadata, folder)
-            found = _ask(folder)
+            answers = _convert(folder)
         except ExportError as error:
             return dict.fromkeys(names, error)
-        made: dict[str, LiteRtFile | ExportError] = {}
-        for kind, told in found.items():
-            if "error" in told:
-                made[kind] = ExportError(told["error"])
+        results: dict[str, LiteRtFile | ExportError] = {}
+        for kind, answer in answers.items():
+            if "error" in answer:
+                results[kind] = ExportError(answer["error"])
                 continue
             path = directory / names[kind]
             shutil.move(folder / names[kind], path)
-            made[kind] = LiteRtFile(path, told["batch"], **told["weights"])
-    return made
+            results[kind] = LiteRtFile(path, answer["batch"], **answer["weights"])
+    return results
 
 
 def _request(program: Program, names: Mapping[str, str], metadata: Mapping[str, Any], folder: Path) -> None:
@@ -82,7 +82,7 @@ def _request(program: Program, names: Mapping[str, str], metadata: Mapping[str, 
     (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
 
 
-def _ask(folder: Path) -> dict[str, Any]:
+def _convert(folder: Path) -> dict[str, Any]:
     """What the converting process answers, by kind.
 
     Raises:

@@ -21,7 +21,7 @@ from tfhalf.system.tensorflow import import_tensorflow
 if TYPE_CHECKING:
     from tfhalf.export.litert.store import Stored
 
-_TOLD = 200
+_LONGEST = 200
 _ONE = 1  # the batch that is tried where an open one cannot be
 
 
@@ -44,7 +44,7 @@ def make(folder: Path) -> dict[str, Any]:
     graphs.expand_slices(graph)
     weights = _weights(graph)
     saved, batch = _plain(graph, request, folder)
-    made: dict[str, Any] = {}
+    answers: dict[str, Any] = {}
     for kind, file in request["kinds"].items():
         numbers = FORMATS[kind].numbers
         metadata = {**request["metadata"], "precision": numbers.name}
@@ -57,11 +57,11 @@ def make(folder: Path) -> dict[str, Any]:
             held = stored(content)
             _check(kind, held, weights)
         except ExportError as error:
-            made[kind] = {"error": str(error)}
+            answers[kind] = {"error": str(error)}
             continue
         (folder / file).write_bytes(content)
-        made[kind] = {"batch": batch, "weights": asdict(held)}
-    return made
+        answers[kind] = {"batch": batch, "weights": asdict(held)}
+    return answers
 
 
 def _weights(graph: Any) -> int:
@@ -133,8 +133,8 @@ def _save(graph: Any, request: dict[str, Any], batch: int | None, folder: str, w
     ]
 
     @tf.function(input_signature=specs, autograph=False)
-    def serve(*given: Any) -> dict[str, Any]:
-        inputs = dict(zip(request["tensors"]["inputs"], given, strict=True))
+    def serve(*tensors: Any) -> dict[str, Any]:
+        inputs = dict(zip(request["tensors"]["inputs"], tensors, strict=True))
         names = request["tensors"]["outputs"]
         if rules is None:
             answers = tf.graph_util.import_graph_def(graph, input_map=inputs, return_elements=names, name="")
@@ -179,10 +179,10 @@ def reason(said: str) -> str:
         )
     if missing:
         names = ", ".join(dict.fromkeys(name.strip() for line in missing for name in line.split(",")))
-        return f"it has no operator for {names[:_TOLD]}; write the layer with other operators, or leave litert out"
+        return f"it has no operator for {names[:_LONGEST]}; write the layer with other operators, or leave litert out"
     lines = [line.strip() for line in said.splitlines() if "error:" in line] or said.split("\n")[:1]
-    told = re.sub(r"loc\(.*?\): ", "", lines[0])
-    return f"its converter does not take the model: {' '.join(told.split())[:_TOLD]}; leave litert out"
+    message = re.sub(r"loc\(.*?\): ", "", lines[0])
+    return f"its converter does not take the model: {' '.join(message.split())[:_LONGEST]}; leave litert out"
 
 
 def main(channel: Channel, folder: str) -> None:

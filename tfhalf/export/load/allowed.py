@@ -124,7 +124,7 @@ def _check_object(path: Path, node: dict[str, Any], role: str, custom: set[str])
             return None
         where = f"{module}.{name}" if module else name
         raise ArtifactError(
-            f"{path}: names {printable(where, 80)} where {_wanted(role)} stands, which it is not; not loaded"
+            f"{path}: names {printable(where, 80)} where {_expected(role)} stands, which it is not; not loaded"
         )
     return printable(f"{module}.{name}" if module and package != "builtins" else name, 80)
 
@@ -132,13 +132,13 @@ def _check_object(path: Path, node: dict[str, Any], role: str, custom: set[str])
 def _is_allowed(kind: str, name: str, module: str | None, role: str) -> bool:
     if kind == "function":
         return name in _FUNCTIONS.get(role, ())
-    found = get_symbol_from_name(f"{module}.{name}") or getattr(sys.modules.get(str(module)), name, None)
-    if not isinstance(found, type) or name in _CALLS_FUNCTIONS:
+    value = get_symbol_from_name(f"{module}.{name}") or getattr(sys.modules.get(str(module)), name, None)
+    if not isinstance(value, type) or name in _CALLS_FUNCTIONS:
         return False
-    return issubclass(found, _KINDS.get(role, _PARTS) if role != "activation" else (keras.Layer,))
+    return issubclass(value, _KINDS.get(role, _PARTS) if role != "activation" else (keras.Layer,))
 
 
-def _wanted(role: str) -> str:
+def _expected(role: str) -> str:
     words = {"": "a layer or operation", "dtype": "a dtype policy", "compiled": "a loss, metric or optimizer"}
     return words.get(role, f"{'an' if role[:1] in ('a', 'i') else 'a'} {role}")
 

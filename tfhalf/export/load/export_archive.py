@@ -37,8 +37,8 @@ def load_variables(folder: Path, model: keras.Model) -> None:
     try:
         checkpoint = tf.train.load_checkpoint(str(index.with_suffix("")))
         stored = _stored(checkpoint)
-        wanted = [variable for variable in model.variables if not variable.path.endswith(_NO_WEIGHT)]
-        for variable, key in _matched(folder, stored, wanted):
+        own = [variable for variable in model.variables if not variable.path.endswith(_NO_WEIGHT)]
+        for variable, key in _matched(folder, stored, own):
             variable.assign(checkpoint.get_tensor(key))
     except (tf.errors.OpError, DecodeError, IndexError, ValueError) as error:
         raise damaged(index, f"its checkpoint cannot be read: {error}") from None
@@ -52,29 +52,29 @@ def _stored(checkpoint: Any) -> list[tuple[str, str, tuple[int, ...]]]:
     lists = [child.node_id for child in tree.nodes[0].children if child.local_name == _LIST]
     children = tree.nodes[lists[0]].children if lists else ()
     numbered = sorted((int(c.local_name), c.node_id) for c in children if c.local_name.isdecimal())
-    found = [a for _, number in numbered for a in tree.nodes[number].attributes if a.checkpoint_key in shapes]
-    told = [(a.full_name, a.checkpoint_key, tuple(shapes[a.checkpoint_key])) for a in found]
-    return [entry for entry in told if not entry[0].endswith(_NO_WEIGHT)]
+    attributes = [a for _, number in numbered for a in tree.nodes[number].attributes if a.checkpoint_key in shapes]
+    entries = [(a.full_name, a.checkpoint_key, tuple(shapes[a.checkpoint_key])) for a in attributes]
+    return [entry for entry in entries if not entry[0].endswith(_NO_WEIGHT)]
 
 
-def _matched(folder: Path, stored: list[tuple[str, str, tuple[int, ...]]], wanted: list[Any]) -> list[tuple[Any, str]]:
+def _matched(folder: Path, stored: list[tuple[str, str, tuple[int, ...]]], own: list[Any]) -> list[tuple[Any, str]]:
     if not stored:
         raise ArtifactError(
             f"--weights {folder}: lists no variables of a model; a SavedModel that Keras 3's model.export() made does"
         )
-    if len(stored) != len(wanted):
+    if len(stored) != len(own):
         raise ArtifactError(
-            f"--weights {folder}: has {len(stored)} variables and the model {len(wanted)}; build the model that it was "
+            f"--weights {folder}: has {len(stored)} variables and the model {len(own)}; build the model that it was "
             "made of"
         )
     paths = {path: (path, key, shape) for path, key, shape in stored}
-    if len(paths) == len(stored) and set(paths) == {variable.path for variable in wanted}:
-        stored = [paths[variable.path] for variable in wanted]
-    for variable, (path, _, shape) in zip(wanted, stored, strict=True):
+    if len(paths) == len(stored) and set(paths) == {variable.path for variable in own}:
+        stored = [paths[variable.path] for variable in own]
+    for variable, (path, _, shape) in zip(own, stored, strict=True):
         same = path.rpartition("/")[2] == variable.path.rpartition("/")[2]
         if not same or tuple(variable.shape) != shape:
             raise ArtifactError(
                 f"--weights {folder}: {printable(path, 60)} of shape {shape} stands where the model has "
                 f"{variable.path} of {tuple(variable.shape)}; build the model that it was made of"
             )
-    return [(variable, key) for variable, (_, key, _) in zip(wanted, stored, strict=True)]
+    return [(variable, key) for variable, (_, key, _) in zip(own, stored, strict=True)]

@@ -50,10 +50,10 @@ def source_of(model: keras.Model, custom_objects: Mapping[str, Any] | None = Non
 def _own_objects(model: keras.Model) -> dict[str, Any]:
     """The classes of the model and its layers, and the functions that they hold, which are not Keras' own; by their
     name and by the name that Keras registers them under."""
-    found: dict[str, Any] = {}
+    objects: dict[str, Any] = {}
     for layer in [model, *flat_layers(model)]:
         held = [value for value in vars(layer).values() if hasattr(value, "__qualname__") and callable(value)]
         for value in [type(layer), *held]:
             if not str(getattr(value, "__module__", "")).startswith("keras."):
-                found |= {value.__name__: value, keras.saving.get_registered_name(value): value}
-    return found
+                objects |= {value.__name__: value, keras.saving.get_registered_name(value): value}
+    return objects

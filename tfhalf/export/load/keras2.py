@@ -51,14 +51,14 @@ def build(path: Path, config: dict[str, Any], custom: dict[str, Any], held: int)
     new = modern(path, config, set(custom))
     allowed.check(path, new, set(custom) | keras2_ops.OWN)
 
-    def made() -> keras.Model:
+    def bare() -> keras.Model:
         with ObjectSharingScope():
             model: keras.Model = keras.saving.deserialize_keras_object(copy.deepcopy(new), custom_objects=custom)
         return _masks_passed(model)
 
     try:
-        claims.check(path, made, held)
-        model = made()
+        claims.check(path, bare, held)
+        model = bare()
     except TfhalfError:
         raise
     except RecursionError:
@@ -128,15 +128,15 @@ def flat_layers(contents: hdf5.Contents, group: str) -> dict[str, list[hdf5.Stor
     Raises:
         ArtifactError: it is damaged.
     """
-    found = {}
+    stored = {}
     for layer in attribute_strings(contents, group, "layer_names"):
-        place = f"{group}/{layer}" if group else layer
-        names = [f"{place}/{name}" for name in attribute_strings(contents, place, "weight_names")]
+        path = f"{group}/{layer}" if group else layer
+        names = [f"{path}/{name}" for name in attribute_strings(contents, path, "weight_names")]
         lost = next((name for name in names if name not in contents.datasets), None)
         if lost is not None:
             raise damaged(contents.path, f"it lists {printable(lost, 80)} and lacks it")
-        found[layer] = [contents.datasets[name] for name in names]
-    return found
+        stored[layer] = [contents.datasets[name] for name in names]
+    return stored
 
 
 def values(datasets: Mapping[str, hdf5.Stored]) -> int:
@@ -199,27 +199,27 @@ def _nodes(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         for field, node in _fields(path.read_bytes()):
             if field == _NODES:
                 parts = dict(_fields(node))
-                found = json.loads(parts.get(_JSON, b"{}") or b"{}")
-                if isinstance(found, dict):
-                    yield parts[_PATH].decode(), found
+                facts = json.loads(parts.get(_JSON, b"{}") or b"{}")
+                if isinstance(facts, dict):
+                    yield parts[_PATH].decode(), facts
     except (ValueError, KeyError, IndexError, RecursionError) as error:
         raise damaged(path, f"cannot be read: {error}") from None
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Field numbers and contents of a protobuf message; of numbers only that they are there."""
-    place = 0
-    while place < len(data):
-        tag, place = varint(data, place)
+    position = 0
+    while position < len(data):
+        tag, position = varint(data, position)
         kind = tag & 7
         if kind == 2:
-            length, place = varint(data, place)
-            if place + length > len(data):
+            length, position = varint(data, position)
+            if position + length > len(data):
                 raise ValueError("a field goes beyond the end")
-            yield tag >> 3, data[place : place + length]
-            place += length
+            yield tag >> 3, data[position : position + length]
+            position += length
         elif kind == 0:
-            _, place = varint(data, place)
+            _, position = varint(data, position)
         else:
             raise ValueError(f"a field of wire type {kind}")
 
@@ -230,7 +230,7 @@ def _assign(folder: Path, model: keras.Model, nodes: dict[str, dict[str, Any]]) 
     try:
         checkpoint = tf.train.load_checkpoint(str((folder / INDEX).with_suffix("")))
         shapes = checkpoint.get_variable_to_shape_map()
-        for key, variable in _places(model, nodes, checkpoint):
+        for key, variable in _variables(model, nodes, checkpoint):
             if key in shapes:
                 assignment.give(variable, key, tuple(shapes[key]), lambda key=key: checkpoint.get_tensor(key))
     except (tf.errors.OpError, DecodeError, IndexError, UnicodeError, ValueError, RuntimeError) as error:
@@ -238,14 +238,14 @@ def _assign(folder: Path, model: keras.Model, nodes: dict[str, dict[str, Any]]) 
     assignment.finish()
 
 
-def _places(model: keras.Model, nodes: dict[str, dict[str, Any]], checkpoint: Any) -> Iterator[tuple[str, Any]]:
+def _variables(model: keras.Model, nodes: dict[str, dict[str, Any]], checkpoint: Any) -> Iterator[tuple[str, Any]]:
     """The checkpoint's keys with the variables of ``model`` that stand at the same place in the tree of objects."""
     tree = trackable_object_graph_pb2.TrackableObjectGraph()
     tree.ParseFromString(checkpoint.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH"))
     todo: list[tuple[int, str, Any]] = [(0, "root", model)]
     seen = set()
     while todo:
-        number, place, here = todo.pop()
+        number, location, here = todo.pop()
         if (number, id(here)) in seen:
             continue
         seen.add((number, id(here)))
@@ -254,7 +254,7 @@ def _places(model: keras.Model, nodes: dict[str, dict[str, Any]], checkpoint: An
             yield from ((a.checkpoint_key, here) for a in node.attributes if a.name == "VARIABLE_VALUE")
             continue
         for child in node.children:
-            path = f"{place}.{child.local_name}"
+            path = f"{location}.{child.local_name}"
             there = _child(here, child.local_name, nodes.get(path, {}).get("name"))
             if there is not None:
                 todo.append((child.node_id, path, there))

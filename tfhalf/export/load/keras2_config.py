@@ -59,10 +59,10 @@ def with_modules(tree: Any) -> Any:
         return [with_modules(item) for item in tree]
     if not isinstance(tree, dict):
         return tree
-    made = {key: with_modules(value) for key, value in tree.items()}
+    new = {key: with_modules(value) for key, value in tree.items()}
     kind = str(tree.get("class_name"))
     if "class_name" not in tree or "module" in tree or kind.startswith("__") or ">" in kind:
-        return made
+        return new
     inner = tree.get("config")
     if kind in MODELS:
         module = _FUNCTIONAL if kind == "Functional" else "keras"
@@ -70,7 +70,7 @@ def with_modules(tree: Any) -> Any:
         module = keras2_ops.module_of(kind)  # an operation; some layers have the same name
     else:
         module = "keras.layers" if hasattr(keras.layers, kind) else ""
-    return {**made, "module": module or None, "registered_name": None if module else kind}
+    return {**new, "module": module or None, "registered_name": None if module else kind}
 
 
 def _plain(tree: Any) -> Any:
@@ -100,13 +100,13 @@ class _Reader:
                 f"{self.path}: is a model of Keras 2 of the class {printable(str(kind), 60)}: only functional and "
                 "sequential models describe themselves; give file.py:build with --weights"
             )
-        made = self._sequential(config) if kind == "Sequential" else self._functional(config)
+        converted = self._sequential(config) if kind == "Sequential" else self._functional(config)
         kind = _RENAMED.get(kind, kind)
-        return self._named(node, _FUNCTIONAL if kind == "Functional" else "keras", kind, made)
+        return self._named(node, _FUNCTIONAL if kind == "Functional" else "keras", kind, converted)
 
     def _named(self, node: dict[str, Any], module: str | None, kind: str, config: Any) -> dict[str, Any]:
-        found = {"module": module, "class_name": kind, "config": config, "registered_name": None}
-        return {**found, **({"shared_object_id": node["shared_object_id"]} if "shared_object_id" in node else {})}
+        named = {"module": module, "class_name": kind, "config": config, "registered_name": None}
+        return {**named, **({"shared_object_id": node["shared_object_id"]} if "shared_object_id" in node else {})}
 
     def _sequential(self, config: dict[str, Any]) -> dict[str, Any]:
         layers = [self.layer(layer) for layer in config["layers"]]
@@ -115,8 +115,8 @@ class _Reader:
         if shape is not None and first["class_name"] not in ("InputLayer", *MODELS):
             dtype = first["config"].get("dtype")
             dtype = dtype if isinstance(dtype, str) and "_" not in dtype else None
-            given = {"batch_shape": list(shape), "dtype": dtype, "name": f"{first['config']['name']}_input"}
-            layers.insert(0, self._named({}, "keras.layers", "InputLayer", given))
+            entry = {"batch_shape": list(shape), "dtype": dtype, "name": f"{first['config']['name']}_input"}
+            layers.insert(0, self._named({}, "keras.layers", "InputLayer", entry))
         return {"name": config.get("name"), "trainable": config.get("trainable", True), "layers": layers}
 
     def _functional(self, config: dict[str, Any]) -> dict[str, Any]:
@@ -142,13 +142,13 @@ class _Reader:
         keywords: dict[str, Any] = {}
 
         def tensor(reference: list[Any]) -> Any:
-            name, number, place = reference[:3]
+            name, number, position = reference[:3]
             if len(reference) > 3 and isinstance(reference[3], dict):
                 keywords.update(reference[3])
             if name == _CONSTANT:
-                return place
-            made = kinds[name] in MODELS  # in Keras 2 a model's own making was its first call
-            history = [name, int(number) - made, int(place)]
+                return position
+            nested = kinds[name] in MODELS  # in Keras 2 a model's own making was its first call
+            history = [name, int(number) - nested, int(position)]
             return {
                 "class_name": "__keras_tensor__",
                 "config": {"shape": [], "dtype": "float32", "keras_history": history},
@@ -185,7 +185,7 @@ class _Reader:
 
     def _arguments(self, kind: str, config: dict[str, Any]) -> dict[str, Any]:
         accepted = _accepted(getattr(keras.layers, kind))
-        made: dict[str, Any] = {}
+        arguments: dict[str, Any] = {}
         for key, value in config.items():
             key = _NEW_KEYS.get((kind, key), key)
             if key in _UNUSED or key.endswith(_OF_TRAINING):
@@ -198,15 +198,15 @@ class _Reader:
                     f"{printable(str(value), 40)}, which Keras 3's {kind} does not know; give file.py:build with "
                     "--weights"
                 )
-            made[key] = self._value(key, value)
+            arguments[key] = self._value(key, value)
         if kind in ("GRU", "GRUCell"):
-            made.setdefault("reset_after", False)  # what it was before there was a choice
-        if kind == "Discretization" and made.get("bin_boundaries"):
-            made.pop("num_bins", None)  # Keras 3 takes one of the two
-        axis = made.get("axis")
+            arguments.setdefault("reset_after", False)  # what it was before there was a choice
+        if kind == "Discretization" and arguments.get("bin_boundaries"):
+            arguments.pop("num_bins", None)  # Keras 3 takes one of the two
+        axis = arguments.get("axis")
         if isinstance(axis, list | tuple) and len(axis) == 1:
-            made["axis"] = axis[0]
-        return made
+            arguments["axis"] = axis[0]
+        return arguments
 
     def _value(self, key: str, value: Any) -> Any:
         if key == "dtype":

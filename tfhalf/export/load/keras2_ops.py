@@ -30,37 +30,37 @@ def keras2_hard_sigmoid(x: Any) -> Any:
 ACTIVATIONS = {"hard_sigmoid": f"{_PACKAGE}>keras2_hard_sigmoid"}
 OWN = set(ACTIVATIONS.values())
 
-_Made = tuple[str, dict[str, Any], list[Any], dict[str, Any]]  # class, configuration, arguments by place and by name
+_Call = tuple[str, dict[str, Any], list[Any], dict[str, Any]]  # class, configuration, arguments by place and by name
 
 
-def _plain(name: str) -> Callable[..., _Made]:
+def _plain(name: str) -> Callable[..., _Call]:
     """An operation of one tensor."""
     return lambda x: (name, {}, [x], {})
 
 
-def _pair(name: str) -> Callable[..., _Made]:
+def _pair(name: str) -> Callable[..., _Call]:
     """An operation of two, either of which may be a number."""
     return lambda x, y: (name, {}, [x, y], {})
 
 
-def _reduced(name: str) -> Callable[..., _Made]:
-    def made(input_tensor: Any, axis: Any = None, keepdims: bool = False) -> _Made:
+def _reduced(name: str) -> Callable[..., _Call]:
+    def reduce(input_tensor: Any, axis: Any = None, keepdims: bool = False) -> _Call:
         return name, {"axis": axis, "keepdims": bool(keepdims)}, [input_tensor], {}
 
-    return made
+    return reduce
 
 
-def _matmul(a: Any, b: Any, transpose_a: bool = False, transpose_b: bool = False) -> _Made:
+def _matmul(a: Any, b: Any, transpose_a: bool = False, transpose_b: bool = False) -> _Call:
     if transpose_a or transpose_b:
         raise TypeError("transpose_a or transpose_b")
     return "Matmul", {}, [a, b], {}
 
 
-def _gelu(features: Any, approximate: bool = False) -> _Made:
+def _gelu(features: Any, approximate: bool = False) -> _Call:
     return "Gelu", {"approximate": bool(approximate)}, [features], {}
 
 
-def _getitem(x: Any, slice_spec: Any) -> _Made:
+def _getitem(x: Any, slice_spec: Any) -> _Call:
     return "GetItem", {}, [x, [_index(item) for item in slice_spec]], {}
 
 
@@ -74,7 +74,7 @@ def _index(item: Any) -> Any:
     raise TypeError(f"slice_spec={item}")
 
 
-_FUNCTIONS: dict[str, Callable[..., _Made]] = {
+_FUNCTIONS: dict[str, Callable[..., _Call]] = {
     **{f"math.{name}": _pair(kind) for name, kind in zip(
         words("add subtract multiply truediv divide pow maximum minimum"),
         words("Add Subtract Multiply TrueDivide TrueDivide Power Maximum Minimum"), strict=True)},
@@ -142,19 +142,24 @@ def operations(path: Path, name: str, config: dict[str, Any], calls: list[dict[s
             "that are made again; write it as a layer, or give file.py:build with --weights"
         )
     nodes: list[dict[str, Any]] = []
-    kind, made = "", dict[str, Any]()
+    kind, settings = "", dict[str, Any]()
     for call in calls:
-        given = {key: value for key, value in call["kwargs"].items() if key != "name"}
+        named = {key: value for key, value in call["kwargs"].items() if key != "name"}
         try:
-            kind, made, arguments, keywords = make(*call["args"], **given)
+            kind, settings, arguments, keywords = make(*call["args"], **named)
         except TypeError as error:
             raise ArtifactError(
                 f"{path}: {printable(name, 60)!r} calls tf.{function} with {printable(str(error), 80)}, which is not "
                 "made again; give file.py:build with --weights"
             ) from None
         nodes.append({"args": arguments, "kwargs": keywords})
-    told = {"module": module_of(kind), "class_name": kind, "config": {"name": name, **made}, "registered_name": kind}
-    return [{**told, "name": name, "inbound_nodes": nodes}]
+    op = {
+        "module": module_of(kind),
+        "class_name": kind,
+        "config": {"name": name, **settings},
+        "registered_name": kind,
+    }
+    return [{**op, "name": name, "inbound_nodes": nodes}]
 
 
 def module_of(kind: str) -> str:

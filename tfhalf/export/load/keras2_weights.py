@@ -88,15 +88,15 @@ def assign_flat(
     nodes = dict(_ordered(model, config))
     own = {layer.name: flat_weights(layer, node) for layer, node in nodes.items()} if config else {}
     own = own or {layer.name: flat_weights(layer, None) for layer in model.layers}
-    wanted = {name: variables for name, variables in own.items() if variables}
-    given = {name: stored for name, stored in layers.items() if stored}
-    if set(wanted) != set(given):
-        if config is not None or len(wanted) != len(given):
-            raise ArtifactError(_others(path, wanted, given))
-        given = dict(zip(wanted, given.values(), strict=True))  # layers named anew, in the same order
+    needed = {name: variables for name, variables in own.items() if variables}
+    held = {name: stored for name, stored in layers.items() if stored}
+    if set(needed) != set(held):
+        if config is not None or len(needed) != len(held):
+            raise ArtifactError(_others(path, needed, held))
+        held = dict(zip(needed, held.values(), strict=True))  # layers named anew, in the same order
     assignment = Assignment(path, model)
-    for name, variables in wanted.items():
-        stored = [item for item in given[name] if _last(item.tensor.name) not in _ONLY_TRAINING]
+    for name, variables in needed.items():
+        stored = [item for item in held[name] if _last(item.tensor.name) not in _ONLY_TRAINING]
         if len(stored) != len(variables):
             raise ArtifactError(
                 f"{path}: the layer {printable(name, 60)} has {len(stored)} weights in the file and {len(variables)} "
@@ -116,9 +116,9 @@ def assign_flat(
 def _in_order(variables: list[Any], stored: list[Stored]) -> list[Stored]:
     """``stored`` in the order of ``variables``, where their layers and names are the same ones; else as it is."""
     named = {"/".join(_parts(item.tensor.name)): item for item in stored}
-    wanted = ["/".join(_parts(variable.path)) for variable in variables]
-    same = len(named) == len(stored) and set(named) == set(wanted)
-    return [named[name] for name in wanted] if same else stored
+    paths = ["/".join(_parts(variable.path)) for variable in variables]
+    same = len(named) == len(stored) and set(named) == set(paths)
+    return [named[name] for name in paths] if same else stored
 
 
 def _parts(name: str) -> list[str]:
@@ -128,8 +128,8 @@ def _parts(name: str) -> list[str]:
     return [layer.rpartition("/")[2], RENAMED.get(weight, weight)]
 
 
-def _others(path: Path, wanted: dict[str, Any], given: dict[str, Any]) -> str:
-    lacks, more = [n for n in wanted if n not in given], [n for n in given if n not in wanted]
+def _others(path: Path, own: dict[str, Any], stored: dict[str, Any]) -> str:
+    lacks, more = [n for n in own if n not in stored], [n for n in stored if n not in own]
     parts = [f"has no weights for {', '.join(printable(n, 40) for n in lacks[:3])}"] if lacks else []
     parts += [f"has weights for {', '.join(printable(n, 40) for n in more[:3])}, which the model lacks"] if more else []
     return f"{path}: {' and '.join(parts)}; build the model that they were saved from"
@@ -175,11 +175,11 @@ def _ordered(model: keras.Model, node: dict[str, Any] | None) -> Iterator[tuple[
     for inner in config if isinstance(config, list) else config["layers"]:
         if inner["class_name"] in keras2_ops.CLASSES:
             continue
-        told = inner["config"] if isinstance(inner["config"], dict) else {}
-        name = told.get("name", inner.get("name"))
-        found = next((layer for layer in model._layers if layer.name == name), None)
-        if found is not None:
-            yield found, inner
+        settings = inner["config"] if isinstance(inner["config"], dict) else {}
+        name = settings.get("name", inner.get("name"))
+        match = next((layer for layer in model._layers if layer.name == name), None)
+        if match is not None:
+            yield match, inner
 
 
 # --- .keras -----------------------------------------------------------------------------------------------------------
@@ -206,8 +206,8 @@ def assign_groups(path: Path, model: keras.Model, config: dict[str, Any], stored
     for where, layer in _placed("", model, config, groups, seen):
         own = [*layer._trainable_variables, *layer._non_trainable_variables]
         items = groups.get(where, {})
-        for place, variable in enumerate(own):
-            if item := items.get(place):
+        for index, variable in enumerate(own):
+            if item := items.get(index):
                 assignment.give(variable, item.tensor.name, item.tensor.shape, item.read)
     assignment.finish()
 

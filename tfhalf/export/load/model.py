@@ -140,8 +140,8 @@ def _of_hdf5(path: Path, custom: dict[str, Any]) -> keras.Model:
         config = with_modules(config)
 
         def built() -> keras.Model:
-            made: keras.Model = keras.saving.deserialize_keras_object(copy.deepcopy(config), custom_objects=custom)
-            return made
+            drawn: keras.Model = keras.saving.deserialize_keras_object(copy.deepcopy(config), custom_objects=custom)
+            return drawn
 
         model = _built_by_keras(path, config, custom, keras2.values(contents.datasets), built)
         assign_flat(path, model, None, keras2.flat_layers(contents, WEIGHTS))
@@ -155,8 +155,8 @@ def _built_by_keras(
     allowed.check(path, config, set(custom) | {name.split(">")[-1] for name in custom})
 
     def bare() -> keras.Model:
-        made: keras.Model = keras.saving.deserialize_keras_object(copy.deepcopy(config), custom_objects=custom)
-        return made
+        drawn: keras.Model = keras.saving.deserialize_keras_object(copy.deepcopy(config), custom_objects=custom)
+        return drawn
 
     try:
         with no_warnings(), policy("float32"):
@@ -178,15 +178,15 @@ def _custom_objects(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     module = load_file(path)
-    found: dict[str, Any] = {}
+    objects: dict[str, Any] = {}
     for name, value in vars(module).items():
         if callable(value) and not name.startswith("__") and getattr(value, "__module__", "") == module.__name__:
-            found[name] = value
+            objects[name] = value
             registered = keras.saving.get_registered_name(value)
-            found[registered] = value
-    if not found:
+            objects[registered] = value
+    if not objects:
         raise RefError(f"--custom {path}: defines no class or function")
-    return found
+    return objects
 
 
 # --- builders ---------------------------------------------------------------------------------------------------------

@@ -25,38 +25,42 @@ def gelu(node: ir.Node, edit: Edit) -> bool:
         bracket = ("Sub", 1.0, inner) if inner is _ERF_OF_NEGATIVE else ("Add", 1.0, inner)
         for whole in (("Mul", ("Mul", 0.5, "x"), bracket), ("Mul", "x", ("Mul", 0.5, bracket)),
                       ("Mul", 0.5, ("Mul", "x", bracket))):  # fmt: skip
-            found = match(node.outputs[0], whole)
-            if found is not None:
+            bound = match(node.outputs[0], whole)
+            if bound is not None:
                 like = node.outputs[0]
-                made = edit.node("Gelu", [found["x"]], {"approximate": form}, before=node, like=like)
-                edit.replace(like, made)
+                output = edit.node("Gelu", [bound["x"]], {"approximate": form}, before=node, like=like)
+                edit.replace(like, output)
                 return True
     return False
 
 
 def erf_of_positive(node: ir.Node, edit: Edit) -> bool:
     """``1 - Erf(-x * c)`` as ``1 + Erf(x * c)``: one node less, and the form that runtimes know as a GELU's."""
-    found = match(node.outputs[0], ("Sub", "#one", ("Erf", ("Mul", ("Neg", "x"), "#factor"))))
-    if found is None:
+    bound = match(node.outputs[0], ("Sub", "#one", ("Erf", ("Mul", ("Neg", "x"), "#factor"))))
+    if bound is None:
         return False
-    inner = edit.node("Mul", [found["x"], found["#factor"]], before=node, like=found["@Mul"])
-    erf = edit.node("Erf", [inner], before=node, like=found["@Erf"])
-    edit.replace(node.outputs[0], edit.node("Add", [erf, found["#one"]], before=node, like=node.outputs[0]))
+    inner = edit.node("Mul", [bound["x"], bound["#factor"]], before=node, like=bound["@Mul"])
+    erf = edit.node("Erf", [inner], before=node, like=bound["@Erf"])
+    edit.replace(node.outputs[0], edit.node("Add", [erf, bound["#one"]], before=node, like=node.outputs[0]))
     return True
 
 
 def clip(node: ir.Node, edit: Edit) -> bool:
     """``Max(Min(x, high), low)`` of two numbers as Clip."""
     for pattern in (("Max", ("Min", "x", "#high"), "#low"), ("Min", ("Max", "x", "#low"), "#high")):
-        found = match(node.outputs[0], pattern)
-        inner = producer(found["@Min" if pattern[0] == "Max" else "@Max"], "Min", "Max") if found is not None else None
-        if found is None or inner is None or reader(inner.outputs[0]) is not node:
+        operands = match(node.outputs[0], pattern)
+        inner = (
+            producer(operands["@Min" if pattern[0] == "Max" else "@Max"], "Min", "Max")
+            if operands is not None
+            else None
+        )
+        if operands is None or inner is None or reader(inner.outputs[0]) is not node:
             continue
-        bounds = [constant(found[key]) for key in ("#low", "#high")]
+        bounds = [constant(operands[key]) for key in ("#low", "#high")]
         if any(bound is None or bound.size != 1 for bound in bounds):
             continue
         low, high = (edit.constant(b.reshape(()), "bound") for b in bounds if b is not None)
-        edit.replace(node.outputs[0], edit.node("Clip", [found["x"], low, high], before=node, like=node.outputs[0]))
+        edit.replace(node.outputs[0], edit.node("Clip", [operands["x"], low, high], before=node, like=node.outputs[0]))
         return True
     return False
 
@@ -68,16 +72,16 @@ def repeat_as_resize(node: ir.Node, edit: Edit) -> bool:
     axes, repeats = (axes_of(up), ints(tile.inputs[1])) if up is not None and tile is not None else (None, None)
     if up is None or tile is None or axes is None or repeats is None or len(axes) != 1 or rank(up.inputs[0]) != 4:
         return False
-    place = axes[0] % 5 - 1  # the new axis counts the copies of the one before it
+    side = axes[0] % 5 - 1  # the new axis counts the copies of the one before it
     inner, target = dims(up.inputs[0]), ints(node.inputs[1])
-    if reader(up.outputs[0]) is not tile or reader(tile.outputs[0]) is not node or place < 0 or inner is None:
+    if reader(up.outputs[0]) is not tile or reader(tile.outputs[0]) is not node or side < 0 or inner is None:
         return False
-    if [n for axis, n in enumerate(repeats) if axis != place + 1] != [1] * 4 or target is None or 0 in target[place:]:
+    if [n for axis, n in enumerate(repeats) if axis != side + 1] != [1] * 4 or target is None or 0 in target[side:]:
         return False
     scales, shape = np.ones(4, np.float32), list(inner)
-    scales[place] = repeats[place + 1]
-    grown = inner[place]
-    shape[place] = grown * repeats[place + 1] if isinstance(grown, int) else None
+    scales[side] = repeats[side + 1]
+    grown = inner[side]
+    shape[side] = grown * repeats[side + 1] if isinstance(grown, int) else None
     resized = _nearest(up.inputs[0], scales, node, edit, shape)
     edit.replace(node.outputs[0], edit.node("Reshape", [resized, node.inputs[1]], before=node, like=node.outputs[0]))
     return True
@@ -105,10 +109,10 @@ def nearest_pixel(node: ir.Node, edit: Edit) -> bool:
     """TensorFlow's nearest pixel in terms that ONNX kept: ``floor(at + 0.5)`` is rounding with halves up."""
     if node.op_type != "Resize" or attribute(node, "coordinate_transformation_mode") != "tf_half_pixel_for_nn":
         return False
-    attributes = {name: found.value for name, found in node.attributes.items()}
+    attributes = {name: entry.value for name, entry in node.attributes.items()}
     how = {"coordinate_transformation_mode": "half_pixel", "nearest_mode": "round_prefer_ceil"}
-    made = edit.node("Resize", list(node.inputs), {**attributes, **how}, before=node, like=node.outputs[0])
-    edit.replace(node.outputs[0], made)
+    output = edit.node("Resize", list(node.inputs), {**attributes, **how}, before=node, like=node.outputs[0])
+    edit.replace(node.outputs[0], output)
     return True
 
 

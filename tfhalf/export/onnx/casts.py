@@ -24,8 +24,8 @@ def cast_constant(node: ir.Node, edit: Edit) -> bool:
     array = constant(node.inputs[0]) if node.op_type == "Cast" and node.inputs else None
     if array is None:
         return False
-    made = edit.constant(array.astype(target(node).numpy()), node.inputs[0].name or "constant")  # type: ignore[union-attr]
-    edit.replace(node.outputs[0], made)
+    output = edit.constant(array.astype(target(node).numpy()), node.inputs[0].name or "constant")  # type: ignore[union-attr]
+    edit.replace(node.outputs[0], output)
     return True
 
 
@@ -42,8 +42,8 @@ def cast_of_nothing(node: ir.Node, edit: Edit) -> bool:
     start = None if before is None else before.inputs[0]
     if start is None or start.dtype is None or source.dtype not in _WIDER.get(start.dtype, set()):
         return False
-    made = edit.node("Cast", [start], {"to": target(node)}, before=node, like=node.outputs[0], dtype=target(node))
-    edit.replace(node.outputs[0], made)
+    output = edit.node("Cast", [start], {"to": target(node)}, before=node, like=node.outputs[0], dtype=target(node))
+    edit.replace(node.outputs[0], output)
     return True
 
 
@@ -65,7 +65,7 @@ def cast_before_moving(node: ir.Node, edit: Edit) -> bool:
             return False
         inputs[2] = edit.constant(fill.astype(np.float16), inputs[2].name or "fill")
     inputs[0] = edit.node("Cast", [inputs[0]], {"to": HALF}, before=op, like=inputs[0], dtype=HALF)
-    attributes = {name: found.value for name, found in op.attributes.items()}
+    attributes = {name: entry.value for name, entry in op.attributes.items()}
     edit.replace(node.outputs[0], edit.node(op.op_type, inputs, attributes, before=node, like=source, dtype=HALF))
     return True
 
@@ -80,8 +80,8 @@ def cast_before_concat(node: ir.Node, edit: Edit) -> bool:
     halves = [_half(value, node, edit) for value in op.inputs]
     if any(half is None for half in halves):
         return False
-    made = edit.node("Concat", halves, {"axis": attribute(op, "axis")}, before=node, like=op.outputs[0], dtype=HALF)
-    edit.replace(node.outputs[0], made)
+    output = edit.node("Concat", halves, {"axis": attribute(op, "axis")}, before=node, like=op.outputs[0], dtype=HALF)
+    edit.replace(node.outputs[0], output)
     return True
 
 
@@ -98,9 +98,9 @@ def mean_in_float16(node: ir.Node, edit: Edit) -> bool:
     start = up.inputs[0]
     if start is None or start.dtype != HALF:
         return False
-    attributes = {name: found.value for name, found in mean.attributes.items()}
-    made = edit.node("ReduceMean", [start, *mean.inputs[1:]], attributes, before=node, like=node.outputs[0], dtype=HALF)
-    edit.replace(node.outputs[0], made)
+    attributes = {name: entry.value for name, entry in mean.attributes.items()}
+    half = edit.node("ReduceMean", [start, *mean.inputs[1:]], attributes, before=node, like=node.outputs[0], dtype=HALF)
+    edit.replace(node.outputs[0], half)
     return True
 
 
@@ -119,10 +119,10 @@ def narrow_constants(node: ir.Node, edit: Edit) -> bool:
     if array is None:
         return False
     with np.errstate(over="ignore"):
-        made = edit.constant(array.astype(np.float16), wide.name or "constant")
+        narrow = edit.constant(array.astype(np.float16), wide.name or "constant")
     output = edit.node(
         node.op_type,
-        [made if value is wide else value for value in node.inputs],
+        [narrow if value is wide else value for value in node.inputs],
         before=node,
         like=node.outputs[0],
         dtype=HALF,

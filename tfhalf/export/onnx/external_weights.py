@@ -50,13 +50,13 @@ def as_inputs(program: Program, weights: Sequence[Any]) -> Any:
 
     Autograph is off: what Keras' layers compute needs none.
     """
-    given = list(program.function.input_signature)
-    specs = [tf.TensorSpec(v.shape, v.dtype, name=f"{_PREFIX}{place}") for place, v in enumerate(weights)]
+    own = list(program.function.input_signature)
+    specs = [tf.TensorSpec(v.shape, v.dtype, name=f"{_PREFIX}{index}") for index, v in enumerate(weights)]
 
-    @tf.function(input_signature=[*given, *specs], autograph=False)
+    @tf.function(input_signature=[*own, *specs], autograph=False)
     def serve(*tensors: Any) -> Any:
-        with keras.StatelessScope(state_mapping=list(zip(weights, tensors[len(given) :], strict=True))):
-            return program.function.python_function(*tensors[: len(given)])
+        with keras.StatelessScope(state_mapping=list(zip(weights, tensors[len(own) :], strict=True))):
+            return program.function.python_function(*tensors[: len(own)])
 
     return serve
 

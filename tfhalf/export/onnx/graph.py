@@ -48,10 +48,10 @@ def reader(value: ir.Value) -> ir.Node | None:
 
 def attribute(node: ir.Node, name: str, default: Any = None) -> Any:
     """The value of an attribute: a number, text or list."""
-    found = node.attributes.get(name)
-    if found is None:
+    entry = node.attributes.get(name)
+    if entry is None:
         return default
-    return list(found.value) if isinstance(found.value, tuple | list) else found.value
+    return list(entry.value) if isinstance(entry.value, tuple | list) else entry.value
 
 
 def dims(value: ir.Value | None) -> list[Dim] | None:
@@ -71,11 +71,11 @@ def same(first: Sequence[Dim] | None, second: Sequence[Dim] | None) -> bool:
     return first is not None and second is not None and list(first) == list(second) and None not in first
 
 
-def axes_of(node: ir.Node, place: int = 1) -> list[int] | None:
+def axes_of(node: ir.Node, index: int = 1) -> list[int] | None:
     """The axes of a reduction, Squeeze or Unsqueeze: an input since opset 13 or 18, an attribute before."""
     if "axes" in node.attributes:
         return list(attribute(node, "axes"))
-    return ints(node.inputs[place]) if len(node.inputs) > place else None
+    return ints(node.inputs[index]) if len(node.inputs) > index else None
 
 
 class Edit:
@@ -84,12 +84,12 @@ class Edit:
     def __init__(self, graph: ir.Graph, opset: int) -> None:
         self.graph, self.opset = graph, opset
         names = [value.name or "" for node in graph for value in node.outputs] + list(graph.initializers)
-        self._made = max((int(n) for name in names for n in re.findall(r":new(\d+)$", name)), default=0)
+        self._count = max((int(n) for name in names for n in re.findall(r":new(\d+)$", name)), default=0)
 
     def constant(self, array: np.ndarray, hint: str = "constant") -> ir.Value:
         """A new initializer."""
-        self._made += 1
-        name = f"{hint}:new{self._made}"
+        self._count += 1
+        name = f"{hint}:new{self._count}"
         tensor = ir.tensor(np.array(array, order="C"), name=name)
         value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape), const_value=tensor)
         self.graph.register_initializer(value)
@@ -108,14 +108,14 @@ class Edit:
         name: str | None = None,
     ) -> ir.Value:
         """A new node in front of ``before``; dtype and shape of its output are those of ``like`` where not given."""
-        made = ir.node(op_type, inputs, attributes or {}, name=name or before.name)
-        output = made.outputs[0]
-        self._made += 1
-        output.name = f"{made.name}:new{self._made}"
+        new = ir.node(op_type, inputs, attributes or {}, name=name or before.name)
+        output = new.outputs[0]
+        self._count += 1
+        output.name = f"{new.name}:new{self._count}"
         kind = dtype or (like.dtype if like is not None else None)
         output.type = ir.TensorType(kind) if kind is not None else None
         output.shape = ir.Shape(shape) if shape is not None else (like.shape.copy() if like and like.shape else None)
-        self.graph.insert_before(before, made)
+        self.graph.insert_before(before, new)
         return output
 
     def replace(self, old: ir.Value, new: ir.Value) -> None:

@@ -42,7 +42,7 @@ def einsum(ctx: Any, node: Any, name: str, args: Any) -> None:
     ctx.remove_node(node.name)
 
     def put(op: str, inputs: list[str], label: str, last: bool = False, **attributes: Any) -> str:
-        made = ctx.make_node(
+        new = ctx.make_node(
             op,
             inputs,
             name=name if last else f"{name}/{label}",
@@ -50,7 +50,7 @@ def einsum(ctx: Any, node: Any, name: str, args: Any) -> None:
             dtypes=[dtype],
             **({"outputs": [output], "shapes": [output_shape]} if last else {}),
         )
-        result: str = made.output[0]
+        result: str = new.output[0]
         return result
 
     ready = []
@@ -58,15 +58,15 @@ def einsum(ctx: Any, node: Any, name: str, args: Any) -> None:
         if perm != sorted(perm):
             source = put("Transpose", [source], f"{label}_transpose", perm=perm)
         if target is not None:
-            wanted = ctx.make_const(f"{name}/{label}_shape", np.array(target, np.int64)).output[0]
-            source = put("Reshape", [source, wanted], f"{label}_reshape")
+            shape = ctx.make_const(f"{name}/{label}_shape", np.array(target, np.int64)).output[0]
+            source = put("Reshape", [source, shape], f"{label}_reshape")
         ready.append(source)
     target, perm = plan[1]
     steps = [step for step, needed in (("Reshape", target is not None), ("Transpose", perm != sorted(perm))) if needed]
     result = put("MatMul", ready, "matmul", last=not steps)
     if target is not None:
-        wanted = ctx.make_const(f"{name}/shape", np.array(target, np.int64)).output[0]
-        result = put("Reshape", [result, wanted], "reshape", last=steps[-1] == "Reshape")
+        shape = ctx.make_const(f"{name}/shape", np.array(target, np.int64)).output[0]
+        result = put("Reshape", [result, shape], "reshape", last=steps[-1] == "Reshape")
     if perm != sorted(perm):
         put("Transpose", [result], "transpose", last=True, perm=perm)
 
@@ -106,10 +106,10 @@ def _plan(equation: str, shapes: list[list[int]]) -> _Plan | None:
     right = matrix, ([0] * len(batch) + [depth, width] if merged else None)
     if not columns or not (batch or rows):
         return None
-    given = [*batch, *rows, *columns]
+    order = [*batch, *rows, *columns]
     back = [0] * len(batch + rows) + [sizes[k] for k in columns] if len(columns) > 1 else None
     orders = [[term.index(k) for k in side[0]] for term, side in ((a, left), (b, right))]
-    return ((orders[0], left[1]), (orders[1], right[1])), (back, [given.index(k) for k in out])
+    return ((orders[0], left[1]), (orders[1], right[1])), (back, [order.index(k) for k in out])
 
 
 def bucketize(ctx: Any, node: Any, name: str, args: Any) -> None:
@@ -124,8 +124,8 @@ def bucketize(ctx: Any, node: Any, name: str, args: Any) -> None:
     steps = None if shape is None else [*shape, len(boundaries)]
 
     def put(op: str, inputs: list[str], label: str, dtype: int, shape: Any, **more: Any) -> str:
-        made = ctx.make_node(op, inputs, name=f"{name}/{label}", dtypes=[dtype], shapes=[shape], **more)
-        result: str = made.output[0]
+        new = ctx.make_node(op, inputs, name=f"{name}/{label}", dtypes=[dtype], shapes=[shape], **more)
+        result: str = new.output[0]
         return result
 
     last = ctx.make_const(f"{name}/last", np.array([-1], np.int64)).output[0]
@@ -196,24 +196,24 @@ def part(ctx: Any, node: Any, name: str, args: Any) -> None:
     shape = ctx.get_shape(output)
     rank = len(ctx.get_shape(source))
     ctx.remove_node(node.name)
-    given = {"name": name, "outputs": [output], "dtypes": [TensorProto.FLOAT], "shapes": [shape]}
+    common = {"name": name, "outputs": [output], "dtypes": [TensorProto.FLOAT], "shapes": [shape]}
     if kind == "ComplexAbs":
         axes = [rank - 1]
         if ctx.opset < 18:
-            ctx.make_node("ReduceL2", [source], attr={"axes": axes, "keepdims": 0}, **given)
+            ctx.make_node("ReduceL2", [source], attr={"axes": axes, "keepdims": 0}, **common)
         else:
             inner = ctx.make_const(f"{name}/axes", np.array(axes, np.int64)).output[0]
-            ctx.make_node("ReduceL2", [source, inner], attr={"keepdims": 0}, **given)
+            ctx.make_node("ReduceL2", [source, inner], attr={"keepdims": 0}, **common)
         return
-    place = ctx.make_const(f"{name}/part", np.array(_PARTS.index(kind), np.int64)).output[0]
-    ctx.make_node("Gather", [source, place], attr={"axis": rank - 1}, **given)
+    index = ctx.make_const(f"{name}/part", np.array(_PARTS.index(kind), np.int64)).output[0]
+    ctx.make_node("Gather", [source, index], attr={"axis": rank - 1}, **common)
 
 
 def _float32(ctx: Any, source: str, name: str) -> str:
     """The tensor itself, or cast to float32."""
     if ctx.get_dtype(source) == TensorProto.FLOAT:
         return source
-    made = ctx.make_node(
+    new = ctx.make_node(
         "Cast",
         [source],
         name=f"{name}/float32",
@@ -221,7 +221,7 @@ def _float32(ctx: Any, source: str, name: str) -> str:
         dtypes=[TensorProto.FLOAT],
         shapes=[ctx.get_shape(source)],
     )
-    result: str = made.output[0]
+    result: str = new.output[0]
     return result
 
 

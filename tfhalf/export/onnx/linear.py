@@ -34,29 +34,29 @@ def fold_affine(node: ir.Node, edit: Edit) -> bool:
         return False
     groups = attribute(node, "group", 1)
     channels = weights.shape[0] if node.op_type == "Conv" else weights.shape[1] * groups
-    found = _chain(node.outputs[0], channels, weights.ndim)
-    if found is None:
+    affine = _chain(node.outputs[0], channels, weights.ndim)
+    if affine is None:
         return False
     if node.op_type == "Conv":
-        kernel = weights.astype(np.float64) * found.scale.reshape(-1, *[1] * (weights.ndim - 1))
+        kernel = weights.astype(np.float64) * affine.scale.reshape(-1, *[1] * (weights.ndim - 1))
     else:  # [C_in, C_out / groups, ...]
-        scale = found.scale.reshape(groups, 1, -1, *[1] * (weights.ndim - 2))
+        scale = affine.scale.reshape(groups, 1, -1, *[1] * (weights.ndim - 2))
         kernel = (weights.astype(np.float64).reshape(groups, -1, *weights.shape[1:]) * scale).reshape(weights.shape)
-    shift = found.shift + (0 if bias is None else bias.astype(np.float64) * found.scale)
-    return _put(node, edit, kernel, shift, found, weights.dtype)
+    shift = affine.shift + (0 if bias is None else bias.astype(np.float64) * affine.scale)
+    return _put(node, edit, kernel, shift, affine, weights.dtype)
 
 
-def _put(node: ir.Node, edit: Edit, kernel: np.ndarray, shift: np.ndarray, found: _Affine, dtype: np.dtype) -> bool:
-    if found.end.dtype != node.outputs[0].dtype or not (_fits(kernel, dtype) and _fits(shift, dtype)):
+def _put(node: ir.Node, edit: Edit, kernel: np.ndarray, shift: np.ndarray, affine: _Affine, dtype: np.dtype) -> bool:
+    if affine.end.dtype != node.outputs[0].dtype or not (_fits(kernel, dtype) and _fits(shift, dtype)):
         return False
     name = node.inputs[1].name or "kernel"  # type: ignore[union-attr]
     old = node.inputs[2] if len(node.inputs) > 2 else None
-    made = [edit.constant(kernel.astype(dtype), name)]
+    parameters = [edit.constant(kernel.astype(dtype), name)]
     if shift.any() or old is not None:
-        made.append(edit.constant(shift.astype(dtype), old.name or "bias" if old is not None else f"{name}_bias"))
+        parameters.append(edit.constant(shift.astype(dtype), old.name or "bias" if old is not None else f"{name}_bias"))
     attributes = {key: value.value for key, value in node.attributes.items()}
-    output = edit.node(node.op_type, [node.inputs[0], *made], attributes, before=node, like=node.outputs[0])
-    edit.replace(found.end, output)
+    output = edit.node(node.op_type, [node.inputs[0], *parameters], attributes, before=node, like=node.outputs[0])
+    edit.replace(affine.end, output)
     return True
 
 
@@ -127,11 +127,11 @@ def one_dimension(node: ir.Node, edit: Edit) -> bool:
     added, taken = axes_of(before), axes_of(after)
     if added is None or added != taken or len(added) != 1 or added[0] not in (2, 3):
         return False
-    place = added[0] - 2
+    side = added[0] - 2
     pads, auto = attribute(node, "pads", [0, 0, 0, 0]), attribute(node, "auto_pad", "NOTSET")
-    if weights.shape[2 + place] != 1 or pads[place] or pads[2 + place] or auto != "NOTSET":
+    if weights.shape[2 + side] != 1 or pads[side] or pads[2 + side] or auto != "NOTSET":
         return False
-    stay = 1 - place  # with one position, the stride of the other axis moves nothing
+    stay = 1 - side  # with one position, the stride of the other axis moves nothing
     attributes = {
         "dilations": [attribute(node, "dilations", [1, 1])[stay]],
         "strides": [attribute(node, "strides", [1, 1])[stay]],
@@ -140,7 +140,7 @@ def one_dimension(node: ir.Node, edit: Edit) -> bool:
         "group": attribute(node, "group", 1),
     }
     name = node.inputs[1].name or "kernel"  # type: ignore[union-attr]
-    kernel = edit.constant(weights.squeeze(2 + place), name)
+    kernel = edit.constant(weights.squeeze(2 + side), name)
     inputs = [before.inputs[0], kernel, *node.inputs[2:]]
     edit.replace(after.outputs[0], edit.node("Conv", inputs, attributes, before=node, like=after.outputs[0]))
     return True
@@ -162,6 +162,6 @@ def unflattened(node: ir.Node, edit: Edit) -> bool:
     if outer[-1] != weights.shape[1] or None in outer or inner[:-1] != outer[:-1]:
         return False
     dtype = node.outputs[0].dtype
-    made = edit.node("MatMul", [before.inputs[0], node.inputs[1]], before=node, shape=outer, dtype=dtype)
-    edit.replace(after.outputs[0], made)
+    output = edit.node("MatMul", [before.inputs[0], node.inputs[1]], before=node, shape=outer, dtype=dtype)
+    edit.replace(after.outputs[0], output)
     return True

@@ -33,11 +33,11 @@ def match(value: ir.Value | None, pattern: Any, bound: Bound | None = None) -> B
     operands = list(pattern[1:])
     orders = [operands, operands[::-1]] if node.op_type in _COMMUTE else [operands]
     for order in orders:
-        found: Bound | None = bound
+        merged: Bound | None = bound
         for source, part in zip(node.inputs, order, strict=False):
-            found = match(source, part, found) if found is not None else None
-        if found is not None:
-            return {**found, f"@{node.op_type}": value}
+            merged = match(source, part, merged) if merged is not None else None
+        if merged is not None:
+            return {**merged, f"@{node.op_type}": value}
     return None
 
 

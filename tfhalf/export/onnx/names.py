@@ -58,31 +58,31 @@ def _read(node: ir.Node) -> list[ir.Value | None]:
 
 
 def _bodies(node: ir.Node) -> list[ir.Graph]:
-    found: list[ir.Graph] = []
+    graphs: list[ir.Graph] = []
     for attribute in node.attributes.values():
         if attribute.type == ir.AttributeType.GRAPH:
-            found.append(attribute.as_graph())
+            graphs.append(attribute.as_graph())
         elif attribute.type == ir.AttributeType.GRAPHS:
-            found += attribute.as_graphs()
-    return found
+            graphs += attribute.as_graphs()
+    return graphs
 
 
 def _rename(graph: ir.Graph, taken: set[str], nodes: set[str], *, inner: bool = False) -> None:
     """``inner``: the graph is a Loop's or an If's, whose inputs and outputs nobody calls by name."""
     values: dict[ir.Value, str] = dict.fromkeys(graph.inputs, "") if inner else {}
     for node in graph:
-        for place, value in enumerate(node.inputs):
+        for index, value in enumerate(node.inputs):
             if value is not None and value.is_initializer():
-                values.setdefault(value, f"{node.name or node.op_type}:input{place}" if _small(value) else "")
+                values.setdefault(value, f"{node.name or node.op_type}:input{index}" if _small(value) else "")
         values |= {value: f"{node.name}:{i}" if inner else "" for i, value in enumerate(node.outputs)}
     kept = set() if inner else {*graph.inputs, *graph.outputs}
     own = [value for value in (*values, *graph.initializers.values()) if value not in kept]
     own = [value for value in dict.fromkeys(own) if value.name and (value.graph is graph or value.producer())]
-    wanted = {value: values.get(value) or value.name or "" for value in own}
+    hints = {value: values.get(value) or value.name or "" for value in own}
     for number, value in enumerate(own):  # first out of each other's way
         value.name = f"\x00{number}"
     for value in own:  # which also puts initializers in the order of their first reader
-        value.name = _free(wanted[value], taken)
+        value.name = _free(hints[value], taken)
     for node in graph:
         node.name = _free(node.name or node.op_type, nodes)
         for body in _bodies(node):

@@ -37,10 +37,10 @@ _INVERSE = ("Reciprocal", ("Sqrt", ("Add", "variance", "#epsilon")))
 
 def layer_normalization(node: ir.Node, edit: Edit) -> bool:
     """``x * m + (beta - mean * m)`` with ``m = gamma / sqrt(variance + epsilon)`` over the last axes."""
-    found = _moments(node) if node.op_type == "Add" and edit.opset >= 17 else None
-    if found is None:
+    moments = _moments(node) if node.op_type == "Add" and edit.opset >= 17 else None
+    if moments is None:
         return False
-    x, axes, gamma, beta, epsilon = found
+    x, axes, gamma, beta, epsilon = moments
     whole = rank(x) or 0
     trailing = sorted(axis % whole for axis in axes) if whole else []
     if trailing != list(range(whole - len(trailing), whole)):
@@ -60,17 +60,17 @@ def rms_normalization(node: ir.Node, edit: Edit) -> bool:
     if node.op_type != "Mul" or edit.opset < 23:
         return False
     inverse = ("Reciprocal", ("Sqrt", ("Add", ("ReduceMean", ("Mul", "x", "x")), "#epsilon")))
-    found = match(node.outputs[0], ("Mul", ("Mul", "x", inverse), "#gamma"))
-    if found is None and not _scaled(reader(node.outputs[0])):
-        found = match(node.outputs[0], ("Mul", "x", inverse))
-    mean = found["@ReduceMean"].producer() if found is not None else None
-    if found is None or mean is None:
+    bound = match(node.outputs[0], ("Mul", ("Mul", "x", inverse), "#gamma"))
+    if bound is None and not _scaled(reader(node.outputs[0])):
+        bound = match(node.outputs[0], ("Mul", "x", inverse))
+    mean = bound["@ReduceMean"].producer() if bound is not None else None
+    if bound is None or mean is None:
         return False
-    x, epsilon, whole = found["x"], scalar(found["#epsilon"]), rank(found["x"]) or 0
+    x, epsilon, whole = bound["x"], scalar(bound["#epsilon"]), rank(bound["x"]) or 0
     size = (dims(x) or [None])[-1]
     if axes_of(mean) not in ([-1], [whole - 1]) or epsilon is None or not isinstance(size, int):
         return False
-    scale = _parameter(found.get("#gamma"), [size], 1.0)
+    scale = _parameter(bound.get("#gamma"), [size], 1.0)
     if scale is None:
         return False
     return _put("RMSNormalization", node, edit, x, [scale], {"axis": -1, "epsilon": epsilon, "stash_type": 1})
@@ -84,10 +84,10 @@ def group_normalization(node: ir.Node, edit: Edit) -> bool:
     """Keras' GroupNormalization: [N, ..., G, C / G], moments over all but N and G, and back; channels last."""
     after = producer(node.inputs[0], "Cast", "Add") if node.op_type == "Reshape" and edit.opset >= 21 else None
     add = producer(after.inputs[0], "Add") if after is not None and after.op_type == "Cast" else after
-    found = _moments(add) if add is not None else None
-    if found is None or add is None or after is None or reader(after.outputs[0]) is not node:
+    moments = _moments(add) if add is not None else None
+    if moments is None or add is None or after is None or reader(after.outputs[0]) is not node:
         return False
-    wide, axes, gamma, beta, epsilon = found
+    wide, axes, gamma, beta, epsilon = moments
     up = producer(wide, "Cast")
     split = producer(up.inputs[0] if up is not None else wide, "Reshape")
     start = split.inputs[0] if split is not None else None
@@ -128,27 +128,27 @@ def _moments(node: ir.Node) -> _Moments | None:
     for multiplier in (("Mul", "inverse", "#gamma"), "inverse"):
         shifted = ("Mul", ("Neg", "mean"), multiplier)
         for rest in (("Add", shifted, "#beta"), ("Sub", "#beta", ("Mul", "mean", multiplier)), shifted):
-            found = match(node.outputs[0], ("Add", ("Mul", "x", multiplier), rest))
-            moments = _check_moments(found) if found is not None else None
-            if found is not None and moments is not None:
+            bound = match(node.outputs[0], ("Add", ("Mul", "x", multiplier), rest))
+            moments = _check_moments(bound) if bound is not None else None
+            if bound is not None and moments is not None:
                 axes, epsilon = moments
-                return found["x"], axes, found.get("#gamma"), found.get("#beta"), epsilon
+                return bound["x"], axes, bound.get("#gamma"), bound.get("#beta"), epsilon
     return None
 
 
-def _check_moments(found: Bound) -> tuple[list[int], float] | None:
+def _check_moments(bound: Bound) -> tuple[list[int], float] | None:
     """Axes and epsilon, if ``inverse`` is that of the standard deviation of ``x`` and ``mean`` its mean."""
-    inverse = match(found["inverse"], _INVERSE)
+    inverse = match(bound["inverse"], _INVERSE)
     variance = match(inverse["variance"], _VARIANCE) if inverse is not None else None
     centred = match(variance["centred"], _CENTRED) if variance is not None else None
     if inverse is None or variance is None or centred is None:
         return None
-    mean = producer(found["mean"], "ReduceMean")
-    if centred["x"] is not found["x"] or centred["mean"] is not found["mean"] or mean is None:
+    mean = producer(bound["mean"], "ReduceMean")
+    if centred["x"] is not bound["x"] or centred["mean"] is not bound["mean"] or mean is None:
         return None
     spread = variance["@ReduceMean"].producer()
     axes, epsilon = axes_of(mean), scalar(inverse["#epsilon"])
-    if spread is None or axes is None or epsilon is None or axes_of(spread) != axes or mean.inputs[0] is not found["x"]:
+    if spread is None or axes is None or epsilon is None or axes_of(spread) != axes or mean.inputs[0] is not bound["x"]:
         return None
     if not attribute(mean, "keepdims", 1) or not attribute(spread, "keepdims", 1):
         return None
@@ -180,9 +180,9 @@ def _put(
     narrow = start is not None and start.dtype == HALF and _narrow_enough(parameters, HALF) and _narrowed(down)
     dtype = HALF if narrow else x.dtype or FLOAT
     names = zip(parameters, ("scale", "bias"), strict=False)
-    made = [edit.constant(array.astype(dtype.numpy()), name) for array, name in names]
+    constants = [edit.constant(array.astype(dtype.numpy()), name) for array, name in names]
     like = node.outputs[0]
-    output = edit.node(op, [start if narrow else x, *made], attributes, before=node, like=like, dtype=dtype)
+    output = edit.node(op, [start if narrow else x, *constants], attributes, before=node, like=like, dtype=dtype)
     if narrow:  # the Casts then meet
         output = edit.node("Cast", [output], {"to": like.dtype}, before=node, like=like)
     edit.replace(like, output)

@@ -67,14 +67,14 @@ def zero_state(node: ir.Node, edit: Edit) -> bool:
     """An initial state of zeros is what a recurrent operator begins with anyway."""
     if node.op_type not in ("LSTM", "GRU", "RNN"):
         return False
-    found = [i for i in range(5, min(len(node.inputs), 7)) if node.inputs[i] is not None and _is_zero(node.inputs[i])]
-    for place in found:
-        old = node.inputs[place]
-        node.replace_input_with(place, None)
+    zeros = [i for i in range(5, min(len(node.inputs), 7)) if node.inputs[i] is not None and _is_zero(node.inputs[i])]
+    for index in zeros:
+        old = node.inputs[index]
+        node.replace_input_with(index, None)
         above = old.producer() if old is not None else None
         if above is not None:
             edit.drop(above)
-    return bool(found)
+    return bool(zeros)
 
 
 def last_state(node: ir.Node, edit: Edit) -> bool:
@@ -100,21 +100,21 @@ def last_state(node: ir.Node, edit: Edit) -> bool:
 
 def _with_state(cell: ir.Node, edit: Edit) -> tuple[ir.Value, ir.Value]:
     """All steps [T, 1, N, H] and the last [1, N, H] of a recurrent operator like ``cell``, put in front of it."""
-    attributes = {name: found.value for name, found in cell.attributes.items()}
-    made = ir.node(cell.op_type, cell.inputs, attributes, num_outputs=2, name=cell.name)
+    attributes = {name: entry.value for name, entry in cell.attributes.items()}
+    new = ir.node(cell.op_type, cell.inputs, attributes, num_outputs=2, name=cell.name)
     shape = dims(cell.outputs[0])
     shapes = (shape, shape[1:] if shape else None)
-    for output, sizes_, label in zip(made.outputs, shapes, ("steps", "last"), strict=True):
+    for output, sizes_, label in zip(new.outputs, shapes, ("steps", "last"), strict=True):
         output.name, output.type = f"{cell.outputs[0].name}:{label}", cell.outputs[0].type
         output.shape = ir.Shape(sizes_) if sizes_ is not None else None
-    edit.graph.insert_before(cell, made)
-    return made.outputs[0], made.outputs[1]
+    edit.graph.insert_before(cell, new)
+    return new.outputs[0], new.outputs[1]
 
 
 def _read(node: ir.Node) -> _Loop | None:
     body = node.attributes["body"].as_graph()
-    given = node.inputs[2:]
-    floats = {i: value for i, value in enumerate(given) if value is not None and value.dtype in _FLOATS}
+    carried = node.inputs[2:]
+    floats = {i: value for i, value in enumerate(carried) if value is not None and value.dtype in _FLOATS}
     weights = [value for value in floats.values() if constant(value) is not None]
     states = [i for i, value in floats.items() if value not in weights]
     inner = {value for inside in body for value in inside.outputs} | {*body.inputs, *body.initializers.values()}
@@ -138,7 +138,7 @@ def _read(node: ir.Node) -> _Loop | None:
 
 def _guesses(loop: _Loop, hidden: int) -> list[_Guess]:
     depth = (dims(loop.sequence) or [None])[-1]
-    found = []
+    guesses = []
     for op, gates in (("GRU", 3), ("RNN", 1)):
         width = gates * hidden
         matrices = [w for w in loop.weights if list(w.shape or ()) in ([depth, width], [hidden, width])]
@@ -149,8 +149,8 @@ def _guesses(loop: _Loop, hidden: int) -> list[_Guess]:
         for kernel, recurrent in itertools.permutations(matrices):
             if list(kernel.shape or ()) == [depth, width] and list(recurrent.shape or ()) == [hidden, width]:
                 for reset in (1, 0) if op == "GRU" else (0,):
-                    found.append(_Guess(op, kernel, recurrent, biases[0] if biases else None, reset))
-    return found
+                    guesses.append(_Guess(op, kernel, recurrent, biases[0] if biases else None, reset))
+    return guesses
 
 
 def _agrees(node: ir.Node, loop: _Loop, guess: _Guess, hidden: int) -> bool:
@@ -177,8 +177,8 @@ def _agrees(node: ir.Node, loop: _Loop, guess: _Guess, hidden: int) -> bool:
         feed |= {name: sequence if value is loop.sequence else weights[value] for name, value in free.items()}
         results = evaluator.run(None, feed)
         carried = list(results[1 : 1 + len(carried)])
-        given = (carried[loop.state], *results[1 + len(carried) :])
-        if any(not np.allclose(state, expected[step], atol=8e-3) for state in given):
+        returned = (carried[loop.state], *results[1 + len(carried) :])
+        if any(not np.allclose(state, expected[step], atol=8e-3) for state in returned):
             return False
     return True
 
@@ -214,7 +214,7 @@ def _steps(guess: _Guess, weights: dict[ir.Value, np.ndarray], x: np.ndarray, st
     zero = np.zeros((2, kernel.shape[1]))
     bias = zero if guess.bias is None else wide[guess.bias]
     bias = bias if bias.ndim == 2 else np.stack([bias, zero[1]])
-    h, found = state.astype(np.float64), []
+    h, states = state.astype(np.float64), []
     for step in x.astype(np.float64):
         inner, outer = step @ kernel + bias[0], h @ recurrent + bias[1]
         if guess.op == "RNN":
@@ -225,8 +225,8 @@ def _steps(guess: _Guess, weights: dict[ir.Value, np.ndarray], x: np.ndarray, st
             last = np.split(recurrent, 3, -1)[2]
             part = r * hh if guess.linear_before_reset else (r * h) @ last + np.split(bias[1], 3)[2]
             h = z * h + (1 - z) * np.tanh(xh + part)
-        found.append(h)
-    return found
+        states.append(h)
+    return states
 
 
 def _put(node: ir.Node, loop: _Loop, guess: _Guess, hidden: int, edit: Edit) -> None:
@@ -249,21 +249,21 @@ def _put(node: ir.Node, loop: _Loop, guess: _Guess, hidden: int, edit: Edit) -> 
     attributes = {"hidden_size": hidden}
     if guess.op == "GRU":
         attributes["linear_before_reset"] = guess.linear_before_reset
-    made = ir.node(guess.op, inputs, attributes, num_outputs=2, name=node.name)
+    new = ir.node(guess.op, inputs, attributes, num_outputs=2, name=node.name)
     length, batch = (dims(loop.sequence) or [None, None])[:2]
-    for output, shape, name in zip(made.outputs, ([length, 1, batch, hidden], [1, batch, hidden]), "yh", strict=True):
+    for output, shape, name in zip(new.outputs, ([length, 1, batch, hidden], [1, batch, hidden]), "yh", strict=True):
         output.name, output.shape = f"{node.outputs[-1].name}:{name}", ir.Shape(shape)
         output.type = loop.sequence.type
-    edit.graph.insert_before(node, made)
+    edit.graph.insert_before(node, new)
     carried = len(node.inputs) - 2
     for i, old in enumerate(node.outputs):
         if not old.uses() and not old.is_graph_output():
             continue
-        place = 0 if i >= carried else 1 if i == loop.state else None
-        if place is None:
+        index = 0 if i >= carried else 1 if i == loop.state else None
+        if index is None:
             continue
-        axis = edit.constant(np.array([1 - place]), "axes")
-        state = edit.node("Squeeze", [made.outputs[place], axis], before=node, like=old, dtype=loop.sequence.dtype)
+        axis = edit.constant(np.array([1 - index]), "axes")
+        state = edit.node("Squeeze", [new.outputs[index], axis], before=node, like=old, dtype=loop.sequence.dtype)
         edit.replace(old, state)
 
 

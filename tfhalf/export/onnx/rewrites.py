@@ -107,13 +107,13 @@ def improve(model: ir.Model) -> ir.Model:
 
 def as_proto(model: ir.Model) -> onnx.ModelProto:
     """The graph as a file holds it: without what is said twice, or was only counted."""
-    made = ir.to_proto(model)
-    stored = {tensor.name for tensor in made.graph.initializer}  # which say their dtype and shape themselves
-    told = [value for value in made.graph.value_info if value.name not in stored]
-    del made.graph.value_info[:]
-    made.graph.value_info.extend(told)
-    _unnumbered(made.graph)
-    return made
+    proto = ir.to_proto(model)
+    stored = {tensor.name for tensor in proto.graph.initializer}  # which say their dtype and shape themselves
+    kept = [value for value in proto.graph.value_info if value.name not in stored]
+    del proto.graph.value_info[:]
+    proto.graph.value_info.extend(kept)
+    _unnumbered(proto.graph)
+    return proto
 
 
 def _unnumbered(graph: onnx.GraphProto) -> None:

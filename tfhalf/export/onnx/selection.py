@@ -16,11 +16,11 @@ def where(node: ir.Node, edit: Edit) -> bool:
     """
     if node.op_type != "Add":
         return False
-    found = match(node.outputs[0], ("Add", ("Mul", ("Cast", "c"), "a"), ("Mul", ("Cast", ("Not", "c")), "b")))
-    if found is None or found["c"].dtype != ir.DataType.BOOL:
+    bound = match(node.outputs[0], ("Add", ("Mul", ("Cast", "c"), "a"), ("Mul", ("Cast", ("Not", "c")), "b")))
+    if bound is None or bound["c"].dtype != ir.DataType.BOOL:
         return False
-    made = edit.node("Where", [found["c"], found["a"], found["b"]], before=node, like=node.outputs[0])
-    edit.replace(node.outputs[0], made)
+    output = edit.node("Where", [bound["c"], bound["a"], bound["b"]], before=node, like=node.outputs[0])
+    edit.replace(node.outputs[0], output)
     return True
 
 
@@ -35,8 +35,8 @@ def mask_of_all(node: ir.Node, edit: Edit) -> bool:
         wide = producer(true, "Expand")
         numbers = constant(wide.inputs[0] if wide is not None else true)
         if numbers is not None and numbers.all():
-            made = edit.node("Where", [mask, *node.inputs[1:]], before=node, like=node.outputs[0])
-            edit.replace(node.outputs[0], made)
+            output = edit.node("Where", [mask, *node.inputs[1:]], before=node, like=node.outputs[0])
+            edit.replace(node.outputs[0], output)
             return True
     return False
 
@@ -47,12 +47,12 @@ def negative_index(node: ir.Node, edit: Edit) -> bool:
     if chosen is None or attribute(node, "axis", 0) != 0:
         return False
     rows = (dims(node.inputs[0]) or [None])[0]
-    found = match(chosen.outputs[0], ("Where", ("Less", "tested", 0), ("Add", "index", "#rows"), "index"))
-    if found is None or not isinstance(rows, int) or scalar(found["#rows"]) != rows:
+    bound = match(chosen.outputs[0], ("Where", ("Less", "tested", 0), ("Add", "index", "#rows"), "index"))
+    if bound is None or not isinstance(rows, int) or scalar(bound["#rows"]) != rows:
         return False
-    widened = producer(found["tested"], "Cast")
-    if found["tested"] is not found["index"] and (widened is None or widened.inputs[0] is not found["index"]):
+    widened = producer(bound["tested"], "Cast")
+    if bound["tested"] is not bound["index"] and (widened is None or widened.inputs[0] is not bound["index"]):
         return False
-    made = edit.node("Gather", [node.inputs[0], found["index"]], {"axis": 0}, before=node, like=node.outputs[0])
-    edit.replace(node.outputs[0], made)
+    output = edit.node("Gather", [node.inputs[0], bound["index"]], {"axis": 0}, before=node, like=node.outputs[0])
+    edit.replace(node.outputs[0], output)
     return True

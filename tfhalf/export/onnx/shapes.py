@@ -24,16 +24,16 @@ def fixed_target(node: ir.Node, edit: Edit) -> bool:
     """A Reshape to a shape that is computed, as one to a constant: 0 keeps a size, -1 is the one that is left."""
     if node.op_type != "Reshape" or constant(node.inputs[1]) is not None:
         return False
-    told = sizes(node.inputs[1])
+    numbers = sizes(node.inputs[1])
     outer = dims(node.outputs[0])
-    goal: list[Dim] | None = [_dim(size) for size in told] if told is not None else outer
+    goal: list[Dim] | None = [_dim(size) for size in numbers] if numbers is not None else outer
     goal = outer if goal is not None and None in goal and outer is not None else goal
     if goal is None or attribute(node, "allowzero", 0):
         return False
     inner = dims(node.inputs[0]) or []
     target: list[int] = []
-    for place, size in enumerate(goal):
-        kept = isinstance(size, str) and place < len(inner) and inner[place] == size
+    for index, size in enumerate(goal):
+        kept = isinstance(size, str) and index < len(inner) and inner[index] == size
         target.append(size if isinstance(size, int) and size != 0 else 0 if kept else -1)
     if target.count(-1) > 1:
         return False
@@ -49,47 +49,47 @@ def kept_size(node: ir.Node, edit: Edit) -> bool:
     inner = dims(node.inputs[0])
     if target is None or inner is None or target.count(-1) != 1 or attribute(node, "allowzero", 0):
         return False
-    place = target.index(-1)
-    if place >= len(inner) or isinstance(inner[place], int):
+    index = target.index(-1)
+    if index >= len(inner) or isinstance(inner[index], int):
         return False
     goal = [inner[i] if size == 0 and i < len(inner) else size for i, size in enumerate(target)]
-    rest, others = goal[:place] + goal[place + 1 :], inner[:place] + inner[place + 1 :]
+    rest, others = goal[:index] + goal[index + 1 :], inner[:index] + inner[index + 1 :]
     named = [sorted(str(size) for size in part if not isinstance(size, int)) for part in (rest, others)]
     counts = [math.prod(size for size in part if isinstance(size, int)) for part in (rest, others)]
     if counts[0] != counts[1] or named[0] != named[1] or "None" in named[0]:
         return False
-    target[place] = 0
-    goal[place] = inner[place]
-    made = edit.node("Reshape", [node.inputs[0], edit.constant(np.array(target), "shape")], before=node, shape=goal,
+    target[index] = 0
+    goal[index] = inner[index]
+    output = edit.node("Reshape", [node.inputs[0], edit.constant(np.array(target), "shape")], before=node, shape=goal,
                      dtype=node.outputs[0].dtype)  # fmt: skip
-    edit.replace(node.outputs[0], made)
+    edit.replace(node.outputs[0], output)
     return True
 
 
 def shortest_way(node: ir.Node, edit: Edit) -> bool:
     """Sizes that an operator reads: a constant, or the open ones taken from the graph's inputs at once."""
-    place = _READS_SIZES.get(node.op_type)
-    value = node.inputs[place] if place is not None and place < len(node.inputs) else None
-    if value is None or place is None or constant(value) is not None or value.dtype != INT64:
+    index = _READS_SIZES.get(node.op_type)
+    value = node.inputs[index] if index is not None and index < len(node.inputs) else None
+    if value is None or index is None or constant(value) is not None or value.dtype != INT64:
         return False
-    told, scalar = sizes(value), rank(value) == 0
-    if told is None or (scalar and told[0][1]) or "short" in value.meta:
+    entries, scalar = sizes(value), rank(value) == 0
+    if entries is None or (scalar and entries[0][1]) or "short" in value.meta:
         return False
     parts: list[ir.Value] = []
-    for factor, names in told:
+    for factor, names in entries:
         if names and (factor != 1 or len(names) != 1):
             return False
         part = _open_size(names[0], node, edit) if names else edit.constant(np.array([factor]), "size")
         if part is None:
             return False
         parts.append(part)
-    if all(not names for _, names in told):
-        numbers = np.array([factor for factor, _ in told])
-        node.replace_input_with(place, edit.constant(numbers[0] if scalar else numbers, "sizes"))
+    if all(not names for _, names in entries):
+        numbers = np.array([factor for factor, _ in entries])
+        node.replace_input_with(index, edit.constant(numbers[0] if scalar else numbers, "sizes"))
     else:
-        made = edit.node("Concat", parts, {"axis": 0}, before=node, shape=[len(parts)], dtype=INT64)
-        made.meta["short"] = True
-        node.replace_input_with(place, made if len(parts) > 1 else parts[0])
+        joined = edit.node("Concat", parts, {"axis": 0}, before=node, shape=[len(parts)], dtype=INT64)
+        joined.meta["short"] = True
+        node.replace_input_with(index, joined if len(parts) > 1 else parts[0])
         parts[0].meta["short"] = True
     above = value.producer()
     if above is not None:
@@ -112,8 +112,8 @@ def reshape_as_squeeze(node: ir.Node, edit: Edit) -> bool:
     if axes is None:
         return False
     op = "Unsqueeze" if longer is outer else "Squeeze"
-    made = edit.node(op, [node.inputs[0], edit.constant(np.array(axes), "axes")], before=node, like=node.outputs[0])
-    edit.replace(node.outputs[0], made)
+    output = edit.node(op, [node.inputs[0], edit.constant(np.array(axes), "axes")], before=node, like=node.outputs[0])
+    edit.replace(node.outputs[0], output)
     return True
 
 
@@ -125,13 +125,13 @@ def two_reshapes(node: ir.Node, edit: Edit) -> bool:
         return False
     inner = dims(before.inputs[0]) or []
     middle = dims(before.outputs[0]) or []
-    for place, size in enumerate(target):
-        if size == 0 and (place >= len(inner) or place >= len(middle) or inner[place] != middle[place]):
+    for index, size in enumerate(target):
+        if size == 0 and (index >= len(inner) or index >= len(middle) or inner[index] != middle[index]):
             return False
-        if size == 0 and inner[place] is None:
+        if size == 0 and inner[index] is None:
             return False
-    made = edit.node("Reshape", [before.inputs[0], node.inputs[1]], before=node, like=node.outputs[0])
-    edit.replace(node.outputs[0], made)
+    output = edit.node("Reshape", [before.inputs[0], node.inputs[1]], before=node, like=node.outputs[0])
+    edit.replace(node.outputs[0], output)
     return True
 
 
@@ -145,9 +145,9 @@ def reduce_keeping(node: ir.Node, edit: Edit) -> bool:
         return False
     if sorted(axis % whole for axis in axes) != sorted(axis % whole for axis in added):
         return False
-    attributes = {name: found.value for name, found in before.attributes.items()} | {"keepdims": 1}
-    made = edit.node(before.op_type, before.inputs, attributes, before=node, like=node.outputs[0])
-    edit.replace(node.outputs[0], made)
+    attributes = {name: entry.value for name, entry in before.attributes.items()} | {"keepdims": 1}
+    output = edit.node(before.op_type, before.inputs, attributes, before=node, like=node.outputs[0])
+    edit.replace(node.outputs[0], output)
     return True
 
 
@@ -167,10 +167,10 @@ def sizes(value: ir.Value | None, depth: int = 0) -> list[Size] | None:
         return [_size(size) for size in shape] if None not in shape else None
     if node.op_type in ("Gather", "Slice"):
         return _picked(node, depth)
-    given = [sizes(source, depth + 1) for source in node.inputs[: 1 if node.op_type in _SAME else None]]
-    if not given or any(part is None for part in given):
+    inner = [sizes(source, depth + 1) for source in node.inputs[: 1 if node.op_type in _SAME else None]]
+    if not inner or any(part is None for part in inner):
         return None
-    parts = [part for part in given if part is not None]
+    parts = [part for part in inner if part is not None]
     if node.op_type in _SAME:
         return parts[0]
     if node.op_type == "Concat":
@@ -201,8 +201,8 @@ def _elementwise(op: str, parts: list[list[Size]]) -> list[Size] | None:
     if any(len(part) not in (1, length) for part in parts) or len(parts) != 2:
         return None
     pairs = zip(*(part * (length // len(part)) for part in parts), strict=True)
-    found = [_combined(op, a, b) for a, b in pairs]
-    return None if any(size is None for size in found) else [size for size in found if size is not None]
+    combined = [_combined(op, a, b) for a, b in pairs]
+    return None if any(size is None for size in combined) else [size for size in combined if size is not None]
 
 
 def _combined(op: str, a: Size, b: Size) -> Size | None:
@@ -237,11 +237,11 @@ def _dim(size: Size) -> Dim:
 def _open_size(name: str, node: ir.Node, edit: Edit) -> ir.Value | None:
     if edit.opset < 15:  # Shape has neither start nor end
         return None
-    for given in edit.graph.inputs:
-        shape = dims(given) or []
+    for port in edit.graph.inputs:
+        shape = dims(port) or []
         if name in shape:
-            place = shape.index(name)
-            return edit.node("Shape", [given], {"start": place, "end": place + 1}, before=node, shape=[1], dtype=INT64)
+            axis = shape.index(name)
+            return edit.node("Shape", [port], {"start": axis, "end": axis + 1}, before=node, shape=[1], dtype=INT64)
     return None
 
 

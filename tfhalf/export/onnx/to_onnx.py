@@ -138,8 +138,8 @@ def _converted(function: Any, opset: int) -> onnx.ModelProto:
             raise ExportError(f"ONNX: tf2onnx cannot convert this model: {one_line(error)}") from error
     if unsupported:
         missing = [m[2] for text in unsupported if (m := re.match(r"Tensorflow op \[(.+): (\w+)\] is not", text))]
-        told = f"it has no operator for {', '.join(dict.fromkeys(missing))}" if missing else unsupported[0]
-        raise ExportError(f"ONNX: {told}; write the layer with other operators, or leave onnx out of export.formats")
+        lack = f"it has no operator for {', '.join(dict.fromkeys(missing))}" if missing else unsupported[0]
+        raise ExportError(f"ONNX: {lack}; write the layer with other operators, or leave onnx out of export.formats")
     return model
 
 
@@ -163,11 +163,11 @@ def _name(model: onnx.ModelProto, program: Program) -> None:
         if len(value.type.tensor_type.shape.dim) != len(dims):
             del value.type.tensor_type.shape.dim[:]
             value.type.tensor_type.shape.dim.extend([onnx.TensorShapeProto.Dimension() for _ in dims])
-        for dim, told in zip(value.type.tensor_type.shape.dim, dims, strict=True):
-            if isinstance(told, str):
-                dim.dim_param = told
+        for dim, size in zip(value.type.tensor_type.shape.dim, dims, strict=True):
+            if isinstance(size, str):
+                dim.dim_param = size
             else:
-                dim.dim_value = told
+                dim.dim_value = size
     graph.input.extend(weights)
     graph.name, graph.doc_string = "tfhalf", ""
     model.producer_name, model.producer_version = "tfhalf", __version__
@@ -182,7 +182,7 @@ def _tf2onnx_log() -> Iterator[list[str]]:
     """
     problems: list[str] = []
     handler, nothing = logging.Handler(logging.ERROR), logging.NullHandler()
-    handler.emit = lambda record: problems.append(_told(record))  # type: ignore[method-assign]
+    handler.emit = lambda record: problems.append(_one_line(record))  # type: ignore[method-assign]
     logger, root = logging.getLogger("tf2onnx"), logging.getLogger()
     before = logger.level, logger.propagate, root.handlers[:]
     logger.addHandler(handler)
@@ -196,7 +196,7 @@ def _tf2onnx_log() -> Iterator[list[str]]:
         logger.propagate, root.handlers = before[1], before[2]
 
 
-def _told(record: logging.LogRecord) -> str:
+def _one_line(record: logging.LogRecord) -> str:
     """A message of tf2onnx in one line; of one about an exception, whose it is and what it says."""
     text = " ".join(record.getMessage().split())
     if record.exc_info and record.exc_info[1]:

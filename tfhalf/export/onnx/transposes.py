@@ -77,9 +77,9 @@ def transpose_before_unsqueeze(node: ir.Node, edit: Edit) -> bool:
     axes = [axis % len(perm) for axis in axes]
     stay = [axis for axis in range(len(perm)) if axis not in axes]
     inner = _transpose(up.inputs[0], [stay.index(axis) for axis in perm if axis not in axes], node, edit)
-    places = [place for place, axis in enumerate(perm) if axis in axes]
-    made = edit.node("Unsqueeze", [inner, edit.constant(np.array(places), "axes")], before=node, like=node.outputs[0])
-    edit.replace(node.outputs[0], made)
+    places = [index for index, axis in enumerate(perm) if axis in axes]
+    output = edit.node("Unsqueeze", [inner, edit.constant(np.array(places), "axes")], before=node, like=node.outputs[0])
+    edit.replace(node.outputs[0], output)
     return True
 
 
@@ -105,7 +105,7 @@ def transpose_before_pad(node: ir.Node, edit: Edit) -> bool:
         return False
     moved = [pads[axis] for axis in perm] + [pads[len(perm) + axis] for axis in perm]
     inputs = [_transpose(pad.inputs[0], perm, node, edit), edit.constant(np.array(moved), "pads"), *pad.inputs[2:]]
-    mode = {name: found.value for name, found in pad.attributes.items()}
+    mode = {name: entry.value for name, entry in pad.attributes.items()}
     edit.replace(node.outputs[0], edit.node("Pad", inputs, mode, before=node, like=node.outputs[0]))
     return True
 
@@ -179,12 +179,12 @@ def _put(
     changed: dict[str, Any] | None = None,
 ) -> bool:
     """``node`` on other inputs, and ``perm`` behind it; ``changed`` attributes, None for one that goes."""
-    attributes = {name: found.value for name, found in node.attributes.items()} | (changed or {})
+    attributes = {name: entry.value for name, entry in node.attributes.items()} | (changed or {})
     attributes = {name: value for name, value in attributes.items() if value is not None}
     outer, back = dims(node.outputs[0]), np.argsort(perm)
     shape = [outer[axis] for axis in back] if outer is not None and len(outer) == len(perm) else None
-    made = edit.node(node.op_type, inputs, attributes, before=node, shape=shape, dtype=node.outputs[0].dtype)
-    edit.replace(node.outputs[0], _transpose(made, perm, node, edit))
+    output = edit.node(node.op_type, inputs, attributes, before=node, shape=shape, dtype=node.outputs[0].dtype)
+    edit.replace(node.outputs[0], _transpose(output, perm, node, edit))
     return True
 
 

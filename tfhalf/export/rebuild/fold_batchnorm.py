@@ -79,15 +79,15 @@ def find_folds(model: keras.Model) -> list[Fold]:
     A norm stays where its input has a second reader, the layer before is not linear or is shared, a maximum stands
     between and some scale is not positive, or the folded weights would not fit float16.
     """
-    found = []
+    folds = []
     for graph in _graphs(model):
         readers = _readers(graph)
         for norm in graph.layers:
             if type(norm) is keras.layers.BatchNormalization and len(norm._inbound_nodes) == 1:
                 fold = _fold(norm, readers)
                 if fold is not None:
-                    found.append(fold)
-    return found
+                    folds.append(fold)
+    return folds
 
 
 def _graphs(model: keras.Model) -> Iterator[keras.Model]:

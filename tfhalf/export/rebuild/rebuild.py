@@ -85,8 +85,8 @@ def rebuild(
 
 def _inner(operation: Any) -> list[Any]:
     """The layers that a layer holds; none for an operation of `keras.ops`."""
-    found = operation._flatten_layers(include_self=False) if isinstance(operation, keras.layers.Layer) else ()
-    return list(found)
+    layers = operation._flatten_layers(include_self=False) if isinstance(operation, keras.layers.Layer) else ()
+    return list(layers)
 
 
 _Pairs = list[tuple[keras.layers.Layer, keras.layers.Layer]]
@@ -144,10 +144,10 @@ def _clone(
     return copy, pairs, copies
 
 
-def _caster(given: Any, island: bool) -> Any:
+def _caster(arguments: Any, island: bool) -> Any:
     """What brings the arguments of an operation of `keras.ops` to one dtype: float32 in an island; else float16 for
     constants beside float16 tensors, which would draw everything after them into float32."""
-    tensors = [x for x in keras.tree.flatten(given) if isinstance(x, keras.KerasTensor) and x.dtype in _FLOATS]
+    tensors = [x for x in keras.tree.flatten(arguments) if isinstance(x, keras.KerasTensor) and x.dtype in _FLOATS]
     narrow = bool(tensors) and all(x.dtype == "float16" for x in tensors)
 
     def cast(x: Any) -> Any:
