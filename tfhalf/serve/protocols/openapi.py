@@ -107,15 +107,15 @@ def _operation(
     if more.get("no"):
         answers["400"] = {"description": "No.", "content": _json(_ANY)}
     names = re.findall(r"{(\w+)}", path)
-    found: dict[str, Any] = {
+    operation: dict[str, Any] = {
         "summary": summary,
         "parameters": [{"name": n, "in": "path", "required": True, "schema": _TEXT} for n in names],
         "responses": answers,
     }
-    found["parameters"] += more.get("parameters", [])
+    operation["parameters"] += more.get("parameters", [])
     if body is not None:
-        found["requestBody"] = {"required": more.get("required", True), "content": body}
-    return found
+        operation["requestBody"] = {"required": more.get("required", True), "content": body}
+    return operation
 
 
 def _query(name: str, schema: Schema) -> Schema:
@@ -163,7 +163,7 @@ def document(settings: Settings) -> dict[str, Any]:
         add(f"{prefix}/ready", "get", "Whether it answers.", _json(_ANY), "model", no=True)
         add(f"{prefix}/config", "get", "Triton's model configuration.", _json(_ANY), "model")
         add(f"{prefix}/stats", "get", "Triton's statistics.", _json(_ANY), "model")
-    for prefix in ("/v1/models/{name}", *(f"/v1/models/{{name}}/{place}" for place in _PLACES.values())):
+    for prefix in ("/v1/models/{name}", *(f"/v1/models/{{name}}/{part}" for part in _PLACES.values())):
         add(
             f"{prefix}:predict",
             "post",
@@ -190,13 +190,13 @@ def document(settings: Settings) -> dict[str, Any]:
     add("/status", "get", "What the page shows.", _json(_ANY), "server")
     add("/openapi.json", "get", "This document.", _json(_ANY), "server")
     add("/", "get", "The page for people.", {"text/html": {"schema": _TEXT}}, "server")
-    found: dict[str, Any] = {
+    whole: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {"title": "tfhalf serve", "version": __version__},
         "paths": paths,
         "components": {"schemas": _schemas()},
     }
     if settings.token is not None:
-        found["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-        found["security"] = [{"token": []}]
-    return found
+        whole["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        whole["security"] = [{"token": []}]
+    return whole
