@@ -24,7 +24,7 @@ def answer(request: dict[str, Any], stages: Stages) -> dict[str, Any]:
         return {"row": asdict(_measure(request["kind"], {**arguments, "stages": stages}))}
     except TfhalfError as error:
         return {"error": str(error), "exit_code": error.exit_code}
-    except Exception as error:  # noqa: BLE001  # a user's model, TensorFlow, XLA: the parent process reports it
+    except Exception as error:  # noqa: BLE001  # a user's model, TensorFlow, XLA: the one that asks is told
         text = " ".join(str(error).split())[:300]
         return {"error": f"{type(error).__name__}: {text}", "exit_code": ShortfallError.exit_code}
     except SystemExit as error:  # a model that ends the process would leave no answer

@@ -94,7 +94,7 @@ def _dependent(simulator: Simulator, model: keras.Model, together: Arrays, alone
 
 
 class _Row(Seen):
-    """Of each operation what it gave for one row at its first call, where that can be told."""
+    """Of each operation what it gave for one row at its first call, where that is known."""
 
     def __init__(self, row: int) -> None:
         super().__init__()

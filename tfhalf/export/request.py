@@ -46,7 +46,7 @@ class Options:
 
     ``keep_float32``: patterns for layers' paths, and ``auto``, which keeps what comes near float16's end.
     ``allow_float32``: also publish what has no parameter in float16.
-    ``sizes``: what stands for open sizes of inputs that are drawn. ``samples`` by the inputs' names, in place of those
+    ``sizes``: what stands for open sizes of inputs that are drawn. ``samples`` by the inputs' names, instead of those
     of the file ``verify_with``. ``labels``: names of the classes, in order.
     """
 

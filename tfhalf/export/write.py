@@ -72,10 +72,10 @@ def write_artifacts(
 
 
 def litert_artifact(kind: str, result: to_litert.LiteRtFile | ExportError) -> Artifact:
-    """What `to_litert.write` made.
+    """What `to_litert.write` returns.
 
     Raises:
-        ExportError: it made none.
+        ExportError: the file is missing, for the reason that it says.
     """
     if isinstance(result, ExportError):
         raise result

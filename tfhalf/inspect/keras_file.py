@@ -157,12 +157,12 @@ class _Window(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Go to a position within the window."""
+        """Go to a place within the window."""
         self.position = offset + (0, self.position, self.length)[whence]
         return self.position
 
     def tell(self) -> int:
-        """The position within the window."""
+        """The place within the window."""
         return self.position
 
     def readinto(self, buffer: Any) -> int:

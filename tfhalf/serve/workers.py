@@ -67,7 +67,7 @@ class Workers:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _watch(self) -> int:
-        # The first alone: what is wrong with the models is told once.
+        # The first alone: what is wrong with the models is reported once.
         self._start()
         code = 0
         announced = False

@@ -147,7 +147,7 @@ class Widening:
 def _basis(job: Job, model: keras.Model, float16: keras.Model, reference: Reference) -> Basis:
     """The test images that ``float16`` answers worst, the worst first, and every edge row."""
     interface = interface_of(Source(model, job.pipeline.name, {}), None)
-    simulator = LayerSimulator(
+    subject = LayerSimulator(
         model, replace(interface, classes=interface.outputs), fold=job.pipeline.export.fold_batchnorm
     )
     x = job.splits.x_test[:_LOOKED]
@@ -161,4 +161,4 @@ def _basis(job: Job, model: keras.Model, float16: keras.Model, reference: Refere
     (port,) = interface.inputs
     whole = np.issubdtype(np.dtype(port.dtype), np.integer)
     inputs = {port.name: chosen.astype(port.dtype) if whole else job.preprocess.apply(chosen)}
-    return Basis(simulator, inputs, simulator.reference(inputs), kinds, simulator)
+    return Basis(subject, inputs, subject.reference(inputs), kinds, subject)

@@ -171,7 +171,7 @@ def sparse_cross_entropy(operator: Operator, logits: Any, labels: Any) -> list[A
 
 
 def ctc_greedy(operator: Operator, x: Any, lengths: Any) -> list[Any]:
-    """The likeliest class of each step, without blanks and, where that is asked for, repetitions.
+    """The likeliest class of each step, without blanks and, where the operator says so, repetitions.
 
     Args:
         x: [time, batch, classes].

@@ -28,7 +28,7 @@ _MOVING = frozenset((
 
 def _both(operator: Operator, *inputs: Any) -> list[Any]:
     """The operator on the real parts and on the imaginary parts."""
-    pairs = [x if isinstance(x, Pair) else Pair(x, x) for x in inputs]  # what is no pair says axes, shapes and the like
+    pairs = [x if isinstance(x, Pair) else Pair(x, x) for x in inputs]  # what is not a pair says axes and shapes
     parts = [[pair.real for pair in pairs], [pair.imag for pair in pairs]]
     sides = [operator.again(part, instead={COMPLEX: FLOAT}) for part in parts]
     return [Pair(real, imag) for real, imag in zip(*sides, strict=True)]

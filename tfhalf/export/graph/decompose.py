@@ -81,7 +81,7 @@ def import_graph(graph: Any, inputs: Mapping[str, Any], outputs: Sequence[str], 
 
     Args:
         graph: without variables; what ``outputs`` do not need is left out, control dependencies too.
-        inputs: tensors in place of the graph's, by name.
+        inputs: tensors instead of the graph's, by name.
         outputs: names of tensors.
         rules: for a node, what writes it out.
     """
@@ -219,7 +219,7 @@ def _cast(function: Any, name: str, source: str, before: int, after: int) -> str
 
 
 def _data(node: Any) -> list[str]:
-    """The tensors that a node takes, each with its place among the outputs of what gives it."""
+    """The tensors that a node takes, each with its index among the outputs of what gives it."""
     return [_full(source) for source in node.input if not source.startswith("^")]
 
 

@@ -79,7 +79,7 @@ KEYS, VALUES = "_keys", "_values"
 
 
 def _write_tables(graph: Any, concrete: Any) -> set[str]:
-    """Give the nodes that look up integers their table's contents, in place of its handle; the handles' names."""
+    """Give the nodes that look up integers their table's contents, instead of its handle; the handles' names."""
     handles = {name: outer for name, outer in _held(concrete) if outer.dtype == tf.resource}
     tables = set()
     for node in graph.node:

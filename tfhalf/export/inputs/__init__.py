@@ -1,1 +1,1 @@
-"""Inputs that an export is judged on: drawn, at the edges of what a model takes, of other sizes."""
+"""Inputs that an export is compared on: drawn, at the edges of what a model takes, of other sizes."""

@@ -57,7 +57,7 @@ def between(low: Any, high: Any, **more: Any) -> Domain:
 
 
 def of_data(x: np.ndarray, padding: Padding | None = None) -> Domain:
-    """Of an array [N, ...] of samples: the ends of each feature, which is the last axis. ``padding`` is no value: a
+    """Of an array [N, ...] of samples: the ends of each feature, which is the last axis. ``padding`` is not a value: a
     quarter of a mask value of -1e6 is a size that nobody's data has."""
     axes = tuple(range(x.ndim - 1)) if x.ndim > 1 else (0,)
     values = x.astype(np.float64)

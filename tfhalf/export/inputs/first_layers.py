@@ -93,7 +93,7 @@ def _inputs_of(
     model: keras.Model, call: Call, ports: Sequence[Port], arrays: Mapping[str, np.ndarray], watched: Sequence[Any]
 ) -> dict[int, np.ndarray]:
     """What each of the ``watched`` layers takes when it is first called, in float32; none where the model cannot be run
-    on the numbers, which is told when it is run on its inputs."""
+    on the numbers, which shows when it is run on its inputs."""
     taken: dict[int, np.ndarray] = {}
     with _float32(model), _recording(watched, taken):
         try:
@@ -174,7 +174,7 @@ def _described(
 
 
 def _padding(layer: Any, elements: np.ndarray, start: int, shape: Sequence[int]) -> Padding:
-    """A step of a Masking layer is one place of its first axis behind the batch."""
+    """A step of a Masking layer is one position of its first axis behind the batch."""
     size = int(np.prod(shape))
     steps = np.zeros((len(elements), size), bool)
     for step, row in zip(steps, elements.reshape(len(elements), -1) - start, strict=True):
@@ -215,7 +215,7 @@ def _axis(layer: Any) -> int:
 # --- the range of images ----------------------------------------------------------------------------------------------
 
 RANGES = {"0 to 1": (0.0, 1.0), "0 to 255": (0.0, 255.0), "-128 to 127": (-128.0, 127.0)}
-"""What images are given as, beside standard normal."""
+"""What images come as, beside standard normal."""
 
 
 def image_range(

@@ -42,7 +42,7 @@ def sweep(
     def outputs(power: int) -> tuple[OutputParity, ...]:
         progress.status(f"sizes of inputs: 2^{power} ...")
         rows = {name: _scaled(x, power) if name in scaled else x for name, x in few.items()}
-        # A value that float32 does not give either, the limit of what can be asked, is none that float16 loses.
+        # A value that float32 does not give either, the limit of what can be expected, is not one that float16 loses.
         reference = simulator.reference(rows)
         got = simulator.simulate(islands, rows)
         return compare_outputs(
@@ -61,7 +61,7 @@ def sweep(
     def problems_at(power: int) -> list[str]:
         try:
             return [f"{output.name}: {problem}" for output in outputs(power) for problem in output.problems]
-        except Exception as error:  # noqa: BLE001  # what an operation raises of values, as Cholesky's does; it is told
+        except Exception as error:  # noqa: BLE001  # what an operation raises of values, as Cholesky's does; it is reported
             return [one_line(error, 200)]
 
     def furthest(sign: int) -> tuple[int, str]:

@@ -1,4 +1,4 @@
-"""A functional or sequential model as a `Simulator`: made anew from its layers' configurations."""
+"""A functional or sequential model as a `Simulator`: rebuilt from its layers' configurations."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class GraphSimulator:
         return names, wide
 
     def _simulator(self) -> Rebuilt:
-        """The model made again to compute in float16; what fails there computes in float32."""
+        """The model rebuilt to compute in float16; what fails there computes in float32."""
         while True:
             keep = [self._operations[name] for name in self._failing]
             try:

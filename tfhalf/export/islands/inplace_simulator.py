@@ -33,7 +33,7 @@ from tfhalf.precision.policy import NORMS, RAW_RANGE, flat_layers, layer_path
 
 
 class InplaceSimulator:
-    """A model changed in place: a subclass of keras.Model, or one with a layer that cannot be made again."""
+    """A model changed in place: a subclass of keras.Model, or one with a layer that cannot be rebuilt."""
 
     def __init__(self, model: keras.Model, interface: Interface, inputs: Arrays) -> None:
         self.model, self.interface = model, interface

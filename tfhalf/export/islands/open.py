@@ -13,7 +13,7 @@ from tfhalf.export.islands.simulator import Arrays, Simulator, answers
 from tfhalf.precision.keras_graph import graph_of, reason
 from tfhalf.verify.compare import compare_outputs
 
-# Made again in float32, a model answers as it does; one that is in half precision itself, nearly.
+# Rebuilt in float32, a model answers as it does; one that is in half precision itself, nearly.
 _SAME = Limits(max_difference=0.1, mean_difference=0.05)
 
 
@@ -34,11 +34,11 @@ def simulator_of(model: keras.Model, interface: Interface, inputs: Arrays, *, fo
 
 
 def _graph_simulator(model: keras.Model, interface: Interface, inputs: Arrays, *, fold: bool) -> GraphSimulator | None:
-    """``model`` made again from its graph; None where that cannot be, or answers otherwise than the model itself: a
+    """``model`` rebuilt from its graph; None where that cannot be, or answers otherwise than the model itself: a
     subclass may call its graph in its own way, and a layer's configuration may leave something out."""
     try:
         simulator = GraphSimulator(model, interface, fold=fold)
-    except Exception:  # noqa: BLE001  # whatever a layer's code raises when it is made again, or called again
+    except Exception:  # noqa: BLE001  # whatever a layer's code raises when it is rebuilt, or called again
         return None
     few = interface.few(inputs, 2)
     try:

@@ -1,7 +1,7 @@
-"""A model that can be run in float32, run with any of its layers in float16, and made into what ships.
+"""A model that can be run in float32, run with any of its layers in float16, and turned into what ships.
 
-Two kinds. A graph (functional and sequential models) is made anew from its layers' configurations. Everything else,
-subclasses of keras.Model and layers that cannot be made again, is changed in place: its layers' policies are set, and
+Two kinds. A graph (functional and sequential models) is rebuilt from its layers' configurations. Everything else,
+subclasses of keras.Model and layers that cannot be rebuilt, is changed in place: its layers' policies are set, and
 in the end its variables are narrowed. It was loaded for this purpose alone.
 """
 

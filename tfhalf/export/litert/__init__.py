@@ -1,1 +1,1 @@
-"""A program as a LiteRT file, made by a process of its own."""
+"""A program as a LiteRT file, written by a process of its own."""

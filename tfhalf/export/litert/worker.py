@@ -26,10 +26,10 @@ _ONE = 1  # the batch that is tried where an open one cannot be
 
 
 def make(folder: Path) -> dict[str, Any]:
-    """Write what ``request.json`` asks for; returns for each kind its batch and its weights, or why there is none.
+    """Write what ``request.json`` names; returns for each kind its batch and its weights, or why there is none.
 
     Raises:
-        ExportError: LiteRT cannot hold the graph, or what was made is not all of it.
+        ExportError: LiteRT cannot hold the graph, or the file lacks a part of it.
     """
     import tensorflow as tf
 
@@ -87,7 +87,7 @@ def _check(kind: str, held: Stored, weights: int) -> None:
 
 def _plain(graph: Any, request: dict[str, Any], folder: Path) -> tuple[str, int | None]:
     """Write ``plain.tflite``, float32, with an open batch, or with one of 1 where a recurrent layer needs it fixed;
-    returns the SavedModel that it was made of, and the batch if it is fixed."""
+    returns the SavedModel that it comes from, and the batch if it is fixed."""
     from tfhalf.export.graph.decompositions import ERROR_FUNCTIONS, LITERT
     from tfhalf.export.litert.graph import fix_batch
 

@@ -71,7 +71,7 @@ def check(path: Path, config: dict[str, Any], custom: set[str]) -> None:
 
 
 def objects(path: Path, config: Any) -> Iterator[tuple[dict[str, Any], str]]:
-    """Every dict that names a class, however deep, with the role that its place gives it.
+    """Every dict that names a class, however deep, with the role that its key gives it.
 
     Raises:
         ArtifactError: they lie too deep, or are too many.

@@ -33,7 +33,7 @@ def load_variables(folder: Path, model: keras.Model) -> None:
     index = folder / INDEX
     if not index.is_file():
         raise ArtifactError(f"--weights {folder}: is not a SavedModel, whose variables would lie in {INDEX}")
-    bundle.read(index)  # every place and size that it claims, before TensorFlow believes it
+    bundle.read(index)  # every offset and size that it claims, before TensorFlow believes it
     try:
         checkpoint = tf.train.load_checkpoint(str(index.with_suffix("")))
         stored = _stored(checkpoint)

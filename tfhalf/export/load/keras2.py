@@ -225,7 +225,7 @@ def _fields(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _assign(folder: Path, model: keras.Model, nodes: dict[str, dict[str, Any]]) -> None:
-    """Give every weight of ``model`` the checkpoint's value of the same place."""
+    """Give every weight of ``model`` the checkpoint's value of the same path."""
     assignment = Assignment(folder, model)
     try:
         checkpoint = tf.train.load_checkpoint(str((folder / INDEX).with_suffix("")))
@@ -239,7 +239,7 @@ def _assign(folder: Path, model: keras.Model, nodes: dict[str, dict[str, Any]]) 
 
 
 def _variables(model: keras.Model, nodes: dict[str, dict[str, Any]], checkpoint: Any) -> Iterator[tuple[str, Any]]:
-    """The checkpoint's keys with the variables of ``model`` that stand at the same place in the tree of objects."""
+    """The checkpoint's keys with the variables of ``model`` that stand at the same path in the tree of objects."""
     tree = trackable_object_graph_pb2.TrackableObjectGraph()
     tree.ParseFromString(checkpoint.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH"))
     todo: list[tuple[int, str, Any]] = [(0, "root", model)]

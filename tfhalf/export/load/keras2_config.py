@@ -74,7 +74,7 @@ def with_modules(tree: Any) -> Any:
 
 
 def _plain(tree: Any) -> Any:
-    """A configuration with Keras 2's marks for tuples, shapes and arrays made tuples and lists."""
+    """A configuration with Keras 2's marks for tuples, shapes and arrays as tuples and lists."""
     if isinstance(tree, dict):
         inner = tree.get("config")
         if tree.get("class_name") in ("__tuple__", "TensorShape") and isinstance(tree.get("items"), list):

@@ -30,7 +30,7 @@ def keras2_hard_sigmoid(x: Any) -> Any:
 ACTIVATIONS = {"hard_sigmoid": f"{_PACKAGE}>keras2_hard_sigmoid"}
 OWN = set(ACTIVATIONS.values())
 
-_Call = tuple[str, dict[str, Any], list[Any], dict[str, Any]]  # class, configuration, arguments by place and by name
+_Call = tuple[str, dict[str, Any], list[Any], dict[str, Any]]  # class, configuration, arguments by position and by name
 
 
 def _plain(name: str) -> Callable[..., _Call]:

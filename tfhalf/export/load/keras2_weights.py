@@ -1,4 +1,4 @@
-"""The weights of a model of Keras 2, given to the model of Keras 3 that was made of its configuration.
+"""The weights of a model of Keras 2, for the model of Keras 3 that its configuration describes.
 
 Keras 2 stored them in three ways. HDF5: for each layer of the model a flat list of names, trainable ones first.
 ``.keras``: groups by attribute, ``layers/dense/vars/0``. SavedModel: a graph of objects, ``layer-1/kernel``.
@@ -190,7 +190,7 @@ def assign_groups(path: Path, model: keras.Model, config: dict[str, Any], stored
 
     Args:
         path: for messages.
-        model: made of ``config``, the configuration of Keras 2.
+        model: built of ``config``, the configuration of Keras 2.
         stored: datasets by path, such as ``layers/dense/vars/0``; on Windows the separators were backslashes.
 
     Raises:

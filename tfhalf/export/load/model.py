@@ -1,4 +1,4 @@
-"""What `tfhalf export` was given, as a Keras model: a ``.keras`` or HDF5 file, a builder, or a SavedModel."""
+"""The input of `tfhalf export`, as a Keras model: a ``.keras`` or HDF5 file, a builder, or a SavedModel."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Source:
 
 
 def open_source(request: Request) -> Source:
-    """The model that was asked for, built and with its weights.
+    """The model that the request names, built and with its weights.
 
     Raises:
         ArtifactError: the file is damaged, not allowed, or holds no model that can be read back.

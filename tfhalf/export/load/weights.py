@@ -1,4 +1,4 @@
-"""``--weights``: weights given to a model that a builder made, out of every form that Keras saves them in."""
+"""``--weights``: weights for a model that a builder makes, out of every form that Keras saves them in."""
 
 from __future__ import annotations
 

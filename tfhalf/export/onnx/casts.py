@@ -86,7 +86,7 @@ def cast_before_concat(node: ir.Node, edit: Edit) -> bool:
 
 
 def mean_in_float16(node: ir.Node, edit: Edit) -> bool:
-    """``Cast(float32) -> ReduceMean -> Cast(float16)``: the mean of float16 values, given in float16.
+    """``Cast(float32) -> ReduceMean -> Cast(float16)``: the mean of float16 values, in float16.
 
     Keras widens before a mean. Runtimes add float16 up in float32 (onnxruntime, TensorRT and numpy do), so the pair of
     Casts brings a copy of the tensor at twice the size and nothing else.

@@ -1,4 +1,4 @@
-"""What the rewrites of an ONNX graph are written with: constants, readers, and one node put in another's place."""
+"""What the rewrites of an ONNX graph are written with: constants, readers, and one node instead of another."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class Edit:
         dtype: ir.DataType | None = None,
         name: str | None = None,
     ) -> ir.Value:
-        """A new node in front of ``before``; dtype and shape of its output are those of ``like`` where not given."""
+        """A new node in front of ``before``; dtype and shape of its output are those of ``like`` where not stated."""
         new = ir.node(op_type, inputs, attributes or {}, name=name or before.name)
         output = new.outputs[0]
         self._count += 1

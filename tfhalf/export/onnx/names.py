@@ -12,7 +12,7 @@ _COUNTED = re.compile(r":new\d+|:old|:steps|:last|_alias_\d+|__\d+|\d{9,}")
 
 
 def canonical(model: ir.Model) -> None:
-    """Sort the nodes by the way from the outputs to the inputs, and name nodes and tensors by their place.
+    """Sort the nodes by the way from the outputs to the inputs, and name nodes and tensors by their position.
 
     tf2onnx's names end in a counter of the whole process (``Reshape__43``), so that the same model would give another
     file each time it is exported.

@@ -174,7 +174,7 @@ def _narrow_enough(parameters: Sequence[np.ndarray], dtype: ir.DataType) -> bool
 def _put(
     op: str, node: ir.Node, edit: Edit, x: ir.Value, parameters: Sequence[np.ndarray], attributes: dict[str, Any]
 ) -> bool:
-    """The operator in place of ``node``: in float16 where x was widened for it and the result is narrowed."""
+    """The operator instead of ``node``: in float16 where x was widened for it and the result is narrowed."""
     up, down = producer(x, "Cast"), reader(node.outputs[0])
     start = up.inputs[0] if up is not None else None
     narrow = start is not None and start.dtype == HALF and _narrow_enough(parameters, HALF) and _narrowed(down)

@@ -1,4 +1,4 @@
-"""Recurrent layers of an ONNX graph: GRU and RNN operators in place of Keras' while loops, and plain initial states.
+"""Recurrent layers of an ONNX graph: GRU and RNN operators instead of Keras' while loops, and plain initial states.
 
 tf2onnx knows the loop of an LSTM. Those of Keras' GRU and SimpleRNN become a Loop of some thirty nodes, which no
 runtime runs in one kernel.
@@ -26,7 +26,7 @@ _STEPS, _BATCH = 3, 2
 class _Loop:
     """A loop over the first axis of ``sequence`` that carries one state; ``weights`` are its constants.
 
-    ``state`` is its place among the loop's carried values.
+    ``state`` is its index among the loop's carried values.
     """
 
     body: ir.Graph

@@ -1,6 +1,6 @@
 """The rewrites of a converted ONNX graph, in their order: `improve`.
 
-Each mends one fault of the converter, or puts ONNX's own operator where TensorFlow computes step by step. Constant
+Each repairs one fault of the converter, or puts ONNX's own operator where TensorFlow computes step by step. Constant
 folding, fusing Pad into Conv and the like come from onnxscript's optimizer; what it has no rule for is here.
 """
 
@@ -159,7 +159,7 @@ def _transposes(model: ir.Model) -> int:
 
 
 def _infer(model: ir.Model) -> None:
-    """Dtype and shape of every tensor that ONNX can tell; what was told before may have become untrue."""
+    """Dtype and shape of every tensor that ONNX can tell; what was known before may have become untrue."""
     for node in model.graph:
         for value in node.outputs:
             if not value.is_graph_output():

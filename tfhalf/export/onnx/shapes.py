@@ -152,7 +152,7 @@ def reduce_keeping(node: ir.Node, edit: Edit) -> bool:
 
 
 def sizes(value: ir.Value | None, depth: int = 0) -> list[Size] | None:
-    """The numbers that a whole-number tensor of rank 0 or 1 will hold; None where they cannot be told."""
+    """The numbers that a whole-number tensor of rank 0 or 1 will hold; None where they are unknown."""
     known = ints(value)
     if known is not None:
         return [(number, ()) for number in known]

@@ -63,7 +63,7 @@ class ScaleShift(keras.layers.Layer):
 
 
 def scale_and_shift(norm: Any) -> list[np.ndarray] | None:
-    """The weights of a `ScaleShift` (float64) in place of ``norm``; None where it is another kind of layer, or float16
+    """The weights of a `ScaleShift` (float64) instead of ``norm``; None where it is another kind of layer, or float16
     does not hold them."""
     if type(norm) is not keras.layers.BatchNormalization or not norm.built or not isinstance(norm.axis, int):
         return None

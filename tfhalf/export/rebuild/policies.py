@@ -64,7 +64,7 @@ def widen_norms(layer: keras.layers.Layer, name: str) -> None:
 
 
 def resizes(layer: Any) -> bool:
-    """Whether a layer interpolates images, which TensorFlow does in float32 whatever it is given."""
+    """Whether a layer interpolates images, which TensorFlow does in float32 whatever it takes."""
     between = getattr(layer, "interpolation", "nearest") != "nearest"
     return between and isinstance(layer, keras.layers.Resizing | keras.layers.UpSampling2D)
 

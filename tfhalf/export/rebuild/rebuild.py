@@ -29,7 +29,7 @@ _FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """A float16 ``model`` and how it differs from the one it was made of.
+    """A float16 ``model`` and how it differs from its original.
 
     ``copies`` has the copy of each operation of the original's graph, by the original's id; empty for subclasses.
     """
@@ -56,7 +56,7 @@ def rebuild(
         keep_float32: regular expressions searched in layer paths.
         keep: layers and operations of the model's graph, themselves; also kept in float32.
         fold_batchnorm: fold BatchNormalization into the layer before it where that is exact enough.
-        target: the policy in place of float16; ``mixed_float16`` keeps weights in float32 and computes in float16.
+        target: the policy instead of float16; ``mixed_float16`` keeps weights in float32 and computes in float16.
 
     Raises:
         ConfigError: a pattern of ``keep_float32`` matches no layer, or one within a layer that is not kept.

@@ -51,4 +51,4 @@ READ: dict[str, Callable[..., Any]] = {
     "grpc": _grpc,
     "image": decode_one,
 }
-"""Each raises RequestError where what it is given is not what is asked for."""
+"""Each raises RequestError where its input is not what the protocol says."""
