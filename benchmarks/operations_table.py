@@ -318,7 +318,7 @@ def in_this_process() -> None:
     from tfhalf.verify import samples
 
     job.Verifier = Here  # type: ignore[misc, assignment]
-    to_litert._ask = litert_worker.make
+    to_litert._convert = litert_worker.make
     runtime.Isolated = lambda kind, path: LiteRt(path, 1)  # type: ignore[misc, assignment]
     samples.lacking = lambda kind: "it is no column of the table" if kind == "openvino" else ""
 
