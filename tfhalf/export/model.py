@@ -100,7 +100,7 @@ def _whole(made: _Prepared, islands: tuple[Island, ...], found: Found, options: 
     _say_islands(islands, found, progress)
     basis, kept = made.basis, [island.path for island in islands]
     swept = _swept(made, kept, options, progress)
-    rows, sized = open_sizes.hold(basis.subject, kept, made.other_sizes, options.limits, progress)
+    rows, sized = open_sizes.hold(basis.subject, kept, made.other_sizes, basis.typical, options.limits, progress)
     return Whole(
         made.source,
         basis.subject.interface,

@@ -200,7 +200,7 @@ def _check_answers(kind: Format, made: Whole, folder: Path, options: Options) ->
         expected = joined(reference.usual.outputs, reference.edges.outputs)
         kinds = (*["given"] * reference.usual.count, *reference.edge_kinds)
         outputs = compare_outputs(expected, got, made.interface.classes, limits, kinds)
-        sizes = run_sizes(predictor, kind, kind.name, reference.other_sizes, limits)
+        sizes = run_sizes(predictor, kind, kind.name, reference, limits)
         short = "; ".join(Comparison(kind.name, "", len(kinds), outputs, 0.0, other_sizes=sizes).problems)
         why = f"it does not answer like the float32 model: {short}" if short else ""
     except ArtifactError as error:

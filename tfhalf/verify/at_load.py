@@ -97,7 +97,7 @@ def compare_at_load(candidate: Candidate) -> str:
     if reference.other_sizes and not late:
         kind = FORMATS[candidate.kind]
         limits = candidate.manifest.limits.for_format(kind)
-        sizes = run_sizes(candidate.runtime, kind, candidate.kind, reference.other_sizes, limits)
+        sizes = run_sizes(candidate.runtime, kind, candidate.kind, reference, limits)
         _check(tuple(f"size {row.size!r}: {problem}" for row in sizes for problem in row.problems))
     if usual:
         return f"{rows} samples" + (f", {edges} of them edge rows" if edges else "")
