@@ -26,6 +26,7 @@ import numpy as np
 
 from tfhalf.errors import ResumeError, TrainingError
 from tfhalf.files import read_bytes, replacing, sha256
+from tfhalf.text import one_line
 
 FOLDER, ARRAYS, RECORD = "checkpoints", "arrays.npz", "record.json"
 _NAME = re.compile(r"\d{8,}(\.\d+)?")  # the step; a second number where there is one of that step already
@@ -186,9 +187,7 @@ def load_epoch(run: Path, epoch: Literal["best"] | int) -> Checkpoint:
     try:
         return _read(path)
     except _UNREADABLE as error:
-        raise ResumeError(
-            f"{path}: cannot be read: {' '.join(str(error).split())[:120]}; take another --epoch"
-        ) from error
+        raise ResumeError(f"{path}: cannot be read: {one_line(error, 120)}; take another --epoch") from error
 
 
 def clear(run: Path) -> None:
