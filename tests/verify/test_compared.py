@@ -142,9 +142,10 @@ def test_differences_and_classes() -> None:
 def test_a_comparison_as_json() -> None:
     y = np.array([0, 0, 1, 2])
     output = compared(one_hot(y), one_hot(np.array([0, 1, 1, 2])), y, limits())
-    found = Comparison("onnx", "r", 4, (output,), 1.5)
+    found = Comparison("onnx", "r", 6, (output,), 1.5, edges=2)
     told = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert (told["accuracy"], told["reference_accuracy"], told["agreement"]) == (75.0, 100.0, 75.0)
+    assert (told["samples"], told["usual"], told["edges"]) == (6, 4, 2)
     assert told["passed"] is True  # one row may differ
     assert "confusion" not in told["outputs"][0]
     assert _ANSWER.validate_json(_ANSWER.dump_json((found,))) == (found,)
@@ -343,7 +344,7 @@ def version(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_good_version_passes_in_a_fresh_process(version: Path) -> None:
     with Verifier(quiet()) as verifier:
         told = verifier(version, TESTED)
-    assert [(c.artifact, c.samples - c.edges) for c in told] == [
+    assert [(c.artifact, c.usual) for c in told] == [
         ("savedmodel", 40),
         ("onnx", 40),
         ("onnx, OpenVINO", 40),

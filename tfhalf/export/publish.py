@@ -102,8 +102,9 @@ class ModelExport:
 
     def compare(self, folder: Path) -> list[Comparison]:
         """In a fresh process, over the samples beside the artifacts."""
-        count = self.made.compared_on.count
-        self.progress.line(f"verify     a fresh process runs each artifact over {count} samples")
+        usual, edges = self.made.reference.usual.count, len(self.made.reference.edge_kinds)
+        rows = f"{usual} samples" + (f" and {edges} edge rows" if edges else "")
+        self.progress.line(f"verify     a fresh process runs each artifact over {rows}")
         return self.verifier(folder)
 
     def widen(self, failing: list[Comparison]) -> bool:

@@ -272,7 +272,7 @@ def _answers(reference: Reference, comparisons: list[Comparison]) -> dict[str, C
     """The confusion matrices of the float32 model and of what answered the whole test set."""
     assert reference.labels is not None
     top = reference.usual.outputs[PROBABILITIES].argmax(-1)
-    whole = [c for c in comparisons if c.samples - c.edges == reference.usual.count]
+    whole = [c for c in comparisons if c.usual == reference.usual.count]
     return {classes.FLOAT32: confusion(reference.labels, top)} | {c.artifact: c.confusion for c in whole}
 
 
