@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -134,3 +137,30 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def replacing(path: Path, *, synced: bool = False) -> Iterator[Path]:
+    """A name beside ``path`` for a file or a folder, which after the block takes its name, whole or not at all.
+
+    Nothing is left of it where the block raises. What a killed process left there goes before; only one process at a
+    time may write ``path``. A link is replaced; what it leads to stays as it is.
+
+    Args:
+        synced: the disk has all of it before it appears, and its name before this returns.
+    """
+    beside = path.with_name(f".{path.name}")
+    beside.unlink(missing_ok=True)
+    try:
+        yield beside
+        if synced:
+            for written in (*beside.rglob("*"), beside):
+                sync(written)
+        beside.replace(path)
+    finally:
+        if beside.is_dir() and not beside.is_symlink():
+            shutil.rmtree(beside, ignore_errors=True)
+        else:
+            beside.unlink(missing_ok=True)
+    if synced:
+        sync(path.parent)

@@ -234,7 +234,7 @@ def test_given_inputs_get_edges_of_their_own_range() -> None:
 
 def test_what_a_comparison_rests_on() -> None:
     assert basis_line(ReferenceFacts(count=35, edges={"zeros": 1, "constant": 2})) == (
-        "drawn: 35 samples, of which 3 edge rows (zeros, constant) are compared apart"
+        "drawn: 32 samples and 3 edge rows (zeros, constant), compared apart"
     )
     assert basis_line(ReferenceFacts(origin="test set", count=33, edges={"zeros": 3})) == (
         "test set: 30 samples and 3 edge rows (zeros), compared apart"

@@ -90,7 +90,8 @@ def tried(model: keras.Model, kept: Any = ()) -> tuple[Any, str]:
     interface, samples = drawn(model)
     simulator = simulator_of(model, interface, samples.arrays)
     told = io.StringIO()
-    rows, sized = open_sizes.hold(simulator, kept, samples.other_sizes, Limits(), Progress(told))
+    basis = Basis(simulator, samples.arrays, simulator.reference(samples.arrays), samples.kinds, simulator)
+    rows, sized = open_sizes.hold(simulator, kept, samples.other_sizes, basis.typical, Limits(), Progress(told))
     assert list(sized) == [row.size for row in rows if row.taken]
     return rows, told.getvalue()
 
@@ -147,18 +148,16 @@ def sized(length: int) -> Samples:
 
 def test_artifacts_are_run_at_other_sizes() -> None:
     groups = {"1": sized(1), "2": sized(2), "longer": sized(48)}
-    rows = run_sizes(Runs(), FORMATS["onnx"], "onnx", groups, Limits())
+    reference = Reference(sized(2), other_sizes=groups)
+    rows = run_sizes(Runs(), FORMATS["onnx"], "onnx", reference, Limits())
     assert [(row.size, row.taken, row.non_finite, len(row.problems)) for row in rows] == [
         ("1", False, 0, 1),
         ("2", True, 0, 0),
         ("longer", True, 2, 1),
     ]
     # LiteRT's files may be of one size, which is no fault.
-    assert [row.problems == () for row in run_sizes(Runs(), FORMATS["litert"], "litert", groups, Limits())] == [
-        True,
-        True,
-        False,
-    ]
+    rows_of_litert = run_sizes(Runs(), FORMATS["litert"], "litert", reference, Limits())
+    assert [row.problems == () for row in rows_of_litert] == [True, True, False]
     found = Comparison("onnx", "r", 4, (), 0.0, other_sizes=rows)
     assert found.problems == (
         "size '1': does not run: no output is left",
@@ -171,6 +170,59 @@ def test_artifacts_are_run_at_other_sizes() -> None:
         "onnx 5.0e-05 at 2 of 3, 2 values lost"
     ]
     assert sizes_line(shapes, [Comparison("onnx", "r", 4, (), 0.0)]) == []
+
+
+def score(x: np.ndarray) -> np.ndarray:
+    """Of [N, length, 1] one number each [N, 1], near 0 where those that it is the sum of cancel."""
+    return x.sum(1)
+
+
+def test_a_score_near_0_is_not_held_to_its_own_magnitude() -> None:
+    usual = np.linspace(-1, 1, 16 * 32, dtype=np.float32).reshape(16, 32, 1)
+    cancels = np.array([[[0.5], [-0.5004]]], np.float32)
+    two = Samples({"audio": cancels}, {"y": score(cancels)})
+    reference = Reference(Samples({"audio": usual}, {"y": score(usual)}), other_sizes={"2": two})
+
+    def artifact(inputs: Any) -> dict[str, np.ndarray]:
+        return {"y": score(inputs["audio"]) + 3e-4}
+
+    (row,) = run_sizes(artifact, FORMATS["onnx"], "onnx", reference, Limits())
+    assert row.problems == ()
+    assert 0 < row.max_difference < 1e-4
+    (row,) = run_sizes(lambda x: {"y": score(x["audio"]) + 20}, FORMATS["onnx"], "onnx", reference, Limits())
+    assert "the largest difference is 0.6" in row.problems[0]
+
+
+def test_a_float16_model_with_a_score_near_0_is_published() -> None:
+    """The weights cancel at the other sizes: what is left of the float32 score is less than float16 rounds."""
+    x = keras.Input((None, 1), name="audio")
+    model = keras.Model(x, layers.Dense(1)(layers.GlobalAveragePooling1D()(x)))
+    interface, samples = drawn(model)
+    two = samples.other_sizes["2"]["audio"]
+    model.layers[-1].set_weights([np.ones((1, 1)), np.array([-float(two[0].mean()) * (1 + 1e-4)])])
+    simulator = simulator_of(model, interface, samples.arrays)
+    few = {"2": {"audio": two[:1]}}
+    typical = simulator.reference(samples.arrays)
+    rows, _ = open_sizes.hold(simulator, (), few, typical, Limits(), Progress(quiet=True))
+    assert [row.taken for row in rows] == [True]
+
+
+def test_probabilities_of_another_length_are_compared_by_their_logarithms() -> None:
+    def softmax(x: np.ndarray) -> np.ndarray:
+        parts: np.ndarray = np.exp(x[..., 0]) / np.exp(x[..., 0]).sum(-1, keepdims=True)
+        return parts
+
+    rng = np.random.default_rng(0)
+    usual, longer, one = (rng.normal(0, 4, (4, length, 1)) for length in (8, 12, 1))
+    sizes = {"longer": longer, "1": one}
+    reference = Reference(
+        Samples({"x": usual}, {"y": softmax(usual)}),
+        other_sizes={size: Samples({"x": x}, {"y": softmax(x)}) for size, x in sizes.items()},
+    )
+    rows = run_sizes(lambda inputs: {"y": softmax(inputs["x"] + 0.01)}, FORMATS["onnx"], "onnx", reference, Limits())
+    assert [row.problems for row in rows] == [(), ()]
+    rows = run_sizes(lambda inputs: {"y": softmax(inputs["x"] * 0.2)}, FORMATS["onnx"], "onnx", reference, Limits())
+    assert "of the scale" in rows[0].problems[0]
 
 
 def test_samples_of_other_sizes_lie_in_the_version(tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ def test_an_engine_that_is_new_is_compared_and_serves(tmp_path: Path, gpu: Any) 
     on_gpu = gpu(right)
     served = opened(of_a_model(tmp_path, 1, CPU_PASSED))
     assert served.runtime is on_gpu[0]
-    assert served.verified.startswith("at load, on 10 samples, 2 of them edge rows, in ")
+    assert served.verified.startswith("at load, on 8 samples and 2 edge rows, in ")
     assert on_gpu[0].sizes == [8, 8]  # sizes that it is ready for, the last filled up
 
 

@@ -19,7 +19,7 @@ from tfhalf.errors import ResumeError, TrainingError
 from tfhalf.files import sha256
 from tfhalf.train import program, state
 from tfhalf.train.loop import run_training
-from tfhalf.train.record import checkpoint, model_file
+from tfhalf.train.record import checkpoint
 from tfhalf.train.record.model_file import MODEL, save_model
 from tfhalf.train.record.outcome import RunOutcome, published_version, read_outcome
 from tfhalf.train.record.run_folder import held, held_if_free
@@ -147,7 +147,7 @@ def test_a_disk_that_is_full_leaves_no_half_of_a_model(folder: Path, monkeypatch
     def full(path: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
-    monkeypatch.setattr(model_file, "sync", full)
+    monkeypatch.setattr("tfhalf.files.sync", full)
     with pytest.raises(TrainingError, match=r"model\.keras: cannot be written: .*No space left"):
         save_model(trainer(folder).state.model, folder, quiet())
     assert not [path for path in folder.iterdir() if path.suffix == ".keras"]

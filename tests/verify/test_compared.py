@@ -24,6 +24,8 @@ from tfhalf.artifacts import manifest as manifests
 from tfhalf.artifacts.comparison import Comparison, Limits, OutputParity
 from tfhalf.artifacts.edges import edge_inputs
 from tfhalf.artifacts.manifest import open_version
+from tfhalf.artifacts.ports import Port
+from tfhalf.artifacts.record import Artifact, Manifest, ReferenceFacts
 from tfhalf.artifacts.reference import Reference, Samples, data_sha256
 from tfhalf.errors import ArtifactError, IntegrityError, ParityError, UnsupportedError
 from tfhalf.progress import Progress
@@ -35,7 +37,7 @@ from tfhalf.verify.compare import compare_outputs
 from tfhalf.verify.process import _ANSWER, Verifier
 from tfhalf.verify.report import report, table, uncovered
 from tfhalf.verify.scores import by_class
-from tfhalf.verify.version import Batches, TestSet, batches_of, compare_version, run
+from tfhalf.verify.version import Batches, TestSet, batches_of, compare_rows, compare_version, run
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tf2onnx")
 
@@ -140,9 +142,10 @@ def test_differences_and_classes() -> None:
 def test_a_comparison_as_json() -> None:
     y = np.array([0, 0, 1, 2])
     output = compared(one_hot(y), one_hot(np.array([0, 1, 1, 2])), y, limits())
-    found = Comparison("onnx", "r", 4, (output,), 1.5)
+    found = Comparison("onnx", "r", 6, (output,), 1.5, edges=2)
     told = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert (told["accuracy"], told["reference_accuracy"], told["agreement"]) == (75.0, 100.0, 75.0)
+    assert (told["samples"], told["usual"], told["edges"]) == (6, 4, 2)
     assert told["passed"] is True  # one row may differ
     assert "confusion" not in told["outputs"][0]
     assert _ANSWER.validate_json(_ANSWER.dump_json((found,))) == (found,)
@@ -157,6 +160,27 @@ def test_without_labels_nothing_is_right() -> None:
     assert "accuracy" not in names
     names, rows = table([Comparison("onnx", "r", 8, (compared(one_hot(y), one_hot(y), y, limits()),), 0.1)])
     assert [row[names.index("accuracy")] for row in rows] == ["100.00 %", "100.00 %"]
+
+
+def test_few_rows_are_held_to_the_scale_of_all() -> None:
+    """True float16 runs two rows, and an engine at load perhaps the edge rows alone: one score near 0 sets no scale."""
+    y = np.array([[1e-4], [2.0], [-3.0], [5.0]], np.float32)
+    edges = Samples({"x": np.zeros((1, 2), np.float32)}, {"y": np.array([[2e-4]], np.float32)})
+    reference = Reference(Samples({"x": np.ones((4, 2), np.float32)}, {"y": y}), edges, ("zeros",))
+    ports = ((Port("x", "float32", (None, 2)),), (Port("y", "float32", (None, 1)),))
+    facts = reference.basis(ReferenceFacts(origin="drawn"))
+    files = (Artifact(format="onnx", files=("model.onnx",), bytes=1),)
+    manifest = Manifest(
+        name="m", created="", inputs=ports[0], outputs=ports[1], artifacts=files, limits=Limits(), reference=facts
+    )
+    for usual in (0, 1, 4):
+        answers = np.concatenate([y[:usual], edges.outputs["y"]])
+        (near,) = compare_rows(manifest, reference, {"y": answers + 3e-4}, usual, 1, Limits())
+        assert near.problems == ()
+        assert near.edge_difference == pytest.approx(3e-4 / 5, rel=1e-3)
+        (far,) = compare_rows(manifest, reference, {"y": answers + 3}, usual, 1, Limits())
+        assert "edge row 'zeros': the largest difference is 0.6 of the scale, 0.4 allowed" in far.problems
+    assert near.scale == 5
 
 
 class Fake:
@@ -320,7 +344,7 @@ def version(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_good_version_passes_in_a_fresh_process(version: Path) -> None:
     with Verifier(quiet()) as verifier:
         told = verifier(version, TESTED)
-    assert [(c.artifact, c.samples - c.edges) for c in told] == [
+    assert [(c.artifact, c.usual) for c in told] == [
         ("savedmodel", 40),
         ("onnx", 40),
         ("onnx, OpenVINO", 40),

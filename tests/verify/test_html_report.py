@@ -234,7 +234,7 @@ def test_a_page_tells_what_a_comparison_rests_on() -> None:
     sweep = {"inputs": ["x"], "largest": 2.5, "up": 15, "down": -24, "above": "y: lost", "below": "", "up_to": 81920.0}
     samples = {"origin": "drawn", "seed": 0, "count": 37, "edges": {"zeros": 1, "padded tail": 2}, "sweep": sweep}
     said = Seen(render.render(manifest([], reference=samples), [])).said
-    assert "37 samples, of which 3 edge rows (zeros, padded tail) are compared apart" in said
+    assert "34 samples and 3 edge rows (zeros, padded tail), compared apart" in said
     assert "Values up to 81,920 hold: 2^15 times those here, of which the largest is 2.5" in said
     assert "Beyond: y: lost." in said
 
@@ -426,9 +426,11 @@ def test_one_table_for_all_versions() -> None:
     names = table(samples)[0]
     assert [name for name in COLUMNS if name in names] == names  # in one order, without what is not known
     assert "edge" not in names
-    at_edges = replace(samples[0], outputs=(replace(output, edge_difference=0.125, edge_non_finite=2),), edges=4)
+    at_edges = replace(
+        samples[0], outputs=(replace(output, edge_difference=0.125, edge_non_finite=2),), samples=6, edges=4
+    )
     found = dict(zip(table([at_edges])[0], table([at_edges])[1][0], strict=True))
-    assert (found["edge"], found["lost"]) == ("1.2e-01", "5")
+    assert (found["edge"], found["lost"], found["samples"]) == ("1.2e-01", "5", "2")
     (labelled,) = images[0].outputs
     at_edges = [replace(images[0], outputs=(replace(labelled, edge_difference=0.25, edge_non_finite=2, non_finite=1),))]
     found = dict(zip(table(at_edges)[0], table(at_edges)[1][1], strict=True))

@@ -18,7 +18,7 @@ from serve_helpers import make_version
 from tfhalf.artifacts import version
 from tfhalf.cli import main
 from tfhalf.errors import ConfigError, InputError, ResumeError, ShortfallError
-from tfhalf.files import check_writable, disk_fault
+from tfhalf.files import check_writable, disk_fault, replacing
 from tfhalf.system import plotting
 from tfhalf.train.record import run_folder
 from tfhalf.train.record.outcome import OUTCOME
@@ -87,7 +87,7 @@ def test_a_place_that_can_is_left_as_it_is(tmp_path: Path) -> None:
         (".lock", "pipe"),
         (".lock", "../file"),
         ("config.pbtxt", "folder"),
-        (".config.pbtxt.new", "folder"),
+        (".config.pbtxt", "folder"),
     ],
 )
 def test_what_stands_in_the_way_of_a_version(name: str, how: str, tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_nothing_is_written_or_removed_through_a_link(tmp_path: Path) -> None:
     base = tmp_path / "net"
     for name, target in (
         ("config.pbtxt", "../file"),
-        (".config.pbtxt.new", "../file"),
+        (".config.pbtxt", "../file"),
         (".staging-link", "../folder"),
         (".staging-lock/.lock", "../../file"),
     ):
@@ -119,6 +119,49 @@ def test_nothing_is_written_or_removed_through_a_link(tmp_path: Path) -> None:
     assert not (base / "config.pbtxt").is_symlink()
     assert (base / "1").is_dir()
     assert file.read_text() == (folder / ".lock").read_text() == "precious"
+
+
+@pytest.mark.parametrize("synced", [False, True])
+def test_a_file_is_replaced_whole_or_not_at_all(synced: bool, tmp_path: Path) -> None:
+    path = made(tmp_path / "facts.json", "file")
+    precious = made(tmp_path / "file", "file")
+    (tmp_path / ".facts.json").symlink_to("file")
+
+    def write_half() -> None:
+        with replacing(path, synced=synced) as beside:
+            beside.write_text("hal")
+            raise ValueError("half way")
+
+    with pytest.raises(ValueError, match="half way"):
+        write_half()
+    assert (path.read_text(), precious.read_text()) == ("precious", "precious")
+    assert sorted(os.listdir(tmp_path)) == ["facts.json", "file"]
+    (tmp_path / ".facts.json").write_text("what a killed process left, which is longer")
+    with replacing(path, synced=synced) as beside:
+        beside.write_text("whole")
+        assert path.read_text() == "precious"
+    assert path.read_text() == "whole"
+    assert sorted(os.listdir(tmp_path)) == ["facts.json", "file"]
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "00000001"
+
+    def write_half() -> None:
+        with replacing(path, synced=True) as beside:
+            made(beside / "in" / "it", "file")
+            raise OSError(errno.ENOSPC, "full")
+
+    with pytest.raises(OSError, match="full"):
+        write_half()
+    assert os.listdir(tmp_path) == []
+    with replacing(path, synced=True) as beside:
+        made(beside / "in" / "it", "file")
+    assert (path / "in" / "it").read_text() == "precious"
+    made(tmp_path / ".theirs" / "in" / "it", "file")
+    with pytest.raises(OSError, match="theirs"), replacing(tmp_path / "theirs"):
+        pytest.fail("a folder that nobody here made is not emptied")
+    assert (tmp_path / ".theirs" / "in" / "it").read_text() == "precious"
 
 
 def test_a_lock_keeps_its_content(tmp_path: Path) -> None:

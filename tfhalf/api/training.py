@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfhalf.api.host import need_tensorflow, progress_of, python_words
-from tfhalf.errors import ConfigError
+from tfhalf.errors import ConfigError, ResumeError
 
 if TYPE_CHECKING:
     from tfhalf.config import Pipeline
     from tfhalf.numerics.report import Report
     from tfhalf.progress import Progress
     from tfhalf.workflows.publish import Outcome
+    from tfhalf.workflows.train_request import Request
 
 
 def train_pipeline(
@@ -23,6 +24,8 @@ def train_pipeline(
     exports: str | Path = "exports",
     data_dir: str | None = None,
     smoke: bool = False,
+    resume: str | Path | None = None,
+    deterministic: bool = False,
     verbose: bool = False,
 ) -> Outcome:
     """Train a pipeline, export it in float16, verify the artifacts in a fresh process, and publish them, as
@@ -38,6 +41,10 @@ def train_pipeline(
         exports: the folder for ``NAME/VERSION``.
         data_dir: where TensorFlow Datasets keeps its data.
         smoke: two steps and a few hundred test images; nothing is published.
+        resume: the folder of a run to take up where it stopped, trained with the same pipeline; or ``"newest"``, the
+            newest run of the pipeline in ``runs`` that has not ended.
+        deterministic: compute the same bits each time, on a GPU too; slower. TensorFlow's operations stay so in this
+            process. A run that is taken up is what it was started as, and has to be so where this is True.
         verbose: print what the command prints; otherwise it goes to the logger ``tfhalf``.
 
     Returns:
@@ -48,15 +55,17 @@ def train_pipeline(
     Raises:
         InputError: the pipeline cannot be run as it is.
         TrainingError, ExportError, ParityError: the job fell short; nothing was published.
-        Interrupted: a signal ended training; ``tfhalf train --resume`` goes on.
+        ResumeError: the run cannot be taken up, or has published its version already.
+        Interrupted: a signal ended training; ``resume`` goes on.
     """
     pipeline = _loaded(pipeline)
     from tfhalf.data import check_at_hand
 
     with python_words():
         check_at_hand(pipeline.data, data_dir)
+        request = _request(pipeline, Path(runs), Path(exports), data_dir, smoke, resume, deterministic)
         progress = progress_of(verbose)
-        _start(progress, Path(runs))
+        _start(progress, Path(runs), deterministic=request.deterministic)
         from tfhalf.system.device import grow_memory
         from tfhalf.train.job import Places
         from tfhalf.workflows.train import train_and_export
@@ -66,8 +75,14 @@ def train_pipeline(
                 "TensorFlow has taken the GPU's memory whole, and the process that verifies needs some: call "
                 "tf.config.experimental.set_memory_growth(gpu, True) for each GPU before anything runs on it"
             )
-        places = Places(pipeline.file or Path("pipeline.yaml"), Path(runs), Path(exports), data_dir)
-        return train_and_export(pipeline, places, progress, smoke=smoke)
+        return train_and_export(
+            request.pipeline,
+            Places(request.source, Path(runs), Path(exports), request.data_dir),
+            progress,
+            smoke=request.smoke,
+            resume=request.run,
+            deterministic=request.deterministic,
+        )
 
 
 def measure_numerics(
@@ -113,16 +128,50 @@ def measure_numerics(
         return measure(Asked(pipeline.file, pipeline, data_dir, None, steps, every, batch_size), progress)
 
 
+def _request(
+    pipeline: Pipeline,
+    runs: Path,
+    exports: Path,
+    data_dir: str | None,
+    smoke: bool,
+    resume: str | Path | None,
+    deterministic: bool,
+) -> Request:
+    """A new run, or the one to take up.
+
+    Raises:
+        ConfigError, ResumeError: as `train_pipeline`.
+    """
+    from tfhalf.train.record.run_folder import newest_unfinished
+    from tfhalf.workflows.train_request import NEWEST, Request, published, resumed
+
+    source = pipeline.file or Path("pipeline.yaml")
+    if resume is None:
+        return Request(pipeline, source, None, data_dir, smoke, deterministic)
+    if smoke:
+        raise ConfigError("resume takes the run's own settings; smoke belongs to a new run")
+    run = newest_unfinished(runs, pipeline.name) if resume == NEWEST else Path(resume)
+    request = resumed(pipeline, run, pipeline.file, data_dir=data_dir, deterministic=deterministic)
+    if there := published(run, exports, pipeline.name):
+        raise ResumeError(f"{run}: has published {there} before it was stopped; nothing is left to be done")
+    return request
+
+
 def _loaded(pipeline: Pipeline | str | Path) -> Pipeline:
     from tfhalf.config import Pipeline, load_pipeline
 
     return pipeline if isinstance(pipeline, Pipeline) else load_pipeline(pipeline)
 
 
-def _start(progress: Progress, keep_programs: Path | None = None) -> None:
-    """TensorFlow, and as much of what the command sets before it as can be set."""
-    from tfhalf.system.tensorflow import keep_compiled_programs
+def _start(progress: Progress, keep_programs: Path | None = None, *, deterministic: bool = False) -> None:
+    """TensorFlow, and as much of what the command sets before it as can be set.
 
+    Raises:
+        ConfigError: ``deterministic`` comes too late for a GPU.
+    """
+    from tfhalf.system.tensorflow import keep_compiled_programs, keep_same_bits, set_same_bits
+
+    in_time = not deterministic or set_same_bits()
     if keep_programs is not None and "tensorflow" not in sys.modules:
         keep_compiled_programs(keep_programs)
     elif keep_programs is not None:
@@ -130,3 +179,5 @@ def _start(progress: Progress, keep_programs: Path | None = None) -> None:
             "xla        compiled programs are not kept: TensorFlow was imported before tfhalf could say where"
         )
     need_tensorflow()
+    if deterministic:
+        keep_same_bits(in_time)

@@ -137,6 +137,11 @@ class Comparison:
         return FORMATS[self.artifact.partition(",")[0]]
 
     @property
+    def usual(self) -> int:
+        """How many of the samples are usual ones, of which accuracy, agreement and differences are."""
+        return self.samples - self.edges
+
+    @property
     def problems(self) -> tuple[str, ...]:
         """What exceeds the limits, each with its output's name or the size; empty where every limit holds."""
         usual = tuple(f"{output.name}: {problem}" for output in self.outputs for problem in output.problems)
@@ -159,12 +164,13 @@ class Comparison:
         return choose(values, default=None)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: the worst of the outputs' numbers beside ``samples``, each output, and ``passed``; without the
-        confusion matrix, which may be large."""
+        """For JSON: the worst of the outputs' numbers beside ``samples`` (``usual`` ones and ``edges``), each output,
+        and ``passed``; without the confusion matrix, which may be large."""
         plain = asdict(self)
         for output in plain["outputs"]:
             del output["confusion"]
-        return {**plain, **{what: self.worst(what) for what in _NUMBERS}, "passed": self.passed}
+        worst = {what: self.worst(what) for what in _NUMBERS}
+        return {**plain, "usual": self.usual, **worst, "passed": self.passed}
 
 
 _MORE_IS_BETTER = ("agreement", "accuracy")

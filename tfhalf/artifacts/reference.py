@@ -214,9 +214,7 @@ def data_sha256(x: np.ndarray) -> str:
 def basis_line(facts: ReferenceFacts) -> str:
     """In one line, what comparisons rest on."""
     edge = sum(facts.edges.values())
-    rows = f"{edge} edge row{'s' * (edge != 1)} ({', '.join(facts.edges)})"
-    if facts.origin == "drawn":
-        return f"drawn: {facts.count:,} samples" + (f", of which {rows} are compared apart" if edge else "")
     usual = f"{facts.count - edge:,}"
-    words = f"test set: {usual} samples" if facts.origin == "test set" else f"given: {usual} of {facts.file}"
-    return words + (f" and {rows}, compared apart" if edge else "")
+    words = f"given: {usual} of {facts.file}" if facts.origin == "given" else f"{facts.origin}: {usual} samples"
+    rows = f"{edge} edge row{'s' * (edge != 1)} ({', '.join(facts.edges)})"
+    return f"{words} and {rows}, compared apart" if edge else words

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tfhalf.errors import ArtifactError, ConfigError
-from tfhalf.files import check_writable, open_lock, sync
+from tfhalf.files import check_writable, open_lock, replacing, sync
 
 _STAGING = ".staging-"
 _LOCK = ".lock"
@@ -32,7 +32,7 @@ def check(base: Path) -> None:
     lock = base / _LOCK
     if os.path.lexists(lock) and (lock.is_symlink() or not lock.is_file()):
         raise ConfigError(f"{lock}: is not a file of tfhalf's; take it away, or choose another --exports")
-    for path in (base / "config.pbtxt", base / ".config.pbtxt.new"):
+    for path in (base / "config.pbtxt", base / ".config.pbtxt"):
         if path.is_dir() and not path.is_symlink():
             raise ConfigError(
                 f"{path}: is a folder; a file is written there: take it away, or choose another --exports"
@@ -107,17 +107,11 @@ def publish(folder: Path, base: Path, number: int, *, failed: bool = False) -> P
 
 def replace_file(path: Path, text: str) -> None:
     """Write a small file that is at every instant the old one or the new one; leaves an equal one alone. Only within
-    `numbered`: what it writes beside has one name, so that a killed process leaves no more than one such file. A link
-    is replaced; what it leads to stays as it is."""
+    `numbered`."""
     if path.is_file() and not path.is_symlink() and path.read_text(encoding="utf-8", errors="replace") == text:
         return
-    beside = path.with_name(f".{path.name}.new")
-    beside.unlink(missing_ok=True)
-    with beside.open("x", encoding="utf-8") as file:  # not through a link that was put there
+    with replacing(path, synced=True) as beside, beside.open("x", encoding="utf-8") as file:
         file.write(text)
-    sync(beside)
-    beside.replace(path)
-    sync(path.parent)
 
 
 def versions(base: Path) -> list[int]:

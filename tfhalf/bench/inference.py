@@ -17,6 +17,7 @@ from tfhalf.errors import ArtifactError, UnavailableError, UnsupportedError
 from tfhalf.runtimes.base import Arrays, Runtime
 from tfhalf.system.device import cpu, detect, grow_memory
 from tfhalf.system.tensorflow import import_tensorflow
+from tfhalf.text import one_line
 
 CALLS = 30  # a cell holds at least so many, unless they take far too long
 _WARM_UP_CALLS = 3
@@ -63,8 +64,8 @@ def measure(*, directory: str, runtime: str, batch_sizes: Sequence[int], seconds
         try:
             cells.append(_cell(opened, arrays, seconds))
         except Exception as error:  # noqa: BLE001  # what a library says of a batch too large: the row tells it
-            text = " ".join(str(error).split())[:160]
-            failed = f"batch {size}: {type(error).__name__}: {text}; leave it out of --batch-sizes"
+            why = one_line(error, 160)
+            failed = f"batch {size}: {type(error).__name__}: {why}; leave it out of --batch-sizes"
             break
     return Inference(runtime, opened.about, device.describe(), tuple(cells), note=opened.settings, error=failed)
 

@@ -15,6 +15,7 @@ from tfhalf.config.refs import raised
 from tfhalf.errors import InputError, ShortfallError, TfhalfError
 from tfhalf.system.child import Channel
 from tfhalf.system.tensorflow import import_tensorflow
+from tfhalf.text import one_line
 
 
 def answer(request: dict[str, Any], stages: Stages) -> dict[str, Any]:
@@ -25,8 +26,7 @@ def answer(request: dict[str, Any], stages: Stages) -> dict[str, Any]:
     except TfhalfError as error:
         return {"error": str(error), "exit_code": error.exit_code}
     except Exception as error:  # noqa: BLE001  # a user's model, TensorFlow, XLA: the one that asks is told
-        text = " ".join(str(error).split())[:300]
-        return {"error": f"{type(error).__name__}: {text}", "exit_code": ShortfallError.exit_code}
+        return {"error": f"{type(error).__name__}: {one_line(error)}", "exit_code": ShortfallError.exit_code}
     except SystemExit as error:  # a model that ends the process would leave no answer
         return {"error": f"the code that was given fails: {raised(error)}", "exit_code": InputError.exit_code}
 

@@ -23,13 +23,14 @@ from tfhalf.export.islands.find import SearchResult, matched, unfit, wide_ranges
 from tfhalf.export.islands.open import simulator_of
 from tfhalf.export.islands.search import FEW, ROUNDS, Basis, Effort, island_lines, say_shortfalls, search, widened
 from tfhalf.export.load.model import Source, open_source
-from tfhalf.export.publish import Exported, Whole, publish
+from tfhalf.export.publish import Exported, ModelExport, Whole
 from tfhalf.export.reproducible import check_deterministic, check_independent
 from tfhalf.export.request import Options, Request
 from tfhalf.precision.islands import Island
 from tfhalf.progress import Progress
 from tfhalf.system.device import float32_exactly, grow_memory
 from tfhalf.verify.process import Verifier
+from tfhalf.verify.publish import publish_compared
 from tfhalf.verify.report import sweep_line
 
 _LONGER = "--bisect-seconds gives more time"
@@ -74,7 +75,8 @@ def export_source(
     """
     begun = time.perf_counter() if begun is None else begun
     patterns = [pattern for pattern in options.keep_float32 if pattern != "auto"]
-    version.check(options.exports / (options.name or source.name))
+    base = options.exports / (options.name or source.name)
+    version.check(base)
     with verifier or Verifier(progress) as verifier, float32_exactly():
         verifier.start()
         prepared = _prepare(source, options, progress)
@@ -84,15 +86,16 @@ def export_source(
         whole = _whole(prepared, (*fixed, *result.islands), result, options, progress)
         rounds = iter(range(ROUNDS))
 
-        def widen(whole: Whole, comparisons: list[Comparison]) -> Whole | None:
-            failing = [c for c in comparisons if not c.passed and c.format.float32_layers_help]
+        def wider(whole: Whole, failing: list[Comparison]) -> Whole | None:
+            failing = [c for c in failing if c.format.float32_layers_help]
             if not failing or next(rounds, None) is None:
                 return None
             say_shortfalls(failing, progress)
             more = widened(prepared.basis, whole.islands, failing, effort, progress, whole.reference.other_sizes)
             return _with(whole, prepared.basis, more, progress) if more is not None else None
 
-        return publish(whole, options, verifier, progress, begun, widen)
+        export = ModelExport(whole, options, verifier, progress, begun, wider)
+        return Exported(*publish_compared(export, base, progress))
 
 
 def _whole(
@@ -102,7 +105,7 @@ def _whole(
     _say_islands(islands, result, progress)
     basis, kept = prepared.basis, [island.path for island in islands]
     swept = _swept(prepared, kept, options, progress)
-    rows, sized = open_sizes.hold(basis.simulator, kept, prepared.other_sizes, options.limits, progress)
+    rows, sized = open_sizes.hold(basis.simulator, kept, prepared.other_sizes, basis.typical, options.limits, progress)
     return Whole(
         prepared.source,
         basis.simulator.interface,

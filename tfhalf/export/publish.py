@@ -1,4 +1,4 @@
-"""A model that was made float16 written in each format, judged in a fresh process, and published."""
+"""A model that was made float16, as it is written in each format, compared in a fresh process, and published."""
 
 from __future__ import annotations
 
@@ -10,16 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tfhalf.artifacts import manifest as manifests
-from tfhalf.artifacts import record, version
+from tfhalf.artifacts import record
 from tfhalf.artifacts.comparison import Comparison
 from tfhalf.artifacts.formats import FORMATS, Format
-from tfhalf.artifacts.record import Artifact, Manifest, Parameters, ReferenceFacts
+from tfhalf.artifacts.record import Artifact, Manifest, ReferenceFacts
 from tfhalf.artifacts.reference import Reference, joined
 from tfhalf.artifacts.share import check_some_float16, float32_share, share_lines
-from tfhalf.errors import ArtifactError, ExportError, ParityError
+from tfhalf.errors import ArtifactError, ExportError
 from tfhalf.export import savedmodel
 from tfhalf.export.interface import Interface
 from tfhalf.export.islands.find import SearchResult
@@ -30,7 +28,7 @@ from tfhalf.export.onnx import to_onnx
 from tfhalf.export.program import Program, named_program
 from tfhalf.export.rebuild import grouped_conv
 from tfhalf.export.request import Options
-from tfhalf.export.write import litert_artifact
+from tfhalf.export.write import litert_artifact, parameters
 from tfhalf.precision.islands import Island
 from tfhalf.precision.keras_graph import reason
 from tfhalf.progress import Progress
@@ -38,8 +36,8 @@ from tfhalf.runtimes.open import open_predictor
 from tfhalf.verify.compare import compare_outputs
 from tfhalf.verify.other_sizes import run_sizes
 from tfhalf.verify.process import Verifier
-from tfhalf.verify.publish import publish as publish_version
-from tfhalf.verify.report import export_lines, notes, problems, table_lines
+from tfhalf.verify.publish import publish
+from tfhalf.verify.report import export_lines
 from tfhalf.verify.version import BATCH, run
 
 
@@ -65,71 +63,60 @@ class Exported:
 
     version: Path
     manifest: Manifest
-    comparisons: tuple[Comparison, ...]
+
+    @property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """Of each artifact with the float32 model, in each runtime."""
+        return self.manifest.comparisons
 
 
-def publish(
-    made: Whole,
-    options: Options,
-    verifier: Verifier,
-    progress: Progress,
-    begun: float,
-    mend: Callable[[Whole, list[Comparison]], Whole | None] | None = None,
-) -> Exported:
-    """Write every format into a staged version, compare each with the float32 model, and publish it.
+@dataclass
+class ModelExport:
+    """``made`` as `verify.publish.publish_compared` takes it.
 
-    Args:
-        begun: `time.perf_counter` when the command began.
-        mend: given what was written and what falls short of it, the same with more layers in float32, which is then
-            written in its place; or None.
-
-    Raises:
-        ExportError: a format that was asked for cannot be written, or none can.
-        ParityError: an artifact does not answer like the float32 model; it is kept as ``failed-N``.
+    ``begun`` is `time.perf_counter` when the command began. ``widened`` gives of what was written, and what falls short
+    of it, the same with more layers in float32, which is then written in its place; or None.
     """
-    while True:
-        attempt = _attempt(made, options, verifier, progress, begun, mend)
-        if isinstance(attempt, Exported):
-            break
-        made = attempt
-    manifest, comparisons = attempt.manifest, attempt.comparisons
-    progress.line()
-    for text in table_lines(comparisons):
-        progress.line(text)
-    for note in (*notes(manifest, comparisons), *manifest.not_covered):
-        progress.line(f"           {note}")
-    if not all(c.passed for c in comparisons):
-        raise ParityError(f"not published, kept as {attempt.version}: {problems(comparisons)}")
-    return attempt
 
+    made: Whole
+    options: Options
+    verifier: Verifier
+    progress: Progress
+    begun: float
+    widened: Callable[[Whole, list[Comparison]], Whole | None]
 
-def _attempt(
-    made: Whole,
-    options: Options,
-    verifier: Verifier,
-    progress: Progress,
-    begun: float,
-    mend: Callable[[Whole, list[Comparison]], Whole | None] | None,
-) -> Exported | Whole:
-    """What was published, or kept as ``failed-N``; or what is to be written in its place."""
-    base = options.exports / (options.name or made.source.name)
-    if not options.allow_float32:
-        check_some_float16(_parameters(made.shipped))
-    with version.staging(base) as folder:
+    def write(self, folder: Path) -> Manifest:
+        """Write each format.
+
+        Raises:
+            ExportError: one that was asked for cannot be written, or none can.
+        """
+        made, options, progress = self.made, self.options, self.progress
+        if not options.allow_float32:
+            check_some_float16(parameters(made.shipped.weights))
         program = _program(made)
         artifacts, refused = _write(made, program, folder, options, progress)
         _say_export(made.shipped, artifacts, refused, progress)
         made.reference.save(folder)
-        manifest = _manifest(made, options, program, artifacts, refused, manifests.file_hashes(folder))
-        manifests.write(folder, manifest)
-        progress.line(f"verify     a fresh process runs each artifact over {made.compared_on.count} samples")
-        comparisons = verifier(folder)
-        mended = mend(made, comparisons) if mend is not None and not all(c.passed for c in comparisons) else None
-        if mended is not None:
-            return mended
-        manifest = manifest.model_copy(update={"seconds": time.perf_counter() - begun})
-        published, manifest = publish_version(folder, base, manifest, comparisons)
-        return Exported(published, manifest, tuple(comparisons))
+        return _manifest(made, options, program, artifacts, refused, manifests.file_hashes(folder))
+
+    def compare(self, folder: Path) -> list[Comparison]:
+        """In a fresh process, over the samples beside the artifacts."""
+        usual, edges = self.made.reference.usual.count, len(self.made.reference.edge_kinds)
+        rows = f"{usual} samples" + (f" and {edges} edge rows" if edges else "")
+        self.progress.line(f"verify     a fresh process runs each artifact over {rows}")
+        return self.verifier(folder)
+
+    def widen(self, failing: list[Comparison]) -> bool:
+        """With what ``widened`` gives."""
+        made = self.widened(self.made, failing)
+        self.made = made or self.made
+        return made is not None
+
+    def publish(self, folder: Path, manifest: Manifest, comparisons: list[Comparison]) -> tuple[Path, Manifest]:
+        """With the seconds that all of it took."""
+        manifest = manifest.model_copy(update={"seconds": time.perf_counter() - self.begun})
+        return publish(folder, folder.parent, manifest, comparisons)
 
 
 def _program(made: Whole) -> Program:
@@ -200,7 +187,7 @@ def _check_answers(kind: Format, made: Whole, folder: Path, options: Options) ->
         expected = joined(reference.usual.outputs, reference.edges.outputs)
         kinds = (*["given"] * reference.usual.count, *reference.edge_kinds)
         outputs = compare_outputs(expected, got, made.interface.classes, limits, kinds)
-        sizes = run_sizes(predictor, kind, kind.name, reference.other_sizes, limits)
+        sizes = run_sizes(predictor, kind, kind.name, reference, limits)
         short = "; ".join(Comparison(kind.name, "", len(kinds), outputs, 0.0, other_sizes=sizes).problems)
         why = f"it does not answer like the float32 model: {short}" if short else ""
     except ArtifactError as error:
@@ -225,7 +212,7 @@ def _write_onnx(made: Whole, program: Program, folder: Path, options: Options, m
 def _say_export(shipped: Shipped, artifacts: list[Artifact], refused: dict[str, str], progress: Progress) -> None:
     first, *rest = export_lines(shipped.counts, shipped.folded, artifacts)
     progress.line(f"export     {first}")
-    for text in [*rest, *share_lines(_parameters(shipped))]:
+    for text in [*rest, *share_lines(parameters(shipped.weights))]:
         progress.line(f"           {text}")
     for kind, why in refused.items():
         progress.line(f"           {kind}: not written. {why}", always=True)
@@ -258,8 +245,8 @@ def _manifest(
         refused=refused,
         limits=options.limits,
         reference=made.compared_on,
-        parameters=_parameters(shipped),
-        float32_share=round(float32_share(_parameters(shipped)), 4),
+        parameters=parameters(shipped.weights),
+        float32_share=round(float32_share(parameters(shipped.weights)), 4),
         cast=record.Cast(**asdict(shipped.counts)),
         kept_float32=tuple(island.path for island in made.islands),
         islands=tuple(record.Island(path=island.path, reason=island.reason) for island in made.islands),
@@ -271,12 +258,3 @@ def _manifest(
         git_revision=made.git_revision,
         files=files,
     )
-
-
-def _parameters(shipped: Shipped) -> dict[str, Parameters]:
-    counts: dict[str, tuple[int, int]] = {}
-    for variable in (weight.value for weight in shipped.weights):
-        size = int(np.prod(variable.shape))
-        count, held = counts.get(variable.dtype.name, (0, 0))
-        counts[variable.dtype.name] = (count + size, held + size * variable.dtype.size)
-    return {dtype: Parameters(count=count, bytes=held) for dtype, (count, held) in sorted(counts.items())}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -112,7 +112,7 @@ def rehearse(
 
 def described(rebuilt: Rebuilt, input_shape: Sequence[int], num_classes: int) -> dict[str, Any]:
     """The fields of a `Manifest` that a float16 model has: ports, parameters, what was folded, kept and clamped."""
-    counts = parameters(rebuilt.model)
+    counts = parameters(rebuilt.model.weights)
     return {
         "inputs": (Port(INPUT, "float32", (None, *input_shape)),),
         "outputs": tuple(Port(name, "float32", (None, num_classes), classes=True) for name in OUTPUTS),
@@ -124,13 +124,12 @@ def described(rebuilt: Rebuilt, input_shape: Sequence[int], num_classes: int) ->
     }
 
 
-def parameters(model: keras.Model) -> dict[str, Parameters]:
-    """By dtype, the count of a model's parameters and their bytes."""
+def parameters(weights: Iterable[Any]) -> dict[str, Parameters]:
+    """By dtype, the count of the parameters in ``weights``, Keras variables, and their bytes."""
     counts: Counter[str] = Counter()
-    sizes: Counter[str] = Counter()
-    for variable in model.weights:
-        dtype = keras.backend.standardize_dtype(variable.dtype)
-        count = math.prod(variable.shape)
-        counts[dtype] += count
-        sizes[dtype] += count * {"float16": 2, "bfloat16": 2, "float64": 8, "int64": 8}.get(dtype, 4)
-    return {dtype: Parameters(count=counts[dtype], bytes=sizes[dtype]) for dtype in sorted(counts)}
+    sizes: dict[str, int] = {}
+    for weight in weights:
+        dtype = weight.value.dtype
+        counts[dtype.name] += math.prod(weight.shape)
+        sizes[dtype.name] = dtype.size
+    return {dtype: Parameters(count=counts[dtype], bytes=counts[dtype] * sizes[dtype]) for dtype in sorted(counts)}

@@ -45,16 +45,43 @@ def import_tensorflow(
     backend = os.environ.get("KERAS_BACKEND")
     if backend != "tensorflow":
         raise ConfigError(f"KERAS_BACKEND is {backend!r}; tfhalf needs tensorflow: unset it")
-    if deterministic and _SAME_BITS not in os.environ.get("XLA_FLAGS", ""):
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_SAME_BITS}=true".strip()
+    if deterministic:
+        set_same_bits()
     if keep_programs is not None:
         keep_compiled_programs(keep_programs)
     if "tensorflow" not in sys.modules:
         _import(without)
     if deterministic:
-        import tensorflow as tf
+        keep_same_bits()
 
-        tf.config.experimental.enable_op_determinism()
+
+def set_same_bits() -> bool:
+    """Have XLA give the same bits each time on a GPU too; whether that comes in time: TensorFlow, where it is imported
+    already, may have read its flags."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    if _SAME_BITS in flags:
+        return True
+    os.environ["XLA_FLAGS"] = f"{flags} {_SAME_BITS}=true".strip()
+    return "tensorflow" not in sys.modules
+
+
+def keep_same_bits(in_time: bool = True) -> None:
+    """Have TensorFlow's operations give the same bits each time, from now on.
+
+    Args:
+        in_time: whether `set_same_bits` came in time.
+
+    Raises:
+        ConfigError: it did not, and there is a GPU.
+    """
+    import tensorflow as tf
+
+    if not in_time and tf.config.list_physical_devices("GPU"):
+        raise ConfigError(
+            "deterministic: TensorFlow was imported before tfhalf could set XLA's flag; set "
+            f"XLA_FLAGS={_SAME_BITS}=true in the environment before the program starts"
+        )
+    tf.config.experimental.enable_op_determinism()
 
 
 def _import(without: tuple[str, ...]) -> None:

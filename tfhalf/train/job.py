@@ -14,7 +14,7 @@ from tfhalf import config
 from tfhalf.artifacts import manifest as manifests
 from tfhalf.data import LazyImages, Preprocess, Splits, load_splits
 from tfhalf.errors import ConfigError
-from tfhalf.files import check_writable
+from tfhalf.files import check_writable, replacing
 from tfhalf.progress import Progress
 from tfhalf.train.build import Builder
 from tfhalf.train.integers import keep_integers
@@ -105,9 +105,8 @@ def new_run(job: Job, places: Places, smoke: bool, deterministic: bool = False) 
             "deterministic": deterministic,
             "versions": manifests.versions(),
         }
-        beside = run / f".{runs.FACTS}"  # a folder is a run as soon as it has the file, which then is whole
-        beside.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-        beside.rename(run / runs.FACTS)
+        with replacing(run / runs.FACTS) as beside:  # a folder is a run as soon as it has the file
+            beside.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         return run
     raise ConfigError(f"{places.runs / job.pipeline.name}: holds a thousand runs of this second; choose another --runs")
 

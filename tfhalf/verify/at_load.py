@@ -80,7 +80,7 @@ def compare_at_load(candidate: Candidate) -> str:
     """Compare an engine's answers with the float32 model's.
 
     Returns:
-        What it was compared on, for people: ``16 samples, 4 of them edge rows``; empty where the version, of a release
+        What it was compared on, for people: ``12 samples and 4 edge rows``; empty where the version, of a release
         before edge rows, holds no inputs at all.
 
     Raises:
@@ -97,10 +97,10 @@ def compare_at_load(candidate: Candidate) -> str:
     if reference.other_sizes and not late:
         kind = FORMATS[candidate.kind]
         limits = candidate.manifest.limits.for_format(kind)
-        sizes = run_sizes(candidate.runtime, kind, candidate.kind, reference.other_sizes, limits)
+        sizes = run_sizes(candidate.runtime, kind, candidate.kind, reference, limits)
         _check(tuple(f"size {row.size!r}: {problem}" for row in sizes for problem in row.problems))
     if usual:
-        return f"{rows} samples" + (f", {edges} of them edge rows" if edges else "")
+        return f"{rows - edges} samples" + (f" and {edges} edge rows" if edges else "")
     return f"{edges} edge rows" + (_on_drawn(candidate, reference.edges.inputs) if candidate.passed else "")
 
 

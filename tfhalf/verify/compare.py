@@ -29,6 +29,7 @@ def compare_outputs(
     limits: Limits,
     kinds: Sequence[str] = (),
     labels: np.ndarray | None = None,
+    typical: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[OutputParity, ...]:
     """Every output of an artifact beside the float32 model's.
 
@@ -37,6 +38,9 @@ def compare_outputs(
         classes: the outputs whose last axis is classes.
         kinds: of each row, one of `TYPICAL` or an edge's name; edge rows are compared apart. Empty: none is one.
         labels: the right classes of the usual rows, integers [N - edge rows], where they are known.
+        typical: the float32 model's outputs that set the scale, each [M, ...], where the usual rows here are few of
+            them or none: one score near 0 would be held to its own magnitude. Behind the batch their shapes may differ
+            where every row is an edge row. None: the usual rows here.
 
     Raises:
         ArtifactError: the outputs have other names or shapes.
@@ -52,14 +56,15 @@ def compare_outputs(
     for name, expected in reference.items():
         has_labels = labels is not None and name in classes and expected.ndim == 2
         usual = OutputParity(name, 1.0, 0.0, 0.0, 0, None, 1.0, ())
+        mine, its = expected[~edge], got[name][~edge]
+        scales = mine if typical is None else typical[name]
         if not edge.all():
-            mine, its = expected[~edge], got[name][~edge]
             if has_labels and labels is not None:
-                usual = _labelled(name, mine, its, labels, limits)
+                usual = _labelled(name, mine, its, labels, limits, scales)
             else:
-                usual = _output(name, mine, its, name in classes, limits)
+                usual = _output(name, mine, its, name in classes, limits, scales)
         if edges:
-            usual = _with_edges(usual, expected[~edge], expected[edge], got[name][edge], edges, limits, has_labels)
+            usual = _with_edges(usual, scales, expected[edge], got[name][edge], edges, limits, has_labels)
         outputs.append(usual)
     return tuple(outputs)
 
@@ -105,7 +110,7 @@ def _with_edges(
         return usual
     wide, other, scales = (x.astype(np.float64) for x in (reference, got, typical))
     as_probabilities = has_labels and _probabilities(scales)
-    if not has_labels and _probabilities(np.concatenate([scales, wide])):
+    if not has_labels and _probabilities(scales) and _probabilities(wide):
         wide, other, scales = _logits(wide), _logits(other), _logits(scales)
     rows = range(1, wide.ndim)
     there = np.isfinite(wide)
@@ -148,14 +153,17 @@ def _edge_problem(lost: int, size: int, largest: float, most: float, mean: float
     return f"the mean difference is {mean:.2g} of the scale, {most_mean:g} allowed"
 
 
-def _labelled(name: str, reference: np.ndarray, got: np.ndarray, labels: np.ndarray, limits: Limits) -> OutputParity:
+def _labelled(
+    name: str, reference: np.ndarray, got: np.ndarray, labels: np.ndarray, limits: Limits, typical: np.ndarray
+) -> OutputParity:
     """An output [N, classes] whose right classes ``labels`` [N] are known: what counts is how many are right, and how
-    many rows are of another class. A value that is not finite is lost, whatever float32 gives."""
+    many rows are of another class. A value that is not finite is lost, whatever float32 gives. ``typical`` [M, classes]
+    sets the scale."""
     n, finite = len(labels), np.isfinite(got)
     top, before = np.where(finite.all(-1), got.argmax(-1), -1), reference.argmax(-1)
     right, right_before, differing = top == labels, before == labels, int((top != before).sum())
     lost, agreement = int(right_before.sum()) - int(right.sum()), (1 - differing / n) * 100
-    scale = 1.0 if _probabilities(reference) else float(np.abs(reference).max(initial=0.0)) or 1.0
+    scale = 1.0 if _probabilities(typical) else float(np.abs(typical).max(initial=0.0)) or 1.0
     difference = np.abs(np.where(finite, got, 0).astype(np.float64) - reference) / scale
     largest, mean = float(difference.max()), float(difference.mean())
     problems = [f"{int((~finite).sum()):,} of {got.size:,} values are not finite"] if not finite.all() else []
@@ -164,7 +172,7 @@ def _labelled(name: str, reference: np.ndarray, got: np.ndarray, labels: np.ndar
     if differing > _allowed(100 - limits.min_agreement, n):
         problems.append(f"{agreement:.2f} % have the same top class, {limits.min_agreement:g} % needed")
     problems += _too_far(largest, mean, limits)
-    spread = float(np.abs(reference - reference.mean(0)).max(initial=0.0)) / scale
+    spread = float(np.abs(typical - typical.mean(0)).max(initial=0.0)) / scale
     return OutputParity(
         name,
         scale,
@@ -195,20 +203,24 @@ def _allowed(percent: float, n: int) -> int:
     return max(1, math.floor(percent / 100 * n + 1e-9)) if percent > 0 else 0
 
 
-def _output(name: str, reference: np.ndarray, got: np.ndarray, classes: bool, limits: Limits) -> OutputParity:
+def _output(
+    name: str, reference: np.ndarray, got: np.ndarray, classes: bool, limits: Limits, typical: np.ndarray
+) -> OutputParity:
+    """An output [N, ...] without labels; ``typical`` [M, ...] sets the scale."""
     if not np.issubdtype(reference.dtype, np.floating):
         same = float((reference == got).mean() * 100) if reference.size else 100.0
         problems = [] if same >= limits.min_agreement else [f"{same:.2f} % of the values are the same"]
         return OutputParity(name, 1.0, 1 - same / 100, 1 - same / 100, 0, same, 1.0, tuple(problems))
-    wide, other = reference.astype(np.float64), got.astype(np.float64)
-    if _probabilities(wide):
-        wide, other = _logits(wide), _logits(other)
+    wide, other, scales = (x.astype(np.float64) for x in (reference, got, typical))
+    if _probabilities(wide) and _probabilities(scales):
+        wide, other, scales = _logits(wide), _logits(other), _logits(scales)
     there = np.isfinite(wide)
     lost = int((there & ~np.isfinite(other)).sum())
     lost += int((~there & ~((wide == other) | (np.isnan(wide) & np.isnan(other)))).sum())
     compared = there & np.isfinite(other)
     difference = np.abs(np.where(compared, other, 0) - np.where(compared, wide, 0))
-    values = wide[there]
+    finite = np.isfinite(scales)
+    values = scales[finite]
     scale = float(np.abs(values).max(initial=0.0)) or 1.0
     mean_scale = float(np.sqrt((values**2).mean())) if values.size else 1.0
     largest = float(difference.max(initial=0.0)) / scale
@@ -221,8 +233,8 @@ def _output(name: str, reference: np.ndarray, got: np.ndarray, classes: bool, li
         # At least one row: a share finer than one of a few rows cannot be held.
         if rows * (1 - decided / 100) > max(1.0, rows * (1 - limits.min_agreement / 100)) + 1e-6:
             problems.append(f"{decided:.2f} % have the same top class, {limits.min_agreement:g} % needed")
-    middle = np.where(there, wide, 0).sum(0) / np.maximum(there.sum(0), 1)
-    spread = float(np.abs(values - np.broadcast_to(middle, wide.shape)[there]).max(initial=0.0))
+    middle = np.where(finite, scales, 0).sum(0) / np.maximum(finite.sum(0), 1)
+    spread = float(np.abs(values - np.broadcast_to(middle, scales.shape)[finite]).max(initial=0.0))
     return OutputParity(name, scale, largest, mean, lost, agreement, spread / scale, tuple(problems))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from tfhalf.artifacts.comparison import Comparison, Limits, SizeParity
 from tfhalf.artifacts.formats import Format
-from tfhalf.artifacts.reference import Samples
+from tfhalf.artifacts.reference import Reference
 from tfhalf.errors import UnsupportedError
 from tfhalf.runtimes.base import Arrays
 from tfhalf.runtimes.open import SECOND
@@ -20,16 +20,17 @@ def run_sizes(
     predictor: Callable[[Arrays], Arrays],
     kind: Format,
     runtime: str,
-    sized: Mapping[str, Samples],
+    reference: Reference,
     limits: Limits,
 ) -> tuple[SizeParity, ...]:
-    """How an artifact answers samples of other sizes, held to what edge rows are held to. A LiteRT file may be of one
+    """How an artifact answers the samples of other sizes, held to what edge rows are held to: a few rows, whose scale
+    the answers to usual samples set. A LiteRT file may be of one
     size, and a second runtime may not cover one; where another fails to run, that is a problem."""
     rows = []
-    for size, one in sized.items():
+    for size, one in reference.other_sizes.items():
         try:
             got = {name: np.asarray(x) for name, x in predictor(one.inputs).items()}
-            outputs = compare_outputs(one.outputs, got, (), limits, [size] * one.count)
+            outputs = compare_outputs(one.outputs, got, (), limits, [size] * one.count, typical=reference.usual.outputs)
         except Exception as error:  # noqa: BLE001  # three libraries, each with exceptions of its own; it is told
             why = one_line(error, 200)
             fine = kind.is_litert or (runtime in SECOND and isinstance(error, UnsupportedError))

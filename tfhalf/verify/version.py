@@ -172,7 +172,7 @@ class _Work:
             why = one_line(error)
             raise ArtifactError(f"{task.label}: opens and does not run ({predictor.about}): {why}") from error
         late = task.exact and time.perf_counter() - start > EXACT_SECONDS
-        sizes = () if late else run_sizes(predictor, task.kind, task.runtime, self.reference.other_sizes, limits)
+        sizes = () if late else run_sizes(predictor, task.kind, task.runtime, self.reference, limits)
         label = f"{task.label}, first {usual}" if task.exact else task.label
         seconds = time.perf_counter() - start
         return Comparison(label, predictor.about, usual + edges, outputs, seconds, edges, other_sizes=sizes)
@@ -200,7 +200,7 @@ def compare_rows(
     manifest: Manifest, reference: Reference, got: Arrays, usual: int, edges: int, limits: Limits
 ) -> tuple[OutputParity, ...]:
     """The answers ``got`` to the first ``usual`` samples, and behind them to the first ``edges`` edge rows, beside the
-    float32 model's.
+    float32 model's; all of its answers to usual samples set the scale.
 
     Raises:
         ArtifactError: the outputs have other names or shapes.
@@ -212,7 +212,7 @@ def compare_rows(
     classes = [port.name for port in manifest.outputs if port.classes]
     kinds = (*["given"] * usual, *reference.edge_kinds[:edges])
     labels = None if reference.labels is None else reference.labels[:usual]
-    return compare_outputs(expected, got, classes, limits, kinds, labels)
+    return compare_outputs(expected, got, classes, limits, kinds, labels, reference.usual.outputs)
 
 
 @dataclass(frozen=True)

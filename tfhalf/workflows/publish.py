@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
-from functools import cache, partial
+from functools import cached_property
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -16,13 +15,12 @@ from typing import Any
 import keras
 
 from tfhalf.artifacts import manifest as manifests
-from tfhalf.artifacts import record, version
+from tfhalf.artifacts import record
 from tfhalf.artifacts.comparison import Comparison, Confusion, Limits
 from tfhalf.artifacts.edges import edge_inputs
 from tfhalf.artifacts.record import Artifact, Manifest
 from tfhalf.artifacts.reference import Reference, Samples, basis_line, data_sha256
 from tfhalf.artifacts.share import share_lines
-from tfhalf.errors import ParityError
 from tfhalf.export.program import INPUT, PROBABILITIES
 from tfhalf.export.rebuild.rebuild import Rebuilt
 from tfhalf.export.write import described, parameters, write_artifacts
@@ -36,11 +34,13 @@ from tfhalf.train.record.run_folder import facts
 from tfhalf.train.result import TrainResult
 from tfhalf.verify.html import classes
 from tfhalf.verify.process import Verifier
-from tfhalf.verify.publish import publish
-from tfhalf.verify.report import SCALED, export_lines, problems, table_lines
+from tfhalf.verify.publish import publish, publish_compared
+from tfhalf.verify.report import SCALED, export_lines
 from tfhalf.verify.scores import confusion
 from tfhalf.verify.version import TestSet
 from tfhalf.workflows.widen import Widening, pipeline_with
+
+_ORIGIN = record.ReferenceFacts(origin="test set")
 
 
 @dataclass(frozen=True)
@@ -105,77 +105,87 @@ def export_and_publish(finished: Finished, verifier: Verifier, progress: Progres
     job = finished.job
     progress.line()
     progress.line(f"export     float16, {', '.join(job.pipeline.export.formats)}")
-    reference = cache(partial(_reference, job, finished.result.model))
-    widening = Widening(job, finished.result.model)
-    while (attempt := _attempt(finished, reference, widening, verifier, progress, clock)) is None:
-        progress.line("export     again, with these layers in float32")
-    published, manifest = attempt
-    comparisons = manifest.comparisons
-    progress.line()
-    for text in [*table_lines(comparisons), *(f"           {line}" for line in manifest.not_covered)]:
-        progress.line(text)
-    if not all(c.passed for c in comparisons):
-        raise ParityError(f"not published, kept as {published}: {problems(comparisons)}")
-    seconds = dict(clock.seconds)
+    export = RunExport(finished, verifier, progress, clock, Widening(job, finished.result.model))
+    published, manifest = publish_compared(export, finished.places.exports / job.pipeline.name, progress)
+    seconds, comparisons = dict(clock.seconds), manifest.comparisons
     return Outcome(published, finished.run, finished.accuracy, comparisons, seconds, finished.chance, finished.smoke)
 
 
-def _attempt(
-    finished: Finished,
-    reference_of: Callable[[], Reference],
-    widening: Widening,
-    verifier: Verifier,
-    progress: Progress,
-    clock: Clock,
-) -> tuple[Path, Manifest] | None:
-    """What was published, or kept as ``failed-N``, and its manifest; None where ``widening`` has found layers to
-    keep in float32, with which all is to be written again."""
-    job = finished.job
-    splits = job.splits
-    base = finished.places.exports / job.pipeline.name
-    revision = manifests.git_revision(finished.places.pipeline.resolve().parent)
-    with version.staging(base) as folder:
-        artifacts, rebuilt = write_artifacts(
-            finished.result.model,
+@dataclass
+class RunExport:
+    """A trained model as `verify.publish.publish_compared` takes it. ``widening`` knows the layers to keep in float32;
+    ``rebuilt`` is what was written last."""
+
+    finished: Finished
+    verifier: Verifier
+    progress: Progress
+    clock: Clock
+    widening: Widening
+    rebuilt: Rebuilt | None = None
+
+    @cached_property
+    def reference(self) -> Reference:
+        """The float32 net's answers over the test set."""
+        return _reference(self.finished.job, self.finished.result.model)
+
+    def write(self, folder: Path) -> Manifest:
+        """Write the formats of the pipeline, with the layers of ``widening`` in float32."""
+        job, splits = self.finished.job, self.finished.job.splits
+        revision = manifests.git_revision(self.finished.places.pipeline.resolve().parent)
+        artifacts, self.rebuilt = write_artifacts(
+            self.finished.result.model,
             folder,
-            pipeline_with(job.pipeline, widening.kept),
+            pipeline_with(job.pipeline, self.widening.kept),
             preprocess=job.preprocess,
             input_shape=splits.input_shape,
             labels=splits.class_names,
             git_revision=revision,
         )
-        _say_export(artifacts, rebuilt, progress)
-        reference = reference_of()
-        reference.save(folder)
-        manifest = _manifest(finished, reference, artifacts, rebuilt, folder, revision)
-        manifest = manifest.model_copy(update=_searched(widening))
-        manifests.write(folder, manifest)
-        clock.stop("export")
-        progress.line(f"verify     a fresh process runs each artifact; {basis_line(manifest.reference)}")
-        scaled = job.pipeline.precision.policy == SCALED
+        _say_export(artifacts, self.rebuilt, self.progress)
+        self.reference.save(folder)
+        manifest = _manifest(self.finished, self.reference, artifacts, self.rebuilt, folder, revision)
+        return manifest.model_copy(update=_searched(self.widening))
+
+    def compare(self, folder: Path) -> list[Comparison]:
+        """In a fresh process, over the test set; the run's pictures are drawn meanwhile."""
+        finished, progress = self.finished, self.progress
+        pipeline, splits = finished.job.pipeline, finished.job.splits
+        self.clock.stop("export")
+        basis = basis_line(self.reference.basis(_ORIGIN))
+        progress.line(f"verify     a fresh process runs each artifact; {basis}")
+        scaled = pipeline.precision.policy == SCALED
         # While another process works: until now it would have held Python's lock, which this one had need of.
         with ExitStack() as drawing:
             if finished.draws and (epochs := finished.result.epochs):
-                drawing.callback(plot.draw_beside(finished.run, job.pipeline.name, epochs, scaled, progress).join)
-            comparisons = verifier(folder, TestSet(splits.x_test, splits.y_test))
-        failing = [c for c in comparisons if not c.passed]
-        if failing and widening.more(rebuilt.model, reference, failing, progress):
-            clock.stop("search")
-            return None
-        answers = _answers(reference, comparisons)
-        labels = splits.class_names
+                drawing.callback(plot.draw_beside(finished.run, pipeline.name, epochs, scaled, progress).join)
+            return self.verifier(folder, TestSet(splits.x_test, splits.y_test))
+
+    def widen(self, failing: list[Comparison]) -> bool:
+        """Search for layers on the test images that float16 answers worst."""
+        assert self.rebuilt is not None
+        if not self.widening.more(self.rebuilt.model, self.reference, failing, self.progress):
+            return False
+        self.clock.stop("search")
+        self.progress.line("export     again, with these layers in float32")
+        return True
+
+    def publish(self, folder: Path, manifest: Manifest, comparisons: list[Comparison]) -> tuple[Path, Manifest]:
+        """With the run's curves, and how the classes were answered."""
+        finished, run = self.finished, self.finished.run
+        labels, answers = finished.job.splits.class_names, _answers(self.reference, comparisons)
+        pictures = {
+            "Loss, accuracy and learning rate of each epoch": run / curves.PICTURE,
+            "Loss and loss scale of each step": run / plot.PICTURE,
+        }
         with ExitStack() as saving:
             if finished.draws:  # beside the publishing: its picture takes a part of a second
-                thread = Thread(target=classes.save, args=(finished.run, job.pipeline.name, labels, answers, progress))
+                drawn = (run, finished.job.pipeline.name, labels, answers, self.progress)
+                thread = Thread(target=classes.save, args=drawn)
                 thread.start()
                 saving.callback(thread.join)
-            pictures = {
-                "Loss, accuracy and learning rate of each epoch": finished.run / curves.PICTURE,
-                "Loss and loss scale of each step": finished.run / plot.PICTURE,
-            }
-            published = publish(folder, base, manifest, comparisons, answers=answers, pictures=pictures)
-        clock.stop("verify")
-    return published
+            published = publish(folder, folder.parent, manifest, comparisons, answers=answers, pictures=pictures)
+        self.clock.stop("verify")
+        return published
 
 
 def _searched(widening: Widening) -> dict[str, Any]:
@@ -190,7 +200,8 @@ def _searched(widening: Widening) -> dict[str, Any]:
 
 
 def _say_export(artifacts: list[Artifact], rebuilt: Rebuilt, progress: Progress) -> None:
-    for text in [*export_lines(rebuilt.counts, rebuilt.folded, artifacts), *share_lines(parameters(rebuilt.model))]:
+    shares = share_lines(parameters(rebuilt.model.weights))
+    for text in (*export_lines(rebuilt.counts, rebuilt.folded, artifacts), *shares):
         progress.line(f"           {text}")
 
 
@@ -213,7 +224,7 @@ def _manifest(
         labels=tuple(splits.class_names),
         artifacts=tuple(artifacts),
         limits=Limits(None, None, verify.min_agreement, verify.max_accuracy_drop, verify.true_float16_samples),
-        reference=reference.basis(record.ReferenceFacts(origin="test set")),
+        reference=reference.basis(_ORIGIN),
         **described(rebuilt, splits.input_shape, splits.num_classes),
         config=record.Config.read(pipeline.dump()),
         pipeline_file=relative_to_version(folder.parent / "1", finished.places.pipeline),
@@ -261,7 +272,7 @@ def _answers(reference: Reference, comparisons: list[Comparison]) -> dict[str, C
     """The confusion matrices of the float32 model and of what answered the whole test set."""
     assert reference.labels is not None
     top = reference.usual.outputs[PROBABILITIES].argmax(-1)
-    whole = [c for c in comparisons if c.samples - c.edges == reference.usual.count]
+    whole = [c for c in comparisons if c.usual == reference.usual.count]
     return {classes.FLOAT32: confusion(reference.labels, top)} | {c.artifact: c.confusion for c in whole}
 
 

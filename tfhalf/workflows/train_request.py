@@ -71,11 +71,35 @@ def check(
     if source is None and Path(resume).suffix in (".yaml", ".yml"):
         raise ConfigError(f"{resume}: is a pipeline file; put it before --resume")
     run = run_folder.newest_unfinished(runs_folder, given.name) if given and resume == NEWEST else Path(resume)
+    more = wanted[len(overrides) :]
+    return resumed(given, run, source, data_dir=data_dir, deterministic=deterministic, overrides=more)
+
+
+def resumed(
+    given: config.Pipeline | None,
+    run: Path,
+    source: Path | None,
+    *,
+    data_dir: str | None,
+    deterministic: bool,
+    overrides: Sequence[str] = (),
+) -> Request:
+    """The request that takes up ``run``, with ``overrides`` of what may change.
+
+    Args:
+        given: the pipeline that has to train the same; None takes the run's own.
+        source: where ``given`` is from; None is the file that the run was started with.
+        deterministic: whether the run has to be so already.
+
+    Raises:
+        ConfigError: the run was trained with other settings.
+        ResumeError: the run folder is damaged.
+    """
     facts = run_folder.facts(run)
     if deterministic and not facts.get("deterministic"):
         raise ConfigError(f"{run}: was started without --deterministic; leave it out, or start the run anew")
     return Request(
-        _same(given, run, wanted[len(overrides) :]),
+        _same(given, run, overrides),
         source or Path(facts["pipeline_file"]),
         run,
         data_dir or facts.get("data_dir"),

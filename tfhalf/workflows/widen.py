@@ -107,7 +107,8 @@ class Widening:
     def _leaves_float16(self, kept: Kept) -> bool:
         pipeline = pipeline_with(self.job.pipeline, kept)
         islands, fold = pipeline.precision.islands, pipeline.export.fold_batchnorm
-        return float32_share(parameters(rebuild(self.model, keep_float32=islands, fold_batchnorm=fold).model)) < 1
+        rebuilt = rebuild(self.model, keep_float32=islands, fold_batchnorm=fold)
+        return float32_share(parameters(rebuilt.model.weights)) < 1
 
     def _searched(self, basis: Basis, failing: Sequence[Comparison], progress: Progress) -> Kept:
         """What the rounds that are left find first: with the usual limits; then with stricter ones, and by the answers

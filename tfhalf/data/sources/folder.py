@@ -53,21 +53,12 @@ def read(
         kind = "is a file" if path.exists() else "does not exist"
         raise DataError(f"{source}: {path} {kind}; accepted: a folder {LAYOUT}; correct the path")
     parts = _Tree(path, source).parts()
+    _check_same_classes(parts, source)
     names = list(parts["train"])
-    for part in [part for part in parts if part != "train"]:
-        for name in sorted(set(names) ^ set(parts[part])):
-            has, lacks = ("train", part) if name in names else (part, "train")
-            raise DataError(
-                f"{source}: class {name!r} is in {has}/ and not in {lacks}/; both must have the same classes; "
-                f"add {lacks}/{name} or remove {has}/{name}"
-            )
     files = [file for found in parts.values() for listed in found.values() for file in listed]
     say(f"{source}: reading {len(files)} images of {len(names)} classes")
     found = images.Images(files, path, size, source)
-    labels = {
-        part: np.repeat(np.arange(len(names), dtype=np.int32), [len(listed[name]) for name in names])
-        for part, listed in parts.items()
-    }
+    labels = {part: _labels(names, listed) for part, listed in parts.items()}
     held_out = next((part for part in VALIDATION if part in parts), "")
     if held_out:
         drawn = "" if "test" in parts else "; there is no test/: the test set is drawn from train/ (data.test)"
@@ -87,6 +78,23 @@ def read(
         labels.get(held_out),
         class_names=tuple(names),
     )
+
+
+def _check_same_classes(parts: dict[str, Found], source: str) -> None:
+    """Raise DataError where another part has other classes than ``train``."""
+    names = set(parts["train"])
+    for part in [part for part in parts if part != "train"]:
+        for name in sorted(names ^ set(parts[part])):
+            has, lacks = ("train", part) if name in names else (part, "train")
+            raise DataError(
+                f"{source}: class {name!r} is in {has}/ and not in {lacks}/; both must have the same classes; "
+                f"add {lacks}/{name} or remove {has}/{name}"
+            )
+
+
+def _labels(names: list[str], listed: Found) -> np.ndarray:
+    """The number of its class for each file, class after class; int32 [N]."""
+    return np.repeat(np.arange(len(names), dtype=np.int32), [len(listed[name]) for name in names])
 
 
 def _training(found: images.Images, count: int, decode: str, say: Callable[[str], None]) -> Array | LazyImages:

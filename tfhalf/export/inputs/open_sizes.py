@@ -115,13 +115,15 @@ def hold(
     simulator: Simulator,
     kept: Iterable[str],
     groups: Mapping[str, Mapping[str, np.ndarray]],
+    typical: Mapping[str, np.ndarray],
     limits: Limits,
     progress: Progress,
 ) -> tuple[tuple[OtherSize, ...], dict[str, Samples]]:
     """Whether float16 answers like float32 at other sizes, for the manifest; it is printed too. For each of ``groups``
     of inputs its shapes, and whether the float32 model itself takes them; and those that it takes, with its answers.
 
-    As edge rows are, they are held to `verify.compare.EDGE` times the limits, and to lose no value.
+    As edge rows are, they are held to `verify.compare.EDGE` times the limits, and to lose no value; ``typical``, the
+    float32 answers to usual inputs, sets the scale.
 
     Raises:
         ParityError: float16 fails where float32 does not.
@@ -143,9 +145,8 @@ def hold(
             continue
         sized[word] = Samples(dict(inputs), dict(reference))
         try:
-            outputs = compare_outputs(
-                reference, simulator.simulate(islands, inputs), (), limits, [word] * len(_first(inputs))
-            )
+            got, kinds = simulator.simulate(islands, inputs), [word] * len(_first(inputs))
+            outputs = compare_outputs(reference, got, (), limits, kinds, typical=typical)
             problems = [f"{output.name}: {problem}" for output in outputs for problem in output.problems]
         except Exception as error:  # noqa: BLE001  # as above, of float16
             problems = [one_line(error, 200)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -134,6 +134,7 @@ class Search:
     progress: Progress
     start: tuple[str, ...] = ()
     kinds: Sequence[str] = ()  # of each row of ``inputs``, as `verify.compare.compare_outputs` takes them
+    typical: Mapping[str, np.ndarray] | None = None  # as it takes them, too
     tests: int = 0
     _known: dict[frozenset[str], tuple[str, ...]] = field(default_factory=dict)
     _begun: float = 0.0
@@ -173,8 +174,9 @@ class Search:
             self.tests += 1
             try:
                 got = self.simulator.simulate(chosen, self.inputs, seen)
+                limits = strict(self.limits)
                 self._known[chosen] = problems_of(
-                    compare_outputs(self.reference, got, self.classes, strict(self.limits), self.kinds)
+                    compare_outputs(self.reference, got, self.classes, limits, self.kinds, typical=self.typical)
                 )
             except (ExportError, ArtifactError) as error:  # this set cannot be written, or not be run
                 self._known[chosen] = (str(error),)

@@ -28,13 +28,21 @@ _SHOWN = 12  # layers that are printed
 @dataclass(frozen=True)
 class Basis:
     """What is searched on: a model, ``inputs`` with the float32 answers to them, of each row its kind
-    (`draw.SampleInputs`), and what gives the answers of float16."""
+    (`draw.SampleInputs`), what gives the answers of float16, and what sets their scale where it is not the usual rows:
+    the ``scale`` of another basis, of which this one is a part."""
 
     simulator: Simulator
     inputs: dict[str, np.ndarray]
     reference: dict[str, np.ndarray]
     kinds: tuple[str, ...]
     simulated: Simulated
+    scale: Mapping[str, np.ndarray] | None = None
+
+    @property
+    def typical(self) -> Mapping[str, np.ndarray]:
+        """The float32 answers that set the scale of the outputs."""
+        usual = ~edge_mask(self.kinds)
+        return {name: y[usual] for name, y in self.reference.items()} if self.scale is None else self.scale
 
     @property
     def order(self) -> dict[str, int]:
@@ -69,7 +77,9 @@ def search(basis: Basis, fixed: Sequence[Island], effort: Effort, progress: Prog
     for inputs, reference, kinds in (_hardest(basis, fixed), (basis.inputs, basis.reference, basis.kinds)):
         start = tuple(island.path for island in (*fixed, *islands))
         classes, left = basis.simulator.interface.classes, max(0.0, effort.seconds - seconds)
-        result = Search(basis.simulated, inputs, reference, classes, effort.limits, left, progress, start, kinds).run()
+        result = Search(
+            basis.simulated, inputs, reference, classes, effort.limits, left, progress, start, kinds, basis.typical
+        ).run()
         progress.clear()
         if not result.restored:
             raise ParityError(
@@ -181,7 +191,7 @@ def _at_other_sizes(
         if row.taken and row.problems and row.size in sized:
             one = sized[row.size]
             kinds = (row.size,) * one.count
-            yield Basis(basis.simulator, one.inputs, one.outputs, kinds, simulated)
+            yield Basis(basis.simulator, one.inputs, one.outputs, kinds, simulated, basis.typical)
 
 
 def _through_runtime(basis: Basis, runtime: str, comparison: Comparison, effort: Effort) -> Basis:
@@ -191,4 +201,5 @@ def _through_runtime(basis: Basis, runtime: str, comparison: Comparison, effort:
         batch = basis.simulator.interface.inputs[0].shape[0] or 1
         rows = true_float16_rows(basis.kinds, effort.limits, batch)
     inputs, reference, kinds = _rows(basis, rows[: comparison.samples])
-    return Basis(basis.simulator, inputs, reference, kinds, RuntimeSimulator(basis.simulator, runtime, effort.opset))
+    simulated = RuntimeSimulator(basis.simulator, runtime, effort.opset)
+    return Basis(basis.simulator, inputs, reference, kinds, simulated, basis.typical)

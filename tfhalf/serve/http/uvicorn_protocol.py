@@ -18,6 +18,7 @@ from tfhalf.errors import RequestError
 from tfhalf.serve.http.answers import RATE, AnsweringProtocol
 from tfhalf.serve.http.body import ENDED
 from tfhalf.serve.settings import Limits
+from tfhalf.text import one_line
 
 Answer = tuple[int, list[tuple[bytes, bytes]], bytes]  # status, headers, body
 # The answer to a POST with this path, these headers and this client; None lets it in.
@@ -166,8 +167,7 @@ class _Protocol(AnsweringProtocol):
         except httptools.HttpParserError as error:
             cause = error.__context__
             if not isinstance(cause, RequestError):
-                words = " ".join(str(cause or error).split())[:100]
-                cause = RequestError(400, f"this is not an HTTP/1.1 request: {words}")
+                cause = RequestError(400, f"this is not an HTTP/1.1 request: {one_line(cause or error, 100)}")
             self._end(cause)
         else:
             if self._in_head and self._fed > most:

@@ -20,6 +20,7 @@ from tfhalf.serve.models.open import OpenVersion, open_version
 from tfhalf.serve.models.version import Loaded, load, read
 from tfhalf.serve.settings import Settings
 from tfhalf.serve.threads import StillBusyError, Threads
+from tfhalf.text import one_line
 
 _AT_A_TIME = 4  # models that are read
 _LIST_SECONDS = 10.0  # to list a folder
@@ -249,9 +250,7 @@ class Repository:
             late = self._threads.late(directory)
             self._failed(model, number, Failure(str(error), None if late else before))
         except Exception as error:  # noqa: BLE001  # damaged files raise what they like; the server stays
-            self._failed(
-                model, number, Failure(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}", before)
-            )
+            self._failed(model, number, Failure(f"{type(error).__name__}: {one_line(error)}", before))
         else:
             self._loaded(model, loaded)
 

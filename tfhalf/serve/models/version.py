@@ -20,6 +20,7 @@ from tfhalf.serve.metrics import Metrics, VersionMetrics
 from tfhalf.serve.models.open import Opened, OpenVersion, Source
 from tfhalf.serve.settings import Settings
 from tfhalf.serve.signature import Signature, from_manifest
+from tfhalf.text import one_line
 
 _TIMES = 3  # batches of the largest size that are timed once all are warm
 
@@ -171,8 +172,7 @@ def _compute(directory: Path, runtime: Runtime, signature: Signature, rows: int)
         outputs = runtime(feeds)
         seconds = time.perf_counter() - start
     except Exception as error:  # whatever a runtime raises: this version cannot serve
-        text = " ".join(str(error).split())[:300]
-        raise ArtifactError(f"{directory}: does not compute a batch of {rows}: {text}") from error
+        raise ArtifactError(f"{directory}: does not compute a batch of {rows}: {one_line(error)}") from error
     for name, tensor in signature.outputs.items():
         answer = outputs.get(name)
         if not isinstance(answer, np.ndarray) or len(answer) != rows or answer.dtype != tensor.dtype:

@@ -130,66 +130,90 @@ _TIMEOUT: Schema = {
 }
 
 
+_RAW: Schema = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+
+Paths = dict[str, dict[str, Any]]
+
+
+def _add(
+    paths: Paths, path: str, method: str, summary: str, answer: dict[str, Schema], errors: str, **more: Any
+) -> None:
+    paths.setdefault(path, {})[method] = _operation(path, summary, answer, errors, **more)
+
+
+def _add_inference(paths: Paths, prefix: str) -> None:
+    """The Open Inference Protocol's paths of a model, and those for images, Triton's configuration and statistics."""
+    _add(
+        paths,
+        f"{prefix}/infer",
+        "post",
+        "Infer; with Inference-Header-Content-Length binary data follows the JSON.",
+        {**_json(_ref("InferResponse")), **_RAW},
+        "infer",
+        body={**_json(_ref("InferRequest")), **_RAW},
+        parameters=[_TIMEOUT],
+    )
+    files = _object((), file=_list({"type": "string", "format": "binary"}))
+    picture: Schema = {"schema": {"type": "string", "format": "binary"}}
+    _add(
+        paths,
+        f"{prefix}/classify",
+        "post",
+        "Labels and probabilities of image files.",
+        _json(_ref("Classified")),
+        "infer",
+        body={"image/png": picture, "image/jpeg": picture, "multipart/form-data": {"schema": files}},
+        parameters=[_TIMEOUT, _query("top", {"type": "integer", "minimum": 1, "maximum": 1000})],
+    )
+    _add(paths, prefix, "get", "Metadata.", _json(_ref("Model")), "model")
+    _add(paths, f"{prefix}/ready", "get", "Whether it answers.", _json(_ANY), "model", no=True)
+    _add(paths, f"{prefix}/config", "get", "Triton's model configuration.", _json(_ANY), "model")
+    _add(paths, f"{prefix}/stats", "get", "Triton's statistics.", _json(_ANY), "model")
+
+
+def _add_tfserving(paths: Paths, prefix: str) -> None:
+    """TensorFlow Serving's paths of a model."""
+    _add(
+        paths,
+        f"{prefix}:predict",
+        "post",
+        "TensorFlow Serving's predict.",
+        _json(_ref("Predicted")),
+        "infer",
+        body=_json(_ref("Predict")),
+        parameters=[_TIMEOUT],
+    )
+    _add(paths, f"{prefix}/metadata", "get", "TensorFlow Serving's metadata.", _json(_ANY), "model")
+    _add(paths, prefix, "get", "TensorFlow Serving's model status.", _json(_ANY), "model")
+
+
+def _add_server(paths: Paths) -> None:
+    """The paths of the server itself, and of its repository of models."""
+    _add(paths, "/v2", "get", "The server.", _json(_ref("Server")), "server")
+    _add(paths, "/v2/health/live", "get", "Whether the server runs.", _json(_ANY), "server")
+    _add(paths, "/v2/health/ready", "get", "Whether it can be sent requests.", _json(_ANY), "server", no=True)
+    _add(paths, "/v2/models/stats", "get", "Triton's statistics of every model.", _json(_ANY), "server")
+    ready = _json(_object(ready={"type": "boolean"}))
+    index = _json(_ref("Index"))
+    _add(paths, "/v2/repository/index", "post", "Models and versions.", index, "body", body=ready, required=False)
+    for verb in ("load", "unload"):
+        path, summary = f"/v2/repository/models/{{name}}/{verb}", f"{verb.capitalize()} a model."
+        _add(paths, path, "post", summary, _json(_ANY), "control", body=_json(_ANY), required=False)
+    text: dict[str, Schema] = {"text/plain": {"schema": _TEXT}}
+    _add(paths, "/metrics", "get", "Prometheus metrics.", text, "server")
+    _add(paths, "/status", "get", "What the page shows.", _json(_ANY), "server")
+    _add(paths, "/openapi.json", "get", "This document.", _json(_ANY), "server")
+    _add(paths, "/", "get", "The page for people.", {"text/html": {"schema": _TEXT}}, "server")
+
+
 def document(settings: Settings) -> dict[str, Any]:
     """OpenAPI 3.1."""
-    raw: Schema = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
-    paths: dict[str, Any] = {}
-
-    def add(path: str, method: str, summary: str, answer: dict[str, Schema], errors: str, **more: Any) -> None:
-        paths.setdefault(path, {})[method] = _operation(path, summary, answer, errors, **more)
-
+    paths: Paths = {}
     for prefix in ("/v2/models/{name}", f"/v2/models/{{name}}/{_PLACES['V']}"):
-        add(
-            f"{prefix}/infer",
-            "post",
-            "Infer; with Inference-Header-Content-Length binary data follows the JSON.",
-            {**_json(_ref("InferResponse")), **raw},
-            "infer",
-            body={**_json(_ref("InferRequest")), **raw},
-            parameters=[_TIMEOUT],
-        )
-        files = _object((), file=_list({"type": "string", "format": "binary"}))
-        picture: Schema = {"schema": {"type": "string", "format": "binary"}}
-        add(
-            f"{prefix}/classify",
-            "post",
-            "Labels and probabilities of image files.",
-            _json(_ref("Classified")),
-            "infer",
-            body={"image/png": picture, "image/jpeg": picture, "multipart/form-data": {"schema": files}},
-            parameters=[_TIMEOUT, _query("top", {"type": "integer", "minimum": 1, "maximum": 1000})],
-        )
-        add(prefix, "get", "Metadata.", _json(_ref("Model")), "model")
-        add(f"{prefix}/ready", "get", "Whether it answers.", _json(_ANY), "model", no=True)
-        add(f"{prefix}/config", "get", "Triton's model configuration.", _json(_ANY), "model")
-        add(f"{prefix}/stats", "get", "Triton's statistics.", _json(_ANY), "model")
+        _add_inference(paths, prefix)
     for prefix in ("/v1/models/{name}", *(f"/v1/models/{{name}}/{part}" for part in _PLACES.values())):
-        add(
-            f"{prefix}:predict",
-            "post",
-            "TensorFlow Serving's predict.",
-            _json(_ref("Predicted")),
-            "infer",
-            body=_json(_ref("Predict")),
-            parameters=[_TIMEOUT],
-        )
-        add(f"{prefix}/metadata", "get", "TensorFlow Serving's metadata.", _json(_ANY), "model")
-        add(prefix, "get", "TensorFlow Serving's model status.", _json(_ANY), "model")
-    add("/v2", "get", "The server.", _json(_ref("Server")), "server")
-    add("/v2/health/live", "get", "Whether the server runs.", _json(_ANY), "server")
-    add("/v2/health/ready", "get", "Whether it can be sent requests.", _json(_ANY), "server", no=True)
-    add("/v2/models/stats", "get", "Triton's statistics of every model.", _json(_ANY), "server")
-    asked = _json(_object(ready={"type": "boolean"}))
-    index = _json(_ref("Index"))
-    add("/v2/repository/index", "post", "Models and versions.", index, "body", body=asked, required=False)
-    for verb in ("load", "unload"):
-        path = f"/v2/repository/models/{{name}}/{verb}"
-        add(path, "post", f"{verb.capitalize()} a model.", _json(_ANY), "control", body=_json(_ANY), required=False)
-    text: dict[str, Schema] = {"text/plain": {"schema": _TEXT}}
-    add("/metrics", "get", "Prometheus metrics.", text, "server")
-    add("/status", "get", "What the page shows.", _json(_ANY), "server")
-    add("/openapi.json", "get", "This document.", _json(_ANY), "server")
-    add("/", "get", "The page for people.", {"text/html": {"schema": _TEXT}}, "server")
+        _add_tfserving(paths, prefix)
+    _add_server(paths)
     whole: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {"title": "tfhalf serve", "version": __version__},

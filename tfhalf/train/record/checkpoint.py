@@ -25,7 +25,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from tfhalf.errors import ResumeError, TrainingError
-from tfhalf.files import read_bytes, sha256, sync
+from tfhalf.files import read_bytes, replacing, sha256
+from tfhalf.text import one_line
 
 FOLDER, ARRAYS, RECORD = "checkpoints", "arrays.npz", "record.json"
 _NAME = re.compile(r"\d{8,}(\.\d+)?")  # the step; a second number where there is one of that step already
@@ -56,24 +57,21 @@ def save(
 ) -> Path:
     """Write ``run/checkpoints/STEP``, and remove older ones.
 
-    Written beside under another name, synced, then renamed. The newest ``keep`` are kept, and of those whose ``record``
+    The newest ``keep`` are kept, and of those whose ``record``
     has a ``val_accuracy`` the best.
 
     Raises:
         TrainingError: the disk does not take it; what was there before is as it was.
     """
     folder = run / FOLDER
-    beside = folder / f".{step:08d}.{os.getpid()}"
     try:
         folder.mkdir(exist_ok=True)
         _clear_leftovers(folder)
-        beside.mkdir()
-        _write(beside, arrays, record, within or {}, callbacks or {})
         path = _free(folder, step)
-        beside.rename(path)
-        sync(folder)
+        with replacing(path, synced=True) as beside:
+            beside.mkdir()
+            _write(beside, arrays, record, within or {}, callbacks or {})
     except OSError as error:
-        shutil.rmtree(beside, ignore_errors=True)
         raise TrainingError(
             f"{folder}: a checkpoint cannot be written: {error.strerror or error}; make room, then go on with: "
             f"tfhalf train --resume {run}"
@@ -189,9 +187,7 @@ def load_epoch(run: Path, epoch: Literal["best"] | int) -> Checkpoint:
     try:
         return _read(path)
     except _UNREADABLE as error:
-        raise ResumeError(
-            f"{path}: cannot be read: {' '.join(str(error).split())[:120]}; take another --epoch"
-        ) from error
+        raise ResumeError(f"{path}: cannot be read: {one_line(error, 120)}; take another --epoch") from error
 
 
 def clear(run: Path) -> None:
@@ -230,8 +226,6 @@ def _write(
     held["arrays_sha256"] = sha256(folder / ARRAYS)
     with (folder / RECORD).open("w", encoding="utf-8") as text:
         json.dump({**held, "sha256": _own_sha256(held)}, text)
-    for path in (folder / ARRAYS, folder / RECORD, folder):
-        sync(path)
 
 
 def _read(path: Path) -> Checkpoint:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from contextlib import suppress
 from pathlib import Path
 
 import keras
 
 from tfhalf.errors import TrainingError
-from tfhalf.files import disk_fault, sha256, sync
+from tfhalf.files import disk_fault, replacing, sha256
 from tfhalf.progress import Progress
 from tfhalf.text import one_line
 
@@ -26,18 +25,13 @@ def save_model(model: keras.Model, run: Path, progress: Progress) -> str | None:
     Raises:
         TrainingError: the disk does not take it.
     """
-    beside = run / f".{MODEL}"
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of layers that Keras guesses a configuration for
-            model.save(beside, include_optimizer=False)
-        sync(beside)
-        digest = sha256(beside)
-        beside.rename(run / MODEL)
-        sync(run)
+        with replacing(run / MODEL, synced=True) as beside:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # of layers that Keras guesses a configuration for
+                model.save(beside, include_optimizer=False)
+            digest = sha256(beside)
     except Exception as error:  # whatever a layer's own get_config raises
-        with suppress(FileNotFoundError):
-            beside.unlink()
         if fault := disk_fault(error):
             raise TrainingError(f"{run / MODEL}: cannot be written: {fault}; make room, then export the run") from error
         progress.line(

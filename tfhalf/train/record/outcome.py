@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tfhalf.files import read_bytes
+from tfhalf.files import read_bytes, replacing
 
 OUTCOME = "outcome.json"
 _MAX_BYTES = 64 << 20
@@ -39,9 +39,8 @@ class RunOutcome:
 
 def write_outcome(run: Path, facts: dict[str, Any]) -> None:
     """Put ``facts`` in the place of ``run/outcome.json``, whole or not at all."""
-    beside = run / f".{OUTCOME}"
-    beside.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    beside.rename(run / OUTCOME)
+    with replacing(run / OUTCOME) as beside:
+        beside.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
 def read_outcome(run: Path) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from tfhalf.files import replacing
 
 NAME = "steps.npz"
 ROOM = 8192  # points; a picture is narrower than that, and the file at most 230 kB
@@ -62,10 +63,8 @@ class Steps:
     def save(self) -> None:
         """Write the file: beside it first, then renamed over the one before."""
         arrays: dict[str, Any] = self.arrays()
-        beside = self.path.with_name(f".{NAME}.{os.getpid()}")
-        with beside.open("wb") as file:
+        with replacing(self.path) as beside, beside.open("wb") as file:
             np.savez(file, **arrays)
-        beside.replace(self.path)
 
     def _cut(self, first_step: int) -> None:
         """Forget the steps from ``first_step`` on: they are to be run again. A point that began before goes, too."""

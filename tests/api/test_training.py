@@ -1,0 +1,84 @@
+"""`tfhalf.train_pipeline`: runs that are taken up, and runs that give the same bits."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tfhalf
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+DIGITS = CHECKOUT / "pipelines" / "digits.yaml"
+
+STOP = """
+import os, pathlib, signal, keras
+
+class Once(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        stopped = pathlib.Path(__file__).with_name("stopped")
+        if not stopped.exists():
+            stopped.touch()
+            os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+# In a process of its own: TensorFlow's determinism cannot be taken back.
+PROGRAM = """
+import json, sys
+import numpy as np
+import tfhalf
+
+folder = sys.argv[1]
+more = ["train.epochs=2", "train.callbacks=[{build: %s/stop.py:Once}]" % folder, "export.formats=[onnx]"]
+pipeline = tfhalf.load_pipeline(sys.argv[2], more)
+places = {"runs": folder + "/runs", "exports": folder + "/exports"}
+try:
+    tfhalf.train_pipeline(pipeline, deterministic=True, **places)
+except tfhalf.Interrupted:
+    print("stopped", file=sys.stderr)
+outcome = tfhalf.train_pipeline(pipeline, resume="newest", **places)
+whole = tfhalf.train_pipeline(pipeline, deterministic=True, **places)
+again = None
+try:
+    tfhalf.train_pipeline(pipeline, resume="newest", **places)
+except tfhalf.ConfigError as error:
+    again = str(error)
+models = [tfhalf.open_artifact(one.version)(np.ones((1, 8, 8, 1), np.float32)) for one in (outcome, whole)]
+same = all(np.array_equal(y, models[1][name]) for name, y in models[0].items())
+runs = [json.loads((one.run / "run.json").read_text())["deterministic"] for one in (outcome, whole)]
+print(json.dumps([outcome.run != whole.run, same, runs, again]))
+"""
+
+
+@pytest.mark.slow
+def test_a_stopped_run_is_taken_up(tmp_path: Path) -> None:
+    (tmp_path / "stop.py").write_text(STOP)
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path), str(DIGITS)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=CHECKOUT, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "stopped" in done.stderr
+    others, same, deterministic, again = json.loads(done.stdout.splitlines()[-1])
+    assert others
+    assert same
+    assert deterministic == [True, True]
+    assert again.endswith("holds no unfinished run; leave resume out to start one, or name RUN")
+    numbers = [path.name for path in (tmp_path / "exports" / "digits").iterdir() if path.name.isdigit()]
+    assert sorted(numbers) == ["1", "2"]
+
+
+def test_what_cannot_be_taken_up_is_refused_before_tensorflow(tmp_path: Path) -> None:
+    with pytest.raises(tfhalf.ConfigError, match=r"^resume takes the run's own settings; smoke belongs to a new run"):
+        tfhalf.train_pipeline(DIGITS, runs=tmp_path, resume="newest", smoke=True)
+    with pytest.raises(tfhalf.ConfigError, match="holds no unfinished run"):
+        tfhalf.train_pipeline(DIGITS, runs=tmp_path, resume="newest")
+    run = tmp_path / "digits" / "20260101-000000"
+    run.mkdir(parents=True)
+    (run / "run.json").write_text('{"pipeline_file": "digits.yaml", "deterministic": false}')
+    (run / "pipeline.yaml").write_text(DIGITS.read_text())
+    with pytest.raises(tfhalf.ConfigError, match="was started without deterministic; leave it out"):
+        tfhalf.train_pipeline(DIGITS, runs=tmp_path, resume=run, deterministic=True)
+    with pytest.raises(tfhalf.ConfigError, match=r"train\.epochs"):
+        tfhalf.train_pipeline(tfhalf.load_pipeline(DIGITS, ["train.epochs=3"]), runs=tmp_path, resume=run)
