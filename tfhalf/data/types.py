@@ -2,31 +2,55 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
 
-from tfhalf.data.lazy import Array, LazyImages
+from tfhalf.data.lazy import Array
+
+Kind = Literal["classes", "numbers", "multi", "masks", "steps"]
+Values: TypeAlias = Any
+"""An array, `Columns`, or `LazyImages`: which of them, the source and the kind of targets tell."""
 
 
 @dataclass(frozen=True)
 class Splits:
     """Three disjoint parts of one data set.
 
-    ``x_*`` has shape [N, *input_shape], uint8 or the source's own integer or float dtype, in the source's own units;
-    ``y_*`` has shape [N], int32, values 0..num_classes-1. ``x_val`` may be empty. ``x_train`` may be encoded still.
-    ``source`` is the pipeline's text; ``unread`` are keys of its ``data`` section that this source gives no effect.
+    ``x_*`` is an array [N, *input_shape], uint8 or the source's own integer or float dtype, in the source's own units;
+    or texts, objects of str [N]; or `Columns` of these by the name of the input, whose ``input_shape`` is then (), as
+    that of texts is. ``x_train`` may be encoded still (`LazyImages`). ``x_val`` may be empty.
+
+    ``y_*`` by kind: ``classes`` int32 [N]; ``numbers`` and ``multi`` float32 [N, K]; ``masks`` int32 [N, H, W];
+    ``steps`` int32 [N, T] with -1 where a step does not count; or `Columns` of these by the name of the output.
+    Classes are 0..num_classes-1; where targets are not classes ``num_classes`` is 0 and ``class_names`` empty. Of
+    ``multi`` they are the K labels.
+
+    ``w_*`` are weights of items, float32 [N], or None where all count alike. ``source`` is the pipeline's text;
+    ``unread`` are keys of its ``data`` section that this source gives no effect. ``targets`` are the names of the K
+    columns of ``y``. ``vocabularies`` are the names of an input's categories, by code: 0, named '', is an empty cell
+    and what the training part does not hold. ``columns`` are the names of an input's table columns (``numbers``, where
+    ``x_*`` is one array). ``output_classes`` are class names by output, where there are several.
     """
 
-    x_train: Array | LazyImages
-    y_train: Array
-    x_val: Array
-    y_val: Array
-    x_test: Array
-    y_test: Array
+    x_train: Values
+    y_train: Values
+    x_val: Values
+    y_val: Values
+    x_test: Values
+    y_test: Values
     num_classes: int
     input_shape: tuple[int, ...]
     class_names: tuple[str, ...]
     source: str
     unread: tuple[str, ...] = ()
+    w_train: Array | None = None
+    w_val: Array | None = None
+    w_test: Array | None = None
+    targets: tuple[str, ...] = ()
+    vocabularies: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    output_classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def sizes(self) -> dict[str, int]:
