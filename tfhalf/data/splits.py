@@ -19,15 +19,15 @@ from tfhalf.data.columns import Columns
 from tfhalf.data.draw import draw
 from tfhalf.data.lazy import LazyImages
 from tfhalf.data.resize import resize
-from tfhalf.data.sources import call, digits, folder, npz, synthetic, tfds
+from tfhalf.data.sources import call, digits, folder, npz, synthetic, table, tfds
 from tfhalf.data.targets import IGNORED
 from tfhalf.data.types import Kind, Splits
 from tfhalf.errors import DataError
 
 Progress = Callable[[str], None]
 
-FORMS = "tfds:NAME, folder:PATH, npz:PATH, sklearn:digits, synthetic:HxWxC, file.py:load, package.module:load"
-_SCHEMES = ("tfds", "folder", "npz", "sklearn", "synthetic")
+FORMS = "tfds:NAME, folder:PATH, npz:PATH, sklearn:digits, csv:PATH, synthetic:HxWxC, file.py:load, package.module:load"
+_SCHEMES = ("tfds", "folder", "npz", "sklearn", "csv", "synthetic")
 # The test set of a source without one must be the same for every run, whatever its seed.
 _TEST_SEED = 1797
 
@@ -115,6 +115,9 @@ def _read(data: config.Data, base: Path, data_dir: str | None, say: Progress, ki
         raise DataError(
             f"{source}: data.decode is lazy; only folder: and tfds: hold encoded images; leave data.decode out"
         )
+    if scheme != "csv" and (data.columns or data.empty != "refuse"):
+        key = "columns" if data.columns else "empty"
+        raise DataError(f"{source}: data.{key} is set; it is for the cells of csv:PATH; remove data.{key}")
     if scheme not in _SCHEMES:
         return call.read(source, base, data.args, say)
     if scheme == "synthetic":
@@ -130,6 +133,8 @@ def _read(data: config.Data, base: Path, data_dir: str | None, say: Progress, ki
         return folder.read(base / Path(rest).expanduser(), data.image_size, source, say, data.decode)
     if scheme == "npz":
         return npz.read(base / Path(rest).expanduser(), source)
+    if scheme == "csv":
+        return table.read(base / Path(rest).expanduser(), data.columns, data.empty, kind, source, say)
     return digits.read(rest, source)
 
 
