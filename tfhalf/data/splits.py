@@ -19,15 +19,18 @@ from tfhalf.data.columns import Columns
 from tfhalf.data.draw import draw
 from tfhalf.data.lazy import LazyImages
 from tfhalf.data.resize import resize
-from tfhalf.data.sources import call, digits, folder, npz, synthetic, table, tfds
+from tfhalf.data.sources import call, digits, folder, masks, npz, synthetic, table, tfds
 from tfhalf.data.targets import IGNORED
 from tfhalf.data.types import Kind, Splits
 from tfhalf.errors import DataError
 
 Progress = Callable[[str], None]
 
-FORMS = "tfds:NAME, folder:PATH, npz:PATH, sklearn:digits, csv:PATH, synthetic:HxWxC, file.py:load, package.module:load"
-_SCHEMES = ("tfds", "folder", "npz", "sklearn", "csv", "synthetic")
+FORMS = (
+    "tfds:NAME, folder:PATH, npz:PATH, sklearn:digits, csv:PATH, masks:PATH, synthetic:HxWxC, file.py:load, "
+    "package.module:load"
+)
+_SCHEMES = ("tfds", "folder", "npz", "sklearn", "csv", "masks", "synthetic")
 # The test set of a source without one must be the same for every run, whatever its seed.
 _TEST_SEED = 1797
 
@@ -135,6 +138,8 @@ def _read(data: config.Data, base: Path, data_dir: str | None, say: Progress, ki
         return npz.read(base / Path(rest).expanduser(), source)
     if scheme == "csv":
         return table.read(base / Path(rest).expanduser(), data.columns, data.empty, kind, source, say)
+    if scheme == "masks":
+        return masks.read(base / Path(rest).expanduser(), data.image_size, source, say)
     return digits.read(rest, source)
 
 

@@ -111,6 +111,26 @@ class Images:
         )
 
 
+def plain(file: Path, root: Path, source: str) -> Array:
+    """The numbers that an image file holds, [H, W] or [H, W, C], upright: of a palette the indices.
+
+    Raises:
+        DataError: it is damaged, or has too many pixels.
+    """
+    from PIL import Image, ImageOps
+
+    reader = _Reader(root, None, source)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with reader.open(file) as image:
+            reader.check_pixels(file, image)
+            try:
+                array = np.asarray(ImageOps.exif_transpose(image))
+            except DAMAGE as error:
+                raise reader.damaged(file, error) from error
+    return array
+
+
 @dataclass(frozen=True)
 class _Reader:
     root: Path
@@ -119,14 +139,8 @@ class _Reader:
 
     def header(self, file: Path) -> tuple[bool, tuple[int, int]]:
         """Whether the image is gray, and its (height, width) before it is turned or resized."""
-        from PIL import Image
-
-        with self._open(file) as image:
-            pixels, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS
-            if limit is not None and pixels > limit:
-                raise self.error(
-                    file, f"has {image.width} x {image.height} = {pixels} pixels; accepted: up to {limit}; shrink it"
-                )
+        with self.open(file) as image:
+            self.check_pixels(file, image)
             if image.mode.startswith(("I", "F")):
                 raise self.error(
                     file,
@@ -139,7 +153,7 @@ class _Reader:
         """uint8 [H, W, 3] or [H, W, 1]."""
         from PIL import Image, ImageOps
 
-        with self._open(file) as image:
+        with self.open(file) as image:
             try:
                 turned = ImageOps.exif_transpose(image)
                 if "transparency" in turned.info and not gray:
@@ -147,16 +161,25 @@ class _Reader:
                     turned = turned.convert("RGBA")
                 turned = turned.convert("L" if gray else "RGB")
             except DAMAGE as error:
-                raise self._damaged(file, error) from error
+                raise self.damaged(file, error) from error
             if self.size is not None and turned.size != self.size[::-1]:
                 turned = turned.resize(self.size[::-1], Image.Resampling.BILINEAR)
             array = np.asarray(turned, np.uint8)
         return array[..., None] if gray else array
 
+    def check_pixels(self, file: Path, image: Any) -> None:
+        from PIL import Image
+
+        pixels, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS
+        if limit is not None and pixels > limit:
+            raise self.error(
+                file, f"has {image.width} x {image.height} = {pixels} pixels; accepted: up to {limit}; shrink it"
+            )
+
     def error(self, file: Path, problem: str) -> DataError:
         return DataError(f"{self.source}: {file.relative_to(self.root)} {problem}")
 
-    def _open(self, file: Path) -> Any:
+    def open(self, file: Path) -> Any:
         from PIL import Image, UnidentifiedImageError
 
         try:
@@ -170,8 +193,8 @@ class _Reader:
         except PermissionError as error:
             raise self.error(file, "cannot be read; make it readable or remove it") from error
         except DAMAGE as error:
-            raise self._damaged(file, error) from error
+            raise self.damaged(file, error) from error
 
-    def _damaged(self, file: Path, error: BaseException) -> DataError:
+    def damaged(self, file: Path, error: BaseException) -> DataError:
         first = next(iter(str(error).splitlines()), type(error).__name__)
         return self.error(file, f"is damaged ({first}); a whole image is needed; replace or remove it")
