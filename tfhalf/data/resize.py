@@ -10,6 +10,7 @@ import numpy as np
 
 from tfhalf.data.check import PARTS, Arrays
 from tfhalf.data.columns import Columns
+from tfhalf.data.image_formats import DEEP
 from tfhalf.data.lazy import Array, LazyImages
 from tfhalf.data.types import Kind
 from tfhalf.errors import DataError
@@ -49,15 +50,23 @@ def nearest(masks: Array, size: tuple[int, int]) -> Array:
     return masks[:, rows[:, None], columns]
 
 
-def fitted(image: Any, shape: Sequence[int]) -> np.ndarray:
+def fitted(image: Any, shape: Sequence[int], *, exact: bool = False) -> np.ndarray:
     """A Pillow image as a model takes it: upright, grey or RGB, resized to ``shape`` (height, width, 1 or 3), uint8.
 
-    What `tfhalf predict` and `tfhalf serve` make of the same file is the same.
+    What `tfhalf predict` and `tfhalf serve` make of the same file is the same. Gray images of 16 bits are brought to
+    0..255; with ``exact`` as float32, which loses nothing of them.
     """
     from PIL import Image, ImageOps
 
     height, width, channels = shape
-    plain = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode in DEEP:
+        plane = Image.fromarray(np.asarray(upright).astype(np.float32) / 257)  # 65535 is 255
+        if plane.size != (width, height):
+            plane = plane.resize((width, height), Image.Resampling.BILINEAR)
+        values = np.asarray(plane)[..., None].repeat(channels, axis=-1)
+        return values if exact else np.rint(values).astype(np.uint8)
+    plain = upright.convert("L" if channels == 1 else "RGB")
     if plain.size != (width, height):
         plain = plain.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=3.0)
     return np.asarray(plain, np.uint8).reshape(height, width, channels)

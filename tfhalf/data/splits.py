@@ -95,8 +95,8 @@ def _summary(splits: Splits, kind: Kind) -> str:
     if isinstance(splits.y_train, Columns):
         outputs = f"outputs {', '.join(splits.y_train)}"
     elif kind in ("numbers", "multi"):
-        outputs = f"{splits.y_train.shape[1]} {'numbers' if kind == 'numbers' else 'labels'} to predict"
-        outputs = outputs.replace("1 numbers", "1 number", 1) if splits.y_train.shape[1] == 1 else outputs
+        count, noun = splits.y_train.shape[1], "number" if kind == "numbers" else "label"
+        outputs = f"{count} {noun}{'s' if count > 1 else ''} to predict"
     x = splits.x_train
     if isinstance(x, Columns):
         return f"{sizes}; {outputs}, inputs {', '.join(f'{name} {_item(part)}' for name, part in x.arrays.items())}"

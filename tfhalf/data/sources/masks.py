@@ -27,7 +27,7 @@ _THREADS = min(32, os.cpu_count() or 1)
 
 
 def read(path: Path, size: tuple[int, int] | None, source: str, say: Callable[[str], None]) -> Arrays:
-    """x uint8 [N, H, W, 3], or [N, H, W, 1] where every image is gray; y [N, H, W] of the masks' own numbers. Pairs are
+    """x as `tfhalf.data.sources.folder` reads images; y [N, H, W] of the masks' own numbers. Pairs are
     files of one stem, in the order of their names as people count (2 before 10).
 
     Args:
