@@ -153,6 +153,17 @@ def test_targets_of_each_kind(tmp_path):
         load(tmp_path, kind="masks", columns=both)
 
 
+def test_several_outputs_are_a_target_column_each(tmp_path):
+    kinds = {"sick": "classes", "income": "numbers"}
+    splits = load(write(tmp_path, PEOPLE), kind=kinds, columns={**SICK, "income": "target", "city": "ignore"})
+    y = splits.y_train.arrays
+    assert (y["sick"].dtype, y["income"].dtype, y["income"].shape) == (np.int32, np.float32, (22, 1))
+    assert np.array_equal(y["income"], splits.x_train + np.float32(980.5))
+    assert splits.output_classes == {"sick": ("no", "yes"), "income": ()}
+    with pytest.raises(DataError, match="the targets are sick where the outputs to learn are sick, income; accepted"):
+        load(tmp_path, kind=kinds, columns=SICK)
+
+
 def test_true_and_false_are_labels(tmp_path):
     write(tmp_path, "x,p,q\n1,true,FALSE\n2,false,False\n3,True,true\n")
     splits = load(tmp_path, kind="multi", columns={"p": "target", "q": "target"}, validation=0, test=0.4)
@@ -218,6 +229,7 @@ def test_columns_of_parts_are_compared_by_name(tmp_path):
         ("a.csv", "x\ty\n1\ta\n2\tb\n"),
         ("a.csv", 'x,"y"\n"1","a"\n2,b'),
         ("a.tsv", "x\ty\n1\ta\n2\tb\n"),
+        ("a.csv", "x;y\r1;a\r2;b\r"),
         ("a.TSV", ' x\t"y"\n1\ta\n2\tb\n'),
     ],
 )
@@ -323,14 +335,16 @@ def test_what_csv_writes_is_read_back(tmp_path_factory, rows):
     assert list(zip(table.columns["a"], table.columns["b"], strict=True)) == kept
 
 
-@given(content=st.binary(max_size=200))
+@given(
+    header=st.sampled_from([b"", b"a,b\n"]), content=st.binary(max_size=200) | st.text('a1,;\t"\r\n').map(str.encode)
+)
 @settings(deadline=None)
-def test_any_bytes_are_a_table_or_an_error_of_ours(tmp_path_factory, content):
+def test_any_bytes_are_a_table_or_an_error_of_ours(tmp_path_factory, header, content):
     path = tmp_path_factory.getbasetemp() / "bytes.csv"
-    path.write_bytes(b"a,b\n" + content)
+    path.write_bytes(header + content)
     with contextlib.suppress(DataError):
         table = cells.read(path, "s")
-        assert len(table) == len(table.columns["a"]) >= 1
+        assert {len(column) for column in table.columns.values()} == {len(table)}
 
 
 # --- real tables -----------------------------------------------------------------------------------------------------

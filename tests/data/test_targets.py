@@ -12,6 +12,7 @@ from tfhalf.config import Data
 from tfhalf.data import Splits, load_splits
 from tfhalf.data.check import Arrays, check
 from tfhalf.data.columns import Columns
+from tfhalf.data.resize import resize
 from tfhalf.errors import DataError
 
 X = np.zeros((12, 3), np.float32)
@@ -119,6 +120,28 @@ def test_parts_are_compared():
         check(Arrays(X, Columns({"a": N % 2, "b": N * 0})), "s")
     with pytest.raises(DataError, match=r"y_train/b has shape \(12, 3\)"):
         check(Arrays(X, Columns({"a": N % 2, "b": X})), "s")
+
+
+def test_several_outputs_may_be_of_several_kinds():
+    kinds = {"kind": "classes", "where": "numbers", "mask": "masks"}
+    y = Columns({"kind": N % 3, "where": np.ones((12, 4)), "mask": MASKS})
+    arrays = check(Arrays(IMAGES, y), "s", kinds)
+    assert {name: part.shape for name, part in arrays.y_train.arrays.items()} == {
+        "kind": (12,),
+        "where": (12, 4),
+        "mask": (12, 4, 6),
+    }
+    assert arrays.output_classes == {"kind": ("0", "1", "2"), "where": (), "mask": ("0", "1", "2")}
+    small = resize(arrays, (2, 3), "s", kinds)
+    assert small.x_train.shape == (12, 2, 3, 3)
+    assert small.y_train.arrays["mask"].shape == (12, 2, 3)
+    assert small.y_train.arrays["where"].shape == (12, 4)
+    with pytest.raises(DataError, match="y is one array where the outputs to learn are kind, where, mask"):
+        check(Arrays(IMAGES, N % 3), "s", kinds)
+    with pytest.raises(DataError, match="y holds 'other' where the outputs to learn are kind"):
+        check(Arrays(IMAGES, Columns({"other": N})), "s", kinds)
+    with pytest.raises(DataError, match="y_train lacks the outputs mask, where; accepted: kind, where, mask"):
+        check(Arrays(IMAGES, Columns({"kind": N % 3})), "s", kinds)
 
 
 def test_class_names_are_as_many_as_labels():

@@ -13,7 +13,7 @@ from tfhalf.data import targets
 from tfhalf.data.columns import Columns
 from tfhalf.data.inputs import as_array, as_values, check_alike, check_finite, check_inputs, native
 from tfhalf.data.lazy import Array, LazyImages
-from tfhalf.data.types import Kind
+from tfhalf.data.types import Kinds
 from tfhalf.errors import DataError
 
 PARTS = ("train", "val", "test")
@@ -90,7 +90,7 @@ def from_mapping(values: Mapping[str, Any], source: str) -> Arrays:
 def check(
     arrays: Arrays,
     source: str,
-    kind: Kind = "classes",
+    kind: Kinds = "classes",
     say: Callable[[str], None] | None = None,
     ignore: int = targets.IGNORED,
 ) -> Arrays:
@@ -143,7 +143,7 @@ def _weights(values: Mapping[str, Any], names: list[str], source: str) -> dict[s
     return {**weights, name: as_array(values["sample_weight"], "sample_weight", source)}
 
 
-def _shape(x: Array | LazyImages | Columns, y: Array | Columns, part: str, kind: Kind, source: str) -> None:
+def _shape(x: Array | LazyImages | Columns, y: Array | Columns, part: str, kind: Kinds, source: str) -> None:
     check_inputs(x, part, source)
     targets.check_rank(y, kind, part, source)
     if len(x) != len(y):

@@ -12,11 +12,11 @@ from tfhalf.data.check import PARTS, Arrays
 from tfhalf.data.columns import Columns
 from tfhalf.data.image_formats import DEEP
 from tfhalf.data.lazy import Array, LazyImages
-from tfhalf.data.types import Kind
+from tfhalf.data.types import Kinds
 from tfhalf.errors import DataError
 
 
-def resize(arrays: Arrays, size: tuple[int, int] | None, source: str, kind: Kind = "classes") -> Arrays:
+def resize(arrays: Arrays, size: tuple[int, int] | None, source: str, kind: Kinds = "classes") -> Arrays:
     """The same arrays with every image [N, H, W, C] at ``size`` (height, width); unchanged where it is so already.
 
     The dtype stays. Integers are rounded and clipped to their range; each channel is resized by itself, so any number
@@ -36,8 +36,7 @@ def resize(arrays: Arrays, size: tuple[int, int] | None, source: str, kind: Kind
             "leave image_size out"
         )
     changed: dict[str, Any] = {f"x_{part}": _resized(getattr(arrays, f"x_{part}"), size) for part in PARTS}
-    if kind == "masks":
-        changed |= {f"y_{part}": _resized_masks(getattr(arrays, f"y_{part}"), size) for part in PARTS}
+    changed |= {f"y_{part}": _resized_masks(getattr(arrays, f"y_{part}"), size, kind) for part in PARTS}
     return dataclasses.replace(arrays, **changed)
 
 
@@ -80,10 +79,12 @@ def _resized(x: Any, size: tuple[int, int]) -> Any:
     return _images(x, size)
 
 
-def _resized_masks(y: Any, size: tuple[int, int]) -> Any:
+def _resized_masks(y: Any, size: tuple[int, int], kind: Kinds) -> Any:
+    """``y`` with its masks resized: those of the outputs, where there are several."""
     if isinstance(y, Columns):
-        return y.map(lambda masks: nearest(masks, size))
-    return None if y is None else nearest(y, size)
+        masks = {name for name in y if (kind if isinstance(kind, str) else kind[name]) == "masks"}
+        return Columns({name: nearest(array, size) if name in masks else array for name, array in y.arrays.items()})
+    return nearest(y, size) if y is not None and kind == "masks" else y
 
 
 def _images(x_NHWC: Array, size: tuple[int, int]) -> Array:

@@ -21,7 +21,7 @@ from tfhalf.data.lazy import LazyImages
 from tfhalf.data.resize import resize
 from tfhalf.data.sources import call, digits, folder, masks, npz, synthetic, table, tfds
 from tfhalf.data.targets import IGNORED
-from tfhalf.data.types import Kind, Splits
+from tfhalf.data.types import Kinds, Splits
 from tfhalf.errors import DataError
 
 Progress = Callable[[str], None]
@@ -58,7 +58,7 @@ def load_splits(
     seed: int,
     data_dir: str | None = None,
     progress: Progress | None = None,
-    kind: Kind = "classes",
+    kind: Kinds = "classes",
     ignore: int = IGNORED,
 ) -> Splits:
     """Read a source, check it, and draw validation from its training part.
@@ -69,7 +69,7 @@ def load_splits(
         seed: of the validation draw. The test part does not depend on it.
         data_dir: where TFDS keeps its sets; else the environment's ``TFDS_DATA_DIR``, else TFDS's own default.
         progress: called with one-line messages.
-        kind: what ``y`` is (`tfhalf.data.targets`).
+        kind: what ``y`` is (`tfhalf.data.targets`), or each output of several by its name.
         ignore: the class of a step that does not count, for ``steps``; -1 never does.
 
     Returns:
@@ -88,7 +88,7 @@ def load_splits(
     return splits
 
 
-def _summary(splits: Splits, kind: Kind) -> str:
+def _summary(splits: Splits, kind: Kinds) -> str:
     """What was read, in one line."""
     sizes = ", ".join(f"{part} {size}" for part, size in splits.sizes.items())
     outputs = f"{splits.num_classes} classes"
@@ -107,7 +107,7 @@ def _item(x: Any) -> str:
     return "text" if x.dtype == object else f"{tuple(map(int, x.shape[1:]))} {x.dtype}"
 
 
-def _read(data: config.Data, base: Path, data_dir: str | None, say: Progress, kind: Kind) -> Arrays:
+def _read(data: config.Data, base: Path, data_dir: str | None, say: Progress, kind: Kinds) -> Arrays:
     source = data.source
     scheme, colon, rest = source.partition(":")
     if not colon or not rest.strip() or (scheme not in _SCHEMES and not _is_reference(source)):
@@ -153,7 +153,7 @@ def _is_reference(source: str) -> bool:
     return "." in where or where in sys.modules or importlib.util.find_spec(where) is not None
 
 
-def _split(arrays: Arrays, data: config.Data, seed: int, kind: Kind) -> Splits:
+def _split(arrays: Arrays, data: config.Data, seed: int, kind: Kinds) -> Splits:
     parts: dict[str, dict[str, Any]] = {
         part: {letter: getattr(arrays, f"{letter}_{part}") for letter in "xyw"}
         for part in PARTS
@@ -191,7 +191,7 @@ def _split(arrays: Arrays, data: config.Data, seed: int, kind: Kind) -> Splits:
     )
 
 
-def _strata(y: Any, kind: Kind) -> npt.NDArray[np.int32]:
+def _strata(y: Any, kind: Kinds) -> npt.NDArray[np.int32]:
     """Labels that a draw is to keep the shares of."""
     if kind == "classes" and not isinstance(y, Columns):
         return np.asarray(y, np.int32)

@@ -12,7 +12,7 @@ from tfhalf.data import labels
 from tfhalf.data.columns import Columns
 from tfhalf.data.inputs import check_finite
 from tfhalf.data.lazy import Array, LazyImages
-from tfhalf.data.types import Kind
+from tfhalf.data.types import Kind, Kinds
 from tfhalf.errors import DataError
 
 Say = Callable[[str], None]
@@ -28,7 +28,24 @@ _TAKEN = {
 _BINARY_MASK = 255  # what images of masks hold for 1
 
 
-def check_rank(y: Array | Columns, kind: Kind, part: str, source: str) -> None:
+def kind_of(kind: Kinds, output: str | None, source: str) -> Kind:
+    """The kind of one of several outputs; of the one there is, where ``output`` is None.
+
+    Raises:
+        DataError: ``kind`` names other outputs.
+    """
+    if isinstance(kind, str):
+        return kind
+    if output is not None and output in kind:
+        return kind[output]
+    has = "y is one array" if output is None else f"y holds {output!r}"
+    raise DataError(
+        f"{source}: {has} where the outputs to learn are {', '.join(kind)}; accepted: an array for each of these, by "
+        "name; rename or add it"
+    )
+
+
+def check_rank(y: Array | Columns, kind: Kinds, part: str, source: str) -> None:
     """Refuse targets of a rank that ``kind`` does not have.
 
     Raises:
@@ -36,8 +53,13 @@ def check_rank(y: Array | Columns, kind: Kind, part: str, source: str) -> None:
     """
     if isinstance(y, Columns):
         for name, array in y.arrays.items():
-            check_rank(array, kind, f"{part}/{name}", source)
-    elif kind == "classes":
+            _check_rank(array, kind_of(kind, name, source), f"{part}/{name}", source)
+    else:
+        _check_rank(y, kind_of(kind, None, source), part, source)
+
+
+def _check_rank(y: Array, kind: Kind, part: str, source: str) -> None:
+    if kind == "classes":
         labels.check_one_each(y, part, source)
     elif y.ndim not in _RANKS[kind] or 0 in y.shape[1:] or (kind == "masks" and y.ndim == 4 and y.shape[3] != 1):
         raise DataError(f"{source}: y_{part} has shape {y.shape}; accepted: {_TAKEN[kind]}; {_reshaped(y, kind)}")
@@ -60,7 +82,7 @@ def check_sides(y: Array | Columns, x: Array | LazyImages | Columns, part: str, 
 
 def convert(
     parts: Mapping[str, Any],
-    kind: Kind,
+    kind: Kinds,
     names: tuple[str, ...] | None,
     columns: tuple[str, ...],
     declared: bool,
@@ -73,7 +95,7 @@ def convert(
 
     Args:
         parts: arrays or `Columns` by part, ``train`` among them, whose ranks `check_rank` takes.
-        kind: of each of them.
+        kind: of each of them, or of each output by its name.
         names: of the classes, where the source knows them; for one output only.
         columns: names of the columns of [N, K].
         declared: whether a class may have no item of the training part.
@@ -89,8 +111,13 @@ def convert(
         arrays = {part: y for part, y in parts.items() if not isinstance(y, Columns)}
         if len(arrays) < len(parts):
             raise DataError(f"{source}: y_train is one array and another part's y several; give all parts alike")
-        converted, classes = _convert(arrays, kind, names, columns, declared, source, say, ignore)
+        converted, classes = _convert(
+            arrays, kind_of(kind, None, source), names, columns, declared, source, say, ignore
+        )
         return converted, classes, {}
+    absent = "" if isinstance(kind, str) else ", ".join(sorted(set(kind) - set(train)))
+    if absent:
+        raise DataError(f"{source}: y_train lacks the outputs {absent}; accepted: {', '.join(kind)}; add them")
     for part, y in parts.items():
         if not isinstance(y, Columns) or set(y) != set(train):
             raise DataError(f"{source}: y_{part} does not hold the outputs {', '.join(train)} of y_train; add them")
@@ -99,7 +126,7 @@ def convert(
     for name in train:
         here = {part: y.arrays[name] for part, y in parts.items()}
         where = f"{source}, output {name!r}"
-        converted, by_output[name] = _convert(here, kind, None, (), declared, where, say, ignore)
+        converted, by_output[name] = _convert(here, kind_of(kind, name, source), None, (), declared, where, say, ignore)
         for part, y in converted.items():
             outputs[part][name] = y
     return {part: Columns(arrays) for part, arrays in outputs.items()}, (), by_output

@@ -9,6 +9,8 @@ from typing import Any, Literal, TypeAlias
 from tfhalf.data.lazy import Array
 
 Kind = Literal["classes", "numbers", "multi", "masks", "steps"]
+Kinds = Kind | Mapping[str, Kind]
+"""Of one output, or of several by their names."""
 Values: TypeAlias = Any
 """An array, `Columns`, or `LazyImages`: which of them, the source and the kind of targets tell."""
 

@@ -51,8 +51,7 @@ def read(path: Path, source: str) -> Cells:
         DataError: names file and line of what does not fit.
     """
     text = _text(path, source)
-    first = text.split("\n", 1)[0]
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else max(DELIMITERS, key=lambda one: len(_split(first, one)))
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else max(DELIMITERS, key=lambda one: _width(text, one))
     rows, lines = _rows(text, delimiter, path, source)
     if not rows:
         raise DataError(f"{source}: {path.name} is empty; a header row and rows below it are needed; add them")
@@ -103,8 +102,12 @@ def _text(path: Path, source: str) -> str:
         raise DataError(f"{source}: {path.name}, line {line} is not UTF-8; accepted: UTF-8; {remedy}") from error
 
 
-def _split(line: str, delimiter: str) -> list[str]:
-    return next(csv.reader([line], delimiter=delimiter), [])
+def _width(text: str, delimiter: str) -> int:
+    """How many cells the header has, if ``delimiter`` separates them; 0 where that makes none."""
+    try:
+        return len(next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), []))
+    except csv.Error:
+        return 0
 
 
 def _rows(text: str, delimiter: str, path: Path, source: str) -> tuple[list[list[str]], list[int]]:

@@ -17,7 +17,7 @@ from tfhalf.data.lazy import Array
 from tfhalf.data.sources import cells
 from tfhalf.data.sources.cells import Cells, numbers
 from tfhalf.data.sources.roles import NUMBERS, ROLES, Parts, roles_of
-from tfhalf.data.types import Kind
+from tfhalf.data.types import Kind, Kinds
 from tfhalf.errors import DataError
 from tfhalf.text import printable
 
@@ -32,7 +32,7 @@ def read(
     path: Path,
     roles: Mapping[str, str],
     empty: Literal["refuse", "mean", "drop"],
-    kind: Kind,
+    kind: Kinds,
     source: str,
     say: Callable[[str], None],
 ) -> Arrays:
@@ -40,7 +40,8 @@ def read(
 
     Number columns are one input ``numbers``, float32 [N, F]; each category column an input of its own, to be coded once
     the training part is drawn; each text column an input of objects of str [N]. One input alone is an array. Of the
-    target columns y is made as ``kind`` needs it: texts [N] for ``classes``, else numbers [N, K].
+    target columns y is made as ``kind`` needs it: texts [N] for ``classes``, else numbers [N, K]; where ``kind`` names
+    several outputs, each is the target column of its name.
 
     Args:
         path: of a file or folder.
@@ -148,10 +149,10 @@ class _Rows:
     def cells(self) -> Cells:
         return self.table.parts[self.part]
 
-    def read(self, kind: Kind, empty: str, say: Callable[[str], None]) -> Arrays:
+    def read(self, kind: Kinds, empty: str, say: Callable[[str], None]) -> Arrays:
         """This part, as the training part of `Arrays`."""
         inputs = {name: self._numbers(name) for name in self.table.of("number")}
-        target, empty_targets = self._target(kind)
+        target, empty_targets = self._targets(kind)
         weights = {name: self._numbers(name) for name in self.table.of("weight")}
         gaps = {name: np.isnan(values) for name, values in (inputs | weights).items()} | empty_targets
         gaps = {name: mask for name, mask in gaps.items() if mask.any()}
@@ -235,10 +236,23 @@ class _Rows:
                 f"mean; set data.columns: {{{whole}: ignore}}, or fill it in"
             )
 
-    def _target(self, kind: Kind) -> tuple[Array, dict[str, npt.NDArray[np.bool_]]]:
-        """Texts [N] for classes, else numbers [N, K] (texts [N, K] for steps that are not numbers); which cells are
-        empty, by column."""
+    def _targets(self, kind: Kinds) -> tuple[Array | Columns, dict[str, npt.NDArray[np.bool_]]]:
+        """y, and which cells of it are empty, by column."""
         names = self.table.of("target")
+        if isinstance(kind, str):
+            return self._target(kind, names)
+        if set(kind) != set(names):
+            raise DataError(
+                f"{self.source}: the targets are {', '.join(names)} where the outputs to learn are {', '.join(kind)}; "
+                "accepted: a target column of the name of each output; correct data.columns"
+            )
+        outputs = {name: self._target(kind[name], (name,)) for name in names}
+        empty = {column: mask for _, masks in outputs.values() for column, mask in masks.items()}
+        return Columns({name: y for name, (y, _) in outputs.items()}), empty
+
+    def _target(self, kind: Kind, names: tuple[str, ...]) -> tuple[Array, dict[str, npt.NDArray[np.bool_]]]:
+        """Texts [N] for classes, else numbers [N, K] (texts [N, K] for steps that are not numbers), of the columns
+        ``names``; which cells are empty, by column."""
         if kind == "masks" or (kind == "classes" and len(names) > 1):
             needs = "images of masks, as masks:PATH has them" if kind == "masks" else "one target column"
             raise DataError(
