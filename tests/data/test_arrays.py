@@ -73,17 +73,17 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a column": ({"x": X, "y": Y[:, None]}, r"y_train has shape \(12, 1\); .*; use y\[:, 0\]$"),
     "a column of floats": (
         {"x": X, "y": Y[:, None] + 0.5},
-        r"of y\[:, 0\]: this is a quantity to predict: it takes a task",
+        r"of y\[:, 0\]: this is a quantity to predict: set task: regression",
     ),
     "several labels": (
         {"x": X, "y": np.tri(12, 3, 1)},
-        r"several labels here: they take a multi-label task",
+        r"several labels here: set task: multilabel$",
     ),
     "soft labels": ({"x": X, "y": np.full((12, 4), 0.25)}, r"shares of classes .soft labels.: y.argmax\(-1\) keeps"),
     "several numbers": ({"x": X, "y": np.full((12, 4), 1.25)}, r"this is a quantity to predict: .*regression"),
     "pixel labels": (
         {"x": X, "y": X[..., 0]},
-        r"parts of an item \(segmentation\): they take a task of masks",
+        r"parts of an item: set task: segmentation$",
     ),
     "a target": ({"x": X, "y": Y + 0.25}, r"holds float64; .*; this is a quantity to predict.*regression.*digitize"),
     "a date": (

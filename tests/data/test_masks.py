@@ -88,7 +88,7 @@ def test_what_does_not_fit_is_named(tmp_path):
     with pytest.raises(DataError, match="holds no folder image/"):
         load(tmp_path)
     write(tmp_path)
-    with pytest.raises(DataError, match=r"y_train has shape .*segmentation\): they take a task of masks"):
+    with pytest.raises(DataError, match=r"y_train has shape .*set task: segmentation"):
         load(tmp_path, "classes")
     (tmp_path / "label" / "3.png").rename(tmp_path / "label" / "three.png")
     with pytest.raises(

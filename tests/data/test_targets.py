@@ -49,6 +49,11 @@ def test_masks_are_classes_of_pixels():
         arrays = y_of(y, "masks", IMAGES)
         assert (arrays.y_train.dtype, arrays.y_train.shape) == (np.int32, (12, 4, 6))
         assert arrays.class_names == ("0", "1", "2")
+    void = np.where(MASKS == 2, 255, MASKS)
+    for y, ignore in ((void.astype(np.uint8), 255), (np.where(MASKS == 2, -1, MASKS), None)):
+        arrays = y_of(y, "masks", IMAGES, ignore=ignore)
+        assert np.array_equal(arrays.y_train, np.where(MASKS == 2, -1, MASKS))
+        assert arrays.class_names == ("0", "1")
     said: list[str] = []
     arrays = y_of((MASKS > 0) * 255, "masks", IMAGES, say=said.append)
     assert np.array_equal(arrays.y_train, MASKS > 0)
@@ -73,7 +78,11 @@ def test_steps_may_be_texts_of_which_the_empty_one_does_not_count():
 WRONG: dict[str, tuple[Any, str, str]] = {
     "numbers of rank 3": (MASKS, "numbers", r"y_train has shape \(12, 4, 6\); accepted: numbers \[N\], or \[N, K\]"),
     "no numbers": (np.zeros((12, 0)), "numbers", r"y_train has shape \(12, 0\)"),
-    "words as numbers": (N.astype(str), "numbers", "holds <U21; .*these are names of classes: take a task of classes"),
+    "words as numbers": (
+        N.astype(str),
+        "numbers",
+        "holds <U21; .*these are names of classes: set task: classification",
+    ),
     "dates as numbers": (N.astype("M8[D]"), "numbers", r"holds datetime64\[D\]; accepted: numbers"),
     "nan": (np.where(N == 3, np.nan, N), "numbers", r"y_train\[3\] is nan; accepted: finite values"),
     "beyond float32": (np.where(N == 3, 1e39, N), "numbers", r"y_train\[3\] is 1e\+39, which float32 does not hold"),
@@ -88,13 +97,14 @@ WRONG: dict[str, tuple[Any, str, str]] = {
     "shares as masks": (np.zeros((12, 4, 6, 3)), "masks", r"use y.argmax\(-1\) where the last axis"),
     "masks of another size": (MASKS[:, :2], "masks", r"x_train has shape \(12, 4, 6, 3\) and y_train \(12, 2, 6\)"),
     "a class without pixel": (MASKS * 2, "masks", "class 1 has no pixel in y_train"),
-    "negative pixels": (MASKS - 1, "masks", r"y_train\[0, 0, 0\] is -1; accepted: labels 0"),
+    "negative pixels": (MASKS - 2, "masks", r"y_train\[0, 0, 0\] is -2; accepted: labels 0"),
+    "no pixel": (MASKS * 0 - 1, "masks", "y_train holds -1 alone, which does not count; give some a class"),
     "half pixels": (MASKS / 2, "masks", "y_train holds float64; accepted: integer labels"),
     "one class of pixels": (MASKS * 0, "masks", "y_train holds one class; at least two are needed; add pixels"),
     "a class an item as steps": (N, "steps", r"y_train has shape \(12,\); accepted: a class for each step"),
-    "no step": (np.full((12, 2), -1), "steps", "y_train holds -1 alone: no step counts"),
+    "no step": (np.full((12, 2), -1), "steps", "y_train holds -1 alone, which does not count"),
     "negative steps": (N[:, None] - 5, "steps", r"y_train\[0, 0\] is -5"),
-    "float steps": (N[:, None] / 2, "steps", r"y_train holds float64; accepted: a class for each step"),
+    "float steps": (N[:, None] / 2, "steps", "y_train holds float64; accepted: integer labels"),
 }
 
 

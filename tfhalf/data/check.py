@@ -13,7 +13,7 @@ from tfhalf.data import targets
 from tfhalf.data.columns import Columns
 from tfhalf.data.inputs import as_array, as_values, check_alike, check_finite, check_inputs, native
 from tfhalf.data.lazy import Array, LazyImages
-from tfhalf.data.types import Kinds
+from tfhalf.data.types import Ignore, Kinds
 from tfhalf.errors import DataError
 
 PARTS = ("train", "val", "test")
@@ -92,7 +92,7 @@ def check(
     source: str,
     kind: Kinds = "classes",
     say: Callable[[str], None] | None = None,
-    ignore: int = targets.IGNORED,
+    ignore: Ignore = None,
 ) -> Arrays:
     """The same arrays in native byte order, C-contiguous, targets of ``kind``, ``class_names`` filled in (empty where
     targets are not classes, or there are several outputs).

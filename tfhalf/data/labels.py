@@ -14,7 +14,7 @@ from tfhalf.errors import DataError
 
 _TAKEN = "accepted: integer labels 0..K-1, or names of classes, one an item"
 RENUMBER = "renumber the classes, for example by np.searchsorted(np.unique(y_train), y) in each part"
-_REGRESSION = "a quantity to predict: it takes a task of numbers (regression), not of classes"
+_REGRESSION = "a quantity to predict: set task: regression"
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _FEW = 1 << 20  # counted without sorting up to here
 
@@ -172,7 +172,7 @@ def _of_higher_rank(y: Array) -> str:
     if y.ndim == 0:
         return "give an array of them"
     if y.ndim > 2:
-        return "these are labels for parts of an item (segmentation): they take a task of masks"
+        return "these are labels for parts of an item: set task: segmentation"
     if y.shape[1] == 1:
         column = y[:, 0]
         return "use y[:, 0]" if column.dtype.kind in "uibUS" else f"of y[:, 0]: {_of_other_dtype(column)}"
@@ -183,7 +183,7 @@ def _of_higher_rank(y: Array) -> str:
     if zero_or_one and (sums == 1).all():
         return "it is one-hot: use y.argmax(-1)"
     if zero_or_one:
-        return "an item may have several labels here: they take a multi-label task"
+        return "an item may have several labels here: set task: multilabel"
     if y.dtype.kind == "f" and (y >= 0).all() and np.allclose(sums, 1, atol=1e-3):
         return "it holds shares of classes (soft labels): y.argmax(-1) keeps the likeliest class of each item alone"
     return f"this is {_REGRESSION}" if y.dtype.kind == "f" else "give each item one label"

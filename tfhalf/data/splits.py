@@ -20,8 +20,7 @@ from tfhalf.data.draw import draw
 from tfhalf.data.lazy import LazyImages
 from tfhalf.data.resize import resize
 from tfhalf.data.sources import call, digits, folder, masks, npz, synthetic, table, tfds
-from tfhalf.data.targets import IGNORED
-from tfhalf.data.types import Kinds, Splits
+from tfhalf.data.types import Ignore, Kinds, Splits
 from tfhalf.errors import DataError
 
 Progress = Callable[[str], None]
@@ -59,7 +58,7 @@ def load_splits(
     data_dir: str | None = None,
     progress: Progress | None = None,
     kind: Kinds = "classes",
-    ignore: int = IGNORED,
+    ignore: Ignore = None,
 ) -> Splits:
     """Read a source, check it, and draw validation from its training part.
 
@@ -70,7 +69,7 @@ def load_splits(
         data_dir: where TFDS keeps its sets; else the environment's ``TFDS_DATA_DIR``, else TFDS's own default.
         progress: called with one-line messages.
         kind: what ``y`` is (`tfhalf.data.targets`), or each output of several by its name.
-        ignore: the class of a step that does not count, for ``steps``; -1 never does.
+        ignore: the class of pixels or steps that do not count, or each output's by its name; -1 never does.
 
     Returns:
         Splits. The same arguments give the same arrays in the same order.

@@ -12,7 +12,7 @@ from tfhalf.data import labels
 from tfhalf.data.columns import Columns
 from tfhalf.data.inputs import check_finite
 from tfhalf.data.lazy import Array, LazyImages
-from tfhalf.data.types import Kind, Kinds
+from tfhalf.data.types import Ignore, Kind, Kinds
 from tfhalf.errors import DataError
 
 Say = Callable[[str], None]
@@ -88,7 +88,7 @@ def convert(
     declared: bool,
     source: str,
     say: Say,
-    ignore: int = IGNORED,
+    ignore: Ignore = None,
 ) -> tuple[dict[str, Any], tuple[str, ...], dict[str, tuple[str, ...]]]:
     """Targets of all parts as ``kind`` has them (see `Splits`), class names, and class names by output where ``parts``
     hold several.
@@ -101,7 +101,7 @@ def convert(
         declared: whether a class may have no item of the training part.
         source: for messages.
         say: called with what is changed silently otherwise.
-        ignore: the class of a step that does not count.
+        ignore: the class of pixels or steps that do not count, beside -1.
 
     Raises:
         DataError: names part and index of the first value that is wrong.
@@ -112,7 +112,7 @@ def convert(
         if len(arrays) < len(parts):
             raise DataError(f"{source}: y_train is one array and another part's y several; give all parts alike")
         converted, classes = _convert(
-            arrays, kind_of(kind, None, source), names, columns, declared, source, say, ignore
+            arrays, kind_of(kind, None, source), names, columns, declared, source, say, _of(ignore)
         )
         return converted, classes, {}
     absent = "" if isinstance(kind, str) else ", ".join(sorted(set(kind) - set(train)))
@@ -126,7 +126,9 @@ def convert(
     for name in train:
         here = {part: y.arrays[name] for part, y in parts.items()}
         where = f"{source}, output {name!r}"
-        converted, by_output[name] = _convert(here, kind_of(kind, name, source), None, (), declared, where, say, ignore)
+        converted, by_output[name] = _convert(
+            here, kind_of(kind, name, source), None, (), declared, where, say, _of(ignore, name)
+        )
         for part, y in converted.items():
             outputs[part][name] = y
     return {part: Columns(arrays) for part, arrays in outputs.items()}, (), by_output
@@ -140,7 +142,7 @@ def _convert(
     declared: bool,
     source: str,
     say: Say,
-    ignore: int,
+    ignore: int | None,
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     if kind == "numbers":
         return _alike({part: _numbers(y, part, source) for part, y in parts.items()}, source), ()
@@ -151,7 +153,7 @@ def _convert(
         numbered, names = labels.number(parts, names, source)
         return numbered, labels.check_classes(numbered, names, declared, source)
     if kind == "masks":
-        masks = _as_classes({part: y.reshape(y.shape[:3]) for part, y in parts.items()}, source, say)
+        masks = _masks({part: y.reshape(y.shape[:3]) for part, y in parts.items()}, source, say, ignore)
         return masks, labels.check_classes(masks, names, declared or bool(names), source, "pixel")
     steps, names = _steps(parts, names, source, ignore)
     return steps, labels.check_classes(steps, names, declared or bool(names), source, "step")
@@ -160,7 +162,7 @@ def _convert(
 def _numbers(y: Array, part: str, source: str) -> npt.NDArray[np.float32]:
     """float32 [N, K]."""
     if y.dtype.kind not in "uif":
-        remedy = "these are names of classes: take a task of classes" if labels.is_text(y) else "convert it"
+        remedy = "these are names of classes: set task: classification" if labels.is_text(y) else "convert it"
         raise DataError(f"{source}: y_{part} holds {y.dtype}; accepted: {_TAKEN['numbers']}; {remedy}")
     if y.dtype.kind == "f":
         check_finite(y, f"y_{part}", source)
@@ -198,18 +200,18 @@ def _label_names(names: tuple[str, ...], count: int, source: str) -> tuple[str, 
     return names or tuple(map(str, range(count)))
 
 
-def _as_classes(parts: dict[str, Array], source: str, say: Say) -> dict[str, npt.NDArray[np.int32]]:
-    """Masks as int32; 0 and 255, as images hold them, become 0 and 1."""
-    numbered = {part: _whole(y, part, source) for part, y in parts.items()}
+def _masks(parts: dict[str, Array], source: str, say: Say, ignore: int | None) -> dict[str, npt.NDArray[np.int32]]:
+    """Masks as int32, -1 where a pixel does not count; 0 and 255, as images hold them, become 0 and 1."""
+    numbered = {part: _counted(y, part, source, ignore) for part, y in parts.items()}
     high = max(int(y.max()) for y in numbered.values() if y.size)
-    if high != _BINARY_MASK or not all(((y == 0) | (y == high)).all() for y in numbered.values()):
+    if high != _BINARY_MASK or not all(((y <= 0) | (y == high)).all() for y in numbered.values()):
         return numbered
     say(f"{source}: masks of 0 and 255 are read as classes 0 and 1")
-    return {part: y // high for part, y in numbered.items()}
+    return {part: np.where(y == high, 1, y).astype(np.int32) for part, y in numbered.items()}
 
 
 def _steps(
-    parts: dict[str, Array], names: tuple[str, ...] | None, source: str, ignore: int
+    parts: dict[str, Array], names: tuple[str, ...] | None, source: str, ignore: int | None
 ) -> tuple[dict[str, npt.NDArray[np.int32]], tuple[str, ...] | None]:
     """Classes of steps as int32, -1 where a step does not count; of texts, that is the empty one."""
     if labels.is_text(parts["train"]):
@@ -217,15 +219,23 @@ def _steps(
         # The empty text is numbered last, where it does not shift the others.
         coded, _ = labels.number(parts, (*known, ""), source)
         return {part: np.where(y == len(known), IGNORED, y).astype(np.int32) for part, y in coded.items()}, known
-    steps = {}
-    for part, y in parts.items():
-        if y.dtype.kind not in "uib":
-            raise DataError(f"{source}: y_{part} holds {y.dtype}; accepted: {_TAKEN['steps']}; use y.astype('int32')")
-        counts = (y != ignore) & (y != IGNORED)
-        if not counts.any() and part == "train":
-            raise DataError(f"{source}: y_train holds {ignore} alone: no step counts; give some a class")
-        steps[part] = np.where(counts, _whole(np.where(counts, y, 0), part, source), IGNORED).astype(np.int32)
-    return steps, names
+    return {part: _counted(y, part, source, ignore) for part, y in parts.items()}, names
+
+
+def _counted(y: Array, part: str, source: str, ignore: int | None) -> npt.NDArray[np.int32]:
+    """Whole numbers as int32, -1 where they do not count."""
+    if y.dtype.kind not in "uifb":
+        return labels.class_numbers(y, part, source)  # which refuses it
+    counts = (y != IGNORED) & (y != ignore) if ignore is not None else y != IGNORED
+    if part == "train" and not counts.any():
+        raise DataError(f"{source}: y_train holds {y.flat[0]} alone, which does not count; give some a class")
+    return np.where(counts, _whole(np.where(counts, y, 0), part, source), IGNORED).astype(np.int32)
+
+
+def _of(ignore: Ignore, output: str | None = None) -> int | None:
+    if isinstance(ignore, Mapping):
+        return None if output is None else ignore.get(output)
+    return ignore
 
 
 def _whole(y: Array, part: str, source: str) -> npt.NDArray[np.int32]:
@@ -247,7 +257,7 @@ def _alike(parts: dict[str, Any], source: str) -> dict[str, Any]:
 def _reshaped(y: Array, kind: Kind) -> str:
     """What to do about targets of another rank."""
     if kind == "multi" and y.ndim == 1:
-        return "use y[:, None] for one label, or take a task of classes"
+        return "use y[:, None] for one label, or set task: binary"
     if kind == "masks" and y.ndim == 4:
         return "use y.argmax(-1) where the last axis holds a share of each class"
-    return "take the task that such targets are for, or reshape them"
+    return "set the task that such targets are for, or reshape them"

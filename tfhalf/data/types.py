@@ -11,6 +11,8 @@ from tfhalf.data.lazy import Array
 Kind = Literal["classes", "numbers", "multi", "masks", "steps"]
 Kinds = Kind | Mapping[str, Kind]
 """Of one output, or of several by their names."""
+Ignore = int | None | Mapping[str, int | None]
+"""The class of pixels or steps that do not count, of one output, or of several by their names."""
 Values: TypeAlias = Any
 """An array, `Columns`, or `LazyImages`: which of them, the source and the kind of targets tell."""
 
@@ -23,8 +25,8 @@ class Splits:
     or texts, objects of str [N]; or `Columns` of these by the name of the input, whose ``input_shape`` is then (), as
     that of texts is. ``x_train`` may be encoded still (`LazyImages`). ``x_val`` may be empty.
 
-    ``y_*`` by kind: ``classes`` int32 [N]; ``numbers`` and ``multi`` float32 [N, K]; ``masks`` int32 [N, H, W];
-    ``steps`` int32 [N, T] with -1 where a step does not count; or `Columns` of these by the name of the output.
+    ``y_*`` by kind: ``classes`` int32 [N]; ``numbers`` and ``multi`` float32 [N, K]; ``masks`` int32 [N, H, W] and
+    ``steps`` int32 [N, T], with -1 where a pixel or step does not count; or `Columns` of these by the output's name.
     Classes are 0..num_classes-1; where targets are not classes ``num_classes`` is 0 and ``class_names`` empty. Of
     ``multi`` they are the K labels.
 

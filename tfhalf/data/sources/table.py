@@ -256,7 +256,7 @@ class _Rows:
         if kind == "masks" or (kind == "classes" and len(names) > 1):
             needs = "images of masks, as masks:PATH has them" if kind == "masks" else "one target column"
             raise DataError(
-                f"{self.source}: the targets are {', '.join(names)}; the pipeline's task takes {needs}; take another "
+                f"{self.source}: the targets are {', '.join(names)}; the pipeline's task takes {needs}; set another "
                 "task, or correct data.columns"
             )
         if kind == "classes":
@@ -292,6 +292,6 @@ class _Rows:
         if (fractions or len(different) > max(_FEW, len(texts) / 2)) and numbers(sorted(different))[1] is None:
             raise DataError(
                 f"{self.source}: {self.cells.path.name}, column {printable(name, 60)!r} is the target and holds "
-                f"{len(different):,} different numbers; too many for classes; it is a quantity to predict: take "
-                "a task of numbers (regression)"
+                f"{len(different):,} different numbers; too many for classes; it is a quantity to predict: set "
+                "task: regression"
             )
