@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
+from tfhalf.data.columns import Columns
 from tfhalf.data.lazy import Array
 
 Kind = Literal["classes", "numbers", "multi", "masks", "steps"]
-Kinds = Kind | Mapping[str, Kind]
-"""Of one output, or of several by their names."""
-Ignore = int | None | Mapping[str, int | None]
+Kinds: TypeAlias = Kind | Mapping[str, Kind]
+"""Of one output, or by the names of several."""
+Ignore: TypeAlias = int | Mapping[str, int | None] | None
 """The class of pixels or steps that do not count, of one output, or of several by their names."""
 Values: TypeAlias = Any
 """An array, `Columns`, or `LazyImages`: which of them, the source and the kind of targets tell."""
@@ -60,3 +61,34 @@ class Splits:
     def sizes(self) -> dict[str, int]:
         """Number of items of ``train``, ``validation`` and ``test``."""
         return {"train": len(self.x_train), "validation": len(self.x_val), "test": len(self.x_test)}
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of each input the shape of an item. One array is called ``image``, or as the table that it is."""
+        if isinstance(self.x_train, Columns):
+            return {name: x.shape[1:] for name, x in self.x_train.arrays.items()}
+        return {next(iter(self.columns), "image"): self.input_shape}
+
+    @property
+    def dtypes(self) -> dict[str, str]:
+        """``int32`` of each of several inputs that holds whole numbers which stay as they are."""
+        if not isinstance(self.x_train, Columns):
+            return {}
+        return {name: "int32" for name, x in self.x_train.arrays.items() if x.dtype.kind in "iu" and x.ndim <= 2}
+
+    @property
+    def has_images(self) -> bool:
+        """Whether inputs are one array of images [N, H, W, C]."""
+        return not isinstance(self.x_train, Columns) and self.x_train.ndim == 4
+
+    def training_rows(self, index: Any) -> Splits:
+        """With the training items of a slice or an index array alone."""
+        w = None if self.w_train is None else self.w_train[index]
+        return replace(self, x_train=self.x_train[index], y_train=self.y_train[index], w_train=w)
+
+    def head(self, train: int, rest: int) -> Splits:
+        """With the first ``train`` training items, and the first ``rest`` of the other parts."""
+        few = self.training_rows(slice(train))
+        parts = ("x_val", "y_val", "w_val", "x_test", "y_test", "w_test")
+        cut: dict[str, Any] = {part: None if (x := getattr(self, part)) is None else x[:rest] for part in parts}
+        return replace(few, **cut)
