@@ -113,6 +113,14 @@ def test_what_does_not_fit_is_named(tmp_path):
         load(tmp_path)
 
 
+def test_a_link_that_leaves_the_folder_is_refused(tmp_path):
+    write(tmp_path / "set")
+    (tmp_path / "set" / "label" / "4.png").rename(tmp_path / "4.png")
+    (tmp_path / "set" / "label" / "4.png").symlink_to(tmp_path / "4.png")
+    with pytest.raises(DataError, match=r"label/4.png is a link that leaves .*; copy the file there"):
+        load(tmp_path / "set")
+
+
 @pytest.mark.skipif(not (DATASETS / "membrane").is_dir(), reason=f"{DATASETS} does not hold the data set membrane")
 def test_membrane():
     splits = load(DATASETS / "membrane", image_size=[64, 64])

@@ -20,7 +20,7 @@ SUFFIXES = (".csv", ".tsv")
 DELIMITERS = (",", ";", "\t")
 _WORDS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 _MOST_COLUMNS = 10_000
-_BYTES_EACH = 16  # of memory for each byte of the file: a short cell is an object of fifty
+_BYTES_EACH = 24  # of memory for each byte of the file: a cell of two characters is an object of fifty
 _EMPTY = ("", "na", "n/a", "nan", "null", "none")
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 

@@ -98,6 +98,11 @@ def _by_stem(folder: Path, root: Path, source: str) -> dict[str, Path]:
     for file in entries:
         if file.name.startswith(".") or not is_image(file):
             continue  # notes and lists lie beside images
+        if not file.resolve().is_relative_to(root.resolve()):
+            raise DataError(
+                f"{source}: {file.relative_to(root)} is a link that leaves {root}; accepted: files inside it; copy the "
+                "file there"
+            )
         if file.stem in files:
             raise DataError(
                 f"{source}: {file.relative_to(root)} has the name of {files[file.stem].name}; one of the two is "

@@ -62,16 +62,13 @@ def read(
     if not table.of("number") + table.of("category") + table.of("text"):
         raise DataError(f"{source}: data.columns leaves no column to predict from; take 'ignore' from one")
     arrays = {part: _Rows(table, part, source).read(kind, empty, say) for part in parts}
-    train = next(iter(arrays.values()))
     changed: dict[str, Any] = {}
     for part, one in arrays.items():
         changed |= {f"{letter}_{part}": getattr(one, f"{letter}_train") for letter in "xyw"}
     columns = {NUMBERS: table.of("number")} if table.of("number") else {}
     columns |= {name: (name,) for name in (*table.of("category"), *table.of("text"))}
-    return replace(
-        train, **changed, columns=columns, categories=table.of("category"), empty_cells=empty == "mean",
-        targets=table.of("target"),
-    )  # fmt: skip
+    changed |= {"columns": columns, "categories": table.of("category"), "targets": table.of("target")}
+    return replace(arrays["train"], **changed, empty_cells=empty == "mean")
 
 
 def _files(path: Path, source: str, say: Callable[[str], None]) -> dict[str, Path]:
@@ -101,12 +98,12 @@ def _files(path: Path, source: str, say: Callable[[str], None]) -> dict[str, Pat
 def _renamed(part: Cells, train: Cells, source: str, say: Callable[[str], None]) -> Cells:
     """``part`` with the training part's names of columns, in their order; a single one of another name is taken for the
     one that is missing, if it stands where that does."""
-    names, own = list(train.columns), list(part.columns)
-    missing, extra = [name for name in names if name not in own], [name for name in own if name not in names]
-    if len(missing) == len(extra) == 1 and names.index(missing[0]) == own.index(extra[0]) and len(names) > 1:
+    names, its = list(train.columns), list(part.columns)
+    missing, extra = [name for name in names if name not in its], [name for name in its if name not in names]
+    if len(missing) == len(extra) == 1 and names.index(missing[0]) == its.index(extra[0]) and len(names) > 1:
         say(f"{source}: {part.path.name}: column {extra[0]!r} is read as {missing[0]!r}, which {train.path.name} has")
-        return replace(part, columns={name: part.columns.get(name, part.columns[extra[0]] if name == missing[0] else [])
-                                      for name in names})  # fmt: skip
+        own = {missing[0] if name == extra[0] else name: cells for name, cells in part.columns.items()}
+        return replace(part, columns={name: own[name] for name in names})
     if missing or extra:
         has, lacks, name = (train, part, missing[0]) if missing else (part, train, extra[0])
         raise DataError(
