@@ -254,6 +254,10 @@ def two_inputs():
     return {"x": [np.zeros((4, 3)), np.zeros((4, 2))], "y": [0, 1, 0, 1]}
 
 
+def two_outputs():
+    return {"x": np.zeros((4, 3)), "y": [np.zeros((4, 2)), np.ones((4, 3))]}
+
+
 def ragged():
     return {"x": [[1, 2], [3]], "y": [0, 1]}
 
@@ -341,6 +345,12 @@ def test_a_callable_may_return_several_inputs(loaders):
     assert splits.class_names == ("no", "yes")
     splits = load(loaders, "mine.py:two_inputs", validation=0, test=0.5)
     assert {name: x.shape for name, x in splits.x_train.arrays.items()} == {"input_0": (2, 3), "input_1": (2, 2)}
+
+
+def test_a_callable_may_return_several_outputs(loaders):
+    data = Data(source="mine.py:two_outputs", validation=0, test=0.5)
+    y = load_splits(data, base=loaders, seed=0, kind="numbers").y_train
+    assert {name: part.shape for name, part in y.arrays.items()} == {"output_0": (2, 2), "output_1": (2, 3)}
 
 
 @pytest.mark.parametrize("source", ["mine.py:lost", "absent.py:load", "absent.package:load"])

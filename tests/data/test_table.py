@@ -210,12 +210,22 @@ def test_columns_of_parts_are_compared_by_name(tmp_path):
     splits = load_splits(data, base=tmp_path, seed=0, progress=said.append)
     assert "dev.csv: column 'label' is read as 'y', which train.csv has" in said[0]
     assert (splits.x_val.tolist(), splits.y_val.tolist()) == ([[9]], [1])
+    write(tmp_path, "z,x,y\n2,9,1\n", "dev.csv")
+    splits = load_splits(data, base=tmp_path, seed=0, progress=said.append)
+    assert f"csv:{tmp_path}: dev.csv: not read, since train.csv lacks them: z" in said
+    assert (splits.x_val.tolist(), splits.y_val.tolist()) == ([[9]], [1])
     write(tmp_path, "x\n9\n", "dev.csv")
-    with pytest.raises(DataError, match=r"column 'y' is in train.csv and not in dev.csv.*add it to dev.csv"):
+    with pytest.raises(
+        DataError, match=r"column 'y' is in train.csv and not in dev.csv.*or take dev.csv out of the fo"
+    ):
         load_splits(data, base=tmp_path, seed=0)
-    write(tmp_path, "x,y,z\n9,1,2\n", "dev.csv")
-    with pytest.raises(DataError, match=r"column 'z' is in dev.csv and not in train.csv"):
+    write(tmp_path, "y\n1\n", "dev.csv")
+    write(tmp_path, "x,y,z\n1,0,5\n2,1,5\n3,0,6\n4,1,6\n", "train.csv")
+    data = Data(source=f"csv:{tmp_path}", columns={"y": "target", "x": "ignore"}, test=0.5)
+    with pytest.raises(DataError, match=r"column 'z' is in train\.csv and not in dev\.csv"):
         load_splits(data, base=tmp_path, seed=0)
+    write(tmp_path, "y,z\n1,7\n", "dev.csv")
+    assert load_splits(data, base=tmp_path, seed=0).x_val.tolist() == [[7]]
 
 
 # --- files -----------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ def as_values(value: Any, name: str, source: str) -> Array | Columns:
     Raises:
         DataError: it makes no array, for example because its items differ in length; or the arrays differ in length.
     """
-    parts = _several(value)
+    parts = _several(value, "output" if name.startswith("y") else "input")
     if not parts:
         return as_array(value, name, source)
     arrays = {key: as_array(part, f"{name}/{key}", source) for key, part in parts.items()}
@@ -127,8 +127,9 @@ def check_alike(x: Array | Columns, x_train: Array | LazyImages | Columns, part:
         _check_alike(x, x_train, part, "train", source)
 
 
-def _several(value: Any) -> dict[str, Any]:
-    """Several arrays by name, as Keras takes them for a model of several inputs; none where it is one."""
+def _several(value: Any, noun: str) -> dict[str, Any]:
+    """Several arrays by name, as Keras takes them for a model of several inputs or outputs; none where it is one. Those
+    of a list are called ``noun`` and their number."""
     if isinstance(value, Columns):
         return dict(value.arrays)
     if isinstance(value, Mapping):
@@ -137,7 +138,7 @@ def _several(value: Any) -> dict[str, Any]:
         return {}
     shapes: list[tuple[int, ...]] = [tuple(getattr(part, "shape", ())) for part in value]
     alike = all(len(shape) >= 2 and shape[0] == shapes[0][0] for shape in shapes)
-    return {f"input_{index}": part for index, part in enumerate(value)} if alike and len(set(shapes)) > 1 else {}
+    return {f"{noun}_{index}": part for index, part in enumerate(value)} if alike and len(set(shapes)) > 1 else {}
 
 
 def _check(x: Array | LazyImages, part: str, source: str, *, text: bool) -> None:

@@ -74,7 +74,7 @@ class _Joined:
                 f"{self.source}: {self.where} {self.items} is a {type(item).__name__}; accepted: {_ITEM}; give its "
                 "target with each item"
             )
-        parts = [_parts(value) for value in item]
+        parts = [_parts(value, noun) for value, noun in zip(item, ("input", "output", "weight"), strict=False)]
         forms = [tuple(part) for part in parts]
         if not self._forms:
             self._forms = forms
@@ -139,12 +139,12 @@ class _Joined:
         memory.guard(self.bytes, f"{self.source}: {self.items:,} items read", f"{_SMALLER}, or let it end")
 
 
-def _parts(value: Any) -> dict[str, Any]:
-    """The arrays of an item's x, y or weight by name; one has the name ''."""
+def _parts(value: Any, noun: str) -> dict[str, Any]:
+    """The arrays of an item's x, y or weight by name, of a tuple ``noun`` and their number; one has the name ''."""
     if isinstance(value, Mapping):
         return {str(name): part for name, part in value.items()}
     if isinstance(value, tuple):
-        return {f"input_{index}": part for index, part in enumerate(value)}
+        return {f"{noun}_{index}": part for index, part in enumerate(value)}
     return {"": value}
 
 

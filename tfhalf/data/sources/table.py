@@ -56,7 +56,8 @@ def read(
         DataError: names file, line and column of the first cell that does not fit.
     """
     parts = {part: cells.read(file, source) for part, file in _files(path, source, say).items()}
-    parts = {part: _renamed(table, parts["train"], source, say) for part, table in parts.items()}
+    ignored = {name for name, role in roles.items() if role == "ignore"}
+    parts = {part: _aligned(table, parts["train"], ignored, source, say) for part, table in parts.items()}
     table = _Table(parts, source, roles_of(parts, roles, source))
     say(f"{source}: {table.summary()}")
     if not table.of("number") + table.of("category") + table.of("text"):
@@ -95,22 +96,27 @@ def _files(path: Path, source: str, say: Callable[[str], None]) -> dict[str, Pat
     return parts
 
 
-def _renamed(part: Cells, train: Cells, source: str, say: Callable[[str], None]) -> Cells:
-    """``part`` with the training part's names of columns, in their order; a single one of another name is taken for the
-    one that is missing, if it stands where that does."""
-    names, its = list(train.columns), list(part.columns)
+def _aligned(part: Cells, train: Cells, ignored: set[str], source: str, say: Callable[[str], None]) -> Cells:
+    """``part`` with the training part's columns, in their order. A single one of another name is taken for the one that
+    is missing, if it stands where that does; others that the training part lacks are not read.
+
+    Raises:
+        DataError: a column is missing that is not ``ignored``.
+    """
+    names, its, file = list(train.columns), dict(part.columns), part.path.name
     missing, extra = [name for name in names if name not in its], [name for name in its if name not in names]
-    if len(missing) == len(extra) == 1 and names.index(missing[0]) == its.index(extra[0]) and len(names) > 1:
-        say(f"{source}: {part.path.name}: column {extra[0]!r} is read as {missing[0]!r}, which {train.path.name} has")
-        own = {missing[0] if name == extra[0] else name: cells for name, cells in part.columns.items()}
-        return replace(part, columns={name: own[name] for name in names})
-    if missing or extra:
-        has, lacks, name = (train, part, missing[0]) if missing else (part, train, extra[0])
+    if len(missing) == len(extra) == 1 and names.index(missing[0]) == list(its).index(extra[0]) and len(names) > 1:
+        say(f"{source}: {file}: column {extra[0]!r} is read as {missing[0]!r}, which {train.path.name} has")
+        its[missing[0]] = its[extra[0]]
+    elif extra:
+        say(f"{source}: {file}: not read, since {train.path.name} lacks them: {', '.join(extra[:_LISTED])}")
+    absent = next((name for name in names if name not in its and name not in ignored), None)
+    if absent is not None:
         raise DataError(
-            f"{source}: column {printable(name, 60)!r} is in {has.path.name} and not in {lacks.path.name}; both must "
-            f"have the same columns; add it to {lacks.path.name} or take it out of {has.path.name}"
+            f"{source}: column {printable(absent, 60)!r} is in {train.path.name} and not in {file}; all parts need the "
+            f"same columns; add it to {file}, set data.columns: {{{absent}: ignore}}, or take {file} out of the folder"
         )
-    return replace(part, columns={name: part.columns[name] for name in names})
+    return replace(part, columns={name: its.get(name, [""] * len(part)) for name in names})
 
 
 @dataclass(frozen=True)
