@@ -20,7 +20,7 @@ PARTS = ("train", "val", "test")
 KEYS = (*(f"{letter}_{part}" for letter in "xyw" for part in PARTS), "x", "y", "w", "sample_weight", "class_names")
 ACCEPTED = "x_train, y_train[, x_val, y_val][, x_test, y_test] or x, y; with either w_train, ... or w; class_names"
 _WEIGHTS = "weights of items are sample_weight, or w_train, w_val, w_test"
-# What people have, and what is done in its place.
+# What people have, and what is done instead.
 _INSTEAD = {"class_weight": f"{_WEIGHTS}: give each item that of its class", "weights": _WEIGHTS,
             "x_dev": "x_val is its name here", "y_dev": "y_val is its name here"}  # fmt: skip
 

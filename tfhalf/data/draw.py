@@ -50,13 +50,13 @@ def draw(y: npt.NDArray[np.int32], amount: int | float, seed: int, *, key: str, 
 
 
 def _quotas(counts: npt.NDArray[np.intp], number: int, random: np.random.Generator) -> npt.NDArray[np.intp]:
-    room = counts - 1
+    spare = counts - 1
     exact = number * counts / counts.sum()
-    quotas: npt.NDArray[np.intp] = np.minimum(np.floor(exact).astype(np.intp), room)
+    quotas: npt.NDArray[np.intp] = np.minimum(np.floor(exact).astype(np.intp), spare)
     # The largest remainders get one more; equal ones in an order that the seed decides.
     ties = random.permutation(len(counts))
     while (short := number - int(quotas.sum())) > 0:
         order = ties[np.argsort((quotas - exact)[ties], kind="stable")]
-        order = order[quotas[order] < room[order]]
+        order = order[quotas[order] < spare[order]]
         quotas[order[:short]] += 1
     return quotas

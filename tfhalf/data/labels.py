@@ -1,4 +1,4 @@
-"""The labels of a classifier checked and numbered, and what else labels may be told from them, with what to do: what
+"""The labels of a classifier checked and numbered, and what else labels may be, with what to do: what
 is advised must not ruin the data."""
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def check_classes(
                 f"classes; accepted: 0..{count - 1}; correct the label or add the class"
             )
     if len(present) < count and not declared:
-        # The first place where the sorted labels leave 0, 1, 2, ... is the first class without items.
+        # The first position where the sorted labels leave 0, 1, 2, ... is the first class without items.
         padded = np.append(present, -1)
         empty = int(np.argmax(padded != np.arange(len(padded))))
         named = f" ({names[empty]!r})" if names else ""
@@ -146,8 +146,8 @@ def _decoded(y: Array, part: str, source: str) -> Array:
 def _coded(y: Array, names: tuple[str, ...], part: str, source: str) -> npt.NDArray[np.int32]:
     known = np.asarray(names)
     order = np.argsort(known, kind="stable")
-    places = np.minimum(np.searchsorted(known, y, sorter=order), len(known) - 1)
-    codes = order[places]
+    positions = np.minimum(np.searchsorted(known, y, sorter=order), len(known) - 1)
+    codes = order[positions]
     wrong = known[codes] != y
     if wrong.any():
         index = int(np.argmax(wrong))

@@ -103,14 +103,14 @@ class _Joined:
         if not self.items:
             raise DataError(f"{self.source}: gives no {self.where.split()[0]} items; at least one is needed; add some")
         self._stack()
-        found = []
+        joined = []
         for form, slot in zip(self._forms, self._blocks, strict=True):
             arrays = {}
             for name, blocks in zip(form, slot, strict=True):
                 arrays[name] = np.concatenate(blocks)
                 blocks.clear()
-            found.append(arrays[""] if form == ("",) else Columns(arrays))
-        return tuple(found)
+            joined.append(arrays[""] if form == ("",) else Columns(arrays))
+        return tuple(joined)
 
     def _alike(self, arrays: list[Array], array: Array, name: str) -> None:
         if not arrays:
