@@ -32,6 +32,12 @@ def dataset(batch=0, drop=False, prefetch=False, weights=False, repeat=False):
 def two():
     return dataset(3), dataset(3).take(2)
 
+def by_part():
+    return {"train": dataset(), "validation": dataset(3).take(1), "test": (X, Y)}
+
+def twice():
+    return {"train": dataset(), "val": dataset(), "validation": dataset()}
+
 def named():
     import tensorflow as tf
     x = {"a": X, "b": Y}
@@ -118,6 +124,12 @@ def test_steps_are_not_batches(base):
 
 def test_two_datasets_are_training_and_test(base):
     assert load(base, "two").sizes == {"train": 10, "validation": 0, "test": 6}
+
+
+def test_parts_may_have_names(base):
+    assert load(base, "by_part").sizes == {"train": 10, "validation": 3, "test": 10}
+    with pytest.raises(DataError, match="returned a dict; accepted"):
+        load(base, "twice")
 
 
 def test_a_dataset_of_several_inputs_and_outputs(base):

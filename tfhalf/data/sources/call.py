@@ -15,8 +15,10 @@ from tfhalf.errors import DataError
 
 _FORMS = (
     f"a dict of {ACCEPTED}; (x, y), ((x, y), (x_test, y_test)) or three of them with validation second; a "
-    "tf.data.Dataset or a generator of (x, y) or (x, y, weight), or two or three of these; or Splits"
+    "tf.data.Dataset or a generator of (x, y) or (x, y, weight), or two or three of these, or a dict of these by "
+    "train, val and test; or Splits"
 )
+_NAMED = {"train": "train", "val": "val", "validation": "val", "test": "test"}
 
 
 def read(source: str, base: Path, args: Mapping[str, Any], say: Callable[[str], None]) -> Arrays:
@@ -33,25 +35,43 @@ def read(source: str, base: Path, args: Mapping[str, Any], say: Callable[[str], 
         returned = function(**args)
     if isinstance(returned, Splits):
         return _from_splits(returned, source)
-    if isinstance(returned, Mapping):
+    if isinstance(returned, Mapping) and not (returned and set(returned) <= set(_NAMED)):
         return from_mapping(returned, source)
-    parts = returned if isinstance(returned, list | tuple) and all(map(_is_part, returned)) else [returned]
-    pair = len(parts) == 1 and isinstance(parts[0], list | tuple) and 2 <= len(parts[0]) <= 3
-    if not 1 <= len(parts) <= 3 or not (pair or all(map(_is_part, parts))):
-        raise DataError(f"{source}: returned a {type(returned).__name__}; accepted: {_FORMS}; return one of them")
-    names = [part for part in PARTS if len(parts) == 3 or part != "val"][: len(parts)]
+    parts = _parts(returned, source)
     keys: dict[str, Any] = {}
-    for name, part in zip(names, parts, strict=True):
+    for name, part in parts.items():
         with refs.user_code(f"{source}: {called} fails", DataError, "; correct the function or data.args"):
             values = _values(part, name, source, say)
         keys |= {f"{letter}_{name}": value for letter, value in zip("xyw", values, strict=False)}
     return from_mapping(keys, source)
 
 
+def _parts(returned: Any, source: str) -> dict[str, Any]:
+    """Pairs and streams by the name of their part.
+
+    Raises:
+        DataError: ``returned`` is neither one of them nor several, or two of them are one part.
+    """
+    if isinstance(returned, Mapping):
+        parts = {_NAMED[name]: part for name, part in returned.items()}
+        if len(parts) == len(returned) and all(map(_is_part, parts.values())):
+            return parts
+    elif isinstance(returned, list | tuple) and 1 <= len(returned) <= 3 and all(map(_is_part, returned)):
+        names = PARTS if len(returned) == 3 else ("train", "test")
+        return dict(zip(names, returned, strict=False))
+    elif _is_pair(returned) or stream.is_stream(returned):
+        return {"train": returned}
+    raise DataError(f"{source}: returned a {type(returned).__name__}; accepted: {_FORMS}; return one of them")
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list | tuple) and 2 <= len(value) <= 3
+
+
 def _is_part(value: Any) -> bool:
     """Whether ``value`` holds items with their targets: a stream, or a pair of arrays (with weights: three)."""
     if isinstance(value, list | tuple):
-        return 2 <= len(value) <= 3 and all(
+        return _is_pair(value) and all(
             hasattr(part, "shape") or isinstance(part, list | tuple | Mapping) for part in value
         )
     return stream.is_stream(value)
