@@ -71,35 +71,45 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "scalar y": ({"x": X, "y": np.array(1)}, r"y_train has shape \(\)"),
     "one-hot y": ({"x": X, "y": np.eye(12)}, r"y_train has shape \(12, 12\); .*; it is one-hot: use y.argmax\(-1\)$"),
     "a column": ({"x": X, "y": Y[:, None]}, r"y_train has shape \(12, 1\); .*; use y\[:, 0\]$"),
-    "a column of floats": ({"x": X, "y": Y[:, None] + 0.5}, r"of y\[:, 0\]: this is a quantity to predict .regression"),
+    "a column of floats": (
+        {"x": X, "y": Y[:, None] + 0.5},
+        r"of y\[:, 0\]: this is a quantity to predict: set task: regression",
+    ),
     "several labels": (
         {"x": X, "y": np.tri(12, 3, 1)},
-        r"several labels here \(multi-label\), which .* does not learn",
+        r"several labels here: set task: multilabel$",
     ),
     "soft labels": ({"x": X, "y": np.full((12, 4), 0.25)}, r"shares of classes .soft labels.: y.argmax\(-1\) keeps"),
-    "several numbers": ({"x": X, "y": np.full((12, 4), 1.25)}, r"this is a quantity to predict .regression., which"),
+    "several numbers": ({"x": X, "y": np.full((12, 4), 1.25)}, r"this is a quantity to predict: .*regression"),
     "pixel labels": (
         {"x": X, "y": X[..., 0]},
-        r"parts of an item .segmentation., .* `tfhalf export MODEL.keras` makes",
+        r"parts of an item: set task: segmentation$",
     ),
-    "a target": ({"x": X, "y": Y + 0.25}, r"holds float64; .*; this is a quantity to predict .regression.*digitize"),
+    "a target": ({"x": X, "y": Y + 0.25}, r"holds float64; .*; this is a quantity to predict.*regression.*digitize"),
     "a date": (
         {"x": X, "y": Y.astype("M8[D]")},
-        r"holds datetime64\[D\]; .*; a date or a time is not a class; it is a quan",
+        r"holds datetime64\[D\]; .*; a date or a time is not a class; make a number",
     ),
     "dates in x": (
         {"x": np.zeros((12, 2), "M8[s]"), "y": Y},
         r"make numbers of dates, for example days since the first",
     ),
     "bools in x": ({"x": X > 0, "y": Y}, r"x_train holds bool; accepted: integers or floats; use x.astype\('uint8'\)"),
-    "weights": (
-        {"x": X, "y": Y, "sample_weight": Y},
-        "unknown key 'sample_weight'; every item counts alike in training",
+    "weights by another name": (
+        {"x": X, "y": Y, "sample_weights": Y},
+        "'sample_weights'; did you mean 'sample_weight'",
     ),
-    "validation": (
-        {"x_train": X, "y_train": Y, "x_val": X},
-        "unknown key 'x_val'; data.validation is drawn from x_train",
+    "weights of classes": ({"x": X, "y": Y, "class_weight": Y}, "give each item that of its class"),
+    "weights twice": ({"x": X, "y": Y, "w": Y, "sample_weight": Y}, "holds both w and sample_weight"),
+    "negative weights": ({"x": X, "y": Y, "w": Y - 1.0}, r"w_train\[0\] is -1.0; accepted: weights from 0 on"),
+    "no weights": ({"x": X, "y": Y, "w": Y * 0}, "w_train holds zeros alone"),
+    "weights of text": (
+        {"x": X, "y": Y, "w": Y.astype(str)},
+        r"w_train holds <U21 of shape \(12,\); accepted: numbers",
     ),
+    "few weights": ({"x": X, "y": Y, "w": Y[:3]}, r"w_train holds int64 of shape \(3,\); accepted: numbers \[12\]"),
+    "half a validation": ({"x_train": X, "y_train": Y, "x_val": X}, "y_val missing"),
+    "weights of both forms": ({"x": X, "y": Y, "w_train": Y}, "holds both x, y and w_train"),
     "lengths": ({"x": X, "y": Y[:11]}, "x_train has 12 items and y_train 11"),
     "test lengths": ({"x_train": X, "y_train": Y, "x_test": X, "y_test": Y[:5]}, "x_test has 12 items and y_test 5"),
     "empty": ({"x": X[:0], "y": Y[:0]}, "x_train is empty"),
@@ -108,9 +118,30 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"x": X, "y": Y.astype(float)},
         r"float64; .* name classes, use y.astype\('int32'\); else this is a",
     ),
-    "text labels": (
-        {"x": X, "y": np.array(list("abc") * 4)},
-        r"y_train holds <U1; .*; give np.searchsorted\(names, y\) for each",
+    "text label of no class": (
+        {"x": X, "y": np.array(list("abd") * 4), "class_names": list("abc")},
+        r"y_train\[2\] is 'd', which the training part lacks; accepted: 'a', 'b', 'c'; correct",
+    ),
+    "new text in test": (
+        {"x_train": X, "y_train": np.array(list("ab") * 6), "x_test": X, "y_test": np.array(list("abc") * 4)},
+        r"y_test\[2\] is 'c', which the training part lacks",
+    ),
+    "text and numbers": (
+        {"x_train": X, "y_train": np.array(list("ab") * 6), "x_test": X, "y_test": Y},
+        "y_test holds int64 and y_train text; both must be alike",
+    ),
+    "a column of text": ({"x": X, "y": np.array(list("abc") * 4)[:, None]}, r"use y\[:, 0\]$"),
+    "one array and several": ({"x": X, "x/a": X, "y": Y}, "holds both x and x/...; accepted: one array, or several"),
+    "several of other lengths": ({"x/a": X, "x/b": X[:3], "y": Y}, r"several lengths \(a: 12, b: 3\)"),
+    "several, one wrong": ({"x/a": X, "x/b": X > 0, "y": Y}, r"x_train/b holds bool; accepted: integers or floats"),
+    "several, one nan": ({"x/a": X, "x/b": np.full(12, np.nan), "y": Y}, r"x_train/b\[0\] is nan"),
+    "several in train alone": (
+        {"x_train/a": X, "x_train/b": X, "y_train": Y, "x_test": X, "y_test": Y},
+        "one of x_test and x_train holds several arrays",
+    ),
+    "other names in test": (
+        {"x_train/a": X, "y_train": Y, "x_test/b": X, "y_test": Y},
+        "x_test holds b, x_train a; both must be alike",
     ),
     "text x": ({"x": np.full((12, 2), "a"), "y": Y}, "x_train holds <U1; accepted: integers or floats"),
     "complex x": ({"x": X.astype(complex), "y": Y}, "x_train holds complex128"),
@@ -154,12 +185,66 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 
 def test_bools_are_two_classes(tmp_path):
     np.savez(tmp_path / "a.npz", x=X, y=Y > 0)
-    assert set(load(tmp_path / "a.npz", validation=0).y_train.tolist()) == {0, 1}
+    splits = load(tmp_path / "a.npz", validation=0)
+    assert set(splits.y_train.tolist()) == {0, 1}
+    assert splits.class_names == ("False", "True")
+
+
+@pytest.mark.parametrize("dtype", ["U", "S", "O"])
+def test_texts_become_classes_in_their_order(dtype):
+    y = np.array(["dog", "cat", "ëlk"] if dtype != "S" else ["dog", "cat", "elk"])[Y].astype(dtype)
+    arrays = check(Arrays(X, y, X[:2], y[:2]), "s")
+    assert arrays.class_names == ("cat", "dog", "ëlk" if dtype != "S" else "elk")
+    assert arrays.y_train.tolist() == [1, 0, 2] * 4
+    assert arrays.y_test.tolist() == [1, 0]
+    assert arrays.y_train.dtype == np.int32
+
+
+def test_numbers_as_text_keep_the_order_of_their_values():
+    arrays = check(Arrays(X, np.array(["10", "9", "-1"])[Y]), "s")
+    assert arrays.class_names == ("-1", "9", "10")
+    assert arrays.y_train[:3].tolist() == [2, 1, 0]
+
+
+def test_class_names_give_texts_their_order():
+    arrays = check(Arrays(X, np.array(["small", "large", "huge"])[Y], class_names=("small", "large", "huge")), "s")
+    assert arrays.y_train.tolist() == Y.tolist()
+
+
+# --- several inputs, outputs, weights --------------------------------------------------------------------------------
+
+
+def test_several_inputs_and_outputs_of_an_npz(tmp_path):
+    age, name = np.arange(12), np.array(["ann", "bo"] * 6)
+    np.savez(tmp_path / "a.npz", **{"x/image": X, "x/age": age, "x/name": name, "y/kind": Y, "y/sex": Y > 0, "w": age})
+    splits = load(tmp_path / "a.npz", test=0.25, validation=0)
+    assert list(splits.x_train) == ["image", "age", "name"]
+    x = splits.x_train.arrays
+    assert (x["image"].shape, x["image"].dtype) == ((9, 4, 4, 3), np.uint8)
+    assert (x["age"].shape, x["age"].dtype) == ((9, 1), age.dtype)  # whole numbers stay so
+    assert (x["name"].shape, x["name"].dtype) == ((9,), object)
+    assert splits.output_classes == {"kind": ("0", "1", "2"), "sex": ("False", "True")}
+    assert (splits.num_classes, splits.class_names, splits.input_shape) == (0, (), ())
+    rows = x["age"][:, 0]
+    assert np.array_equal(splits.w_train, rows.astype(np.float32))
+    assert splits.w_train.dtype == np.float32
+    assert np.array_equal(splits.y_train.arrays["kind"], Y[rows])
+    assert np.array_equal(splits.y_train.arrays["sex"], (Y > 0)[rows])
+    assert set(rows) | set(splits.x_test.arrays["age"][:, 0]) == set(range(12))
+
+
+def test_validation_and_weights_of_parts(tmp_path):
+    np.savez(tmp_path / "a.npz", x_train=X, y_train=Y, x_val=X[:3], y_val=Y[:3], w_train=Y + 1, w_val=[1, 2, 3])
+    splits = load(tmp_path / "a.npz", test=0.25)
+    assert splits.sizes == {"train": 9, "validation": 3, "test": 3}
+    assert np.array_equal(splits.w_train, splits.y_train + 1)
+    assert np.array_equal(splits.w_test, splits.y_test + 1)
+    assert splits.w_val.tolist() == [1, 2, 3]
 
 
 def test_what_is_advised_works(tmp_path):
-    """One-hot labels, text, and labels that do not begin at 0, mended as the messages say."""
-    wrong = {"one-hot": np.eye(3)[Y], "text": np.array(["cat", "dog", "elk"])[Y], "from 7": Y * 2 + 7, "-1": Y * 5 - 1}
+    """One-hot labels, and labels that do not begin at 0, changed as the messages say."""
+    wrong = {"one-hot": np.eye(3)[Y], "from 7": Y * 2 + 7, "-1": Y * 5 - 1}
     for y in wrong.values():
         with pytest.raises(DataError):
             check(Arrays(X, y), "s")

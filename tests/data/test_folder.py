@@ -263,7 +263,36 @@ def test_another_format_under_a_png_name(flat):
 
 def test_sixteen_bits(flat):
     write(flat / "cat" / "3.png", 4000, mode="I;16")
-    refused(flat, r"cat/3\.png has more than 8 bits a channel")
+    refused(flat, r"cat/3\.png has 16 bits a channel, and cat/0\.png 8 or colours; accepted: 8 bits, or gray of 16 bit")
+    write(flat / "cat" / "3.tif", 4000, mode="I")
+    refused(flat, r"cat/3\.tif has more than 16 bits a channel")
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("decode", ["eager", "lazy"])
+def test_gray_images_of_sixteen_bits_alone_are_uint16(tmp_path, suffix, decode):
+    ramp = (np.arange(24).reshape(6, 4) * 2500).astype(np.uint16)
+    for n in range(6):
+        file = tmp_path / "deep" / "ab"[n % 2] / f"{n}.{suffix}"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(ramp + np.uint16(n)).save(file)
+    splits = load(tmp_path / "deep", validation=0, decode=decode, test=0.3)
+    assert (splits.x_train.dtype, splits.x_train.shape[1:]) == (np.uint16, (6, 4, 1))
+    assert np.array_equal(splits.x_train[:1][0, ..., 0], ramp)
+    small = load(tmp_path / "deep", validation=0, decode=decode, image_size=[3, 2]).x_train[:1]
+    assert (small.dtype, small.shape[1:]) == (np.uint16, (3, 2, 1))
+    assert abs(int(small.mean()) - int(ramp.mean())) < 100
+
+
+def test_a_gray_image_of_sixteen_bits_is_brought_to_8_for_a_model():
+    from tfhalf.data.resize import fitted
+
+    ramp = (np.arange(24).reshape(6, 4) * 257 * 10).astype(np.uint16)
+    image = Image.fromarray(ramp)
+    assert np.array_equal(fitted(image, (6, 4, 1))[..., 0], ramp // 257)
+    assert fitted(image, (6, 4, 3)).shape == (6, 4, 3)
+    assert np.allclose(fitted(image, (6, 4, 1), exact=True)[..., 0] * 257, ramp)
+    assert fitted(image, (3, 2, 1)).dtype == np.uint8
 
 
 @pytest.mark.parametrize("limit", [100, 30])

@@ -64,9 +64,12 @@ class Normalize(Section):
         return self
 
 
+Role = Literal["number", "category", "text", "target", "weight", "ignore"]
+
+
 class Data(Section):
-    """``source``: ``tfds:NAME``, ``folder:PATH``, ``npz:PATH``, ``sklearn:digits``, ``synthetic:HxWxC``,
-    ``file.py:load`` or ``package.module:load``.
+    """``source``: ``tfds:NAME``, ``folder:PATH``, ``npz:PATH``, ``sklearn:digits``, ``csv:PATH``, ``masks:PATH``,
+    ``synthetic:HxWxC``, ``file.py:load`` or ``package.module:load``.
 
     ``args`` are the function's keyword arguments. ``synthetic:224x224x3`` makes random images of that height, width and
     number of channels, to measure speed on; its ``args`` are ``classes`` (10), ``train`` (5120) and ``test`` (512).
@@ -76,6 +79,11 @@ class Data(Section):
     divides integers by 255 and floats by their largest absolute value. ``decode``: ``eager`` decodes every image before
     training; ``lazy`` (``folder:`` and ``tfds:``) keeps training images encoded and decodes them again each epoch;
     ``auto`` is eager where that fits into the memory.
+
+    ``columns`` are roles of the columns of ``csv:``, by their names: number, category, text, target, weight or ignore;
+    a column that it does not name is a number where every cell is one, else a category. ``empty`` says what an empty
+    number cell means: ``refuse`` that the file is wrong, ``mean`` the mean of its column over the training part,
+    ``drop`` that its row is left out.
     """
 
     source: Annotated[str, Field(min_length=3)]
@@ -86,6 +94,8 @@ class Data(Section):
     normalize: Literal["standardize", "unit", "none"] | Normalize = "standardize"
     augment: Augment = Augment()
     decode: Literal["auto", "eager", "lazy"] = "auto"
+    columns: dict[str, Role] = Field(default_factory=dict)
+    empty: Literal["refuse", "mean", "drop"] = "refuse"
 
 
 class Schedule(Section):

@@ -3,118 +3,149 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from tfhalf.data.labels import ELSEWHERE, RENUMBER, check_one_each, class_numbers
-from tfhalf.data.lazy import Array as Array
-from tfhalf.data.lazy import LazyImages
+from tfhalf.data import targets
+from tfhalf.data.columns import Columns
+from tfhalf.data.inputs import as_array, as_values, check_alike, check_finite, check_inputs, native
+from tfhalf.data.lazy import Array, LazyImages
+from tfhalf.data.types import Ignore, Kinds
 from tfhalf.errors import DataError
-from tfhalf.text import one_line
 
-KEYS = ("x_train", "y_train", "x_test", "y_test", "x", "y", "class_names")
-ACCEPTED = "x_train, y_train[, x_test, y_test][, class_names] or x, y[, class_names]"
-_CHUNK = 1024
-_WEIGHTS = "every item counts alike in training; repeat those that are to count more"
-_VALIDATION = "data.validation is drawn from x_train: put these items there, or return tfhalf.data.Splits"
-# What people have, and what is done in its place.
-_TOLD = {"sample_weight": _WEIGHTS, "sample_weights": _WEIGHTS, "class_weight": _WEIGHTS, "weights": _WEIGHTS,
-         "x_val": _VALIDATION, "y_val": _VALIDATION}  # fmt: skip
+PARTS = ("train", "val", "test")
+KEYS = (*(f"{letter}_{part}" for letter in "xyw" for part in PARTS), "x", "y", "w", "sample_weight", "class_names")
+ACCEPTED = "x_train, y_train[, x_val, y_val][, x_test, y_test] or x, y; with either w_train, ... or w; class_names"
+_WEIGHTS = "weights of items are sample_weight, or w_train, w_val, w_test"
+# What people have, and what is done instead.
+_INSTEAD = {"class_weight": f"{_WEIGHTS}: give each item that of its class", "weights": _WEIGHTS,
+            "x_dev": "x_val is its name here", "y_dev": "y_val is its name here"}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Arrays:
     """What a source hands over, before validation is drawn.
 
-    ``x_*`` has shape [N, ...] of rank >= 2, ``y_*`` shape [N]. A source without a test (or validation) set leaves None.
-    ``x_train`` may be encoded still (`LazyImages`).
+    ``x_*`` has shape [N, ...] of rank >= 2, or holds texts [N], or is `Columns` of these; ``y_*`` is what a kind of
+    targets needs (`tfhalf.data.targets`). A source without a test (or validation) set leaves None. ``w_*`` are weights
+    of items [N]. ``x_train`` may be encoded still (`LazyImages`).
     ``class_names`` says how many classes there are where the source knows; ``declared`` allows some of them to have no
-    training item (some published sets name more classes than they use).
+    training item (some published sets name more classes than they use). ``categories`` are inputs, str [N], that become
+    codes once the training part is drawn. ``empty_cells``: NaN is an empty cell, not a fault. The other fields are
+    those of `Splits`.
     """
 
-    x_train: Array | LazyImages
-    y_train: Array
-    x_test: Array | None = None
-    y_test: Array | None = None
-    x_val: Array | None = None
-    y_val: Array | None = None
+    x_train: Array | LazyImages | Columns
+    y_train: Array | Columns
+    x_test: Array | Columns | None = None
+    y_test: Array | Columns | None = None
+    x_val: Array | Columns | None = None
+    y_val: Array | Columns | None = None
     class_names: tuple[str, ...] | None = None
     declared: bool = False
+    w_train: Array | None = None
+    w_val: Array | None = None
+    w_test: Array | None = None
+    targets: tuple[str, ...] = ()
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    categories: tuple[str, ...] = ()
+    vocabularies: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    empty_cells: bool = False
+    output_classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def from_mapping(found: Mapping[str, Any], source: str) -> Arrays:
-    """The arrays of a mapping with the keys ``x_train, y_train[, x_test, y_test]`` or ``x, y``, and ``class_names``.
+def from_mapping(values: Mapping[str, Any], source: str) -> Arrays:
+    """The arrays of a mapping with the keys ``x_train, y_train[, x_val, y_val][, x_test, y_test]`` or ``x, y``,
+    weights ``w_train, ...`` or ``w`` (or ``sample_weight``), and ``class_names``.
 
     Raises:
         DataError: a key is missing, unknown, or belongs to the other form.
     """
-    names = list(found)
-    for name in names:
-        if name not in KEYS:
-            near = difflib.get_close_matches(str(name).lower(), KEYS, n=1)
-            hint = f"; {_TOLD[name]}" if name in _TOLD else f"; did you mean {near[0]!r}?" if near else ""
-            raise DataError(f"{source}: unknown key {name!r}{hint}; accepted: {ACCEPTED}; remove or rename it")
-    whole, parts = {"x", "y"} & set(names), {"x_train", "y_train", "x_test", "y_test"} & set(names)
+    names = [name for name in values if values[name] is not None]
+    _check_names(list(values), source)
+    whole, parts = {"x", "y", "w"} & set(names), {f"{letter}_{part}" for letter in "xyw" for part in PARTS} & set(names)
     if whole and parts:
         raise DataError(f"{source}: holds both {_list(whole)} and {_list(parts)}; accepted: {ACCEPTED}; keep one form")
     needed = ["x", "y"] if whole else ["x_train", "y_train"]
-    if {"x_test", "y_test"} & parts:
-        needed += ["x_test", "y_test"]
-    missing = [name for name in needed if name not in found]
+    for part in () if whole else ("val", "test"):
+        if {f"{letter}_{part}" for letter in "xyw"} & parts:
+            needed += [f"x_{part}", f"y_{part}"]
+    missing = [name for name in needed if name not in names]
     if missing:
         raise DataError(
             f"{source}: {_list(missing)} missing, found: {_list(names) or 'nothing'}; accepted: {ACCEPTED}; "
             "add what is missing"
         )
-    arrays = {name: as_array(found[name], name, source) for name in needed}
-    class_names = _names(found["class_names"], source) if found.get("class_names") is not None else None
+    arrays: dict[str, Any] = {name: as_values(values[name], name, source) for name in needed}
+    arrays |= _weights(values, names, source)
+    class_names = _names(values["class_names"], source) if values.get("class_names") is not None else None
     if whole:
-        return Arrays(arrays["x"], arrays["y"], class_names=class_names)
-    return Arrays(
-        arrays["x_train"], arrays["y_train"], arrays.get("x_test"), arrays.get("y_test"), class_names=class_names
-    )
+        arrays = {f"{name}_train": value for name, value in arrays.items()}
+    return Arrays(**arrays, class_names=class_names)
 
 
-def check(arrays: Arrays, source: str) -> Arrays:
-    """The same arrays in native byte order, C-contiguous, labels as int32 in 0..K-1, ``class_names`` filled in.
+def check(
+    arrays: Arrays,
+    source: str,
+    kind: Kinds = "classes",
+    say: Callable[[str], None] | None = None,
+    ignore: Ignore = None,
+) -> Arrays:
+    """The same arrays in native byte order, C-contiguous, targets of ``kind``, ``class_names`` filled in (empty where
+    targets are not classes, or there are several outputs).
 
     Raises:
         DataError: wrong rank, length, dtype, label or a non-finite value; the message names key and index.
     """
-    x_train = arrays.x_train
-    _shape(x_train, arrays.y_train, "train", source)
-    if not isinstance(x_train, LazyImages):
-        x_train = _native(x_train, "train", source)
-    y_train = class_numbers(arrays.y_train, "train", source)
-    checked = {}
-    for part, x, y in (("val", arrays.x_val, arrays.y_val), ("test", arrays.x_test, arrays.y_test)):
-        if x is not None and y is not None:
-            _shape(x, y, part, source)
-            checked[part] = _native(x, part, source), class_numbers(y, part, source)
-    for part, (x, _) in checked.items():
-        if x.shape[1:] != x_train.shape[1:] or x.dtype != x_train.dtype:
-            raise DataError(
-                f"{source}: x_{part} holds {x.dtype} items of shape {x.shape[1:]}, x_train {x_train.dtype} of "
-                f"{x_train.shape[1:]}; both must be alike; convert one"
-            )
-    names = _classes(arrays, {"train": y_train, **{part: y for part, (_, y) in checked.items()}}, source)
-    x_val, y_val = checked.get("val", (None, None))
-    x_test, y_test = checked.get("test", (None, None))
-    return Arrays(x_train, y_train, x_test, y_test, x_val, y_val, names, arrays.declared)
+    x: dict[str, Any] = {}
+    y: dict[str, Any] = {}
+    w: dict[str, Array | None] = {}
+    for part in PARTS:
+        x_part, y_part = getattr(arrays, f"x_{part}"), getattr(arrays, f"y_{part}")
+        if x_part is None or y_part is None:
+            continue
+        _shape(x_part, y_part, part, kind, source)
+        lazy = isinstance(x_part, LazyImages)
+        x[part] = x_part if lazy else native(x_part, part, source, arrays.empty_cells)
+        y[part], w[part] = y_part, _weight(getattr(arrays, f"w_{part}"), len(x_part), part, source)
+        if part != "train":
+            check_alike(x[part], x["train"], part, source)
+    if kind == "masks":
+        for part in y:
+            targets.check_sides(y[part], x[part], part, source)
+    y, names, outputs = targets.convert(
+        y, kind, arrays.class_names, arrays.targets, arrays.declared, source, say or (lambda line: None), ignore
+    )
+    changed: dict[str, Any] = {f"x_{part}": x.get(part) for part in PARTS}
+    changed |= {f"y_{part}": y.get(part) for part in PARTS} | {f"w_{part}": w.get(part) for part in PARTS}
+    return replace(arrays, **changed, class_names=names, output_classes=outputs)
 
 
-def _shape(x: Array | LazyImages, y: Array, part: str, source: str) -> None:
-    if x.dtype.kind not in "uif":
-        raise DataError(f"{source}: x_{part} holds {x.dtype}; accepted: integers or floats; {_converted(x.dtype.kind)}")
-    if x.ndim < 2 or 0 in x.shape[1:]:
-        raise DataError(
-            f"{source}: x_{part} has shape {x.shape}; accepted: [N, ...] of rank 2 or more, images [N, H, W, C]; "
-            "reshape it"
-        )
-    check_one_each(y, part, source)
+def _check_names(names: Iterable[Any], source: str) -> None:
+    for name in names:
+        if name not in KEYS:
+            near = difflib.get_close_matches(str(name).lower(), KEYS, n=1)
+            hint = f"; {_INSTEAD[name]}" if name in _INSTEAD else f"; did you mean {near[0]!r}?" if near else ""
+            raise DataError(f"{source}: unknown key {name!r}{hint}; accepted: {ACCEPTED}; remove or rename it")
+
+
+def _weights(values: Mapping[str, Any], names: list[str], source: str) -> dict[str, Array]:
+    """Weights by the name of their part, or as ``w``: ``sample_weight`` is those of the training items."""
+    weights = {name: as_array(values[name], name, source) for name in names if name == "w" or name[:2] == "w_"}
+    if "sample_weight" not in names:
+        return weights
+    name = "w" if "x" in names else "w_train"
+    if name in weights:
+        raise DataError(f"{source}: holds both {name} and sample_weight, which are the same; keep one")
+    return {**weights, name: as_array(values["sample_weight"], "sample_weight", source)}
+
+
+def _shape(x: Array | LazyImages | Columns, y: Array | Columns, part: str, kind: Kinds, source: str) -> None:
+    check_inputs(x, part, source)
+    targets.check_rank(y, kind, part, source)
     if len(x) != len(y):
         raise DataError(
             f"{source}: x_{part} has {len(x)} items and y_{part} {len(y)}; both must be as long; "
@@ -124,93 +155,28 @@ def _shape(x: Array | LazyImages, y: Array, part: str, source: str) -> None:
         raise DataError(f"{source}: x_{part} is empty; at least one item is needed; add items or leave the key out")
 
 
-def _converted(kind: str) -> str:
-    """What to do about inputs of another kind of dtype."""
-    if kind in "US":
-        return "make whole numbers of the words, for example by keras.layers.TextVectorization, as many for each item"
-    if kind in "Mm":
-        return "make numbers of dates, for example days since the first: (x - x.min()) / np.timedelta64(1, 'D')"
-    return "use x.astype('uint8')" if kind == "b" else "convert it"
-
-
-def _native(x: Array, part: str, source: str) -> Array:
-    x = np.ascontiguousarray(x, dtype=x.dtype.newbyteorder("="))
-    if x.dtype.kind == "f":
-        _finite(x, part, source)
-    return x
-
-
-def _finite(x: Array, part: str, source: str) -> None:
-    for start in range(0, len(x), _CHUNK):
-        chunk = x[start : start + _CHUNK]
-        good = np.isfinite(chunk)
-        if not good.all():
-            item, *axes = (int(i) for i in np.argwhere(~good)[0])
-            raise DataError(
-                f"{source}: x_{part}[{', '.join(map(str, [start + item, *axes]))}] is {chunk[(item, *axes)]}; "
-                "accepted: finite values; clean or drop the item"
-            )
-
-
-def _classes(arrays: Arrays, labels: dict[str, Array], source: str) -> tuple[str, ...]:
-    present = np.unique(labels["train"])
-    names = arrays.class_names
-    count = len(names) if names else int(present[-1]) + 1
-    for part, y in labels.items():
-        if len(y) and int(y.max()) >= count:
-            index = int(np.argmax(y >= count))
-            whence = "class_names has" if names else "the training part has"
-            raise DataError(
-                f"{source}: y_{part}[{index}] is {int(y[index])} where {whence} {count} classes; accepted: "
-                f"0..{count - 1}; correct the label or add the class"
-            )
-    if len(present) < count and not arrays.declared:
-        # The first place where the sorted labels leave 0, 1, 2, ... is the first class without items.
-        padded = np.append(present, -1)
-        empty = int(np.argmax(padded != np.arange(len(padded))))
-        named = f" ({names[empty]!r})" if names else ""
-        raise DataError(
-            f"{source}: class {empty}{named} has no item in y_train, whose labels are to be 0..{count - 1}; every "
-            f"class needs one; add items, or {RENUMBER}"
-        )
-    if count < 2 or len(present) < 2:
-        raise DataError(f"{source}: y_train holds one class; at least two are needed; add items of another class")
-    return names or tuple(str(index) for index in range(count))
-
-
-def as_array(value: Any, name: str, source: str) -> Array:
-    """``value`` as a numpy array that holds no Python objects.
+def _weight(w: Array | None, items: int, part: str, source: str) -> Array | None:
+    """Weights as float32 [N].
 
     Raises:
-        DataError: it makes none, for example because its items differ in length.
+        DataError: another shape, no numbers, one below 0 or not finite, or all 0.
     """
-    names = _several(value)
-    if names:
+    if w is None:
+        return None
+    if w.dtype.kind not in "uifb" or w.shape not in ((items,), (items, 1)):
         raise DataError(
-            f"{source}: {name} holds {len(names)} arrays ({', '.join(names)}); accepted: one; tfhalf train does not "
-            f"learn models of several inputs or outputs: {ELSEWHERE}"
+            f"{source}: w_{part} holds {w.dtype} of shape {w.shape}; accepted: numbers [{items}], one an item; give one"
         )
-    try:
-        array = np.asarray(value)
-    except (ValueError, TypeError) as error:
-        raise DataError(
-            f"{source}: {name} is a {type(value).__name__} that makes no array ({one_line(error, 120)}); "
-            "accepted: a numeric array; pad or convert the items"
-        ) from error
-    if array.dtype == object:
-        raise DataError(f"{source}: {name} holds Python objects; accepted: a numeric array; pad or convert the items")
-    return array
-
-
-def _several(value: Any) -> list[str]:
-    """The names of several arrays in one, as Keras takes them for a model of several inputs; none where it is one."""
-    if isinstance(value, Mapping):
-        return [str(key) for key in value]
-    if not isinstance(value, list | tuple) or not 2 <= len(value) <= 16:
-        return []
-    shapes: list[tuple[int, ...]] = [tuple(getattr(part, "shape", ())) for part in value]
-    alike = all(len(shape) >= 2 and shape[0] == shapes[0][0] for shape in shapes)
-    return [str(index) for index in range(len(value))] if alike and len(set(shapes)) > 1 else []
+    w = w.reshape(-1)
+    check_finite(w.astype(np.float64), f"w_{part}", source)
+    weights = w.astype(np.float32)
+    bad = (weights < 0) | ~np.isfinite(weights)
+    if bad.any():
+        index = int(np.argmax(bad))
+        raise DataError(f"{source}: w_{part}[{index}] is {w[index]}; accepted: weights from 0 on; correct it")
+    if items and not weights.any():
+        raise DataError(f"{source}: w_{part} holds zeros alone: no item would count; give some a weight above 0")
+    return weights
 
 
 def _names(value: Any, source: str) -> tuple[str, ...]:

@@ -1,4 +1,5 @@
-"""Which items go to validation or test: drawn at random, class by class, the same for the same seed."""
+"""Which items go to validation or test: drawn at random, class by class where there are classes, the same for the same
+seed."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ def draw(y: npt.NDArray[np.int32], amount: int | float, seed: int, *, key: str, 
     Every class keeps at least one item, so a class of one item is never drawn from.
 
     Args:
-        y: labels [N], int32.
+        y: labels [N], int32; all 0 for items without classes.
         amount: a share below 1 (float; at least one item unless 0) or a number of items (int).
         seed: of the permutation; the result depends on nothing else.
         key: the pipeline key that ``amount`` comes from, for messages.
@@ -35,9 +36,10 @@ def draw(y: npt.NDArray[np.int32], amount: int | float, seed: int, *, key: str, 
     most = total - len(counts)
     if number > most:
         asked = f"{number} items" if isinstance(amount, int) else f"{amount:g} ({number} items)"
+        kept = f"each of {len(counts)} classes keeps one" if len(counts) > 1 else "one is left to train on"
         raise DataError(
-            f"{source}: {key} is {asked} where the training part has {total}; accepted: up to {most}, so that each of "
-            f"{len(counts)} classes keeps one; lower {key}"
+            f"{source}: {key} is {asked} where the training part has {total}; accepted: up to {most}, so that {kept}; "
+            f"lower {key}"
         )
     random = np.random.default_rng(seed)
     quotas = _quotas(counts, number, random)
@@ -48,13 +50,13 @@ def draw(y: npt.NDArray[np.int32], amount: int | float, seed: int, *, key: str, 
 
 
 def _quotas(counts: npt.NDArray[np.intp], number: int, random: np.random.Generator) -> npt.NDArray[np.intp]:
-    room = counts - 1
+    spare = counts - 1
     exact = number * counts / counts.sum()
-    quotas: npt.NDArray[np.intp] = np.minimum(np.floor(exact).astype(np.intp), room)
+    quotas: npt.NDArray[np.intp] = np.minimum(np.floor(exact).astype(np.intp), spare)
     # The largest remainders get one more; equal ones in an order that the seed decides.
     ties = random.permutation(len(counts))
     while (short := number - int(quotas.sum())) > 0:
         order = ties[np.argsort((quotas - exact)[ties], kind="stable")]
-        order = order[quotas[order] < room[order]]
+        order = order[quotas[order] < spare[order]]
         quotas[order[:short]] += 1
     return quotas

@@ -9,6 +9,8 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 """As Pillow calls them. Of several frames or pages the first is read."""
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 WORDS = "PNG, JPEG, WebP, BMP, GIF and TIFF"
+DEEP = ("I;16", "I;16L", "I;16B")
+"""Pillow's modes of gray images of 16 bits."""
 # What Pillow raises on bytes that are not an image, or on half of one.
 DAMAGE: tuple[type[Exception], ...] = (OSError, SyntaxError, ValueError, EOFError, KeyError, TypeError, IndexError)
 DAMAGE += (struct.error, ArithmeticError, RuntimeError, AttributeError)

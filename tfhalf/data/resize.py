@@ -8,51 +8,90 @@ from typing import Any
 
 import numpy as np
 
-from tfhalf.data.check import Arrays
+from tfhalf.data.check import PARTS, Arrays
+from tfhalf.data.columns import Columns
+from tfhalf.data.image_formats import DEEP
 from tfhalf.data.lazy import Array, LazyImages
+from tfhalf.data.types import Kinds
 from tfhalf.errors import DataError
 
 
-def resize(arrays: Arrays, size: tuple[int, int] | None, source: str) -> Arrays:
+def resize(arrays: Arrays, size: tuple[int, int] | None, source: str, kind: Kinds = "classes") -> Arrays:
     """The same arrays with every image [N, H, W, C] at ``size`` (height, width); unchanged where it is so already.
 
     The dtype stays. Integers are rounded and clipped to their range; each channel is resized by itself, so any number
-    of channels is taken.
+    of channels is taken. Of several inputs the images are resized. Masks [N, H, W] take the nearest pixel's class.
 
     Raises:
         DataError: a size is asked for and the items are not images of rank 4.
     """
     if size is None:
         return arrays
-    if arrays.x_train.ndim != 4:
+    x_train = arrays.x_train
+    ranks = [array.ndim for array in x_train.arrays.values()] if isinstance(x_train, Columns) else [x_train.ndim]
+    if 4 not in ranks:
+        shape = f"shape {x_train.shape}" if not isinstance(x_train, Columns) else "no images"
         raise DataError(
-            f"{source}: x_train has shape {arrays.x_train.shape} and data.image_size is set; it is for images "
-            "[N, H, W, C]; reshape x or leave image_size out"
+            f"{source}: x_train has {shape} and data.image_size is set; it is for images [N, H, W, C]; reshape x or "
+            "leave image_size out"
         )
-    if arrays.x_train.shape[1:3] == size or isinstance(arrays.x_train, LazyImages):  # which are decoded at that size
-        return arrays
-    parts = {"x_train": arrays.x_train, "x_val": arrays.x_val, "x_test": arrays.x_test}
-    resized: dict[str, Any] = {key: None if x is None else _images(x, size) for key, x in parts.items()}
-    return dataclasses.replace(arrays, **resized)
+    changed: dict[str, Any] = {f"x_{part}": _resized(getattr(arrays, f"x_{part}"), size) for part in PARTS}
+    changed |= {f"y_{part}": _resized_masks(getattr(arrays, f"y_{part}"), size, kind) for part in PARTS}
+    return dataclasses.replace(arrays, **changed)
 
 
-def fitted(image: Any, shape: Sequence[int]) -> np.ndarray:
+def nearest(masks: Array, size: tuple[int, int]) -> Array:
+    """Masks [N, H, W] at ``size`` (height, width): each pixel that of the nearest centre."""
+    rows, columns = (
+        np.minimum(((np.arange(new) + 0.5) * old / new).astype(np.intp), old - 1)
+        for new, old in zip(size, masks.shape[1:3], strict=True)
+    )
+    return masks[:, rows[:, None], columns]
+
+
+def fitted(image: Any, shape: Sequence[int], *, exact: bool = False) -> np.ndarray:
     """A Pillow image as a model takes it: upright, grey or RGB, resized to ``shape`` (height, width, 1 or 3), uint8.
 
-    What `tfhalf predict` and `tfhalf serve` make of the same file is the same.
+    What `tfhalf predict` and `tfhalf serve` make of the same file is the same. Gray images of 16 bits are brought to
+    0..255; with ``exact`` as float32, which loses nothing of them.
     """
     from PIL import Image, ImageOps
 
     height, width, channels = shape
-    plain = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode in DEEP:
+        plane = Image.fromarray(np.asarray(upright).astype(np.float32) / 257)  # 65535 is 255
+        if plane.size != (width, height):
+            plane = plane.resize((width, height), Image.Resampling.BILINEAR)
+        values = np.asarray(plane)[..., None].repeat(channels, axis=-1)
+        return values if exact else np.rint(values).astype(np.uint8)
+    plain = upright.convert("L" if channels == 1 else "RGB")
     if plain.size != (width, height):
         plain = plain.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=3.0)
     return np.asarray(plain, np.uint8).reshape(height, width, channels)
 
 
+def _resized(x: Any, size: tuple[int, int]) -> Any:
+    if isinstance(x, Columns):
+        return x.map(lambda array: _images(array, size) if array.ndim == 4 else array)
+    if x is None or isinstance(x, LazyImages):  # which are decoded at that size
+        return x
+    return _images(x, size)
+
+
+def _resized_masks(y: Any, size: tuple[int, int], kind: Kinds) -> Any:
+    """``y`` with its masks resized: those of the outputs, where there are several."""
+    if isinstance(y, Columns):
+        masks = {name for name in y if (kind if isinstance(kind, str) else kind[name]) == "masks"}
+        return Columns({name: nearest(array, size) if name in masks else array for name, array in y.arrays.items()})
+    return nearest(y, size) if y is not None and kind == "masks" else y
+
+
 def _images(x_NHWC: Array, size: tuple[int, int]) -> Array:
     from PIL import Image
 
+    if x_NHWC.shape[1:3] == size:
+        return x_NHWC
     resized = np.empty((len(x_NHWC), *size, x_NHWC.shape[3]), x_NHWC.dtype)
     target_size = size[::-1]
     if x_NHWC.dtype == np.uint8:

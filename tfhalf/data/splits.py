@@ -5,24 +5,31 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tfhalf import config
-from tfhalf.data.check import Arrays, check
+from tfhalf.data import categories
+from tfhalf.data.check import PARTS, Arrays, check
+from tfhalf.data.columns import Columns
 from tfhalf.data.draw import draw
-from tfhalf.data.lazy import subset
+from tfhalf.data.lazy import LazyImages
 from tfhalf.data.resize import resize
-from tfhalf.data.sources import call, digits, folder, npz, synthetic, tfds
-from tfhalf.data.types import Splits
+from tfhalf.data.sources import call, digits, folder, masks, npz, synthetic, table, tfds
+from tfhalf.data.types import Ignore, Kinds, Splits
 from tfhalf.errors import DataError
 
 Progress = Callable[[str], None]
 
-FORMS = "tfds:NAME, folder:PATH, npz:PATH, sklearn:digits, synthetic:HxWxC, file.py:load, package.module:load"
-_SCHEMES = ("tfds", "folder", "npz", "sklearn", "synthetic")
+FORMS = (
+    "tfds:NAME, folder:PATH, npz:PATH, sklearn:digits, csv:PATH, masks:PATH, synthetic:HxWxC, file.py:load, "
+    "package.module:load"
+)
+_SCHEMES = ("tfds", "folder", "npz", "sklearn", "csv", "masks", "synthetic")
 # The test set of a source without one must be the same for every run, whatever its seed.
 _TEST_SEED = 1797
 
@@ -50,6 +57,8 @@ def load_splits(
     seed: int,
     data_dir: str | None = None,
     progress: Progress | None = None,
+    kind: Kinds = "classes",
+    ignore: Ignore = None,
 ) -> Splits:
     """Read a source, check it, and draw validation from its training part.
 
@@ -59,6 +68,8 @@ def load_splits(
         seed: of the validation draw. The test part does not depend on it.
         data_dir: where TFDS keeps its sets; else the environment's ``TFDS_DATA_DIR``, else TFDS's own default.
         progress: called with one-line messages.
+        kind: what ``y`` is (`tfhalf.data.targets`), or each output of several by its name.
+        ignore: the class of pixels or steps that do not count, or each output's by its name; -1 never does.
 
     Returns:
         Splits. The same arguments give the same arrays in the same order.
@@ -69,15 +80,33 @@ def load_splits(
     """
     source = data.source
     say = progress or (lambda message: None)
-    arrays = check(_read(data, base, data_dir, say), source)
-    arrays = resize(arrays, data.image_size, source)
-    splits = _split(arrays, data, seed)
-    sizes = ", ".join(f"{part} {size}" for part, size in splits.sizes.items())
-    say(f"{source}: {sizes}; {splits.num_classes} classes, items {splits.input_shape} {splits.x_train.dtype}")
+    arrays = check(_read(data, base, data_dir, say, kind), source, kind, say, ignore)
+    arrays = resize(arrays, data.image_size, source, kind)
+    splits = _split(arrays, data, seed, kind)
+    say(f"{source}: {_summary(splits, kind)}")
     return splits
 
 
-def _read(data: config.Data, base: Path, data_dir: str | None, say: Progress) -> Arrays:
+def _summary(splits: Splits, kind: Kinds) -> str:
+    """What was read, in one line."""
+    sizes = ", ".join(f"{part} {size}" for part, size in splits.sizes.items())
+    outputs = f"{splits.num_classes} classes"
+    if isinstance(splits.y_train, Columns):
+        outputs = f"outputs {', '.join(splits.y_train)}"
+    elif kind in ("numbers", "multi"):
+        count, noun = splits.y_train.shape[1], "number" if kind == "numbers" else "label"
+        outputs = f"{count} {noun}{'s' if count > 1 else ''} to predict"
+    x = splits.x_train
+    if isinstance(x, Columns):
+        return f"{sizes}; {outputs}, inputs {', '.join(f'{name} {_item(part)}' for name, part in x.arrays.items())}"
+    return f"{sizes}; {outputs}, items {_item(x)}"
+
+
+def _item(x: Any) -> str:
+    return "text" if x.dtype == object else f"{tuple(map(int, x.shape[1:]))} {x.dtype}"
+
+
+def _read(data: config.Data, base: Path, data_dir: str | None, say: Progress, kind: Kinds) -> Arrays:
     source = data.source
     scheme, colon, rest = source.partition(":")
     if not colon or not rest.strip() or (scheme not in _SCHEMES and not _is_reference(source)):
@@ -88,8 +117,11 @@ def _read(data: config.Data, base: Path, data_dir: str | None, say: Progress) ->
         raise DataError(
             f"{source}: data.decode is lazy; only folder: and tfds: hold encoded images; leave data.decode out"
         )
+    if scheme != "csv" and (data.columns or data.empty != "refuse"):
+        key = "columns" if data.columns else "empty"
+        raise DataError(f"{source}: data.{key} is set; it is for the cells of csv:PATH; remove data.{key}")
     if scheme not in _SCHEMES:
-        return call.read(source, base, data.args)
+        return call.read(source, base, data.args, say)
     if scheme == "synthetic":
         return synthetic.read(rest, data.args, source)
     if data.args:
@@ -103,6 +135,10 @@ def _read(data: config.Data, base: Path, data_dir: str | None, say: Progress) ->
         return folder.read(base / Path(rest).expanduser(), data.image_size, source, say, data.decode)
     if scheme == "npz":
         return npz.read(base / Path(rest).expanduser(), source)
+    if scheme == "csv":
+        return table.read(base / Path(rest).expanduser(), data.columns, data.empty, kind, source, say)
+    if scheme == "masks":
+        return masks.read(base / Path(rest).expanduser(), data.image_size, source, say)
     return digits.read(rest, source)
 
 
@@ -116,27 +152,65 @@ def _is_reference(source: str) -> bool:
     return "." in where or where in sys.modules or importlib.util.find_spec(where) is not None
 
 
-def _split(arrays: Arrays, data: config.Data, seed: int) -> Splits:
-    x, y, x_test, y_test = arrays.x_train, arrays.y_train, arrays.x_test, arrays.y_test
-    if x_test is None or y_test is None:
-        kept, drawn = draw(y, data.test, _TEST_SEED, key="data.test", source=data.source)
-        x, y, x_test, y_test = subset(x, kept), y[kept], x[drawn], y[drawn]
-    unread = ["data.test"] if arrays.x_test is not None and data.test != _default("test") else []
-    x_val, y_val = arrays.x_val, arrays.y_val
-    if x_val is not None and len(x_val) and data.validation != _default("validation"):
+def _split(arrays: Arrays, data: config.Data, seed: int, kind: Kinds) -> Splits:
+    parts: dict[str, dict[str, Any]] = {
+        part: {letter: getattr(arrays, f"{letter}_{part}") for letter in "xyw"}
+        for part in PARTS
+        if (x := getattr(arrays, f"x_{part}")) is not None and (part != "val" or len(x))
+    }
+    unread = ["data.test"] if "test" in parts and data.test != _default("test") else []
+    if "val" in parts and data.validation != _default("validation"):
         unread.append("data.validation")
-    if x_val is None or y_val is None or not len(x_val):
-        kept, drawn = draw(y, data.validation, seed, key="data.validation", source=data.source)
-        x_val, y_val = x[drawn], y[drawn]
-        if len(drawn):
-            x, y = subset(x, kept), y[kept]
-    names = arrays.class_names
+    # The test part first: it does not depend on what is drawn for validation.
+    for part, amount, key, its_seed in (
+        ("test", data.test, "data.test", _TEST_SEED),
+        ("val", data.validation, "data.validation", seed),
+    ):
+        if part not in parts:
+            train = parts["train"]
+            kept, drawn = draw(_strata(train["y"], kind), amount, its_seed, key=key, source=data.source)
+            parts[part] = {letter: None if value is None else value[drawn] for letter, value in train.items()}
+            if len(drawn):
+                parts["train"] = {letter: _subset(value, kept) for letter, value in train.items()}
+    vocabularies = {**arrays.vocabularies, **_encode(parts, arrays.categories)}
+    x, names = parts["train"]["x"], arrays.class_names
     assert names is not None  # filled in by check
-    shape = tuple(int(side) for side in x.shape[1:])
-    labels = [np.asarray(part, dtype=np.int32) for part in (y, y_val, y_test)]
+    shape = () if isinstance(x, Columns) else tuple(int(side) for side in x.shape[1:])
     return Splits(
-        x, labels[0], x_val, labels[1], x_test, labels[2], len(names), shape, names, data.source, tuple(unread)
+        **{f"{letter}_{part}": value for part, values in parts.items() for letter, value in values.items()},
+        num_classes=len(names),
+        input_shape=shape,
+        class_names=names,
+        source=data.source,
+        unread=tuple(unread),
+        targets=arrays.targets,
+        vocabularies=vocabularies,
+        columns=arrays.columns,
+        output_classes=arrays.output_classes,
     )
+
+
+def _strata(y: Any, kind: Kinds) -> npt.NDArray[np.int32]:
+    """Labels that a draw is to keep the shares of."""
+    if kind == "classes" and not isinstance(y, Columns):
+        return np.asarray(y, np.int32)
+    return np.zeros(len(y), np.int32)
+
+
+def _subset(value: Any, index: Any) -> Any:
+    """The rows at ``index``, still encoded where ``value`` is; None where it is None."""
+    if value is None:
+        return None
+    return value.subset(index) if isinstance(value, LazyImages) else value[index]
+
+
+def _encode(parts: Mapping[str, dict[str, Any]], names: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """Replace each part's inputs ``names``, which hold categories, by their codes in the training part's vocabulary."""
+    vocabularies = {name: categories.vocabulary(parts["train"]["x"].arrays[name]) for name in names}
+    for values in parts.values() if names else ():
+        coded = {name: categories.encode(values["x"].arrays[name], known) for name, known in vocabularies.items()}
+        values["x"] = Columns({**values["x"].arrays, **coded})
+    return vocabularies
 
 
 def _default(key: str) -> object:

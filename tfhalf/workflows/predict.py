@@ -201,7 +201,7 @@ def _read_image(path: Path, model: Classifier, value_range: tuple[float, float])
             size = (height or image.height, width or image.width, channels)
             if math.prod(size) > MAX_VALUES:
                 raise InputError(f"{path}: has {image.width} x {image.height} pixels; make it smaller")
-            values = fitted(image, size)
+            values = fitted(image, size, exact=value_range != _RAW)
     except InputError:
         raise
     except FileNotFoundError:

@@ -20,9 +20,9 @@ def read(name: str, source: str) -> Arrays:
         raise DataError(f"{source}: {name!r} is not offered; accepted: sklearn:digits; correct data.source")
     from sklearn.datasets import load_digits
 
-    found = load_digits()
+    digits = load_digits()
     return Arrays(
-        np.rint(found.images * (255 / 16)).astype(np.uint8)[..., None],
-        found.target.astype(np.int32),
-        class_names=tuple(str(name) for name in found.target_names),
+        np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None],
+        digits.target.astype(np.int32),
+        class_names=tuple(str(name) for name in digits.target_names),
     )

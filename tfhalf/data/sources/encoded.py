@@ -65,10 +65,10 @@ def resized(images: Any, size: tuple[int, int]) -> Any:
     return tf.saturate_cast(tf.round(images), kind) if kind.is_integer else images
 
 
-def short(part: str, found: int, count: int, source: str) -> DataError:
-    """What to raise where ``part`` holds ``found`` items instead of ``count``."""
+def short(part: str, held: int, count: int, source: str) -> DataError:
+    """What to raise where ``part`` holds ``held`` items instead of ``count``."""
     return DataError(
-        f"{source}: the part {part!r} holds {found} of the {count} items that its description promises; delete its "
+        f"{source}: the part {part!r} holds {held} of the {count} items that its description promises; delete its "
         "folder and prepare it again"
     )
 
@@ -113,8 +113,8 @@ class _Decode:
         for index in indices:
             try:
                 self._many([self.images[index]])
-            except tf.errors.OpError as found:
-                what = next(iter(str(found).splitlines()), type(found).__name__)[:200]
+            except tf.errors.OpError as cause:
+                what = next(iter(str(cause).splitlines()), type(cause).__name__)[:200]
                 return DataError(
                     f"{self.name.format(index)} is damaged or of another shape ({what}); prepare the set again, or "
                     "set data.image_size, for example [64, 64]"

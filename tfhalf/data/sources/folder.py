@@ -35,9 +35,9 @@ def read(
     the order of their names. Either of the two may be missing: then it is drawn from the training images, as without
     parts. What is in val/ is never used for the test, since it chooses among checkpoints.
 
-    x is uint8 [N, H, W, 3], or [N, H, W, 1] where every image is gray. EXIF orientation is applied, transparency
-    dropped. Classes are numbered in the sorted order of their names. Hidden files and metadata (txt, json, md, ...) are
-    skipped.
+    x is uint8 [N, H, W, 3], or [N, H, W, 1] where every image is gray; uint16 where all are gray of 16 bits. EXIF
+    orientation is applied, transparency dropped. Classes are numbered in the sorted order of their names. Hidden files
+    and metadata (txt, json, md, ...) are skipped.
 
     Args:
         path: PATH.

@@ -1,4 +1,4 @@
-"""Image files as one uint8 array, decoded by Pillow in parallel: all at once, or when they are asked for."""
+"""Image files as one array, decoded by Pillow in parallel: all at once, or when they are asked for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfhalf.data import memory
-from tfhalf.data.image_formats import DAMAGE, FORMATS, WORDS
+from tfhalf.data.image_formats import DAMAGE, DEEP, FORMATS, WORDS
 from tfhalf.data.lazy import Array, LazyImages
 from tfhalf.errors import DataError
 from tfhalf.files import check_regular
@@ -25,7 +25,8 @@ _TASK = 8  # images that a thread decodes in a row
 
 
 class Images:
-    """Image files (`image_formats.FORMATS`) that make one uint8 array [N, H, W, 3], or [N, H, W, 1] where all are gray.
+    """Image files (`image_formats.FORMATS`) that make one uint8 array [N, H, W, 3], or [N, H, W, 1] where all are gray;
+    uint16 [N, H, W, 1] where all are gray of 16 bits.
 
     Args:
         files: files below ``root``, at least one.
@@ -34,8 +35,8 @@ class Images:
         source: for messages.
 
     Raises:
-        DataError: a file's header is damaged, tells of too many pixels or of more than 8 bits a channel, or of another
-            size than the first file's where ``size`` is None; or the first file cannot be decoded.
+        DataError: a file's header is damaged, tells of too many pixels, of more bits a channel than others have, or of
+            another size than the first file's where ``size`` is None; or the first file cannot be decoded.
     """
 
     def __init__(self, files: Sequence[Path], root: Path, size: tuple[int, int] | None, source: str) -> None:
@@ -48,7 +49,10 @@ class Images:
             with ThreadPoolExecutor(_THREADS) as pool:
                 # The whole list is walked, so that each header is checked before anything is decoded.
                 headers = list(pool.map(self._reader.header, files))
-        self.gray = all(gray for gray, _ in headers)
+        modes = [mode for mode, _ in headers]
+        self.gray = all(mode in _GRAY or mode in DEEP for mode in modes)
+        self._one_depth(modes)
+        self.dtype = np.dtype(np.uint16 if modes[0] in DEEP else np.uint8)
         self.item = self._reader.decode(files[0], self.gray).shape
         if size is None:
             self._one_size([sides for _, sides in headers])
@@ -59,25 +63,25 @@ class Images:
     @property
     def bytes_each(self) -> int:
         """Bytes of one decoded image."""
-        return int(np.prod(self.item))
+        return int(np.prod(self.item)) * self.dtype.itemsize
 
     def read(self, indices: range) -> Array:
-        """The images at ``indices``, uint8 [n, H, W, C].
+        """The images at ``indices``, [n, H, W, C].
 
         Raises:
             DataError: one is damaged or has another shape than the first, or they do not fit into the memory.
         """
         memory.guard(2 * len(indices) * self.bytes_each, self.source, "set data.image_size, for example [64, 64]")
-        x = np.empty((len(indices), *self.item), np.uint8)
+        x = np.empty((len(indices), *self.item), self.dtype)
         self.decode(np.asarray(indices), x)
         return x
 
     def lazy(self, indices: range) -> LazyImages:
         """The images at ``indices``, to be decoded when they are asked for."""
-        return LazyImages(self.decode, np.asarray(indices, np.intp), self.item, np.dtype(np.uint8), self.source)
+        return LazyImages(self.decode, np.asarray(indices, np.intp), self.item, self.dtype, self.source)
 
     def decode(self, indices: npt.NDArray[np.intp], out: Array) -> None:
-        """Fill ``out``, uint8 [n, H, W, C], with the images at ``indices`` [n].
+        """Fill ``out``, [n, H, W, C] of `dtype`, with the images at ``indices`` [n].
 
         Raises:
             DataError: names the first that is damaged or has another shape than the first file.
@@ -96,6 +100,17 @@ class Images:
             for _ in pool.map(fill, range(0, len(indices), _TASK)):
                 pass
 
+    def _one_depth(self, modes: list[str]) -> None:
+        """Refuse images of 16 bits among others."""
+        deep = [mode in DEEP for mode in modes]
+        if any(deep) and not all(deep):
+            other = self.files[deep.index(False)].relative_to(self._reader.root)
+            raise self._reader.error(
+                self.files[deep.index(True)],
+                f"has 16 bits a channel, and {other} 8 or colours; accepted: 8 bits, or gray of 16 bits in all; "
+                "convert one",
+            )
+
     def _one_size(self, sides: list[tuple[int, int]]) -> None:
         """Refuse what differs by its header alone; a header does not always tell whether its image is to be turned."""
         for file, (height, width) in zip(self.files, sides, strict=True):
@@ -111,52 +126,88 @@ class Images:
         )
 
 
+def plain(file: Path, root: Path, source: str) -> Array:
+    """The numbers that an image file holds, [H, W] or [H, W, C], upright: of a palette the indices.
+
+    Raises:
+        DataError: it is damaged, or has too many pixels.
+    """
+    from PIL import Image, ImageOps
+
+    reader = _Reader(root, None, source)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with reader.open(file) as image:
+            reader.check_pixels(file, image)
+            try:
+                array = np.asarray(ImageOps.exif_transpose(image))
+            except DAMAGE as error:
+                raise reader.damaged(file, error) from error
+    return array
+
+
 @dataclass(frozen=True)
 class _Reader:
     root: Path
     size: tuple[int, int] | None
     source: str
 
-    def header(self, file: Path) -> tuple[bool, tuple[int, int]]:
-        """Whether the image is gray, and its (height, width) before it is turned or resized."""
-        from PIL import Image
-
-        with self._open(file) as image:
-            pixels, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS
-            if limit is not None and pixels > limit:
-                raise self.error(
-                    file, f"has {image.width} x {image.height} = {pixels} pixels; accepted: up to {limit}; shrink it"
-                )
-            if image.mode.startswith(("I", "F")):
+    def header(self, file: Path) -> tuple[str, tuple[int, int]]:
+        """Pillow's mode of the image, and its (height, width) before it is turned or resized."""
+        with self.open(file) as image:
+            self.check_pixels(file, image)
+            if image.mode.startswith(("I", "F")) and image.mode not in DEEP:
                 raise self.error(
                     file,
-                    f"has more than 8 bits a channel (mode {image.mode}); accepted: 8 bits; convert it, or load the "
-                    "images with a file.py:load of your own",
+                    f"has more than 16 bits a channel (mode {image.mode}); accepted: 8 bits, or gray of 16 bits in "
+                    "all; convert it, or load the images with a file.py:load of your own",
                 )
-            return image.mode in _GRAY, (image.height, image.width)
+            return image.mode, (image.height, image.width)
 
     def decode(self, file: Path, gray: bool) -> Array:
-        """uint8 [H, W, 3] or [H, W, 1]."""
+        """uint8 [H, W, 3] or [H, W, 1]; uint16 [H, W, 1] of gray images of 16 bits."""
         from PIL import Image, ImageOps
 
-        with self._open(file) as image:
+        with self.open(file) as image:
             try:
                 turned = ImageOps.exif_transpose(image)
+                if turned.mode in DEEP:
+                    return self._deep(turned)
                 if "transparency" in turned.info and not gray:
                     # Pillow warns where it goes from a palette with transparency to RGB in one step.
                     turned = turned.convert("RGBA")
                 turned = turned.convert("L" if gray else "RGB")
             except DAMAGE as error:
-                raise self._damaged(file, error) from error
+                raise self.damaged(file, error) from error
             if self.size is not None and turned.size != self.size[::-1]:
                 turned = turned.resize(self.size[::-1], Image.Resampling.BILINEAR)
             array = np.asarray(turned, np.uint8)
         return array[..., None] if gray else array
 
+    def _deep(self, image: Any) -> Array:
+        """A gray image of 16 bits as uint16 [H, W, 1]."""
+        from PIL import Image
+
+        values = np.asarray(image).astype(np.uint16)
+        if self.size is not None and values.shape != self.size:
+            plane = Image.fromarray(values.astype(np.float32))
+            resized = np.asarray(plane.resize(self.size[::-1], Image.Resampling.BILINEAR))
+            values = np.rint(resized).astype(np.uint16)
+        return values[..., None]
+
+    def check_pixels(self, file: Path, image: Any) -> None:
+        from PIL import Image
+
+        pixels, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS
+        if limit is not None and pixels > limit:
+            raise self.error(
+                file, f"has {image.width} x {image.height} = {pixels} pixels; accepted: up to {limit}; shrink it"
+            )
+
     def error(self, file: Path, problem: str) -> DataError:
         return DataError(f"{self.source}: {file.relative_to(self.root)} {problem}")
 
-    def _open(self, file: Path) -> Any:
+    def open(self, file: Path) -> Any:
         from PIL import Image, UnidentifiedImageError
 
         try:
@@ -170,8 +221,8 @@ class _Reader:
         except PermissionError as error:
             raise self.error(file, "cannot be read; make it readable or remove it") from error
         except DAMAGE as error:
-            raise self._damaged(file, error) from error
+            raise self.damaged(file, error) from error
 
-    def _damaged(self, file: Path, error: BaseException) -> DataError:
+    def damaged(self, file: Path, error: BaseException) -> DataError:
         first = next(iter(str(error).splitlines()), type(error).__name__)
         return self.error(file, f"is damaged ({first}); a whole image is needed; replace or remove it")

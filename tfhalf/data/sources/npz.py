@@ -33,7 +33,8 @@ _DAMAGE = (
 
 
 def read(path: Path, source: str) -> Arrays:
-    """The arrays of ``path``: ``x_train, y_train[, x_test, y_test]`` or ``x, y``, and optionally ``class_names``.
+    """The arrays of ``path``, by the keys of `tfhalf.data.check.from_mapping`. A key such as ``x/age`` or
+    ``x_train/age`` holds one of several inputs, ``y/...`` one of several outputs.
 
     Raises:
         DataError: no such file, no npz, truncated, Python objects inside, a missing or unknown key.
@@ -45,10 +46,28 @@ def read(path: Path, source: str) -> Arrays:
         memory.guard(2 * needed, source, "store fewer or smaller items, for example as uint8")
         with np.load(path, allow_pickle=False) as archive:
             # Unknown keys are refused by name: what they hold is not read.
-            found = {key: _member(archive, key, source) if key in KEYS else None for key in archive.files}
+            members = {
+                key: _member(archive, key, source) if key.partition("/")[0] in KEYS else None for key in archive.files
+            }
     except _DAMAGE as error:
         raise DataError(f"{source}: {path} is damaged ({first_line(error)}); copy it again, or {_MAKE}") from error
-    return from_mapping(found, source)
+    return from_mapping(_grouped(members, source), source)
+
+
+def _grouped(members: dict[str, Any], source: str) -> dict[str, Any]:
+    """Members ``x/age``, ``x/sex`` as ``x: {age: ..., sex: ...}``."""
+    grouped: dict[str, Any] = {}
+    for key, value in members.items():
+        name, slash, inner = key.partition("/")
+        if not (slash and inner and name in KEYS):
+            inner, name = "", key
+        if name in grouped and not (inner and isinstance(grouped[name], dict)):
+            raise DataError(f"{source}: holds both {name} and {name}/...; accepted: one array, or several; keep one")
+        if inner:
+            grouped.setdefault(name, {})[inner] = value
+        else:
+            grouped[name] = value
+    return grouped
 
 
 def _is_archive(path: Path, source: str) -> None:

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from tfhalf.data import memory
-from tfhalf.data.check import Array, Arrays
+from tfhalf.data.check import Arrays
+from tfhalf.data.lazy import Array
 from tfhalf.errors import DataError
 
 DEFAULTS = {"classes": 10, "train": 5120, "test": 512}

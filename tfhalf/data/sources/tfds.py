@@ -234,8 +234,8 @@ def _of_one_file(builder: Any, part: str, batch: int) -> Any:
     kinds = {image: tf.io.FixedLenFeature([], tf.string), label: tf.io.FixedLenFeature([], tf.int64)}
 
     def parsed(records: Any) -> tuple[Any, Any]:
-        found = tf.io.parse_example(records, kinds)
-        return builder.info.features[image].decode_batch_example(found[image]), found[label]
+        parsed_records = tf.io.parse_example(records, kinds)
+        return builder.info.features[image].decode_batch_example(parsed_records[image]), parsed_records[label]
 
     files = [str(path) for path in builder.info.splits[part].filepaths]
     records = tf.data.TFRecordDataset(files).batch(batch)
