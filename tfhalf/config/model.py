@@ -13,7 +13,7 @@ class Model(Section):
     """What is trained.
 
     ``build`` is ``file.py:name`` (relative to the pipeline file), ``package.module:name`` or
-    ``keras.applications:Name``; ``args`` are its keyword arguments.
+    ``keras.applications:Name``, or ``keras_hub:FOLDER`` of a preset that is there; ``args`` are its keyword arguments.
 
     ``weights``: what training starts from in place of drawn values, relative to the pipeline file: a ``.weights.h5``, a
     ``.keras``, an HDF5 file of Keras, a run folder, a checkpoint in one, or ``exports/NAME[/VERSION]`` of a run that is
