@@ -387,7 +387,7 @@ def run_folder(name: str, *overrides: str, **facts: object) -> Path:
     """A run of ``p.yaml`` that has only begun."""
     Path("p.yaml").write_text(BASE)
     run = Path(name)
-    run.mkdir(parents=True)
+    run.mkdir(parents=True, exist_ok=True)
     held = {"pipeline_file": str(Path("p.yaml").resolve()), "data_dir": None, **facts}
     (run / "run.json").write_text(json.dumps(held))
     (run / "pipeline.yaml").write_text(write(load_pipeline("p.yaml", overrides).dump()))
@@ -412,8 +412,11 @@ def test_a_pipeline_that_no_longer_matches_its_run() -> None:
     words = f"{run}: was trained with other settings: seed 3 -> 0, train.epochs 7 -> 10; bring them back"
     assert words in refused(call("train", "p.yaml", "--resume", str(run)))
     assert words in refused(call("train", "p.yaml", "--runs", "jobs", "--resume"))
-    changed = ("--set", "train.epochs=9", "--set", "seed=3")
-    assert "settings: train.epochs 7 -> 9;" in refused(call("train", "p.yaml", *changed, "--runs", "jobs", "--resume"))
+    changed = ("--set", "train.epochs=9", "--set", "seed=3", "--set", "train.schedule.name=cosine")
+    cosine = run_folder("jobs/job/20260101-000000", "seed=3", "train.epochs=7", "train.schedule.name=cosine")
+    assert cosine == run
+    words = "train.epochs 7 -> 9: schedule 'cosine' spans all epochs; bring it back, or begin a new run"
+    assert words in refused(call("train", "p.yaml", *changed, "--runs", "jobs", "--resume"))
     assert "started without --deterministic" in refused(call("train", "--resume", str(run), "--deterministic"))
 
 

@@ -247,7 +247,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ({"train__optimizer__learning_rate": 0.01}, "train.optimizer.learning_rate 0.05 -> 0.01"),
         ({"seed": 6}, "seed 5 -> 6"),
-        ({"train__epochs": 3}, "train.epochs 2 -> 3"),
         ({"precision__policy": "float32"}, "precision.policy 'mixed_float16' -> 'float32'"),
         ({"train__sizes": (4, 6)}, "train.sizes [] -> [4, 6]"),
         (

@@ -81,6 +81,8 @@ def _bench_pipeline(path: Path, options: Options, progress: Progress) -> Trainin
         overrides.append("train.sizes=[]")
     if pipeline.train.freeze_after:  # nor of one net
         overrides.append("train.freeze_after={}")
+    if pipeline.train.stages:
+        overrides.append("train.stages=[]")
     request = {"pipeline": str(path), "overrides": overrides, "data_dir": options.data_dir}
     rows: list[Training] = []
     failed: list[Failed] = []

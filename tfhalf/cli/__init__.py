@@ -27,6 +27,7 @@ from tfhalf.cli.options import (
     PATH,
     QUIET,
     RUNS,
+    epoch_value,
     load_tensorflow,
     pipeline_options,
     progress_for,
@@ -62,6 +63,20 @@ def main() -> None:
     flag_value="newest",
     metavar="[RUN]",
     help="Go on with the run folder RUN. Without RUN, with the newest unfinished one of PIPELINE.",
+)
+@click.option(
+    "--from",
+    "origin",
+    type=PATH,
+    metavar="RUN",
+    help="Begin a new run with the weights, the optimizer's state and the loss scale of the run folder RUN; by its own "
+    "pipeline, where PIPELINE is left out.",
+)
+@click.option(
+    "--epoch",
+    callback=epoch_value,
+    metavar="best|last|N",
+    help="Take the state of --from RUN after epoch N, the best or the last that it keeps. [default: last]",
 )
 @click.option("--deterministic", is_flag=True, help="Compute the same bits each time, on a GPU too; slower.")
 @click.option(
@@ -109,6 +124,7 @@ def train(
         smoke=request.smoke,
         resume=request.run,
         deterministic=request.deterministic,
+        origin=request.origin,
         started=_STARTED,
     )
     say_outcome(outcome, progress, as_json)

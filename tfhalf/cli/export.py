@@ -9,18 +9,9 @@ from typing import Any, Literal
 import click
 
 from tfhalf.artifacts.formats import BY_DEFAULT, FORMATS
-from tfhalf.cli.options import DATA_DIR, EXPORTS, JSON, PATH, QUIET, load_tensorflow, progress_for
+from tfhalf.cli.options import DATA_DIR, EXPORTS, JSON, PATH, QUIET, epoch_value, load_tensorflow, progress_for
 from tfhalf.cli.output import say_outcome
 from tfhalf.errors import ConfigError
-
-
-def _epoch(ctx: click.Context, param: click.Parameter, value: str | None) -> Literal["best", "last"] | int | None:
-    """``best``, ``last``, or the number of an epoch, from 1."""
-    if value is None or value in ("best", "last"):
-        return value  # type: ignore[return-value]  # mypy does not narrow a str by `in`
-    if value.isascii() and value.isdigit() and 0 < len(value) < 10 and int(value):
-        return int(value)
-    raise click.BadParameter(f"{value!r}; accepted: best, last, or the number of an epoch, from 1")
 
 
 @click.command("export", short_help="Export a finished run again, or any Keras model.")
@@ -28,7 +19,7 @@ def _epoch(ctx: click.Context, param: click.Parameter, value: str | None) -> Lit
 @EXPORTS
 @click.option(
     "--epoch",
-    callback=_epoch,
+    callback=epoch_value,
     metavar="best|last|N",
     help="Export a run's weights after epoch N, the best or the last that it keeps, even if it was stopped or goes on. "
     "[default: those that training ended with]",

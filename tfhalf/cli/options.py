@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -43,6 +43,15 @@ _SET = click.option(
     metavar="KEY=VALUE",
     help="Override a key of the pipeline, such as train.epochs=3.",
 )
+
+
+def epoch_value(ctx: click.Context, param: click.Parameter, value: str | None) -> Literal["best", "last"] | int | None:
+    """``best``, ``last``, or the number of an epoch, from 1."""
+    if value is None or value in ("best", "last"):
+        return value  # type: ignore[return-value]  # mypy does not narrow a str by `in`
+    if value.isascii() and value.isdigit() and 0 < len(value) < 10 and int(value):
+        return int(value)
+    raise click.BadParameter(f"{value!r}; accepted: best, last, or the number of an epoch, from 1")
 
 
 def pipeline_options(function: Callable[..., Any]) -> Callable[..., Any]:

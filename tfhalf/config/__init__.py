@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tfhalf.config.schema import Pipeline as Pipeline
     from tfhalf.config.schema import Precision as Precision
     from tfhalf.config.schema import Schedule as Schedule
+    from tfhalf.config.schema import Stage as Stage
     from tfhalf.config.schema import Train as Train
     from tfhalf.config.schema import Verify as Verify
     from tfhalf.config.schema import load_pipeline as load_pipeline
@@ -42,6 +43,7 @@ __all__ = [
     "Pipeline",
     "Precision",
     "Schedule",
+    "Stage",
     "Train",
     "Verify",
     "load_pipeline",

@@ -49,6 +49,8 @@ _ALIASES = {
     **dict.fromkeys(("normalization", "normalisation", "standardize"), "data.normalize"),
     **dict.fromkeys(("augmentation",), "data.augment"),
     **dict.fromkeys(("random_seed", "random_state"), "seed"),
+    **dict.fromkeys(("layers", "lr_scale", "layer_lr", "param_groups"), "train.optimizer.lr_multipliers"),
+    **dict.fromkeys(("pretrained", "init_from", "initial_weights", "checkpoint"), "model.weights"),
 }
 # Keys of several sections, which say nothing of where another belongs.
 _COMMON = ("name", "args", "build", "match", "mode", "start", "end", "steps", "every", "action")

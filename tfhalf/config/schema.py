@@ -15,10 +15,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from tfhalf.config.guard import Blowup as Blowup
+from tfhalf.config.model import Model as Model
 from tfhalf.config.optimizer import Lookahead as Lookahead
 from tfhalf.config.optimizer import Muon as Muon
 from tfhalf.config.optimizer import Optimizer as Optimizer
 from tfhalf.config.section import Patterns, Positive, Section, Share, check_patterns
+from tfhalf.config.stages import Stage as Stage
+from tfhalf.config.stages import check_stages, with_epochs
 from tfhalf.config.yaml_file import check, read, write
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
@@ -27,17 +30,6 @@ NAME_WORDS = "1 to 64 letters, digits, '_', '-' or '.', the first a letter or a 
 VALIDATION = "a share in [0, 1) or a whole number >= 0"
 
 Epochs = Annotated[float, Field(ge=0, le=100_000)]
-
-
-class Model(Section):
-    """What is trained.
-
-    ``build`` is ``file.py:name`` (relative to the pipeline file), ``package.module:name`` or
-    ``keras.applications:Name``; ``args`` are its keyword arguments.
-    """
-
-    build: Annotated[str, Field(min_length=3)]
-    args: dict[str, Any] = Field(default_factory=dict)
 
 
 class Augment(Section):
@@ -149,6 +141,9 @@ class Train(Section):
     ``freeze_after``: patterns of variables' paths, and how many epochs train what they match; after these it stands
     still, which spares the gradient that would have to reach it. Each number of them takes a compilation of its own.
 
+    ``stages`` follow one another, and their epochs add up to ``epochs``, which may then be left out. They say all that
+    ``sizes`` and ``freeze_after`` do, and exclude both.
+
     ``feed``: ``resident`` keeps the training set in the device's memory, ``streamed`` brings it there block by block;
     ``auto`` is resident where it fits. Both train the same.
 
@@ -164,6 +159,7 @@ class Train(Section):
     accumulate: Annotated[int, Field(ge=1, le=4096)] = 1
     sizes: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = ()
     freeze_after: dict[str, Annotated[int, Field(ge=1, le=100_000)]] = Field(default_factory=dict)
+    stages: tuple[Stage, ...] = ()
     xla: Literal["auto", "on", "off"] = "auto"
     feed: Literal["auto", "resident", "streamed"] = "auto"
     test_views: Literal["none", "mirror", "mirror_shift"] = "none"
@@ -177,6 +173,16 @@ class Train(Section):
     def _patterns(cls, value: dict[str, int]) -> dict[str, int]:
         check_patterns(value)
         return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _epochs_of_stages(cls, values: Any) -> Any:
+        return with_epochs(values)
+
+    @model_validator(mode="after")
+    def _stages(self) -> Train:
+        check_stages(self)
+        return self
 
     @model_validator(mode="after")
     def _an_epoch_each(self) -> Train:

@@ -8,7 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tfhalf.errors import ArtifactError
+from tfhalf.artifacts.tensors import MAX_RANK as MAX_RANK
+from tfhalf.artifacts.tensors import Extreme as Extreme
+from tfhalf.artifacts.tensors import Tensor as Tensor
+from tfhalf.artifacts.tensors import checked_shape as checked_shape
+from tfhalf.artifacts.tensors import damaged as damaged
 from tfhalf.text import printable as printable
 
 # Bits of a value. What is missing here (strings, resources) has no fixed size.
@@ -23,7 +27,6 @@ BITS = {
     **dict.fromkeys(("int2", "uint2"), 2),
     "complex128": 128,
 }
-MAX_RANK = 64
 MAX_RESULT = 1 << 30  # values of one operation's result, as far as constants of the file say it
 # Of a graph with what it calls unfolded: a few lines of functions that call each other can say any number.
 MAX_NODES = 200_000
@@ -58,38 +61,6 @@ class Port:
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {"name": self.name, "dtype": self.dtype, "shape": None if self.shape is None else list(self.shape)}
-
-
-@dataclass(frozen=True)
-class Extreme:
-    """The ``value`` that betrays float16 in a tensor of few values, and what it ``becomes`` there: ``0``, ``infinite``,
-    and of a float16 tensor itself ``subnormal`` or ``NaN`` too."""
-
-    value: float
-    becomes: str
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """Stored values. ``role`` is ``weight``, ``optimizer`` (not part of the answer) or ``copy`` (stored before);
-    ``extreme`` of few values, where they were looked at."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    bytes: int
-    role: str = "weight"
-    extreme: Extreme | None = None
-
-    @property
-    def count(self) -> int:
-        """How many values."""
-        return math.prod(self.shape)
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        shape = list(self.shape)
-        return {"name": self.name, "dtype": self.dtype, "shape": shape, "bytes": self.bytes, "role": self.role}
 
 
 @dataclass(frozen=True)
@@ -154,11 +125,6 @@ def reason(error: BaseException, length: int = 300) -> str:
     return f"{type(error).__name__}: {printable(' '.join(text.split()), length)}"
 
 
-def damaged(path: Path, why: str) -> ArtifactError:
-    """The error for a file that is not what it says."""
-    return ArtifactError(f"{path}: {printable(' '.join(why.split()))}; it is damaged or cut short, make it again")
-
-
 @dataclass
 class Budget:
     """What unfolding the graph of ``path`` may still take."""
@@ -193,15 +159,3 @@ class Budget:
 def claimed(values: Iterable[int]) -> int:
     """How many values a result of these sizes has, 0 and -1 counting as 1."""
     return math.prod(max(1, abs(value)) for value in values)
-
-
-def checked_shape(path: Path, name: str, dims: list[int]) -> tuple[int, ...]:
-    """A stored tensor's shape.
-
-    Raises:
-        ArtifactError: it cannot be that of stored values.
-    """
-    if len(dims) > MAX_RANK or any(d < 0 for d in dims) or math.prod(dims) >= 1 << 60:
-        shown = "x".join(map(str, dims[:6])) + ("x..." if len(dims) > 6 else "")
-        raise damaged(path, f"tensor {printable(name, 60)!r} claims the shape {shown}")
-    return tuple(dims)

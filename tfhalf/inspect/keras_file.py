@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import json
 import zipfile
 import zlib
 from collections import Counter, deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from tfhalf.inspect import hdf5
+from tfhalf.artifacts import hdf5
 from tfhalf.inspect.constants import tell
 from tfhalf.inspect.facts import Account, Port, Shape, Tensor, damaged, printable
 from tfhalf.inspect.keras_constants import keras_constants
 
 _CONFIG, _METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 MAX_JSON = 64 << 20
-MAX_UNPACKED = 4 << 30  # of weights that are compressed in the archive; Keras stores them as they are
-MAX_RATIO = 200
 # Code that is stored within the file: shown, never run.
 _CODE = ("Lambda", "__lambda__")
 _NO_LAYERS = ("InputLayer", "Functional", "Sequential", "Model", "DTypePolicy")
@@ -142,51 +139,6 @@ def _port(config: dict[str, Any]) -> Port:
 # --- what it holds ----------------------------------------------------------------------------------------------------
 
 
-class _Window(io.RawIOBase):
-    """A stored member of an archive, read where it lies: ``length`` bytes of ``file`` from ``start`` on."""
-
-    def __init__(self, file: IO[bytes], start: int, length: int) -> None:
-        self.file, self.start, self.length, self.position = file, start, length, 0
-
-    def readable(self) -> bool:
-        """It is."""
-        return True
-
-    def seekable(self) -> bool:
-        """It is."""
-        return True
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """Go to a place within the window."""
-        self.position = offset + (0, self.position, self.length)[whence]
-        return self.position
-
-    def tell(self) -> int:
-        """The place within the window."""
-        return self.position
-
-    def readinto(self, buffer: Any) -> int:
-        """Read on, up to the end of the window."""
-        count = max(0, min(len(buffer), self.length - self.position))
-        self.file.seek(self.start + self.position)
-        data = self.file.read(count)
-        buffer[: len(data)] = data
-        self.position += len(data)
-        return len(data)
-
-
 def _tensors(path: Path, archive: zipfile.ZipFile, name: str) -> list[Tensor]:
-    info = archive.getinfo(name)
-    if info.compress_type == zipfile.ZIP_STORED:
-        with archive.open(info), path.open("rb") as file:  # opening checks the member's own header
-            file.seek(info.header_offset)
-            header = file.read(30)
-            start = info.header_offset + 30 + int.from_bytes(header[26:28], "little")
-            start += int.from_bytes(header[28:30], "little")
-            if info.file_size != info.compress_size or start + info.file_size > path.stat().st_size:
-                raise ValueError(f"{name} is not whole")
-            return hdf5.datasets(path, _Window(file, start, info.file_size))
-    if info.file_size > min(MAX_UNPACKED, MAX_RATIO * max(info.compress_size, 1 << 16)):
-        raise ValueError(f"{name} claims {info.file_size:,} bytes out of {info.compress_size:,}")
-    with archive.open(info) as member:
-        return hdf5.datasets(path, io.BytesIO(member.read(info.file_size)))
+    with hdf5.member(path, archive, name) as file:
+        return hdf5.datasets(path, file)

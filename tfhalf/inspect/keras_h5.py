@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tfhalf.inspect import hdf5
+from tfhalf.artifacts import hdf5
 from tfhalf.inspect.facts import Account, damaged
 from tfhalf.inspect.keras_file import MAX_JSON, describe
 

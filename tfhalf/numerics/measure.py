@@ -92,7 +92,7 @@ def layer_of(tensor: Tensor) -> str:
 def float32_program(job: Job, device: Device, **train: Any) -> TrainProgram:
     """The job's net, data and optimizer in float32, images in their own size; ``train`` changes keys of its section."""
     pipeline = job.pipeline
-    settings = {"callbacks": (), "sizes": (), "freeze_after": {}, **train}
+    settings = {"callbacks": (), "sizes": (), "freeze_after": {}, "stages": (), **train}
     precision = pipeline.precision.model_copy(update={"policy": "float32", "keep_float32": ()})
     changed = {"precision": precision, "train": pipeline.train.model_copy(update=settings)}
     job = replace(job, pipeline=pipeline.model_copy(update=changed))

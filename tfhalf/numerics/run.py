@@ -20,7 +20,7 @@ from tfhalf.numerics.request import Asked
 from tfhalf.numerics.taps import operations
 from tfhalf.progress import Progress, duration
 from tfhalf.system.device import detect, grow_memory
-from tfhalf.train.job import Job, Places, open_run, prepare
+from tfhalf.train.job import Job, Places, open_run, prepare, with_weights
 from tfhalf.train.program import TrainProgram
 from tfhalf.train.record import checkpoint
 from tfhalf.train.record.resume import check_preprocess
@@ -39,6 +39,7 @@ def measure(asked: Asked, progress: Progress) -> Report:
     grow_memory()
     device = detect()
     job = prepare(pipeline, places, progress)
+    job = job if asked.run else with_weights(job)
     if asked.batch_size is not None:
         settings = job.pipeline.train.model_copy(update={"batch_size": asked.batch_size})
         job = replace(job, pipeline=job.pipeline.model_copy(update={"train": settings}))
@@ -95,7 +96,8 @@ def _begin(job: Job, program: TrainProgram, run: Path | None, progress: Progress
     if run is None:
         exponent = _exponent(precision.loss_scale.initial) if guarded else 0
         where = "precision.loss_scale.initial" if guarded else f"none under {precision.policy}"
-        return 0, exponent, f"new weights, seed {job.pipeline.seed}; scale in force 2^{exponent} ({where})"
+        weights = "" if job.initial is None else f", {job.initial.line()}"
+        return 0, exponent, f"new weights, seed {job.pipeline.seed}{weights}; scale in force 2^{exponent} ({where})"
     loaded = checkpoint.load(run, progress.line)
     if loaded is None:
         raise ResumeError(f"{run}: has no checkpoint; measure its pipeline without --run, or train longer first")

@@ -16,6 +16,7 @@ from tfhalf.errors import ConfigError, RefError
 from tfhalf.precision.layer_names import numbered_anew
 from tfhalf.precision.policy import keep_float32 as keep_layers_float32
 from tfhalf.precision.policy import policy
+from tfhalf.train import hub
 from tfhalf.train.heads import as_logits, closing_activation
 from tfhalf.train.remarks import of_model
 
@@ -28,7 +29,8 @@ class Builder:
     def __init__(self, section: config.Model, base: Path, *, input_shape: tuple[int, ...], num_classes: int) -> None:
         self.section, self.input_shape, self.num_classes = section, input_shape, num_classes
         self.ref, self.base = section.build, base
-        self.function: Callable[..., Any] = resolve(self.ref, base)
+        named = hub.builder if self.ref.startswith(hub.PREFIX) else resolve
+        self.function: Callable[..., Any] = named(self.ref, base)
         self.arguments = self._arguments()
         self.remarks: list[str] = []  # what is to be told of the model that was made last
         self.integers = False  # whether its models take int32, which `tfhalf.train.integers` finds out

@@ -17,6 +17,7 @@ from tfhalf.errors import ConfigError
 from tfhalf.files import check_writable, replacing
 from tfhalf.progress import Progress
 from tfhalf.train.build import Builder
+from tfhalf.train.initial.weights import Initial, from_run, load
 from tfhalf.train.integers import keep_integers
 from tfhalf.train.record import run_folder as runs
 
@@ -53,12 +54,13 @@ class Places:
 
 @dataclass(frozen=True)
 class Job:
-    """A pipeline with its data loaded and its builder resolved."""
+    """A pipeline with its data loaded and its builder resolved; `with_weights` reads what it starts from."""
 
     pipeline: config.Pipeline
     splits: Splits
     preprocess: Preprocess
     builder: Builder
+    initial: Initial | None = None  # of a run that begins, where its weights are not drawn
 
     def model(self, policy_name: str | None = None, size: int | None = None) -> keras.Model:
         """The pipeline's net under ``policy_name``, or its own policy, with the layers in float32 that it keeps so; see
@@ -87,6 +89,18 @@ def prepare(pipeline: config.Pipeline, places: Places, progress: Progress, *, sm
     return Job(pipeline, splits, preprocess, builder)
 
 
+def with_weights(job: Job, origin: runs.Origin | None = None) -> Job:
+    """The job of a run that begins, with what it starts from: ``origin``, else the pipeline's ``model.weights``.
+
+    Raises:
+        ConfigError, ResumeError: as `weights.load` and `weights.from_run`.
+    """
+    ref = job.pipeline.model.weights
+    if origin is not None:
+        return replace(job, initial=from_run(origin.run, origin.epoch, job.model()))
+    return job if ref is None else replace(job, initial=load(ref, job.builder.base, job.model()))
+
+
 def new_run(job: Job, places: Places, smoke: bool, deterministic: bool = False) -> Path:
     """A new folder ``runs/NAME/STAMP`` holding the resolved pipeline, where it came from, and how it was started."""
     stamp = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
@@ -103,6 +117,7 @@ def new_run(job: Job, places: Places, smoke: bool, deterministic: bool = False) 
             "data_dir": places.data_dir,
             "smoke": smoke,
             "deterministic": deterministic,
+            "weights": job.initial.facts() if job.initial else None,
             "versions": manifests.versions(),
         }
         with replacing(run / runs.FACTS) as beside:  # a folder is a run as soon as it has the file

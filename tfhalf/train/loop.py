@@ -22,7 +22,8 @@ from tfhalf.train.diagnose.scale_log import ScaleLog
 from tfhalf.train.feeds.base import ChunkResult, joined
 from tfhalf.train.record import checkpoint
 from tfhalf.train.record.history import Epoch, History, header
-from tfhalf.train.record.resume import check_pipeline, check_preprocess
+from tfhalf.train.record.resume import check_pipeline, check_preprocess, has_ended
+from tfhalf.train.record.run_folder import keep_epochs
 from tfhalf.train.result import TrainResult
 from tfhalf.train.signals import Signals
 from tfhalf.train.trainer import Trainer
@@ -84,11 +85,12 @@ class Epochs:
         if found is not None:
             check_pipeline(found.record, self.pipeline, self.run)
             check_preprocess(found.record, self.job.preprocess, self.run)
+            keep_epochs(self.run, self.pipeline.train.epochs)
         with History(self.run, []) as self.history:
             self._take(found)
             if resume:
                 self.progress.line(self._resumed())
-            if not (found and found.record["ended"]):
+            if not (found and has_ended(found.record, self.pipeline)):
                 with self.signals:
                     self._train(taken_up=found is not None)
                     if self.signals.number is not None:
@@ -185,7 +187,7 @@ class Epochs:
         val_loss, val_accuracy = self.trainer.validation()
         seconds = time.perf_counter() - start
         self.spent += seconds
-        steps = self.scale.end_epoch(whole)
+        steps = self.scale.end_epoch(whole, stage.rate)
         row = Epoch(
             epoch=epoch + 1,
             steps=len(loss),
@@ -195,7 +197,7 @@ class Epochs:
             images_per_s=order.size / self.stepping,
             loss_scale=self.state.loss_scale(),
             skipped=int((~finite).sum()),
-            learning_rate=float(self.state.rates(self.state.inner._iterations)),
+            learning_rate=float(self.state.rates(self.state.inner._iterations)) * stage.rate,
             seconds=seconds,
             skipped_at_floor=steps.at_floor,
             rollbacks=len(self.rollbacks),
@@ -247,6 +249,7 @@ class Epochs:
             "rows": rows,
             "rollbacks": self.rollbacks,
             "callbacks": known.plain,
+            "names": self.state.names(),
             "pipeline": self.pipeline.dump(),
             "preprocess": self.job.preprocess.to_dict(),
         }
@@ -329,5 +332,6 @@ class Epochs:
             self.program.feed(part, epoch, at, self.program.stages.of(epoch))
             at += len(part)
         epoch, done = divmod(step, steps)
-        size = self.program.stages.of(epoch).size
-        return explain(self.program.step, self.program.feed, self.program.order(epoch)[done], epoch, step, size)
+        stage, index = self.program.stages.of(epoch), self.program.order(epoch)[done]
+        with self.program.step.staged(stage):
+            return explain(self.program.step, self.program.feed, index, epoch, step, stage.size)

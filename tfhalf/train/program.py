@@ -13,7 +13,7 @@ from tfhalf.system.device import Device, xla_decision
 from tfhalf.train.feeds.choose import make
 from tfhalf.train.job import Job
 from tfhalf.train.kernels import fewer_passes
-from tfhalf.train.stages import Stage, Stages, twins
+from tfhalf.train.stages import Stage, stages_of, twins
 from tfhalf.train.state import TrainState
 from tfhalf.train.step import Step
 
@@ -31,8 +31,7 @@ class TrainProgram:
         pipeline, splits = job.pipeline, job.splits
         settings, precision = pipeline.train, pipeline.precision
         self.state, self.seed, self.epochs = state, pipeline.seed, settings.epochs
-        paths = [variable.path for variable in state.trained]
-        self.stages = Stages(settings.sizes, settings.epochs, splits.input_shape, settings.freeze_after, paths)
+        self.stages = stages_of(job, state.model, state.trained)
         self.images = len(splits.x_train)
         self.batch_size = min(settings.batch_size, self.images)
         self.steps_per_epoch = self.images // self.batch_size

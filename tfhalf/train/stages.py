@@ -7,24 +7,34 @@ gradient that would have to reach them: A. Brock et al., "FreezeOut", arXiv:1706
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tfhalf import config
 from tfhalf.errors import ConfigError
+from tfhalf.precision.policy import flat_layers
 from tfhalf.train.job import Job
 
 
 class Stage(NamedTuple):
-    """What sets the epochs of a stage apart: the ``size`` (height and width) that images are scaled down to, None for
-    their own; and the places, among the step's variables, of those that are ``frozen``."""
+    """What sets the epochs of a stage apart.
+
+    ``size``: height and width that images are scaled down to, None for their own. ``frozen``: places, among the step's
+    variables, of those that stand still; ``still``: places, among `norms`, of those that do. ``rate``: what the
+    learning rate is multiplied by.
+    """
 
     size: int | None = None
     frozen: tuple[int, ...] = ()
+    still: tuple[int, ...] = ()
+    rate: float = 1.0
 
 
 PLAIN = Stage()
@@ -37,6 +47,9 @@ class Stages:
         sizes: `config.Train.sizes`.
         freeze_after: `config.Train.freeze_after`.
         paths: of the variables that are trained, in the step's order.
+        parts: `config.Train.stages`, in place of ``sizes`` and ``freeze_after``.
+        norms: for each of the model's `norms` its path, then those of its variables.
+        peak: `config.Optimizer.learning_rate`.
 
     Raises:
         ConfigError: the images are not square, or a size is larger than they are; a pattern matches no variable, or no
@@ -50,19 +63,21 @@ class Stages:
         input_shape: tuple[int, ...],
         freeze_after: Mapping[str, int] | None = None,
         paths: Sequence[str] = (),
+        parts: Sequence[config.Stage] = (),
+        norms: Sequence[tuple[str, ...]] = (),
+        peak: float = 1.0,
     ) -> None:
         side = input_shape[0]
-        if sizes and (len(input_shape) != 3 or input_shape[1] != side):
-            raise ConfigError(f"train.sizes: needs square images, the data's are of shape {input_shape}; leave it out")
-        for size in sizes:
-            if size > side:
-                raise ConfigError(
-                    f"train.sizes: {size} is larger than the images, which are of {side}x{side} pixels; images are "
-                    "only scaled down"
-                )
+        asked = [part.size for part in parts if part.size is not None] or sizes
+        _check_sizes("train.stages" if parts else "train.sizes", asked, input_shape)
         self._parts = tuple(None if size == side else size for size in sizes) or (None,)
         self._epochs = epochs
         self._last = _last_epochs(freeze_after or {}, paths)
+        self._each: list[Stage] = []  # of every epoch, where the pipeline says them one by one
+        for number, part in enumerate(parts):
+            frozen, still = _frozen(f"train.stages[{number}].freeze", part.freeze, paths, norms)
+            rate = part.learning_rate / peak if part.learning_rate else 1.0
+            self._each += [Stage(None if part.size == side else part.size, frozen, still, rate)] * part.epochs
         if paths and len(self.of(epochs - 1).frozen) == len(paths):
             raise ConfigError(
                 f"train.freeze_after: {dict(freeze_after or {})} leaves nothing to train in the last epochs; narrow it"
@@ -70,6 +85,8 @@ class Stages:
 
     def of(self, epoch: int) -> Stage:
         """The stage of ``epoch``, counted from 0."""
+        if self._each:
+            return self._each[min(epoch, len(self._each) - 1)]
         size = self._parts[min(epoch * len(self._parts) // self._epochs, len(self._parts) - 1)]
         return Stage(size, tuple(place for place, last in self._last.items() if epoch >= last))
 
@@ -81,7 +98,48 @@ class Stages:
     @property
     def sizes(self) -> tuple[int, ...]:
         """Every size that images are scaled down to, once."""
-        return tuple(dict.fromkeys(size for size in self._parts if size is not None))
+        listed = [stage.size for stage in self._each] or self._parts
+        return tuple(dict.fromkeys(size for size in listed if size is not None))
+
+
+def _check_sizes(key: str, sizes: Sequence[int], input_shape: tuple[int, ...]) -> None:
+    side = input_shape[0]
+    if sizes and (len(input_shape) != 3 or input_shape[1] != side):
+        raise ConfigError(f"{key}: needs square images, the data's are of shape {input_shape}; leave it out")
+    for size in sizes:
+        if size > side:
+            raise ConfigError(
+                f"{key}: {size} is larger than the images, which are of {side}x{side} pixels; images are "
+                "only scaled down"
+            )
+
+
+def _frozen(
+    key: str, patterns: Sequence[str], paths: Sequence[str], norms: Sequence[tuple[str, ...]]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The places of variables and of norms that stand still where ``patterns`` do not train."""
+    frozen: set[int] = set()
+    still: set[int] = set()
+    for pattern in patterns:
+        here = {index for index, path in enumerate(paths) if _matches(pattern, path)}
+        whole = {index for index, (path, *inner) in enumerate(norms) if _whole(pattern, path, inner)}
+        if not here and not whole:
+            raise ConfigError(
+                f"{key}: {pattern!r} matches no variable that is trained; there are {', '.join(paths[:6])}, ..."
+            )
+        frozen, still = frozen | here, still | whole
+    if paths and len(frozen) == len(paths):
+        raise ConfigError(f"{key}: {list(patterns)} leaves nothing to train; narrow it")
+    return tuple(sorted(frozen)), tuple(sorted(still))
+
+
+def _matches(pattern: str, path: str) -> bool:
+    """Whether it is in the path of a variable, or of its layer."""
+    return bool(re.search(pattern, path) or re.search(pattern, path.rpartition("/")[0] or path))
+
+
+def _whole(pattern: str, path: str, inner: Sequence[str]) -> bool:
+    return bool(re.search(pattern, path)) or all(re.search(pattern, one) for one in inner)
 
 
 def _last_epochs(freeze_after: Mapping[str, int], paths: Sequence[str]) -> dict[int, int]:
@@ -99,6 +157,72 @@ def _last_epochs(freeze_after: Mapping[str, int], paths: Sequence[str]) -> dict[
     return found
 
 
+def norms(model: keras.Model) -> list[Any]:
+    """Every BatchNormalization of ``model``, nested ones too, in an order that does not depend on the images' size."""
+    return [layer for layer in flat_layers(model) if isinstance(layer, keras.layers.BatchNormalization)]
+
+
+def norm_paths(model: keras.Model) -> list[tuple[str, ...]]:
+    """For each of `norms` its path, then those of its variables."""
+    return [(layer.path, *(variable.path for variable in layer.variables)) for layer in norms(model)]
+
+
+def stages_of(job: Job, model: keras.Model, trained: Sequence[Any]) -> Stages:
+    """The stages of ``job``, of whose ``model`` the optimizer moves ``trained``.
+
+    Raises:
+        ConfigError: as `Stages`.
+    """
+    settings = job.pipeline.train
+    return Stages(
+        settings.sizes,
+        settings.epochs,
+        job.splits.input_shape,
+        settings.freeze_after,
+        [variable.path for variable in trained],
+        settings.stages,
+        norm_paths(model) if settings.stages else (),
+        settings.optimizer.learning_rate,
+    )
+
+
+def lines(job: Job, stages: Stages, trained: Sequence[Any]) -> list[str]:
+    """A line for each of ``train.stages``: how long, how much of it trains, how fast."""
+    settings, first, listed = job.pipeline.train, 0, []
+    total = sum(math.prod(variable.shape) for variable in trained)
+    for number, part in enumerate(settings.stages):
+        stage = stages.of(first)
+        still = sum(math.prod(trained[index].shape) for index in stage.frozen)
+        norms = f", {len(stage.still)} BatchNormalization standing still" if stage.still else ""
+        size = f", images of {stage.size}x{stage.size}" if stage.size else ""
+        rate = part.learning_rate or settings.optimizer.learning_rate
+        listed.append(
+            f"stage {number + 1}: {part.epochs} epoch{'s' if part.epochs > 1 else ''}, {total - still:,} of {total:,} "
+            f"parameters train{norms}, learning rate {rate:g}{size}"
+        )
+        first += part.epochs
+    return listed
+
+
+@contextmanager
+def in_stage(net: keras.Model, optimizer: Any, stage: Stage) -> Iterator[None]:
+    """Within the block, in which a step is traced, ``net`` and ``optimizer`` are as ``stage`` has them.
+
+    Both are part of the program that is traced: nothing of a stage is state, and a checkpoint need not hold it.
+    """
+    chosen = [layer for index, layer in enumerate(norms(net)) if index in stage.still] if stage.still else []
+    before = [layer._trainable for layer in chosen]
+    for layer in chosen:
+        layer._trainable = False  # the property would mark its variables too, which other nets share
+    optimizer.stage_rate = stage.rate
+    try:
+        yield
+    finally:
+        optimizer.stage_rate = 1.0
+        for layer, trainable in zip(chosen, before, strict=True):
+            layer._trainable = trainable
+
+
 def twins(model: keras.Model, job: Job, sizes: Sequence[int]) -> dict[int, keras.Model]:
     """For each size a net of the same variables as ``model``, built for images of that size. Its own values are never
     used: see `call`.
@@ -108,16 +232,17 @@ def twins(model: keras.Model, job: Job, sizes: Sequence[int]) -> dict[int, keras
         RefError: the builder fails on that size.
     """
     found = {}
+    key = "train.stages" if job.pipeline.train.stages else "train.sizes"
     for size in sizes:
         twin = job.model(size=size)
         for one, other in zip(model.variables, twin.variables, strict=False):
             if one.shape != other.shape:
                 raise ConfigError(
-                    f"train.sizes: {one.path} is of shape {tuple(one.shape)}, and of {tuple(other.shape)} for images "
-                    f"of {size}x{size}; pool globally before the first dense layer, or leave train.sizes out"
+                    f"{key}: {one.path} is of shape {tuple(one.shape)}, and of {tuple(other.shape)} for images "
+                    f"of {size}x{size}; pool globally before the first dense layer, or leave {key} out"
                 )
         if len(model.variables) != len(twin.variables):
-            raise ConfigError(f"train.sizes: {job.builder.ref} builds another net for images of {size}x{size}")
+            raise ConfigError(f"{key}: {job.builder.ref} builds another net for images of {size}x{size}")
         found[size] = twin
     return found
 

@@ -39,6 +39,9 @@ class TrainState:
             optimizer = optimizers.wrap(optimizer, precision.loss_scale)
         optimizer.build(self.trained)
         self.optimizer = optimizer
+        if job.initial is not None:
+            scale = precision.loss_scale
+            job.initial.fill_slots(optimizer, (scale.floor, scale.cap) if scale.mode == "dynamic" else None)
         # Of layers that draw numbers and name no seed. Made here at the latest, which takes a number from Python's own.
         self.seeds = global_seed_generator()
         self.reset_seeds()
@@ -62,6 +65,11 @@ class TrainState:
         """All that training changes: model, optimizer and loss scale, random seeds, the learning rate's factor."""
         factor = [self.rate.factor] if isinstance(self.rate, EpochSchedule) else []
         return [*self.model.variables, *self.optimizer.variables, *factor, self.seeds.state]
+
+    def names(self) -> dict[str, list[str]]:
+        """Paths of `variables`: of the ``model``, and of the ``other`` ones."""
+        first, rest = self.model.variables, self.variables[len(self.model.variables) :]
+        return {"model": [variable.path for variable in first], "other": [variable.path for variable in rest]}
 
     def values(self) -> list[np.ndarray]:
         """Copies of what `variables` hold now."""
@@ -119,10 +127,13 @@ class TrainState:
 
 
 def seeded_model(job: Job) -> keras.Model:
-    """The pipeline's net under its policy, as its seed and the data (`adapt`) make it; and nothing but the net."""
+    """The pipeline's net under its policy, as its seed, the data (`adapt`) and the weights that it starts from make it;
+    and nothing but the net."""
     keras.utils.set_random_seed(job.pipeline.seed)
     model = job.model()
     adapt(model, job)
+    if job.initial is not None:
+        job.initial.fill(model)
     return model
 
 

@@ -6,6 +6,7 @@ TensorFlow-only code of the training room is in this file, in what feeds it, and
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import keras
@@ -16,7 +17,7 @@ from tfhalf.data.augment import augment, cutout
 from tfhalf.data.preprocess import Preprocess
 from tfhalf.precision.loss_scale import GuardedLossScaleOptimizer
 from tfhalf.precision.policy import takes_integers
-from tfhalf.train.stages import PLAIN, Stage, call, scaled_down
+from tfhalf.train.stages import PLAIN, Stage, call, in_stage, scaled_down
 
 
 class Batch(NamedTuple):
@@ -70,6 +71,14 @@ class Step:
 
         ``epoch`` and ``step`` are int32 scalars.
         """
+        with self.staged(stage):
+            return self._step(batch, epoch, step, stage)
+
+    def staged(self, stage: Stage) -> AbstractContextManager[None]:
+        """Within the block the net and the optimizer are as ``stage`` has them."""
+        return in_stage(self.net(stage.size), getattr(self.optimizer, "inner_optimizer", self.optimizer), stage)
+
+    def _step(self, batch: Batch, epoch: Any, step: Any, stage: Stage) -> StepResult:
         places = [place for place in range(len(self.variables)) if place not in stage.frozen]
         moved = [self.variables[place] for place in places]
         statistics = [tf.identity(v.value) for v in self.model.non_trainable_variables] if self.guarded else []

@@ -50,7 +50,14 @@ class Trainer:
     def emulation_cost(self) -> float:
         """How many times longer a step takes here than in float32, measured on a few steps of at most 32 images."""
         pipeline, splits = self.job.pipeline, self.job.splits
-        train = {"batch_size": _COST_BATCH, "xla": "off", "callbacks": (), "sizes": (), "freeze_after": {}}
+        train = {
+            "batch_size": _COST_BATCH,
+            "xla": "off",
+            "callbacks": (),
+            "sizes": (),
+            "freeze_after": {},
+            "stages": (),
+        }
         few = _COST_BATCH * _COST_STEPS
         splits = replace(splits, x_train=splits.x_train[:few], y_train=splits.y_train[:few])
         times = []

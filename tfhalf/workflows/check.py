@@ -10,8 +10,10 @@ from tfhalf.numerics.auto_islands import auto, auto_lines
 from tfhalf.numerics.constants import constant_layers, constant_lines, with_layers
 from tfhalf.progress import Progress
 from tfhalf.train.callbacks import Callbacks
-from tfhalf.train.job import Job, Places, prepare
+from tfhalf.train.job import Job, Places, prepare, with_weights
+from tfhalf.train.optim.optimizers import trained_variables
 from tfhalf.train.remarks import parameters, remarks
+from tfhalf.train.stages import lines, stages_of
 from tfhalf.train.state import optimizer_of
 from tfhalf.workflows.rehearse import check_model
 
@@ -35,7 +37,7 @@ def check_pipeline(pipeline: config.Pipeline, places: Places, progress: Progress
         DataError, RefError, ConfigError: the pipeline cannot be run as it is.
         ExportError: its model cannot be exported.
     """
-    job = prepare(pipeline, places, progress)
+    job = with_weights(prepare(pipeline, places, progress))
     job, islands = auto(job, progress, measure=measure)
     constants = constant_layers(job)
     if job.pipeline.precision.keep_float32 != "auto":
@@ -44,6 +46,8 @@ def check_pipeline(pipeline: config.Pipeline, places: Places, progress: Progress
     progress.wait(f"{job.builder.ref}, and trying its export")
     model = job.model()
     counted = parameters(model, checked.train.optimizer)
+    trained = trained_variables(model, checked.train.optimizer)
+    stages = lines(job, stages_of(job, model, trained), trained)
     check_model(job, model)
     callbacks, unheard = _check_callbacks(job)
     notes = [*job.builder.remarks, *remarks(checked, splits, model), *unheard]
@@ -53,22 +57,25 @@ def check_pipeline(pipeline: config.Pipeline, places: Places, progress: Progress
         "data": {"sizes": splits.sizes, "classes": list(splits.class_names), "input": splits.input_shape},
         "preprocess": job.preprocess.to_dict(),
         "model": {"name": model.name, "parameters": model.count_params(), "layers": len(model.layers)},
+        "weights": job.initial.facts() if job.initial else None,
         "callbacks": callbacks,
         "notes": notes,
         "constants": [island.to_dict() for island in constants],
         "islands": None if islands is None else [island.to_dict() for island in islands],
     }
-    lines = [
+    listed = [
         f"{places.pipeline}: valid",
         f"data: {splits.sizes}, {splits.num_classes} classes, input {splits.input_shape}",
         f"model: {model.name}, {counted}, {len(model.layers)} layers",
+        *([f"weights: {job.initial.line()}"] if job.initial else []),
+        *stages,
         *([f"callbacks: {', '.join(callbacks)}"] if callbacks else []),
         f"export: {', '.join(checked.export.formats)} can be made in float16",
         *(f"note: {note}" for note in notes),
         *constant_lines(constants),
         *auto_lines(checked, islands),
     ]
-    return Checked(checked, facts, lines)
+    return Checked(checked, facts, listed)
 
 
 def _check_callbacks(job: Job) -> tuple[list[str], list[str]]:

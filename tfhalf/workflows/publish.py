@@ -255,6 +255,7 @@ def _training(finished: Finished) -> dict[str, Any]:
         "rollbacks": list(result.rollbacks),
         "deterministic": bool(facts(finished.run).get("deterministic")),
         "run": facts(finished.run).get("id"),
+        "weights": facts(finished.run).get("weights"),
         "seconds": result.seconds,
     }
 

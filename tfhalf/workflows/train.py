@@ -11,9 +11,10 @@ from tfhalf.numerics.auto_islands import settle
 from tfhalf.numerics.constants import keep_constants
 from tfhalf.progress import Progress, duration
 from tfhalf.system.device import detect, grow_memory, spared_from_collection
-from tfhalf.train.job import Places, new_run, prepare
+from tfhalf.train import stages
+from tfhalf.train.job import Places, new_run, prepare, with_weights
 from tfhalf.train.loop import run_training
-from tfhalf.train.record.run_folder import held
+from tfhalf.train.record.run_folder import Origin, held
 from tfhalf.train.remarks import parameters, remarks
 from tfhalf.train.trainer import Trainer
 from tfhalf.verify.process import Verifier
@@ -32,6 +33,7 @@ def train_and_export(
     smoke: bool = False,
     resume: Path | None = None,
     deterministic: bool = False,
+    origin: Origin | None = None,
     started: float | None = None,
 ) -> Outcome:
     """Train ``pipeline``, export it in float16, verify the artifacts in a fresh process, and publish them.
@@ -41,6 +43,7 @@ def train_and_export(
             in the run folder.
         resume: a run folder to take up again; ``pipeline`` is the one it was started with.
         deterministic: what to write down; TensorFlow has been told by `import_tensorflow`.
+        origin: a run that a new one begins from, in place of ``model.weights``.
         started: `time.perf_counter` at the start of the process, for the split of time.
 
     Raises:
@@ -49,7 +52,9 @@ def train_and_export(
         ResumeError, Interrupted: as `run_training`; or another process is training the run.
     """
     clock = Clock(started)
-    plan = plan_training(pipeline, places, progress, clock, smoke=smoke, resume=resume, deterministic=deterministic)
+    plan = plan_training(
+        pipeline, places, progress, clock, smoke=smoke, resume=resume, deterministic=deterministic, origin=origin
+    )
     with held(plan.run), Verifier(progress) as verifier, spared_from_collection():
         verifier.start()  # now, so that it has imported what it needs when training is over
         finished = train(plan, progress, clock)
@@ -77,6 +82,7 @@ def plan_training(
     smoke: bool,
     resume: Path | None,
     deterministic: bool,
+    origin: Origin | None = None,
 ) -> TrainPlan:
     """Load the data, build and compile, try the export, make the run folder; arguments as `train_and_export`."""
     places.check(smoke=smoke)
@@ -84,7 +90,9 @@ def plan_training(
         version.check(places.exports / pipeline.name)
     grow_memory()
     device = detect()
-    job = keep_constants(settle(prepare(pipeline, places, progress, smoke=smoke), device, progress), progress)
+    job = prepare(pipeline, places, progress, smoke=smoke)
+    job = job if resume else with_weights(job, origin)  # a checkpoint has them all
+    job = keep_constants(settle(job, device, progress), progress)
     progress.wait(f"{job.builder.ref}, and trying its export")
     trainer = Trainer(job, device)
     check_model(job, trainer.state.model)
@@ -125,6 +133,10 @@ def _device_truth(trainer: Trainer, progress: Progress) -> None:
     progress.line(f"data       {splits.source}: {sizes}; {splits.num_classes} classes, input {splits.input_shape}")
     progress.line(f"feed       {program.feed_reason}")
     progress.line(f"model      {job.builder.ref}: {parameters(model, settings.optimizer)}")
+    if job.initial is not None:
+        progress.line(f"weights    {job.initial.line()}")
+    for text in stages.lines(job, program.stages, trainer.state.trained):
+        progress.line(f"           {text}")
     for remark in (*job.builder.remarks, *remarks(job.pipeline, splits, model)):
         progress.line(f"note       {remark}")
     if program.xla:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from tfhalf import config
 from tfhalf.artifacts import manifest as manifests
@@ -20,7 +21,8 @@ NEWEST = "newest"  # in place of RUN: the newest unfinished run of the pipeline
 
 @dataclass(frozen=True)
 class Request:
-    """``pipeline`` is trained, ``source`` the file that it came from; ``run`` is taken up, where there is one."""
+    """``pipeline`` is trained, ``source`` the file that it came from; ``run`` is taken up, where there is one, or a new
+    one begins from ``origin``."""
 
     pipeline: config.Pipeline
     source: Path
@@ -28,6 +30,7 @@ class Request:
     data_dir: str | None
     smoke: bool
     deterministic: bool
+    origin: run_folder.Origin | None = None
 
 
 def check(
@@ -40,6 +43,8 @@ def check(
     smoke: bool = False,
     deterministic: bool = False,
     on_blowup: str | None = None,
+    origin: Path | None = None,
+    epoch: Literal["best", "last"] | int | None = None,
 ) -> Request:
     """What the options come to.
 
@@ -48,16 +53,27 @@ def check(
         resume: a run folder, or `NEWEST`; None starts a new run.
         deterministic: a run that is taken up has to be so already.
         on_blowup: ``train.blowup.action``, which a run that is taken up may change.
+        origin: a run folder whose state at ``epoch`` a new run begins from; with ``source`` None by its own pipeline.
 
     Raises:
         ConfigError: the options do not go together, the file is at fault, or the run was trained with other settings.
         DataError: the pipeline's data cannot be had.
         ResumeError: the run folder is damaged.
     """
-    if source is None and resume is None:
+    if source is None and resume is None and origin is None:
         raise ConfigError("give a PIPELINE file, --resume RUN, or both")
-    if resume is not None and (smoke or (source is None and overrides)):
-        raise ConfigError("--resume takes the run's own settings; --set and --smoke belong to a new run")
+    if resume is not None and origin is not None:
+        raise ConfigError("--resume goes on with a run, --from begins a new one: give one of them")
+    if epoch is not None and origin is None:
+        raise ConfigError(f"--epoch {epoch}: says which state of --from RUN to begin from; give that, or leave it out")
+    other = [override for override in overrides if not override.startswith("train.epochs=")]
+    if resume is not None and (smoke or (source is None and other)):
+        raise ConfigError(
+            "--resume takes the run's own settings, train.epochs apart; --set and --smoke belong to a new run, which "
+            "--from RUN begins from its weights"
+        )
+    if origin is not None:
+        return _from(source, overrides, origin, epoch, data_dir, smoke, deterministic, on_blowup)
     if source is None and resume == NEWEST:
         raise ConfigError("--resume without RUN takes PIPELINE's newest unfinished run: give PIPELINE, or name RUN")
     wanted = [*overrides, f"train.blowup.action={on_blowup}"] if on_blowup else overrides
@@ -71,7 +87,7 @@ def check(
     if source is None and Path(resume).suffix in (".yaml", ".yml"):
         raise ConfigError(f"{resume}: is a pipeline file; put it before --resume")
     run = run_folder.newest_unfinished(runs_folder, given.name) if given and resume == NEWEST else Path(resume)
-    more = wanted[len(overrides) :]
+    more = wanted if source is None else wanted[len(overrides) :]
     return resumed(given, run, source, data_dir=data_dir, deterministic=deterministic, overrides=more)
 
 
@@ -108,6 +124,26 @@ def resumed(
     )
 
 
+def _from(
+    source: Path | None,
+    overrides: Sequence[str],
+    origin: Path,
+    epoch: Literal["best", "last"] | int | None,
+    data_dir: str | None,
+    smoke: bool,
+    deterministic: bool,
+    on_blowup: str | None,
+) -> Request:
+    """A new run that begins from ``origin``, by the pipeline ``source`` or its own."""
+    facts = run_folder.facts(origin)
+    changes = [*overrides, f"train.blowup.action={on_blowup}"] if on_blowup else overrides
+    pipeline = config.load_pipeline(source or origin / run_folder.PIPELINE, changes)
+    data_dir = data_dir or facts.get("data_dir")
+    check_at_hand(pipeline.data, data_dir)
+    file = source or Path(facts["pipeline_file"])
+    return Request(pipeline, file, None, data_dir, smoke, deterministic, run_folder.Origin(origin, epoch))
+
+
 def published(run: Path, exports: Path, name: str) -> Path | None:
     """The version of ``name`` that ``run`` published before it was stopped, so that its outcome is not written yet; the
     outcome is written now. None where there is none, or where the outcome was there already."""
@@ -134,6 +170,7 @@ def _same(given: config.Pipeline | None, run: Path, overrides: Sequence[str]) ->
     """The run's own pipeline, or the one ``given``, which must train the same."""
     own = config.load_pipeline(run / run_folder.PIPELINE, overrides)
     if given is None:
+        check_pipeline({"pipeline": config.load_pipeline(run / run_folder.PIPELINE).dump()}, own, run)
         return own
     if given.precision.keep_float32 == "auto":  # the run's list is what was found
         found = given.precision.model_copy(update={"keep_float32": own.precision.keep_float32})

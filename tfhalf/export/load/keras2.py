@@ -21,11 +21,12 @@ from keras.src.models.functional import Functional
 from keras.src.saving.serialization_lib import ObjectSharingScope
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 
+from tfhalf.artifacts import hdf5
 from tfhalf.errors import ArtifactError, TfhalfError
 from tfhalf.export.load import allowed, claims, keras2_ops
 from tfhalf.export.load.keras2_config import MODELS, RECURRENT, modern
 from tfhalf.export.load.keras2_weights import RENAMED, Assignment, assign_flat, assign_groups
-from tfhalf.inspect import bundle, hdf5
+from tfhalf.inspect import bundle
 from tfhalf.inspect.bundle import varint
 from tfhalf.inspect.facts import damaged, printable, reason
 from tfhalf.inspect.keras_h5 import WEIGHTS, attribute_strings

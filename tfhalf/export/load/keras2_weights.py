@@ -13,11 +13,11 @@ from typing import Any
 
 import keras
 
+from tfhalf.artifacts.hdf5 import Stored
 from tfhalf.errors import ArtifactError
 from tfhalf.export.load import keras2_ops
 from tfhalf.export.load.keras2_config import MODELS
 from tfhalf.inspect.facts import printable
-from tfhalf.inspect.hdf5 import Stored
 
 RENAMED = {"depthwise_kernel": "kernel"}  # of DepthwiseConv alone; SeparableConv still has both
 _ONLY_TRAINING = ("moving_stddev", "renorm_mean", "renorm_stddev")  # BatchNormalization with renorm

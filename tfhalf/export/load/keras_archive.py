@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from tfhalf.artifacts import hdf5
 from tfhalf.errors import ArtifactError
-from tfhalf.inspect import hdf5
 from tfhalf.inspect.facts import damaged, printable
 from tfhalf.inspect.keras_file import WEIGHTS, inspect_keras
 

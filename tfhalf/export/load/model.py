@@ -13,6 +13,7 @@ from typing import Any
 
 import keras
 
+from tfhalf.artifacts import hdf5
 from tfhalf.config.refs import load_file, resolve, user_code
 from tfhalf.errors import ArtifactError, RefError, TfhalfError
 from tfhalf.export.load import allowed, claims, export_archive, keras2, keras_archive, weights
@@ -20,7 +21,6 @@ from tfhalf.export.load.keras2_config import with_modules
 from tfhalf.export.load.keras2_weights import assign_flat
 from tfhalf.export.request import Request
 from tfhalf.files import open_regular, sha256
-from tfhalf.inspect import hdf5
 from tfhalf.inspect.facts import reason
 from tfhalf.inspect.keras_h5 import VERSION, WEIGHTS, attribute_strings, model_config
 from tfhalf.precision.layer_names import numbered_anew

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import keras
 
+from tfhalf.artifacts import hdf5
 from tfhalf.errors import ArtifactError, TfhalfError
 from tfhalf.export.load import export_archive, keras2, keras_archive
 from tfhalf.export.load.keras2_weights import assign_flat, assign_groups
 from tfhalf.files import open_regular
-from tfhalf.inspect import hdf5
 from tfhalf.inspect.facts import reason
 from tfhalf.inspect.keras_h5 import WEIGHTS, attribute_strings
 

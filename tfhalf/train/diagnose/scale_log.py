@@ -115,21 +115,21 @@ class ScaleLog:
             layer = overflowed_layer(self.program.step, self.program.feed, fault.places, fault.epoch, fault.step, size)
         return f"output of {layer} not finite" if layer else f"loss is {fault.loss}"
 
-    def end_epoch(self, done: ChunkResult) -> EpochSteps:
-        """The curves of an epoch's steps ``done``, after a line about skipped ones that had none; the next may
-        begin."""
+    def end_epoch(self, done: ChunkResult, rate: float = 1.0) -> EpochSteps:
+        """The curves of an epoch's steps ``done``, in a stage that multiplies the learning rate by ``rate``, after a
+        line about skipped ones that had none; the next may begin."""
         if self.counted:
             whys = "; ".join(f"{why}: {count}" for why, count in self.counted.most_common(3))
             more = "; others" if len(self.counted) > 3 else ""
             self._line(f"and {self.counted.total():,} more skipped steps in this epoch ({whys}{more})")
-        epoch = EpochSteps(self._curves(done), self.at_floor)
+        epoch = EpochSteps(self._curves(done, rate), self.at_floor)
         self._clear()
         return epoch
 
-    def _curves(self, done: ChunkResult) -> dict[str, np.ndarray]:
+    def _curves(self, done: ChunkResult, rate: float) -> dict[str, np.ndarray]:
         finite = done.finite
         applied = finite if self.state.guarded else np.ones_like(finite)
-        curves = {"loss": done.loss, "learning_rate": self._rates(applied)}
+        curves = {"loss": done.loss, "learning_rate": self._rates(applied) * np.float32(rate)}
         if self.state.guarded:
             curves["loss_scale"] = done.scale
             curves["skipped"] = self.skipped + np.cumsum(~finite)

@@ -113,7 +113,8 @@ class _PerVariable(keras.optimizers.Optimizer):
     """Mixin before a Keras optimizer: multipliers and L2 decay per variable, Muon and Lookahead.
 
     ``learning_rate * rate(v)`` moves variable v. Coupled decay adds ``weight_decay / rate(v) * v`` to the gradient
-    after clipping, so that a multiplier speeds learning up and leaves the pull toward 0 as it is.
+    after clipping, so that a multiplier speeds learning up and leaves the pull toward 0 as it is; decoupled decay takes
+    the learning rate without it, to the same end.
 
     Muon's variables have neither slots nor decay of the optimizer named. Clipping, accumulation and moving averages lie
     around `_backend_update_step` and so are the same for all.
@@ -122,6 +123,7 @@ class _PerVariable(keras.optimizers.Optimizer):
     def __init__(self, settings: Optimizer, updates: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.settings, self.updates = settings, updates
+        self.stage_rate = 1.0  # what the learning rate is multiplied by in the stage whose step is traced
         self.paths: tuple[str, ...] = ()
 
     def build(self, variables: list[Any]) -> None:
@@ -214,6 +216,10 @@ class _PerVariable(keras.optimizers.Optimizer):
                 "'constant' without warmup_epochs leaves it to callbacks, which then set it to a number"
             )
         self._learning_rate.assign(value)
+
+    def _get_current_learning_rate(self) -> Any:
+        rate = super()._get_current_learning_rate()
+        return rate if self.stage_rate == 1 else ops.multiply(rate, self.stage_rate)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         rate = _rate(self.settings, self._path(variable))

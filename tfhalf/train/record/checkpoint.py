@@ -190,6 +190,18 @@ def load_epoch(run: Path, epoch: Literal["best"] | int) -> Checkpoint:
         raise ResumeError(f"{path}: cannot be read: {one_line(error, 120)}; take another --epoch") from error
 
 
+def read(path: Path) -> Checkpoint:
+    """The checkpoint that the folder ``path`` is.
+
+    Raises:
+        ResumeError: it is damaged.
+    """
+    try:
+        return _read(path)
+    except _UNREADABLE as error:
+        raise ResumeError(f"{path}: cannot be read: {' '.join(str(error).split())[:120]}; take another one") from error
+
+
 def clear(run: Path) -> None:
     """Remove all checkpoints of ``run``."""
     shutil.rmtree(run / FOLDER, ignore_errors=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,21 +25,60 @@ _FREE = {
     *(("train", key) for key in ("feed", "checkpoint_seconds", "keep_checkpoints", "blowup")),
 }
 _NAMED = 8
+_EPOCHS = ("train", "epochs")
 
 
 def check_pipeline(record: dict[str, Any], pipeline: config.Pipeline, run: Path) -> None:
     """Compare the pipeline that ``run`` was trained with, a dump of it in ``record``.
 
     Raises:
-        ConfigError: names the keys that differ, with what they were and are.
+        ConfigError: names the keys that differ, with what they were and are. ``train.epochs`` may, where the schedule
+            says the same of the epochs that are done.
     """
     differing = list(_differing(_filled(record["pipeline"]), pipeline.dump()))
-    if differing:
+    if [at for at, _, _ in differing] == [_EPOCHS]:
+        _check_epochs(record, differing[0][1], pipeline, run)
+    elif differing:
         named = ", ".join(f"{dotted(at)} {shown(old)} -> {shown(new)}" for at, old, new in differing[:_NAMED])
         more = f" and {len(differing) - _NAMED} more" if len(differing) > _NAMED else ""
         raise ConfigError(
-            one_line(f"{run}: was trained with other settings: {named}{more}; bring them back, or start the run anew")
+            one_line(
+                f"{run}: was trained with other settings: {named}{more}; bring them back, or begin a new run from its "
+                f"weights: --from {shlex.quote(str(run))}"
+            )
         )
+
+
+def _check_epochs(record: dict[str, Any], before: int, pipeline: config.Pipeline, run: Path) -> None:
+    """A run may be lengthened or shortened where what it has done would have been the same.
+
+    Raises:
+        ConfigError: it would not; or more than the new number is done.
+    """
+    train, done, within = pipeline.train, record.get("epochs_done", 0), record.get("done", 0)
+    optimizer = train.optimizer
+    why = None
+    if train.schedule.name in ("cosine", "triangular"):
+        why = f"schedule {train.schedule.name!r} spans all epochs"
+    elif optimizer.lookahead and optimizer.lookahead.power:
+        why = "train.optimizer.lookahead.power goes by the share of training that is done"
+    elif train.sizes:
+        why = "train.sizes divides the epochs"
+    elif record.get("ended") and (optimizer.ema_momentum or optimizer.lookahead):
+        why = "its training has ended, and averaged weights have taken the place of those that it would go on with"
+    changed = f"{run}: train.epochs {before} -> {train.epochs}"
+    if why:
+        raise ConfigError(
+            f"{changed}: {why}; bring it back, or begin a new run from its weights: --from {shlex.quote(str(run))}"
+        )
+    if train.epochs < done + bool(within):
+        more = f" and {within:,} steps" if within else ""
+        raise ConfigError(f"{changed}: {done} epochs{more} are done; {done + bool(within)} or more are accepted")
+
+
+def has_ended(record: dict[str, Any], pipeline: config.Pipeline) -> bool:
+    """Whether training had ended at the checkpoint, and ``pipeline`` asks for no more epochs than it was to have."""
+    return bool(record["ended"]) and pipeline.train.epochs <= record["pipeline"]["train"]["epochs"]
 
 
 def check_preprocess(record: dict[str, Any], preprocess: Preprocess, run: Path) -> None:

@@ -8,9 +8,11 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from tfhalf import config
 from tfhalf.errors import ConfigError, ResumeError
 from tfhalf.files import open_lock, read_bytes
 from tfhalf.train.record.outcome import published_version
@@ -18,6 +20,14 @@ from tfhalf.train.record.outcome import published_version
 FACTS, PIPELINE = "run.json", "pipeline.yaml"
 _LOCK = ".lock"
 _MAX_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A run that another one begins from, as it was at the end of ``epoch``; None is its newest state."""
+
+    run: Path
+    epoch: Literal["best", "last"] | int | None = None
 
 
 def facts(run: Path) -> dict[str, Any]:
@@ -54,6 +64,17 @@ def newest_unfinished(runs: Path, name: str) -> Path:
         if published_version(run) is None and not facts(run).get("smoke"):
             return run
     raise ConfigError(f"{folder}: holds no unfinished run; leave --resume out to start one, or name RUN")
+
+
+def keep_epochs(run: Path, epochs: int) -> None:
+    """Write ``train.epochs`` into the ``pipeline.yaml`` of a run that is lengthened or shortened."""
+    path = run / PIPELINE
+    if not path.is_file() or (pipeline := config.load_pipeline(path)).train.epochs == epochs:
+        return
+    train = pipeline.train.model_copy(update={"epochs": epochs})
+    beside = run / f".{PIPELINE}"
+    beside.write_text(pipeline.model_copy(update={"train": train}).to_yaml(), encoding="utf-8")
+    beside.rename(path)
 
 
 def check_own(run: Path) -> None:

@@ -7,17 +7,20 @@ Format: docs.hdfgroup.org, "HDF5 File Format Specification Version 3.0".
 
 from __future__ import annotations
 
+import io
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import h5py
 import numpy as np
 
+from tfhalf.artifacts.tensors import Tensor, checked_shape, damaged
 from tfhalf.files import check_regular
-from tfhalf.inspect.facts import Tensor, checked_shape, damaged, printable
+from tfhalf.text import printable
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 MAX_OBJECTS = 200_000
@@ -25,6 +28,7 @@ MAX_DEPTH = 60
 MAX_ATTRIBUTE = 64 << 20
 MAX_RATIO = 200  # of the values to the file: compressed zeros reach 1,000, compressed weights 2
 SLACK = 64 << 20
+MAX_UNPACKED = 4 << 30  # of weights that are compressed in an archive; Keras stores them as they are
 _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_LZF}
 # What h5py raises on bytes that are no HDF5.
 DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError, UnicodeError)
@@ -188,3 +192,63 @@ def _texts(group: Any, name: str) -> list[str] | None:
     if not all(isinstance(item, str) for item in texts):
         raise ValueError(f"its attribute {name!r} is not text")
     return [str(item) for item in texts]
+
+
+# --- within an archive ------------------------------------------------------------------------------------------------
+
+
+class _Window(io.RawIOBase):
+    """A stored member of an archive, read where it lies: ``length`` bytes of ``file`` from ``start`` on."""
+
+    def __init__(self, file: IO[bytes], start: int, length: int) -> None:
+        self.file, self.start, self.length, self.position = file, start, length, 0
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go to a place within the window."""
+        self.position = offset + (0, self.position, self.length)[whence]
+        return self.position
+
+    def tell(self) -> int:
+        """The place within the window."""
+        return self.position
+
+    def readinto(self, buffer: Any) -> int:
+        """Read on, up to the end of the window."""
+        count = max(0, min(len(buffer), self.length - self.position))
+        self.file.seek(self.start + self.position)
+        data = self.file.read(count)
+        buffer[: len(data)] = data
+        self.position += len(data)
+        return len(data)
+
+
+@contextmanager
+def member(path: Path, archive: zipfile.ZipFile, name: str) -> Iterator[Any]:
+    """Open the HDF5 file ``name`` within ``archive``, which ``path`` is: a binary file for `opened`.
+
+    Raises:
+        ValueError: it claims more than the archive has.
+    """
+    info = archive.getinfo(name)
+    if info.compress_type == zipfile.ZIP_STORED:
+        with archive.open(info), path.open("rb") as file:  # opening checks the member's own header
+            file.seek(info.header_offset)
+            header = file.read(30)
+            start = info.header_offset + 30 + int.from_bytes(header[26:28], "little")
+            start += int.from_bytes(header[28:30], "little")
+            if info.file_size != info.compress_size or start + info.file_size > path.stat().st_size:
+                raise ValueError(f"{name} is not whole")
+            yield _Window(file, start, info.file_size)
+        return
+    if info.file_size > min(MAX_UNPACKED, MAX_RATIO * max(info.compress_size, 1 << 16)):
+        raise ValueError(f"{name} claims {info.file_size:,} bytes out of {info.compress_size:,}")
+    with archive.open(info) as packed:
+        yield io.BytesIO(packed.read(info.file_size))
