@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from train_helpers import objective
 
 from tfhalf import config
 from tfhalf.data import Preprocess, Splits
@@ -99,5 +100,6 @@ def make_job(folder: Path, build: str = "build", **sections: Any) -> Job:
     }
     pipeline = config.Pipeline.model_validate(values)
     preprocess = Preprocess.fit("standardize", data.x_train)
-    builder = Builder(pipeline.model, folder, input_shape=data.input_shape, num_classes=3)
-    return Job(pipeline, data, preprocess, builder)
+    goal = objective(pipeline)
+    builder = Builder(pipeline.model, folder, input_shape=data.input_shape, task=goal.task)
+    return Job(pipeline, data, preprocess, builder, goal)

@@ -17,6 +17,7 @@ from tfhalf.artifacts.record import Config, Data, Manifest, ReferenceFacts, Trai
 from tfhalf.artifacts.reference import Reference, Samples, data_sha256
 from tfhalf.data import Preprocess
 from tfhalf.export.write import described, write_artifacts
+from tfhalf.tasks import Classification
 
 X = np.random.default_rng(0).integers(0, 17, (40, 4, 4, 1)).astype(np.uint8)
 Y = (np.arange(40) % 3).astype(np.int32)
@@ -49,7 +50,7 @@ def export(directory: Path, spoil: Any = None) -> None:
     if spoil:
         spoil(model)
     artifacts, rebuilt = write_artifacts(
-        model, directory, pipeline, preprocess=Preprocess((8.0,), (5.0,)), input_shape=(4, 4, 1), labels=("a", "b", "c")
+        model, directory, pipeline, preprocess=Preprocess((8.0,), (5.0,)), inputs=(4, 4, 1), labels=("a", "b", "c")
     )
     data = {"source": "npz:a.npz", "sizes": {"train": 1, "validation": 1, "test": 40}}
     training = {"epochs": 1, "policy": "float32", "seconds": {"train": 1, "compile": 1}, "loss_scale": 1, "skipped": 0}
@@ -60,7 +61,7 @@ def export(directory: Path, spoil: Any = None) -> None:
         artifacts=tuple(artifacts),
         limits=Limits(None, None, 99.5, 0.1, 10),
         reference=reference.basis(ReferenceFacts(origin="test set")),
-        **described(rebuilt, (4, 4, 1), 3),
+        **described(rebuilt, (4, 4, 1), Classification("abc")),
         config=Config.read(pipeline.dump()),
         pipeline_file="/a.yaml",
         seed=0,

@@ -25,7 +25,7 @@ FLOORS = (
     "verify",
     "numerics runtimes",
     "inspect train",
-    "artifacts data",
+    "artifacts data tasks",
     "config float16 precision system",
     "progress",
     "files",
@@ -135,9 +135,9 @@ def importers(package: str) -> set[str]:
 
 def test_tensorflow_stays_where_it_is_needed() -> None:
     train = {module for module in importers("tensorflow") if room(module) == "train"}
-    parts = ("step", "feeds", "kernels", "evaluate", "heads", "stages", "traced", "diagnose")
+    parts = ("step", "feeds", "kernels", "evaluate", "heads", "stages", "traced", "diagnose", "objective", "tasks")
     assert {".".join(module.split(".")[:3]) for module in train} <= {f"tfhalf.train.{part}" for part in parts}
-    rooms = "bench data export numerics precision runtimes system train"
+    rooms = "bench data export numerics precision runtimes system tasks train"
     assert {room(module) for module in importers("tensorflow")} <= set(rooms.split())
     assert {m for m in importers("tensorflow") if room(m) == "runtimes"} == {"tfhalf.runtimes.tensorflow"}
     assert {room(module) for module in importers("onnx")} <= {"export", "inspect", "runtimes"}

@@ -263,7 +263,7 @@ def test_code_that_the_users_own_pipeline_names_is_run(tmp_path: Path, monkeypat
     monkeypatch.setattr("tfhalf.verify.version.compare_version", compared)
     monkeypatch.setattr(verify.manifests, "check_files", lambda *_: None)
     verify.verify_version(version, None, Progress(quiet=True), tmp_path / "p.yaml")
-    assert seen["x"].shape == (10, 2, 2, 1)
+    assert {name: x.shape for name, x in seen["x"].items()} == {"image": (10, 2, 2, 1)}
 
 
 IMAGES = predict.Classifier(Path(), "image", np.dtype("float32"), (8, 8, 3), "probabilities", (), ())

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from train_helpers import classes
 
 from tfhalf import config
 from tfhalf.config.refs import resolve, sibling
@@ -16,6 +17,7 @@ from tfhalf.data import Preprocess
 from tfhalf.export.rebuild.rebuild import rebuild
 from tfhalf.precision.policy import flat_layers, policy
 from tfhalf.train.feeds.resident import Resident
+from tfhalf.train.objective import Objective
 from tfhalf.train.optim.optimizers import make_optimizer, wrap
 from tfhalf.train.step import Step
 
@@ -105,7 +107,7 @@ def steps(model: keras.Model, guarded: bool, count: int = 3) -> Any:
     if guarded:
         optimizer = wrap(optimizer, config.LossScale(initial=1024.0))
     step = Step(model, optimizer, model.trainable_variables, preprocess=Preprocess((127.0,), (64.0,)),
-                label_smoothing=0.0, augmentation=None, seed=0)  # fmt: skip
+                objective=Objective(classes(10)), augmentation=None, seed=0)  # fmt: skip
     feed = Resident(step, x, y, batch_size=16, capacity=count, xla=False, max_skipped=50)
     return feed(np.tile(np.arange(16, dtype=np.int32), (count, 1)), 0, 0)
 

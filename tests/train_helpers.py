@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,8 @@ import numpy as np
 from tfhalf import config
 from tfhalf.data import Splits
 from tfhalf.progress import Progress
+from tfhalf.tasks import Classification
+from tfhalf.train.objective import Objective
 from tfhalf.train.record.history import Epoch
 
 
@@ -23,6 +24,26 @@ def splits(validation: int = 8) -> Splits:
     x[np.arange(60), y] += 100  # a bright row for each class
     parts = x[:40], y[:40], x[40 : 40 + validation], y[40 : 40 + validation], x[48:], y[48:]
     return Splits(*parts, 3, (6, 6, 1), ("a", "b", "c"), "made here")
+
+
+def classes(count: int = 3, label_smoothing: float = 0.0) -> Classification:
+    """The task of telling ``count`` classes apart."""
+    return Classification([str(k) for k in range(count)], label_smoothing=label_smoothing)
+
+
+def objective(pipeline: config.Pipeline, count: int = 3) -> Objective:
+    """What ``pipeline`` trains for: `classes`, its labels smoothed as it says."""
+    return Objective(classes(count, pipeline.train.label_smoothing))
+
+
+def smoothed_cross_entropy(y: np.ndarray, logits: np.ndarray, label_smoothing: float = 0.0) -> float:
+    """The mean over integers ``y`` [N] and ``logits`` [N, K], in float64."""
+    wide = logits.astype(np.float64)
+    log_p = wide - wide.max(-1, keepdims=True)
+    log_p -= np.log(np.exp(log_p).sum(-1, keepdims=True))
+    classes = logits.shape[-1]
+    target = (1 - label_smoothing) * np.eye(classes)[y] + label_smoothing / classes
+    return float(-(target * log_p).sum(-1).mean())
 
 
 def changed(base: dict[str, Any], changes: dict[str, Any]) -> config.Pipeline:
@@ -46,4 +67,4 @@ def equal(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
 
 
 def timeless(row: Epoch) -> dict[str, Any]:
-    return {key: value for key, value in asdict(row).items() if key not in ("seconds", "images_per_s")}
+    return {key: value for key, value in row.to_dict().items() if key not in ("seconds", "images_per_s")}

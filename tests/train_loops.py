@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from train_helpers import changed, splits
+from train_helpers import changed, objective, splits
 
 from tfhalf import config
 from tfhalf.data import Preprocess, Splits
@@ -77,8 +77,9 @@ def pipeline(**changes: Any) -> config.Pipeline:
 
 def trainer(folder: Path, data: Splits | None = None, **changes: Any) -> Trainer:
     pipe, data = pipeline(**changes), data or splits()
-    builder = Builder(pipe.model, folder, input_shape=data.input_shape, num_classes=3)
-    return Trainer(Job(pipe, data, Preprocess.fit("standardize", data.x_train), builder), cpu())
+    goal = objective(pipe)
+    builder = Builder(pipe.model, folder, input_shape=data.input_shape, task=goal.task)
+    return Trainer(Job(pipe, data, Preprocess.fit("standardize", data.x_train), builder, goal), cpu())
 
 
 def run_folder(folder: Path, name: str) -> Path:

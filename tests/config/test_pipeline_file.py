@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tfhalf.config import NAME, Pipeline, load_pipeline, messages
+from tfhalf.config import NAME, Output, Pipeline, load_pipeline, messages
 from tfhalf.config.messages import dotted
 from tfhalf.config.yaml_file import write
 from tfhalf.errors import ConfigError
@@ -58,9 +58,10 @@ BELONGS = [
     ("--set", "policy=float32", "unknown key 'policy'; it belongs at precision.policy"),
     ("--set", "batchsize=3", "unknown key 'batchsize'; it belongs at train.batch_size"),
     ("--set", "keep_float23=auto", "unknown key 'keep_float23'; did you mean 'precision.keep_float32'?"),
-    ("--set", "train.loss=mse", "unknown key 'loss'; the loss is softmax cross-entropy, which train.label_smoothing"),
-    ("--set", "train.metrics=[auc]", "unknown key 'metrics'; accuracy is what is measured"),
-    ("file", "train: {class_weight: {0: 1, 1: 3}}", "unknown key 'class_weight'; every item counts alike in training"),
+    ("--set", "train.loss=mse", "unknown key 'loss'; it belongs at task.loss (accepted: epochs"),
+    ("--set", "train.metrics=[auc]", "unknown key 'metrics'; it belongs at task.metrics (accepted: epochs"),
+    ("file", "train: {class_weight: {0: 1, 1: 3}}", "unknown key 'class_weight'; it belongs at task.class_weight"),
+    ("--set", "loss_weights=2", "unknown key 'loss_weights'; it belongs at outputs.NAME.weight (accepted: name"),
     ("--set", "precision.policy=float16", "float16 alone would round most changes of weights away; mixed_float16"),
     ("--set", "precision.policy=bfloat16", "mixed_bfloat16 computes in bfloat16 and keeps float32 weights"),
     ("--set", "precision.policy=amp", "did you mean 'mixed_float16'?"),
@@ -78,6 +79,7 @@ def test_a_key_or_a_value_from_elsewhere(tmp_path: Path, way: str, given: str, w
 def test_where_a_key_is_said_to_belong_it_is_taken() -> None:
     """Every alias leads to a key that there is."""
     there = {dotted(path) for path in messages._paths(Pipeline)}
+    there |= {f"outputs.NAME.{dotted(path)}" for path in messages._paths(Output)}
     assert set(messages._ALIASES.values()) <= there
     assert not {name for path in there for name in [path.rpartition(".")[2]]} & set(messages.NOT_READ)
 

@@ -29,6 +29,7 @@ from tfhalf.export.program import make_program
 from tfhalf.export.rebuild.rebuild import rebuild
 from tfhalf.export.write import described, write_artifacts
 from tfhalf.runtimes.open import open_predictor
+from tfhalf.tasks import Classification
 
 # tf2onnx and the protobuf messages of TensorFlow's saver are older than numpy 2 and Python's newest.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tf2onnx")
@@ -60,6 +61,10 @@ PIPELINE = config.Pipeline.model_validate(
 )
 
 
+LABELS = ("a", "b", "c", "ü")
+TASK = Classification(LABELS)
+
+
 class Made:
     def __init__(self, directory: Path) -> None:
         self.directory, self.model = directory, net()
@@ -68,8 +73,9 @@ class Made:
             directory,
             PIPELINE,
             preprocess=Preprocess(MEAN, STD),
-            input_shape=SHAPE,
-            labels=("a", "b", "c", "ü"),
+            inputs=SHAPE,
+            task=TASK,
+            labels=LABELS,
             git_revision="0123abc",
         )
         x = (X - np.float32(MEAN)) / np.float32(STD)
@@ -98,7 +104,7 @@ def test_artifacts_are_described(made: Made) -> None:
     there = {p.relative_to(made.directory).as_posix() for p in made.directory.rglob("*") if p.is_file()}
     assert there == {name for a in made.artifacts for name in a.files}
 
-    told = described(made.rebuilt, SHAPE, 4)
+    told = described(made.rebuilt, SHAPE, TASK)
     assert told["folded_batchnorm"] == ("folded",)
     assert told["inputs"] == (Port("image", "float32", (None, 8, 8, 3)),)
     assert [(port.name, port.classes) for port in told["outputs"]] == [("logits", True), ("probabilities", True)]
@@ -146,7 +152,7 @@ def test_savedmodel_holds_each_weight_once_in_float16(made: Made) -> None:
     for name, shape in reader.get_variable_to_shape_map().items():
         if types[name] in (tf.float16, tf.float32):
             sizes[types[name].name] = sizes.get(types[name].name, 0) + math.prod(shape)
-    told = described(made.rebuilt, SHAPE, 4)["parameters"]
+    told = described(made.rebuilt, SHAPE, TASK)["parameters"]
     assert sizes == {dtype: told[dtype].count for dtype in told}
     data = (made.directory / "variables" / "variables.data-00000-of-00001").stat().st_size
     assert data < sum(p.bytes for p in told.values()) + 1500

@@ -42,7 +42,7 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
         base / "2",
         PIPELINE,
         preprocess=Preprocess((1.0,), (2.0,)),
-        input_shape=(8, 8, 3),
+        inputs=(8, 8, 3),
         labels=("a", "b", "c", "d"),
     )
     (base / "2" / "manifest.json").write_text("{}")

@@ -286,4 +286,4 @@ def test_a_net_that_float16_alone_cannot_train(tmp_path: Path) -> None:
     assert result.skipped <= 1
     assert result.loss_scale >= 2.0**14
     assert result.epochs[-1].loss < 0.5 * result.epochs[0].loss
-    assert trainer.evaluator.accuracy(splits().x_test, splits().y_test) > 0.8
+    assert trainer.evaluator.metrics(splits().x_test, splits().y_test)["accuracy"] > 0.8

@@ -59,7 +59,7 @@ def test_one_step_has_the_numbers_that_eager_tensorflow_has(tmp_path: Path) -> N
     batch = program.feed.batch(order[0])
     model = program.state.model
     with tf.GradientTape() as tape:
-        x = program.step.prepare(batch, tf.constant(0), tf.constant(0))
+        x, _ = program.step.prepare(batch, tf.constant(0), tf.constant(0))
         a = model.get_layer("conv")(x)
         b = model.get_layer("norm")(a, training=True)
         c = model.get_layer("relu")(b)

@@ -340,17 +340,3 @@ def test_code_that_may_never_end_is_not_run() -> None:
         assert function_of(layer, 3) is None
         assert rounds.numpy() == 0
     assert function_of(lambda x: tf.nn.softmax(x), 3) == "softmax"  # a user's own that ends
-
-
-def test_several_outputs_are_refused() -> None:
-    x = keras.Input((4,))
-    with pytest.raises(ConfigError, match="has 2 outputs; a classifier with one"):
-        as_logits(keras.Model(x, [layers.Dense(3)(x), layers.Dense(2)(x)]))
-
-
-@pytest.mark.parametrize("shape", [(4,), (4, 4, 3)])
-def test_an_output_of_another_rank_is_refused(shape: tuple[int, ...]) -> None:
-    x = keras.Input(shape)
-    y = layers.Reshape((2, 2))(x) if len(shape) == 1 else layers.Conv2D(3, 1)(x)
-    with pytest.raises(ConfigError, match=r"output has shape \(None, .*logits of shape \[N, num_classes\]"):
-        as_logits(keras.Model(x, y))

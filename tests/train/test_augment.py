@@ -20,7 +20,9 @@ FLIPPED = X[:, :, ::-1]
 
 def run(config: Augment, *, index: Any = INDEX, seed: int = 0, epoch: int = 0, step: int = 0, jit: bool = False) -> Any:
     def changed(x: Any, epoch: Any, step: Any) -> Any:
-        return augment(x, tf.constant(index), config=config, seed=seed, epoch=epoch, step=step)
+        images, masks = augment(x, tf.constant(index), config=config, seed=seed, epoch=epoch, step=step)
+        assert masks is None
+        return images
 
     changed = tf.function(changed, jit_compile=True, autograph=False) if jit else changed
     return changed(tf.constant(X[: len(index)]), tf.constant(epoch), tf.constant(step)).numpy()

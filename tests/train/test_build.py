@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from train_helpers import classes
 
 from tfhalf import config
 from tfhalf.errors import ConfigError, RefError
@@ -43,6 +44,11 @@ def gives_layers(*, input_shape, num_classes):
 
 def one_more(*, input_shape, num_classes):
     return build(input_shape=input_shape, num_classes=num_classes + 1)
+
+
+def not_flat(*, input_shape, num_classes):
+    image = keras.Input(input_shape)
+    return keras.Model(image, layers.Conv2D(num_classes, 1)(image))
 
 
 def two_outputs(*, input_shape, num_classes):
@@ -96,7 +102,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def builder(folder: Path, name: str = "net.py:build", **args: Any) -> Builder:
-    return Builder(config.Model(build=name, args=args), folder, input_shape=(4, 4, 1), num_classes=3)
+    return Builder(config.Model(build=name, args=args), folder, input_shape=(4, 4, 1), task=classes(3))
 
 
 @pytest.mark.parametrize(
@@ -163,8 +169,13 @@ def test_any_keyword_goes_to_a_builder_that_takes_all(folder: Path) -> None:
         ("leaves", RefError, "net.py:leaves fails: SystemExit: 0 (raised at net.py:"),
         ("gives_layers", RefError, "returned a list, accepted: a keras.Model"),
         ("uncallable", RefError, "returned a Subclass that cannot be called on images of shape (4, 4, 1): ValueError"),
-        ("one_more", ConfigError, "gives 4 outputs, the data has 3 classes"),
-        ("two_outputs", ConfigError, "has 2 outputs"),
+        (
+            "one_more",
+            ConfigError,
+            "gives [N, 4]; classification needs [N, 3]: a last layer Dense(3) without activation",
+        ),
+        ("not_flat", ConfigError, "gives [N, 4, 4, 3]; classification needs [N, 3]: a last layer Dense(3)"),
+        ("two_outputs", ConfigError, "has 2 outputs and the pipeline one task; name a task for each under outputs"),
         ("sets_policy", RefError, "changed the global dtype policy; the pipeline sets it"),
         ("sets_policy_and_fails", RefError, "RuntimeError: late"),
     ],
@@ -222,7 +233,7 @@ def test_adapt(folder: Path) -> None:
 
 def test_keras_applications() -> None:
     section = config.Model(build="keras.applications:MobileNetV2", args={"alpha": 0.35})
-    build = Builder(section, Path("/"), input_shape=(32, 32, 3), num_classes=5)
+    build = Builder(section, Path("/"), input_shape=(32, 32, 3), task=classes(5))
     model = build("mixed_float16")
     assert model.output_shape == (None, 5)
     assert model.layers[-1].activation is keras.activations.linear

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from train_helpers import classes, objective
 
 from tfhalf import config
 from tfhalf.data import Preprocess, Splits
@@ -147,8 +148,9 @@ def trainer(
     x, y = rng.integers(0, 256, (60, 6, 6, 1)).astype(np.uint8), (np.arange(60) % 3).astype(np.int32)
     parts = x[:40], y[:40], x[40 : 40 + validation], y[40 : 40 + validation], x[48:], y[48:]
     data = Splits(*parts, 3, (6, 6, 1), ("a", "b", "c"), "made here")
-    builder = Builder(pipe.model, folder, input_shape=(6, 6, 1), num_classes=3)
-    return Trainer(Job(pipe, data, Preprocess.fit("standardize", data.x_train), builder), cpu())
+    goal = objective(pipe)
+    builder = Builder(pipe.model, folder, input_shape=(6, 6, 1), task=goal.task)
+    return Trainer(Job(pipe, data, Preprocess.fit("standardize", data.x_train), builder, goal), cpu())
 
 
 def run(t: Trainer, folder: Path, resume: bool = False) -> tuple[TrainResult, str]:
@@ -512,7 +514,7 @@ def test_check_refuses_what_training_would(
     tmp_path: Path, callback: dict[str, Any], kind: type[TfhalfError], message: str
 ) -> None:
     (tmp_path / "my.py").write_text(FILES)
-    found = Callbacks([config.Callback(**callback)], tmp_path)
+    found = Callbacks([config.Callback(**callback)], tmp_path, classes().metrics)
     with pytest.raises(kind) as caught:
         found.check(keras.optimizers.SGD(), validation=True)
     assert str(caught.value).startswith(f"train.callbacks: {message}")
@@ -522,7 +524,7 @@ def test_check_tells_what_is_never_called(tmp_path: Path) -> None:
     (tmp_path / "my.py").write_text(
         FILES + "\n\ndef waits():\n    return keras.callbacks.LambdaCallback(on_train_batch_end=print)\n"
     )
-    (line,) = Callbacks([config.Callback(build="my.py:waits")], tmp_path).check(
+    (line,) = Callbacks([config.Callback(build="my.py:waits")], tmp_path, classes().metrics).check(
         keras.optimizers.SGD(), validation=False
     )
     assert line.startswith("my.py:waits: on_train_batch_end: not called")

@@ -120,5 +120,5 @@ def test_the_rehearsal_folds_as_the_export_does(folder: Path, monkeypatch: pytes
     export = job.pipeline.export.model_copy(update={"fold_batchnorm": False, "formats": ("savedmodel",)})
     pipeline = job.pipeline.model_copy(update={"export": export})
     model = job.model("mixed_float16")
-    write.rehearse(model, pipeline, preprocess=Preprocess((0.0,), (1.0,)), input_shape=job.splits.input_shape)
+    write.rehearse(model, pipeline, preprocess=Preprocess((0.0,), (1.0,)), inputs=job.splits.input_shape)
     assert folding == [False]

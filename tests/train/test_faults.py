@@ -17,6 +17,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 from scale_model import model
+from train_helpers import classes, objective
 
 from tfhalf import config
 from tfhalf.config import Lookahead, LossScale, Muon, Optimizer, Schedule
@@ -32,6 +33,7 @@ from tfhalf.train.feeds.resident import Resident
 from tfhalf.train.feeds.streamed import Streamed
 from tfhalf.train.job import Job
 from tfhalf.train.loop import run_training
+from tfhalf.train.objective import Objective
 from tfhalf.train.optim.optimizers import make_optimizer, trained_variables, wrap
 from tfhalf.train.optim.schedules import EpochSchedule
 from tfhalf.train.record.plot import draw_run
@@ -95,7 +97,7 @@ class Rig:
         optimizer.branchless = xla
         scaled = Preprocess((100.0,), (60.0,))
         self.step = FaultyStep(net, optimizer, trained_variables(net, settings), preprocess=scaled,
-                               label_smoothing=0.0, augmentation=None, seed=0)  # fmt: skip
+                               objective=Objective(classes(3)), augmentation=None, seed=0)  # fmt: skip
         self.step.faults = tf.Variable(tf.ones([STEPS]))
         self.step.where = [v.path for v in self.step.variables].index("middle/kernel")
         more = {"block_bytes": 30 * 4 * X[0].nbytes} if kind is Streamed else {}
@@ -281,8 +283,9 @@ def trainer(folder: Path, white: slice, scale: dict[str, Any] | None = None, **t
     x[:, 0, 0] = 0
     x[white, 0, 0] = 255
     splits = Splits(x, Y, X[:0], Y[:0], X[8:20], Y[8:20], 3, (4, 4, 1), ("a", "b", "c"), "made here")
-    builder = Builder(made.model, folder, input_shape=splits.input_shape, num_classes=3)
-    t = Trainer(Job(made, splits, Preprocess(mean=(30.0,), std=(60.0,)), builder), cpu())
+    goal = objective(made)
+    builder = Builder(made.model, folder, input_shape=splits.input_shape, task=goal.task)
+    t = Trainer(Job(made, splits, Preprocess(mean=(30.0,), std=(60.0,)), builder, goal), cpu())
     t.program.rows = 4
     return t
 

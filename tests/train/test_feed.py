@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
-from train_helpers import equal, quiet
+from train_helpers import classes, equal, objective, quiet
 from train_loops import StopAfter, Stopped, values
 
 from tfhalf import config
@@ -31,6 +31,7 @@ from tfhalf.train.feeds.resident import Resident
 from tfhalf.train.feeds.streamed import Streamed
 from tfhalf.train.job import Job
 from tfhalf.train.loop import run_training
+from tfhalf.train.objective import Objective
 from tfhalf.train.optim.optimizers import make_optimizer, trained_variables, wrap
 from tfhalf.train.optim.schedules import EpochSchedule, Schedule
 from tfhalf.train.record import checkpoint
@@ -47,7 +48,7 @@ X = DRAW.integers(0, 256, (40, 6, 6, 1)).astype(np.uint8)
 Y = (np.arange(40) % 3).astype(np.int32)
 ORDER = DRAW.permutation(40).astype(np.int32).reshape(10, 4)
 ITEM = 36  # bytes of an image
-RESULTS = ("loss", "correct", "scale", "finite")
+RESULTS = ("loss", "sums", "scale", "finite")
 
 
 def lazy(x: np.ndarray, decode: Callable[..., None] | None = None) -> LazyImages:
@@ -73,7 +74,8 @@ def make(
     if policy_name == "mixed_float16":
         optimizer = wrap(optimizer, LossScale(**{"growth_interval": 4, **scale}))
     step = Step(model, optimizer, trained_variables(model, settings), preprocess=Preprocess((128.0,), (64.0,)),
-                label_smoothing=0.1, augmentation=Augment(flip="alternating", crop=1, cutout=2), seed=7)  # fmt: skip
+                objective=Objective(classes(3, 0.1)), augmentation=Augment(flip="alternating", crop=1, cutout=2),
+                seed=7)  # fmt: skip
     more = {"block_bytes": steps * 4 * x.dtype.itemsize * ITEM} if kind is Streamed else {}
     return step, kind(step, x, Y, batch_size=4, capacity=10, xla=False, max_skipped=max_skipped, **more)
 
@@ -185,6 +187,7 @@ class Stub:
     """Stands for a step, and keeps what it was traced with; its loss is the sum of the batch, plus the size."""
 
     guarded = False
+    objective = Objective(classes(3))
 
     def __init__(self) -> None:
         self.traced: list[int | None] = []
@@ -192,7 +195,7 @@ class Stub:
     def __call__(self, batch: Batch, epoch: Any, step: Any, stage: Stage = PLAIN) -> StepResult:
         self.traced.append(stage.size)
         loss = tf.reduce_sum(tf.cast(batch.x, tf.float32)) + float(stage.size or 0)
-        return StepResult(loss, step + 100 * epoch, tf.constant(True))
+        return StepResult(loss, tf.cast([step + 100 * epoch, stage.size or 0], tf.float32), tf.constant(True))
 
 
 @pytest.mark.parametrize("kind", [Resident, Streamed])
@@ -204,7 +207,7 @@ def test_a_stage_reaches_the_step_in_a_program_of_its_own(kind: type[Feed]) -> N
     assert stub.traced == [None]
     result = fed(ORDER[:7], 2, 5, Stage(4))
     np.testing.assert_array_equal(result.loss, sums[:7] + 4)
-    assert result.correct.tolist() == [205 + i for i in range(7)]
+    assert result.sums.tolist() == [[205 + i, 4] for i in range(7)]
     fed(ORDER[:3], 3, 5, stage=Stage(4))
     fed(ORDER[:3], 3, 5)
     assert stub.traced == [None, 4]
@@ -399,8 +402,9 @@ def trainer(folder: Path, feed_name: str, x: Any = X, **data: Any) -> Trainer:
         }
     )
     splits = Splits(x, Y, X[:8], Y[:8], X[8:20], Y[8:20], 3, (6, 6, 1), ("a", "b", "c"), "made here")
-    builder = Builder(made.model, folder, input_shape=splits.input_shape, num_classes=3)
-    t = Trainer(Job(made, splits, Preprocess.fit("standardize", x), builder), cpu())
+    goal = objective(made)
+    builder = Builder(made.model, folder, input_shape=splits.input_shape, task=goal.task)
+    t = Trainer(Job(made, splits, Preprocess.fit("standardize", x), builder, goal), cpu())
     t.program.rows = 4
     return t
 

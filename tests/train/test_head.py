@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops
+from train_helpers import classes
 
 from tfhalf.errors import ConfigError
 from tfhalf.precision.policy import policy
@@ -51,10 +52,10 @@ def test_probabilities_are_refused(end, words: str, name: str) -> None:
         x = keras.Input((5,))
         model = keras.Model(x, Ends(end)(x))
     with pytest.raises(ConfigError, match=words):
-        refuse_probabilities(model, X)
+        refuse_probabilities(model, X, classes(3))
 
 
 @pytest.mark.parametrize("end", [lambda x: x, lambda x: x * 3, ops.log_softmax, lambda x: ops.relu(x) + 1])
 def test_logits_pass(end) -> None:
     x = keras.Input((5,))
-    refuse_probabilities(keras.Model(x, Ends(end)(x)), X)
+    refuse_probabilities(keras.Model(x, Ends(end)(x)), X, classes(3))

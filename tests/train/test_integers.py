@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from train_helpers import changed, quiet
+from train_helpers import changed, classes, quiet
 
 from tfhalf import config
 from tfhalf.data import Preprocess, Splits
@@ -21,6 +21,7 @@ from tfhalf.train.build import Builder
 from tfhalf.train.integers import keep_integers, refuse_normalized
 from tfhalf.train.job import Job
 from tfhalf.train.loop import run_training
+from tfhalf.train.objective import Objective
 from tfhalf.train.traced import lookups
 from tfhalf.train.trainer import Trainer
 
@@ -117,7 +118,7 @@ def splits(low: int = 4096) -> Splits:
 
 def kept(folder: Path, data: Splits, **changes: Any) -> tuple[config.Pipeline, Builder]:
     pipeline = changed(BASE, changes)
-    builder = Builder(pipeline.model, folder, input_shape=data.input_shape, num_classes=data.num_classes)
+    builder = Builder(pipeline.model, folder, input_shape=data.input_shape, task=classes(data.num_classes))
     return keep_integers(pipeline, data, builder, quiet()), builder
 
 
@@ -126,7 +127,9 @@ def kept(folder: Path, data: Splits, **changes: Any) -> tuple[config.Pipeline, B
     [("whole", "words", 5000), ("floats", "words", 5000), ("subclass", "embedding", 5000), ("one_hot", "", 9)],
 )
 def test_where_inputs_are_looked_up(folder: Path, name: str, layer: str, size: int) -> None:
-    builder = Builder(changed(BASE, {"model__build": f"nets.py:{name}"}).model, folder, input_shape=(2,), num_classes=2)
+    builder = Builder(
+        changed(BASE, {"model__build": f"nets.py:{name}"}).model, folder, input_shape=(2,), task=classes(2)
+    )
     found = lookups(builder("float32"), "float32")
     assert [one.size for one in found] == [size]
     assert layer in found[0].layer
@@ -179,7 +182,7 @@ def test_items_that_are_no_whole_numbers(folder: Path) -> None:
 def test_images_of_whole_numbers(folder: Path) -> None:
     """Images are asked last, when the model is there."""
     pipeline = changed(BASE, {"model__build": "nets.py:bytes_in"})
-    builder = Builder(pipeline.model, folder, input_shape=(2, 2, 1), num_classes=2)
+    builder = Builder(pipeline.model, folder, input_shape=(2, 2, 1), task=classes(2))
     with pytest.raises(ConfigError, match=r"'its input', which takes .* as they are; set data.normalize: none"):
         refuse_normalized(pipeline, builder, builder("float32"))
 
@@ -191,7 +194,7 @@ def test_words_apart_by_one_are_told_apart(folder: Path, name: str) -> None:
     data = splits()
     pipeline, builder = kept(folder, data, model__build=f"nets.py:{name}")
     preprocess = Preprocess.fit(pipeline.data.normalize, data.x_train)
-    trainer = Trainer(Job(pipeline, data, preprocess, builder), detect())
+    trainer = Trainer(Job(pipeline, data, preprocess, builder, Objective(builder.task)), detect())
     run = folder / "run"
     run.mkdir()
     trainer.program.compile()

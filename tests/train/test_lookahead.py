@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from train_helpers import objective
 
 from tfhalf import config as sections
 from tfhalf.config import Lookahead, LossScale, Optimizer, load_pipeline
@@ -224,8 +225,9 @@ def trainer(folder: Path, **train: Any) -> Trainer:
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 256, (60, 6, 6, 1)).astype(np.uint8), (np.arange(60) % 3).astype(np.int32)
     data = Splits(x[:40], y[:40], x[40:48], y[40:48], x[48:], y[48:], 3, (6, 6, 1), ("a", "b", "c"), "made here")
-    builder = Builder(pipe.model, folder, input_shape=(6, 6, 1), num_classes=3)
-    return Trainer(Job(pipe, data, Preprocess.fit("standardize", data.x_train), builder), cpu())
+    goal = objective(pipe)
+    builder = Builder(pipe.model, folder, input_shape=(6, 6, 1), task=goal.task)
+    return Trainer(Job(pipe, data, Preprocess.fit("standardize", data.x_train), builder, goal), cpu())
 
 
 def quiet() -> Progress:

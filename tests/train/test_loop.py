@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,18 @@ import pytest
 import tensorflow as tf
 from keras import layers
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
-from train_helpers import equal, quiet, splits, timeless
+from train_helpers import classes, equal, quiet, smoothed_cross_entropy, splits, timeless
 from train_loops import NET, StopAfter, Stopped, pipeline, run_folder, said, trainer, values
 
 from tfhalf.data import Preprocess
 from tfhalf.errors import ResumeError, TrainingError
 from tfhalf.system.device import float32_exactly
-from tfhalf.train.evaluate import Evaluator, _view, cross_entropy
+from tfhalf.train.evaluate import Evaluator, _view
 from tfhalf.train.loop import run_training
+from tfhalf.train.objective import Objective
 from tfhalf.train.optim.schedules import multiplier
 from tfhalf.train.record.history import Epoch, History, header
 from tfhalf.train.restore import restore_run
-from tfhalf.train.step import cross_entropy as training_loss
 from tfhalf.train.trainer import Trainer
 
 pytestmark = pytest.mark.slow  # it trains
@@ -138,9 +138,11 @@ def test_rows(recorded: tuple[Path, Trainer, Any, str]) -> None:
     for row in result.epochs:
         assert row.steps == 5
         assert 0 < row.loss < 3
-        assert 0 <= row.accuracy <= 1
-        assert (row.accuracy * 40) % 1 == pytest.approx(0, abs=1e-6)
-        assert (row.val_accuracy * 8) % 1 == 0
+        (accuracy,), (val_accuracy,) = row.metrics.values(), row.val_metrics.values()
+        assert 0 <= accuracy <= 1
+        assert (accuracy * 40) % 1 == pytest.approx(0, abs=1e-6)
+        assert (val_accuracy * 8) % 1 == 0
+        assert [*row.metrics, *row.val_metrics] == ["accuracy", "accuracy"]
         assert row.seconds > 0
         assert row.skipped == 0
     schedule = pipeline().train.schedule
@@ -165,11 +167,12 @@ def test_the_table_tells_the_validation_loss(recorded: tuple[Path, Trainer, Any,
 def test_rows_of_runs_that_recorded_no_validation_loss() -> None:
     row = {"epoch": 1, "steps": 5, "loss": 1.5, "accuracy": 0.5, "val_accuracy": 0.25, "images_per_s": 9.0}
     row |= {"loss_scale": 8.0, "skipped": 0, "learning_rate": 0.1, "seconds": 2.0}
-    old = Epoch(**row)
+    old, columns = Epoch.from_dict(row), classes().metrics
+    assert (old.metrics, old.val_metrics) == ({"accuracy": 0.5}, {"accuracy": 0.25})
     assert old.val_loss is None
-    assert old.line(3, "2.0 s", scaled=True).split()[1:5] == ["1.5000", "50.00", "-", "25.00"]
-    assert "8" not in old.line(3, "2.0 s", scaled=False)  # nothing of a loss scale where there is none
-    assert "scale" not in header(scaled=False)
+    assert old.line(3, "2.0 s", scaled=True, columns=columns).split()[1:5] == ["1.5000", "50.00", "-", "25.00"]
+    assert "8" not in old.line(3, "2.0 s", scaled=False, columns=columns)  # nothing of a loss scale where there is none
+    assert "scale" not in header(scaled=False, columns=columns)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
@@ -177,12 +180,13 @@ def test_the_validation_loss_is_that_of_training(folder: Path, smoothing: float)
     """With label smoothing and penalties, over images that are answered in unequal batches."""
     t = trainer(folder, train__label_smoothing=smoothing)
     t.state.model.get_layer("head").kernel.regularizer = keras.regularizers.L2(0.1)
-    loss, accuracy = t.validation()
-    logits = t.evaluator.logits(t.job.splits.x_val)
+    loss, metrics = t.validation()
+    logits = t.evaluator.answers(t.job.splits.x_val)
+    y = t.job.splits.y_val
     kernel = np.asarray(t.state.model.get_layer("head").kernel)
-    expected = float(training_loss(t.job.splits.y_val, logits, smoothing)) + 0.1 * float((kernel**2).sum())
+    expected = smoothed_cross_entropy(y, logits, smoothing) + 0.1 * float((kernel**2).sum())
     assert loss == pytest.approx(expected, rel=1e-5)
-    assert accuracy == (logits.argmax(-1) == t.job.splits.y_val).mean()
+    assert metrics == {"accuracy": (logits.argmax(-1) == y).mean()}
 
 
 @pytest.mark.filterwarnings("error")
@@ -190,16 +194,18 @@ def test_the_loss_of_logits() -> None:
     rng = np.random.default_rng(0)
     logits, y = (rng.normal(size=(20_000, 5)) * 50).astype(np.float32), rng.integers(0, 5, 20_000)
     for smoothing in (0.0, 0.1):
-        expected = float(training_loss(y, logits, smoothing))
-        assert cross_entropy(logits, y, smoothing) == pytest.approx(expected, rel=1e-5)
-    assert cross_entropy(np.array([[3e38, -3e38]], np.float32), np.array([1]), 0.0) == np.inf
-    assert np.isnan(cross_entropy(np.array([[np.nan, 0]], np.float32), np.array([1]), 0.0))
+        loss, metrics = Objective(classes(5, smoothing)).scores(y, logits)
+        assert loss == pytest.approx(smoothed_cross_entropy(y, logits, smoothing), rel=1e-5)
+        assert metrics == {"accuracy": (logits.argmax(-1) == y).mean()}
+    two = Objective(classes(2))
+    assert two.scores(np.array([1]), np.array([[3e38, -3e38]], np.float32))[0] == np.inf
+    assert np.isnan(two.scores(np.array([1]), np.array([[np.nan, 0]], np.float32))[0])
 
 
 def test_history_files(recorded: tuple[Path, Trainer, Any, str]) -> None:
     run, _, result, _ = recorded
     rows = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
-    assert rows == [asdict(row) for row in result.epochs]
+    assert rows == [row.to_dict() for row in result.epochs]
     with (run / "history.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
     assert [list(row) for row in table] == [list(rows[0])] * 3
@@ -260,7 +266,7 @@ def test_a_state_that_is_held_stays_as_it_was(folder: Path, xla: str) -> None:
 def test_no_validation_part(folder: Path) -> None:
     data = splits(validation=0)
     result = run_training(trainer(folder, data, train__epochs=1), run_folder(folder, "run"), quiet())
-    assert result.epochs[0].val_accuracy is result.epochs[0].val_loss is None
+    assert (result.epochs[0].val_metrics, result.epochs[0].val_loss) == ({}, None)
     assert json.loads((folder / "run/history.jsonl").read_text())["val_accuracy"] is None
 
 
@@ -389,14 +395,15 @@ def test_views(model: keras.Model) -> None:
         "mirror_shift": 0.5 * both(x) + 0.25 * both(shifts[0]) + 0.25 * both(shifts[1]),
     }
     for views, answer in expected.items():
-        evaluator = Evaluator(model, Preprocess((3.0,), (2.0,)), batch_size=3)
-        got = evaluator.logits(x, views)
+        evaluator = Evaluator(model, Preprocess((3.0,), (2.0,)), Objective(classes(4)), batch_size=3)
+        got = evaluator.answers(x, views)
         assert got.dtype == np.float32
         assert got.shape == (7, 4)
         np.testing.assert_allclose(got, answer, rtol=1e-4, atol=1e-5)
     y = expected["none"].argmax(-1)
     y[:2] = (y[:2] + 1) % 4
-    assert Evaluator(model, Preprocess((3.0,), (2.0,))).accuracy(x, y) == pytest.approx(5 / 7)
+    evaluator = Evaluator(model, Preprocess((3.0,), (2.0,)), Objective(classes(4)))
+    assert evaluator.metrics(x, y) == {"accuracy": pytest.approx(5 / 7)}
 
 
 def test_float32_exactly_puts_back_what_was() -> None:

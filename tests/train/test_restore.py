@@ -54,7 +54,7 @@ def test_an_epoch_by_number_and_the_best(kept: tuple[Trainer, Path]) -> None:
     t, run = kept
     third = restore_run(t.job, run, 3)
     assert (third.ended, len(third.epochs), third.steps_more) == (False, 3, 0)
-    scores = [row.val_accuracy or 0.0 for row in restore_run(t.job, run, "last").epochs]
+    scores = [row.val_metrics["accuracy"] for row in restore_run(t.job, run, "last").epochs]
     best = restore_run(t.job, run, "best")
     assert len(best.epochs) == 1 + scores.index(max(scores))
     with pytest.raises(ResumeError, match=r"epoch 9 is not kept; kept at their end: .*\(best\)") as caught:
@@ -66,7 +66,7 @@ def test_no_epoch_is_the_best_without_a_validation_part(folder: Path) -> None:
     run = run_folder(folder, "run")
     t = trainer(folder, splits(validation=0), train__epochs=1)
     run_training(t, run, quiet())
-    with pytest.raises(ResumeError, match="no epoch is kept with a validation accuracy; kept at their end: 1;"):
+    with pytest.raises(ResumeError, match="no epoch is kept with a score on a validation part; kept at their end: 1;"):
         restore_run(t.job, run, "best")
 
 

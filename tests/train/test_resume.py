@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from train_helpers import changed, equal, quiet, splits, timeless
+from train_helpers import changed, equal, objective, quiet, splits, timeless
 
 from tfhalf import config
 from tfhalf.data import Preprocess
@@ -88,8 +88,9 @@ def trainer(folder: Path, rows: int = 2, validation: int = 8, **changes: Any) ->
     """``rows`` steps in a call."""
     (folder / "net.py").write_text(FILES)
     data, pipe = splits(validation), pipeline(**changes)
-    builder = Builder(pipe.model, folder, input_shape=data.input_shape, num_classes=3)
-    t = Trainer(Job(pipe, data, Preprocess.fit("standardize", data.x_train), builder), cpu())
+    goal = objective(pipe)
+    builder = Builder(pipe.model, folder, input_shape=data.input_shape, task=goal.task)
+    t = Trainer(Job(pipe, data, Preprocess.fit("standardize", data.x_train), builder, goal), cpu())
     t.program.rows = rows
     return t
 
@@ -181,7 +182,7 @@ def test_a_run_killed_anywhere_ends_as_one_that_was_not(
     assert again == rows
     assert equal(last.state.values(), whole.state.values())
     table = [json.loads(line) for line in (tmp_path / "run/history.jsonl").read_text().splitlines()]
-    assert [timeless(Epoch(**row)) for row in table] == rows
+    assert [timeless(Epoch.from_dict(row)) for row in table] == rows
 
 
 @pytest.fixture(scope="module")

@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from train_helpers import classes, smoothed_cross_entropy
 
 from tfhalf.config import Augment, LossScale, Optimizer
 from tfhalf.data import Preprocess
 from tfhalf.precision.policy import policy
 from tfhalf.train.diagnose.non_finite import explain_non_finite, overflowed_layer
 from tfhalf.train.feeds.resident import Resident
+from tfhalf.train.objective import Objective
 from tfhalf.train.optim.optimizers import make_optimizer, trained_variables, wrap
 from tfhalf.train.optim.schedules import EpochSchedule, Schedule
-from tfhalf.train.step import Batch, Step, cross_entropy
+from tfhalf.train.step import Batch, Step
 
 DRAW = np.random.default_rng(0)
 X = DRAW.integers(0, 256, (40, 6, 6, 1)).astype(np.float32)
@@ -55,7 +57,7 @@ def make(
         optimizer,
         trained_variables(model, config),
         preprocess=Preprocess((128.0,), (64.0,)),
-        label_smoothing=0.1,
+        objective=Objective(classes(3, 0.1)),
         augmentation=Augment(flip="random", crop=1, cutout=2),
         seed=7,
     )
@@ -79,18 +81,15 @@ def test_cross_entropy_against_numpy(smoothing: float) -> None:
     draw = np.random.default_rng(1)
     logits = (draw.normal(size=(50, 7)) * 20).astype(np.float32)
     y = draw.integers(0, 7, 50).astype(np.int32)
-    wide = logits.astype(np.float64)
-    log_p = wide - wide.max(-1, keepdims=True)
-    log_p -= np.log(np.exp(log_p).sum(-1, keepdims=True))
-    target = (1 - smoothing) * np.eye(7)[y] + smoothing / 7
-    got = cross_entropy(tf.constant(y), tf.constant(logits), smoothing)
+    got = Objective(classes(7, smoothing)).loss(tf.constant(y), tf.constant(logits))
     assert got.dtype == tf.float32
-    assert float(got) == pytest.approx(-(target * log_p).sum(-1).mean(), rel=1e-5)
+    assert float(got) == pytest.approx(smoothed_cross_entropy(y, logits, smoothing), rel=1e-5)
 
 
 def test_cross_entropy_of_extreme_logits_is_finite() -> None:
     logits = tf.constant([[65504.0, -65504.0], [-65504.0, 65504.0]])
-    assert float(cross_entropy(tf.constant([1, 1]), logits, 0.1)) == pytest.approx(131008 * (0.95 + 0.05) / 2, rel=1e-6)
+    got = Objective(classes(2, 0.1)).loss(tf.constant([1, 1]), logits)
+    assert float(got) == pytest.approx(131008 * (0.95 + 0.05) / 2, rel=1e-6)
 
 
 # --- step and chunk ---------------------------------------------------------------------------------------------------
@@ -109,7 +108,8 @@ def test_a_chunk_equals_a_plain_loop_of_steps(policy_name: str) -> None:
     assert result.steps == 6
     inner = getattr(step.optimizer, "inner_optimizer", step.optimizer)
     assert int(inner.iterations) == 6
-    assert (result.loss.dtype, result.correct.dtype, result.finite.dtype) == (np.float32, np.int32, np.bool_)
+    assert (result.loss.dtype, result.sums.dtype, result.finite.dtype) == (np.float32, np.float32, np.bool_)
+    assert result.sums.shape == (6, 2)
 
     other, _ = make(policy_name)
     assert equal(state(other), before)  # the same net again
@@ -119,7 +119,8 @@ def test_a_chunk_equals_a_plain_loop_of_steps(policy_name: str) -> None:
         scales.append(float(other.optimizer.dynamic_scale) if other.guarded else 1.0)
         got = once(tf.constant(X[ORDER[i]]), tf.constant(Y[ORDER[i]]), tf.constant(ORDER[i]), tf.constant(i))
         np.testing.assert_allclose(float(got.loss), result.loss[i], rtol=1e-3)
-        assert int(got.correct) == result.correct[i]
+        assert got.sums.numpy().tolist() == result.sums[i].tolist()
+        assert result.sums[i][1] == 4
         assert bool(got.finite)
     assert result.scale.tolist() == scales
     assert result.finite.all()
@@ -134,7 +135,7 @@ def test_two_chunks_equal_one(policy_name: str) -> None:
     one = chunk(ORDER, 1, 20)
     parts, chunk = make(policy_name, capacity=6)
     a, b = chunk(ORDER[:6], 1, 20), chunk(ORDER[6:], 1, 26)
-    for name in ("loss", "correct", "scale", "finite"):
+    for name in ("loss", "sums", "scale", "finite"):
         np.testing.assert_array_equal(getattr(one, name), np.concatenate([getattr(a, name), getattr(b, name)]))
     assert equal(state(whole), state(parts))
     if policy_name == "mixed_float16":
@@ -145,7 +146,9 @@ def test_two_chunks_equal_one(policy_name: str) -> None:
 def test_augmentation_goes_by_the_step() -> None:
     step, _ = make("float32")
     batch = Batch(tf.constant(X[:4]), tf.constant(Y[:4]), tf.constant([0, 1, 2, 3]))
-    one, two = (step.prepare(batch, tf.constant(0), tf.constant(n)).numpy() for n in (0, 1))
+    prepared = [step.prepare(batch, tf.constant(0), tf.constant(n)) for n in (0, 1)]
+    assert [y.numpy().tolist() for _, y in prepared] == [Y[:4].tolist()] * 2
+    one, two = (x.numpy() for x, _ in prepared)
     assert one.dtype == np.float32
     assert (one != two).any()
     assert np.isin(one, [*((X[:4] - 128) / 64).ravel(), 0]).all()  # nothing but pixels, and cut-out zeros
@@ -169,8 +172,8 @@ def test_a_variable_without_a_gradient_takes_part() -> None:
     spare = layers.Dense(2, name="spare")
     model = keras.Model(x, layers.Dense(3)(x) + 0 * layers.Lambda(keras.ops.stop_gradient)(spare(x))[:, :1])
     optimizer = make_optimizer(Optimizer(), 0.1)
-    step = Step(model, optimizer, model.trainable_variables, preprocess=Preprocess((0.0,), (1.0,)), label_smoothing=0.0,
-                augmentation=None, seed=0)  # fmt: skip
+    step = Step(model, optimizer, model.trainable_variables, preprocess=Preprocess((0.0,), (1.0,)),
+                objective=Objective(classes(3)), augmentation=None, seed=0)  # fmt: skip
     before = np.asarray(spare.kernel).copy()
     step(Batch(tf.ones([2, 3]), tf.constant([0, 1]), tf.constant([0, 1])), tf.constant(0), tf.constant(0))
     np.testing.assert_array_equal(np.asarray(spare.kernel), before)
@@ -181,7 +184,7 @@ def test_regularizers_count() -> None:
     model = keras.Model(x, layers.Dense(2, kernel_regularizer=keras.regularizers.L2(0.5))(x))
     plain = Preprocess((0.0,), (1.0,))
     step = Step(model, make_optimizer(Optimizer(), 0.1), model.trainable_variables, preprocess=plain,
-                label_smoothing=0.0, augmentation=None, seed=0)  # fmt: skip
+                objective=Objective(classes(2)), augmentation=None, seed=0)  # fmt: skip
     data, y = np.float32([[1, 2, 3], [0, 1, 0]]), np.int32([0, 1])
     loss, _, gradients = step.gradients(Batch(tf.constant(data), tf.constant(y), tf.constant(y)), 0, 0)
     kernel, bias = (np.asarray(v).astype(np.float64) for v in model.trainable_variables)

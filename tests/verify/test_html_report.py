@@ -19,6 +19,7 @@ from tfhalf.artifacts.comparison import Comparison, Limits, OutputParity
 from tfhalf.artifacts.record import Manifest
 from tfhalf.errors import IntegrityError
 from tfhalf.progress import Progress
+from tfhalf.tasks import Classification
 from tfhalf.train.record import curves, plot
 from tfhalf.train.record.history import Epoch
 from tfhalf.verify import scores
@@ -365,7 +366,7 @@ def epochs(count: int, **changes: Any) -> list[Epoch]:
     for k in range(1, count + 1):
         row = {"loss": 2.0 / k**2, "accuracy": 1 - 0.5 / k, "val_accuracy": 1 - 0.6 / k, "val_loss": 2.5 / k}
         row |= {"epoch": k, "steps": 5, "images_per_s": 9.0, "loss_scale": 8.0, "skipped": 0, "seconds": 2.0}
-        made.append(Epoch(**{**row, "learning_rate": 0.1 / k, **changes}))
+        made.append(Epoch.from_dict({**row, "learning_rate": 0.1 / k, **changes}))
     return made
 
 
@@ -382,7 +383,7 @@ def epochs(count: int, **changes: Any) -> list[Epoch]:
 )
 def test_curves(tmp_path: Path, rows: list[Epoch]) -> None:
     stream = io.StringIO()
-    plot.draw_curves(tmp_path, "$\\frac{", rows, Progress(stream))
+    plot.draw_curves(tmp_path, "$\\frac{", rows, Classification("abc").metrics[0], Progress(stream))
     assert (tmp_path / "curves.png").read_bytes().startswith(PNG)
     assert stream.getvalue() == ""
 

@@ -8,7 +8,7 @@ from does not.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
@@ -35,6 +35,8 @@ class Limits:
             labels are known and this is 100.
         max_accuracy_drop: where labels are known, how many points of accuracy may be lost.
         true_float16_samples: how many samples ONNX is run on in true float16 arithmetic, which is slow.
+        max_error_growth: where numbers to predict are known, how many percent an error (rmse, mae) may grow.
+        min_metrics: by name the least that a metric has to be, of an error the most.
         edge_probability: where labels are known, how much a probability of an edge row may differ. Nobody knows the
             right answer there: what counts is that no value is lost, and that an answer is not another one altogether.
 
@@ -47,6 +49,8 @@ class Limits:
     max_accuracy_drop: _Percent | None = None
     true_float16_samples: Annotated[int, Field(ge=0, le=2**31 - 1)] = 2
     edge_probability: _Share = 0.25
+    max_error_growth: _Share | None = None
+    min_metrics: dict[str, float] = field(default_factory=dict)
 
     def scaled(self, by: float) -> Limits:
         """With differences that are ``by`` times as large."""
@@ -61,6 +65,7 @@ class Limits:
             min_agreement=max(0.0, 100 - times * (100 - self.min_agreement)) if times != 1 else self.min_agreement,
             max_accuracy_drop=None if self.max_accuracy_drop is None else min(100.0, times * self.max_accuracy_drop),
             edge_probability=min(1.0, times * self.edge_probability),
+            max_error_growth=None if self.max_error_growth is None else times * self.max_error_growth,
         )
 
 
@@ -75,6 +80,7 @@ class OutputParity:
     whether answers are right, and differences are of the probabilities themselves.
 
     ``accuracy`` and ``reference_accuracy`` of the float32 model, in percent, and ``confusion``: where labels are known.
+    ``metrics`` and ``reference_metrics``: of another task, where its targets are known, in their own units.
 
     All of these are of usual inputs. Of edge rows are ``edge_difference``, the largest relative to the row's own scale
     or the output's, whichever is larger; and ``edge_non_finite``, the values that are finite in float32 alone. A value
@@ -94,6 +100,8 @@ class OutputParity:
     accuracy: float | None = None
     reference_accuracy: float | None = None
     confusion: Confusion = ()
+    metrics: dict[str, float] = field(default_factory=dict)
+    reference_metrics: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -156,6 +164,30 @@ class Comparison:
     def confusion(self) -> Confusion:
         """The confusion matrix of the output whose labels are known; empty where none are."""
         return next((output.confusion for output in self.outputs if output.confusion), ())
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Of each output the task's metrics by name, behind the output's name where several have some."""
+        return self._metrics("metrics")
+
+    @property
+    def reference_metrics(self) -> dict[str, float]:
+        """`metrics` of the float32 model."""
+        return self._metrics("reference_metrics")
+
+    @property
+    def first_metrics(self) -> tuple[str, ...]:
+        """The names of the metrics that a table shows: of one output the first two, of several the first of each."""
+        each = {output.name: list(output.metrics) for output in self.outputs if output.metrics}
+        if len(each) == 1:
+            return tuple(*each.values())[:2]
+        return tuple(f"{name}_{metrics[0]}" for name, metrics in each.items())
+
+    def _metrics(self, what: str) -> dict[str, float]:
+        each = {output.name: getattr(output, what) for output in self.outputs if getattr(output, what)}
+        if len(each) == 1:
+            return dict(*each.values())
+        return {f"{name}_{metric}": value for name, values in each.items() for metric, value in values.items()}
 
     def worst(self, what: str) -> float | None:
         """The worst of the outputs' ``max_difference``, ``agreement`` or another of their numbers."""

@@ -189,7 +189,7 @@ class Chance(_Open):
 
     better: bool = True
     label: str = ""
-    share: float = 0.0
+    share: float | None = 0.0
     p_value: float = 1.0
 
 
@@ -211,6 +211,8 @@ class Config(_Open):
     """What was asked for, of a pipeline all of it."""
 
     data: config.Data | None = None
+    task: config.Task | None = None
+    outputs: dict[str, config.Output] = {}
 
 
 class Manifest(Record):
@@ -223,6 +225,8 @@ class Manifest(Record):
     inputs: Annotated[tuple[_Port, ...], Field(min_length=1)]
     outputs: Annotated[tuple[_Port, ...], Field(min_length=1)]
     labels: tuple[str, ...] = ()
+    tasks: dict[_Name, dict[str, Any]] = {}
+    columns: dict[_Name, tuple[str, ...]] = {}
     artifacts: Annotated[tuple[Artifact, ...], Field(min_length=1)]
     refused: dict[str, str] = {}
     limits: Limits

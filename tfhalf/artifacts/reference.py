@@ -80,6 +80,7 @@ class Reference:
         edges: inputs at the ends of what it may get.
         edge_kinds: of each edge row which end.
         labels: of the usual samples, int32 [N], where they are known.
+        targets: of the usual samples, by output, what another task is to predict, where that is known.
         digest: `data_sha256` of the usual inputs where these are a test set; else empty.
         other_sizes: a few samples each, by what their size is called.
     """
@@ -90,6 +91,7 @@ class Reference:
     labels: np.ndarray | None = None
     digest: str = ""
     other_sizes: Mapping[str, Samples] = field(default_factory=dict)
+    targets: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def of_rows(
@@ -109,11 +111,14 @@ class Reference:
         counts = Counter(printable(kind, 40) for kind in self.edge_kinds)
         return facts.model_copy(update={"count": self.usual.count + len(self.edge_kinds), "edges": dict(counts)})
 
-    def with_test_set(self, name: str, x: np.ndarray, y: np.ndarray) -> Reference | None:
-        """With the inputs ``x`` [N, ...] of the test set, where these and the labels ``y`` are those of the digest."""
-        if data_sha256(x) != self.digest or not np.array_equal(y, self.labels if self.labels is not None else ()):
+    def with_test_set(self, inputs: Arrays, y: np.ndarray | Mapping[str, np.ndarray]) -> Reference | None:
+        """With the test set's ``inputs`` by name, where these and the targets ``y`` are those of the digest."""
+        known = self.targets if self.labels is None else {"": self.labels}
+        own = dict(y) if isinstance(y, Mapping) else dict.fromkeys(known, y)
+        same = set(own) == set(known) and all(np.array_equal(own[name], known[name]) for name in known)
+        if digest_of(inputs) != self.digest or not same:
             return None
-        return replace(self, usual=replace(self.usual, inputs={name: x}))
+        return replace(self, usual=replace(self.usual, inputs=inputs))
 
     def save(self, directory: Path) -> None:
         """Write ``reference.npz``."""
@@ -122,6 +127,7 @@ class Reference:
             arrays["edge/kinds"] = np.array(self.edge_kinds)
         if self.labels is not None:
             arrays["labels"] = self.labels
+        arrays |= {f"target/{name}": y for name, y in self.targets.items()}
         if self.digest:
             arrays |= {"digest": np.frombuffer(self.digest.encode(), np.uint8)}
             arrays = {name: x for name, x in arrays.items() if not name.startswith("in/")}
@@ -164,6 +170,7 @@ def _from_arrays(arrays: Mapping[str, np.ndarray]) -> Reference:
         arrays.get("labels"),
         arrays["digest"].tobytes().decode("ascii") if "digest" in arrays else "",
         {size: Samples.from_arrays(arrays, f"size/{size}/") for size in sizes},
+        {name.partition("/")[2]: y for name, y in arrays.items() if name.startswith("target/")},
     )
     if kinds.dtype.kind != "U":
         raise ValueError("its edge rows do not go together")
@@ -187,6 +194,9 @@ def _check(reference: Reference) -> None:
         raise ValueError(f"it has samples of more than {MOST_SIZES} other sizes")
     if reference.labels is not None:
         _check_labels(reference.labels, usual)
+    for name, targets in reference.targets.items():
+        if name not in usual.outputs or not targets.ndim or len(targets) != usual.count:
+            raise ValueError(f"it holds targets {targets.dtype} {targets.shape} of {printable(name, 40)!r}")
 
 
 def _widths_differ(edges: Samples, usual: Samples) -> bool:
@@ -202,6 +212,16 @@ def _check_labels(labels: np.ndarray, usual: Samples) -> None:
         raise ValueError(f"it holds labels {labels.dtype} {labels.shape} for the answers {shapes}")
     if labels.min() < 0 or labels.max() >= min(classes):
         raise ValueError(f"it holds labels from {labels.min()} to {labels.max()} for {min(classes)} classes")
+
+
+def digest_of(inputs: Mapping[str, np.ndarray]) -> str:
+    """`data_sha256` of one input; of several by name that of all."""
+    if len(inputs) == 1:
+        return data_sha256(next(iter(inputs.values())))
+    digest = hashlib.sha256()
+    for name in sorted(inputs):
+        digest.update(f"{name}:{data_sha256(inputs[name])};".encode())
+    return digest.hexdigest()
 
 
 def data_sha256(x: np.ndarray) -> str:

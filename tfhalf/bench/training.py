@@ -22,17 +22,19 @@ from tfhalf.bench import flops, matrix
 from tfhalf.bench.results import Training
 from tfhalf.bench.tables import number
 from tfhalf.bench.watch import Stages
-from tfhalf.data import Preprocess, Splits, load_splits
+from tfhalf.data import Splits, load_splits
+from tfhalf.data.columns import Columns
 from tfhalf.data.lazy import subset
+from tfhalf.data.preprocess import fit
 from tfhalf.errors import TrainingError
 from tfhalf.numerics.auto_islands import settle
 from tfhalf.progress import Progress
 from tfhalf.system.device import Device, detect, grow_memory
-from tfhalf.train.build import Builder
 from tfhalf.train.integers import keep_integers
-from tfhalf.train.job import Job
+from tfhalf.train.job import Job, builder_of
 from tfhalf.train.program import TrainProgram
 from tfhalf.train.state import TrainState
+from tfhalf.train.tasks import make_objective
 
 # Repeats end when they have taken so many times what they were given: a slow step is not run more often than needed.
 _OVERRUN = 2.0
@@ -96,11 +98,14 @@ def _train(
     stages.stage("building the model")
     count = len(splits.x_train)
     sampled = min(count, _SAMPLE)  # spread over all of it: classes may stand one behind the other
-    sample = subset(splits.x_train, np.arange(sampled) * count // sampled)
-    builder = Builder(pipeline.model, base, input_shape=splits.input_shape, num_classes=splits.num_classes)
+    x = splits.x_train
+    rows = np.arange(sampled) * count // sampled
+    sample = x[rows] if isinstance(x, Columns) else subset(x, rows)
+    objective = make_objective(pipeline, splits, base)
+    builder = builder_of(pipeline, base, splits, objective.task)
     pipeline = keep_integers(pipeline, splits, builder, Progress(quiet=True))
-    preprocess = Preprocess.fit(pipeline.data.normalize, sample)
-    job = settle(Job(pipeline, splits, preprocess, builder), device, Progress(quiet=True))
+    preprocess = fit(pipeline.data, sample)
+    job = settle(Job(pipeline, splits, preprocess, builder, objective), device, Progress(quiet=True))
     program = TrainProgram(job, TrainState(job), device)
     stages.stage("compiling the step" + (" with XLA" if program.xla else ""))
     compiling = program.compile()

@@ -18,6 +18,7 @@ def say_outcome(outcome: Any, progress: Progress, as_json: bool) -> None:
             "smoke": outcome.smoke,
             "run": str(outcome.run),
             "test_accuracy": outcome.accuracy,
+            "test_metrics": outcome.metrics,
             "chance": outcome.chance.to_dict(),
             "comparisons": [c.to_dict() for c in outcome.comparisons],
             "seconds": outcome.seconds,

@@ -20,10 +20,12 @@ if TYPE_CHECKING:
     from tfhalf.config.schema import LossScale as LossScale
     from tfhalf.config.schema import Model as Model
     from tfhalf.config.schema import Normalize as Normalize
+    from tfhalf.config.schema import Output as Output
     from tfhalf.config.schema import Pipeline as Pipeline
     from tfhalf.config.schema import Precision as Precision
     from tfhalf.config.schema import Schedule as Schedule
     from tfhalf.config.schema import Stage as Stage
+    from tfhalf.config.schema import Task as Task
     from tfhalf.config.schema import Train as Train
     from tfhalf.config.schema import Verify as Verify
     from tfhalf.config.schema import load_pipeline as load_pipeline
@@ -40,10 +42,12 @@ __all__ = [
     "Muon",
     "Normalize",
     "Optimizer",
+    "Output",
     "Pipeline",
     "Precision",
     "Schedule",
     "Stage",
+    "Task",
     "Train",
     "Verify",
     "load_pipeline",

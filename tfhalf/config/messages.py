@@ -13,14 +13,10 @@ from pydantic.fields import FieldInfo
 At = tuple[Any, ...]  # the way to a value: keys, and indices of list items
 
 
-_WEIGHTS = "every item counts alike in training; repeat in your data those that are to count more"
+_WEIGHTS = "the data gives them: w_train of an npz file or a function, or a column of a table with the role weight"
 _STOPPING = "train.callbacks: [{build: 'keras.callbacks:EarlyStopping', args: {monitor: val_accuracy, patience: 3}}]"
 # Settings of Keras and others that no pipeline has: what is done in their place.
 NOT_READ = {
-    "loss": "the loss is softmax cross-entropy, which train.label_smoothing changes",
-    "metrics": "accuracy is what is measured, in every run",
-    "class_weight": _WEIGHTS,
-    "class_weights": _WEIGHTS,
     "sample_weight": _WEIGHTS,
     "shuffle": "training items are shuffled anew each epoch",
     "steps_per_epoch": "an epoch is as many whole batches as the training part holds",
@@ -43,6 +39,10 @@ _ALIASES = {
     **dict.fromkeys(("warmup", "warmup_steps"), "train.schedule.warmup_epochs"),
     **dict.fromkeys(("gradient_accumulation_steps", "accumulation_steps"), "train.accumulate"),
     **dict.fromkeys(("dtype", "mixed_precision", "fp16", "amp"), "precision.policy"),
+    **dict.fromkeys(("loss", "loss_fn", "criterion"), "task.loss"),
+    **dict.fromkeys(("metric", "metrics"), "task.metrics"),
+    **dict.fromkeys(("class_weight", "class_weights"), "task.class_weight"),
+    **dict.fromkeys(("loss_weights", "loss_weight"), "outputs.NAME.weight"),
     **dict.fromkeys(("dataset", "data_source", "dataset_name"), "data.source"),
     **dict.fromkeys(("validation_split", "val_split"), "data.validation"),
     **dict.fromkeys(("test_split",), "data.test"),

@@ -14,80 +14,26 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
+from tfhalf.config.data import Augment as Augment
+from tfhalf.config.data import Data as Data
+from tfhalf.config.data import Normalize as Normalize
 from tfhalf.config.guard import Blowup as Blowup
 from tfhalf.config.model import Model as Model
 from tfhalf.config.optimizer import Lookahead as Lookahead
 from tfhalf.config.optimizer import Muon as Muon
 from tfhalf.config.optimizer import Optimizer as Optimizer
-from tfhalf.config.section import Patterns, Positive, Section, Share, check_patterns
+from tfhalf.config.section import Patterns, Section, check_patterns
 from tfhalf.config.stages import Stage as Stage
 from tfhalf.config.stages import check_stages, with_epochs
+from tfhalf.config.task import Output as Output
+from tfhalf.config.task import Task as Task
 from tfhalf.config.yaml_file import check, read, write
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 # Field descriptions stand in for the words that error messages otherwise make from types and bounds.
 NAME_WORDS = "1 to 64 letters, digits, '_', '-' or '.', the first a letter or a digit"
-VALIDATION = "a share in [0, 1) or a whole number >= 0"
 
 Epochs = Annotated[float, Field(ge=0, le=100_000)]
-
-
-class Augment(Section):
-    """Random changes to training images, drawn anew each epoch. ``crop`` and ``cutout`` are in pixels."""
-
-    flip: Literal["none", "random", "alternating"] = "none"
-    crop: Annotated[int, Field(ge=0, le=64)] = 0
-    crop_padding: Literal["reflect", "zeros"] = "reflect"
-    cutout: Annotated[int, Field(ge=0, le=512)] = 0
-
-
-class Normalize(Section):
-    """Fixed statistics per channel, in the source's own units: ``(x - mean) / std``."""
-
-    mean: Annotated[tuple[float, ...], Field(min_length=1)]
-    std: Annotated[tuple[Positive, ...], Field(min_length=1)]
-
-    @model_validator(mode="after")
-    def _same_channels(self) -> Normalize:
-        if len(self.mean) != len(self.std):
-            raise ValueError(
-                f"mean and std need one number per channel each, received {len(self.mean)} and {len(self.std)}"
-            )
-        return self
-
-
-Role = Literal["number", "category", "text", "target", "weight", "ignore"]
-
-
-class Data(Section):
-    """``source``: ``tfds:NAME``, ``folder:PATH``, ``npz:PATH``, ``sklearn:digits``, ``csv:PATH``, ``masks:PATH``,
-    ``synthetic:HxWxC``, ``file.py:load`` or ``package.module:load``.
-
-    ``args`` are the function's keyword arguments. ``synthetic:224x224x3`` makes random images of that height, width and
-    number of channels, to measure speed on; its ``args`` are ``classes`` (10), ``train`` (5120) and ``test`` (512).
-    ``image_size`` is (height, width). ``validation`` (share below 1, or a number of items) is taken from the training
-    part, never from the test set; ``test`` is the share split off where the source has no test set of its own.
-    ``normalize``: ``standardize`` uses each channel's mean and standard deviation over the training part, ``unit``
-    divides integers by 255 and floats by their largest absolute value. ``decode``: ``eager`` decodes every image before
-    training; ``lazy`` (``folder:`` and ``tfds:``) keeps training images encoded and decodes them again each epoch;
-    ``auto`` is eager where that fits into the memory.
-
-    ``columns`` are roles of the columns of ``csv:``, by their names: number, category, text, target, weight or ignore;
-    a column that it does not name is a number where every cell is one, else a category. ``empty`` says what an empty
-    number cell means: ``refuse`` that the file is wrong, ``mean`` the mean of its column over the training part,
-    ``drop`` that its row is left out.
-    """
-
-    source: Annotated[str, Field(min_length=3)]
-    args: dict[str, Any] = Field(default_factory=dict)
-    image_size: tuple[Annotated[int, Field(ge=1, le=4096)], Annotated[int, Field(ge=1, le=4096)]] | None = None
-    validation: Annotated[int, Field(ge=0)] | Share = Field(0.1, description=VALIDATION)
-    test: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    normalize: Literal["standardize", "unit", "none"] | Normalize = "standardize"
-    augment: Augment = Augment()
-    decode: Literal["auto", "eager", "lazy"] = "auto"
-    columns: dict[str, Role] = Field(default_factory=dict)
-    empty: Literal["refuse", "mean", "drop"] = "refuse"
 
 
 class Schedule(Section):
@@ -276,24 +222,35 @@ class Export(Section):
 
 
 class Verify(Section):
-    """Thresholds against the float32 model. ``max_accuracy_drop`` is in points, ``min_agreement`` in percent.
+    """Thresholds against the float32 model. ``max_accuracy_drop`` is in points, of any metric that is a share;
+    ``max_error_growth`` in percent, of errors of numbers; ``min_agreement`` in percent.
+
+    ``min``: by name what the artifacts' metrics must at least be on the test set, shares from 0 to 1; of errors (rmse,
+    mae) what they may at most be.
 
     On so few images that a threshold allows less than one, one is allowed. ``true_float16_samples`` images also go
     through the ONNX file in true float16 arithmetic; 0 leaves that out.
     """
 
     max_accuracy_drop: Annotated[float, Field(ge=0, le=100)] = 0.1
+    max_error_growth: Annotated[float, Field(ge=0, le=1000)] = 1.0
+    min: dict[str, float] = Field(default_factory=dict)
     min_agreement: Annotated[float, Field(ge=0, le=100)] = 99.5
     true_float16_samples: Annotated[int, Field(ge=0)] = 256
 
 
 class Pipeline(Section):
-    """One pipeline file. ``name`` becomes a folder of ``exports/`` and ``runs/``."""
+    """One pipeline file. ``name`` becomes a folder of ``exports/`` and ``runs/``.
+
+    ``outputs``: of a model of several outputs the task of each, by name, in place of ``task``.
+    """
 
     name: Annotated[str, Field(pattern=NAME, description=NAME_WORDS)]
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     model: Model
     data: Data
+    task: Task = Task()
+    outputs: dict[str, Output] = Field(default_factory=dict)
     train: Train = Train()
     precision: Precision = Precision()
     export: Export = Export()

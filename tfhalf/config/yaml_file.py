@@ -24,6 +24,9 @@ _MAX_BYTES = 1 << 18
 _MAX_DEPTH = 12
 _MAX_DIGITS = 400  # more than any float64 has; Python itself refuses to read integers of 4300 digits
 
+_NUMBERED = ("class_weight", "class_weights")
+"""Keys of mappings whose keys may be numbers, of classes."""
+
 _M = TypeVar("_M", bound=BaseModel)
 
 
@@ -132,6 +135,8 @@ class _Loader(yaml.SafeLoader):
         node = super().compose_node(parent, None) if isinstance(event, yaml.ScalarEvent) else None  # type: ignore[arg-type]
         if not isinstance(node, yaml.ScalarNode):
             self.refuse("a list or a mapping cannot be a key", event.start_mark)
+        if node.tag == "tag:yaml.org,2002:int" and self.at and self.at[-1] in _NUMBERED:
+            node.tag = "tag:yaml.org,2002:str"
         if node.tag != "tag:yaml.org,2002:str":
             unread = next((step for step in self.at if step in NOT_READ), None)
             if unread is not None:

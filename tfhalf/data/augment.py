@@ -15,23 +15,30 @@ from tfhalf.config import Augment
 _ALGORITHM = "philox"
 
 
-def augment(x_NHWC: Any, index: Any, *, config: Augment, seed: int, epoch: Any, step: Any) -> Any:
-    """Flip and crop one batch.
+def augment(
+    x_NHWC: Any, index: Any, *, config: Augment, seed: int, epoch: Any, step: Any, masks: Any = None
+) -> tuple[Any, Any]:
+    """Flip and crop one batch, and the ``masks`` of its images with them.
 
     Args:
         x_NHWC: any dtype, [N, H, W, C].
+        masks: int32 [N, H, W], or None. Where zeros are padded to an image its mask is -1, which does not count.
         index: int32 [N], each image's place in the training set; alternating flips go by it.
         epoch, step: int32 scalars, counted from the start of training.
 
     Returns:
-        Same shape and dtype.
+        Both, of the same shapes and dtypes.
     """
     if config.flip != "none":
         flip = _flips(index, config.flip, seed, epoch, step)
         x_NHWC = tf.where(flip[:, None, None, None], tf.reverse(x_NHWC, [2]), x_NHWC)
+        if masks is not None:
+            masks = tf.where(flip[:, None, None], tf.reverse(masks, [2]), masks)
     if config.crop:
         x_NHWC = _crop(x_NHWC, config, seed, step)
-    return x_NHWC
+        if masks is not None:  # shifted by one, so that what is padded with zeros becomes -1
+            masks = _crop(masks[..., None] + 1, config, seed, step)[..., 0] - 1
+    return x_NHWC, masks
 
 
 def cutout(x_NHWC: Any, *, size: int, seed: int, step: Any) -> Any:

@@ -10,12 +10,11 @@ import keras
 import tensorflow as tf
 
 from tfhalf.artifacts.ports import WIRE, Port
-from tfhalf.data.preprocess import Preprocess
-from tfhalf.precision.policy import takes_integers
+from tfhalf.data.normalize import normalizer
+from tfhalf.data.preprocess import AnyPreprocess, ColumnsPreprocess
+from tfhalf.tasks import Classification, Task
 
 INPUT = "image"
-PROBABILITIES = "probabilities"
-OUTPUTS = ("logits", PROBABILITIES)
 
 
 @dataclass(frozen=True)
@@ -34,31 +33,73 @@ class Program:
     about: str
 
 
-def make_program(model: keras.Model, preprocess: Preprocess, input_shape: Sequence[int]) -> Program:
-    """A classifier of images: preprocessing, ``model`` (any dtype policy, giving logits) and softmax in one function.
+Shapes = Mapping[str, Sequence[int]]
+"""Of one item, by input."""
 
-    It maps ``image`` float32 [N, *input_shape] to ``{"logits", "probabilities"}``, float32 [N, num_classes]; softmax is
-    computed in float32.
+
+def input_ports(inputs: Sequence[int] | Shapes, dtypes: Mapping[str, str] | None = None) -> tuple[Port, ...]:
+    """What a trained net's artifact takes: the shape of its images, or of each input by name, float32 but for those
+    that ``dtypes`` names."""
+    shapes = dict(inputs) if isinstance(inputs, Mapping) else {INPUT: inputs}
+    dtypes = dtypes or {}
+    return tuple(
+        Port(name, dtypes.get(name, "float32"), (None, *(int(size) for size in shape)))
+        for name, shape in shapes.items()
+    )
+
+
+def as_ports(inputs: Sequence[int] | Sequence[Port]) -> tuple[Port, ...]:
+    """Ports, or the shape of one input's items as a port."""
+    ports = tuple(one for one in inputs if isinstance(one, Port))
+    return ports or input_ports([one for one in inputs if isinstance(one, int)])
+
+
+def make_program(
+    model: keras.Model,
+    preprocess: AnyPreprocess,
+    inputs: Sequence[int] | Sequence[Port],
+    task: Task | None = None,
+) -> Program:
+    """Preprocessing, ``model`` (any dtype policy, giving the task's answers) and what the task serves, in one function.
+
+    Of a classifier of images it maps ``image`` float32 [N, H, W, C] to ``{"logits", "probabilities"}``, float32 [N, K].
+    What is behind the net (softmax, units) is computed in float32.
+
+    Args:
+        inputs: of `input_ports`, or the shape of one input's items.
+        task: what the net was trained for; None for classes that are numbered.
     """
-    shift, scale = preprocess.shift_and_scale()
-    plain, whole = not shift.any() and (scale == 1).all(), takes_integers(model)
-    shape = tuple(int(size) for size in input_shape)
+    ports = as_ports(inputs)
+    task = task or Classification([str(k) for k in range(model.outputs[0].shape[-1])])
+    normalized = normalizer(preprocess, model)
+    specs = [tf.TensorSpec(port.shape, port.dtype, name=port.name) for port in ports]
 
-    @tf.function(input_signature=[tf.TensorSpec((None, *shape), tf.float32, name=INPUT)])
-    def serve(image: Any) -> dict[str, Any]:
-        x = tf.cast(image, tf.int32) if whole else image if plain else (image - shift) * scale
+    @tf.function(input_signature=specs)
+    def serve(*tensors: Any) -> dict[str, Any]:
+        by_name = {port.name: tensor for port, tensor in zip(ports, tensors, strict=True)}
+        x = normalized(by_name if isinstance(preprocess, ColumnsPreprocess) else tensors[0])
         with keras.StatelessScope():  # seeds do not go on
-            logits = tf.cast(model(x, training=False), tf.float32)
-        return {"logits": tf.identity(logits, "logits"), "probabilities": tf.nn.softmax(logits, name="probabilities")}
+            answers = tf.nest.map_structure(lambda one: tf.cast(one, tf.float32), model(x, training=False))
+        return dict(task.served(answers))
 
-    classes = model.outputs[0].shape[-1]
+    names = ", ".join(port.name for port in ports)
     return Program(
         serve,
-        (Port(INPUT, "float32", (None, *shape)),),
-        tuple(Port(name, "float32", (None, classes)) for name in OUTPUTS),
+        ports,
+        output_ports(model, task),
         *variables_of(model),
-        "image: raw values as float32; preprocessing is inside. logits and probabilities are float32.",
+        f"{names}: raw values as {ports[0].dtype}; preprocessing is inside. {' and '.join(task.names)} are float32.",
     )
+
+
+def output_ports(model: keras.Model, task: Task) -> tuple[Port, ...]:
+    """What `make_program` gives."""
+    struct = model._outputs_struct
+    item: Any = model.outputs[0].shape[1:]
+    if isinstance(struct, dict):
+        item = {name: one.shape[1:] for name, one in struct.items()}
+    ports = task.ports(item)
+    return tuple(Port(name, "float32", (None, *shape), classes=task.has_classes(name)) for name, shape in ports.items())
 
 
 def named_program(

@@ -17,15 +17,16 @@ from tfhalf.artifacts.formats import FORMATS
 from tfhalf.artifacts.ports import Port
 from tfhalf.artifacts.record import Artifact, Cast, Parameters
 from tfhalf.artifacts.share import float32_share
-from tfhalf.data.preprocess import Preprocess
+from tfhalf.data.preprocess import AnyPreprocess
 from tfhalf.errors import ConfigError, ExportError
 from tfhalf.export import savedmodel
 from tfhalf.export.litert import to_litert
 from tfhalf.export.onnx import to_onnx
-from tfhalf.export.program import INPUT, OUTPUTS, make_program
+from tfhalf.export.program import as_ports, make_program, output_ports
 from tfhalf.export.rebuild import grouped_conv
 from tfhalf.export.rebuild.rebuild import Rebuilt, rebuild
 from tfhalf.runtimes.child import lacking
+from tfhalf.tasks import Task
 
 
 def write_artifacts(
@@ -33,24 +34,25 @@ def write_artifacts(
     directory: Path,
     pipeline: config.Pipeline,
     *,
-    preprocess: Preprocess,
-    input_shape: Sequence[int],
+    preprocess: AnyPreprocess,
+    inputs: Sequence[int] | Sequence[Port],
+    task: Task | None = None,
     labels: Sequence[str],
     git_revision: str | None = None,
 ) -> tuple[list[Artifact], Rebuilt]:
     """Rebuild ``model`` in float16 and write it in the formats of ``pipeline.export``.
 
     Args:
-        model: trained, giving logits; any policy.
+        model: trained, giving its task's answers; any policy.
         directory: exists and is empty.
-        preprocess: goes into the artifacts.
+        preprocess, inputs, task: what is around the net, see `make_program`.
         labels, git_revision: for the metadata of ONNX and LiteRT files, which also says what the preprocessing is.
 
     Raises:
         ExportError: the model cannot be rebuilt or a format cannot hold it.
     """
     rebuilt = rebuild(model, keep_float32=pipeline.precision.islands, fold_batchnorm=pipeline.export.fold_batchnorm)
-    program = make_program(rebuilt.model, preprocess, input_shape)
+    program = make_program(rebuilt.model, preprocess, inputs, task)
     some_grouped = grouped_conv.any_grouped(rebuilt.model)
     metadata = {"labels": list(labels), **preprocess.to_dict(), "precision": "float16"}
     metadata |= {"git_revision": git_revision} if git_revision else {}
@@ -60,7 +62,7 @@ def write_artifacts(
             files = savedmodel.write(program, directory)
         elif kind.container == "onnx":
             with grouped_conv.for_onnx():
-                plain = make_program(rebuilt.model, preprocess, input_shape) if some_grouped else program
+                plain = make_program(rebuilt.model, preprocess, inputs, task) if some_grouped else program
                 files = to_onnx.write(plain, directory / kind.file, opset=pipeline.export.opset, metadata=metadata)
         else:
             continue
@@ -86,8 +88,9 @@ def rehearse(
     model: keras.Model,
     pipeline: config.Pipeline,
     *,
-    preprocess: Preprocess,
-    input_shape: Sequence[int],
+    preprocess: AnyPreprocess,
+    inputs: Sequence[int] | Sequence[Port],
+    task: Task | None = None,
 ) -> None:
     """Find out before training whether ``model`` can be exported at all; nothing is written.
 
@@ -101,21 +104,21 @@ def rehearse(
     rebuilt = rebuild(model, keep_float32=pipeline.precision.islands, fold_batchnorm=pipeline.export.fold_batchnorm)
     if any(kind.container == "onnx" for kind in kinds):
         with grouped_conv.for_onnx():
-            to_onnx.convert(make_program(rebuilt.model, preprocess, input_shape), pipeline.export.opset)
+            to_onnx.convert(make_program(rebuilt.model, preprocess, inputs, task), pipeline.export.opset)
     if any(kind.is_litert for kind in kinds):
-        program = make_program(rebuilt.model, preprocess, input_shape)
+        program = make_program(rebuilt.model, preprocess, inputs, task)
         with tempfile.TemporaryDirectory(prefix="tfhalf-rehearsal-") as folder:
             results = to_litert.write(program, Path(folder), pipeline.export.formats, metadata={})
             for name, result in results.items():
                 litert_artifact(name, result)
 
 
-def described(rebuilt: Rebuilt, input_shape: Sequence[int], num_classes: int) -> dict[str, Any]:
+def described(rebuilt: Rebuilt, inputs: Sequence[int] | Sequence[Port], task: Task) -> dict[str, Any]:
     """The fields of a `Manifest` that a float16 model has: ports, parameters, what was folded, kept and clamped."""
     counts = parameters(rebuilt.model.weights)
     return {
-        "inputs": (Port(INPUT, "float32", (None, *input_shape)),),
-        "outputs": tuple(Port(name, "float32", (None, num_classes), classes=True) for name in OUTPUTS),
+        "inputs": as_ports(inputs),
+        "outputs": output_ports(rebuilt.model, task),
         "parameters": counts,
         "float32_share": round(float32_share(counts), 4),
         "cast": Cast(**asdict(rebuilt.counts)),

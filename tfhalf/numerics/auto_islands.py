@@ -78,14 +78,13 @@ def find(job: Job, device: Device, progress: Progress) -> tuple[tuple[Island, ..
     progress.status("measuring the net's numbers, for keep_float32: auto ...")
     batch = min(job.pipeline.train.batch_size, BATCH, len(job.splits.x_train))
     places = np.random.default_rng(job.pipeline.seed).permutation(len(job.splits.x_train))[: STEPS * batch]
-    splits = replace(job.splits, x_train=job.splits.x_train[places], y_train=job.splits.y_train[places])
-    few = replace(job, splits=splits)
+    few = replace(job, splits=job.splits.training_rows(places))
     program = float32_program(few, device, batch_size=batch, xla="off", feed="auto")
     measuring = Measuring(program)
     steps = min(STEPS, program.steps_per_epoch * program.epochs)
     measured = measuring.run(0, steps, 1, Timing(0.0, 0.0, 0.0), progress)
     islands = choose(program.state.model, measured, job.pipeline.precision.loss_scale.floor)
-    del program, measuring, few, splits
+    del program, measuring, few
     gc.collect()  # a GPU's memory is for the training
     return islands, measured
 

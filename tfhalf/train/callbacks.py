@@ -16,11 +16,10 @@ from tfhalf import config
 from tfhalf.config.refs import raised, resolve, user_code
 from tfhalf.errors import ConfigError, RefError, TfhalfError
 from tfhalf.progress import Progress
+from tfhalf.tasks import Metric
 from tfhalf.train.record.history import Epoch
 
 _BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_train_batch_begin", "on_train_batch_end")
-_LOGS = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "loss_scale", "images_per_s")
-_GROWING = ("accuracy", "val_accuracy", "images_per_s")
 
 _OPERATION = "keras.ops"
 _NOT_STATE = ("_model", "params", "validation_data")
@@ -39,14 +38,15 @@ class State(NamedTuple):
 class Callbacks:
     """The callbacks that a pipeline names: found at once, made when training starts, and anew when it is resumed."""
 
-    def __init__(self, configs: Sequence[config.Callback], base: Path) -> None:
-        """Find what ``configs`` name, files relative to ``base``; nothing is called yet.
+    def __init__(self, configs: Sequence[config.Callback], base: Path, metrics: Sequence[Metric]) -> None:
+        """Find what ``configs`` name, files relative to ``base``; nothing is called yet. ``metrics`` are those of logs.
 
         Raises:
             RefError: a reference leads nowhere, or to a class that is no callback.
             ConfigError: what it leads to does not take the arguments.
         """
         self.makers = [(one.build, _maker(one, base)) for one in configs]
+        self.metrics = tuple(metrics)
 
     @contextmanager
     def running(
@@ -68,13 +68,13 @@ class Callbacks:
             RefError: a function fails, or what it returns is no callback; a callback fails.
             ConfigError: a callback sets the learning rate, which a schedule decides, or monitors what logs do not hold.
         """
-        hooks = Hooks(self._make(), model, progress)
+        hooks = Hooks(self._make(), model, progress, self.metrics)
         if not self.makers:
             yield hooks
             return
         model.optimizer, model.stop_training = optimizer, False
         try:
-            hooks.begin(_keys(validation), params)
+            hooks.begin(_keys(self.metrics, validation), params)
             yield hooks
         finally:
             # They are no part of the model: what builds or exports it again must not find them.
@@ -94,7 +94,8 @@ class Callbacks:
             RefError, ConfigError: as `running`.
         """
         made = self._make()
-        return [line for line in map(partial(_looked_at, made, optimizer, _keys(validation)), range(len(made))) if line]
+        look = partial(_looked_at, made, optimizer, _keys(self.metrics, validation), _growing(self.metrics))
+        return [line for line in map(look, range(len(made))) if line]
 
     def _make(self) -> Made:
         made = []
@@ -112,12 +113,13 @@ class Callbacks:
 class Hooks:
     """The hooks of the callbacks of one training; those of batches, tests and predictions are never called.
 
-    Epochs are counted from 0, as Keras does. Logs hold ``loss``, ``accuracy``, ``val_loss`` and ``val_accuracy`` (these
-    two with a validation part), ``learning_rate``, ``loss_scale`` and ``images_per_s``.
+    Epochs are counted from 0, as Keras does. Logs hold ``loss``, every metric, ``val_loss`` and every metric's ``val_``
+    (these with a validation part), ``learning_rate``, ``loss_scale`` and ``images_per_s``.
     """
 
-    def __init__(self, callbacks: Made, model: keras.Model, progress: Progress) -> None:
-        self.callbacks, self.model, self.progress = callbacks, model, progress
+    def __init__(self, callbacks: Made, model: keras.Model, progress: Progress, metrics: Sequence[Metric] = ()) -> None:
+        self.callbacks, self.model, self.progress, self.metrics = callbacks, model, progress, metrics
+        self.keys: list[str] = []
         self.logs: dict[str, float] = {}
         self.list = keras.callbacks.CallbackList()
 
@@ -128,8 +130,9 @@ class Hooks:
 
     def begin(self, keys: list[str], params: dict[str, Any]) -> None:
         """Check what can be known before training, and call ``on_train_begin``. ``keys`` are what logs will hold."""
+        self.keys = keys
         for place in range(len(self.callbacks)):
-            said = _looked_at(self.callbacks, self.model.optimizer, keys, place)
+            said = _looked_at(self.callbacks, self.model.optimizer, keys, _growing(self.metrics), place)
             if said:
                 self.progress.line(f"callbacks  {said}")
         plain = [callback for _, callback in self.callbacks]
@@ -143,7 +146,8 @@ class Hooks:
 
     def epoch_end(self, row: Epoch) -> None:
         """After the epoch of ``row``."""
-        self.logs = {key: getattr(row, key) for key in _LOGS if getattr(row, key) is not None}
+        facts = row.to_dict()
+        self.logs = {key: facts[key] for key in self.keys if facts.get(key) is not None}
         self._call("on_epoch_end", row.epoch - 1, dict(self.logs))
 
     def end(self) -> None:
@@ -241,16 +245,26 @@ def _is_keras_own(callback: keras.callbacks.Callback) -> bool:
     )
 
 
-def _keys(validation: bool) -> list[str]:
+def _keys(metrics: Sequence[Metric], validation: bool) -> list[str]:
     """What logs hold."""
-    return [key for key in _LOGS if validation or not key.startswith("val_")]
+    names = [metric.name for metric in metrics]
+    own = ["loss", *names, *(("val_loss", *(f"val_{name}" for name in names)) if validation else ())]
+    return [*own, "learning_rate", "loss_scale", "images_per_s"]
 
 
-def _looked_at(made: Made, optimizer: keras.optimizers.Optimizer, keys: list[str], place: int) -> str:
+def _growing(metrics: Sequence[Metric]) -> set[str]:
+    """Of the logs those that are better the larger they are."""
+    names = [metric.name for metric in metrics if metric.higher]
+    return {"images_per_s", *names, *(f"val_{name}" for name in names)}
+
+
+def _looked_at(
+    made: Made, optimizer: keras.optimizers.Optimizer, keys: list[str], growing: set[str], place: int
+) -> str:
     """What is to be told of the callback at ``place``, once it is known that it can work."""
     ref, callback = made[place]
     _check_rate(callback, optimizer)
-    _check_monitor(ref, callback, keys, made[:place])
+    _check_monitor(ref, callback, keys, growing, made[:place])
     unheard = _batch_hooks(callback)
     return f"{ref}: {', '.join(unheard)}: not called, because many steps run as one program" if unheard else ""
 
@@ -271,11 +285,13 @@ def _check_rate(callback: keras.callbacks.Callback, optimizer: keras.optimizers.
         optimizer.learning_rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
 
 
-def _check_monitor(ref: str, callback: keras.callbacks.Callback, keys: list[str], earlier: Made) -> None:
+def _check_monitor(
+    ref: str, callback: keras.callbacks.Callback, keys: list[str], growing: set[str], earlier: Made
+) -> None:
     """Refuse to wait for a value that never comes, of which Keras would only warn; give accuracies their direction."""
     if not hasattr(callback, "monitor_op"):  # what those have that Keras derives from its MonitorCallback
         return
-    if callback.mode == "auto" and callback.monitor in _GROWING:
+    if callback.mode == "auto" and callback.monitor in growing:
         callback.mode = "max"  # Keras asks the metrics of a compiled model, and there is none
     used = getattr(callback, "save_best_only", True)
     # Callbacks of one's own may add to the logs, which those behind them see.
@@ -284,7 +300,7 @@ def _check_monitor(ref: str, callback: keras.callbacks.Callback, keys: list[str]
             f"train.callbacks: {ref}: received monitor {callback.monitor!r}, accepted: {', '.join(keys)}; "
             + (
                 "set args.monitor"
-                if "val_accuracy" in keys
-                else "set args.monitor, or data.validation to have val_loss and val_accuracy"
+                if "val_loss" in keys
+                else f"set args.monitor, or data.validation to have val_loss and val_{keys[1]}"
             )
         )

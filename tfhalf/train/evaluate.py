@@ -8,87 +8,94 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfhalf.data import Preprocess
-from tfhalf.precision.policy import takes_integers
+from tfhalf.data.columns import Columns
+from tfhalf.data.lazy import Array
+from tfhalf.data.normalize import normalizer
+from tfhalf.data.preprocess import AnyPreprocess
+from tfhalf.train.objective import Objective, tensors
 
 Views = Literal["none", "mirror", "mirror_shift"]
 
-_ROWS = 8192  # whose logarithms are in memory at a time
-
 
 class Evaluator:
-    """Logits of ``model`` in batches of one size, for which, whatever the views, one program is made.
+    """Answers of ``model`` in batches of one size, for which, whatever the views, one program is made.
 
     Args:
-        preprocess: how images are normalised.
+        preprocess: how inputs are normalised.
+        objective: what its answers are measured by.
         xla: whether XLA compiles the program.
     """
 
-    def __init__(self, model: keras.Model, preprocess: Preprocess, *, batch_size: int = 500, xla: bool = False) -> None:
-        self.model, self.batch_size = model, batch_size
-        self.shift, self.scale = preprocess.shift_and_scale()
+    def __init__(
+        self,
+        model: keras.Model,
+        preprocess: AnyPreprocess,
+        objective: Objective,
+        *,
+        batch_size: int = 500,
+        xla: bool = False,
+    ) -> None:
+        self.model, self.objective, self.batch_size = model, objective, batch_size
+        self.normalized = normalizer(preprocess, model)
         self._answer = tf.function(self._forward, jit_compile=xla, autograph=False, reduce_retracing=True)
 
     @classmethod
-    def of(cls, model: keras.Model, preprocess: Preprocess, images: int, *, xla: bool) -> Evaluator:
+    def of(
+        cls, model: keras.Model, preprocess: AnyPreprocess, objective: Objective, images: int, *, xla: bool
+    ) -> Evaluator:
         """One whose batches suit a test set of so many ``images``."""
         size = min(2000 if xla else 500, max(images, 1))
-        return cls(model, preprocess, batch_size=size, xla=xla)
+        return cls(model, preprocess, objective, batch_size=size, xla=xla)
 
-    def logits(self, x: np.ndarray, views: Views = "none") -> np.ndarray:
-        """Float32 [N, num_classes] for images [N, ...] in the source's dtype, averaged over ``views`` of each."""
+    def answers(self, x: Array | Columns, views: Views = "none") -> Array | Columns:
+        """Float32 [N, ...] for inputs [N, ...] in the source's dtype, averaged over ``views`` of each image."""
         size = self.batch_size
         shown = [tuple(map(tf.constant, view)) for view in _VIEWS[views]]
         parts = []
         for start in range(0, len(x), size):
-            part = x[start : start + size]
-            if len(part) < size:  # else the last batch had a program of its own
-                part = np.concatenate([part, np.zeros((size - len(part), *x.shape[1:]), x.dtype)])
-            images = tf.constant(part)
-            parts.append(tf.add_n([self._answer(images, *view) for view in shown]))
-        answers: np.ndarray = np.concatenate([part.numpy() for part in parts])[: len(x)]
-        return answers
+            inputs = tensors(_filled(x[start : start + size], size))  # else the last batch had a program of its own
+            parts.append(tf.nest.map_structure(_sum, *(self._answer(inputs, *view) for view in shown)))
+        if isinstance(parts[0], dict):
+            return Columns({name: _joined([part[name] for part in parts], len(x)) for name in parts[0]})
+        return _joined(parts, len(x))
 
-    def probabilities(self, x: np.ndarray) -> np.ndarray:
-        """Softmax of `logits`, float32 [N, num_classes]; not finite where they are not."""
-        logits = self.logits(x)
-        with np.errstate(invalid="ignore"):
-            shifted = np.exp(logits - logits.max(-1, keepdims=True))
-            answers: np.ndarray = shifted / shifted.sum(-1, keepdims=True)
-        return answers
+    def predictions(self, x: Array | Columns) -> dict[str, np.ndarray]:
+        """What an artifact serves, by name, float32 [N, ...]; not finite where answers are not."""
+        return self.objective.predictions(self.answers(x))
 
-    def accuracy(self, x: np.ndarray, y: np.ndarray, views: Views = "none") -> float:
-        """Share of right answers, 0 to 1."""
-        return float((self.logits(x, views).argmax(-1) == y).mean())
+    def metrics(self, x: Array | Columns, y: Array | Columns, views: Views = "none") -> dict[str, float]:
+        """The objective's metrics over inputs ``x`` and targets ``y``."""
+        return self.scores(x, y, views=views)[1]
 
-    def scores(self, x: np.ndarray, y: np.ndarray, label_smoothing: float) -> tuple[float, float]:
-        """Mean cross-entropy, as `cross_entropy`, and share of right answers, 0 to 1; images are answered once."""
-        logits = self.logits(x)
-        return cross_entropy(logits, y, label_smoothing), float((logits.argmax(-1) == y).mean())
+    def scores(
+        self, x: Array | Columns, y: Array | Columns, weight: Array | None = None, views: Views = "none"
+    ) -> tuple[float, dict[str, float]]:
+        """Mean loss, and metrics by name; inputs are answered once."""
+        return self.objective.scores(y, self.answers(x, views), weight)
 
     def _forward(self, x: Any, weight: Any, by: Any, mirrored: Any) -> Any:
-        if x.shape.rank == 4:
+        if not isinstance(x, dict) and x.shape.rank == 4:
             x = _view(x, by, mirrored)
-        x = tf.cast(x, tf.int32) if takes_integers(self.model) else (tf.cast(x, tf.float32) - self.shift) * self.scale
-        return weight * tf.cast(self.model(x, training=False), tf.float32)
+        answers = self.model(self.normalized(x), training=False)
+        return tf.nest.map_structure(lambda one: weight * tf.cast(one, tf.float32), answers)
 
 
-def cross_entropy(logits: np.ndarray, y: np.ndarray, label_smoothing: float) -> float:
-    """Mean softmax cross-entropy of float32 ``logits`` [N, num_classes] and labels ``y`` [N], as `step.cross_entropy`.
+def _sum(*views: Any) -> Any:
+    return tf.add_n(views)
 
-    In numpy: the program that answers stays the one that it is, whoever asks for a loss.
-    """
-    total = 0.0
-    for start in range(0, len(y), _ROWS):
-        part, labels = logits[start : start + _ROWS], y[start : start + _ROWS]
-        with np.errstate(invalid="ignore", over="ignore"):  # logits that are not finite have a loss that is not
-            shifted = part - part.max(-1, keepdims=True)
-            whole = np.log(np.exp(shifted).sum(-1))
-            loss = whole - shifted[np.arange(len(labels)), labels]
-            if label_smoothing:
-                loss = (1 - label_smoothing) * loss + label_smoothing * (whole - shifted.mean(-1))
-            total += float(loss.sum(dtype=np.float64))
-    return total / len(y)
+
+def _joined(parts: list[Any], count: int) -> Array:
+    joined: Array = np.concatenate([part.numpy() for part in parts])[:count]
+    return joined
+
+
+def _filled(x: Array | Columns, size: int) -> Array | Columns:
+    """``x`` with rows of zeros behind it, so that there are ``size``."""
+    if len(x) == size:
+        return x
+    if isinstance(x, Columns):
+        return x.map(lambda array: np.asarray(_filled(array, size)))
+    return np.concatenate([x, np.zeros((size - len(x), *x.shape[1:]), x.dtype)])
 
 
 def penalties(model: keras.Model) -> float:

@@ -7,15 +7,16 @@ import numpy as np
 
 from tfhalf.errors import ConfigError
 from tfhalf.precision.policy import takes_integers
+from tfhalf.tasks import Task
 from tfhalf.train import traced
-from tfhalf.train.heads import SIGMOID, ends_in_a_linear_layer
+from tfhalf.train.heads import REFUSED, ends_in_a_linear_layer
 
 SAMPLES = 16
 _LINEAR = ("BiasAdd", "MatMul", "BatchMatMulV2", "Einsum", "Conv2D", "LogSoftmax")
 _ADVICE = "which would be taken for logits; return what stands before the softmax, which is added in float32"
 
 
-def refuse_probabilities(model: keras.Model, x: np.ndarray) -> None:
+def refuse_probabilities(model: keras.Model, x: np.ndarray, task: Task) -> None:
     """Refuse a model whose code ends in a softmax or a sigmoid where `as_logits` cannot take it off: in a subclass, in
     a layer of one's own, before a mean.
 
@@ -25,13 +26,13 @@ def refuse_probabilities(model: keras.Model, x: np.ndarray) -> None:
     Raises:
         ConfigError: it ends so, or its answers to ``x`` are probabilities: each row sums to one.
     """
-    if ends_in_a_linear_layer(model):
+    if not task.class_names or ends_in_a_linear_layer(model):
         return
-    end = traced.closing(model)
-    if end == "Sigmoid":
-        raise ConfigError(SIGMOID.format(where="in the code of a layer or of a subclass"))
-    if end == "Softmax":
-        raise ConfigError(f"model.build: the model ends in a softmax, {_ADVICE}")
+    end = traced.closing(model).lower()
+    if end == "sigmoid" and task.exclusive:
+        raise ConfigError(REFUSED[end].format(where="in the code of a layer or of a subclass"))
+    if end in ("softmax", "sigmoid"):
+        raise ConfigError(f"model.build: the model ends in a {end}, {_ADVICE.replace('softmax', end)}")
     if end in _LINEAR or not len(x):
         return
     inputs = keras.ops.cast(x, "int32") if takes_integers(model) else keras.ops.convert_to_tensor(x)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -10,10 +10,14 @@ import tensorflow as tf
 
 from tfhalf.errors import ConfigError
 
-SIGMOID = (
-    "model.build: the model ends in a sigmoid ({where}), which would be taken for logits; give one output for each "
-    "class, without activation: the softmax is added in float32"
-)
+Closing = Literal["softmax", "sigmoid"]
+OTHER: dict[str, Closing] = {"softmax": "sigmoid", "sigmoid": "softmax"}
+REFUSED = {
+    "sigmoid": "model.build: the model ends in a sigmoid ({where}), which would be taken for logits; give one output "
+    "for each class, without activation: the softmax is added in float32; or set task: binary or task: multilabel",
+    "softmax": "model.build: the model ends in a softmax ({where}), of whose outputs one is right; give logits, "
+    "without activation: the sigmoid is added in float32; or set task: classification",
+}
 # Layers whose answers are their activation's; a recurrent layer's activation is another thing.
 _ACTIVATED = (
     keras.layers.Dense,
@@ -26,23 +30,17 @@ _ACTIVATED = (
 _ENDLESS = {"While", "StatelessWhile", "For", "PyFunc", "PyFuncStateless", "EagerPyFunc", "RemoteCall"}
 
 
-def as_logits(model: keras.Model) -> tuple[keras.Model, bool]:
-    """``model`` with a closing softmax taken off, and whether there was one: a layer, an activation or an operation of
-    `keras.ops`, also at the end of a model within, and before what changes no value (a cast, a linear activation).
+def as_logits(model: keras.Model, closing: Closing = "softmax") -> tuple[keras.Model, bool]:
+    """``model``, of one output, with a closing softmax or sigmoid taken off, and whether there was one: a layer, an
+    activation or an operation of `keras.ops`, also at the end of a model within, and before what changes no value (a
+    cast, a linear activation).
 
     A float16 softmax loses small probabilities (below 6e-8 they are 0, and their loss infinite).
 
     Raises:
-        ConfigError: the model has several outputs, one that is not [N, classes], or ends in a sigmoid.
+        ConfigError: it ends in the other of the two.
     """
-    if len(model.outputs) != 1:
-        raise ConfigError(f"model.build: the model has {len(model.outputs)} outputs; a classifier with one is accepted")
-    shape = model.outputs[0].shape
-    if len(shape) != 2:
-        raise ConfigError(
-            f"model.build: the output has shape {tuple(shape)}; logits of shape [N, num_classes] are accepted"
-        )
-    tensor, had = _before_softmax(model)
+    tensor, had = _before(model, closing)
     if tensor is None:
         return model, had
     # A list of one input would make Keras warn at every call with a bare tensor.
@@ -78,31 +76,31 @@ def closing_activation(model: keras.Model) -> str | None:
     return str(getattr(last.activation, "__name__", last.activation))
 
 
-def _before_softmax(model: keras.Model) -> tuple[Any, bool]:
-    """The tensor before a closing softmax, None where ``model`` itself was changed or is to stay as it is; and whether
-    there was a softmax."""
+def _before(model: keras.Model, closing: Closing) -> tuple[Any, bool]:
+    """The tensor before a ``closing`` function, None where ``model`` itself was changed or is to stay as it is; and
+    whether there was one."""
     tensor = model.outputs[0]
     while True:
         last, node = _last(tensor)
         if _graph(last) is not None:
             if len(last.outputs) != 1 or tensor.shape != last.outputs[0].shape:
                 return None, False
-            inner, had = as_logits(last)
+            inner, had = as_logits(last, closing)
             return (inner(*node.arguments.args) if inner is not last else None), had
         if isinstance(last, _ACTIVATED):
             kind = function_of(last.activation, tensor.shape[-1])
-            if kind == "sigmoid":
-                raise ConfigError(SIGMOID.format(where=f"the activation of {last.name!r}"))
-            if kind == "softmax":
+            if kind == OTHER[closing]:
+                raise ConfigError(REFUSED[kind].format(where=f"the activation of {last.name!r}"))
+            if kind == closing:
                 last.activation = keras.activations.linear
-            return None, kind == "softmax"
+            return None, kind == closing
         before = node.arguments.keras_tensors
         if len(before) != 1 or before[0].shape != tensor.shape or getattr(last, "weights", []):
             return None, False
         kind = function_of(last, tensor.shape[-1])
-        if kind == "sigmoid":
-            raise ConfigError(SIGMOID.format(where=repr(last.name)))
-        if kind == "softmax":
+        if kind == OTHER[closing]:
+            raise ConfigError(REFUSED[kind].format(where=repr(last.name)))
+        if kind == closing:
             return before[0], True
         if kind != "identity":
             return None, False

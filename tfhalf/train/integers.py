@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import keras
 import numpy as np
 
 from tfhalf import config
 from tfhalf.data import Splits
+from tfhalf.data.columns import Columns
 from tfhalf.data.lazy import Array
 from tfhalf.errors import ConfigError, DataError
 from tfhalf.progress import Progress
@@ -34,7 +37,7 @@ def keep_integers(pipeline: config.Pipeline, splits: Splits, builder: Builder, p
         ConfigError: another normalisation was asked for, or a layer rounds the numbers before they are looked up.
         DataError: an item holds no whole number, or one beyond the table.
     """
-    if splits.x_train.ndim == 4:
+    if splits.has_images or isinstance(splits.x_train, Columns):
         return pipeline
     model = builder("float32")
     found = traced.lookups(model, "float32")
@@ -59,6 +62,9 @@ def refuse_normalized(pipeline: config.Pipeline, builder: Builder, model: keras.
     Raises:
         ConfigError: and they are normalised.
     """
+    if isinstance(builder.input_shape, Mapping):
+        _check_inputs(builder, model)
+        return
     if builder.integers or pipeline.data.normalize == "none":
         return
     if keras.backend.is_int_dtype(model.inputs[0].dtype):
@@ -66,6 +72,16 @@ def refuse_normalized(pipeline: config.Pipeline, builder: Builder, model: keras.
     if any(isinstance(layer, _LAYERS) for layer in model._flatten_layers()):
         for lookup in traced.lookups(model, "float32"):
             _refuse(pipeline, builder, lookup)
+
+
+def _check_inputs(builder: Builder, model: keras.Model) -> None:
+    """Refuse floats for an input, of several, that takes whole numbers."""
+    for tensor in model.inputs:
+        if keras.backend.is_int_dtype(tensor.dtype) and tensor.name not in builder.dtypes:
+            raise ConfigError(
+                f"model.build: {builder.ref} takes whole numbers as its input {tensor.name!r}, the data's are floats, "
+                "which are normalised; give them as integers: x.astype('int32')"
+            )
 
 
 def _refuse(pipeline: config.Pipeline, builder: Builder, lookup: traced.Lookup) -> None:

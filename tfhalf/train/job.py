@@ -12,14 +12,19 @@ import keras
 
 from tfhalf import config
 from tfhalf.artifacts import manifest as manifests
-from tfhalf.data import LazyImages, Preprocess, Splits, load_splits
+from tfhalf.data import LazyImages, Splits, load_splits
+from tfhalf.data.columns import Columns
+from tfhalf.data.preprocess import AnyPreprocess, fit
 from tfhalf.errors import ConfigError
 from tfhalf.files import check_writable, replacing
 from tfhalf.progress import Progress
+from tfhalf.tasks import Task
 from tfhalf.train.build import Builder
 from tfhalf.train.initial.weights import Initial, from_run, load
 from tfhalf.train.integers import keep_integers
+from tfhalf.train.objective import Objective
 from tfhalf.train.record import run_folder as runs
+from tfhalf.train.tasks import make_objective, targets_of
 
 SMOKE_STEPS = 2
 SMOKE_BATCH = 128
@@ -58,9 +63,15 @@ class Job:
 
     pipeline: config.Pipeline
     splits: Splits
-    preprocess: Preprocess
+    preprocess: AnyPreprocess
     builder: Builder
+    objective: Objective
     initial: Initial | None = None  # of a run that begins, where its weights are not drawn
+
+    @property
+    def task(self) -> Task:
+        """What is learnt."""
+        return self.objective.task
 
     def model(self, policy_name: str | None = None, size: int | None = None) -> keras.Model:
         """The pipeline's net under ``policy_name``, or its own policy, with the layers in float32 that it keeps so; see
@@ -75,18 +86,38 @@ def prepare(pipeline: config.Pipeline, places: Places, progress: Progress, *, sm
     base = places.pipeline.resolve().parent
     progress.wait(pipeline.data.source)
     splits = load_splits(
-        pipeline.data, base=base, seed=pipeline.seed, data_dir=places.data_dir, progress=progress.status
+        pipeline.data,
+        base=base,
+        seed=pipeline.seed,
+        data_dir=places.data_dir,
+        progress=progress.status,
+        kind=targets_of(pipeline, base),
+        ignore={name: one.ignore for name, one in pipeline.outputs.items()} or pipeline.task.ignore,
     )
     progress.clear()
-    builder = Builder(pipeline.model, base, input_shape=splits.input_shape, num_classes=splits.num_classes)
+    objective = make_objective(pipeline, splits, base)
+    builder = builder_of(pipeline, base, splits, objective.task)
     pipeline = keep_integers(pipeline, splits, builder, progress)
     x = splits.x_train
     if isinstance(x, LazyImages) and pipeline.data.normalize == "standardize" and x.sampled < len(x):
         progress.line(f"normalise  by mean and std of a fixed sample: {x.sampled:,} of {len(x):,} training images")
-    preprocess = Preprocess.fit(pipeline.data.normalize, x)
+    preprocess = fit(pipeline.data, x)
     if smoke:
         pipeline, splits = _cut(pipeline, splits)
-    return Job(pipeline, splits, preprocess, builder)
+    return Job(pipeline, splits, preprocess, builder, objective)
+
+
+def builder_of(pipeline: config.Pipeline, base: Path, splits: Splits, task: Task) -> Builder:
+    """The pipeline's builder, for the inputs of ``splits``."""
+    several = isinstance(splits.x_train, Columns)
+    return Builder(
+        pipeline.model,
+        base,
+        input_shape=splits.shapes if several else splits.input_shape,
+        task=task,
+        dtypes=splits.dtypes,
+        categories={name: len(words) for name, words in splits.vocabularies.items()},
+    )
 
 
 def with_weights(job: Job, origin: runs.Origin | None = None) -> Job:
@@ -151,14 +182,6 @@ def _cut(pipeline: config.Pipeline, splits: Splits) -> tuple[config.Pipeline, Sp
         "min_agreement": min(SMOKE_AGREEMENT, pipeline.verify.min_agreement),
     }
     steps, n = SMOKE_STEPS * size, SMOKE_TEST_IMAGES
-    splits = replace(
-        splits,
-        x_train=splits.x_train[:steps],
-        y_train=splits.y_train[:steps],
-        x_val=splits.x_val[:n],
-        y_val=splits.y_val[:n],
-        x_test=splits.x_test[:n],
-        y_test=splits.y_test[:n],
-    )
+    splits = splits.head(steps, n)
     changed = {"train": train, "verify": pipeline.verify.model_copy(update=loose)}
     return pipeline.model_copy(update=changed), splits

@@ -6,7 +6,6 @@ import shlex
 import signal
 import time
 from contextlib import nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +65,7 @@ class Epochs:
         self.trainer, self.job, self.pipeline = trainer, trainer.job, trainer.job.pipeline
         self.state, self.program = trainer.state, trainer.program
         self.run, self.progress = run, progress
+        self.shown = self.job.objective.shown
         self.signals = Signals()
         self.rollbacks: list[dict[str, Any]] = []
         self.spent, self.stepping = 0.0, 0.0
@@ -86,7 +86,7 @@ class Epochs:
             check_pipeline(found.record, self.pipeline, self.run)
             check_preprocess(found.record, self.job.preprocess, self.run)
             keep_epochs(self.run, self.pipeline.train.epochs)
-        with History(self.run, []) as self.history:
+        with History(self.run, [], [metric.name for metric in self.job.objective.metrics]) as self.history:
             self._take(found)
             if resume:
                 self.progress.line(self._resumed())
@@ -108,7 +108,7 @@ class Epochs:
         self.spent, self.stepping = record["seconds"], record["stepping"]
         self.history.begin(record["rows"])
         self.scale = ScaleLog(self.pipeline, self.program, self.run, self.progress)
-        self.results = [ChunkResult(**found.within)] if found and self.done else []
+        self.results = [ChunkResult.of(found.within, self.program.batch_size)] if found and self.done else []
         if self.results:
             self.scale.take_up(self.results[0], record["in_row"])
 
@@ -131,7 +131,7 @@ class Epochs:
             if not taken_up:  # a callback may have set weights
                 self.state.inner.start()
                 self.start = self.state.to_go_back_to(self.trainer.device.memory_bytes)
-            self.progress.line(header(self.state.guarded))
+            self.progress.line(header(self.state.guarded, self.shown))
             while not hooks.stopped and self.epoch < epochs:
                 try:
                     self._next(hooks)
@@ -142,7 +142,7 @@ class Epochs:
             hooks.end()
         rows = self.history.rows
         self._save(ended=True)
-        self.progress.line(rows[-1].line(epochs, "done", self.state.guarded))
+        self.progress.line(rows[-1].line(epochs, "done", self.state.guarded, self.shown))
         if len(rows) < epochs:
             self.progress.line(f"ended after epoch {len(rows)} of {epochs}: a callback set model.stop_training")
 
@@ -160,7 +160,7 @@ class Epochs:
         last = hooks.stopped or self.epoch == epochs
         self._boundary(last)
         if not last:
-            self.progress.line(row.line(epochs, self.history.left(epochs), self.state.guarded))
+            self.progress.line(row.line(epochs, self.history.left(epochs), self.state.guarded, self.shown))
 
     def _epoch(self) -> Epoch:
         epoch, start = self.epoch, time.perf_counter() - self.stepping
@@ -184,7 +184,7 @@ class Epochs:
                 self._boundary()
         whole = joined(self.results)
         loss, finite = whole.loss, whole.finite
-        val_loss, val_accuracy = self.trainer.validation()
+        val_loss, val_metrics = self.trainer.validation()
         seconds = time.perf_counter() - start
         self.spent += seconds
         steps = self.scale.end_epoch(whole, stage.rate)
@@ -192,8 +192,8 @@ class Epochs:
             epoch=epoch + 1,
             steps=len(loss),
             loss=float(loss[finite].mean()) if finite.any() else float("nan"),
-            accuracy=int(whole.correct.sum()) / order.size,
-            val_accuracy=val_accuracy,
+            metrics=self.job.objective.values(whole.sums.sum(0, dtype=np.float64)),
+            val_metrics=val_metrics,
             images_per_s=order.size / self.stepping,
             loss_scale=self.state.loss_scale(),
             skipped=int((~finite).sum()),
@@ -236,7 +236,8 @@ class Epochs:
         settings = self.pipeline.train
         start, step = time.monotonic(), self.epoch * self.program.steps_per_epoch + self.done
         self.scale.save()
-        rows = [asdict(row) for row in self.history.rows]
+        rows = [row.to_dict() for row in self.history.rows]
+        last = self.history.rows[-1] if rows else None
         known = self.hooks.state() if self.hooks else self.known
         record = {
             "epochs_done": self.epoch,
@@ -245,7 +246,7 @@ class Epochs:
             "seconds": self.spent,
             "stepping": self.stepping,
             "in_row": self.scale.in_row,
-            "val_accuracy": rows[-1]["val_accuracy"] if rows and not self.done else None,
+            "score": self.job.objective.score(last.val_metrics) if last and not self.done else None,
             "rows": rows,
             "rollbacks": self.rollbacks,
             "callbacks": known.plain,

@@ -43,8 +43,8 @@ class TrainProgram:
             state.optimizer,
             state.trained,
             preprocess=job.preprocess,
-            label_smoothing=settings.label_smoothing,
-            augmentation=pipeline.data.augment if splits.x_train.ndim == 4 else None,
+            objective=job.objective,
+            augmentation=pipeline.data.augment if splits.has_images else None,
             seed=pipeline.seed,
             twins=twins(state.model, job, self.stages.sizes),
         )
@@ -54,6 +54,7 @@ class TrainProgram:
             self.step,
             splits.x_train,
             splits.y_train,
+            splits.w_train,
             device,
             batch_size=self.batch_size,
             capacity=min(self.steps_per_epoch, 500),

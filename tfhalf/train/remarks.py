@@ -11,6 +11,7 @@ import numpy as np
 from tfhalf import config
 from tfhalf.config.section import Section
 from tfhalf.data import LazyImages, Splits
+from tfhalf.data.columns import Columns
 from tfhalf.errors import ConfigError
 from tfhalf.train.optim.optimizers import trained_variables
 
@@ -44,8 +45,8 @@ def of_model(model: keras.Model) -> list[str]:
         given = model.get_compile_config() or {}
         listed = ", ".join(f"{key} {_name(given[key])}" for key in ("optimizer", "loss", "metrics") if given.get(key))
         said.append(
-            f"compile() in the builder is ignored ({listed}): train.optimizer says how weights move, the loss is "
-            "softmax cross-entropy (train.label_smoothing), the metric accuracy"
+            f"compile() in the builder is ignored ({listed}): train.optimizer says how weights move, task.loss and "
+            "task.metrics what is learnt and measured"
         )
     own = [name for name in _STEP_METHODS if getattr(type(model), name) is not _keras_own(model, name)]
     if own:
@@ -100,7 +101,7 @@ def _of_sizes(train: config.Train, splits: Splits, model: keras.Model) -> Iterat
 def _of_values(splits: Splits) -> Iterator[str]:
     """Values that float32, which nets and artifacts take, does not tell apart: times in seconds, long numbers."""
     x = splits.x_train
-    if isinstance(x, LazyImages) or x.dtype in (np.uint8, np.int8, np.float16, np.float32) or x.ndim != 2:
+    if isinstance(x, LazyImages | Columns) or x.dtype in (np.uint8, np.int8, np.float16, np.float32) or x.ndim != 2:
         return
     rounded = x.astype(np.float32).astype(np.float64)
     spread = np.asarray(x, np.float64).std(0)
@@ -144,7 +145,7 @@ def _without_effect(pipeline: config.Pipeline, splits: Splits) -> Iterator[str]:
     elif scale.mode == "static":
         moving = ("growth_interval", "growth_factor", "backoff_factor", "floor", "cap", "hysteresis")
         yield from _unread("precision.loss_scale", scale, moving, "its mode is static")
-    if splits.x_train.ndim != 4:
+    if not splits.has_images:
         yield from _unread(
             "data.augment", pipeline.data.augment, tuple(config.Augment.model_fields), "for images alone"
         )

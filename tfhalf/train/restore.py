@@ -44,7 +44,7 @@ def restore_run(
             f"{run}: ended after epoch {done} of {epochs}; finish it first: tfhalf train --resume {quoted}{as_it_is}"
         )
     check_preprocess(found.record, job.preprocess, run)
-    rows = tuple(Epoch(**row) for row in found.record["rows"])
+    rows = tuple(Epoch.from_dict(row) for row in found.record["rows"])
     model = _model(job, found)
     precision = job.pipeline.precision
     initial = precision.loss_scale.initial if precision.policy == "mixed_float16" else 1.0

@@ -67,9 +67,9 @@ class Stages:
         norms: Sequence[tuple[str, ...]] = (),
         peak: float = 1.0,
     ) -> None:
-        side = input_shape[0]
-        asked = [part.size for part in parts if part.size is not None] or sizes
-        _check_sizes("train.stages" if parts else "train.sizes", asked, input_shape)
+        side = input_shape[0] if input_shape else 0  # several inputs have no one shape
+        reduced = [part.size for part in parts if part.size is not None] or sizes
+        _check_sizes("train.stages" if parts else "train.sizes", reduced, input_shape)
         self._parts = tuple(None if size == side else size for size in sizes) or (None,)
         self._epochs = epochs
         self._last = _last_epochs(freeze_after or {}, paths)
@@ -103,7 +103,7 @@ class Stages:
 
 
 def _check_sizes(key: str, sizes: Sequence[int], input_shape: tuple[int, ...]) -> None:
-    side = input_shape[0]
+    side = input_shape[0] if input_shape else 0  # several inputs have no one shape
     if sizes and (len(input_shape) != 3 or input_shape[1] != side):
         raise ConfigError(f"{key}: needs square images, the data's are of shape {input_shape}; leave it out")
     for size in sizes:

@@ -24,23 +24,24 @@ class Trainer:
 
     def __init__(self, job: Job, device: Device) -> None:
         self.job, self.device = job, device
-        self.callbacks = Callbacks(job.pipeline.train.callbacks, job.builder.base)
+        self.callbacks = Callbacks(job.pipeline.train.callbacks, job.builder.base, job.objective.metrics)
         self.state = TrainState(job)
         self.program = TrainProgram(job, self.state, device)
-        self.evaluator = Evaluator.of(self.state.model, job.preprocess, len(job.splits.x_test), xla=self.program.xla)
+        images, xla = len(job.splits.x_test), self.program.xla
+        self.evaluator = Evaluator.of(self.state.model, job.preprocess, job.objective, images, xla=xla)
         self.writer = checkpoint.Writer()
 
-    def validation(self) -> tuple[float | None, float | None]:
-        """Loss and share of right answers on the validation part; None without one.
+    def validation(self) -> tuple[float | None, dict[str, float]]:
+        """Loss and metrics on the validation part; None and none without one.
 
         The loss is that of training, with its label smoothing and the penalties on weights, and without what layers add
         while they are called.
         """
-        x, y = self.job.splits.x_val, self.job.splits.y_val
-        if not len(x):
-            return None, None
-        loss, accuracy = self.evaluator.scores(x, y, self.job.pipeline.train.label_smoothing)
-        return loss + penalties(self.state.model), accuracy
+        splits = self.job.splits
+        if not len(splits.x_val):
+            return None, {}
+        loss, metrics = self.evaluator.scores(splits.x_val, splits.y_val, splits.w_val)
+        return loss + penalties(self.state.model), metrics
 
     def result(self, rows: list[Epoch], seconds: float, rollbacks: list[dict[str, Any]]) -> TrainResult:
         """The trainer's state, once training is over; ``seconds`` were spent on ``rows``."""
@@ -59,7 +60,7 @@ class Trainer:
             "stages": (),
         }
         few = _COST_BATCH * _COST_STEPS
-        splits = replace(splits, x_train=splits.x_train[:few], y_train=splits.y_train[:few])
+        splits = splits.training_rows(slice(few))
         times = []
         for policy in (pipeline.precision.policy, "float32"):
             changed = {

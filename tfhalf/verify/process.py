@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -66,7 +67,7 @@ class Verifier:
         with tempfile.TemporaryDirectory(prefix="tfhalf-verify-") as scratch:
             data = Path(scratch) / "test.npz"
             if test_set is not None:
-                np.savez(data, x=test_set.x, y=test_set.y)
+                np.savez(data, **_packed("x", test_set.x), **_packed("y", test_set.y))  # type: ignore[arg-type]
             request = {"cwd": os.getcwd(), "directory": str(directory), "data": str(data) if test_set else ""}
             waited = self._child is not None
             try:
@@ -113,6 +114,16 @@ class Verifier:
         return ParityError(f"{_FAILED}: it ended {words}")
 
 
+def _packed(key: str, arrays: np.ndarray | Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {f"{key}/{name}": x for name, x in arrays.items()} if isinstance(arrays, Mapping) else {key: arrays}
+
+
+def _unpacked(key: str, packed: Mapping[str, np.ndarray]) -> np.ndarray | dict[str, np.ndarray]:
+    if key in packed:
+        return packed[key]
+    return {name.partition("/")[2]: packed[name] for name in packed if name.startswith(f"{key}/")}
+
+
 def main(channel: Channel) -> None:
     """What the process does: import what it needs, wait for a request, answer it."""
     # Keras is not part of an artifact: without it TensorFlow is there sooner, and nothing can lean on it.
@@ -131,7 +142,7 @@ def main(channel: Channel) -> None:
         test_set = None
         if request["data"]:
             with np.load(request["data"], allow_pickle=False) as arrays:
-                test_set = TestSet(arrays["x"], arrays["y"])
+                test_set = TestSet(_unpacked("x", arrays), _unpacked("y", arrays))
         verified = compare_version(open_version(Path(request["directory"])), Progress(), test_set)
     except (ArtifactError, IntegrityError) as error:
         channel.send(ERROR, str(error).encode())

@@ -49,17 +49,34 @@ STILL = 1e-3
 
 
 def table(comparisons: Sequence[Comparison]) -> tuple[list[str], list[list[str]]]:
-    """The comparisons as text: the names of `COLUMNS` that have a cell in any row, and the rows.
+    """The comparisons as text: the names of `COLUMNS` that have a cell in any row, behind ``accuracy`` the metrics of
+    other tasks, and the rows.
 
-    The float32 model has a row of its own where its accuracy is known.
+    The float32 model has a row of its own where its accuracy or its metrics are known.
     """
-    rows = [_cells(c) for c in comparisons]
-    first = next((c for c in comparisons if c.worst("reference_accuracy") is not None), None)
+    metrics = list(dict.fromkeys(name for c in comparisons for name in c.first_metrics))[:METRICS]
+    rows = [_cells(c) | {name: _number(c.metrics.get(name)) for name in metrics} for c in comparisons]
+    first = next((c for c in comparisons if c.worst("reference_accuracy") is not None or c.reference_metrics), None)
     if first is not None:
-        known = {"samples": f"{first.usual:,}", "accuracy": _percent(first.worst("reference_accuracy"))}
+        accuracy = first.worst("reference_accuracy")
+        known = {"samples": f"{first.usual:,}", "accuracy": _percent(accuracy)}
+        known |= {name: _number(first.reference_metrics.get(name)) for name in metrics}
         rows.insert(0, {"artifact": "float32 model", "computed by": "TensorFlow", **known})
-    names = [name for name in COLUMNS if any(row.get(name) for row in rows)]
+    after = list(COLUMNS).index("accuracy") + 1
+    columns = [*list(COLUMNS)[:after], *metrics, *list(COLUMNS)[after:]]
+    names = [name for name in columns if any(row.get(name) for row in rows)]
     return names, [[row.get(name, "") for name in names] for row in rows]
+
+
+METRICS = 3
+"""Columns of metrics, at most."""
+METRIC_WORDS = "of the samples, the task's metric of this name: shares from 0 to 1, errors in the targets' units"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.5g}"
 
 
 def _cells(c: Comparison) -> dict[str, str]:
@@ -228,9 +245,11 @@ def _warnings(manifest: Manifest) -> list[str]:
     said = ["**Smoke run**: trained for two steps, to try the way; not to be used."] if manifest.smoke else []
     chance = manifest.training.chance if manifest.training else None
     if chance is not None and manifest.training is not None and not chance.better:
-        accuracy = (manifest.training.test_accuracy or 0.0) * 100
+        accuracy = manifest.training.test_accuracy
         said.append(
-            f"**Chance level**: {accuracy:.2f} % is no better than always answering {chance.label!r} "
+            f"**Chance level**: no better than always answering {chance.label} (p = {chance.p_value:.2g})."
+            if chance.share is None or accuracy is None
+            else f"**Chance level**: {accuracy * 100:.2f} % is no better than always answering {chance.label!r} "
             f"({chance.share * 100:.2f} % of the test set, p = {chance.p_value:.2g})."
         )
     return said

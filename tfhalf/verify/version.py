@@ -23,6 +23,7 @@ from tfhalf.runtimes.open import SECOND, Predictor, open_predictor
 from tfhalf.text import one_line
 from tfhalf.verify.compare import compare_outputs
 from tfhalf.verify.other_sizes import run_sizes, sizes_line
+from tfhalf.verify.quality import measured, short_of
 
 BATCH = 8
 """Of a few samples; a test set goes in larger batches."""
@@ -33,12 +34,12 @@ EXACT_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class TestSet:
-    """The inputs ``x`` [N, ...] of a version's one input, and labels ``y`` integers [N]."""
+    """The inputs ``x`` [N, ...] of a version's one input, or by name, and targets ``y`` [N, ...], or by output."""
 
     __test__ = False  # it is not one of pytest's
 
-    x: np.ndarray
-    y: np.ndarray
+    x: np.ndarray | Arrays
+    y: np.ndarray | Arrays
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,8 @@ def _with_inputs(directory: Path, manifest: Manifest, reference: Reference, test
     if reference.digest:
         if test_set is None:
             raise ArtifactError(f"{directory}: the inputs that it is compared on do not lie in it; give its test set")
-        known = reference.with_test_set(manifest.inputs[0].name, test_set.x, test_set.y)
+        x = test_set.x if isinstance(test_set.x, dict) else {manifest.inputs[0].name: test_set.x}
+        known = reference.with_test_set(x, test_set.y)
         if known is None:
             source = manifest.data.source if manifest.data else "a test set"
             raise ArtifactError(
@@ -212,7 +214,26 @@ def compare_rows(
     classes = [port.name for port in manifest.outputs if port.classes]
     kinds = (*["given"] * usual, *reference.edge_kinds[:edges])
     labels = None if reference.labels is None else reference.labels[:usual]
-    return compare_outputs(expected, got, classes, limits, kinds, labels, reference.usual.outputs)
+    outputs = compare_outputs(expected, got, classes, limits, kinds, labels, reference.usual.outputs)
+    return tuple(short_of(_of_task(one, manifest, reference, expected, got, usual, limits), limits) for one in outputs)
+
+
+def _of_task(
+    output: OutputParity,
+    manifest: Manifest,
+    reference: Reference,
+    expected: Arrays,
+    got: Arrays,
+    usual: int,
+    limits: Limits,
+) -> OutputParity:
+    """``output`` with its task's metrics, where its targets are known."""
+    name = output.name
+    known = reference.targets.get(name, reference.labels)
+    if known is None or name not in manifest.tasks or not usual:
+        return output
+    targets = known[:usual]
+    return measured(output, manifest.tasks[name], targets, expected[name][:usual], got[name][:usual], limits)
 
 
 @dataclass(frozen=True)

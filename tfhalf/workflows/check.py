@@ -16,6 +16,7 @@ from tfhalf.train.remarks import parameters, remarks
 from tfhalf.train.stages import lines, stages_of
 from tfhalf.train.state import optimizer_of
 from tfhalf.workflows.rehearse import check_model
+from tfhalf.workflows.trained import learnt
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def check_pipeline(pipeline: config.Pipeline, places: Places, progress: Progress
     }
     listed = [
         f"{places.pipeline}: valid",
-        f"data: {splits.sizes}, {splits.num_classes} classes, input {splits.input_shape}",
+        f"data: {splits.sizes}, {learnt(job)}",
         f"model: {model.name}, {counted}, {len(model.layers)} layers",
         *([f"weights: {job.initial.line()}"] if job.initial else []),
         *stages,
@@ -81,7 +82,7 @@ def check_pipeline(pipeline: config.Pipeline, places: Places, progress: Progress
 def _check_callbacks(job: Job) -> tuple[list[str], list[str]]:
     """The classes of the callbacks, which are made, and what is to be told of them."""
     settings = job.pipeline.train
-    made = Callbacks(settings.callbacks, job.builder.base)
+    made = Callbacks(settings.callbacks, job.builder.base, job.objective.metrics)
     optimizer, _ = optimizer_of(job.pipeline, len(job.splits.x_train))
     unheard = made.check(optimizer, validation=len(job.splits.x_val) > 0)
     return [ref for ref, _ in made.makers], unheard

@@ -13,6 +13,7 @@ from tfhalf.progress import Progress
 from tfhalf.system.device import Device, detect, grow_memory, xla_decision
 from tfhalf.train.evaluate import Evaluator
 from tfhalf.train.job import Job, Places, open_run, prepare
+from tfhalf.train.objective import Objective
 from tfhalf.train.record.model_file import MODEL
 from tfhalf.train.record.outcome import read_outcome
 from tfhalf.train.record.run_folder import held_if_free
@@ -20,7 +21,7 @@ from tfhalf.train.restore import Which, restore_run
 from tfhalf.train.result import TrainResult
 from tfhalf.verify.process import Verifier
 from tfhalf.workflows.publish import Clock, Outcome, export_and_publish
-from tfhalf.workflows.trained import evaluated, record_published, record_trained
+from tfhalf.workflows.trained import evaluated, metric_words, record_published, record_trained
 
 
 def export_run(run: Path, places: Places, progress: Progress, epoch: Which | None = None) -> Outcome:
@@ -52,7 +53,7 @@ def export_run(run: Path, places: Places, progress: Progress, epoch: Which | Non
         device = detect()
         job = keep_constants(prepare(pipeline, places, progress, smoke=smoke), progress)
         result = restore_run(job, run, epoch, progress.line)
-        progress.line(f"run        {run}, {_described(result, pipeline)}")
+        progress.line(f"run        {run}, {_described(result, pipeline, job.objective)}")
         clock.stop("start-up")
         newest = epoch is None or epoch == "last"
         with Verifier(progress) as verifier:
@@ -70,18 +71,18 @@ def export_run(run: Path, places: Places, progress: Progress, epoch: Which | Non
     return outcome
 
 
-def _described(result: TrainResult, pipeline: Pipeline) -> str:
+def _described(result: TrainResult, pipeline: Pipeline, objective: Objective) -> str:
     """Which state of a run it is."""
     done, epochs = len(result.epochs), pipeline.train.epochs
     if result.ended:
         return f"trained for {done} epoch{'s' if done != 1 else ''}"
     more = f" and {result.steps_more:,} steps" if result.steps_more else ""
-    last = result.epochs[-1].val_accuracy if result.epochs and not result.steps_more else None
-    accuracy = "" if last is None else f" ({last * 100:.2f} % of the validation part)"
+    last = result.epochs[-1].val_metrics if result.epochs and not result.steps_more else {}
+    accuracy = f" ({metric_words(objective, last)} of the validation part)" if last else ""
     return f"as it stood after epoch {done} of {epochs}{more}{accuracy}"
 
 
 def _evaluator(job: Job, result: TrainResult, device: Device) -> Evaluator:
     settings, half = job.pipeline.train, job.pipeline.precision.policy != "float32"
     xla, _ = xla_decision(settings.xla, device, half=half)
-    return Evaluator.of(result.model, job.preprocess, len(job.splits.x_test), xla=xla)
+    return Evaluator.of(result.model, job.preprocess, job.objective, len(job.splits.x_test), xla=xla)

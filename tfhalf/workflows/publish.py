@@ -5,29 +5,25 @@ from __future__ import annotations
 import os
 import time
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
-import keras
-
 from tfhalf.artifacts import manifest as manifests
 from tfhalf.artifacts import record
-from tfhalf.artifacts.comparison import Comparison, Confusion, Limits
-from tfhalf.artifacts.edges import edge_inputs
+from tfhalf.artifacts.comparison import Comparison, Confusion
 from tfhalf.artifacts.record import Artifact, Manifest
-from tfhalf.artifacts.reference import Reference, Samples, basis_line, data_sha256
+from tfhalf.artifacts.reference import Reference, basis_line
 from tfhalf.artifacts.share import share_lines
-from tfhalf.export.program import INPUT, PROBABILITIES
+from tfhalf.export.program import input_ports
 from tfhalf.export.rebuild.rebuild import Rebuilt
 from tfhalf.export.write import described, parameters, write_artifacts
 from tfhalf.progress import Progress
-from tfhalf.system.device import Device, float32_exactly
+from tfhalf.system.device import Device
 from tfhalf.train.chance import Chance
-from tfhalf.train.evaluate import Evaluator
 from tfhalf.train.job import Job, Places
 from tfhalf.train.record import curves, plot
 from tfhalf.train.record.run_folder import facts
@@ -38,6 +34,7 @@ from tfhalf.verify.publish import publish, publish_compared
 from tfhalf.verify.report import SCALED, export_lines
 from tfhalf.verify.scores import confusion
 from tfhalf.verify.version import TestSet
+from tfhalf.workflows.reference import float32_reference, limits_of, lookups_of, test_inputs, test_targets
 from tfhalf.workflows.widen import Widening, pipeline_with
 
 _ORIGIN = record.ReferenceFacts(origin="test set")
@@ -50,11 +47,16 @@ class Outcome:
 
     version: Path
     run: Path
-    accuracy: float
+    metrics: dict[str, float]
     comparisons: tuple[Comparison, ...]
     seconds: dict[str, float]
     chance: Chance
     smoke: bool = False
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of right answers on the test set, 0 to 1; None of a task that has none."""
+        return self.metrics.get("accuracy")
 
 
 class Clock:
@@ -75,7 +77,7 @@ class Clock:
 class Finished:
     """A training run that has ended, or is exported as it stands: what it was, what came of it, where.
 
-    ``accuracy`` on the test set, 0 to 1. ``draws``: its pictures in the run's folder are drawn anew.
+    ``metrics`` on the test set. ``draws``: its pictures in the run's folder are drawn anew.
     """
 
     job: Job
@@ -83,9 +85,14 @@ class Finished:
     result: TrainResult
     device: Device
     run: Path
-    accuracy: float
+    metrics: dict[str, float]
     chance: Chance
     draws: bool = True
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of right answers, 0 to 1; None of a task that has none."""
+        return self.metrics.get("accuracy")
 
     @property
     def smoke(self) -> bool:
@@ -108,7 +115,7 @@ def export_and_publish(finished: Finished, verifier: Verifier, progress: Progres
     export = RunExport(finished, verifier, progress, clock, Widening(job, finished.result.model))
     published, manifest = publish_compared(export, finished.places.exports / job.pipeline.name, progress)
     seconds, comparisons = dict(clock.seconds), manifest.comparisons
-    return Outcome(published, finished.run, finished.accuracy, comparisons, seconds, finished.chance, finished.smoke)
+    return Outcome(published, finished.run, finished.metrics, comparisons, seconds, finished.chance, finished.smoke)
 
 
 @dataclass
@@ -126,7 +133,7 @@ class RunExport:
     @cached_property
     def reference(self) -> Reference:
         """The float32 net's answers over the test set."""
-        return _reference(self.finished.job, self.finished.result.model)
+        return float32_reference(self.finished.job, self.finished.result.model)
 
     def write(self, folder: Path) -> Manifest:
         """Write the formats of the pipeline, with the layers of ``widening`` in float32."""
@@ -137,19 +144,21 @@ class RunExport:
             folder,
             pipeline_with(job.pipeline, self.widening.kept),
             preprocess=job.preprocess,
-            input_shape=splits.input_shape,
+            inputs=input_ports(splits.shapes, splits.dtypes),
+            task=job.task,
             labels=splits.class_names,
             git_revision=revision,
         )
         _say_export(artifacts, self.rebuilt, self.progress)
         self.reference.save(folder)
+        lookups_of(self.finished.job.splits).write(folder)
         manifest = _manifest(self.finished, self.reference, artifacts, self.rebuilt, folder, revision)
         return manifest.model_copy(update=_searched(self.widening))
 
     def compare(self, folder: Path) -> list[Comparison]:
         """In a fresh process, over the test set; the run's pictures are drawn meanwhile."""
         finished, progress = self.finished, self.progress
-        pipeline, splits = finished.job.pipeline, finished.job.splits
+        job, pipeline = finished.job, finished.job.pipeline
         self.clock.stop("export")
         basis = basis_line(self.reference.basis(_ORIGIN))
         progress.line(f"verify     a fresh process runs each artifact; {basis}")
@@ -157,8 +166,9 @@ class RunExport:
         # While another process works: until now it would have held Python's lock, which this one had need of.
         with ExitStack() as drawing:
             if finished.draws and (epochs := finished.result.epochs):
-                drawing.callback(plot.draw_beside(finished.run, pipeline.name, epochs, scaled, progress).join)
-            return self.verifier(folder, TestSet(splits.x_test, splits.y_test))
+                monitor = job.objective.monitor
+                drawing.callback(plot.draw_beside(finished.run, pipeline.name, epochs, monitor, scaled, progress).join)
+            return self.verifier(folder, TestSet(test_inputs(job), test_targets(job.splits)))
 
     def widen(self, failing: list[Comparison]) -> bool:
         """Search for layers on the test images that float16 answers worst."""
@@ -178,7 +188,7 @@ class RunExport:
             "Loss and loss scale of each step": run / plot.PICTURE,
         }
         with ExitStack() as saving:
-            if finished.draws:  # beside the publishing: its picture takes a part of a second
+            if finished.draws and answers:  # beside the publishing: its picture takes a part of a second
                 drawn = (run, finished.job.pipeline.name, labels, answers, self.progress)
                 thread = Thread(target=classes.save, args=drawn)
                 thread.start()
@@ -223,9 +233,11 @@ def _manifest(
         smoke=finished.smoke,
         labels=tuple(splits.class_names),
         artifacts=tuple(artifacts),
-        limits=Limits(None, None, verify.min_agreement, verify.max_accuracy_drop, verify.true_float16_samples),
+        limits=limits_of(verify, job.task),
+        tasks=job.task.port_facts(),
+        columns={name: tuple(names) for name, names in splits.columns.items()},
         reference=reference.basis(_ORIGIN),
-        **described(rebuilt, splits.input_shape, splits.num_classes),
+        **described(rebuilt, input_ports(splits.shapes, splits.dtypes), job.task),
         config=record.Config.read(pipeline.dump()),
         pipeline_file=relative_to_version(folder.parent / "1", finished.places.pipeline),
         seed=pipeline.seed,
@@ -245,8 +257,9 @@ def _training(finished: Finished) -> dict[str, Any]:
         "epochs": len(result.epochs),
         "ended": result.ended,
         "steps": sum(row.steps for row in result.epochs),
-        "last_epoch": asdict(result.epochs[-1]) if result.epochs else None,
+        "last_epoch": result.epochs[-1].to_dict() if result.epochs else None,
         "test_accuracy": finished.accuracy,
+        "test_metrics": finished.metrics,
         "chance": finished.chance.to_dict(),
         "test_views": pipeline.train.test_views,
         "loss_scale": result.loss_scale,
@@ -271,20 +284,8 @@ def relative_to_version(version: Path, file: Path) -> str:
 
 def _answers(reference: Reference, comparisons: list[Comparison]) -> dict[str, Confusion]:
     """The confusion matrices of the float32 model and of what answered the whole test set."""
-    assert reference.labels is not None
-    top = reference.usual.outputs[PROBABILITIES].argmax(-1)
+    if reference.labels is None:
+        return {}
+    top = reference.usual.outputs["probabilities"].argmax(-1)
     whole = [c for c in comparisons if c.usual == reference.usual.count]
     return {classes.FLOAT32: confusion(reference.labels, top)} | {c.artifact: c.confusion for c in whole}
-
-
-def _reference(job: Job, trained: keras.Model) -> Reference:
-    """Answers of the same net built in float32, with TF32 off, over the test set."""
-    float32_model = job.model("float32")
-    float32_model.set_weights(trained.get_weights())
-    x_test = job.splits.x_test
-    with float32_exactly():
-        evaluator = Evaluator(float32_model, job.preprocess)
-        usual = Samples({}, {PROBABILITIES: evaluator.probabilities(x_test)})
-        x, kinds = edge_inputs(x_test)
-        edges = Samples({INPUT: x}, {PROBABILITIES: evaluator.probabilities(x)})
-    return Reference(usual, edges, kinds, job.splits.y_test, data_sha256(x_test))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 
+from tfhalf.data.columns import Columns
+from tfhalf.export.program import input_ports
 from tfhalf.export.write import rehearse
 from tfhalf.train.head import SAMPLES, refuse_probabilities
 from tfhalf.train.integers import refuse_normalized
@@ -19,5 +23,8 @@ def check_model(job: Job, model: keras.Model) -> None:
         ExportError, ConfigError: as the export would, after training.
     """
     refuse_normalized(job.pipeline, job.builder, model)
-    refuse_probabilities(model, job.preprocess.apply(job.splits.x_train[:SAMPLES]))
-    rehearse(model, job.pipeline, preprocess=job.preprocess, input_shape=job.splits.input_shape)
+    if not isinstance(job.splits.x_train, Columns):
+        some: Any = job.preprocess.apply(job.splits.x_train[:SAMPLES])
+        refuse_probabilities(model, some, job.task)
+    inputs = input_ports(job.splits.shapes, job.splits.dtypes)
+    rehearse(model, job.pipeline, preprocess=job.preprocess, inputs=inputs, task=job.task)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from tfhalf.progress import Progress
 from tfhalf.system.device import Device
-from tfhalf.train.chance import against_majority
+from tfhalf.tasks import Several
+from tfhalf.train.chance import against_constant
 from tfhalf.train.evaluate import Evaluator
 from tfhalf.train.job import Job, Places
+from tfhalf.train.objective import Objective
 from tfhalf.train.record import model_file
 from tfhalf.train.record.outcome import RunOutcome, read_outcome
 from tfhalf.train.result import TrainResult
 from tfhalf.workflows.publish import Finished, Outcome
+from tfhalf.workflows.reference import test_targets
 
 
 def evaluated(
@@ -26,23 +30,43 @@ def evaluated(
     *,
     draws: bool = True,
 ) -> Finished:
-    """``result`` with its accuracy on the test set, in words too: in one view as the artifacts have it, in those of
+    """``result`` with its metrics on the test set, in words too: in one view as the artifacts have it, in those of
     ``train.test_views``, and beside always giving the same answer."""
-    splits, views = job.splits, job.pipeline.train.test_views
-    accuracy = evaluator.accuracy(splits.x_test, splits.y_test)
+    splits, views, objective = job.splits, job.pipeline.train.test_views, job.objective
+    answers = evaluator.answers(splits.x_test)
+    _, metrics = objective.scores(splits.y_test, answers)
+    items = f"{len(splits.x_test):,} {'images' if splits.has_images else 'items'}"
     progress.line()
-    progress.line(
-        f"test       {accuracy * 100:.2f} % of {len(splits.x_test):,} images, one view each: what the artifacts give"
-    )
+    shown = "one view each: what the artifacts give" if splits.has_images else "what the artifacts give"
+    progress.line(f"test       {metric_words(objective, metrics)} of {items}, {shown}")
     if views != "none":
-        accuracy = evaluator.accuracy(splits.x_test, splits.y_test, views)
+        answers = evaluator.answers(splits.x_test, views)
+        _, metrics = objective.scores(splits.y_test, answers)
         count = {"mirror": 2, "mirror_shift": 6}[views]
-        progress.line(f"           {accuracy * 100:.2f} % with the answers averaged over {count} views ({views})")
-    chance = against_majority(accuracy, splits.y_test, splits.class_names)
-    finished = Finished(job, places, result, device, run, accuracy, chance, draws)
+        told = metric_words(objective, metrics)
+        progress.line(f"           {told} with the answers averaged over {count} views ({views})")
+    predictions = objective.predictions(answers)
+    several = isinstance(job.task, Several)
+    truth = test_targets(splits)
+    chance = against_constant(job.task, truth, predictions if several else predictions[job.task.output])
+    finished = Finished(job, places, result, device, run, metrics, chance, draws)
     if not chance.better and not finished.smoke:  # two steps are no better
         progress.line(f"           {chance.words()}")
     return finished
+
+
+def learnt(job: Job) -> str:
+    """In a line, what is learnt from which inputs."""
+    splits = job.splits
+    inputs = ", ".join(f"{name} {shape}" for name, shape in splits.shapes.items())
+    return f"{job.task.words()}, input {splits.input_shape if len(splits.shapes) == 1 else inputs}"
+
+
+def metric_words(objective: Objective, values: Mapping[str, float]) -> str:
+    """``95.41 %`` of an accuracy alone; else each metric by its name."""
+    if [metric.name for metric in objective.metrics] == ["accuracy"]:
+        return objective.metrics[0].words(values["accuracy"])
+    return ", ".join(f"{metric.name} {metric.words(values[metric.name])}" for metric in objective.metrics)
 
 
 def record_trained(finished: Finished, seconds: dict[str, float], progress: Progress) -> None:
@@ -67,6 +91,7 @@ def _outcome(finished: Finished, seconds: dict[str, float], digest: str | None, 
         smoke=finished.smoke,
         epochs=len(result.epochs),
         test_accuracy=finished.accuracy,
+        test_metrics=dict(finished.metrics),
         chance=finished.chance.to_dict(),
         loss_scale=result.loss_scale,
         skipped=result.skipped,

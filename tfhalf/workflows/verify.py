@@ -16,6 +16,8 @@ from tfhalf.errors import ArtifactError, InputError
 from tfhalf.files import check_writable
 from tfhalf.progress import Progress
 from tfhalf.runtimes.child import not_covered
+from tfhalf.tasks import Targets
+from tfhalf.tasks.facts import targets_of_facts
 from tfhalf.text import printable
 
 if TYPE_CHECKING:
@@ -65,6 +67,7 @@ def _test_set(version: Version, data_dir: str | None, progress: Progress, pipeli
         ConfigError, DataError: it is not to be had.
     """
     from tfhalf.data import load_splits
+    from tfhalf.data.columns import Columns, by_name
     from tfhalf.system.device import grow_memory
     from tfhalf.verify.version import TestSet
 
@@ -73,9 +76,31 @@ def _test_set(version: Version, data_dir: str | None, progress: Progress, pipeli
     if manifest.data is None or manifest.seed is None:
         raise ArtifactError(f"{directory}: its manifest lacks data or seed; it is damaged, export again")
     grow_memory()
-    splits = load_splits(data, base=base, seed=manifest.seed, data_dir=data_dir, progress=progress.status)
+    task, outputs = manifest.config.task, manifest.config.outputs
+    splits = load_splits(
+        data,
+        base=base,
+        seed=manifest.seed,
+        data_dir=data_dir,
+        progress=progress.status,
+        kind=kind_of(manifest),
+        ignore={name: one.ignore for name, one in outputs.items()} or (task.ignore if task else None),
+    )
     n = manifest.data.sizes.test  # fewer than there are after a --smoke run
-    return TestSet(splits.x_test[:n], splits.y_test[:n])
+    y = splits.y_test[:n]
+    return TestSet(by_name(splits.x_test[:n], manifest.inputs[0].name), y.arrays if isinstance(y, Columns) else y)
+
+
+def kind_of(manifest: Manifest) -> Targets | dict[str, Targets]:
+    """What targets a version's data is read with, of several outputs by name.
+
+    Raises:
+        ArtifactError: its task is not one that is known here.
+    """
+    if not manifest.tasks:
+        return "classes"
+    kinds = {name: targets_of_facts(facts) for name, facts in manifest.tasks.items()}
+    return kinds if manifest.config.outputs else next(iter(kinds.values()))
 
 
 def _data(directory: Path, manifest: Manifest, pipeline: Path | None) -> tuple[config.Data, Path]:

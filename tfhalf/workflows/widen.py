@@ -11,15 +11,16 @@ import numpy as np
 
 from tfhalf import config
 from tfhalf.artifacts.comparison import Comparison, Limits
-from tfhalf.artifacts.reference import Reference
+from tfhalf.artifacts.reference import Reference, joined
 from tfhalf.artifacts.share import float32_share
+from tfhalf.data.columns import Columns, by_name
+from tfhalf.data.preprocess import ColumnsPreprocess
 from tfhalf.errors import ArtifactError, ExportError, ParityError
 from tfhalf.export.interface import interface_of
 from tfhalf.export.islands.find import SearchResult, unfit
 from tfhalf.export.islands.graph_simulator import LayerSimulator
 from tfhalf.export.islands.search import ROUNDS, Basis, Effort, island_lines, say_shortfalls, search, widened
 from tfhalf.export.load.model import Source
-from tfhalf.export.program import INPUT, PROBABILITIES
 from tfhalf.export.rebuild.rebuild import rebuild
 from tfhalf.export.write import parameters
 from tfhalf.precision.islands import Island
@@ -152,14 +153,16 @@ def _basis(job: Job, model: keras.Model, float16: keras.Model, reference: Refere
         model, replace(interface, classes=interface.outputs), fold=job.pipeline.export.fold_batchnorm
     )
     x = job.splits.x_test[:_LOOKED]
-    answers = Evaluator(float16, job.preprocess, batch_size=min(len(x), 250)).probabilities(x)
-    worst = badness({"": reference.usual.outputs[PROBABILITIES][: len(x)]}, {"": answers})
+    output, size = job.task.output, min(len(x), 250)
+    answers = Evaluator(float16, job.preprocess, job.objective, batch_size=size).predictions(x)[output]
+    worst = badness({"": reference.usual.outputs[output][: len(x)]}, {"": answers})
     rows = np.argsort(-worst, kind="stable")[:_WORST]
-    chosen, kinds = x[rows], ("given",) * len(rows)
-    if reference.edge_kinds:
-        chosen = np.concatenate([chosen, reference.edges.inputs[INPUT]])
-        kinds = (*kinds, *reference.edge_kinds)
-    (port,) = interface.inputs
-    whole = np.issubdtype(np.dtype(port.dtype), np.integer)
-    inputs = {port.name: chosen.astype(port.dtype) if whole else job.preprocess.apply(chosen)}
+    kinds = (*["given"] * len(rows), *reference.edge_kinds)
+    chosen = joined(by_name(x[rows], next(iter(job.splits.shapes))), reference.edges.inputs)
+    if isinstance(job.preprocess, ColumnsPreprocess):
+        inputs = job.preprocess.apply(Columns(chosen))
+    else:
+        (port,), (only,) = interface.inputs, chosen.values()
+        whole = np.issubdtype(np.dtype(port.dtype), np.integer)
+        inputs = {port.name: only.astype(port.dtype) if whole else job.preprocess.apply(only)}
     return Basis(subject, inputs, subject.reference(inputs), kinds, subject)

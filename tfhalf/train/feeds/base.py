@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,13 +19,23 @@ from tfhalf.train.step import FINITE, Batch, Step
 
 
 class ChunkResult(NamedTuple):
-    """What a chunk of steps leaves: arrays of length steps done (loss float32, correct int32, scale before the step
-    float32, culprit int32: the place of the variable with a non-finite gradient, `FINITE` or `UNKNOWN`)."""
+    """What a chunk of steps leaves: arrays of length steps done (loss float32, the metrics' ``sums`` float32 [steps,
+    K], scale before the step float32, culprit int32: the place of the variable with a non-finite gradient, `FINITE` or
+    `UNKNOWN`)."""
 
     loss: np.ndarray
-    correct: np.ndarray
+    sums: np.ndarray
     scale: np.ndarray
     culprit: np.ndarray
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, np.ndarray], batch_size: int) -> ChunkResult:
+        """What a checkpoint holds; of one from before metrics were sums, right answers among ``batch_size``."""
+        arrays = dict(arrays)
+        if "correct" in arrays:
+            right = arrays.pop("correct").astype(np.float32)
+            arrays["sums"] = np.stack([right, np.full_like(right, batch_size)], -1)
+        return cls(**arrays)
 
     @property
     def finite(self) -> np.ndarray:
@@ -116,7 +126,7 @@ class Feed(ABC):
         int32 scalar, at most ``room``) are done or ``max_skipped`` in a row were skipped.
 
         Returns:
-            Steps done; then loss, correct, scale and culprit, [room] each, of which the first so many count.
+            Steps done; then loss, sums, scale and culprit, [room, ...] each, of which the first so many count.
         """
 
         def go_on(i: Any, *_: Any) -> Any:
@@ -125,19 +135,24 @@ class Feed(ABC):
                 go &= self.step.optimizer.skipped_in_row.value < self.max_skipped
             return go
 
-        def one(i: Any, loss: Any, correct: Any, scale: Any, culprit: Any) -> tuple[Any, ...]:
+        def one(i: Any, loss: Any, sums: Any, scale: Any, culprit: Any) -> tuple[Any, ...]:
             batch = fetch(i)
             scale = tf.tensor_scatter_nd_update(scale, [[i]], [self._scale()])
             result = self.step(batch, epoch, first_step + i, stage)
             return (
                 i + 1,
                 tf.tensor_scatter_nd_update(loss, [[i]], [result.loss]),
-                tf.tensor_scatter_nd_update(correct, [[i]], [result.correct]),
+                tf.tensor_scatter_nd_update(sums, [[i]], [result.sums]),
                 scale,
                 tf.tensor_scatter_nd_update(culprit, [[i]], [tf.where(result.finite, FINITE, result.culprit)]),
             )
 
-        empty = [tf.zeros([room], dtype) for dtype in (tf.float32, tf.int32, tf.float32, tf.int32)]
+        empty = [
+            tf.zeros([room]),
+            tf.zeros([room, self.step.objective.size]),
+            tf.zeros([room]),
+            tf.zeros([room], tf.int32),
+        ]
         return tuple(tf.while_loop(go_on, one, [tf.constant(0), *empty]))
 
     def _scale(self) -> Any:

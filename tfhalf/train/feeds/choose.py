@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import tensorflow as tf
 
+from tfhalf.data.columns import Columns
 from tfhalf.data.lazy import LazyImages
 from tfhalf.errors import ConfigError
 from tfhalf.progress import size as words
@@ -23,12 +24,14 @@ RESIDENT_SHARE = 0.4
 def make(
     mode: Literal["auto", "resident", "streamed"],
     step: Step,
-    x: np.ndarray | LazyImages,
-    y: np.ndarray,
+    x: np.ndarray | LazyImages | Columns,
+    y: np.ndarray | Columns,
+    weight: np.ndarray | None,
     device: Device,
     **settings: Any,
 ) -> tuple[Feed, str]:
-    """The feed for ``x`` [N, ...] and ``y`` int32 [N], and why it is this one, as a sentence for the user.
+    """The feed for inputs ``x``, targets ``y`` and items' ``weight``, and why it is this one, as a sentence for the
+    user.
 
     ``settings`` are those of `Resident` and `Streamed`: batch_size, capacity, xla, max_skipped.
 
@@ -38,13 +41,13 @@ def make(
     resident, reason = choose(mode, x, device)
     if resident:
         assert not isinstance(x, LazyImages)
-        return Resident(step, x, y, **settings), reason
-    feed = Streamed(step, x, y, **settings)
+        return Resident(step, x, y, weight, **settings), reason
+    feed = Streamed(step, x, y, weight, **settings)
     return feed, f"{reason}; {feed.block} steps, {words(feed.block * feed.step_bytes)}, at a time"
 
 
 def choose(
-    mode: Literal["auto", "resident", "streamed"], x: np.ndarray | LazyImages, device: Device
+    mode: Literal["auto", "resident", "streamed"], x: np.ndarray | LazyImages | Columns, device: Device
 ) -> tuple[bool, str]:
     """Whether the training set is to be resident, and why. ``auto``: where an array takes at most 40 % of what is free
     of a GPU's memory, or there is no GPU.

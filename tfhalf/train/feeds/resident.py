@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfhalf.data.columns import Columns
 from tfhalf.train.feeds.base import ChunkResult, Feed, read
+from tfhalf.train.objective import tensors
 from tfhalf.train.stages import PLAIN, Stage
 from tfhalf.train.step import Batch, Step
 
@@ -16,16 +18,27 @@ class Resident(Feed):
     """Up to ``capacity`` steps as one program over a resident training set.
 
     Args:
-        x: [N, ...] in the source's dtype.
-        y: int32 [N].
+        x: [N, ...] in the source's dtype, or several by name.
+        y: targets [N, ...], or several by name.
+        weight: float32 [N], where items count more or less.
         xla: whether XLA compiles the program.
     """
 
     def __init__(
-        self, step: Step, x: np.ndarray, y: np.ndarray, *, batch_size: int, capacity: int, xla: bool, max_skipped: int
+        self,
+        step: Step,
+        x: np.ndarray | Columns,
+        y: np.ndarray | Columns,
+        weight: np.ndarray | None = None,
+        *,
+        batch_size: int,
+        capacity: int,
+        xla: bool,
+        max_skipped: int,
     ) -> None:
         super().__init__(step, batch_size=batch_size, capacity=capacity, xla=xla, max_skipped=max_skipped)
-        self.x, self.y = tf.constant(x), tf.constant(y, tf.int32)
+        self.x, self.y = tensors(x), tensors(y)
+        self.weight = None if weight is None else tf.constant(weight, tf.float32)
 
     def __call__(self, order: np.ndarray, epoch: int, first_step: int, stage: Stage = PLAIN) -> ChunkResult:
         """Run one step per row of ``order``, int32 [steps, batch_size]; see `Feed`."""
@@ -33,8 +46,7 @@ class Resident(Feed):
         padded[: len(order)] = order
         run = self._program(
             stage,
-            self.x,
-            self.y,
+            (self.x, self.y, self.weight),
             tf.constant(padded),
             tf.constant(len(order), tf.int32),
             tf.constant(epoch, tf.int32),
@@ -47,16 +59,15 @@ class Resident(Feed):
 
     def batch(self, index: np.ndarray) -> Batch:
         """The batch at the places ``index``, int32 [N]."""
-        return _gathered(self.x, self.y, tf.constant(index, tf.int32))
+        return _gathered((self.x, self.y, self.weight), tf.constant(index, tf.int32))
 
-    def _run(
-        self, x: Any, y: Any, order: Any, steps: Any, epoch: Any, first_step: Any, *, stage: Stage
-    ) -> tuple[Any, ...]:
+    def _run(self, data: Any, order: Any, steps: Any, epoch: Any, first_step: Any, *, stage: Stage) -> tuple[Any, ...]:
         def fetch(i: Any) -> Batch:
-            return _gathered(x, y, order[i])
+            return _gathered(data, order[i])
 
         return self._steps(fetch, steps, epoch, first_step, room=self.capacity, stage=stage)
 
 
-def _gathered(x: Any, y: Any, index: Any) -> Batch:
-    return Batch(tf.gather(x, index), tf.gather(y, index), index)
+def _gathered(data: Any, index: Any) -> Batch:
+    x, y, weight = tf.nest.map_structure(lambda one: None if one is None else tf.gather(one, index), data)
+    return Batch(x, y, index, weight)

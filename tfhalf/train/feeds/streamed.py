@@ -9,8 +9,10 @@ from typing import Any, cast
 import numpy as np
 import tensorflow as tf
 
+from tfhalf.data.columns import Columns
 from tfhalf.data.lazy import LazyImages
 from tfhalf.train.feeds.base import ChunkResult, Feed, joined, read
+from tfhalf.train.objective import tensors
 from tfhalf.train.stages import PLAIN, Stage
 from tfhalf.train.step import Batch, Step
 
@@ -27,8 +29,8 @@ class Streamed(Feed):
     Blocks come in the order of the steps, however long each took, so training is the same as with `Resident`.
 
     Args:
-        x: [N, ...] in the source's dtype, or images that are encoded still.
-        y: int32 [N].
+        x: [N, ...] in the source's dtype, images that are encoded still, or several arrays by name.
+        y: targets [N, ...], or several by name; they are on the device whole, with the items' ``weight`` float32 [N].
         xla: whether XLA compiles the program.
         block_bytes: of images in a block, at most, though a block holds at least one step.
     """
@@ -36,8 +38,9 @@ class Streamed(Feed):
     def __init__(
         self,
         step: Step,
-        x: np.ndarray | LazyImages,
-        y: np.ndarray,
+        x: np.ndarray | LazyImages | Columns,
+        y: np.ndarray | Columns,
+        weight: np.ndarray | None = None,
         *,
         batch_size: int,
         capacity: int,
@@ -46,8 +49,9 @@ class Streamed(Feed):
         block_bytes: int = BLOCK_BYTES,
     ) -> None:
         super().__init__(step, batch_size=batch_size, capacity=capacity, xla=xla, max_skipped=max_skipped)
-        self.x, self.y = x, tf.constant(y, tf.int32)
-        self.step_bytes = batch_size * int(np.prod(x.shape[1:])) * x.dtype.itemsize
+        self.x, self.y = x, tensors(y)
+        self.weight = None if weight is None else tf.constant(weight, tf.float32)
+        self.step_bytes = batch_size * max(1, x.nbytes // len(x))
         most = max(1, min(capacity, block_bytes // self.step_bytes))
         self.block = -(-capacity // -(-capacity // most))  # as few blocks as that allows, and all about as long
         self._device = "GPU:0" if tf.config.list_logical_devices("GPU") else "CPU:0"
@@ -78,7 +82,7 @@ class Streamed(Feed):
             self._fetch([*blocks[i:], *self._announced][: 1 + AHEAD])
             x, index = self._coming.popleft()[1].result()
             scalars = (tf.constant(value, tf.int32) for value in (len(rows), epoch, first_step + i * self.block))
-            before, running = running, self._program(stage, x, self.y, index, *scalars)
+            before, running = running, self._program(stage, (x, self.y, self.weight), index, *scalars)
             # Waiting for the block before, and not for this one, leaves the device no gap between them.
             if before is not None:
                 results.append(read(before))
@@ -91,8 +95,12 @@ class Streamed(Feed):
 
     def batch(self, index: np.ndarray) -> Batch:
         """The batch at the places ``index``, int32 [N]."""
-        places = tf.constant(index, tf.int32)
-        return Batch(tf.constant(self.x[index]), tf.gather(self.y, places), places)
+        return self._batch(tensors(self.x[index]), (self.y, self.weight), tf.constant(index, tf.int32))
+
+    @staticmethod
+    def _batch(x: Any, data: Any, index: Any) -> Batch:
+        y, weight = tf.nest.map_structure(lambda one: None if one is None else tf.gather(one, index), data)
+        return Batch(x, y, index, weight)
 
     def _blocks(self, order: np.ndarray) -> list[np.ndarray]:
         return [order[start : start + self.block] for start in range(0, len(order), self.block)]
@@ -111,27 +119,33 @@ class Streamed(Feed):
         self._coming = kept
 
     def _bring(self, rows: np.ndarray) -> tuple[Any, Any]:
-        """Images and places of the steps ``rows``, on the device: x [block, batch_size, ...], index int32 [block,
+        """Inputs and places of the steps ``rows``, on the device: x [block, batch_size, ...], index int32 [block,
         batch_size]. What a last block lacks in steps is left as the memory was."""
-        x = _aligned((self.block, self.batch_size, *self.x.shape[1:]), self.x.dtype)
-        wanted = x[: len(rows)].reshape(-1, *self.x.shape[1:])
-        if isinstance(self.x, LazyImages):
-            self.x.fill(rows.reshape(-1), wanted)
+        x: Any
+        if isinstance(self.x, Columns):
+            x = {name: self._bring_array(array, rows) for name, array in self.x.arrays.items()}
         else:
-            np.take(self.x, rows.reshape(-1), axis=0, out=wanted, mode="clip")  # another mode buffers the result
+            x = self._bring_array(self.x, rows)
         index = np.zeros((self.block, self.batch_size), np.int32)
         index[: len(rows)] = rows
+        return x, tf.constant(index)
+
+    def _bring_array(self, source: np.ndarray | LazyImages, rows: np.ndarray) -> Any:
+        """The rows of one array, on the device: [block, batch_size, ...]."""
+        x = _aligned((self.block, self.batch_size, *source.shape[1:]), source.dtype)
+        target = x[: len(rows)].reshape(-1, *source.shape[1:])
+        if isinstance(source, LazyImages):
+            source.fill(rows.reshape(-1), target)
+        else:
+            np.take(source, rows.reshape(-1), axis=0, out=target, mode="clip")  # another mode buffers the result
         with tf.device("CPU:0"):
             here = tf.experimental.dlpack.from_dlpack(x.__dlpack__())  # keeps the buffer alive, and copies nothing
         with tf.device(self._device):
-            there = tf.identity(here)
-        return there, tf.constant(index)
+            return tf.identity(here)
 
-    def _run(
-        self, x: Any, y: Any, index: Any, steps: Any, epoch: Any, first_step: Any, *, stage: Stage
-    ) -> tuple[Any, ...]:
+    def _run(self, data: Any, index: Any, steps: Any, epoch: Any, first_step: Any, *, stage: Stage) -> tuple[Any, ...]:
         def fetch(i: Any) -> Batch:
-            return Batch(x[i], tf.gather(y, index[i]), index[i])
+            return self._batch(tf.nest.map_structure(lambda one: one[i], data[0]), data[1:], index[i])
 
         return self._steps(fetch, steps, epoch, first_step, room=self.block, stage=stage)
 

@@ -57,8 +57,7 @@ def save(
 ) -> Path:
     """Write ``run/checkpoints/STEP``, and remove older ones.
 
-    The newest ``keep`` are kept, and of those whose ``record``
-    has a ``val_accuracy`` the best.
+    The newest ``keep`` are kept, and of those whose ``record`` has a ``score`` the best.
 
     Raises:
         TrainingError: the disk does not take it; what was there before is as it was.
@@ -168,7 +167,7 @@ def load(run: Path, say: Callable[[str], None] | None = None, *, set_aside: bool
 
 def load_epoch(run: Path, epoch: Literal["best"] | int) -> Checkpoint:
     """The checkpoint that ``run`` keeps of the end of ``epoch``, counted from 1; ``best`` is, of those that are kept,
-    the one with the highest validation accuracy.
+    the one with the best score on the validation part.
 
     Raises:
         ResumeError: it is not kept, or damaged; the message says which are.
@@ -178,7 +177,7 @@ def load_epoch(run: Path, epoch: Literal["best"] | int) -> Checkpoint:
     number = best if epoch == "best" else epoch
     if number is None or number not in kept:
         named = ", ".join(f"{n} (best)" if n == best else str(n) for n in kept) or "none"
-        why = "no epoch is kept with a validation accuracy" if number is None else f"epoch {number} is not kept"
+        why = "no epoch is kept with a score on a validation part" if number is None else f"epoch {number} is not kept"
         raise ResumeError(
             f"{run / FOLDER}: {why}; kept at their end: {named}; --epoch last takes the newest state, and "
             "train.keep_checkpoints and train.checkpoint_seconds decide what is kept"
@@ -279,19 +278,25 @@ def _free(folder: Path, step: int) -> Path:
     return folder / (f"{step:08d}.{int(there[-1][-1]) + 1 if len(there[-1]) > 1 else 1}" if there else f"{step:08d}")
 
 
+def score_of(record: Mapping[str, Any]) -> float | None:
+    """How good the end of an epoch is, higher is better; None within an epoch, or without a validation part."""
+    score: float | None = record.get("score", record.get("val_accuracy"))
+    return score
+
+
 def _kept_epochs(run: Path) -> dict[int, tuple[Path, float | None]]:
-    """The checkpoints of ends of epochs: an epoch's number, from 1, to the newest of it and its validation accuracy."""
+    """The checkpoints of ends of epochs: an epoch's number, from 1, to the newest of it and its score."""
     kept = {}
     for path in _all(run / FOLDER):
         with suppress(*_UNREADABLE):
             record = _held(path)["record"]
             if record["epochs_done"] and not record["done"]:
-                kept[int(record["epochs_done"])] = (path, record.get("val_accuracy"))
+                kept[int(record["epochs_done"])] = (path, score_of(record))
     return kept
 
 
 def _best(kept: Mapping[int, tuple[Path, float | None]]) -> int | None:
-    """The first of those whose validation accuracy is the highest; None where no epoch has one."""
+    """The first of those whose score is the highest; None where no epoch has one."""
     scores = {number: score for number, (_, score) in kept.items() if score is not None}
     return max(scores, key=lambda number: scores[number]) if scores else None
 
@@ -302,7 +307,7 @@ def _prune(folder: Path, keep: int) -> None:
     scores: list[tuple[float, Path]] = []
     for path in paths:
         with suppress(*_UNREADABLE):
-            score = _held(path)["record"].get("val_accuracy")
+            score = score_of(_held(path)["record"])
             scores += [] if score is None else [(float(score), path)]
     best = max(scores, key=lambda one: one[0])[1] if scores else None  # the first of equals
     for path in paths[:-keep]:

@@ -1,4 +1,4 @@
-"""A picture of a run's epochs: loss, accuracy and learning rate, of training and validation, by matplotlib."""
+"""A picture of a run's epochs: loss, a metric and learning rate, of training and validation, by matplotlib."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tfhalf.tasks import Metric
 from tfhalf.train.record.history import Epoch
 
 PICTURE = "curves.png"
@@ -18,8 +19,8 @@ _VALIDATION = {"color": "#ee6677", "marker": "s", "label": "validation"}
 _WIDE = 5.0  # from this ratio of the largest to the least on, an axis is logarithmic
 
 
-def draw(rows: Sequence[Epoch], path: Path, name: str) -> None:
-    """Write the picture of ``rows`` to ``path``, a PNG file.
+def draw(rows: Sequence[Epoch], path: Path, name: str, metric: Metric) -> None:
+    """Write the picture of ``rows`` to ``path``, a PNG file: loss, ``metric`` and learning rate.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -35,8 +36,8 @@ def draw(rows: Sequence[Epoch], path: Path, name: str) -> None:
     losses = _pair(panels["loss"], epochs, rows, ("loss", "val_loss"), 1.0, size)
     log_axis(panels["loss"], losses)
     panels["loss"].set_ylabel("loss" if len(losses) else "no loss is finite")
-    _pair(panels["accuracy"], epochs, rows, ("accuracy", "val_accuracy"), 100.0, size)
-    panels["accuracy"].set_ylabel("accuracy, %")
+    _pair(panels["accuracy"], epochs, rows, (metric.name, f"val_{metric.name}"), 100.0 if metric.share else 1.0, size)
+    panels["accuracy"].set_ylabel(f"{metric.name}{', %' * metric.share}")
     rates = np.array([row.learning_rate for row in rows], float)
     panels["rate"].plot(epochs, rates, color="#228833", marker=".", markersize=size)
     panels["rate"].set_ylabel("learning rate", fontsize=8)
@@ -56,8 +57,9 @@ def draw(rows: Sequence[Epoch], path: Path, name: str) -> None:
 def _pair(axes: Any, epochs: np.ndarray, rows: Sequence[Epoch], names: tuple[str, str], by: float, size: float) -> Any:
     """A line of training and, where there is one, of validation; all their finite values."""
     found = []
+    tables = [row.to_dict() for row in rows]
     for name, style in zip(names, (_TRAINING, _VALIDATION), strict=True):
-        values = np.array([np.nan if getattr(row, name) is None else getattr(row, name) for row in rows], float) * by
+        values = np.array([np.nan if facts.get(name) is None else facts[name] for facts in tables], float) * by
         values = np.where(np.isfinite(values), values, np.nan)
         if not np.isnan(values).all():
             axes.plot(epochs, values, linewidth=1.4, markersize=size, **style)

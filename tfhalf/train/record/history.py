@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,20 +17,22 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from tfhalf.progress import duration
+from tfhalf.tasks import Metric
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch. Accuracies are shares, 0 to 1; ``val_accuracy`` and ``val_loss`` are None without a validation part,
-    ``val_loss`` also in rows of runs that did not record it. ``loss_scale`` is the one in force at the end, ``skipped``
-    counts this epoch's steps, ``skipped_at_floor`` those of them that no lower scale was left for; ``rollbacks`` are
-    those so far."""
+    """One epoch. ``metrics`` by name are those of the task, over the epoch's training items as they were answered while
+    weights moved; ``val_metrics`` and ``val_loss`` of the validation part, none and None without one, ``val_loss`` also
+    in rows of runs that did not record it. ``loss_scale`` is the one in force at the end, ``skipped`` counts this
+    epoch's steps, ``skipped_at_floor`` those of them that no lower scale was left for; ``rollbacks`` are those so
+    far."""
 
     epoch: int
     steps: int
     loss: float
-    accuracy: float
-    val_accuracy: float | None
+    metrics: Mapping[str, float]
+    val_metrics: Mapping[str, float]
     images_per_s: float
     loss_scale: float
     skipped: int
@@ -39,27 +42,64 @@ class Epoch:
     rollbacks: int = 0
     val_loss: float | None = None
 
-    def line(self, epochs: int, left: str, scaled: bool) -> str:
-        """The row as a person reads it; ``left`` is the estimate of what remains, ``scaled`` as in `header`."""
-        val_loss = "-" if self.val_loss is None else f"{self.val_loss:.4f}"
-        val = "-" if self.val_accuracy is None else f"{self.val_accuracy * 100:.2f}"
+    def to_dict(self) -> dict[str, Any]:
+        """One level: metrics by their names, those of the validation part as ``val_NAME``, in the place of both."""
+        facts: dict[str, Any] = {}
+        for name, value in asdict(self).items():
+            if name == "metrics":
+                facts |= value
+            elif name == "val_metrics":
+                facts |= {f"val_{metric}": value.get(metric) for metric in self.metrics}
+            else:
+                facts[name] = value
+        return facts
+
+    @classmethod
+    def from_dict(cls, facts: Mapping[str, Any]) -> Epoch:
+        """The inverse of `to_dict`."""
+        own = {name: facts[name] for name in cls.__dataclass_fields__ if name in facts}
+        metrics = {name: value for name, value in facts.items() if f"val_{name}" in facts and name != "loss"}
+        validation = {name: facts[f"val_{name}"] for name in metrics if facts[f"val_{name}"] is not None}
+        return cls(**own, metrics=metrics, val_metrics=validation)
+
+    def line(self, epochs: int, left: str, scaled: bool, columns: Sequence[Metric]) -> str:
+        """The row as a person reads it; ``left`` is the estimate of what remains, the rest as in `header`."""
+        cells = [f"{self.loss:>8.4f}", *_cells(columns, self.metrics, "train")]
+        cells += [f"{'-' if self.val_loss is None else f'{self.val_loss:.4f}':>8}"]
+        cells += _cells(columns, self.val_metrics, "val")
         scale = f" {scale_words(self.loss_scale):>11} {self.skipped:>7}" if scaled else ""
-        return (
-            f"{self.epoch:>5}/{epochs:<5} {self.loss:>8.4f} {self.accuracy * 100:>7.2f} {val_loss:>8} {val:>6} "
-            f"{self.images_per_s:>11,.0f}{scale} {left:>12}"
-        )
+        return f"{self.epoch:>5}/{epochs:<5} {' '.join(cells)} {self.images_per_s:>11,.0f}{scale} {left:>12}"
 
 
-def header(scaled: bool) -> str:
-    """The line above the rows; ``scaled`` where the policy has a loss scale, of which the others say nothing."""
+def _cells(columns: Sequence[Metric], values: Mapping[str, float], part: str) -> list[str]:
+    heads = zip(columns, _heads(columns, part), strict=True)
+    return [
+        f"{metric.shown(values[metric.name]) if metric.name in values else '-':>{len(head)}}" for metric, head in heads
+    ]
+
+
+def _heads(columns: Sequence[Metric], part: str) -> list[str]:
+    """``train %`` of an accuracy alone, which needs no name; else names."""
+    if [metric.name for metric in columns] == ["accuracy"]:
+        return ["train %" if part == "train" else " val %"]
+    before = "" if part == "train" else "val "
+    return [f"{before}{metric.name}{' %' * metric.share}".rjust(8) for metric in columns]
+
+
+def header(scaled: bool, columns: Sequence[Metric]) -> str:
+    """The line above the rows.
+
+    Args:
+        scaled: whether the policy has a loss scale, of which the others say nothing.
+        columns: the metrics that are shown.
+    """
     scale = f" {'loss scale':>11} {'skipped':>7}" if scaled else ""
-    names = f"{'epoch':>5}{'':6} {'loss':>8} {'train %':>7} {'val loss':>8} {'val %':>6} {'images/s':>11}"
+    train, val = (" ".join(_heads(columns, part)) for part in ("train", "val"))
+    names = f"{'epoch':>5}{'':6} {'loss':>8} {train} {'val loss':>8} {val} {'images/s':>11}"
     return f"{names}{scale} {'left':>12}"
 
 
-_SCALARS = (
-    *("loss", "accuracy", "val_loss", "val_accuracy", "images_per_s", "learning_rate", "skipped", "skipped_at_floor"),
-)
+_SCALARS = ("loss", "val_loss", "images_per_s", "learning_rate", "skipped", "skipped_at_floor")
 
 
 def scale_words(scale: float) -> str:
@@ -77,8 +117,13 @@ class History:
         OSError: the disk does not take them; not where the block ends by another error, which is then what is told.
     """
 
-    def __init__(self, run: Path, rows: list[dict[str, Any]]) -> None:
+    def __init__(self, run: Path, rows: list[dict[str, Any]], metrics: Sequence[str] = ("accuracy",)) -> None:
         self.run = run
+        nothing = dict.fromkeys(Epoch.__dataclass_fields__, 0) | {
+            "metrics": dict.fromkeys(metrics, 0.0),
+            "val_metrics": {},
+        }
+        self.columns = list(Epoch(**nothing).to_dict())  # type: ignore[arg-type]
         # By default ten events wait at most, and training with them.
         self._board = EventFileWriter(str(run / "tensorboard"), max_queue_size=1000, flush_secs=2)
         self.begin(rows)
@@ -92,10 +137,10 @@ class History:
 
     def begin(self, rows: list[dict[str, Any]]) -> None:
         """Write the tables anew, with ``rows``, and go on from there."""
-        self.rows = [Epoch(**row) for row in rows]
+        self.rows = [Epoch.from_dict(row) for row in rows]
         (self.run / "history.jsonl").write_text("")
         with (self.run / "history.csv").open("w", newline="") as file:
-            csv.writer(file).writerow(Epoch.__dataclass_fields__)
+            csv.writer(file).writerow(self.columns)
         for row in self.rows:
             self._append(row)
 
@@ -103,7 +148,9 @@ class History:
         """Record an epoch; ``curves`` hold a number per step, the first of them step ``first_step``."""
         self.rows.append(row)
         self._append(row)
-        values = {f"epoch/{name}": getattr(row, name) for name in _SCALARS}
+        facts = row.to_dict()
+        names = (*_SCALARS, *row.metrics, *(f"val_{name}" for name in row.val_metrics))
+        values = {f"epoch/{name}": facts[name] for name in names}
         steps = min(map(len, curves.values()))
         self._point({name: value for name, value in values.items() if value is not None}, first_step + steps)
         # At most 50 points of each curve an epoch: a picture needs no more.
@@ -120,7 +167,7 @@ class History:
         return duration((epochs - len(self.rows)) * float(np.median([row.seconds for row in self.rows])))
 
     def _append(self, row: Epoch) -> None:
-        values = asdict(row)
+        values = row.to_dict()
         with (self.run / "history.jsonl").open("a") as file:
             file.write(json.dumps(values) + "\n")
         with (self.run / "history.csv").open("a", newline="") as file:

@@ -17,20 +17,22 @@ _MAX_BYTES = 64 << 20
 class RunOutcome:
     """What a run has come to.
 
-    Of what was published, else of the state that training ended in: ``epochs`` trained, ``test_accuracy`` (0 to 1), how
-    it stands beside ``chance``. ``version`` is the directory published last, None before; ``model_sha256`` of
-    ``model.keras``, None where there is no such file. ``seconds`` are split by stage.
+    Of what was published, else of the state that training ended in: ``epochs`` trained, ``test_accuracy`` (0 to 1; None
+    of a task without one) and ``test_metrics``, how it stands beside ``chance``. ``version`` is the directory published
+    last, None before; ``model_sha256`` of ``model.keras``, None where there is no such file. ``seconds`` are split by
+    stage.
     """
 
     smoke: bool
     epochs: int
-    test_accuracy: float
+    test_accuracy: float | None
     chance: dict[str, Any]
     loss_scale: float
     skipped: int
     seconds: dict[str, float] = field(default_factory=dict)
     model_sha256: str | None = None
     version: str | None = None
+    test_metrics: dict[str, float] = field(default_factory=dict)
 
     def write(self, run: Path) -> None:
         """Replace ``run/outcome.json``."""

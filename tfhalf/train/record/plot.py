@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tfhalf.progress import Progress
+from tfhalf.tasks import Metric
 from tfhalf.train.record import curves
 from tfhalf.train.record import steps as recorded
 from tfhalf.train.record.history import Epoch, scale_words
@@ -37,21 +38,23 @@ def draw_run(run: Path, name: str, progress: Progress) -> None:
         progress.line(f"picture    {PICTURE} is left out: {missing}")
 
 
-def draw_curves(run: Path, name: str, rows: Sequence[Epoch], progress: Progress) -> None:
-    """Draw ``run/curves.png`` of the epochs ``rows``, or tell ``progress`` why not."""
+def draw_curves(run: Path, name: str, rows: Sequence[Epoch], metric: Metric, progress: Progress) -> None:
+    """Draw ``run/curves.png`` of the epochs ``rows`` and their ``metric``, or tell ``progress`` why not."""
     try:
-        curves.draw(rows, run / curves.PICTURE, name)
+        curves.draw(rows, run / curves.PICTURE, name, metric)
     except ImportError:
         progress.line(f"picture    {curves.PICTURE} is left out: matplotlib is not installed")
     except OSError as error:
         progress.line(f"picture    {curves.PICTURE} is left out: {error}")
 
 
-def draw_beside(run: Path, name: str, rows: Sequence[Epoch], scaled: bool, progress: Progress) -> Thread:
+def draw_beside(
+    run: Path, name: str, rows: Sequence[Epoch], metric: Metric, scaled: bool, progress: Progress
+) -> Thread:
     """Draw the pictures of a run, that of its loss scale where it is ``scaled``, in a thread, which is returned."""
 
     def work() -> None:
-        draw_curves(run, name, rows, progress)
+        draw_curves(run, name, rows, metric, progress)
         if scaled:
             draw_run(run, name, progress)
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from tfhalf import config
 from tfhalf.config.messages import dotted, one_line, shown
-from tfhalf.data import Preprocess
+from tfhalf.data.preprocess import AnyPreprocess
 from tfhalf.errors import ConfigError, ResumeError
 
 # What is made of a trained model may change, and how images are held and fed, when the run is saved, and what becomes
@@ -81,7 +81,7 @@ def has_ended(record: dict[str, Any], pipeline: config.Pipeline) -> bool:
     return bool(record["ended"]) and pipeline.train.epochs <= record["pipeline"]["train"]["epochs"]
 
 
-def check_preprocess(record: dict[str, Any], preprocess: Preprocess, run: Path) -> None:
+def check_preprocess(record: dict[str, Any], preprocess: AnyPreprocess, run: Path) -> None:
     """Compare what images were normalised by.
 
     A sample is measured where images stay encoded, which ``data.decode: auto`` decides by the memory.
@@ -92,13 +92,24 @@ def check_preprocess(record: dict[str, Any], preprocess: Preprocess, run: Path) 
     before = record.get("preprocess")
     if before is None:
         return
-    for name, values in preprocess.to_dict().items():
+    now, then = (_vectors(values) for values in (preprocess.to_dict(), before))
+    for name, values in now.items():
         # Another CPU may add in another order.
-        if np.shape(values) != np.shape(before[name]) or not np.allclose(values, before[name], rtol=1e-6, atol=1e-9):
+        old: Any = then.get(name)
+        if old is None or np.shape(values) != np.shape(old) or not np.allclose(values, old, rtol=1e-6, atol=1e-9):
             raise ResumeError(
-                f"{run}: its images had {name} {before[name]}, and now have {values}; bring the data back as it was, "
+                f"{run}: its inputs had {name} {old}, and now have {values}; bring the data back as it was, "
                 f"or set data.decode in {run / 'pipeline.yaml'} to what it was, eager or lazy"
             )
+
+
+def _vectors(values: Any, above: str = "") -> dict[str, Any]:
+    """Every vector of a normalisation, by its way in the dict; None, of inputs that are not changed, is none."""
+    if not isinstance(values, dict):
+        return {} if values is None else {above: values}
+    return {
+        key: one for name, inner in values.items() for key, one in _vectors(inner, f"{above}.{name}".strip(".")).items()
+    }
 
 
 def _filled(pipeline: dict[str, Any]) -> dict[str, Any]:

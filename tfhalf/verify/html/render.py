@@ -16,7 +16,7 @@ from tfhalf.artifacts.reference import basis_line
 from tfhalf.progress import duration, size
 from tfhalf.verify.html import classes
 from tfhalf.verify.html.elements import Child, bullets, element, facts, folded, line, page, section, table, value, words
-from tfhalf.verify.report import COLUMNS, NOT_COVERED, SCALED, problems
+from tfhalf.verify.report import COLUMNS, METRIC_WORDS, NOT_COVERED, SCALED, problems
 from tfhalf.verify.report import table as comparison_table
 
 NAME = "report.html"
@@ -110,7 +110,7 @@ def _comparison(manifest: Manifest, comparisons: Sequence[Comparison]) -> Elemen
         table(names, cells, numbers=[i for i, name in enumerate(names) if name not in ("artifact", "computed by", "")]),
         *([element("p", f"Falls short: {short}", class_="bad")] if short else []),
         *([bullets(manifest.not_covered)] if manifest.not_covered else []),
-        folded("What the columns say", facts({name or "verdict": COLUMNS[name] for name in names})),
+        folded("What the columns say", facts({name or "verdict": COLUMNS.get(name, METRIC_WORDS) for name in names})),
         folded("The limits", facts(limits)),
         *_basis(manifest.reference),
         *_outputs(comparisons),

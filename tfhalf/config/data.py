@@ -1,0 +1,70 @@
+"""What a pipeline file says of its data: the source, its parts, how inputs are normalised and images changed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from tfhalf.config.section import Positive, Section, Share
+
+# A field's description stands in for the words that error messages otherwise make from types and bounds.
+VALIDATION = "a share in [0, 1) or a whole number >= 0"
+
+
+class Augment(Section):
+    """Random changes to training images, drawn anew each epoch. ``crop`` and ``cutout`` are in pixels."""
+
+    flip: Literal["none", "random", "alternating"] = "none"
+    crop: Annotated[int, Field(ge=0, le=64)] = 0
+    crop_padding: Literal["reflect", "zeros"] = "reflect"
+    cutout: Annotated[int, Field(ge=0, le=512)] = 0
+
+
+class Normalize(Section):
+    """Fixed statistics per channel, in the source's own units: ``(x - mean) / std``."""
+
+    mean: Annotated[tuple[float, ...], Field(min_length=1)]
+    std: Annotated[tuple[Positive, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _same_channels(self) -> Normalize:
+        if len(self.mean) != len(self.std):
+            raise ValueError(
+                f"mean and std need one number per channel each, received {len(self.mean)} and {len(self.std)}"
+            )
+        return self
+
+
+Role = Literal["number", "category", "text", "target", "weight", "ignore"]
+
+
+class Data(Section):
+    """``source``: ``tfds:NAME``, ``folder:PATH``, ``npz:PATH``, ``sklearn:digits``, ``csv:PATH``, ``masks:PATH``,
+    ``synthetic:HxWxC``, ``file.py:load`` or ``package.module:load``.
+
+    ``args`` are the function's keyword arguments. ``synthetic:224x224x3`` makes random images of that height, width and
+    number of channels, to measure speed on; its ``args`` are ``classes`` (10), ``train`` (5120) and ``test`` (512).
+    ``image_size`` is (height, width). ``validation`` (share below 1, or a number of items) is taken from the training
+    part, never from the test set; ``test`` is the share split off where the source has no test set of its own.
+    ``normalize``: ``standardize`` uses each channel's mean and standard deviation over the training part, ``unit``
+    divides integers by 255 and floats by their largest absolute value. ``decode``: ``eager`` decodes every image before
+    training; ``lazy`` (``folder:`` and ``tfds:``) keeps training images encoded and decodes them again each epoch;
+    ``auto`` is eager where that fits into the memory.
+
+    ``columns`` are roles of the columns of ``csv:``, by their names: number, category, text, target, weight or ignore;
+    a column that it does not name is a number where every cell is one, else a category. ``empty`` says what an empty
+    number cell means: ``refuse`` that the file is wrong, ``mean`` the mean of its column over the training part,
+    ``drop`` that its row is left out.
+    """
+
+    source: Annotated[str, Field(min_length=3)]
+    args: dict[str, Any] = Field(default_factory=dict)
+    image_size: tuple[Annotated[int, Field(ge=1, le=4096)], Annotated[int, Field(ge=1, le=4096)]] | None = None
+    validation: Annotated[int, Field(ge=0)] | Share = Field(0.1, description=VALIDATION)
+    test: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    normalize: Literal["standardize", "unit", "none"] | Normalize = "standardize"
+    augment: Augment = Augment()
+    decode: Literal["auto", "eager", "lazy"] = "auto"
+    columns: dict[str, Role] = Field(default_factory=dict)
+    empty: Literal["refuse", "mean", "drop"] = "refuse"

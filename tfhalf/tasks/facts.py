@@ -1,0 +1,48 @@
+"""A task made again from what a manifest says of it, for the process that verifies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, get_args
+
+import numpy as np
+
+from tfhalf.errors import ArtifactError, ConfigError
+from tfhalf.tasks import CLASSES, Targets, Task
+from tfhalf.tasks.regression import Regression
+
+_MOST = 1 << 20
+
+
+def of_facts(facts: Mapping[str, Any]) -> Task | None:
+    """The task that `Task.facts` described; None where it is code of somebody's own, which an artifact cannot run.
+
+    Raises:
+        ArtifactError: what it needs is missing.
+    """
+    kind = CLASSES.get(str(facts.get("name")))
+    if kind is None and targets_of_facts(facts):
+        return None
+    try:
+        if kind is Regression:
+            mean, std = (np.array(facts[key], np.float64) for key in ("mean", "std"))
+            if mean.ndim == 1 and mean.shape == std.shape and np.isfinite([mean, std]).all() and (std > 0).all():
+                return Regression(mean.tolist(), std.tolist())
+        if kind is not None and 1 <= int(facts["classes"]) <= _MOST:
+            return kind([str(k) for k in range(int(facts["classes"]))])  # type: ignore[call-arg]
+    except (KeyError, TypeError, ValueError, ConfigError):
+        pass
+    raise ArtifactError(f"the manifest's task {str(dict(facts))[:120]!r} is not one that is known; export again")
+
+
+def targets_of_facts(facts: Mapping[str, Any]) -> Targets:
+    """What targets the task is read with.
+
+    Raises:
+        ArtifactError: the facts do not say so.
+    """
+    known: tuple[Targets, ...] = get_args(Targets)
+    for kind in known:
+        if facts.get("targets") == kind:
+            return kind
+    raise ArtifactError(f"the manifest's task has targets {facts.get('targets')!r}; known are {', '.join(known)}")
