@@ -36,8 +36,9 @@ class Loop:
         start = time.perf_counter()
         self.trainer.program.compile()
         self.trainer.program.measure_step()
-        for views in ("none", self.pipeline.train.test_views):
-            self.accuracy(views)
+        views: tuple[Views, ...] = ("none", self.pipeline.train.test_views)
+        for one in views:
+            self.trainer.evaluator.metrics(self.job.splits.x_test, self.job.splits.y_test, one)
         self.compile_seconds = time.perf_counter() - start
 
     def start_from(self, seed: int) -> None:
@@ -59,7 +60,7 @@ class Loop:
 
     def accuracy(self, views: Views) -> float:
         """Percent of the test set."""
-        return self.trainer.evaluator.accuracy(self.job.splits.x_test, self.job.splits.y_test, views) * 100
+        return self.trainer.evaluator.metrics(self.job.splits.x_test, self.job.splits.y_test, views)["accuracy"] * 100
 
     def facts(self) -> dict[str, Any]:
         """What a row of results says of all its runs."""
