@@ -33,8 +33,8 @@ def measure(run: Path) -> dict[str, object]:
     pipeline, places, smoke = open_run(run, Places(Path(), Path("runs"), Path("exports")))
     job = prepare(pipeline, places, Progress(quiet=True), smoke=smoke)
     model = restore_run(job, run).model
-    judge = job.model("float32")
-    judge.set_weights(model.get_weights())
+    float32_model = job.model("float32")
+    float32_model.set_weights(model.get_weights())
     preprocessing = (job.preprocess, job.splits.input_shape)
     with tempfile.TemporaryDirectory() as scratch:
         keras_own, ours, float32 = (Path(scratch) / name for name in ("keras", "ours", "float32"))
@@ -45,7 +45,7 @@ def measure(run: Path) -> dict[str, object]:
             folder.mkdir()
         savedmodel.write(program, ours)
         to_onnx.write(program, ours / "model.onnx", opset=18, metadata={})
-        to_onnx.write(make_program(judge, *preprocessing), float32 / "model.onnx", opset=18, metadata={})
+        to_onnx.write(make_program(float32_model, *preprocessing), float32 / "model.onnx", opset=18, metadata={})
         row: dict[str, object] = {
             "run": pipeline.name,
             "parameters": int(np.sum([np.prod(w.shape) for w in model.weights])),

@@ -94,9 +94,9 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     epochs = ["--epochs", str(options.epochs)] if options.epochs else []
     result: dict[str, Any] = {"outcome": "ok", "exports": {}}
     try:
-        made = zoo_table.python([__file__, "--make", name, "--work", str(work), *epochs], limit)
-        if made.returncode:
-            return {"outcome": f"cannot be trained: {zoo_table.last(made.stderr)}", "seconds": 0.0, "exports": {}}
+        trained = zoo_table.python([__file__, "--make", name, "--work", str(work), *epochs], limit)
+        if trained.returncode:
+            return {"outcome": f"cannot be trained: {zoo_table.last(trained.stderr)}", "seconds": 0.0, "exports": {}}
         result |= json.loads((work / f"{name}.score.json").read_text())
         inputs = ["--verify-with", str(work / f"{name}.npz")]
         for kind, stem, more in (("random", f"{name}_random", []), ("drawn", name, []), ("test", name, inputs)):

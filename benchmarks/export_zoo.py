@@ -96,22 +96,22 @@ def measure(name: str, work: Path, limit: float) -> dict[str, Any]:
         path.unlink(missing_ok=True)
     seconds = time.perf_counter() - start
     if done.returncode:
-        told = last(done.stderr).removeprefix("error: ").replace(str(path), f"{name}.keras")
-        return {"outcome": f"refused: {told}", "code": done.returncode, "seconds": seconds}
-    made = json.loads(done.stdout)
+        message = last(done.stderr).removeprefix("error: ").replace(str(path), f"{name}.keras")
+        return {"outcome": f"refused: {message}", "code": done.returncode, "seconds": seconds}
+    manifest = json.loads(done.stdout)
     casts = None
-    if (onnx_file := Path(made["version"]) / "model.onnx").is_file():
+    if (onnx_file := Path(manifest["version"]) / "model.onnx").is_file():
         import onnx
 
         graph = onnx.load(str(onnx_file), load_external_data=False).graph
         casts = Counter(node.op_type for node in graph.node)["Cast"]
-    return {"outcome": "ok", "seconds": seconds, "casts": casts, "manifest": slim(made)}
+    return {"outcome": "ok", "seconds": seconds, "casts": casts, "manifest": slim(manifest)}
 
 
-def slim(made: dict[str, Any]) -> dict[str, Any]:
+def slim(manifest: dict[str, Any]) -> dict[str, Any]:
     """What the table takes of a manifest."""
     keys = ("source", "islands", "search", "artifacts", "refused", "comparisons", "versions", "cast", "parameters")
-    return {key: made[key] for key in keys}
+    return {key: manifest[key] for key in keys}
 
 
 def last(text: str) -> str:
@@ -150,15 +150,15 @@ def write(path: Path, results: dict[str, Any]) -> None:
 
 def document(results: dict[str, Any]) -> list[str]:
     """The lines between the marks."""
-    done = [found for found in results.values() if found["outcome"] == "ok"]
+    done = [result for result in results.values() if result["outcome"] == "ok"]
     versions = done[0]["manifest"]["versions"] if done else {}
-    told = ", ".join(f"{n} {versions[n]}" for n in NAMES if n in versions)
+    libraries = ", ".join(f"{n} {versions[n]}" for n in NAMES if n in versions)
     return [
         "",
         "## The zoo",
         "",
         "Every model of `tests/zoo.py` with random weights and perturbed norms, saved as `.keras`, exported with",
-        f"`tfhalf export`, {datetime.date.today()}; {platform.machine()}, CPU; {told}.",
+        f"`tfhalf export`, {datetime.date.today()}; {platform.machine()}, CPU; {libraries}.",
         "",
         "- *float32 layers*: what was found to need float32, and kept in it.",
         "- *size*: of the files, relative to the parameters in float32 (SavedModel, ONNX, LiteRT); small models are",
@@ -170,30 +170,30 @@ def document(results: dict[str, Any]) -> list[str]:
         "",
         "| " + " | ".join(HEADS) + " |",
         "|" + " --- |" * len(HEADS),
-        *("| " + " | ".join(row(name, found)) + " |" for name, found in results.items()),
+        *("| " + " | ".join(row(name, result)) + " |" for name, result in results.items()),
         "",
     ]
 
 
-def row(name: str, found: dict[str, Any]) -> list[str]:
+def row(name: str, result: dict[str, Any]) -> list[str]:
     """One line of the table."""
-    if found["outcome"] != "ok":
-        return [name, found["outcome"].replace("|", "/"), *[""] * (len(HEADS) - 3), f"{found['seconds']:.0f} s"]
-    made = found["manifest"]
-    sizes = {artifact["format"]: artifact["bytes"] for artifact in made["artifacts"]}
-    whole = 4 * made["source"]["parameters"]
-    int8 = [c for c in made["comparisons"] if c["artifact"] == "litert-int8"]
-    plain = [c for c in made["comparisons"] if "true" not in c["runtime"] and c not in int8]
-    exact = [c for c in made["comparisons"] if "true" in c["runtime"]]
+    if result["outcome"] != "ok":
+        return [name, result["outcome"].replace("|", "/"), *[""] * (len(HEADS) - 3), f"{result['seconds']:.0f} s"]
+    manifest = result["manifest"]
+    sizes = {artifact["format"]: artifact["bytes"] for artifact in manifest["artifacts"]}
+    whole = 4 * manifest["source"]["parameters"]
+    int8 = [c for c in manifest["comparisons"] if c["artifact"] == "litert-int8"]
+    plain = [c for c in manifest["comparisons"] if "true" not in c["runtime"] and c not in int8]
+    exact = [c for c in manifest["comparisons"] if "true" in c["runtime"]]
     agreed = [o["agreement"] for c in (*plain, *exact) for o in c["outputs"] if o["agreement"] is not None]
-    fixed = {a["format"] for a in made["artifacts"] if a.get("details", {}).get("batch") == 1}
-    islands = [island["path"] for island in made["islands"]]
+    fixed = {a["format"] for a in manifest["artifacts"] if a.get("details", {}).get("batch") == 1}
+    islands = [island["path"] for island in manifest["islands"]]
     return [
         name,
         *(
             ("ok, batch 1" if kind in fixed else "ok")
             if kind in sizes
-            else "refused: " + made["refused"].get(kind, "?").replace("|", "/")
+            else "refused: " + manifest["refused"].get(kind, "?").replace("|", "/")
             for kind in FORMATS
         ),
         (", ".join(islands[:4]) + (f" and {len(islands) - 4} more" if len(islands) > 4 else "")) or "-",
@@ -202,8 +202,8 @@ def row(name: str, found: dict[str, Any]) -> list[str]:
         f"{worst(int8):.1e}" if int8 else "-",
         f"{worst(exact):.1e}" if exact else "-",
         f"{min(agreed):.2f} %" if agreed else "-",
-        "-" if found["casts"] is None else str(found["casts"]),
-        f"{found['seconds']:.0f} s",
+        "-" if result["casts"] is None else str(result["casts"]),
+        f"{result['seconds']:.0f} s",
     ]
 
 

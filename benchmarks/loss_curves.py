@@ -27,14 +27,14 @@ def main() -> None:
     figure = Figure((8.8, 4.9), layout="constrained")
     loss, scale = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     for text, (colour, line) in zip(arguments.runs, _STYLES, strict=False):
-        label, found, run = text.rpartition("=")
-        if not found or not (Path(run) / "steps.npz").is_file():
+        label, equals, run = text.rpartition("=")
+        if not equals or not (Path(run) / "steps.npz").is_file():
             parser.error(f"{text}: give LABEL=RUN with a run folder that has steps.npz")
         with np.load(Path(run) / "steps.npz", allow_pickle=False) as data:
             steps = dict(data)
         skipped, applied = int(steps["skipped"].sum()), int(steps["applied"].sum())
-        told = f"{label}: {applied:,} steps applied, {skipped:,} skipped"
-        loss.plot(steps["step"], steps["loss"], line, color=colour, linewidth=1.5, label=told)
+        caption = f"{label}: {applied:,} steps applied, {skipped:,} skipped"
+        loss.plot(steps["step"], steps["loss"], line, color=colour, linewidth=1.5, label=caption)
         if skipped or (steps["scale"] != 1).any():  # not of a policy without one
             scale.plot(steps["step"], steps["scale"], line, color=colour, linewidth=1.5, drawstyle="steps-post")
         if not applied:

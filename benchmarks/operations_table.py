@@ -52,7 +52,7 @@ def main() -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     kept = options.work / "results.json"
     results: dict[str, Any] = json.loads(kept.read_text()) if kept.is_file() else {}
-    listed = ask_names()
+    listed = names_of_cases()
     chosen = [n for n in listed["cases"] if not options.only or any(re.fullmatch(p, n) for p in options.only)]
     anew = [n for n in chosen if options.state and options.state in json.dumps(results.get(n, ""))]
     todo = [n for n in chosen if n not in results or options.again or n in anew]
@@ -67,11 +67,11 @@ def main() -> None:
 def environment() -> dict[str, str]:
     """For a process with the cases and this checkout in its path."""
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    told = {"PYTHONPATH": paths, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3", "NO_COLOR": "1"}
-    return {**os.environ, **told}
+    changes = {"PYTHONPATH": paths, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3", "NO_COLOR": "1"}
+    return {**os.environ, **changes}
 
 
-def ask_names() -> dict[str, Any]:
+def names_of_cases() -> dict[str, Any]:
     """The names with a case, those with a reason, aliases and what lacks both."""
     code = (
         "import json, operations as o; c = o.cases(); print(json.dumps({'cases': [n for n in c if c[n].build],"
@@ -82,8 +82,8 @@ def ask_names() -> dict[str, Any]:
     )
     if done.returncode:
         sys.exit(done.stderr)
-    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return told
+    names: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return names
 
 
 def measure(todo: list[str], results: dict[str, Any], kept: Path, processes: int) -> None:
@@ -102,14 +102,14 @@ def measure(todo: list[str], results: dict[str, Any], kept: Path, processes: int
             except queue.Empty:
                 break
             start = time.perf_counter()
-            found = worker.case(name)
-            found["seconds"] = round(time.perf_counter() - start, 1)
+            result = worker.case(name)
+            result["seconds"] = round(time.perf_counter() - start, 1)
             with lock:
-                if found.get("trouble") is None:
-                    results[name] = found
+                if result.get("trouble") is None:
+                    results[name] = result
                 kept.write_text(json.dumps(results, indent=1))
-                told = " ".join(f"{kind}={found[kind]['state']}" for kind in FORMATS if kind in found)
-                print(f"{name} {told} {found.get('trouble', '')[:150]} {found['seconds']} s", flush=True)
+                states = " ".join(f"{kind}={result[kind]['state']}" for kind in FORMATS if kind in result)
+                print(f"{name} {states} {result.get('trouble', '')[:150]} {result['seconds']} s", flush=True)
         worker.end()
 
     threads = [threading.Thread(target=run) for _ in range(processes)]
@@ -144,8 +144,8 @@ class Worker:
         ready, _, _ = select.select([process.stdout], [], [], LIMIT)
         line = process.stdout.readline() if ready else b""
         if line:
-            found: dict[str, Any] = json.loads(line)
-            return found
+            result: dict[str, Any] = json.loads(line)
+            return result
         self.end()
         how = "ended the process" if ready else f"not done in {LIMIT:.0f} s"
         return {"trouble": how} if not ready else {kind: {"state": WRONG, "why": how} for kind in FORMATS}
@@ -171,8 +171,8 @@ def work() -> None:
     for line in sys.stdin:
         name = line.strip()
         with tempfile.TemporaryDirectory(prefix="tfhalf-operation-") as folder:
-            found = one(name, known[name], Path(folder))
-        out.write(json.dumps(found) + "\n")
+            result = one(name, known[name], Path(folder))
+        out.write(json.dumps(result) + "\n")
         out.flush()
 
 
@@ -191,19 +191,19 @@ def one(name: str, case: Any, folder: Path) -> dict[str, Any]:
             np.asarray, model([other[n] for n in other] if len(other) > 1 else other["x0"], training=False)
         )
     except Exception as error:  # noqa: BLE001  # a fault of the case
-        return {"trouble": f"the case fails: {told(error)}"}
+        return {"trouble": f"the case fails: {error_text(error)}"}
     reference = [
         y.astype(np.float32) if y.dtype.kind == "f" else y for y in keras.tree.flatten(answers) if y is not None
     ]
     together = attempt(path, folder / "all", None, other, reference)
     if together["state"] == RIGHT:
-        return found_of(together)
-    found: dict[str, Any] = {}
+        return results_of(together)
+    results: dict[str, Any] = {}
     for kind in FORMATS:
         alone = attempt(path, folder / kind, (kind,), other, reference)
-        found |= found_of(alone, (kind,))
+        results |= results_of(alone, (kind,))
     keras.backend.clear_session()
-    return found
+    return results
 
 
 def saved(name: str, model: Any, folder: Path) -> str:
@@ -246,29 +246,29 @@ def attempt(
         bisect_seconds=30.0,
     )
     try:
-        made = job.export_model(Request(path), options, Progress(quiet=True))
+        exported = job.export_model(Request(path), options, Progress(quiet=True))
     except TfhalfError as error:
         whole = "\n" not in str(error).strip()
         return {"state": REFUSED if whole else WRONG, "why": cleaned(str(error), folder)}
     except Exception as error:  # noqa: BLE001  # what a user would see as a traceback
         traceback.print_exc()
-        return {"state": WRONG, "why": f"traceback: {told(error)}"}
-    manifest = made.manifest
-    found = {
+        return {"state": WRONG, "why": f"traceback: {error_text(error)}"}
+    manifest = exported.manifest
+    result = {
         "state": RIGHT,
         "islands": [island.path for island in manifest.islands],
         "refused": {kind: cleaned(why, folder) for kind, why in manifest.refused.items()},
-        "differ": {c.artifact: c.worst("max_difference") for c in made.comparisons},
+        "differ": {c.artifact: c.worst("max_difference") for c in exported.comparisons},
         "wrong": {},
     }
     for artifact in manifest.artifacts:
         runtimes = ["onnx", "onnx-float16"] if artifact.format == "onnx" else [artifact.format]
         for runtime in runtimes:
-            problem = compared(made.version, runtime, manifest, other, reference)
+            problem = compared(exported.version, runtime, manifest, other, reference)
             if problem:
-                found["wrong"][artifact.format] = f"on other inputs, {runtime}: {problem}"
+                result["wrong"][artifact.format] = f"on other inputs, {runtime}: {problem}"
     shutil.rmtree(folder, ignore_errors=True)
-    return found
+    return result
 
 
 def compared(version: Path, runtime: str, manifest: Any, other: dict[str, Any], reference: list[Any]) -> str:
@@ -285,24 +285,24 @@ def compared(version: Path, runtime: str, manifest: Any, other: dict[str, Any], 
         got = run(open_predictor(version, runtime), inputs, 1 if fixed == 1 else 8)
         outputs = compare_outputs(dict(zip(names, reference, strict=True)), got, (), Limits())
     except Exception as error:  # noqa: BLE001  # three libraries, each with exceptions of its own
-        return told(error)
+        return error_text(error)
     return "; ".join(f"{output.name}: {problem}" for output in outputs for problem in output.problems)
 
 
-def found_of(attempted: dict[str, Any], kinds: tuple[str, ...] = FORMATS) -> dict[str, Any]:
+def results_of(attempted: dict[str, Any], kinds: tuple[str, ...] = FORMATS) -> dict[str, Any]:
     """By format: its state, and why it is none that is right."""
     if attempted["state"] != RIGHT:
         return dict.fromkeys(kinds, attempted)
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for kind in kinds:
         if kind in attempted["refused"]:
-            found[kind] = {"state": REFUSED, "why": attempted["refused"][kind]}
+            results[kind] = {"state": REFUSED, "why": attempted["refused"][kind]}
         elif kind in attempted["wrong"]:
-            found[kind] = {"state": WRONG, "why": attempted["wrong"][kind]}
+            results[kind] = {"state": WRONG, "why": attempted["wrong"][kind]}
         else:
             differ = [v for k, v in attempted["differ"].items() if k.split(",")[0] == kind and v is not None]
-            found[kind] = {"state": RIGHT, "islands": attempted["islands"], "difference": max(differ, default=0.0)}
-    return found
+            results[kind] = {"state": RIGHT, "islands": attempted["islands"], "difference": max(differ, default=0.0)}
+    return results
 
 
 def in_this_process() -> None:
@@ -323,7 +323,7 @@ def in_this_process() -> None:
     samples.lacking = lambda kind: "it is no column of the table" if kind == "openvino" else ""
 
 
-def told(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """An exception's kind and text."""
     from tfhalf.text import one_line
 
@@ -373,10 +373,10 @@ def write(path: Path, listed: dict[str, Any], results: dict[str, Any]) -> None:
 
 def document(listed: dict[str, Any], results: dict[str, Any]) -> list[str]:
     """Its lines."""
-    told = ", ".join(f"{name} {metadata.version(name)}" for name in _VERSIONS)
+    libraries = ", ".join(f"{name} {metadata.version(name)}" for name in _VERSIONS)
     lines = ["# Every function of keras.ops and every layer of keras.layers", "", WORDS, ""]
     lines += [
-        f"{told}; {platform.machine()}, CPU.",
+        f"{libraries}; {platform.machine()}, CPU.",
         "",
         *(f"- {line}" for line in summary(listed, results).split("\n")),
     ]
@@ -400,14 +400,14 @@ def document(listed: dict[str, Any], results: dict[str, Any]) -> list[str]:
     return lines
 
 
-def cell(found: dict[str, Any] | None) -> str:
+def cell(result: dict[str, Any] | None) -> str:
     """What the table says of one format."""
-    if found is None:
+    if result is None:
         return "not measured"
-    if found["state"] != RIGHT:
-        told = re.sub(r"\x1b\[\d*m", "", found["why"]).replace("|", "/")
-        return f"{found['state']}: {told[:320]}"
-    return "right" + (", in float32" if found["islands"] else "")
+    if result["state"] != RIGHT:
+        why = re.sub(r"\x1b\[\d*m", "", result["why"]).replace("|", "/")
+        return f"{result['state']}: {why[:320]}"
+    return "right" + (", in float32" if result["islands"] else "")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ class Ended:
     seconds: float
     out: str
 
-    def found(self) -> dict[str, Any] | None:
+    def result(self) -> dict[str, Any] | None:
         """The last JSON object that it printed, on one line or many; None without one."""
         return last_object(self.out)
 

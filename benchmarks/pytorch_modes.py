@@ -84,25 +84,25 @@ def each_mode(
     A mode that dies, hangs or is reached with too little of ``budget`` (seconds) left has ``trouble`` and nothing else.
     """
     end_on_sigterm()
-    found: list[tuple[str, dict[str, Any]]] = []
+    rows: list[tuple[str, dict[str, Any]]] = []
     end = time.monotonic() + budget
     with tempfile.TemporaryDirectory(prefix="pytorch-modes-") as scratch:
         for mode in modes:
             left = end - time.monotonic()
             if left < _LEAST:
-                found.append((mode, {"trouble": f"not tried: {max(0.0, left):.0f} s of {budget:.0f} s were left"}))
+                rows.append((mode, {"trouble": f"not tried: {max(0.0, left):.0f} s of {budget:.0f} s were left"}))
                 continue
             command = [sys.executable, script, *arguments, "--mode", mode]
             limit = left if mode == modes[-1] else _SHARE * left
             ended = run(command, limit, Path(scratch) / mode, echo=True)
-            row = ended.found()
+            row = ended.result()
             if row is None:
                 why = "did not end in time" if ended.code is None else f"ended with code {ended.code}"
                 row = {"trouble": f"{why} after {ended.seconds:.0f} s; its errors are above"}
             row["process_s"] = round(ended.seconds, 1)
-            found.append((mode, row))
+            rows.append((mode, row))
             print(f"{mode}: {row.get('trouble') or brief(row)} ({ended.seconds:.0f} s)", file=sys.stderr, flush=True)
-    return found
+    return rows
 
 
 def without_mode(argv: list[str]) -> list[str]:
@@ -114,9 +114,9 @@ def without_mode(argv: list[str]) -> list[str]:
     return [part for part in kept if not part.startswith("--mode=")]
 
 
-def troubles(found: Sequence[tuple[str, dict[str, Any]]]) -> str:
+def troubles(rows: Sequence[tuple[str, dict[str, Any]]]) -> str:
     """Why no mode can be used."""
-    return "; ".join(f"{mode}: {row['trouble']}" for mode, row in found) or "no mode was tried"
+    return "; ".join(f"{mode}: {row['trouble']}" for mode, row in rows) or "no mode was tried"
 
 
 def brief(row: dict[str, Any]) -> str:

@@ -81,11 +81,11 @@ def sgd(
 ) -> None:
     """One step in place: Nesterov momentum, decay within the gradient and divided by the rate that it is multiplied
     by again."""
-    for value, gradient, momentum, rate, place in zip(values, gradients, momenta, rates, places, strict=True):
+    for value, gradient, momentum, rate, index in zip(values, gradients, momenta, rates, places, strict=True):
         total = gradient.float() + decay / rate * value.float()
         moved = MOMENTUM * momentum.float() + total
         momentum.copy_(moved)
-        value.copy_(value.float() - rate * factors[place] * (total + MOMENTUM * moved))
+        value.copy_(value.float() - rate * factors[index] * (total + MOMENTUM * moved))
 
 
 def muon(filters: list[Tensor], gradients: list[Tensor], momenta: list[Tensor], factors: Tensor) -> None:
@@ -98,19 +98,19 @@ def muon(filters: list[Tensor], gradients: list[Tensor], momenta: list[Tensor], 
         directions.append(gradient.float() + FILTER_MOMENTUM * moved)
     for members, rows, columns in grouped([tuple(value.shape) for value in filters]):
         turned = orthogonalized(torch.stack([_padded(directions[i], rows, columns) for i in members]))
-        for place, i in enumerate(members):
+        for row, i in enumerate(members):
             value = filters[i]
             norm = value.float().square().sum().sqrt()
             unit = value.float() * (math.sqrt(len(value)) / norm)
-            value.copy_(unit - FILTER_RATE * factors[1] * _unpadded(turned[place], tuple(value.shape)).float())
+            value.copy_(unit - FILTER_RATE * factors[1] * _unpadded(turned[row], tuple(value.shape)).float())
 
 
 def grouped(shapes: Sequence[tuple[int, ...]]) -> list[tuple[list[int], int, int]]:
     """Places of filters [out, in, height, width] with the same shorter side, which are worked on as one stack; and the
     stack's rows and columns."""
     sides: dict[int, list[int]] = {}
-    for place, shape in enumerate(shapes):
-        sides.setdefault(min(shape[0], math.prod(shape[1:])), []).append(place)
+    for index, shape in enumerate(shapes):
+        sides.setdefault(min(shape[0], math.prod(shape[1:])), []).append(index)
     longest = {side: max(max(shapes[i][0], math.prod(shapes[i][1:])) for i in places) for side, places in sides.items()}
     return [(places, side, longest[side]) for side, places in sorted(sides.items())]
 

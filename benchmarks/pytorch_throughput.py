@@ -113,11 +113,11 @@ def _trouble(trained: Trained, repeats: list[Repeat], scale: float) -> str:
 def best(arguments: argparse.Namespace, argv: list[str]) -> dict[str, Any]:
     """The row of the fastest mode that trains, with all the others' under ``modes``."""
     modes = [name.strip() for name in arguments.modes.split(",")]
-    found = each_mode(__file__, without_mode(argv), modes, arguments.budget)
-    good = [row for _, row in found if not row.get("trouble")]
-    table = [{"mode": mode, **row} for mode, row in found]
+    rows = each_mode(__file__, without_mode(argv), modes, arguments.budget)
+    good = [row for _, row in rows if not row.get("trouble")]
+    table = [{"mode": mode, **row} for mode, row in rows]
     if not good:
-        return {"side": "pytorch", "net": arguments.net, "trouble": troubles(found), "modes": table}
+        return {"side": "pytorch", "net": arguments.net, "trouble": troubles(rows), "modes": table}
     return {**max(good, key=lambda row: row["images_per_s"]["median"]), "modes": table}
 
 

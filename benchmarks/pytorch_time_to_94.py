@@ -245,11 +245,11 @@ def _summary(values: np.ndarray) -> dict[str, float]:
 def best(arguments: argparse.Namespace, argv: list[str]) -> dict[str, Any]:
     """The row of the fastest mode that is as accurate as the others, with all of them under ``modes``."""
     modes = [name.strip() for name in arguments.modes.split(",")]
-    found = each_mode(__file__, without_mode(argv), modes, arguments.budget)
-    table = [{"mode": mode, **row} for mode, row in found]
-    good = [row for _, row in found if not row.get("trouble")]
+    rows = each_mode(__file__, without_mode(argv), modes, arguments.budget)
+    table = [{"mode": mode, **row} for mode, row in rows]
+    good = [row for _, row in rows if not row.get("trouble")]
     if not good:
-        return {"side": "pytorch", "net": "speednet", "trouble": troubles(found), "modes": table}
+        return {"side": "pytorch", "net": "speednet", "trouble": troubles(rows), "modes": table}
     enough = max(row["accuracy"]["mean"] for row in good) - 0.003
     good = [row for row in good if row["accuracy"]["mean"] >= enough]
     return {**min(good, key=lambda row: row["seconds"]["mean"]), "modes": table}

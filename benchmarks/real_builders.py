@@ -28,11 +28,11 @@ def cut_words(length: int = 21, letters: int = 178, kinds: int = 12) -> keras.Mo
     """deepcut: a window of Thai letters and their kinds; whether a word begins in its middle."""
     text, kind = keras.Input((length,), name="letters"), keras.Input((length,), name="kinds")
     a = layers.BatchNormalization()(layers.Embedding(letters, 32)(text))
-    found = []
+    windows = []
     for window in range(1, 13):
         x = layers.Conv1D(200 if window < 9 else 150 if window < 12 else 100, window, activation="relu")(a)
         x = layers.TimeDistributed(layers.Dense(5))(x)
-        found.append(layers.ZeroPadding1D((0, window - 1))(x))
-    joined = layers.Concatenate()([a, layers.Maximum()(found), layers.Embedding(kinds, 12)(kind)])
+        windows.append(layers.ZeroPadding1D((0, window - 1))(x))
+    joined = layers.Concatenate()([a, layers.Maximum()(windows), layers.Embedding(kinds, 12)(kind)])
     x = layers.Dense(100, activation="relu")(layers.Flatten()(layers.BatchNormalization()(joined)))
     return keras.Model([text, kind], layers.Dense(1, activation="sigmoid", name="begins")(x))

@@ -72,10 +72,10 @@ def symbols(path: Path) -> int:
 
     with h5py.File(path) as file:
         layers = [name.decode() if isinstance(name, bytes) else name for name in file.attrs["layer_names"]]
-        found: list[Any] = []
+        kernels: list[Any] = []
         for layer in layers:
-            file[layer].visititems(lambda name, item: found.append(item) if name.endswith("/kernel:0") else None)
-        return int(found[0].shape[0])
+            file[layer].visititems(lambda name, item: kernels.append(item) if name.endswith("/kernel:0") else None)
+        return int(kernels[0].shape[0])
 
 
 def inputs_of(package: str, folder: Path) -> list[Any]:
@@ -117,8 +117,8 @@ def row(package: Path, path: Path, how: tuple[str, ...], exports: Path) -> list[
         return [*cells, *["-"] * 7]
     version = newest(exports / name)
     if version is None:
-        given = [*arguments_of(path, how), *inputs_of(package.name.split("-")[0], exports)]
-        code, said, _ = tfhalf("export", *given, "-o", exports, "--name", name)
+        arguments = [*arguments_of(path, how), *inputs_of(package.name.split("-")[0], exports)]
+        code, said, _ = tfhalf("export", *arguments, "-o", exports, "--name", name)
         if code:
             return [*cells, said.strip().splitlines()[-1].replace(str(path), path.name), *["-"] * 6]
         version = newest(exports / name)
@@ -126,21 +126,21 @@ def row(package: Path, path: Path, how: tuple[str, ...], exports: Path) -> list[
     manifest = json.loads((version / "manifest.json").read_text())
     code, said, _ = tfhalf("verify", version, "--json")
     islands = manifest["kept_float32"]
-    told = ", ".join(islands[:3]) + (f" and {len(islands) - 3} more" if len(islands) > 3 else "")
+    names = ", ".join(islands[:3]) + (f" and {len(islands) - 3} more" if len(islands) > 3 else "")
     count = sum(part["count"] for part in manifest["parameters"].values())
     compared = json.loads(said)["comparisons"] if said.startswith("{") else []
     verdict = "ok" if code == 0 else "falls short" if compared else said.strip().splitlines()[-1]
-    return [*cells, verdict, f"{count:,}", told or "-", *differences(compared)]
+    return [*cells, verdict, f"{count:,}", names or "-", *differences(compared)]
 
 
 def differences(comparisons: list[dict[str, Any]]) -> list[str]:
     """The largest difference of the SavedModel, of ONNX in onnxruntime and in OpenVINO, and of true float16."""
-    found = {}
+    cells = {}
     for one in comparisons:
         worst = max((output["max_difference"] for output in one["outputs"]), default=0.0)
         runtime = "true float16" if one["runtime"].startswith("true") else one["artifact"]
-        found[runtime] = "not covered" if one["not_covered"] else f"{worst:.1e}"
-    return [found.get(name, "-") for name in ("savedmodel", "onnx", "onnx, OpenVINO", "true float16")]
+        cells[runtime] = "not covered" if one["not_covered"] else f"{worst:.1e}"
+    return [cells.get(name, "-") for name in ("savedmodel", "onnx", "onnx, OpenVINO", "true float16")]
 
 
 def table(packages: Path, only: str, exports: Path) -> list[str]:

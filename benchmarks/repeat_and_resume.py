@@ -43,8 +43,8 @@ def main() -> None:
 
 def _trained(arguments: argparse.Namespace, name: str, kill: bool = False) -> Path:
     """The run folder of a training that has ended; with ``kill`` in two processes."""
-    place = arguments.out / name
-    command = [sys.executable, "-m", "tfhalf", "train", str(arguments.pipeline), *_places(place)]
+    folder = arguments.out / name
+    command = [sys.executable, "-m", "tfhalf", "train", str(arguments.pipeline), *_places(folder)]
     command += ["--deterministic"] if arguments.deterministic else []
     # Where training can be taken up is where it saves: as often as it can.
     settings = [*arguments.overrides, *(["train.checkpoint_seconds=0"] if kill else [])]
@@ -53,25 +53,25 @@ def _trained(arguments: argparse.Namespace, name: str, kill: bool = False) -> Pa
     log = (arguments.out / f"{name}.txt").open("ab")
     with log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         if kill:
-            _kill(process, place / "runs", arguments.at)
+            _kill(process, folder / "runs", arguments.at)
         code = process.wait()
-    told: dict[str, Any] = {"run": name, "code": code}
-    run = _only_run(place / "runs")
+    row: dict[str, Any] = {"run": name, "code": code}
+    run = _only_run(folder / "runs")
     if kill:
-        told["killed_at"] = sorted(path.name for path in (run / "checkpoints").iterdir())[-1]
+        row["killed_at"] = sorted(path.name for path in (run / "checkpoints").iterdir())[-1]
         with (arguments.out / f"{name}.txt").open("ab") as log:
-            command = [sys.executable, "-m", "tfhalf", "train", "--resume", str(run), *_places(place)]
-            told["code"] = subprocess.run(command, stdout=log, stderr=log, check=False).returncode
-    told["seconds"] = round(time.perf_counter() - start, 1)
-    told["last_epoch"] = json.loads((run / "history.jsonl").read_text().splitlines()[-1])
-    print(json.dumps(told), flush=True)
-    if told["code"]:
-        raise SystemExit(f"{arguments.out / name}.txt: ended with code {told['code']}")
+            command = [sys.executable, "-m", "tfhalf", "train", "--resume", str(run), *_places(folder)]
+            row["code"] = subprocess.run(command, stdout=log, stderr=log, check=False).returncode
+    row["seconds"] = round(time.perf_counter() - start, 1)
+    row["last_epoch"] = json.loads((run / "history.jsonl").read_text().splitlines()[-1])
+    print(json.dumps(row), flush=True)
+    if row["code"]:
+        raise SystemExit(f"{arguments.out / name}.txt: ended with code {row['code']}")
     return run
 
 
-def _places(place: Path) -> list[str]:
-    return ["--runs", str(place / "runs"), "--exports", str(place / "exports"), "--quiet"]
+def _places(folder: Path) -> list[str]:
+    return ["--runs", str(folder / "runs"), "--exports", str(folder / "exports"), "--quiet"]
 
 
 def _kill(process: subprocess.Popen[bytes], runs: Path, at: int) -> None:

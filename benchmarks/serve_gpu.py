@@ -50,9 +50,9 @@ def by_fifty(port: int, name: str, x: np.ndarray, y: np.ndarray) -> tuple[float,
     right, began = 0, time.perf_counter()
     for at in range(0, len(x), _FIFTY):
         head, _, body = request("x", name, x[at : at + _FIFTY], "FP32").partition(b"\r\n\r\n")
-        told = re.search(rb"inference-header-content-length: (\d+)", head)
-        assert told is not None
-        headers = {"Inference-Header-Content-Length": told[1].decode(), "Content-Type": "application/octet-stream"}
+        length = re.search(rb"inference-header-content-length: (\d+)", head)
+        assert length is not None
+        headers = {"Inference-Header-Content-Length": length[1].decode(), "Content-Type": "application/octet-stream"}
         asked = urllib.request.Request(f"http://127.0.0.1:{port}/v2/models/{name}/infer", body, headers)
         with urllib.request.urlopen(asked, timeout=60) as answer:
             size = int(answer.headers["Inference-Header-Content-Length"])
@@ -83,9 +83,9 @@ def measure(
                         began = time.perf_counter()
                         parts = list(pool.map(load, *zip(*((port, data, n, seconds) for n in shares), strict=True)))
                         took = time.perf_counter() - began
-                    found = sorted(latency for part in parts for latency in part)
-                    p50, p99 = found[len(found) // 2] * 1e3, found[int(len(found) * 0.99)] * 1e3
-                    row = {"serve": options, "clients": clients, "images_s": len(found) / took, "p50": p50, "p99": p99}
+                    times = sorted(latency for part in parts for latency in part)
+                    p50, p99 = times[len(times) // 2] * 1e3, times[int(len(times) * 0.99)] * 1e3
+                    row = {"serve": options, "clients": clients, "images_s": len(times) / took, "p50": p50, "p99": p99}
                     row |= {"accuracy": accuracy, "by_fifty": rate, "MiB": warm, "MiB_after": gpu_memory() - before}
                     rows.append(row)
         finally:
@@ -121,8 +121,8 @@ def main() -> None:
     }
     print(f"\n{'tfhalf serve':<34} {'clients':>7} {'images/s':>9} {'p50 ms':>7} {'p99 ms':>7} {'bare':>8} {'MiB':>6}")
     for row in rows:
-        told = f"{row['serve']:<34} {row['clients']:7} {row['images_s']:9,.0f} {row['p50']:7.2f} {row['p99']:7.2f}"
-        print(f"{told} {alone[row['clients']]:8,.0f} {row['MiB_after']:6,}")
+        cells = f"{row['serve']:<34} {row['clients']:7} {row['images_s']:9,.0f} {row['p50']:7.2f} {row['p99']:7.2f}"
+        print(f"{cells} {alone[row['clients']]:8,.0f} {row['MiB_after']:6,}")
     print(json.dumps({"rows": rows, "bare": alone}))
 
 

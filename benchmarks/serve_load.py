@@ -78,11 +78,11 @@ class Client(asyncio.Protocol):
         end = self.buffer.find(b"\r\n\r\n")
         if end < 0:
             return
-        told = re.search(rb"\ncontent-length: (\d+)", self.buffer[:end])
-        if told is None:  # it comes in chunks; another answer is never behind this one
+        length = re.search(rb"\ncontent-length: (\d+)", self.buffer[:end])
+        if length is None:  # it comes in chunks; another answer is never behind this one
             size = len(self.buffer) if self.buffer.endswith(b"\r\n0\r\n\r\n") else len(self.buffer) + 1
         else:
-            size = end + 4 + int(told[1])
+            size = end + 4 + int(length[1])
         if len(self.buffer) >= size:
             status, self.buffer = int(self.buffer[9:12]), self.buffer[size:]
             if self.answer is not None and not self.answer.done():
@@ -98,7 +98,7 @@ async def closed_loop(port: int, data: bytes, clients: int, seconds: float) -> l
     """Latencies of ``clients`` that each send the next request when they have the answer."""
     loop = asyncio.get_running_loop()
     until = time.perf_counter() + seconds
-    found: list[float] = []
+    latencies: list[float] = []
 
     async def one() -> None:
         _, client = await loop.create_connection(Client, "127.0.0.1", port)
@@ -106,11 +106,11 @@ async def closed_loop(port: int, data: bytes, clients: int, seconds: float) -> l
             status, took = await client.send(data)
             if status != 200:
                 raise SystemExit(f"status {status} under {clients} clients")
-            found.append(took)
+            latencies.append(took)
         client.transport.close()  # type: ignore[attr-defined]
 
     await asyncio.gather(*(one() for _ in range(clients)))
-    return found
+    return latencies
 
 
 async def open_loop(port: int, data: bytes, rate: float, seconds: float) -> tuple[Counter[int], list[float], int]:
@@ -238,13 +238,13 @@ def _round(
     """Rate, p50 and p99 in ms, batch, bare onnxruntime's rate at that batch just before and after, and the share."""
     before = counts(port)
     start = time.perf_counter()
-    found = sorted(asyncio.run(closed_loop(port, data, clients, seconds)))
-    rate = len(found) / (time.perf_counter() - start)
+    times = sorted(asyncio.run(closed_loop(port, data, clients, seconds)))
+    rate = len(times) / (time.perf_counter() - start)
     after = counts(port)
     batch = max(1, round((after[0] - before[0]) / max(1, after[1] - before[1])))
     x = np.random.default_rng(0).uniform(0, 255, (batch, *shape)).astype(np.float32)
     alone = bare(version / "model.onnx", x, seconds)
-    return rate, found[len(found) // 2] * 1e3, found[int(len(found) * 0.99)] * 1e3, batch, alone, rate / alone
+    return rate, times[len(times) // 2] * 1e3, times[int(len(times) * 0.99)] * 1e3, batch, alone, rate / alone
 
 
 def _overload(args: argparse.Namespace, port: int, name: str, image: np.ndarray, pid: int) -> None:

@@ -76,8 +76,8 @@ def free_port() -> int:
 
 def http_request(path: str, body: bytes, **headers: object) -> bytes:
     """A POST."""
-    told = {"content-length": len(body), **{name.replace("_", "-"): value for name, value in headers.items()}}
-    lines = [f"POST {path} HTTP/1.1", "host: x", *(f"{name}: {value}" for name, value in told.items()), "", ""]
+    fields = {"content-length": len(body), **{name.replace("_", "-"): value for name, value in headers.items()}}
+    lines = [f"POST {path} HTTP/1.1", "host: x", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
     return "\r\n".join(lines).encode() + body
 
 
@@ -98,10 +98,10 @@ async def http_once(port: int, data: bytes) -> bytes:
 
 def grpc_request(name: str, x: np.ndarray) -> bytes:
     """A ModelInferRequest, as bytes."""
-    found = message("ModelInferRequest")(model_name=name, raw_input_contents=[x.tobytes()])
-    found.inputs.add(name="image", datatype="FP32", shape=x.shape)
-    found.outputs.add(name=OUTPUT)
-    return bytes(found.SerializeToString())
+    request = message("ModelInferRequest")(model_name=name, raw_input_contents=[x.tobytes()])
+    request.inputs.add(name="image", datatype="FP32", shape=x.shape)
+    request.outputs.add(name=OUTPUT)
+    return bytes(request.SerializeToString())
 
 
 def _call(port: int) -> tuple[Any, Any]:
@@ -113,17 +113,17 @@ def _call(port: int) -> tuple[Any, Any]:
 async def grpc_loop(port: int, data: bytes, clients: int, seconds: float) -> list[float]:
     """`closed_loop` over gRPC."""
     until = time.perf_counter() + seconds
-    found: list[float] = []
+    latencies: list[float] = []
 
     async def one() -> None:
         channel, call = _call(port)
         async with channel:
             while (start := time.perf_counter()) < until:
                 await call(data)
-                found.append(time.perf_counter() - start)
+                latencies.append(time.perf_counter() - start)
 
     await asyncio.gather(*(one() for _ in range(clients)))
-    return found
+    return latencies
 
 
 async def grpc_once(port: int, data: bytes) -> np.ndarray:
@@ -131,15 +131,15 @@ async def grpc_once(port: int, data: bytes) -> np.ndarray:
     channel, call = _call(port)
     async with channel:
         answer = message("ModelInferResponse").FromString(await call(data, timeout=30))
-    place = [output.name for output in answer.outputs].index(OUTPUT)
+    index = [output.name for output in answer.outputs].index(OUTPUT)
     if answer.raw_output_contents:
-        return np.frombuffer(answer.raw_output_contents[place], np.float32)
-    return np.array(answer.outputs[place].contents.fp32_contents, np.float32)
+        return np.frombuffer(answer.raw_output_contents[index], np.float32)
+    return np.array(answer.outputs[index].contents.fp32_contents, np.float32)
 
 
 def rows_of(server: str, name: str, pid: int, http: int, grpc_port: int, x: np.ndarray) -> list[Row]:
     """A row for each protocol of ``server``, where ``name`` is the model's."""
-    found = []
+    rows = []
     for protocol in _PROTOCOLS[server]:
         if protocol == "gRPC binary":
             data = grpc_request(name, x)
@@ -149,8 +149,8 @@ def rows_of(server: str, name: str, pid: int, http: int, grpc_port: int, x: np.n
             data = _http_data(server, name, protocol, x)
             loop = lambda n, s, d=data: closed_loop(http, d, n, s)  # type: ignore[misc]  # noqa: E731
             answer = lambda d=data: _probabilities(asyncio.run(http_once(http, d)))  # type: ignore[misc]  # noqa: E731
-        found.append(Row(server, protocol, pid, loop, answer))
-    return found
+        rows.append(Row(server, protocol, pid, loop, answer))
+    return rows
 
 
 def _http_data(server: str, name: str, protocol: str, x: np.ndarray) -> bytes:
@@ -207,25 +207,25 @@ def checked(row: Row, expected: np.ndarray, process: subprocess.Popen[bytes], lo
 
 def cpu_seconds(pid: int) -> float:
     """Processor time so far of a process and of all that descend from it."""
-    told: dict[int, list[str]] = {}
+    stats: dict[int, list[str]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):  # it has just ended
-            told[int(path.parent.name)] = path.read_text().rpartition(")")[2].split()
+            stats[int(path.parent.name)] = path.read_text().rpartition(")")[2].split()
     family = {pid}
-    while more := {child for child, fields in told.items() if int(fields[1]) in family} - family:
+    while more := {child for child, fields in stats.items() if int(fields[1]) in family} - family:
         family |= more
-    ticks = sum(int(told[one][11]) + int(told[one][12]) for one in family if one in told)
+    ticks = sum(int(stats[one][11]) + int(stats[one][12]) for one in family if one in stats)
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def bare(run: Any, x: np.ndarray, seconds: float) -> list[float]:
     """Seconds of each execution."""
-    found: list[float] = []
+    latencies: list[float] = []
     until = time.perf_counter() + seconds
     while (start := time.perf_counter()) < until:
         run(x)
-        found.append(time.perf_counter() - start)
-    return found
+        latencies.append(time.perf_counter() - start)
+    return latencies
 
 
 def measure(rows: list[Row], run: Any, x: np.ndarray, args: argparse.Namespace) -> None:
@@ -242,18 +242,18 @@ def measure(rows: list[Row], run: Any, x: np.ndarray, args: argparse.Namespace) 
                 pid = rows[k].pid if k < len(rows) else os.getpid()
                 start, cpu = time.perf_counter(), cpu_seconds(pid)
                 if k < len(rows):
-                    found = asyncio.run(rows[k].loop(clients, args.seconds))
-                    count = len(found)
+                    latencies = asyncio.run(rows[k].loop(clients, args.seconds))
+                    count = len(latencies)
                 else:
-                    found = bare(run, batch, args.seconds)
-                    count = len(found) * clients
+                    latencies = bare(run, batch, args.seconds)
+                    count = len(latencies) * clients
                 rate = count / (time.perf_counter() - start)
-                rates[k].append((rate, sorted(found), (cpu_seconds(pid) - cpu) / count * 1e3))
+                rates[k].append((rate, sorted(latencies), (cpu_seconds(pid) - cpu) / count * 1e3))
         alone = statistics.median(rate for rate, _, _ in rates[len(rows)])
         for k, row in enumerate([*rows, None]):
-            rate, found, _ = sorted(rates[k], key=lambda turn: turn[0])[args.rounds // 2]
+            rate, latencies, _ = sorted(rates[k], key=lambda turn: turn[0])[args.rounds // 2]
             name, over = (row.server, row.protocol) if row else ("bare", f"batch {clients}")
-            p50, p99 = found[len(found) // 2] * 1e3, found[int(len(found) * 0.99)] * 1e3
+            p50, p99 = latencies[len(latencies) // 2] * 1e3, latencies[int(len(latencies) * 0.99)] * 1e3
             cpu = statistics.median(turn[2] for turn in rates[k])
             line = f"{clients:7} {name:<10} {over:<12} {rate:9.0f} {p50:8.2f} {p99:8.2f}"
             print(f"{line} {cpu:7.2f} {rate / alone:6.2f}", flush=True)
@@ -284,8 +284,8 @@ def main() -> None:
         loaded = session(str(model), args.threads)
 
         def run(batch: np.ndarray) -> np.ndarray:
-            found: np.ndarray = loaded.run([OUTPUT], {"image": batch})[0]
-            return found
+            outputs: np.ndarray = loaded.run([OUTPUT], {"image": batch})[0]
+            return outputs
 
         waiting: list[tuple[Row, subprocess.Popen[bytes], Path]] = []
         try:
@@ -299,8 +299,8 @@ def main() -> None:
                     script = Path(__file__).with_name("serve_rival_servers.py")
                     command = [python, str(script), server, str(model), *ports, "64"]
                 servers.append(start(command, log))
-                found = rows_of(server, name if server == "tfhalf" else "model", servers[-1].pid, http, grpc_port, x)
-                waiting += [(row, servers[-1], log) for row in found]
+                new = rows_of(server, name if server == "tfhalf" else "model", servers[-1].pid, http, grpc_port, x)
+                waiting += [(row, servers[-1], log) for row in new]
             rows = [checked(row, run(x), process, log) for row, process, log in waiting]
             measure(rows, run, x, args)
         finally:

@@ -85,8 +85,8 @@ def _chosen(known: list[Job], only: str, extra: list[str]) -> list[Job]:
             raise SystemExit(f"--only {pattern}: matches none of {', '.join(job.name for job in known)}")
     chosen = [j for j in known if (any(fnmatch(j.name, p) for p in patterns) if patterns else j.usual)]
     for text in extra:
-        name, found, more = text.partition("=")
-        if not found or name not in {job.name for job in known}:
+        name, equals, more = text.partition("=")
+        if not equals or name not in {job.name for job in known}:
             raise SystemExit(f"--extra {text}: give NAME=ARGS with a name that --dry-run shows")
         chosen = [job.plus(shlex.split(more)) if job.name == name else job for job in chosen]
     needed = [job for job in known if job.needed and any(other.data for other in chosen)]
@@ -109,7 +109,7 @@ def _done(job: Job, left: float, out: Path) -> dict[str, Any]:
         ended = run(command, limit, log, folder=_ROOT, environment=_environment())
     except OSError as error:
         return {**entry, "trouble": str(error)}
-    entry |= {"code": ended.code, "seconds": round(ended.seconds, 1), "found": ended.found()}
+    entry |= {"code": ended.code, "seconds": round(ended.seconds, 1), "found": ended.result()}
     if ended.code is None:
         entry["trouble"] = f"ended by its limit of {limit:.0f} s"
     elif ended.code:

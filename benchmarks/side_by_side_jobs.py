@@ -44,20 +44,20 @@ class Job:
 
 def jobs(arguments: argparse.Namespace) -> list[Job]:
     """All jobs; those of one net stand together, PyTorch's first."""
-    found: list[Job] = []
+    listed: list[Job] = []
     data = str(arguments.data.resolve()) if arguments.data and not arguments.tiny else "-"
     if arguments.data and not arguments.data.exists() and not arguments.tiny:
         command = _tensorflow(arguments, ["benchmarks/cifar10_npz.py", data])
-        found.append(Job("data", "", command, 180, usual=False, needed=True))
+        listed.append(Job("data", "", command, 180, usual=False, needed=True))
     for net in _PIPELINES:
-        found += _throughput(arguments, net, data)
-        found.append(_bench(arguments, net))
+        listed += _throughput(arguments, net, data)
+        listed.append(_bench(arguments, net))
         if net == "speednet":
             command = _tensorflow(arguments, ["benchmarks/cifar10_keras_fit.py"])
-            found.append(Job("speednet/keras", net, command, 150, usual=arguments.all and not arguments.tiny))
+            listed.append(Job("speednet/keras", net, command, 150, usual=arguments.all and not arguments.tiny))
     for race, more in (("time94", []), ("curriculum", ["--curriculum"])):
-        found += _race(arguments, race, data, more)
-    return found
+        listed += _race(arguments, race, data, more)
+    return listed
 
 
 def _throughput(arguments: argparse.Namespace, net: str, data: str) -> list[Job]:
@@ -67,12 +67,12 @@ def _throughput(arguments: argparse.Namespace, net: str, data: str) -> list[Job]
     limit = arguments.each
     best = ["--mode", "best", *(["--modes", "eager"] if arguments.tiny else [])]
     first = ["--policy", "float32" if arguments.tiny else "float16"]  # which a CPU only emulates
-    found = [Job(f"{net}/pytorch", net, [*plain, *first, *best], limit, data=reads, budget=True)]
+    listed = [Job(f"{net}/pytorch", net, [*plain, *first, *best], limit, data=reads, budget=True)]
     for policy in ("float32", "bfloat16"):
         name, command = f"{net}/pytorch-{policy}", [*plain, "--policy", policy, *best]
-        found.append(Job(name, net, command, limit, usual=arguments.all, data=reads, budget=True))
-    found.append(Job(f"{net}/pytorch-eager", net, [*plain, "--mode", "eager"], 120, usual=arguments.all, data=reads))
-    return found
+        listed.append(Job(name, net, command, limit, usual=arguments.all, data=reads, budget=True))
+    listed.append(Job(f"{net}/pytorch-eager", net, [*plain, "--mode", "eager"], 120, usual=arguments.all, data=reads))
+    return listed
 
 
 def _bench(arguments: argparse.Namespace, net: str) -> Job:

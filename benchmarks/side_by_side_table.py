@@ -9,17 +9,17 @@ _COLUMNS = ("row", "", "median/mean", "lowest", "highest", "spread", "x PyTorch"
 
 def rows(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One row per figure, with ``ratio`` to PyTorch's of the same net and precision where there is one."""
-    found = [row for job in jobs for row in _rows(job)]
+    table = [row for job in jobs for row in _rows(job)]
     bases: dict[tuple[Any, ...], float] = {}
-    for row in found:
+    for row in table:
         # The first one of each: float16, and the fastest mode that trains.
         if row["name"].split("/")[-1].startswith("pytorch") and "value" in row and not row["note"]:
             bases.setdefault(_key(row), row["value"])
-    for row in found:
+    for row in table:
         base = bases.get(_key(row))
         if base and "value" in row and not row["note"]:
             row["ratio"] = base / row["value"] if row["unit"] == "s" else row["value"] / base
-    return found
+    return table
 
 
 def table(report: dict[str, Any]) -> str:
@@ -46,38 +46,38 @@ def _key(row: dict[str, Any]) -> tuple[Any, ...]:
 
 def _rows(job: dict[str, Any]) -> list[dict[str, Any]]:
     """Rows of one command: `tfhalf bench` has one per policy, every other command one."""
-    found, trouble = job.get("found"), job.get("trouble", "")
+    result, trouble = job.get("found"), job.get("trouble", "")
     if not job["net"] and not trouble:
         return []
     base = {"name": job["name"], "net": job["net"], "took": job.get("seconds"), "note": trouble}
-    if not found:
+    if not result:
         return [{**base, "unit": "", "precision": "", "note": trouble or "printed no JSON"}]
-    if "policies" in found:
-        made = [_row({**base, "note": ""}, one) for one in found["policies"]]
-        return [*made, *(_failure(base, one) for one in found.get("failed", []))]
-    return [_row({**base, "note": found.get("trouble") or trouble}, found)]
+    if "policies" in result:
+        policies = [_row({**base, "note": ""}, one) for one in result["policies"]]
+        return [*policies, *(_failure(base, one) for one in result.get("failed", []))]
+    return [_row({**base, "note": result.get("trouble") or trouble}, result)]
 
 
 def _failure(base: dict[str, Any], failed: dict[str, str]) -> dict[str, Any]:
     return {**base, "unit": "", "precision": failed.get("name", ""), "note": failed.get("error", "failed")}
 
 
-def _row(base: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
-    row = {**base, "precision": str(found.get("policy", "float16")).removeprefix("mixed_"), "mode": found.get("mode")}
-    unit = "s" if "seconds" in found else "images/s"
-    figure = found.get("seconds") if unit == "s" else found.get("images_per_s")
+def _row(base: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
+    row = {**base, "precision": str(result.get("policy", "float16")).removeprefix("mixed_"), "mode": result.get("mode")}
+    unit = "s" if "seconds" in result else "images/s"
+    figure = result.get("seconds") if unit == "s" else result.get("images_per_s")
     row["unit"] = unit
     if isinstance(figure, dict):
         middle = figure.get("mean", figure.get("median"))
         row |= {"value": middle, "low": figure.get("min"), "high": figure.get("max")}
     elif figure is not None:
         row["value"] = float(figure)
-    accuracy = found.get("accuracy")
+    accuracy = result.get("accuracy")
     if isinstance(accuracy, list) and accuracy:
         accuracy = accuracy[0]
     row["accuracy"] = accuracy.get("mean") if isinstance(accuracy, dict) else accuracy
-    if found.get("skipped"):
-        row["mode"] = f"{row['mode'] or ''} {found['skipped']} steps skipped".strip()
+    if result.get("skipped"):
+        row["mode"] = f"{row['mode'] or ''} {result['skipped']} steps skipped".strip()
     return row
 
 

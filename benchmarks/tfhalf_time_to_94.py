@@ -62,8 +62,8 @@ def main() -> None:
 
 
 def _spread(values: list[float], digits: int) -> dict[str, float]:
-    found = {"mean": statistics.mean(values), "min": min(values), "max": max(values)}
-    return {name: round(value, digits) for name, value in found.items()}
+    figures = {"mean": statistics.mean(values), "min": min(values), "max": max(values)}
+    return {name: round(value, digits) for name, value in figures.items()}
 
 
 if __name__ == "__main__":

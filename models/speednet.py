@@ -39,9 +39,9 @@ def build(
         x = _conv(x, width, f"block{index}_conv1")
         x = layers.MaxPooling2D(2, name=f"block{index}_pool")(x)
         first = x = ops.gelu(_norm(x, f"block{index}_norm1", norm_momentum), approximate=True)
-        for place in range(2, convolutions + 1):
-            x = _norm(_conv(x, width, f"block{index}_conv{place}"), f"block{index}_norm{place}", norm_momentum)
-            x = ops.gelu(x + first if place == convolutions > 2 else x, approximate=True)
+        for number in range(2, convolutions + 1):
+            x = _norm(_conv(x, width, f"block{index}_conv{number}"), f"block{index}_norm{number}", norm_momentum)
+            x = ops.gelu(x + first if number == convolutions > 2 else x, approximate=True)
     x = layers.GlobalMaxPooling2D(name="pool")(x)
     x = layers.Dense(num_classes, use_bias=False, kernel_initializer=_uniform(), name="head")(x)
     logits = layers.Rescaling(logit_scale, name="logits")(x)

@@ -156,7 +156,7 @@ def test_gradients_that_are_not_finite(kind: type[Feed], xla: bool, share: float
     assert RULE.floor <= result.scale.min() <= result.scale.max() <= RULE.cap
     assert int(own.inner_optimizer.iterations) == int(result.finite.sum())
     assert all(np.isfinite(value).all() for value in r.values())
-    assert set(result.culprit[~result.finite]) == {r.step.where}
+    assert set(result.variable[~result.finite]) == {r.step.where}
     assert np.isfinite(result.loss).all()
     if share == 1.0:
         assert result.steps == MAX_SKIPPED
@@ -173,7 +173,7 @@ def test_the_layer_of_the_fault_is_named(where: str) -> None:
     r = Rig(Resident, False, "sgd, clipped, averaged")
     r.step.where = [v.path for v in r.step.variables].index(where)
     result = r.run(faults(0.05))
-    assert {r.step.variables[place].path for place in result.culprit[~result.finite]} == {where}
+    assert {r.step.variables[place].path for place in result.variable[~result.finite]} == {where}
 
 
 # Compiling takes seconds each: two of them stand for all, but where time does not matter.

@@ -149,6 +149,13 @@ def test_skipped_steps_are_skipped_alike() -> None:
     assert "'conv'" in explain_non_finite(two, streamed, ORDER[1], 0, 0)
 
 
+def test_checkpoints_keep_the_names_of_what_steps_leave() -> None:
+    result = ChunkResult(np.float32([0.5]), np.float32([[3, 4]]), np.float32([8]), np.int32([2]))
+    arrays = result.arrays()
+    assert list(arrays) == ["loss", "sums", "scale", "culprit"]
+    assert ChunkResult.of(arrays, 4) == result
+
+
 @pytest.mark.parametrize("first_hot", [0, 1, 2, 5])
 def test_too_many_skipped_steps_end_a_call_within_a_block_or_at_its_end(first_hot: int) -> None:
     hot = X.astype(np.float32)

@@ -482,7 +482,7 @@ def poison(t: Trainer, step: int, times: int = 1, value: float = float("nan")) -
                 left[0] -= 1
                 result.loss[place] = value
                 if not np.isfinite(value) and not t.program.step.guarded:
-                    result.culprit[place] = -2
+                    result.variable[place] = -2
             return result
 
     t.program.feed.__class__ = Poisoned

@@ -47,7 +47,7 @@ def test_points_are_means_over_equal_widths(
     tmp_path_factory: pytest.TempPathFactory, parts: list[int], room: int
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(steps, "ROOM", room)
+        patch.setattr(steps, "CAPACITY", room)
         found = recorded(Path("nowhere"), parts).arrays()
     loss, scale, finite = made(sum(parts))
     width = int(found["width"])
@@ -63,7 +63,7 @@ def test_points_are_means_over_equal_widths(
 
 
 def test_what_was_saved_is_taken_up_up_to_the_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steps, "ROOM", 16)
+    monkeypatch.setattr(steps, "CAPACITY", 16)
     everything = made(40)
     recorded(tmp_path, [25], all_of=everything).save()  # points of two steps each
     again = recorded(tmp_path, [20], first=20, all_of=everything).arrays()

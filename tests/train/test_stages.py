@@ -163,13 +163,13 @@ def test_what_stands_still_moves_no_more(folder: Path, policy: str, feed: str) -
     assert moved == [paths, paths, paths - still, paths - still - {"norm/gamma"}]
 
 
-def test_the_culprit_is_told_by_its_place_among_all_variables(folder: Path) -> None:
+def test_the_variable_is_named_by_its_index_among_all(folder: Path) -> None:
     one = trainer(folder, model__build="net.py:build_broken", train__freeze_after={"early": 1, "head": 1})
-    culprits = []
+    paths = []
     for epoch in (0, 1):
         result = one.program.feed(one.program.order(epoch)[:1], epoch, 0, one.program.stages.of(epoch))
-        culprits.append(one.program.step.variables[int(result.culprit[0])].path)
-    assert [path.split("/")[0] for path in culprits] == ["culprit", "culprit"]
+        paths.append(one.program.step.variables[int(result.variable[0])].path)
+    assert [path.split("/")[0] for path in paths] == ["culprit", "culprit"]
 
 
 def test_a_frozen_training_resumes_where_it_was(folder: Path) -> None:

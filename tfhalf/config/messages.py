@@ -108,8 +108,8 @@ def _meant(model: type[BaseModel], at: At, choices: list[str]) -> str:
     if in_section:
         return in_section
     elsewhere = difflib.get_close_matches(name, [path[-1] for path in paths], n=1, cutoff=0.8)
-    found = [dotted(path) for path in paths if elsewhere and path[-1] == elsewhere[0]]
-    return f"; did you mean {min(found, key=lambda key: key.count('.'))!r}?" if found else ""
+    belonging = [dotted(path) for path in paths if elsewhere and path[-1] == elsewhere[0]]
+    return f"; did you mean {min(belonging, key=lambda key: key.count('.'))!r}?" if belonging else ""
 
 
 def _paths(model: type[BaseModel], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -160,7 +160,7 @@ def _walk(model: type[BaseModel], loc: At) -> tuple[At, Any]:
 
 
 def _members(field: Any) -> Iterator[Any]:
-    """The types a field is a union of, bare of their constraints; the type itself where it is no union."""
+    """The types a field is a union of, bare of their constraints; the type itself where it is not a union."""
     if isinstance(field, FieldInfo):
         field = field.annotation
     origin = get_origin(field)
@@ -208,20 +208,20 @@ def describe(field: Any, bounds: str = "") -> str:
 
 def _bounds(metadata: list[Any]) -> str:
     """The words for ``annotated_types`` constraints, such as `` from 1 to 4096`` or `` in [0, 1)``."""
-    found: dict[str, Any] = {}
+    limits: dict[str, Any] = {}
     for part in metadata:
-        found.update(
+        limits.update(
             {name: getattr(part, name) for name in ("gt", "ge", "lt", "le", "min_length") if hasattr(part, name)}
         )
-    low, high = found.get("ge", found.get("gt")), found.get("le", found.get("lt"))
-    if "min_length" in found:
-        return f" of at least {found['min_length']}"
+    low, high = limits.get("ge", limits.get("gt")), limits.get("le", limits.get("lt"))
+    if "min_length" in limits:
+        return f" of at least {limits['min_length']}"
     if low is not None and high is not None:
-        if "ge" in found and "le" in found:
+        if "ge" in limits and "le" in limits:
             return f" from {_number(low)} to {_number(high)}"
-        return f" in {'[' if 'ge' in found else '('}{_number(low)}, {_number(high)}{']' if 'le' in found else ')'}"
+        return f" in {'[' if 'ge' in limits else '('}{_number(low)}, {_number(high)}{']' if 'le' in limits else ')'}"
     signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
-    return "".join(f" {signs[name]} {_number(bound)}" for name, bound in found.items())
+    return "".join(f" {signs[name]} {_number(bound)}" for name, bound in limits.items())
 
 
 def _number(bound: float) -> str:
@@ -250,7 +250,7 @@ def shown(value: Any) -> str:
 
 
 def dotted(at: At) -> str:
-    """A place as messages write it: ``train.schedule.milestones[0]``."""
+    """A position as messages write it: ``train.schedule.milestones[0]``."""
     dotted = ""
     for step in at:
         name = str(step) if isinstance(step, int) or (step.isprintable() and step == step.strip()) else repr(step)

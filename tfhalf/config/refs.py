@@ -71,8 +71,8 @@ def load_file(path: Path) -> ModuleType:
 def sibling(function: Callable[..., Any], name: str) -> Callable[..., Any] | None:
     """The callable ``name`` that lives in the same module as ``function``, or None."""
     module = sys.modules.get(getattr(function, "__module__", "") or "")
-    found = getattr(module, name, None)
-    return found if callable(found) else None
+    value = getattr(module, name, None)
+    return value if callable(value) else None
 
 
 @contextmanager
@@ -98,12 +98,12 @@ def raised(error: BaseException) -> str:
     text = ": ".join(dict.fromkeys((type(error).__name__, one_line(error))))
     if isinstance(error, Exception):
         return text
-    return f"{text} (raised at {_last_place(error)}); such code must return or raise an Exception, not end the process"
+    return f"{text} (raised at {_raised_at(error)}); such code must return or raise an Exception, not end the process"
 
 
-def _last_place(error: BaseException) -> str:
+def _raised_at(error: BaseException) -> str:
     """``file.py:12``, where ``error`` was raised."""
-    trace, location = error.__traceback__, "an unknown place"
+    trace, location = error.__traceback__, "an unknown line"
     while trace is not None:
         location = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
         trace = trace.tb_next

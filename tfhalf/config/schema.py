@@ -206,7 +206,7 @@ class Precision(Section):
 class Export(Section):
     """Artifacts are float16 whichever policy trained them. ``opset`` is ONNX's operator set version.
 
-    ``litert-int8`` is for comparison: the same numbers with weights in int8, judged by limits of its own.
+    ``litert-int8`` is for comparison: the same numbers with weights in int8, held to limits of its own.
     """
 
     formats: tuple[Literal["savedmodel", "onnx", "litert", "litert-int8"], ...] = ("savedmodel", "onnx")

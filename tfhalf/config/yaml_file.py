@@ -45,14 +45,14 @@ def read(path: str | Path, overrides: Iterable[str] = ()) -> Source:
     """Read a YAML file and apply ``key.path=value`` overrides to it, in order.
 
     Raises:
-        ConfigError: the file cannot be read, is not the YAML that is taken here, or an override has no place in it.
+        ConfigError: the file cannot be read, is not the YAML that is taken here, or an override fits nowhere in it.
     """
     text = _text(Path(path))
     tree, origins = _parse(text, str(path))
     if not isinstance(tree, dict):
-        found = "it is empty" if tree is None else f"it is {shown(tree)}"
+        content = "it is empty" if tree is None else f"it is {shown(tree)}"
         raise ConfigError(
-            one_line(f"{path}:1: a pipeline file is a mapping with keys such as name, model, data; {found}")
+            one_line(f"{path}:1: a pipeline file is a mapping with keys such as name, model, data; {content}")
         )
     source = Source(tree, origins)
     for override in overrides:
@@ -110,7 +110,7 @@ class _Loader(yaml.SafeLoader):
 
     def refuse(self, problem: str, mark: Any) -> NoReturn:
         key = f": {dotted(self.at)}" if self.at else ""
-        raise ConfigError(one_line(f"{_place(self.where, mark)}{key}: {problem}"))
+        raise ConfigError(one_line(f"{_position(self.where, mark)}{key}: {problem}"))
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
@@ -122,7 +122,7 @@ class _Loader(yaml.SafeLoader):
         mark = index.start_mark if isinstance(index, yaml.Node) else event.start_mark
         if self.at in self.origins:
             self.refuse("is given twice; keep one", mark)
-        self.origins[self.at] = _place(self.where, mark)
+        self.origins[self.at] = _position(self.where, mark)
         self._plain(event)
         node = super().compose_node(parent, index)
         if isinstance(node, yaml.ScalarNode):
@@ -215,17 +215,17 @@ def _parse(text: str, where: str) -> tuple[Any, dict[At, str]]:
     try:
         loader = _Loader(text, where)
         node = loader.get_single_node()
-        loader.origins.setdefault((), _place(where, None))
+        loader.origins.setdefault((), _position(where, None))
         return None if node is None else loader.construct_document(node), loader.origins
     except yaml.reader.ReaderError as error:
         where_in_file = where if where.startswith("--set ") else f"{where}:{text.count(chr(10), 0, error.position) + 1}"
         problem = f"{where_in_file}: is not valid YAML: the character {chr(error.character)!r} cannot stand in it"
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        problem = f"{_place(where, mark)}: is not valid YAML: {_problem(error)}"
+        problem = f"{_position(where, mark)}: is not valid YAML: {_problem(error)}"
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # "\UFFFFFFFF" overflows in the scanner
         mark = loader.get_mark() if loader else None
-        problem = f"{_place(where, mark)}: is not valid YAML: {error}"
+        problem = f"{_position(where, mark)}: is not valid YAML: {error}"
     finally:
         if loader:
             loader.dispose()
@@ -243,7 +243,7 @@ def _problem(error: yaml.MarkedYAMLError) -> str:
     return problem
 
 
-def _place(where: str, mark: Any) -> str:
+def _position(where: str, mark: Any) -> str:
     if where.startswith("--set "):
         return where  # an override is one line
     return f"{where}:{mark.line + 1 if mark else 1}"

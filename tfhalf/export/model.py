@@ -215,7 +215,7 @@ def _with(whole: Whole, basis: Basis, result: SearchResult, progress: Progress) 
     islands = tuple(sorted((*whole.islands, *result.islands), key=lambda island: order[island.path]))
     _say_islands(islands, result, progress)
     shipped = basis.simulator.ship([island.path for island in islands])
-    return replace(whole, islands=islands, found=result, shipped=shipped)
+    return replace(whole, islands=islands, search=result, shipped=shipped)
 
 
 def _say_islands(islands: tuple[Island, ...], result: SearchResult, progress: Progress) -> None:

@@ -51,7 +51,7 @@ class Whole:
     reference: Reference
     compared_on: ReferenceFacts
     islands: tuple[Island, ...]
-    found: SearchResult
+    search: SearchResult
     shipped: Shipped
     git_revision: str | None
     labels: tuple[str, ...] = ()
@@ -72,13 +72,13 @@ class Exported:
 
 @dataclass
 class ModelExport:
-    """``made`` as `verify.publish.publish_compared` takes it.
+    """``whole`` as `verify.publish.publish_compared` takes it.
 
     ``begun`` is `time.perf_counter` when the command began. ``widened`` gives of what was written, and what falls short
     of it, the same with more layers in float32, which is then written in its place; or None.
     """
 
-    made: Whole
+    whole: Whole
     options: Options
     verifier: Verifier
     progress: Progress
@@ -91,27 +91,27 @@ class ModelExport:
         Raises:
             ExportError: one that was asked for cannot be written, or none can.
         """
-        made, options, progress = self.made, self.options, self.progress
+        whole, options, progress = self.whole, self.options, self.progress
         if not options.allow_float32:
-            check_some_float16(parameters(made.shipped.weights))
-        program = _program(made)
-        artifacts, refused = _write(made, program, folder, options, progress)
-        _say_export(made.shipped, artifacts, refused, progress)
-        made.reference.save(folder)
-        return _manifest(made, options, program, artifacts, refused, manifests.file_hashes(folder))
+            check_some_float16(parameters(whole.shipped.weights))
+        program = _program(whole)
+        artifacts, refused = _write(whole, program, folder, options, progress)
+        _say_export(whole.shipped, artifacts, refused, progress)
+        whole.reference.save(folder)
+        return _manifest(whole, options, program, artifacts, refused, manifests.file_hashes(folder))
 
     def compare(self, folder: Path) -> list[Comparison]:
         """In a fresh process, over the samples beside the artifacts."""
-        usual, edges = self.made.reference.usual.count, len(self.made.reference.edge_kinds)
+        usual, edges = self.whole.reference.usual.count, len(self.whole.reference.edge_kinds)
         rows = f"{usual} samples" + (f" and {edges} edge rows" if edges else "")
         self.progress.line(f"verify     a fresh process runs each artifact over {rows}")
         return self.verifier(folder)
 
     def widen(self, failing: list[Comparison]) -> bool:
         """With what ``widened`` gives."""
-        made = self.widened(self.made, failing)
-        self.made = made or self.made
-        return made is not None
+        whole = self.widened(self.whole, failing)
+        self.whole = whole or self.whole
+        return whole is not None
 
     def publish(self, folder: Path, manifest: Manifest, comparisons: list[Comparison]) -> tuple[Path, Manifest]:
         """With the seconds that all of it took."""
@@ -119,10 +119,10 @@ class ModelExport:
         return publish(folder, folder.parent, manifest, comparisons)
 
 
-def _program(made: Whole) -> Program:
-    interface, shipped = made.interface, made.shipped
+def _program(whole: Whole) -> Program:
+    interface, shipped = whole.interface, whole.shipped
 
-    about = f"{made.source.name}: float16 within; half-precision inputs and outputs are float32 for callers."
+    about = f"{whole.source.name}: float16 within; half-precision inputs and outputs are float32 for callers."
     try:
         return named_program(
             partial(interface.answer, shipped.call), interface.inputs, shipped.weights, shipped.state, about
@@ -132,7 +132,7 @@ def _program(made: Whole) -> Program:
 
 
 def _write(
-    made: Whole, program: Program, folder: Path, options: Options, progress: Progress
+    whole: Whole, program: Program, folder: Path, options: Options, progress: Progress
 ) -> tuple[list[Artifact], dict[str, str]]:
     """Each format's files; and why a format that was not asked for by name is missing.
 
@@ -140,8 +140,8 @@ def _write(
         ExportError: one that was asked for cannot be written, or none can.
     """
     metadata: dict[str, Any] = {"precision": "float16"}
-    metadata |= {"git_revision": made.git_revision} if made.git_revision else {}
-    metadata |= {"labels": list(made.labels)} if made.labels else {}
+    metadata |= {"git_revision": whole.git_revision} if whole.git_revision else {}
+    metadata |= {"labels": list(whole.labels)} if whole.labels else {}
     kinds = options.formats or options.tried
     litert: dict[str, Any] = {}
 
@@ -151,10 +151,10 @@ def _write(
                 litert.update(to_litert.write(program, folder, kinds, metadata=metadata))
             artifact = litert_artifact(kind.name, litert[kind.name])
             if not options.formats:
-                _check_answers(kind, made, folder, options)
+                _check_answers(kind, whole, folder, options)
             return artifact
         onnx = kind.container == "onnx"
-        files = _write_onnx(made, program, folder, options, metadata) if onnx else savedmodel.write(program, folder)
+        files = _write_onnx(whole, program, folder, options, metadata) if onnx else savedmodel.write(program, folder)
         names = tuple(path.relative_to(folder).as_posix() for path in files)
         return Artifact(format=kind.name, files=names, bytes=sum(path.stat().st_size for path in files))
 
@@ -173,20 +173,20 @@ def _write(
     return artifacts, refused
 
 
-def _check_answers(kind: Format, made: Whole, folder: Path, options: Options) -> None:
+def _check_answers(kind: Format, whole: Whole, folder: Path, options: Options) -> None:
     """Run a file that nobody asked for by name before the fresh process does: if it falls short, the others come.
 
     Raises:
         ExportError: it does not run, or not answer like the float32 model; it is removed.
     """
-    limits, reference = options.limits.for_format(kind), made.reference
+    limits, reference = options.limits.for_format(kind), whole.reference
     try:
         predictor = open_predictor(folder, kind.name)
-        batch = made.interface.inputs[0].shape[0] or BATCH
+        batch = whole.interface.inputs[0].shape[0] or BATCH
         got = joined(*(run(predictor, samples.inputs, batch) for samples in (reference.usual, reference.edges)))
         expected = joined(reference.usual.outputs, reference.edges.outputs)
         kinds = (*["given"] * reference.usual.count, *reference.edge_kinds)
-        outputs = compare_outputs(expected, got, made.interface.classes, limits, kinds)
+        outputs = compare_outputs(expected, got, whole.interface.classes, limits, kinds)
         sizes = run_sizes(predictor, kind, kind.name, reference, limits)
         short = "; ".join(Comparison(kind.name, "", len(kinds), outputs, 0.0, other_sizes=sizes).problems)
         why = f"it does not answer like the float32 model: {short}" if short else ""
@@ -197,7 +197,7 @@ def _check_answers(kind: Format, made: Whole, folder: Path, options: Options) ->
         raise ExportError(f"LiteRT: {why}; leave {kind.name} out")
 
 
-def _write_onnx(made: Whole, program: Program, folder: Path, options: Options, metadata: dict[str, Any]) -> list[Path]:
+def _write_onnx(whole: Whole, program: Program, folder: Path, options: Options, metadata: dict[str, Any]) -> list[Path]:
     strings = [port.name for port in (*program.inputs, *program.outputs) if port.dtype == "string"]
     if strings:
         raise ExportError(
@@ -205,7 +205,7 @@ def _write_onnx(made: Whole, program: Program, folder: Path, options: Options, m
             "(the layers after the vocabulary), or leave onnx out of --format"
         )
     with grouped_conv.for_onnx():
-        plain = _program(made) if made.shipped.grouped else program
+        plain = _program(whole) if whole.shipped.grouped else program
         return to_onnx.write(plain, folder / "model.onnx", opset=options.opset, metadata=metadata)
 
 
@@ -219,42 +219,42 @@ def _say_export(shipped: Shipped, artifacts: list[Artifact], refused: dict[str, 
 
 
 def _manifest(
-    made: Whole,
+    whole: Whole,
     options: Options,
     program: Program,
     artifacts: list[Artifact],
     refused: dict[str, str],
     files: dict[str, record.File],
 ) -> Manifest:
-    shipped, found, interface = made.shipped, made.found, made.interface
+    shipped, search, interface = whole.shipped, whole.search, whole.interface
     settings = {"formats": [one.format for one in artifacts], "opset": options.opset}
     asked = {
         "export": {**settings, "fold_batchnorm": options.fold_batchnorm},
         "keep_float32": list(options.keep_float32),
     }
     return Manifest(
-        name=options.name or made.source.name,
+        name=options.name or whole.source.name,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         inputs=tuple(program.inputs),
         outputs=tuple(
             replace(port, aliases=interface.aliases.get(port.name, ()), classes=port.name in interface.classes)
             for port in program.outputs
         ),
-        labels=made.labels,
+        labels=whole.labels,
         artifacts=tuple(artifacts),
         refused=refused,
         limits=options.limits,
-        reference=made.compared_on,
+        reference=whole.compared_on,
         parameters=parameters(shipped.weights),
         float32_share=round(float32_share(parameters(shipped.weights)), 4),
         cast=record.Cast(**asdict(shipped.counts)),
-        kept_float32=tuple(island.path for island in made.islands),
-        islands=tuple(record.Island(path=island.path, reason=island.reason) for island in made.islands),
-        search={"tests": found.tests, "complete": found.complete, "seconds": found.seconds},
+        kept_float32=tuple(island.path for island in whole.islands),
+        islands=tuple(record.Island(path=island.path, reason=island.reason) for island in whole.islands),
+        search={"tests": search.tests, "complete": search.complete, "seconds": search.seconds},
         folded_batchnorm=tuple(shipped.folded),
-        source=made.source.facts,
+        source=whole.source.facts,
         config=record.Config.read(asked),
         versions=manifests.versions(),
-        git_revision=made.git_revision,
+        git_revision=whole.git_revision,
         files=files,
     )

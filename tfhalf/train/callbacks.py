@@ -24,7 +24,7 @@ _BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_train_batch_begin", "on_tr
 _OPERATION = "keras.ops"
 _NOT_STATE = ("_model", "params", "validation_data")
 
-Made = list[tuple[str, keras.callbacks.Callback]]  # each with its reference
+Instances = list[tuple[str, keras.callbacks.Callback]]  # each with its reference
 
 
 class State(NamedTuple):
@@ -42,7 +42,7 @@ class Callbacks:
         """Find what ``configs`` name, files relative to ``base``; nothing is called yet. ``metrics`` are those of logs.
 
         Raises:
-            RefError: a reference leads nowhere, or to a class that is no callback.
+            RefError: a reference leads nowhere, or to a class that is not a callback.
             ConfigError: what it leads to does not take the arguments.
         """
         self.makers = [(one.build, _maker(one, base)) for one in configs]
@@ -65,7 +65,7 @@ class Callbacks:
             params: what Keras tells callbacks: ``epochs``, ``steps``.
 
         Raises:
-            RefError: a function fails, or what it returns is no callback; a callback fails.
+            RefError: a function fails, or what it returns is not a callback; a callback fails.
             ConfigError: a callback sets the learning rate, which a schedule decides, or monitors what logs do not hold.
         """
         hooks = Hooks(self._make(), model, progress, self.metrics)
@@ -88,17 +88,17 @@ class Callbacks:
             validation: whether there is a validation part.
 
         Returns:
-            What is to be told of them: hooks that training never calls.
+            A line for each that has hooks which training never calls.
 
         Raises:
             RefError, ConfigError: as `running`.
         """
-        made = self._make()
-        look = partial(_looked_at, made, optimizer, _keys(self.metrics, validation), _growing(self.metrics))
-        return [line for line in map(look, range(len(made))) if line]
+        instances = self._make()
+        look = partial(_looked_at, instances, optimizer, _keys(self.metrics, validation), _growing(self.metrics))
+        return [line for line in map(look, range(len(instances))) if line]
 
-    def _make(self) -> Made:
-        made = []
+    def _make(self) -> Instances:
+        instances = []
         for ref, maker in self.makers:
             with user_code(f"train.callbacks: {ref} fails"):
                 callback = maker()
@@ -106,8 +106,8 @@ class Callbacks:
                 raise RefError(
                     f"train.callbacks: {ref} returned a {type(callback).__name__}, accepted: a keras.callbacks.Callback"
                 )
-            made.append((ref, callback))
-        return made
+            instances.append((ref, callback))
+        return instances
 
 
 class Hooks:
@@ -117,7 +117,9 @@ class Hooks:
     (these with a validation part), ``learning_rate``, ``loss_scale`` and ``images_per_s``.
     """
 
-    def __init__(self, callbacks: Made, model: keras.Model, progress: Progress, metrics: Sequence[Metric] = ()) -> None:
+    def __init__(
+        self, callbacks: Instances, model: keras.Model, progress: Progress, metrics: Sequence[Metric] = ()
+    ) -> None:
         self.callbacks, self.model, self.progress, self.metrics = callbacks, model, progress, metrics
         self.keys: list[str] = []
         self.logs: dict[str, float] = {}
@@ -131,8 +133,8 @@ class Hooks:
     def begin(self, keys: list[str], params: dict[str, Any]) -> None:
         """Check what can be known before training, and call ``on_train_begin``. ``keys`` are what logs will hold."""
         self.keys = keys
-        for place in range(len(self.callbacks)):
-            said = _looked_at(self.callbacks, self.model.optimizer, keys, _growing(self.metrics), place)
+        for index in range(len(self.callbacks)):
+            said = _looked_at(self.callbacks, self.model.optimizer, keys, _growing(self.metrics), index)
             if said:
                 self.progress.line(f"callbacks  {said}")
         plain = [callback for _, callback in self.callbacks]
@@ -158,7 +160,7 @@ class Hooks:
         """What the callbacks know by now, as far as it is numbers, text and arrays."""
         plain: list[dict[str, Any]] = []
         arrays: dict[str, np.ndarray] = {}
-        for place, (_, callback) in enumerate(self.callbacks):
+        for index, (_, callback) in enumerate(self.callbacks):
             plain.append({})
             for name, value in vars(callback).items():
                 if name in _NOT_STATE:
@@ -170,18 +172,18 @@ class Hooks:
                 elif operation := _operation(value):
                     plain[-1][name] = {_OPERATION: operation}  # which way a monitored value improves
                 elif isinstance(value, list) and value and all(isinstance(one, np.ndarray) for one in value):
-                    arrays |= {f"{place}.{name}.{i}": one for i, one in enumerate(value)}
+                    arrays |= {f"{index}.{name}.{i}": one for i, one in enumerate(value)}
         return State(plain, arrays)
 
     def restore(self, state: State) -> None:
         """Have the callbacks know what they knew when ``state`` was taken."""
-        for place, ((_, callback), plain) in enumerate(zip(self.callbacks, state.plain, strict=False)):
+        for index, ((_, callback), plain) in enumerate(zip(self.callbacks, state.plain, strict=False)):
             for name, value in plain.items():
                 setattr(callback, name, getattr(keras.ops, value[_OPERATION]) if isinstance(value, dict) else value)
             lists: dict[str, list[tuple[int, np.ndarray]]] = {}
             for key, array in state.arrays.items():
                 number, name, i = key.split(".")
-                if int(number) == place:
+                if int(number) == index:
                     lists.setdefault(name, []).append((int(i), array))
             for name, parts in lists.items():
                 setattr(callback, name, [array for _, array in sorted(parts, key=lambda part: part[0])])
@@ -199,9 +201,9 @@ class Hooks:
         except (TfhalfError, KeyboardInterrupt):
             raise
         except BaseException as error:  # whatever a callback raises, SystemExit included
-            raise RefError(f"train.callbacks: {self._culprit(error)}{hook} fails: {raised(error)}") from error
+            raise RefError(f"train.callbacks: {self._reference(error)}{hook} fails: {raised(error)}") from error
 
-    def _culprit(self, error: BaseException) -> str:
+    def _reference(self, error: BaseException) -> str:
         """The reference of the callback whose method ``error`` came through."""
         trace = error.__traceback__
         while trace is not None:
@@ -259,12 +261,12 @@ def _growing(metrics: Sequence[Metric]) -> set[str]:
 
 
 def _looked_at(
-    made: Made, optimizer: keras.optimizers.Optimizer, keys: list[str], growing: set[str], place: int
+    callbacks: Instances, optimizer: keras.optimizers.Optimizer, keys: list[str], growing: set[str], index: int
 ) -> str:
-    """What is to be told of the callback at ``place``, once it is known that it can work."""
-    ref, callback = made[place]
+    """A line about hooks of the callback at ``index`` that are never called, once it is known that it can work."""
+    ref, callback = callbacks[index]
     _check_rate(callback, optimizer)
-    _check_monitor(ref, callback, keys, growing, made[:place])
+    _check_monitor(ref, callback, keys, growing, callbacks[:index])
     unheard = _batch_hooks(callback)
     return f"{ref}: {', '.join(unheard)}: not called, because many steps run as one program" if unheard else ""
 
@@ -286,7 +288,7 @@ def _check_rate(callback: keras.callbacks.Callback, optimizer: keras.optimizers.
 
 
 def _check_monitor(
-    ref: str, callback: keras.callbacks.Callback, keys: list[str], growing: set[str], earlier: Made
+    ref: str, callback: keras.callbacks.Callback, keys: list[str], growing: set[str], earlier: Instances
 ) -> None:
     """Refuse to wait for a value that never comes, of which Keras would only warn; give accuracies their direction."""
     if not hasattr(callback, "monitor_op"):  # what those have that Keras derives from its MonitorCallback

@@ -120,9 +120,9 @@ def _view(x_NHWC: Any, by: Any, mirrored: Any) -> Any:
     back."""
     for axis in (1, 2):
         last = tf.shape(x_NHWC)[axis] - 1
-        place = tf.abs(tf.range(last + 1) + by)
-        place = last - tf.abs(last - place)
+        indices = tf.abs(tf.range(last + 1) + by)
+        indices = last - tf.abs(last - indices)
         if axis == 2:
-            place = tf.where(mirrored, place[::-1], place)
-        x_NHWC = tf.gather(x_NHWC, place, axis=axis)
+            indices = tf.where(mirrored, indices[::-1], indices)
+        x_NHWC = tf.gather(x_NHWC, indices, axis=axis)
     return x_NHWC

@@ -40,14 +40,14 @@ def keep_integers(pipeline: config.Pipeline, splits: Splits, builder: Builder, p
     if splits.has_images or isinstance(splits.x_train, Columns):
         return pipeline
     model = builder("float32")
-    found = traced.lookups(model, "float32")
-    if not found and not keras.backend.is_int_dtype(model.inputs[0].dtype):
+    lookups = traced.lookups(model, "float32")
+    if not lookups and not keras.backend.is_int_dtype(model.inputs[0].dtype):
         return pipeline
-    lookup = found[0] if found else traced.Lookup("its input", None, None)
+    lookup = lookups[0] if lookups else traced.Lookup("its input", None, None)
     if "normalize" in pipeline.data.model_fields_set:
         _refuse(pipeline, builder, lookup)
     builder.integers = True
-    largest = _check_values(splits, found)
+    largest = _check_values(splits, lookups)
     precision = pipeline.precision
     _check_rounding(builder(precision.policy, keep_float32=precision.islands), largest, builder)
     if pipeline.data.normalize != "none":
@@ -95,19 +95,19 @@ def _refuse(pipeline: config.Pipeline, builder: Builder, lookup: traced.Lookup) 
     )
 
 
-def _check_values(splits: Splits, found: list[traced.Lookup]) -> int:
+def _check_values(splits: Splits, lookups: list[traced.Lookup]) -> int:
     """The largest of all inputs."""
-    sizes = [lookup.size for lookup in found if lookup.size is not None]
+    sizes = [lookup.size for lookup in lookups if lookup.size is not None]
     size, largest = min(sizes, default=None), 0
     for part in ("train", "val", "test"):
         x: Array = getattr(splits, f"x_{part}")
         if not len(x):
             continue
         if x.dtype.kind == "f" and (x != np.rint(x)).any():
-            place = tuple(int(i) for i in np.argwhere(x != np.rint(x))[0])
+            position = tuple(int(i) for i in np.argwhere(x != np.rint(x))[0])
             raise DataError(
-                f"{splits.source}: x_{part}{list(place)} is {x[place]}, and the model looks its inputs up "
-                f"in {found[0].layer if found else 'its input'!r}; accepted: whole numbers"
+                f"{splits.source}: x_{part}{list(position)} is {x[position]}, and the model looks its inputs up "
+                f"in {lookups[0].layer if lookups else 'its input'!r}; accepted: whole numbers"
             )
         low, high = int(x.min()), int(x.max())
         if high > 2**24 or low < -(2**24):

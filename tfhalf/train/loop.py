@@ -57,8 +57,8 @@ def run_training(trainer: Trainer, run: Path, progress: Progress, resume: bool =
 class Epochs:
     """One call of `run_training`: what changes while it goes on.
 
-    The place is ``epoch``, epochs that are over, and ``done``, steps of the one that goes on; ``results`` are theirs,
-    and ``stepping`` the seconds that they took.
+    The position is ``epoch``, epochs that are over, and ``done``, steps of the one that goes on; ``results`` are
+    theirs, and ``stepping`` the seconds that they took.
     """
 
     def __init__(self, trainer: Trainer, run: Path, progress: Progress) -> None:
@@ -79,36 +79,36 @@ class Epochs:
 
     def go(self, resume: bool) -> TrainResult:
         """From the first step, or with ``resume`` from the run's last checkpoint, to the last; see `run_training`."""
-        found = checkpoint.load(self.run, self.progress.line, set_aside=True) if resume else None
+        saved = checkpoint.load(self.run, self.progress.line, set_aside=True) if resume else None
         if not resume:
             checkpoint.clear(self.run)
-        if found is not None:
-            check_pipeline(found.record, self.pipeline, self.run)
-            check_preprocess(found.record, self.job.preprocess, self.run)
+        if saved is not None:
+            check_pipeline(saved.record, self.pipeline, self.run)
+            check_preprocess(saved.record, self.job.preprocess, self.run)
             keep_epochs(self.run, self.pipeline.train.epochs)
         with History(self.run, [], [metric.name for metric in self.job.objective.metrics]) as self.history:
-            self._take(found)
+            self._take(saved)
             if resume:
                 self.progress.line(self._resumed())
-            if not (found and has_ended(found.record, self.pipeline)):
+            if not (saved and has_ended(saved.record, self.pipeline)):
                 with self.signals:
-                    self._train(taken_up=found is not None)
+                    self._train(taken_up=saved is not None)
                     if self.signals.number is not None:
                         self._interrupt()
         return self.trainer.result(self.history.rows, self.spent, self.rollbacks)
 
-    def _take(self, found: checkpoint.Checkpoint | None) -> None:
+    def _take(self, saved: checkpoint.Checkpoint | None) -> None:
         """Be where the checkpoint is; where there is none, at the start, which a new trainer is."""
-        record = found.record if found else _START
-        if found or self.start:
-            self.state.restore(found.arrays if found else self.start)
+        record = saved.record if saved else _START
+        if saved or self.start:
+            self.state.restore(saved.arrays if saved else self.start)
         self.rollbacks = record["rollbacks"]
-        self.known = State(record["callbacks"], found.callbacks if found else {})
+        self.known = State(record["callbacks"], saved.callbacks if saved else {})
         self.epoch, self.done = record["epochs_done"], record["done"]
         self.spent, self.stepping = record["seconds"], record["stepping"]
         self.history.begin(record["rows"])
         self.scale = ScaleLog(self.pipeline, self.program, self.run, self.progress)
-        self.results = [ChunkResult.of(found.within, self.program.batch_size)] if found and self.done else []
+        self.results = [ChunkResult.of(saved.within, self.program.batch_size)] if saved and self.done else []
         if self.results:
             self.scale.take_up(self.results[0], record["in_row"])
 
@@ -254,7 +254,7 @@ class Epochs:
             "pipeline": self.pipeline.dump(),
             "preprocess": self.job.preprocess.to_dict(),
         }
-        within = joined(self.results)._asdict() if self.results else {}
+        within = joined(self.results).arrays() if self.results else {}
         # Once it has ended no step will need the memory, and the writer's thread can copy the state to the host.
         state = self.state.held() if ended else self.state.values()
         self.trainer.writer.save(self.run, step, state, record, within, settings.keep_checkpoints, known.arrays)
@@ -276,10 +276,10 @@ class Epochs:
 
     def _check(self, result: ChunkResult, part: np.ndarray, epoch: int, first_step: int) -> None:
         guarded = self.state.guarded
-        found = blown_up(result, first_step, guarded, self.pipeline.train.blowup.bound)
-        if found:
-            raise found
-        why = self.scale.given_up(result, part, epoch, first_step) if guarded else None
+        blow_up = blown_up(result, first_step, guarded, self.pipeline.train.blowup.bound)
+        if blow_up:
+            raise blow_up
+        why = self.scale.end_reason(result, part, epoch, first_step) if guarded else None
         if why:
             raise BlowUp(first_step + result.steps - 1, float(result.loss[-1]), why, explained=True)
 
@@ -299,16 +299,16 @@ class Epochs:
         """
         settings = self.pipeline.train.blowup
         self.trainer.writer.wait()
-        found = checkpoint.load(self.run)
-        why = blow_up.why if blow_up.explained else f"{blow_up.why}; {self._explain(blow_up.step, found)}"
-        place = f"the last good checkpoint is {found.path}" if found else "there is no checkpoint yet"
+        saved = checkpoint.load(self.run)
+        why = blow_up.why if blow_up.explained else f"{blow_up.why}; {self._explain(blow_up.step, saved)}"
+        good = f"the last good checkpoint is {saved.path}" if saved else "there is no checkpoint yet"
         if settings.action == "stop":
             advice = "" if blow_up.explained else f"; {_ADVICE}"
-            then = "goes on from it" if found else "begins again"
-            raise TrainingError(f"{why}{advice}; {place}; --on-blowup rollback {then} with half the learning rate")
+            then = "goes on from it" if saved else "begins again"
+            raise TrainingError(f"{why}{advice}; {good}; --on-blowup rollback {then} with half the learning rate")
         if len(self.rollbacks) >= settings.retries:
-            raise TrainingError(f"{why}; {place}; gone back {settings.retries} times already (train.blowup.retries)")
-        self._take(found)
+            raise TrainingError(f"{why}; {good}; gone back {settings.retries} times already (train.blowup.retries)")
+        self._take(saved)
         if hasattr(self.state.model, "stop_training"):  # there are callbacks, and what they saw is undone
             self.state.model.stop_training = False
         self.state.halve_rate()
@@ -320,12 +320,12 @@ class Epochs:
         )
         self._save()
 
-    def _explain(self, step: int, found: checkpoint.Checkpoint | None) -> str:
+    def _explain(self, step: int, saved: checkpoint.Checkpoint | None) -> str:
         """The layer at which ``step`` goes wrong, with the weights as they were before it: those of the last
         checkpoint, moved on again by the steps since."""
-        steps, record = self.program.steps_per_epoch, found.record if found else _START
+        steps, record = self.program.steps_per_epoch, saved.record if saved else _START
         self.progress.status("looking for the layer ...")
-        self.state.restore(found.arrays if found else self.start)
+        self.state.restore(saved.arrays if saved else self.start)
         at = record["epochs_done"] * steps + record["done"]
         while at < step:
             epoch, done = divmod(at, steps)

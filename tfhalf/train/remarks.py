@@ -42,8 +42,10 @@ def of_model(model: keras.Model) -> list[str]:
     """What a builder's own model says of training, which tfhalf does not do."""
     said = []
     if model.compiled:
-        given = model.get_compile_config() or {}
-        listed = ", ".join(f"{key} {_name(given[key])}" for key in ("optimizer", "loss", "metrics") if given.get(key))
+        settings = model.get_compile_config() or {}
+        listed = ", ".join(
+            f"{key} {_name(settings[key])}" for key in ("optimizer", "loss", "metrics") if settings.get(key)
+        )
         said.append(
             f"compile() in the builder is ignored ({listed}): train.optimizer says how weights move, task.loss and "
             "task.metrics what is learnt and measured"

@@ -33,39 +33,39 @@ def restore_run(
     Raises:
         ResumeError: there is no such checkpoint, training had not ended, or images are normalised otherwise now.
     """
-    found = checkpoint.load(run, say) if epoch is None or epoch == "last" else checkpoint.load_epoch(run, epoch)
-    done, epochs = found.record["epochs_done"] if found else 0, job.pipeline.train.epochs
+    saved = checkpoint.load(run, say) if epoch is None or epoch == "last" else checkpoint.load_epoch(run, epoch)
+    done, epochs = saved.record["epochs_done"] if saved else 0, job.pipeline.train.epochs
     quoted = shlex.quote(str(run))
-    if found is None and epoch is not None:
+    if saved is None and epoch is not None:
         raise ResumeError(f"{run}: holds no checkpoint yet; go on with: tfhalf train --resume {quoted}")
-    if found is None or (epoch is None and not found.record["ended"]):
-        as_it_is = f", or export it as it stands: tfhalf export {quoted} --epoch last" if found else ""
+    if saved is None or (epoch is None and not saved.record["ended"]):
+        as_it_is = f", or export it as it stands: tfhalf export {quoted} --epoch last" if saved else ""
         raise ResumeError(
             f"{run}: ended after epoch {done} of {epochs}; finish it first: tfhalf train --resume {quoted}{as_it_is}"
         )
-    check_preprocess(found.record, job.preprocess, run)
-    rows = tuple(Epoch.from_dict(row) for row in found.record["rows"])
-    model = _model(job, found)
+    check_preprocess(saved.record, job.preprocess, run)
+    rows = tuple(Epoch.from_dict(row) for row in saved.record["rows"])
+    model = _model(job, saved)
     precision = job.pipeline.precision
     initial = precision.loss_scale.initial if precision.policy == "mixed_float16" else 1.0
     scale = rows[-1].loss_scale if rows else initial
-    seconds = {"compile": 0.0, "train": found.record["seconds"]}
-    rollbacks = tuple(found.record["rollbacks"])
-    return TrainResult(model, rows, scale, seconds, rollbacks, found.record["ended"], found.record["done"])
+    seconds = {"compile": 0.0, "train": saved.record["seconds"]}
+    rollbacks = tuple(saved.record["rollbacks"])
+    return TrainResult(model, rows, scale, seconds, rollbacks, saved.record["ended"], saved.record["done"])
 
 
-def _model(job: Job, found: checkpoint.Checkpoint) -> keras.Model:
+def _model(job: Job, saved: checkpoint.Checkpoint) -> keras.Model:
     """The model with a checkpoint's weights, which come first in it.
 
     Where weights are averaged, or followed by slow ones, these become the weights when training ends: of one that had
     not, the optimizer holds them.
     """
     optimizer = job.pipeline.train.optimizer
-    if not found.record["ended"] and (optimizer.ema_momentum or optimizer.lookahead):
+    if not saved.record["ended"] and (optimizer.ema_momentum or optimizer.lookahead):
         state = TrainState(job)
-        state.restore(found.arrays)
+        state.restore(saved.arrays)
         state.finalize()
         return state.model
     model = seeded_model(job)
-    checkpoint.restore(found.arrays[: len(model.variables)], model.variables)
+    checkpoint.restore(saved.arrays[: len(model.variables)], model.variables)
     return model

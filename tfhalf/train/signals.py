@@ -57,11 +57,11 @@ class Signals:
     def _listen(self, out: int) -> None:
         first: float | None = None
         with open(out, "rb", buffering=0) as pipe:
-            while told := pipe.read(1):
-                if told[0] not in self._before:
+            while byte := pipe.read(1):
+                if byte[0] not in self._before:
                     continue
                 if first is None:
                     first = time.monotonic()
-                    self._note(told[0])
+                    self._note(byte[0])
                 elif time.monotonic() - first > _TOGETHER:
-                    os._exit(128 + told[0])  # whoever asks twice does not want to wait; what is on disk is whole
+                    os._exit(128 + byte[0])  # whoever asks twice does not want to wait; what is on disk is whole

@@ -88,7 +88,7 @@ class Stages:
         if self._each:
             return self._each[min(epoch, len(self._each) - 1)]
         size = self._parts[min(epoch * len(self._parts) // self._epochs, len(self._parts) - 1)]
-        return Stage(size, tuple(place for place, last in self._last.items() if epoch >= last))
+        return Stage(size, tuple(index for index, last in self._last.items() if epoch >= last))
 
     @property
     def all(self) -> tuple[Stage, ...]:
@@ -144,17 +144,17 @@ def _whole(pattern: str, path: str, inner: Sequence[str]) -> bool:
 
 def _last_epochs(freeze_after: Mapping[str, int], paths: Sequence[str]) -> dict[int, int]:
     """Place of a variable: the number of epochs that train it, the fewest where several patterns match."""
-    found: dict[int, int] = {}
+    epochs_of: dict[int, int] = {}
     for pattern, epochs in freeze_after.items():
-        places = [place for place, path in enumerate(paths) if re.search(pattern, path)]
+        places = [index for index, path in enumerate(paths) if re.search(pattern, path)]
         if not places:
             raise ConfigError(
                 f"train.freeze_after: {pattern!r} matches no variable that is trained; there are "
                 f"{', '.join(paths[:6])}, ..."
             )
-        for place in places:
-            found[place] = min(epochs, found.get(place, epochs))
-    return found
+        for index in places:
+            epochs_of[index] = min(epochs, epochs_of.get(index, epochs))
+    return epochs_of
 
 
 def norms(model: keras.Model) -> list[Any]:
@@ -231,7 +231,7 @@ def twins(model: keras.Model, job: Job, sizes: Sequence[int]) -> dict[int, keras
         ConfigError: the weights depend on the size of the images.
         RefError: the builder fails on that size.
     """
-    found = {}
+    models = {}
     key = "train.stages" if job.pipeline.train.stages else "train.sizes"
     for size in sizes:
         twin = job.model(size=size)
@@ -243,8 +243,8 @@ def twins(model: keras.Model, job: Job, sizes: Sequence[int]) -> dict[int, keras
                 )
         if len(model.variables) != len(twin.variables):
             raise ConfigError(f"{key}: {job.builder.ref} builds another net for images of {size}x{size}")
-        found[size] = twin
-    return found
+        models[size] = twin
+    return models
 
 
 def call(model: keras.Model, twin: keras.Model, x: Any) -> tuple[Any, list[Any]]:

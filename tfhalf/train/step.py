@@ -32,17 +32,17 @@ class Batch(NamedTuple):
     weight: Any = None
 
 
-FINITE, UNKNOWN = -1, -2  # for the place of a non-finite gradient: there is none; nobody looked for it
+FINITE, UNKNOWN = -1, -2  # for the index of a non-finite gradient: there is none; nobody looked for it
 
 
 class StepResult(NamedTuple):
-    """Scalars: mean float32 loss (unscaled), whether every gradient was finite; int32, the place among the step's
+    """Scalars: mean float32 loss (unscaled), whether every gradient was finite; int32, the index among the step's
     variables of the last whose gradient was not. ``sums``: of the metrics, float32 [K]."""
 
     loss: Any
     sums: Any
     finite: Any
-    culprit: Any = UNKNOWN
+    variable: Any = UNKNOWN
 
 
 class Step:
@@ -83,20 +83,22 @@ class Step:
         return in_stage(self.net(stage.size), getattr(self.optimizer, "inner_optimizer", self.optimizer), stage)
 
     def _step(self, batch: Batch, epoch: Any, step: Any, stage: Stage) -> StepResult:
-        places = [place for place in range(len(self.variables)) if place not in stage.frozen]
-        moved = [self.variables[place] for place in places]
+        places = [index for index in range(len(self.variables)) if index not in stage.frozen]
+        moved = [self.variables[index] for index in places]
         statistics = [tf.identity(v.value) for v in self.model.non_trainable_variables] if self.guarded else []
         loss, sums, gradients = self.gradients(batch, epoch, step, stage.size, moved)
         if self.guarded:
-            culprit = self.optimizer.guarded_apply(gradients, moved)
+            non_finite = self.optimizer.guarded_apply(gradients, moved)
             if stage.frozen:
-                culprit = tf.where(culprit == FINITE, FINITE, tf.gather(tf.constant(places), tf.maximum(culprit, 0)))
+                non_finite = tf.where(
+                    non_finite == FINITE, FINITE, tf.gather(tf.constant(places), tf.maximum(non_finite, 0))
+                )
             # A forward pass that overflowed has put inf into BatchNormalization's moving averages: undo that, without
             # waiting for the gradients' verdict, which would cost a GPU a kernel for each of them.
             for variable, before in zip(self.model.non_trainable_variables, statistics, strict=True):
                 if variable.value.dtype.is_floating:
                     variable.assign(tf.where(tf.math.is_finite(variable.value), variable.value, before))
-            return StepResult(loss, sums, culprit == FINITE, culprit)
+            return StepResult(loss, sums, non_finite == FINITE, non_finite)
         self.optimizer.apply(gradients, moved)
         return StepResult(loss, sums, tf.math.is_finite(loss))
 

@@ -140,15 +140,15 @@ def _monitored(metrics: tuple[Metric, ...], monitor: str | None) -> tuple[Metric
 
 def _class_weight(settings: config.Task, y: np.ndarray, task: Task) -> np.ndarray | None:
     """Of each class, float32 [K]."""
-    given = settings.class_weight
-    if given is None:
+    setting = settings.class_weight
+    if setting is None:
         return None
     if not task.exclusive:
         raise ConfigError(f"task.class_weight: {task.name} has no classes of which one is right; leave it out")
-    if given == "balanced":
+    if setting == "balanced":
         return balanced(y, len(task.class_names))
     weights = np.ones(len(task.class_names), np.float32)
-    for name, weight in given.items():
+    for name, weight in setting.items():
         if name not in task.class_names and not (name.isdigit() and int(name) < len(weights)):
             raise ConfigError(
                 f"task.class_weight: {name!r} is not a class; accepted: {', '.join(task.class_names[:12])}, or a "
@@ -165,7 +165,7 @@ def _arguments(named: config.Named) -> str:
     return f"{named.name}({', '.join(f'{key}={value!r}' for key, value in named.args.items())})"
 
 
-def _made(named: config.Named, key: str, module: Any, base: Path) -> Any:
+def _instance(named: config.Named, key: str, module: Any, base: Path) -> Any:
     """The loss or metric that ``named`` is: an object of Keras, or what code of one's own gives.
 
     Raises:
@@ -210,7 +210,7 @@ def _of_keras(name: str, module: Any) -> type | None:
 def _loss(named: config.Named, task: Task, base: Path) -> Callable[[Any, Any], Any]:
     """``loss(y, answers)``, float32 of each item, pixel or step. Keras' losses that know logits get logits, the others
     what is served; of numbers both are the scaled ones. Code of one's own gets the net's answers."""
-    loss = _made(named, "task.loss", keras.losses, base)
+    loss = _instance(named, "task.loss", keras.losses, base)
     parameters = inspect.signature(type(loss)).parameters
     raw = ":" in named.name or named.args.get("from_logits", "from_logits" in parameters)
     sparse = "Sparse" in type(loss).__name__
@@ -251,7 +251,7 @@ def _metric(named: config.Named, task: Task, base: Path) -> Metric:
             f"task.metrics: {named.name!r} is not a metric; accepted: {', '.join(offered)}, a class of keras.metrics "
             "such as TopKCategoricalAccuracy, or file.py:name"
         )
-    return _keras_metric(_made(named, "task.metrics", keras.metrics, base), named, task)
+    return _keras_metric(_instance(named, "task.metrics", keras.metrics, base), named, task)
 
 
 def _keras_metric(metric: Any, named: config.Named, task: Task) -> Metric:

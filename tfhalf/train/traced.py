@@ -52,16 +52,16 @@ def trace(model: keras.Model, dtype: str) -> Any:
 def lookups(model: keras.Model, dtype: str) -> list[Lookup]:
     """Where an input of ``dtype``, and nothing that weights have changed, is looked up in tables by ``model``."""
     graph, names = trace(model, dtype), {layer.name for layer in model._flatten_layers()}
-    found = []
+    rows = []
     for operation in graph.get_operations():
-        place = _LOOKUPS.get(operation.type)
-        path = None if place is None else _way_back(operation.inputs[place], graph.inputs[0])
+        operand = _LOOKUPS.get(operation.type)
+        path = None if operand is None else _way_back(operation.inputs[operand], graph.inputs[0])
         if path is not None:
             same, narrowest = path
             name = operation.name.split("/")[-2:][0]
             name = name if name in names else re.sub(r"_\d+$", "", name)  # TensorFlow counts the calls of a layer
-            found.append(Lookup(name, _size(operation) if same else None, narrowest))
-    return found
+            rows.append(Lookup(name, _size(operation) if same else None, narrowest))
+    return rows
 
 
 def closing(model: keras.Model) -> str:

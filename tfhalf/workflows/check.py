@@ -80,9 +80,9 @@ def check_pipeline(pipeline: config.Pipeline, places: Places, progress: Progress
 
 
 def _check_callbacks(job: Job) -> tuple[list[str], list[str]]:
-    """The classes of the callbacks, which are made, and what is to be told of them."""
+    """The classes of the callbacks, of which each is created, and lines about them."""
     settings = job.pipeline.train
-    made = Callbacks(settings.callbacks, job.builder.base, job.objective.metrics)
+    callbacks = Callbacks(settings.callbacks, job.builder.base, job.objective.metrics)
     optimizer, _ = optimizer_of(job.pipeline, len(job.splits.x_train))
-    unheard = made.check(optimizer, validation=len(job.splits.x_val) > 0)
-    return [ref for ref, _ in made.makers], unheard
+    unheard = callbacks.check(optimizer, validation=len(job.splits.x_val) > 0)
+    return [ref for ref, _ in callbacks.makers], unheard

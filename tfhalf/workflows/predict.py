@@ -78,9 +78,9 @@ def predict_images(
                 answers.append({"image": str(file), "error": str(error)})
         if rows and predictor is None:  # after the first images: a wrong path is told sooner than a runtime opens
             predictor = open_predictor(model.directory, runtime or model.formats[0])
-        found = iter(_outputs(model, predictor, rows) if predictor is not None and rows else ())
+        outputs = iter(_outputs(model, predictor, rows) if predictor is not None and rows else ())
         for answer in answers:
-            yield answer if "error" in answer else {**answer, "labels": _ranked(next(found), model.labels, top)}
+            yield answer if "error" in answer else {**answer, "labels": _ranked(next(outputs), model.labels, top)}
 
 
 def in_words(answer: dict[str, Any]) -> str:
@@ -88,8 +88,8 @@ def in_words(answer: dict[str, Any]) -> str:
     if "error" in answer:
         return str(answer["error"])
     rows = answer["labels"]
-    told = (f"{row['probability'] * 100:.2f} %" if "probability" in row else f"{row['score']:.4g}" for row in rows)
-    ranked = (f"{row['label']} {value}" for row, value in zip(rows, told, strict=True))
+    figures = (f"{row['probability'] * 100:.2f} %" if "probability" in row else f"{row['score']:.4g}" for row in rows)
+    ranked = (f"{row['label']} {value}" for row, value in zip(rows, figures, strict=True))
     return f"{answer['image']}: {'  '.join(ranked)}"
 
 
@@ -146,15 +146,15 @@ def _inside(folder: Path) -> list[Path]:
     def fail(error: OSError) -> None:
         raise InputError(f"{error.filename}: cannot be listed: {error.strerror}; make it readable") from None
 
-    found: list[Path] = []
+    images: list[Path] = []
     for where, folders, names in os.walk(folder, onerror=fail):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(where) / name for name in names if is_image(Path(name)) and not name.startswith(".")]
-        if len(found) > MAX_IMAGES:
+        images += [Path(where) / name for name in names if is_image(Path(name)) and not name.startswith(".")]
+        if len(images) > MAX_IMAGES:
             raise InputError(f"{folder}: holds more than {MAX_IMAGES:,} images; give fewer at a time")
-    if not found:
+    if not images:
         raise InputError(f"{folder}: holds no image; {WORDS} are read, by the suffixes {' '.join(SUFFIXES)}")
-    return sorted(found)
+    return sorted(images)
 
 
 def _batches(files: list[tuple[Path, bool]], model: Classifier) -> Iterator[list[tuple[Path, bool]]]:
@@ -169,14 +169,14 @@ def _batches(files: list[tuple[Path, bool]], model: Classifier) -> Iterator[list
 
 def _outputs(model: Classifier, predictor: Any, rows: list[np.ndarray]) -> np.ndarray:
     whole = [*rows, *rows[-1:] * ((model.batch or 0) - len(rows))]  # a fixed batch is filled up
-    found = np.asarray(predictor({model.input: np.stack(whole)}).get(model.output, np.empty(0)))[: len(rows)]
-    classes = len(model.labels) or (found.shape[-1] if found.ndim else 0)
-    if found.shape != (len(rows), classes):
+    outputs = np.asarray(predictor({model.input: np.stack(whole)}).get(model.output, np.empty(0)))[: len(rows)]
+    classes = len(model.labels) or (outputs.shape[-1] if outputs.ndim else 0)
+    if outputs.shape != (len(rows), classes):
         raise ArtifactError(
-            f"{model.directory}: gives {printable(model.output, 40)} of shape {found.shape} to {len(rows)} images"
+            f"{model.directory}: gives {printable(model.output, 40)} of shape {outputs.shape} to {len(rows)} images"
             + (f"; its manifest lists {len(model.labels)} labels" if model.labels else ", not a row of classes to each")
         )
-    return found.astype(np.float64)
+    return outputs.astype(np.float64)
 
 
 def _ranked(row: np.ndarray, labels: Sequence[str], top: int) -> list[dict[str, Any]]:

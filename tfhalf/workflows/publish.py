@@ -1,4 +1,4 @@
-"""A trained model exported, judged and published: the second half of the main job."""
+"""A trained model exported, compared and published: the second half of the main job."""
 
 from __future__ import annotations
 
@@ -200,12 +200,12 @@ class RunExport:
 
 def _searched(widening: Widening) -> dict[str, Any]:
     """The manifest's account of layers that the pipeline does not keep in float32 and the artifacts need so."""
-    if not widening.kept or widening.found is None:
+    if not widening.kept or widening.result is None:
         return {}
-    found = widening.found
+    result = widening.result
     return {
         "islands": tuple(record.Island(path=island.path, reason=island.reason) for island in widening.kept),
-        "search": {"tests": found.tests, "complete": found.complete, "seconds": found.seconds},
+        "search": {"tests": result.tests, "complete": result.complete, "seconds": result.seconds},
     }
 
 

@@ -155,12 +155,12 @@ def _device_truth(trainer: Trainer, progress: Progress) -> None:
 
 def _say_emulated(trainer: Trainer, progress: Progress, *, measure: bool) -> None:
     """How much slower is measured, for half a minute with a large net, only where that is soon won back."""
-    told = "it is computed in float32, more slowly"
+    cost = "it is computed in float32, more slowly"
     if measure:
         ratio = trainer.emulation_cost()
         slower = f"{ratio:.1f} times slower than" if ratio > 1.05 else "about as fast as"
-        told = f"a measured step is {slower} float32"
+        cost = f"a measured step is {slower} float32"
     progress.line(
-        f"           this CPU has no float16 arithmetic: {told}; --set precision.policy=float32 trains the same net, a "
+        f"           this CPU has no float16 arithmetic: {cost}; --set precision.policy=float32 trains the same net, a "
         "GPU trains it in float16"
     )

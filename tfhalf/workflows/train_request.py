@@ -76,23 +76,23 @@ def check(
         return _from(source, overrides, origin, epoch, data_dir, smoke, deterministic, on_blowup)
     if source is None and resume == NEWEST:
         raise ConfigError("--resume without RUN takes PIPELINE's newest unfinished run: give PIPELINE, or name RUN")
-    wanted = [*overrides, f"train.blowup.action={on_blowup}"] if on_blowup else overrides
-    given = None if source is None else config.load_pipeline(source, wanted)
-    if given is not None:
-        check_at_hand(given.data, data_dir)
+    settings = [*overrides, f"train.blowup.action={on_blowup}"] if on_blowup else overrides
+    pipeline = None if source is None else config.load_pipeline(source, settings)
+    if pipeline is not None:
+        check_at_hand(pipeline.data, data_dir)
     if resume is None:
         assert source is not None
-        assert given is not None
-        return Request(given, source, None, data_dir, smoke, deterministic)
+        assert pipeline is not None
+        return Request(pipeline, source, None, data_dir, smoke, deterministic)
     if source is None and Path(resume).suffix in (".yaml", ".yml"):
         raise ConfigError(f"{resume}: is a pipeline file; put it before --resume")
-    run = run_folder.newest_unfinished(runs_folder, given.name) if given and resume == NEWEST else Path(resume)
-    more = wanted if source is None else wanted[len(overrides) :]
-    return resumed(given, run, source, data_dir=data_dir, deterministic=deterministic, overrides=more)
+    run = run_folder.newest_unfinished(runs_folder, pipeline.name) if pipeline and resume == NEWEST else Path(resume)
+    more = settings if source is None else settings[len(overrides) :]
+    return resumed(pipeline, run, source, data_dir=data_dir, deterministic=deterministic, overrides=more)
 
 
 def resumed(
-    given: config.Pipeline | None,
+    pipeline: config.Pipeline | None,
     run: Path,
     source: Path | None,
     *,
@@ -103,8 +103,8 @@ def resumed(
     """The request that takes up ``run``, with ``overrides`` of what may change.
 
     Args:
-        given: the pipeline that has to train the same; None takes the run's own.
-        source: where ``given`` is from; None is the file that the run was started with.
+        pipeline: the one that has to train the same; None takes the run's own.
+        source: where ``pipeline`` is from; None is the file that the run was started with.
         deterministic: whether the run has to be so already.
 
     Raises:
@@ -115,7 +115,7 @@ def resumed(
     if deterministic and not facts.get("deterministic"):
         raise ConfigError(f"{run}: was started without --deterministic; leave it out, or start the run anew")
     return Request(
-        _same(given, run, overrides),
+        _same(pipeline, run, overrides),
         source or Path(facts["pipeline_file"]),
         run,
         data_dir or facts.get("data_dir"),
@@ -166,17 +166,17 @@ def published(run: Path, exports: Path, name: str) -> Path | None:
     return None
 
 
-def _same(given: config.Pipeline | None, run: Path, overrides: Sequence[str]) -> config.Pipeline:
-    """The run's own pipeline, or the one ``given``, which must train the same."""
+def _same(pipeline: config.Pipeline | None, run: Path, overrides: Sequence[str]) -> config.Pipeline:
+    """The run's own pipeline, or ``pipeline``, which must train the same."""
     own = config.load_pipeline(run / run_folder.PIPELINE, overrides)
-    if given is None:
+    if pipeline is None:
         check_pipeline({"pipeline": config.load_pipeline(run / run_folder.PIPELINE).dump()}, own, run)
         return own
-    if given.precision.keep_float32 == "auto":  # the run's list is what was found
-        found = given.precision.model_copy(update={"keep_float32": own.precision.keep_float32})
-        given = given.model_copy(update={"precision": found})
-    if "normalize" not in given.data.model_fields_set:  # what the model takes decided
-        data = given.data.model_copy(update={"normalize": own.data.normalize})
-        given = given.model_copy(update={"data": data})
-    check_pipeline({"pipeline": own.dump()}, given, run)
-    return given
+    if pipeline.precision.keep_float32 == "auto":  # the run's list is what was found
+        precision = pipeline.precision.model_copy(update={"keep_float32": own.precision.keep_float32})
+        pipeline = pipeline.model_copy(update={"precision": precision})
+    if "normalize" not in pipeline.data.model_fields_set:  # what the model takes decided
+        data = pipeline.data.model_copy(update={"normalize": own.data.normalize})
+        pipeline = pipeline.model_copy(update={"data": data})
+    check_pipeline({"pipeline": own.dump()}, pipeline, run)
+    return pipeline

@@ -43,8 +43,8 @@ def evaluated(
         answers = evaluator.answers(splits.x_test, views)
         _, metrics = objective.scores(splits.y_test, answers)
         count = {"mirror": 2, "mirror_shift": 6}[views]
-        told = metric_words(objective, metrics)
-        progress.line(f"           {told} with the answers averaged over {count} views ({views})")
+        line = metric_words(objective, metrics)
+        progress.line(f"           {line} with the answers averaged over {count} views ({views})")
     predictions = objective.predictions(answers)
     several = isinstance(job.task, Several)
     truth = test_targets(splits)

@@ -52,11 +52,11 @@ def verify_version(
         test_set = _test_set(version, data_dir, progress, pipeline)
     elif pipeline is not None:
         raise ArtifactError(f"{directory}: the samples that it is compared on lie in it; leave --pipeline out")
-    found = compare_version(version, progress, test_set)
+    compared = compare_version(version, progress, test_set)
     lacking = not_covered([kind.name for kind in manifest.formats])
-    for line in (*found.lines, *lacking, *uncovered(found.comparisons)):
+    for line in (*compared.lines, *lacking, *uncovered(compared.comparisons)):
         progress.line(line)
-    return directory, found.comparisons
+    return directory, compared.comparisons
 
 
 def _test_set(version: Version, data_dir: str | None, progress: Progress, pipeline: Path | None) -> TestSet:

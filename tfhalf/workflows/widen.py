@@ -53,13 +53,13 @@ def pipeline_with(pipeline: config.Pipeline, kept: Kept) -> config.Pipeline:
 class Widening:
     """The layers that a trained net's artifacts need in float32 beside those of its pipeline, as far as they are known.
 
-    ``found`` is the last search's.
+    ``result`` is the last search's.
     """
 
     job: Job
     model: keras.Model
     kept: Kept = ()
-    found: SearchResult | None = None
+    result: SearchResult | None = None
     _rounds: int = 0
     _basis: Basis | None = None
 
@@ -92,14 +92,14 @@ class Widening:
             progress.line(f"           the search for layers to keep in float32 ended: {error}")
             return False
         progress.clear()
-        if not new or self.found is None:
+        if not new or self.result is None:
             return False
         if not self._leaves_float16((*self.kept, *new)):
             names = ", ".join(island.path for island in new[:4])
             progress.line(f"           only with {names} in float32 does it hold, and no parameter is float16 then")
             return False
         self.kept = (*self.kept, *new)
-        for line in island_lines(self.kept, self.found, "the time for it was up"):
+        for line in island_lines(self.kept, self.result, "the time for it was up"):
             progress.line(line)
         patterns = json.dumps(list(pipeline_with(self.job.pipeline, self.kept).precision.islands))
         progress.line(f"           to train and export with them at once, in the pipeline: keep_float32: {patterns}")
@@ -126,17 +126,17 @@ class Widening:
         while self._rounds < ROUNDS and left > 0:
             effort = Effort(limits, min(left, SECONDS / 2), self.job.pipeline.export.opset)
             first = self._rounds == 0
-            found = (
+            result = (
                 search(basis, start, effort, progress) if first else widened(basis, start, failing, effort, progress)
             )
             limits = limits if first else effort.stricter().limits
             self._rounds += 1
-            if found is None:
+            if result is None:
                 continue
-            left -= found.seconds
-            if found.islands or new:
-                self.found = found
-                new = [*new, *found.islands]
+            left -= result.seconds
+            if result.islands or new:
+                self.result = result
+                new = [*new, *result.islands]
                 break
         order, reasons = basis.order, {island.path: island.reason for island in new}
         return tuple(
@@ -149,7 +149,7 @@ class Widening:
 def _basis(job: Job, model: keras.Model, float16: keras.Model, reference: Reference) -> Basis:
     """The test images that ``float16`` answers worst, the worst first, and every edge row."""
     interface = interface_of(Source(model, job.pipeline.name, {}), None)
-    subject = LayerSimulator(
+    simulator = LayerSimulator(
         model, replace(interface, classes=interface.outputs), fold=job.pipeline.export.fold_batchnorm
     )
     x = job.splits.x_test[:_LOOKED]
@@ -165,4 +165,4 @@ def _basis(job: Job, model: keras.Model, float16: keras.Model, reference: Refere
         (port,), (only,) = interface.inputs, chosen.values()
         whole = np.issubdtype(np.dtype(port.dtype), np.integer)
         inputs = {port.name: only.astype(port.dtype) if whole else job.preprocess.apply(only)}
-    return Basis(subject, inputs, subject.reference(inputs), kinds, subject)
+    return Basis(simulator, inputs, simulator.reference(inputs), kinds, simulator)

@@ -113,7 +113,7 @@ def _address(url: str) -> tuple[str, int]:
         parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
     try:
         port = parts.port
-    except ValueError:  # a port that is no number, in a proxy's setting: it will not be reached either
+    except ValueError:  # a port that is not a number, in a proxy's setting: it will not be reached either
         port = 0
     return parts.hostname or "", _PORTS.get(parts.scheme, 443) if port is None else port
 

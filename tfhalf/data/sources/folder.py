@@ -21,7 +21,7 @@ METADATA = (".txt", ".json", ".md", ".csv", ".yaml", ".yml", ".ini", ".db")
 LAYOUT = "PATH/CLASS/*.jpg, or PATH/train/CLASS/* with val/ (or validation/) and test/ beside train/"
 VALIDATION = ("val", "validation")
 
-Found = dict[str, list[Path]]
+ClassFiles = dict[str, list[Path]]
 
 
 def read(
@@ -55,19 +55,19 @@ def read(
     parts = _Tree(path, source).parts()
     _check_same_classes(parts, source)
     names = list(parts["train"])
-    files = [file for found in parts.values() for listed in found.values() for file in listed]
+    files = [file for classes in parts.values() for listed in classes.values() for file in listed]
     say(f"{source}: reading {len(files)} images of {len(names)} classes")
-    found = images.Images(files, path, size, source)
+    encoded = images.Images(files, path, size, source)
     labels = {part: _labels(names, listed) for part, listed in parts.items()}
     held_out = next((part for part in VALIDATION if part in parts), "")
     if held_out:
         drawn = "" if "test" in parts else "; there is no test/: the test set is drawn from train/ (data.test)"
         say(f"{source}: validation on the {len(labels[held_out])} images of {held_out}/, not data.validation{drawn}")
     count = len(labels["train"])
-    x_train = _training(found, count, decode, say)
+    x_train = _training(encoded, count, decode, say)
     x: dict[str, Array] = {}
     for part in [part for part in parts if part != "train"]:
-        x[part] = found.read(range(count, count + len(labels[part])))
+        x[part] = encoded.read(range(count, count + len(labels[part])))
         count += len(labels[part])
     return Arrays(
         x_train,
@@ -80,7 +80,7 @@ def read(
     )
 
 
-def _check_same_classes(parts: dict[str, Found], source: str) -> None:
+def _check_same_classes(parts: dict[str, ClassFiles], source: str) -> None:
     """Raise DataError where another part has other classes than ``train``."""
     names = set(parts["train"])
     for part in [part for part in parts if part != "train"]:
@@ -92,17 +92,17 @@ def _check_same_classes(parts: dict[str, Found], source: str) -> None:
             )
 
 
-def _labels(names: list[str], listed: Found) -> np.ndarray:
+def _labels(names: list[str], listed: ClassFiles) -> np.ndarray:
     """The number of its class for each file, class after class; int32 [N]."""
     return np.repeat(np.arange(len(names), dtype=np.int32), [len(listed[name]) for name in names])
 
 
-def _training(found: images.Images, count: int, decode: str, say: Callable[[str], None]) -> Array | LazyImages:
+def _training(encoded: images.Images, count: int, decode: str, say: Callable[[str], None]) -> Array | LazyImages:
     """The first ``count`` images."""
-    if decode == "lazy" or (decode == "auto" and not memory.fits(2 * len(found) * found.bytes_each)):
-        say(f"{found.source}: {count} training images stay encoded and are decoded while training goes on")
-        return found.lazy(range(count))
-    return found.read(range(count))
+    if decode == "lazy" or (decode == "auto" and not memory.fits(2 * len(encoded) * encoded.bytes_each)):
+        say(f"{encoded.source}: {count} training images stay encoded and are decoded while training goes on")
+        return encoded.lazy(range(count))
+    return encoded.read(range(count))
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class _Tree:
     path: Path
     source: str
 
-    def parts(self) -> dict[str, Found]:
+    def parts(self) -> dict[str, ClassFiles]:
         folders = self._entries(self.path, folders=True)
         if self.path / "train" not in folders:
             return {"train": self._classes(self.path, folders)}
@@ -128,16 +128,16 @@ class _Tree:
         parts = [part for part in ("train", *VALIDATION, "test") if part in names]
         return {part: self._classes(self.path / part, self._entries(self.path / part, folders=True)) for part in parts}
 
-    def _classes(self, where: Path, folders: list[Path]) -> Found:
+    def _classes(self, where: Path, folders: list[Path]) -> ClassFiles:
         if not folders:
             raise DataError(
                 f"{self.source}: {where} holds no class folder; accepted: {LAYOUT}; add one folder for each class"
             )
-        found = {folder.name: self._entries(folder, folders=False) for folder in folders}
+        files = {folder.name: self._entries(folder, folders=False) for folder in folders}
         for folder in folders:
-            if not found[folder.name]:
+            if not files[folder.name]:
                 raise self._error(folder, f"holds no image; accepted: {WORDS}; add some or remove the folder")
-        return found
+        return files
 
     def _entries(self, where: Path, *, folders: bool) -> list[Path]:
         """Sorted subfolders or image files of ``where``; whatever else lies there is metadata or an error."""

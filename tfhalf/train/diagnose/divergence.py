@@ -36,10 +36,10 @@ def blown_up(result: ChunkResult, first_step: int, guarded: bool, bound: float |
         bad &= result.finite
     if not bad.any():
         return None
-    place = int(np.argmax(bad))
-    loss = float(result.loss[place])
+    index = int(np.argmax(bad))
+    loss = float(result.loss[index])
     above = f", above train.blowup.bound ({bound:g})" if np.isfinite(loss) else ""
-    return BlowUp(first_step + place, loss, f"step {first_step + place}: the loss is {loss:.6g}{above}")
+    return BlowUp(first_step + index, loss, f"step {first_step + index}: the loss is {loss:.6g}{above}")
 
 
 class Seen(NamedTuple):
@@ -90,9 +90,9 @@ def _ranges(net: keras.Model) -> Iterator[list[Seen]]:
     seen: list[Seen] = []
 
     def tell(layer: keras.Layer, arguments: Any, out: Any) -> None:
-        given = _numbers(arguments)
-        if given:
-            low, high = min(a.min() for a in given), max(a.max() for a in given)
+        arrays = _numbers(arguments)
+        if arrays:
+            low, high = min(a.min() for a in arrays), max(a.max() for a in arrays)
             weights = [keras.ops.convert_to_numpy(v) for v in layer.trainable_variables]
             reach = max((float(np.abs(w).max()) for w in weights if w.size), default=0.0)
             finite = all(np.isfinite(a).all() for a in _numbers(out))

@@ -15,8 +15,8 @@ Tell = Callable[[keras.Layer, Any, Any], None]
 
 @contextmanager
 def watched(net: keras.Model, tell: Tell) -> Iterator[None]:
-    """Within the block ``tell(layer, given, out)`` is called after each call of a layer of ``net``, in the order in
-    which the calls end. ``given`` are its arguments, a nest. A layer whose call is another's already is left out."""
+    """Within the block ``tell(layer, arguments, out)`` is called after each call of a layer of ``net``, in the order
+    in which the calls end. ``arguments`` are a nest. A layer whose call is another's already is left out."""
 
     def watch(layer: keras.Layer, call: Callable[..., Any]) -> Callable[..., Any]:
         def seen(*arguments: Any, **named: Any) -> Any:

@@ -63,10 +63,10 @@ def all_finite(tensors: Sequence[Any]) -> np.ndarray:
 
     One answer for all, which a GPU is waited for once.
     """
-    told = []
+    flags = []
     for x in map(tf.convert_to_tensor, tensors):
-        told.append(tf.reduce_all(tf.math.is_finite(x)) if x.dtype.is_floating else tf.constant(True))
-    finite: np.ndarray = tf.stack(told).numpy()
+        flags.append(tf.reduce_all(tf.math.is_finite(x)) if x.dtype.is_floating else tf.constant(True))
+    finite: np.ndarray = tf.stack(flags).numpy()
     return finite
 
 

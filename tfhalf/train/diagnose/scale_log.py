@@ -18,7 +18,8 @@ from tfhalf.train.record.history import scale_words
 from tfhalf.train.record.plot import draw_run
 from tfhalf.train.record.steps import Steps
 
-TOLD = 8  # skipped steps of an epoch whose layer is looked for, and that have a line without a change; others count
+# Skipped steps of an epoch whose layer is looked for, and that have a line without a change; others count.
+MAX_EXPLAINED = 8
 _ADVICE = (
     "keep that layer in float32 (precision.keep_float32), clip gradients (train.optimizer.clip_norm) or lower the "
     "learning rate"
@@ -40,7 +41,7 @@ class _Fault(NamedTuple):
     epoch: int
     places: np.ndarray
     loss: float
-    culprit: int
+    variable: int
 
 
 class ScaleLog:
@@ -58,7 +59,7 @@ class ScaleLog:
         self._clear()
 
     def _clear(self) -> None:
-        self.at_floor, self.told = 0, 0
+        self.at_floor, self.in_epoch = 0, 0
         self.counted: Counter[str] = Counter()  # skipped steps without a line, by what was not finite
 
     def take_up(self, done: ChunkResult, in_row: int) -> None:
@@ -78,7 +79,7 @@ class ScaleLog:
         scales = [*result.scale.tolist(), self.state.loss_scale()]
         for i, (old, new) in enumerate(pairwise(scales)):
             if not result.finite[i]:
-                fault = _Fault(first_step + i, epoch, part[i], result.loss[i], result.culprit[i])
+                fault = _Fault(first_step + i, epoch, part[i], result.loss[i], result.variable[i])
                 self._skipped(fault, old, new)
             elif old != new:
                 self._line(f"step {first_step + i}: {_change(old, new)} (gradients were finite for long)")
@@ -86,9 +87,9 @@ class ScaleLog:
 
     def _skipped(self, fault: _Fault, old: float, new: float) -> None:
         floored = self._dynamic and old == self.settings.floor
-        self.told += 1
+        self.in_epoch += 1
         why = self._why(fault)
-        if old != new or self.told <= TOLD:
+        if old != new or self.in_epoch <= MAX_EXPLAINED:
             what = _change(old, new) if old != new else f"loss scale stays {scale_words(old)}"
             self._line(f"step {fault.step}: {what} ({why}; step skipped)")
         else:
@@ -107,9 +108,9 @@ class ScaleLog:
 
     def _why(self, fault: _Fault) -> str:
         if np.isfinite(fault.loss):
-            return f"gradient of {self.program.step.variables[fault.culprit].path} not finite"
+            return f"gradient of {self.program.step.variables[fault.variable].path} not finite"
         layer = None
-        if self.told <= TOLD:
+        if self.in_epoch <= MAX_EXPLAINED:
             # With weights that a few steps may have moved on: what overflowed then mostly does so still.
             size = self.program.stages.of(fault.epoch).size
             layer = overflowed_layer(self.program.step, self.program.feed, fault.places, fault.epoch, fault.step, size)
@@ -150,14 +151,14 @@ class ScaleLog:
         """Write ``steps.npz``, which a picture can be drawn from."""
         self.steps.save()
 
-    def given_up(self, result: ChunkResult, part: np.ndarray, epoch: int, first_step: int) -> str | None:
+    def end_reason(self, result: ChunkResult, part: np.ndarray, epoch: int, first_step: int) -> str | None:
         """Why the run must end here, after too many skipped steps in a row; None where it may go on."""
         in_row = _int(self.state.optimizer.skipped_in_row)
         if in_row < self.settings.max_skipped:
             return None
         self.save()
         draw_run(self.run, self.pipeline.name, self.progress)
-        place = explain_non_finite(
+        cause = explain_non_finite(
             self.program.step,
             self.program.feed,
             part[result.steps - 1],
@@ -170,7 +171,7 @@ class ScaleLog:
         lower = " precision.loss_scale.initial or" if static else ""
         return (
             f"step {first_step + result.steps - 1}: {in_row} steps in a row had a non-finite gradient ({scale}); "
-            f"{place}; lower{lower} the learning rate, or keep that layer in float32 (precision.keep_float32)"
+            f"{cause}; lower{lower} the learning rate, or keep that layer in float32 (precision.keep_float32)"
         )
 
     def _line(self, text: str) -> None:
@@ -187,6 +188,6 @@ def _change(old: float, new: float) -> str:
 
 def _in_row(finite: np.ndarray, before: int) -> np.ndarray:
     """Skipped steps in a row after each step, when there were ``before`` already."""
-    place = np.arange(1, len(finite) + 1)
-    last = np.maximum.accumulate(np.where(finite, place, 0))
-    return np.where(last > 0, place - last, before + place)
+    steps = np.arange(1, len(finite) + 1)
+    last = np.maximum.accumulate(np.where(finite, steps, 0))
+    return np.where(last > 0, steps - last, before + steps)

@@ -20,27 +20,31 @@ from tfhalf.train.step import FINITE, Batch, Step
 
 class ChunkResult(NamedTuple):
     """What a chunk of steps leaves: arrays of length steps done (loss float32, the metrics' ``sums`` float32 [steps,
-    K], scale before the step float32, culprit int32: the place of the variable with a non-finite gradient, `FINITE` or
+    K], scale before the step float32, variable int32: the index of the one with a non-finite gradient, `FINITE` or
     `UNKNOWN`)."""
 
     loss: np.ndarray
     sums: np.ndarray
     scale: np.ndarray
-    culprit: np.ndarray
+    variable: np.ndarray
 
     @classmethod
     def of(cls, arrays: Mapping[str, np.ndarray], batch_size: int) -> ChunkResult:
         """What a checkpoint holds; of one from before metrics were sums, right answers among ``batch_size``."""
-        arrays = dict(arrays)
+        arrays = {"variable" if name == "culprit" else name: array for name, array in arrays.items()}
         if "correct" in arrays:
             right = arrays.pop("correct").astype(np.float32)
             arrays["sums"] = np.stack([right, np.full_like(right, batch_size)], -1)
         return cls(**arrays)
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """As `of` takes them: checkpoints hold ``variable`` by an older name."""
+        return {"culprit" if name == "variable" else name: array for name, array in self._asdict().items()}
+
     @property
     def finite(self) -> np.ndarray:
         """Whether each step was finite, bool."""
-        return np.asarray(self.culprit == FINITE)
+        return np.asarray(self.variable == FINITE)
 
     @property
     def steps(self) -> int:
@@ -119,14 +123,14 @@ class Feed(ABC):
         epoch: Any,
         first_step: Any,
         *,
-        room: int,
+        capacity: int,
         stage: Stage,
     ) -> tuple[Any, ...]:
         """Within `tf.function`: steps 0, 1, ... over the batches that ``fetch`` gives for them, until ``steps`` (an
-        int32 scalar, at most ``room``) are done or ``max_skipped`` in a row were skipped.
+        int32 scalar, at most ``capacity``) are done or ``max_skipped`` in a row were skipped.
 
         Returns:
-            Steps done; then loss, sums, scale and culprit, [room, ...] each, of which the first so many count.
+            Steps done; then loss, sums, scale and variable, [capacity, ...] each, of which the first so many count.
         """
 
         def go_on(i: Any, *_: Any) -> Any:
@@ -135,7 +139,7 @@ class Feed(ABC):
                 go &= self.step.optimizer.skipped_in_row.value < self.max_skipped
             return go
 
-        def one(i: Any, loss: Any, sums: Any, scale: Any, culprit: Any) -> tuple[Any, ...]:
+        def one(i: Any, loss: Any, sums: Any, scale: Any, variable: Any) -> tuple[Any, ...]:
             batch = fetch(i)
             scale = tf.tensor_scatter_nd_update(scale, [[i]], [self._scale()])
             result = self.step(batch, epoch, first_step + i, stage)
@@ -144,14 +148,14 @@ class Feed(ABC):
                 tf.tensor_scatter_nd_update(loss, [[i]], [result.loss]),
                 tf.tensor_scatter_nd_update(sums, [[i]], [result.sums]),
                 scale,
-                tf.tensor_scatter_nd_update(culprit, [[i]], [tf.where(result.finite, FINITE, result.culprit)]),
+                tf.tensor_scatter_nd_update(variable, [[i]], [tf.where(result.finite, FINITE, result.variable)]),
             )
 
         empty = [
-            tf.zeros([room]),
-            tf.zeros([room, self.step.objective.size]),
-            tf.zeros([room]),
-            tf.zeros([room], tf.int32),
+            tf.zeros([capacity]),
+            tf.zeros([capacity, self.step.objective.size]),
+            tf.zeros([capacity]),
+            tf.zeros([capacity], tf.int32),
         ]
         return tuple(tf.while_loop(go_on, one, [tf.constant(0), *empty]))
 

@@ -65,7 +65,7 @@ class Resident(Feed):
         def fetch(i: Any) -> Batch:
             return _gathered(data, order[i])
 
-        return self._steps(fetch, steps, epoch, first_step, room=self.capacity, stage=stage)
+        return self._steps(fetch, steps, epoch, first_step, capacity=self.capacity, stage=stage)
 
 
 def _gathered(data: Any, index: Any) -> Batch:

@@ -105,10 +105,10 @@ class Streamed(Feed):
     def _blocks(self, order: np.ndarray) -> list[np.ndarray]:
         return [order[start : start + self.block] for start in range(0, len(order), self.block)]
 
-    def _fetch(self, wanted: list[np.ndarray]) -> None:
-        """Have the blocks ``wanted`` come next, keeping those of them that are on their way already."""
+    def _fetch(self, blocks: list[np.ndarray]) -> None:
+        """Have ``blocks`` come next, keeping those of them that are on their way already."""
         kept: deque[tuple[np.ndarray, Future[Any]]] = deque()
-        for rows in wanted:
+        for rows in blocks:
             if self._coming and np.array_equal(self._coming[0][0], rows):
                 kept.append(self._coming.popleft())
             else:
@@ -147,7 +147,7 @@ class Streamed(Feed):
         def fetch(i: Any) -> Batch:
             return self._batch(tf.nest.map_structure(lambda one: one[i], data[0]), data[1:], index[i])
 
-        return self._steps(fetch, steps, epoch, first_step, room=self.block, stage=stage)
+        return self._steps(fetch, steps, epoch, first_step, capacity=self.block, stage=stage)
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:

@@ -89,7 +89,7 @@ def _consumers(model: Any) -> dict[Any, list[Any]]:
             after.setdefault(tensor._keras_history.operation, []).append(node.operation)
     for tensor in model.outputs if nodes else ():
         after.setdefault(tensor._keras_history.operation, []).append(None)
-    return {operation: found for operation, found in after.items() if places.get(operation) == 1}
+    return {operation: consumers for operation, consumers in after.items() if places.get(operation) == 1}
 
 
 def _is_relu(operation: Any) -> bool:

@@ -45,32 +45,32 @@ def max_pool(x_NHWC: Any, *, size: int, stride: int, out: tuple[int, int], befor
         sides = zip(before, (rows, columns), (height, width), strict=True)
         pads = [[b, max(total - b - side, 0)] for b, total, side in sides]
         padded = x if not any(map(any, pads)) else tf.pad(x, [[0, 0], *pads, [0, 0]], constant_values=lowest)
-        best, place = None, None
+        best, position = None, None
         for i, j, number in code:
             value = padded[:, i : i + (out[0] - 1) * stride + 1 : stride, j : j + (out[1] - 1) * stride + 1 : stride]
             if best is None:
-                best, place = value, tf.zeros_like(value, tf.int8)
+                best, position = value, tf.zeros_like(value, tf.int8)
                 continue
             better = value > best
-            best, place = tf.where(better, value, best), tf.where(better, tf.constant(number, tf.int8), place)
+            best, position = tf.where(better, value, best), tf.where(better, tf.constant(number, tf.int8), position)
 
         def gradient(dy: Any) -> Any:
-            return _spread(dy, place)
+            return _spread(dy, position)
 
         return best, gradient
 
-    def _spread(dy: Any, place: Any) -> Any:
-        """Each window's gradient to the place that its largest value came from."""
+    def _spread(dy: Any, position: Any) -> Any:
+        """Each window's gradient to the position that its largest value came from."""
         step = tf.reshape(tf.range(stride, dtype=tf.int32), [1, 1, stride, 1, 1, 1])
         own = step * (reach * stride) + tf.reshape(tf.range(stride, dtype=tf.int32), [1, 1, 1, 1, stride, 1])
         total = None
         for m in range(reach):
             for n in range(reach):
                 moved = [[0, 0], [m, reach - 1 - m], [n, reach - 1 - n], [0, 0]]
-                from_place, from_dy = tf.pad(place, moved, constant_values=-1), tf.pad(dy, moved)
-                wanted = tf.cast(own + stride * (m * reach * stride + n), tf.int8)
+                from_position, from_dy = tf.pad(position, moved, constant_values=-1), tf.pad(dy, moved)
+                expected = tf.cast(own + stride * (m * reach * stride + n), tf.int8)
                 term = tf.where(
-                    from_place[:, :, None, :, None] == wanted, from_dy[:, :, None, :, None], tf.zeros([], dy.dtype)
+                    from_position[:, :, None, :, None] == expected, from_dy[:, :, None, :, None], tf.zeros([], dy.dtype)
                 )
                 total = term if total is None else total + term
         full = tf.reshape(total, [-1, rows, columns, channels])

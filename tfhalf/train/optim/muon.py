@@ -103,8 +103,8 @@ def update(
             w = ops.subtract(w, ops.multiply(decay, w))
         rate = ops.multiply(learning_rate, _column([rates[i] for i in group.members]))
         w = ops.subtract(w, ops.multiply(rate, newton_schulz(u, config.steps)))
-        for place, i in enumerate(group.members):
-            moved[i] = _kernel(w[place], tuple(weights[i].shape))
+        for row, i in enumerate(group.members):
+            moved[i] = _kernel(w[row], tuple(weights[i].shape))
     return moved, momenta
 
 
@@ -118,8 +118,8 @@ class Group(NamedTuple):
 def grouped(shapes: Sequence[tuple[int, ...]]) -> list[Group]:
     """Kernels with the same shorter side, in the order of that side."""
     sides: dict[int, list[int]] = {}
-    for place, shape in enumerate(shapes):
-        sides.setdefault(min(_sides(shape)), []).append(place)
+    for index, shape in enumerate(shapes):
+        sides.setdefault(min(_sides(shape)), []).append(index)
     return [Group(tuple(places), max(max(_sides(shapes[i])) for i in places)) for _, places in sorted(sides.items())]
 
 

@@ -72,7 +72,7 @@ def trained_variables(model: keras.Model, config: Optimizer) -> list[Any]:
 
     Raises:
         ConfigError: a pattern of ``lr_multipliers``, ``no_decay`` or ``muon.match`` matches no variable, or Muon is to
-            move a variable that is no matrix.
+            move a variable that is not a matrix.
     """
     paths = [variable.path for variable in model.trainable_variables]
     matched = {"lr_multipliers": config.lr_multipliers, "no_decay": config.no_decay, "muon.match": _muon(config)}
@@ -84,7 +84,7 @@ def trained_variables(model: keras.Model, config: Optimizer) -> list[Any]:
                 )
     trained = [v for v in model.trainable_variables if _rate(config, v.path) > 0]
     for variable in trained:
-        if len(variable.shape) < 2 and _found(_muon(config), variable.path):
+        if len(variable.shape) < 2 and _matches(_muon(config), variable.path):
             raise ConfigError(
                 f"train.optimizer.muon.match: matches {variable.path} of shape {tuple(variable.shape)}; Muon moves "
                 "kernels, which have two dimensions or more: narrow the pattern, for example to 'kernel'"
@@ -96,7 +96,7 @@ def _muon(config: Optimizer) -> Iterable[str]:
     return config.muon.match if config.muon else ()
 
 
-def _found(patterns: Iterable[str], path: str) -> bool:
+def _matches(patterns: Iterable[str], path: str) -> bool:
     return any(re.search(pattern, path) for pattern in patterns)
 
 
@@ -145,8 +145,8 @@ class _PerVariable(keras.optimizers.Optimizer):
         """As Keras makes slots, with None where Muon moves the variable; moving averages are for all."""
         own = [name == "average" or not self._by_muon(v.path) for v in trainable_variables]
         chosen = [v for v, mine in zip(trainable_variables, own, strict=True) if mine]
-        made = super().add_optimizer_variables(chosen, name, initializer)
-        rows = [iter(row) for row in ([made] if isinstance(name, str) else made)]
+        added = super().add_optimizer_variables(chosen, name, initializer)
+        rows = [iter(row) for row in ([added] if isinstance(name, str) else added)]
         slots = [[next(row) if mine else None for mine in own] for row in rows]
         return slots[0] if isinstance(name, str) else tuple(slots)
 
@@ -158,7 +158,7 @@ class _PerVariable(keras.optimizers.Optimizer):
         return path
 
     def _by_muon(self, path: str) -> bool:
-        return _found(_muon(self.settings), path)
+        return _matches(_muon(self.settings), path)
 
     def _backend_update_step(self, grads: Sequence[Any], variables: Sequence[Any], learning_rate: Any) -> None:
         """Keras calls this once per applied step, with clipped gradients in the variables' order."""
@@ -229,7 +229,7 @@ class _PerVariable(keras.optimizers.Optimizer):
         super().update_step(gradient, variable, learning_rate if rate == 1 else learning_rate * rate)
 
     def _decays(self, variable: Any) -> bool:
-        return not _found(self.settings.no_decay, self._path(variable))
+        return not _matches(self.settings.no_decay, self._path(variable))
 
     def _use_weight_decay(self, variable: Any) -> bool:
         """Keras asks this for decoupled decay."""

@@ -147,8 +147,8 @@ def load(run: Path, say: Callable[[str], None] | None = None, *, set_aside: bool
     Raises:
         ResumeError: there are some, and none of them is whole.
     """
-    found = _all(run / FOLDER)
-    for path in reversed(found):
+    paths = _all(run / FOLDER)
+    for path in reversed(paths):
         try:
             return _read(path)
         except _UNREADABLE as error:
@@ -160,8 +160,8 @@ def load(run: Path, say: Callable[[str], None] | None = None, *, set_aside: bool
             if set_aside:
                 with suppress(OSError):
                     path.rename(path.with_name(path.name + _DAMAGED))
-    if found:
-        raise ResumeError(f"{run / FOLDER}: no checkpoint in it is whole ({len(found)} damaged); start the run anew")
+    if paths:
+        raise ResumeError(f"{run / FOLDER}: no checkpoint in it is whole ({len(paths)} damaged); start the run anew")
     return None
 
 
@@ -269,8 +269,8 @@ def _own_sha256(held: dict[str, Any]) -> str:
 
 def _all(folder: Path) -> list[Path]:
     """Oldest first."""
-    found = [path for path in folder.glob("*") if _NAME.fullmatch(path.name)]
-    return sorted(found, key=lambda path: tuple(map(int, path.name.split("."))))
+    paths = [path for path in folder.glob("*") if _NAME.fullmatch(path.name)]
+    return sorted(paths, key=lambda path: tuple(map(int, path.name.split("."))))
 
 
 def _free(folder: Path, step: int) -> Path:

@@ -56,15 +56,15 @@ def draw(rows: Sequence[Epoch], path: Path, name: str, metric: Metric) -> None:
 
 def _pair(axes: Any, epochs: np.ndarray, rows: Sequence[Epoch], names: tuple[str, str], by: float, size: float) -> Any:
     """A line of training and, where there is one, of validation; all their finite values."""
-    found = []
+    known = []
     tables = [row.to_dict() for row in rows]
     for name, style in zip(names, (_TRAINING, _VALIDATION), strict=True):
         values = np.array([np.nan if facts.get(name) is None else facts[name] for facts in tables], float) * by
         values = np.where(np.isfinite(values), values, np.nan)
         if not np.isnan(values).all():
             axes.plot(epochs, values, linewidth=1.4, markersize=size, **style)
-            found.append(values[~np.isnan(values)])
-    return np.concatenate(found) if found else np.zeros(0)
+            known.append(values[~np.isnan(values)])
+    return np.concatenate(known) if known else np.zeros(0)
 
 
 def log_axis(axes: Any, values: np.ndarray) -> bool:

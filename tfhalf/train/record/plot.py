@@ -94,15 +94,15 @@ def draw(steps: dict[str, np.ndarray], path: Path, name: str) -> str | None:
 
 
 def _loss(axes: Any, steps: dict[str, np.ndarray]) -> None:
-    place, loss = steps["step"], steps["loss"]
+    numbers, loss = steps["step"], steps["loss"]
     known = np.isfinite(loss)
-    place, loss = place[known], loss[known]
+    numbers, loss = numbers[known], loss[known]
     few = len(loss) < 20
-    axes.plot(place, loss, color=_BLUE, linewidth=0.7, alpha=1 if few else 0.35, label="loss" if few else "_")
+    axes.plot(numbers, loss, color=_BLUE, linewidth=0.7, alpha=1 if few else 0.35, label="loss" if few else "_")
     if not few:
         width = max(5, min(_SMOOTH, len(loss) // 50))
         sums = np.cumsum(np.concatenate([[0.0], loss]))
-        middle = place[width // 2 : width // 2 + len(loss) - width + 1]
+        middle = numbers[width // 2 : width // 2 + len(loss) - width + 1]
         axes.plot(middle, (sums[width:] - sums[:-width]) / width, color=_BLUE, linewidth=1.6, label="loss")
     if not len(loss):
         axes.set_yticks([])
@@ -116,10 +116,10 @@ def _loss(axes: Any, steps: dict[str, np.ndarray]) -> None:
 
 def _scale(axes: Any, steps: dict[str, np.ndarray]) -> None:
     """The scale in steps on a log2 axis, and above it a mark wherever steps were skipped."""
-    place, scale = steps["step"], steps["scale"]
+    numbers, scale = steps["step"], steps["scale"]
     width = int(steps["width"])
     if len(scale):
-        edges, levels = np.append(place, place[-1] + width), np.append(scale, scale[-1])
+        edges, levels = np.append(numbers, numbers[-1] + width), np.append(scale, scale[-1])
         axes.plot(edges, levels, color=_GREEN, linewidth=1.4, drawstyle="steps-post", label="loss scale")
     axes.set_yscale("log", base=2)
     low, high = (math.floor(math.log2(f(scale))) for f in (np.min, np.max)) if len(scale) else (0, 1)
@@ -129,7 +129,7 @@ def _scale(axes: Any, steps: dict[str, np.ndarray]) -> None:
     ticks = range(low, high + 1, every)
     axes.set_yticks([2.0**n for n in ticks], [scale_words(2.0**n) for n in ticks])
     axes.minorticks_off()
-    bad = place[steps["skipped"] > 0]
+    bad = numbers[steps["skipped"] > 0]
     if len(bad):
         style = {"color": _RED, "markersize": 9, "markeredgewidth": 1.6, "transform": axes.get_xaxis_transform()}
         axes.plot(bad, np.full(len(bad), 0.965), "|", label="skipped", **style)

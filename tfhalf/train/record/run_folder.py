@@ -38,13 +38,13 @@ def facts(run: Path) -> dict[str, Any]:
         ResumeError: the file cannot be read.
     """
     try:
-        found: dict[str, Any] = json.loads(read_bytes(run / FACTS, _MAX_BYTES).decode("utf-8"))
-        Path(found["pipeline_file"])
+        recorded: dict[str, Any] = json.loads(read_bytes(run / FACTS, _MAX_BYTES).decode("utf-8"))
+        Path(recorded["pipeline_file"])
     except (FileNotFoundError, NotADirectoryError):
         raise ConfigError(f"{run}: is not a run folder (it has no {FACTS}); runs/NAME holds them") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ResumeError(f"{run / FACTS}: cannot be read: {error}; start the run anew") from None
-    return found
+    return recorded
 
 
 def exports_of(run: Path, exports: Path, *, smoke: bool) -> Path:
@@ -59,8 +59,8 @@ def newest_unfinished(runs: Path, name: str) -> Path:
         ConfigError: there is none.
     """
     folder = runs / name
-    found = [run for run in folder.glob("*") if (run / FACTS).is_file() and (run / PIPELINE).is_file()]
-    for run in sorted(found, key=lambda path: [int(part) for part in re.findall(r"\d+", path.name)], reverse=True):
+    candidates = [run for run in folder.glob("*") if (run / FACTS).is_file() and (run / PIPELINE).is_file()]
+    for run in sorted(candidates, key=lambda path: [int(part) for part in re.findall(r"\d+", path.name)], reverse=True):
         if published_version(run) is None and not facts(run).get("smoke"):
             return run
     raise ConfigError(f"{folder}: holds no unfinished run; leave --resume out to start one, or name RUN")

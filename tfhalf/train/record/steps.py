@@ -12,12 +12,12 @@ import numpy as np
 from tfhalf.files import replacing
 
 NAME = "steps.npz"
-ROOM = 8192  # points; a picture is narrower than that, and the file at most 230 kB
+CAPACITY = 8192  # points; a picture is narrower than that, and the file at most 230 kB
 
 
 class Steps:
     """One point for each ``width`` steps: the mean ``loss`` of those applied (NaN for none), the lowest ``scale`` and
-    the number ``skipped``. ``width`` doubles whenever the points would become more than `ROOM`.
+    the number ``skipped``. ``width`` doubles whenever the points would become more than `CAPACITY`.
 
     ``run/steps.npz`` holds these arrays, ``step`` (the first step of each point) and ``width``.
     """
@@ -26,9 +26,9 @@ class Steps:
         """Take up what ``run`` recorded of the steps before ``first_step``; nothing where that cannot be read."""
         self.path = run / NAME
         self.width, self._points = 1, 0
-        self._total = np.zeros(ROOM)
-        self._applied, self._skipped = np.zeros(ROOM, np.int64), np.zeros(ROOM, np.int64)
-        self._scale = np.full(ROOM, np.inf)
+        self._total = np.zeros(CAPACITY)
+        self._applied, self._skipped = np.zeros(CAPACITY, np.int64), np.zeros(CAPACITY, np.int64)
+        self._scale = np.full(CAPACITY, np.inf)
         if first_step and self.path.is_file():
             self._load(first_step)
 
@@ -37,14 +37,14 @@ class Steps:
         if not len(loss):
             return
         steps = first_step + np.arange(len(loss))
-        while steps[-1] // self.width >= ROOM:
+        while steps[-1] // self.width >= CAPACITY:
             self._halve()
-        place = steps // self.width
-        np.add.at(self._total, place[finite], loss[finite].astype(np.float64))
-        np.add.at(self._applied, place[finite], 1)
-        np.add.at(self._skipped, place[~finite], 1)
-        np.minimum.at(self._scale, place, scale)
-        self._points = max(self._points, int(place[-1]) + 1)
+        indices = steps // self.width
+        np.add.at(self._total, indices[finite], loss[finite].astype(np.float64))
+        np.add.at(self._applied, indices[finite], 1)
+        np.add.at(self._skipped, indices[~finite], 1)
+        np.minimum.at(self._scale, indices, scale)
+        self._points = max(self._points, int(indices[-1]) + 1)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """``step``, ``skipped`` and ``applied`` int64, ``loss`` and ``scale`` float32, [points] each; and ``width``."""
@@ -77,17 +77,17 @@ class Steps:
             old = getattr(self, name)
             new = np.full_like(old, np.inf if name == "_scale" else 0)
             pairs = old.reshape(-1, 2)
-            new[: ROOM // 2] = pairs.min(1) if name == "_scale" else pairs.sum(1)
+            new[: CAPACITY // 2] = pairs.min(1) if name == "_scale" else pairs.sum(1)
             setattr(self, name, new)
         self.width, self._points = 2 * self.width, -(-self._points // 2)
 
     def _load(self, first_step: int) -> None:
         try:
             with self.path.open("rb") as file, np.load(file, allow_pickle=False) as data:
-                found = {name: data[name] for name in ("loss", "scale", "skipped", "applied", "width")}
-                width, n = int(found["width"]), min(len(found["loss"]), ROOM)
-                applied, skipped, scale = (found[name][:n] for name in ("applied", "skipped", "scale"))
-                total = np.where(applied > 0, found["loss"][:n], 0.0) * applied
+                arrays = {name: data[name] for name in ("loss", "scale", "skipped", "applied", "width")}
+                width, n = int(arrays["width"]), min(len(arrays["loss"]), CAPACITY)
+                applied, skipped, scale = (arrays[name][:n] for name in ("applied", "skipped", "scale"))
+                total = np.where(applied > 0, arrays["loss"][:n], 0.0) * applied
         except (OSError, EOFError, ValueError, KeyError, RuntimeError, TypeError, zipfile.BadZipFile, zlib.error):
             return  # a picture is not worth a run
         self.width, self._points = width, n
