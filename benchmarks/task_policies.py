@@ -57,7 +57,10 @@ def row(path: Path, policy: str, seeds: int, changes: list[str]) -> dict[str, An
         loop.start_from(seed)
         with tempfile.TemporaryDirectory() as run, loop.trainer.writer:
             result, took = loop.train(Path(run))
-        metrics = loop.trainer.evaluator.metrics(loop.job.splits.x_test, loop.job.splits.y_test)
+        splits, evaluator = loop.job.splits, loop.trainer.evaluator
+        metrics = evaluator.metrics(splits.x_test, splits.y_test)
+        if len(splits.x_val):
+            metrics |= {f"val_{name}": one for name, one in evaluator.metrics(splits.x_val, splits.y_val).items()}
         for name, value in metrics.items():
             values.setdefault(name, []).append(value)
         rates.append(statistics.median(epoch.images_per_s for epoch in result.epochs))

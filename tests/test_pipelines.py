@@ -28,12 +28,18 @@ SMALLER = {
     "digits_deep": ("model.args={blocks: 12}", "precision.keep_float32=[]"),  # so few blocks need no islands
     "digits_transformer": ("model.args={patch: 2, width: 32, depth: 2, heads: 4}",),
     "membrane_unet": ("data.image_size=[32, 32]", "data.augment.crop=4", "model.args={width: 8, depth: 2}"),
+    "sst2_transformer": ("model.args={width: 16, depth: 1, heads: 2}",),
     "resnet50_synthetic": (
         *("data.source=synthetic:32x32x3", "data.args={classes: 10, train: 64, test: 16}", "train.batch_size=8"),
     ),
 }
 # Data that is downloaded by hand: where it lies below the folder of such sets.
-BY_HAND = {"california_housing": "csv:housing/housing.csv", "membrane_unet": "masks:membrane"}
+BY_HAND = {
+    "california_housing": "csv:housing/housing.csv",
+    "membrane_unet": "masks:membrane",
+    "sst2_gru": "csv:sst2",
+    "sst2_transformer": "csv:sst2",
+}
 # Packages that a pipeline's own code needs.
 NEEDS = {"sunspots": "statsmodels"}
 DATASETS = Path(os.environ.get("TFHALF_DATASETS") or CHECKOUT.parent / "shared" / "datasets")

@@ -116,7 +116,7 @@ def test_version() -> None:
     assert call("--version").stdout == f"tfhalf, version {__version__}\n"
 
 
-@pytest.mark.parametrize("arguments", [("trian",), ("train", "--epochs", "3"), ("predict", "x"), ("verify",)])
+@pytest.mark.parametrize("arguments", [("trian",), ("train", "--epochs", "3"), ("predict",), ("verify",)])
 def test_usage_errors(arguments: tuple[str, ...]) -> None:
     result = call(*arguments)
     assert result.exit_code == 2

@@ -222,7 +222,8 @@ def test_several_inputs_and_outputs_of_an_npz(tmp_path):
     x = splits.x_train.arrays
     assert (x["image"].shape, x["image"].dtype) == ((9, 4, 4, 3), np.uint8)
     assert (x["age"].shape, x["age"].dtype) == ((9, 1), age.dtype)  # whole numbers stay so
-    assert (x["name"].shape, x["name"].dtype) == ((9,), object)
+    assert (x["name"].shape, x["name"].dtype) == ((9, 1), np.int32)
+    assert splits.vocabularies == {"name": ("", "[UNK]", *sorted(["ann", "bo"], key=splits.vocabularies["name"].index))}
     assert splits.output_classes == {"kind": ("0", "1", "2"), "sex": ("False", "True")}
     assert (splits.num_classes, splits.class_names, splits.input_shape) == (0, (), ())
     rows = x["age"][:, 0]

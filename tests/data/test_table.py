@@ -62,11 +62,12 @@ def test_numbers_alone_are_one_array(tmp_path):
     assert sorted([*splits.x_train[:, 0], *splits.x_val[:, 0], *splits.x_test[:, 0]]) == list(range(20, 50))
 
 
-def test_one_text_column_alone_is_an_array_of_texts(tmp_path):
+def test_one_text_column_alone_is_an_array_of_words(tmp_path):
     rows = "".join(f'{n % 2},"he said ""{n}"", then\nleft"\n' for n in range(10))
     splits = load(write(tmp_path, f"label,said\n{rows}"), columns={"label": "target", "said": "text"}, validation=0)
-    assert splits.x_train.dtype == object
-    assert sorted([*splits.x_train, *splits.x_test]) == [f'he said "{n}", then\nleft' for n in range(10)]
+    said = [[splits.vocabularies["said"][number] for number in row] for row in splits.x_train]
+    assert {tuple(row[:2] + row[3:]) for row in said} == {("he", "said", "then", "left")}
+    assert splits.texts["said"].samples[0].endswith('", then\nleft')
     assert splits.columns == {"said": ("said",)}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -24,15 +24,37 @@ def edge_inputs(x: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     return np.stack([row for _, row in rows.values()]), tuple(kind for kind, _ in rows.values())
 
 
-def edges_by_name(inputs: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """`edge_inputs` of several inputs by name: all of them at the same end at a time."""
+def edges_by_name(
+    inputs: Mapping[str, np.ndarray], texts: Collection[str] = ()
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """`edge_inputs` of several inputs by name: all of them at the same end at a time. Those that ``texts`` names are
+    numbers of words: nothing but padding, nothing but unknown words, and as many words as there can be."""
     if len(inputs) == 1:
         ((name, x),) = inputs.items()
+        if name in texts:
+            row_of = _text_rows(x)
+            return {name: np.stack([row_of[kind] for kind in _TEXT_KINDS])}, _TEXT_KINDS
         rows, kinds = edge_inputs(x)
         return {name: rows}, kinds
-    each = {name: _edge_rows(x) for name, x in inputs.items()}
-    kinds = tuple(next(iter(each.values())))
+    each = {name: _text_rows(x) if name in texts else _edge_rows(x) for name, x in inputs.items()}
+    kinds = _KINDS
     return {name: np.stack([rows[kind] for kind in kinds]) for name, rows in each.items()}, kinds
+
+
+_KINDS = ("zeros", "constant", "smallest", "largest")
+_TEXT_KINDS = ("all padding", "all unknown", "full length")
+
+
+def _text_rows(x: np.ndarray) -> dict[str, np.ndarray]:
+    """By kind, those of `_edge_rows` among them, a row of numbers of words: 0 is padding, 1 an unknown word. Of ``x``,
+    int32 [N, length], the text with the most words is repeated until it is full."""
+    longest = x[np.argmax((x != 0).sum(1))]
+    words = longest[longest != 0] if longest.any() else np.ones(1, x.dtype)
+    padding, unknown, full = np.zeros_like(longest), np.ones_like(longest), np.resize(words, longest.shape)
+    return {
+        **dict(zip(_TEXT_KINDS, (padding, unknown, full), strict=True)),
+        **dict(zip(_KINDS, (padding, unknown, padding, full), strict=True)),
+    }
 
 
 def _edge_rows(x: np.ndarray) -> dict[str, np.ndarray]:
@@ -45,12 +67,8 @@ def _edge_rows(x: np.ndarray) -> dict[str, np.ndarray]:
                  for first, end in ((True, x.min(0)), (False, x.max(0))))  # fmt: skip
     common = low.max() <= high.min()
     bottom, top = (low.max(), high.min()) if common else (low, high)
-    values = {
-        "zeros": np.clip(0.0, low - (high - low), high + (high - low)),
-        "constant": bottom + 0.75 * (top - bottom),
-        "smallest": low,
-        "largest": high,
-    }
+    zeros, constant = np.clip(0.0, low - (high - low), high + (high - low)), bottom + 0.75 * (top - bottom)
+    values = dict(zip(_KINDS, (zeros, constant, low, high), strict=True))
     return {
         kind: np.broadcast_to(value if x.dtype.kind == "f" else np.round(value), x.shape[1:]).astype(x.dtype)
         for kind, value in values.items()

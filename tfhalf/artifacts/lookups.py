@@ -1,7 +1,8 @@
 """Words and categories of a version: what a caller sends, as the whole numbers that its artifacts take.
 
 ``lookups.json`` beside the artifacts holds of each such input the words in the order of their numbers. An artifact
-takes numbers, whatever its format; `tfhalf predict` and `tfhalf serve` look up what they are sent.
+takes numbers, whatever its format; `tfhalf predict` and `tfhalf serve` look up what they are sent. A SavedModel has the
+signature ``serving_text`` beside, which takes texts and looks them up itself.
 """
 
 from __future__ import annotations
@@ -17,14 +18,18 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
 
+from tfhalf.artifacts.ports import Port
 from tfhalf.errors import ArtifactError
 from tfhalf.files import read_bytes
-from tfhalf.text import one_line
+from tfhalf.text import one_line, printable
 
 FILE = "lookups.json"
+SIGNATURE = "serving_text"
+"""The signature of a SavedModel that takes texts."""
 _MAX_BYTES = 256 << 20
-_PUNCTUATION = re.compile(r"[!\"#$%&()\*\+,-\./:;<=>?@\[\\\]^_`{|}~']")
+PUNCTUATION = r"[!\"#$%&()\*\+,-\./:;<=>?@\[\\\]^_`{|}~']"
 """What `keras.layers.TextVectorization` strips: ``lower_and_strip_punctuation``."""
+_PUNCTUATION = re.compile(PUNCTUATION)
 _UPPER = {ord(letter): letter.lower() for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
 
 _Words = Annotated[tuple[str, ...], Field(min_length=1, max_length=10_000_000)]
@@ -37,12 +42,14 @@ class Lookup:
     ``category``: a cell is one of ``words``, whose first stands for an empty cell and for what is not known; numbers
     are int32 [N, 1]. ``text``: a text's words, in lower case (A to Z alone, as TensorFlow does) and without
     punctuation, are numbered; the first of ``words`` fills short texts up to ``length``, the second stands for unknown
-    words; int32 [N, length]. This is what `keras.layers.TextVectorization` computes by its defaults.
+    words; int32 [N, length]. This is what `keras.layers.TextVectorization` computes by its defaults. ``samples`` are a
+    few texts, for comparisons.
     """
 
     kind: Literal["category", "text"]
     words: _Words
     length: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    samples: Annotated[tuple[str, ...], Field(max_length=1000)] = ()
 
     @cached_property
     def _numbers(self) -> dict[str, int]:
@@ -96,9 +103,25 @@ class Lookups:
         """The numbers of what is sent for the input ``name``, int32 [N, length]."""
         return self.by_input[name].encode(values)
 
+    def check(self, ports: Sequence[Port], where: Path) -> None:
+        """Hold them against the inputs of a version, which take whole numbers.
+
+        Raises:
+            ArtifactError: they are not those of ``where``.
+        """
+        inputs = {port.name: port for port in ports}
+        for name, lookup in self.by_input.items():
+            port = inputs.get(name)
+            if port is None or port.dtype != "int32" or port.shape[1:] != (lookup.length,):
+                raise ArtifactError(
+                    f"{where / FILE}: holds words of {printable(name, 60)!r}, {lookup.length} a row, which is not such "
+                    "an input of its manifest; it is damaged, export again"
+                )
+
 
 _ADAPTER = TypeAdapter(dict[str, Lookup])
 
 
 def _plain(lookup: Lookup) -> dict[str, Any]:
-    return {"kind": lookup.kind, "words": list(lookup.words), "length": lookup.length}
+    samples = {"samples": list(lookup.samples)} if lookup.samples else {}
+    return {"kind": lookup.kind, "words": list(lookup.words), "length": lookup.length, **samples}

@@ -14,16 +14,17 @@ from tfhalf.system.tensorflow import import_tensorflow
 from tfhalf.text import clean
 
 
-@click.command(short_help="Print the most probable labels of images.")
+@click.command(short_help="Print the most probable labels of images or texts.")
 @click.argument("path", type=PATH)
-@click.argument("images", type=PATH, nargs=-1, required=True)
+@click.argument("files", type=PATH, nargs=-1)
+@click.option("--text", "texts", multiple=True, metavar="TEXT", help="Text to answer; can be repeated.")
 @click.option(
     "--runtime",
     type=click.Choice(list(FORMATS)),
     help="Artifact to answer with. [default: the first]",
 )
 @click.option(
-    "--top", type=click.IntRange(1), default=3, show_default=True, help="Number of labels to print for each image."
+    "--top", type=click.IntRange(1), default=3, show_default=True, help="Number of labels to print for each item."
 )
 @click.option(
     "--range",
@@ -37,17 +38,25 @@ from tfhalf.text import clean
 )
 @JSON
 def predict(
-    path: Path, images: tuple[Path, ...], runtime: str | None, top: int, value_range: tuple[float, float], as_json: bool
+    path: Path,
+    files: tuple[Path, ...],
+    texts: tuple[str, ...],
+    runtime: str | None,
+    top: int,
+    value_range: tuple[float, float],
+    as_json: bool,
 ) -> None:
-    """Print the most probable labels of each of IMAGES, as exports/NAME[/VERSION] answers.
+    """Print the most probable labels of each image or text, as exports/NAME[/VERSION] answers.
 
-    Of a folder every image below it is taken, in the order of their names.
+    FILES are images, and folders, of which every image below is taken in the order of their names; or files of texts,
+    one a line.
     """
     import_tensorflow()
-    from tfhalf.workflows.predict import in_words, predict_images
+    from tfhalf.workflows.predict import in_words
+    from tfhalf.workflows.predict import predict as predicted
 
     answers = []
-    for answer in predict_images(path, images, runtime, top, value_range):
+    for answer in predicted(path, files, texts, runtime, top, value_range):
         answers.append(answer)
         if not as_json:
             click.echo(clean(in_words(answer)))

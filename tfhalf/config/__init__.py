@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tfhalf.config.schema import Schedule as Schedule
     from tfhalf.config.schema import Stage as Stage
     from tfhalf.config.schema import Task as Task
+    from tfhalf.config.schema import Text as Text
     from tfhalf.config.schema import Train as Train
     from tfhalf.config.schema import Verify as Verify
     from tfhalf.config.schema import load_pipeline as load_pipeline
@@ -48,6 +49,7 @@ __all__ = [
     "Schedule",
     "Stage",
     "Task",
+    "Text",
     "Train",
     "Verify",
     "load_pipeline",

@@ -36,6 +36,24 @@ class Normalize(Section):
         return self
 
 
+class Text(Section):
+    """How texts become numbers. ``tokens``: so many numbers at most, that of padding and that of unknown words among
+    them, for the words that the training part holds most often. ``length``: how many words of a text count; ``auto``
+    holds 99 % of the training texts whole, and is 512 at most. ``vocabulary``: a file of the words, one a line, in
+    place of those that the training part holds, relative to the pipeline file.
+    """
+
+    tokens: Annotated[int, Field(ge=3, le=10_000_000)] = 20_000
+    length: Literal["auto"] | Annotated[int, Field(ge=1, le=100_000)] = "auto"
+    vocabulary: Annotated[str, Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Text:
+        if self.vocabulary is not None and "tokens" in self.model_fields_set and self.tokens != 20_000:
+            raise ValueError("tokens counts words of the training part, and vocabulary names a file of words; keep one")
+        return self
+
+
 Role = Literal["number", "category", "text", "target", "weight", "ignore"]
 
 
@@ -55,7 +73,7 @@ class Data(Section):
     ``columns`` are roles of the columns of ``csv:``, by their names: number, category, text, target, weight or ignore;
     a column that it does not name is a number where every cell is one, else a category. ``empty`` says what an empty
     number cell means: ``refuse`` that the file is wrong, ``mean`` the mean of its column over the training part,
-    ``drop`` that its row is left out.
+    ``drop`` that its row is left out. ``text`` says how texts become numbers.
     """
 
     source: Annotated[str, Field(min_length=3)]
@@ -68,3 +86,4 @@ class Data(Section):
     decode: Literal["auto", "eager", "lazy"] = "auto"
     columns: dict[str, Role] = Field(default_factory=dict)
     empty: Literal["refuse", "mean", "drop"] = "refuse"
+    text: Text = Text()

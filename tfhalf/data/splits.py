@@ -20,6 +20,7 @@ from tfhalf.data.draw import draw
 from tfhalf.data.lazy import LazyImages
 from tfhalf.data.resize import resize
 from tfhalf.data.sources import call, digits, folder, masks, npz, synthetic, table, tfds
+from tfhalf.data.text import as_numbers
 from tfhalf.data.types import Ignore, Kinds, Splits
 from tfhalf.errors import DataError
 
@@ -63,7 +64,7 @@ def load_splits(
     """Read a source, check it, and draw validation from its training part.
 
     Args:
-        data: the pipeline's section. ``image_size`` is (height, width).
+        data: the pipeline's section. ``image_size`` is (height, width). Texts become numbers as its ``text`` says.
         base: the pipeline file's folder, where relative paths of ``folder:``, ``npz:`` and ``file.py:`` start.
         seed: of the validation draw. The test part does not depend on it.
         data_dir: where TFDS keeps its sets; else the environment's ``TFDS_DATA_DIR``, else TFDS's own default.
@@ -82,7 +83,7 @@ def load_splits(
     say = progress or (lambda message: None)
     arrays = check(_read(data, base, data_dir, say, kind), source, kind, say, ignore)
     arrays = resize(arrays, data.image_size, source, kind)
-    splits = _split(arrays, data, seed, kind)
+    splits = as_numbers(_split(arrays, data, seed, kind), data.text, base)
     say(f"{source}: {_summary(splits, kind)}")
     return splits
 
@@ -103,7 +104,7 @@ def _summary(splits: Splits, kind: Kinds) -> str:
 
 
 def _item(x: Any) -> str:
-    return "text" if x.dtype == object else f"{tuple(map(int, x.shape[1:]))} {x.dtype}"
+    return f"{tuple(map(int, x.shape[1:]))} {x.dtype}"
 
 
 def _read(data: config.Data, base: Path, data_dir: str | None, say: Progress, kind: Kinds) -> Arrays:

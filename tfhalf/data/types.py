@@ -19,12 +19,26 @@ Values: TypeAlias = Any
 
 
 @dataclass(frozen=True)
+class TextInput:
+    """How an input of texts became numbers: ``length`` words of each text, of which ``cut`` of ``training`` texts have
+    more, ``longest`` the most. ``unknown``: the share of the test part's words that the vocabulary does not hold.
+    ``samples``: a few texts of the test part."""
+
+    length: int
+    training: int
+    cut: int
+    longest: int
+    unknown: float
+    samples: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Splits:
     """Three disjoint parts of one data set.
 
     ``x_*`` is an array [N, *input_shape], uint8 or the source's own integer or float dtype, in the source's own units;
-    or texts, objects of str [N]; or `Columns` of these by the name of the input, whose ``input_shape`` is then (), as
-    that of texts is. ``x_train`` may be encoded still (`LazyImages`). ``x_val`` may be empty.
+    or texts, as the numbers of their words, int32 [N, length]; or `Columns` of these by the name of the input, whose
+    ``input_shape`` is then (). ``x_train`` may be encoded still (`LazyImages`). ``x_val`` may be empty.
 
     ``y_*`` by kind: ``classes`` int32 [N]; ``numbers`` and ``multi`` float32 [N, K]; ``masks`` int32 [N, H, W] and
     ``steps`` int32 [N, T], with -1 where a pixel or step does not count; or `Columns` of these by the output's name.
@@ -34,8 +48,9 @@ class Splits:
     ``w_*`` are weights of items, float32 [N], or None where all count alike. ``source`` is the pipeline's text;
     ``unread`` are keys of its ``data`` section that this source gives no effect. ``targets`` are the names of the K
     columns of ``y``. ``vocabularies`` are the names of an input's categories, by code: 0, named '', is an empty cell
-    and what the training part does not hold. ``columns`` are the names of an input's table columns (``numbers``, where
-    ``x_*`` is one array). ``output_classes`` are class names by output, where there are several.
+    and what the training part does not hold; of an input of texts, which ``texts`` are about, its words: '' fills up
+    short texts, '[UNK]' stands for unknown words. ``columns`` are the names of an input's table columns (``numbers``,
+    where ``x_*`` is one array). ``output_classes`` are class names by output, where there are several.
     """
 
     x_train: Values
@@ -56,6 +71,7 @@ class Splits:
     vocabularies: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     output_classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    texts: Mapping[str, TextInput] = field(default_factory=dict)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -64,16 +80,16 @@ class Splits:
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of each input the shape of an item. One array is called ``image``, or as the table that it is."""
+        """Of each input the shape of an item. One array is called ``image``, ``text``, or as the table's column."""
         if isinstance(self.x_train, Columns):
             return {name: x.shape[1:] for name, x in self.x_train.arrays.items()}
-        return {next(iter(self.columns), "image"): self.input_shape}
+        return {next(iter((*self.texts, *self.columns)), "image"): self.input_shape}
 
     @property
     def dtypes(self) -> dict[str, str]:
-        """``int32`` of each of several inputs that holds whole numbers which stay as they are."""
+        """``int32`` of texts, and of each of several inputs that holds whole numbers which stay as they are."""
         if not isinstance(self.x_train, Columns):
-            return {}
+            return dict.fromkeys(self.texts, "int32")
         return {name: "int32" for name, x in self.x_train.arrays.items() if x.dtype.kind in "iu" and x.ndim <= 2}
 
     @property

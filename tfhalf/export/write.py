@@ -14,6 +14,7 @@ import keras
 
 from tfhalf import config
 from tfhalf.artifacts.formats import FORMATS
+from tfhalf.artifacts.lookups import Lookups
 from tfhalf.artifacts.ports import Port
 from tfhalf.artifacts.record import Artifact, Cast, Parameters
 from tfhalf.artifacts.share import float32_share
@@ -39,6 +40,7 @@ def write_artifacts(
     task: Task | None = None,
     labels: Sequence[str],
     git_revision: str | None = None,
+    lookups: Lookups = Lookups(),  # noqa: B008  # frozen
 ) -> tuple[list[Artifact], Rebuilt]:
     """Rebuild ``model`` in float16 and write it in the formats of ``pipeline.export``.
 
@@ -46,6 +48,7 @@ def write_artifacts(
         model: trained, giving its task's answers; any policy.
         directory: exists and is empty.
         preprocess, inputs, task: what is around the net, see `make_program`.
+        lookups: the words of inputs that callers may send as texts.
         labels, git_revision: for the metadata of ONNX and LiteRT files, which also says what the preprocessing is.
 
     Raises:
@@ -59,7 +62,7 @@ def write_artifacts(
     artifacts = []
     for kind in (FORMATS[name] for name in pipeline.export.formats):
         if kind.container == "savedmodel":
-            files = savedmodel.write(program, directory)
+            files = savedmodel.write(program, directory, lookups)
         elif kind.container == "onnx":
             with grouped_conv.for_onnx():
                 plain = make_program(rebuilt.model, preprocess, inputs, task) if some_grouped else program

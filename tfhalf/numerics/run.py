@@ -23,7 +23,7 @@ from tfhalf.system.device import detect, grow_memory
 from tfhalf.train.job import Job, Places, open_run, prepare, with_weights
 from tfhalf.train.program import TrainProgram
 from tfhalf.train.record import checkpoint
-from tfhalf.train.record.resume import check_preprocess
+from tfhalf.train.record.resume import check_inputs
 from tfhalf.train.state import TrainState
 
 
@@ -101,7 +101,7 @@ def _begin(job: Job, program: TrainProgram, run: Path | None, progress: Progress
     loaded = checkpoint.load(run, progress.line)
     if loaded is None:
         raise ResumeError(f"{run}: has no checkpoint; measure its pipeline without --run, or train longer first")
-    check_preprocess(loaded.record, job.preprocess, run)
+    check_inputs(loaded.record, job.preprocess, job.splits, run)
     trained, state = TrainState(job), program.state
     trained.restore(loaded.arrays)
     state.model.set_weights(trained.model.get_weights())

@@ -55,6 +55,7 @@ class RuntimeSpec:
         precision: ``declared``: as the file says. ``float32``: float16 weights brought to float32 when it is opened
             (onnxruntime). Other libraries than onnxruntime know ``declared`` alone.
         xla: compile the signature for each batch size (TensorFlow). None: on a GPU.
+        signature: the one of a SavedModel that is run.
         apart: in a process of its own: native code that trusts its files (OpenVINO, LiteRT).
     """
 
@@ -64,6 +65,7 @@ class RuntimeSpec:
     precision: Literal["declared", "float32"] = "declared"
     xla: bool | None = False
     apart: bool = False
+    signature: str = SIGNATURE
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from tfhalf.artifacts.formats import FORMATS
+from tfhalf.artifacts.lookups import SIGNATURE as TEXTS
 from tfhalf.errors import ArtifactError, IntegrityError, UnavailableError, UnsupportedError
 from tfhalf.runtimes.base import (
     LITERT,
@@ -34,6 +35,7 @@ PATIENCE = 600.0
 """Seconds that one batch may take."""
 BY_NAME = {
     "savedmodel": RuntimeSpec(TENSORFLOW, "savedmodel"),
+    "savedmodel-text": RuntimeSpec(TENSORFLOW, "savedmodel", signature=TEXTS),
     "savedmodel-xla": RuntimeSpec(TENSORFLOW, "savedmodel", xla=True),
     "onnx": RuntimeSpec(ONNXRUNTIME, "onnx"),
     "onnx-cpu": RuntimeSpec(ONNXRUNTIME, "onnx", "CPU"),
@@ -118,8 +120,9 @@ def _true_float16(file: OnnxFile) -> Runtime:
 def open_predictor(directory: Path, runtime: str, patience: float | None = PATIENCE) -> Predictor:
     """Open the version ``directory`` in one of `BY_NAME`, with bounds on what it may take.
 
-    ``savedmodel``: TensorFlow. ``onnx``: onnxruntime, on a GPU where it has that provider. ``onnx-float16``: true
-    float16 arithmetic, slow. ``onnx-openvino``, ``litert`` and ``litert-int8``: on the CPU, in a process of their own.
+    ``savedmodel``: TensorFlow; ``savedmodel-text``: its signature that takes texts. ``onnx``: onnxruntime, on a GPU
+    where it has that provider. ``onnx-float16``: true float16 arithmetic, slow. ``onnx-openvino``, ``litert`` and
+    ``litert-int8``: on the CPU, in a process of their own.
     A call that takes more than ``patience`` seconds is ended (true float16 excepted): a loop in a file may have no end.
     The memory that they take is bounded (`tfhalf.system.memory`).
 

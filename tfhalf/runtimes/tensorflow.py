@@ -9,7 +9,7 @@ from typing import Any
 
 from tfhalf.errors import ArtifactError, UnavailableError
 from tfhalf.inspect.tf_check import check_saved_model
-from tfhalf.runtimes.base import SIGNATURE, TENSORFLOW, Arrays, Engine, RuntimeSpec, Tuning, computed_by
+from tfhalf.runtimes.base import TENSORFLOW, Arrays, Engine, RuntimeSpec, Tuning, computed_by
 from tfhalf.system.device import grow_memory
 from tfhalf.system.tensorflow import import_tensorflow
 
@@ -32,9 +32,9 @@ class SavedModel:
         if spec.device not in (None, device):
             raise UnavailableError(f"TensorFlow {tf.__version__} computes on the {device} here, not on {spec.device}")
         self._loaded = tf.saved_model.load(str(directory))  # kept: its variables go when it goes
-        if SIGNATURE not in self._loaded.signatures:
-            raise ArtifactError(f"{directory}: has no signature {SIGNATURE!r}")
-        function = self._loaded.signatures[SIGNATURE]
+        if spec.signature not in self._loaded.signatures:
+            raise ArtifactError(f"{directory}: has no signature {spec.signature!r}")
+        function = self._loaded.signatures[spec.signature]
         self.inputs = tuple(function.structured_input_signature[1])
         self.outputs = tuple(function.structured_outputs)
         self.engine = Engine(TENSORFLOW, device, device == "GPU" if spec.xla is None else spec.xla)

@@ -15,7 +15,7 @@ from tfhalf.errors import RequestError
 from tfhalf.serve.batching.request import Arrays, Job
 from tfhalf.serve.http.body import Bodies
 from tfhalf.serve.http.disconnect import Disconnect
-from tfhalf.serve.models import images
+from tfhalf.serve.models import images, texts
 from tfhalf.serve.models.repository import Repository
 from tfhalf.serve.models.version import Loaded
 from tfhalf.serve.reading.pool import Readers
@@ -33,7 +33,7 @@ R = TypeVar("R")  # and its answer
 
 @dataclass
 class Inference:
-    """Inputs by name as arrays of the model's dtype, or as ``encoded`` images; ``rows`` of each.
+    """Inputs by name as arrays of the model's dtype, or as ``encoded`` images or texts; ``rows`` of each.
 
     ``deadline`` is a `time.monotonic`. What has a default below ``encoded`` is filled in by `Engine.infer`.
     """
@@ -165,6 +165,10 @@ class Engine:
         try:
             for name, files in inference.encoded.items():
                 tensor = loaded.signature.inputs[name]
+                if tensor.words:
+                    words = loaded.lookups.by_input[name]
+                    inference.feeds[name] = await asyncio.to_thread(texts.numbers, files, tensor, words)
+                    continue
                 inference.feeds[name] = await images.decode(
                     files, tensor, self.settings.limits.max_pixels, inference.deadline, self.readers
                 )
@@ -200,7 +204,7 @@ class Engine:
         if loaded.batcher.closing:
             # It was replaced while the request was read; the one in its place answers, if it takes the same.
             loaded = self.choose(loaded.model, inference.asked_version)
-            if loaded.signature != inference.loaded.signature:
+            if loaded.signature != inference.loaded.signature or loaded.lookups != inference.loaded.lookups:
                 raise RequestError(503, f"model {loaded.model!r} was replaced by one that takes other inputs", 1)
             inference.loaded = loaded
         return loaded.batcher.submit(inference.feeds, inference.rows, inference.deadline)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,24 +31,31 @@ DATATYPES: dict[str, np.dtype[Any]] = {
 NAMES = {dtype: name for name, dtype in DATATYPES.items()}
 BYTES = "BYTES"
 
-_MOST_IMAGES = 1 << 16  # encoded ones in a request; rows of numbers may be more
+_MOST_ENCODED = 1 << 16  # images or texts in a request; rows of numbers may be more
 
 
 @dataclass(frozen=True)
 class Tensor:
     """An input or output. ``shape`` begins with the batch; None is a free dimension, behind the batch of at most
-    ``max_size``. ``aliases`` are other names that requests may call it by."""
+    ``max_size``. ``aliases`` are other names that requests may call it by. ``words``: whether rows may be sent as
+    texts, whose words the server looks up; numbers are those of words."""
 
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int | None, ...]
     max_size: int | None = None
     aliases: tuple[str, ...] = ()
+    words: bool = False
 
     @property
     def datatype(self) -> str:
         """The Open Inference Protocol's name of the dtype."""
         return NAMES[self.dtype]
+
+    @property
+    def described(self) -> tuple[str, list[int]]:
+        """The datatype and the shape that clients are told of: of words a text a row."""
+        return (BYTES, [-1, 1]) if self.words else (self.datatype, self.open_shape)
 
     @property
     def open_shape(self) -> list[int]:
@@ -80,18 +87,20 @@ class Tensor:
             most = f", behind the first {self.max_size:,} at most" if self.max_size and None in self.shape[1:] else ""
             raise RequestError(
                 400,
-                f"input {self.name!r} has shape {list(shape)}; accepted: {self.open_shape}, -1 being 1 or more{most}",
+                f"input {self.name!r} has shape {list(shape)}; accepted: {self.open_shape}, -1 being 1 or more{most}"
+                + (f"; texts are {BYTES} of shape [-1]" if self.words else ""),
             )
 
-    def check_images(self, count: int) -> None:
-        """Hold the number of encoded images of a request against a limit.
+    def check_encoded(self, count: int) -> None:
+        """Hold the number of encoded images, or of texts, of a request against a limit.
 
         Raises:
             RequestError: 413, there are more.
         """
-        if count > _MOST_IMAGES:
+        if count > _MOST_ENCODED:
+            what = "texts" if self.words else "images"
             raise RequestError(
-                413, f"input {self.name!r} has {count:,} images; accepted: {_MOST_IMAGES:,} in a request"
+                413, f"input {self.name!r} has {count:,} {what}; accepted: {_MOST_ENCODED:,} in a request"
             )
 
 
@@ -109,22 +118,23 @@ class Signature:
         return any(None in t.shape[1:] or (t.dtype.kind in "iu" and t.image is None) for t in self.inputs.values())
 
 
-def from_manifest(manifest: Manifest, max_size: int | None = None) -> Signature:
-    """The signature that a version's manifest states, with at most ``max_size`` in its open dimensions.
+def from_manifest(manifest: Manifest, max_size: int | None = None, words: Collection[str] = ()) -> Signature:
+    """The signature that a version's manifest states, with at most ``max_size`` in its open dimensions; the inputs
+    ``words`` may be sent as texts.
 
     Raises:
         ArtifactError: a dtype in it cannot be served.
     """
-    ports = (manifest.inputs, manifest.outputs)
-    return Signature(*({port.name: _tensor(port, max_size) for port in some} for some in ports))
+    inputs = {port.name: _tensor(port, max_size, words=port.name in words) for port in manifest.inputs}
+    return Signature(inputs, {port.name: _tensor(port, max_size) for port in manifest.outputs})
 
 
-def _tensor(port: Port, max_size: int | None) -> Tensor:
+def _tensor(port: Port, max_size: int | None, *, words: bool = False) -> Tensor:
     dtype = None if port.dtype == "string" else np.dtype(port.dtype)
     if dtype is None or dtype not in NAMES:
         name = printable(port.name, 60)
         raise ArtifactError(f"the manifest says {port.dtype} of {name!r}; served are {', '.join(map(str, NAMES))}")
-    return Tensor(port.name, dtype, port.shape, max_size, port.aliases)
+    return Tensor(port.name, dtype, port.shape, max_size, port.aliases, words)
 
 
 def called(tensors: Mapping[str, Tensor], name: Any) -> Tensor | None:

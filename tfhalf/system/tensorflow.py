@@ -129,6 +129,18 @@ def _all_kept() -> Iterator[None]:
     gc.freeze()
 
 
+@contextmanager
+def unlisted_tables() -> Iterator[None]:
+    """Within the block tables of words may be created outside of any graph. TensorFlow lists None as the initializer
+    of each, in a graph that never runs, and would warn of it whenever another graph is saved."""
+    import tensorflow as tf
+
+    try:
+        yield
+    finally:
+        tf.compat.v1.get_default_graph().clear_collection(tf.compat.v1.GraphKeys.TABLE_INITIALIZERS)
+
+
 def keep_compiled_programs(folder: Path) -> None:
     """Have XLA look for its programs in ``folder/.xla/KEY`` and leave new ones there; and beside them which kernels
     were the fastest for each convolution and matrix product, so that a changed program need not try them all again.

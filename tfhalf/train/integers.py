@@ -42,6 +42,8 @@ def keep_integers(pipeline: config.Pipeline, splits: Splits, builder: Builder, p
     model = builder("float32")
     lookups = traced.lookups(model, "float32")
     if not lookups and not keras.backend.is_int_dtype(model.inputs[0].dtype):
+        if splits.texts:
+            raise _takes_floats(builder, next(iter(splits.texts)), model.inputs[0].dtype)
         return pipeline
     lookup = lookups[0] if lookups else traced.Lookup("its input", None, None)
     if "normalize" in pipeline.data.model_fields_set:
@@ -50,7 +52,7 @@ def keep_integers(pipeline: config.Pipeline, splits: Splits, builder: Builder, p
     largest = _check_values(splits, lookups)
     precision = pipeline.precision
     _check_rounding(builder(precision.policy, keep_float32=precision.islands), largest, builder)
-    if pipeline.data.normalize != "none":
+    if pipeline.data.normalize != "none" and not splits.texts:  # of words nobody expects it
         progress.line(f"normalise  none: {builder.ref} looks whole numbers up in {lookup.layer!r}")
     data = pipeline.data.model_copy(update={"normalize": "none"})
     return pipeline.model_copy(update={"data": data})
@@ -75,13 +77,25 @@ def refuse_normalized(pipeline: config.Pipeline, builder: Builder, model: keras.
 
 
 def _check_inputs(builder: Builder, model: keras.Model) -> None:
-    """Refuse floats for an input, of several, that takes whole numbers."""
+    """Refuse floats for an input, of several, that takes whole numbers; and an input of floats for numbers of words or
+    categories that half precision rounds."""
     for tensor in model.inputs:
-        if keras.backend.is_int_dtype(tensor.dtype) and tensor.name not in builder.dtypes:
+        whole = keras.backend.is_int_dtype(tensor.dtype)
+        if not whole and builder.categories.get(tensor.name, 0) > _EXACT["float16"]:
+            raise _takes_floats(builder, tensor.name, tensor.dtype)
+        if whole and tensor.name not in builder.dtypes:
             raise ConfigError(
                 f"model.build: {builder.ref} takes whole numbers as its input {tensor.name!r}, the data's are floats, "
                 "which are normalised; give them as integers: x.astype('int32')"
             )
+
+
+def _takes_floats(builder: Builder, name: str, dtype: str) -> ConfigError:
+    return ConfigError(
+        f"model.build: {builder.ref} takes {dtype} as its input {name!r}, the data's are the numbers of "
+        f"{builder.categories[name]:,} words, which are looked up as they are; begin the model with "
+        f"keras.Input(input_shape, name={name!r}, dtype='int32') and keras.layers.Embedding"
+    )
 
 
 def _refuse(pipeline: config.Pipeline, builder: Builder, lookup: traced.Lookup) -> None:

@@ -15,6 +15,7 @@ from tfhalf.artifacts import manifest as manifests
 from tfhalf.data import LazyImages, Splits, load_splits
 from tfhalf.data.columns import Columns
 from tfhalf.data.preprocess import AnyPreprocess, fit
+from tfhalf.data.text import text_lines
 from tfhalf.errors import ConfigError
 from tfhalf.files import check_writable, replacing
 from tfhalf.progress import Progress
@@ -95,6 +96,8 @@ def prepare(pipeline: config.Pipeline, places: Places, progress: Progress, *, sm
         ignore={name: one.ignore for name, one in pipeline.outputs.items()} or pipeline.task.ignore,
     )
     progress.clear()
+    for line in text_lines(splits.texts, splits.vocabularies):
+        progress.line(f"text       {line}")
     objective = make_objective(pipeline, splits, base)
     builder = builder_of(pipeline, base, splits, objective.task)
     pipeline = keep_integers(pipeline, splits, builder, progress)

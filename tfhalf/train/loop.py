@@ -21,7 +21,7 @@ from tfhalf.train.diagnose.scale_log import ScaleLog
 from tfhalf.train.feeds.base import ChunkResult, joined
 from tfhalf.train.record import checkpoint
 from tfhalf.train.record.history import Epoch, History, header
-from tfhalf.train.record.resume import check_pipeline, check_preprocess, has_ended
+from tfhalf.train.record.resume import check_inputs, check_pipeline, has_ended, vocabulary_digests
 from tfhalf.train.record.run_folder import keep_epochs
 from tfhalf.train.result import TrainResult
 from tfhalf.train.signals import Signals
@@ -84,7 +84,7 @@ class Epochs:
             checkpoint.clear(self.run)
         if saved is not None:
             check_pipeline(saved.record, self.pipeline, self.run)
-            check_preprocess(saved.record, self.job.preprocess, self.run)
+            check_inputs(saved.record, self.job.preprocess, self.job.splits, self.run)
             keep_epochs(self.run, self.pipeline.train.epochs)
         with History(self.run, [], [metric.name for metric in self.job.objective.metrics]) as self.history:
             self._take(saved)
@@ -253,6 +253,7 @@ class Epochs:
             "names": self.state.names(),
             "pipeline": self.pipeline.dump(),
             "preprocess": self.job.preprocess.to_dict(),
+            "vocabularies": vocabulary_digests(self.job.splits),
         }
         within = joined(self.results).arrays() if self.results else {}
         # Once it has ended no step will need the memory, and the writer's thread can copy the state to the host.

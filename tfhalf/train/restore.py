@@ -13,7 +13,7 @@ from tfhalf.errors import ResumeError
 from tfhalf.train.job import Job
 from tfhalf.train.record import checkpoint
 from tfhalf.train.record.history import Epoch
-from tfhalf.train.record.resume import check_preprocess
+from tfhalf.train.record.resume import check_inputs
 from tfhalf.train.result import TrainResult
 from tfhalf.train.state import TrainState, seeded_model
 
@@ -43,7 +43,7 @@ def restore_run(
         raise ResumeError(
             f"{run}: ended after epoch {done} of {epochs}; finish it first: tfhalf train --resume {quoted}{as_it_is}"
         )
-    check_preprocess(saved.record, job.preprocess, run)
+    check_inputs(saved.record, job.preprocess, job.splits, run)
     rows = tuple(Epoch.from_dict(row) for row in saved.record["rows"])
     model = _model(job, saved)
     precision = job.pipeline.precision

@@ -13,6 +13,7 @@ import numpy as np
 
 from tfhalf.artifacts.comparison import Comparison, Limits, OutputParity
 from tfhalf.artifacts.formats import Format
+from tfhalf.artifacts.lookups import Lookups
 from tfhalf.artifacts.manifest import Version
 from tfhalf.artifacts.record import Manifest
 from tfhalf.artifacts.reference import Arrays, Reference, basis_line, joined
@@ -24,6 +25,7 @@ from tfhalf.text import one_line
 from tfhalf.verify.compare import compare_outputs
 from tfhalf.verify.other_sizes import run_sizes, sizes_line
 from tfhalf.verify.quality import measured, short_of
+from tfhalf.verify.texts import compare_texts
 
 BATCH = 8
 """Of a few samples; a test set goes in larger batches."""
@@ -62,7 +64,8 @@ def compare_version(version: Version, progress: Progress, test_set: TestSet | No
     rows in true float16 arithmetic, since CPU runtimes upcast and so hide overflow (left out where onnxruntime computes
     on a GPU); and by OpenVINO where it is installed. What these two do not open or run is not covered by them, and is
     reported so. An int8 variant has limits of its own (`Limits.for_format`). Where sizes are open, a few samples of
-    others follow.
+    others follow. Where callers may send texts, a SavedModel's answers to some are compared with its answers to the
+    numbers of their words.
 
     Args:
         test_set: the inputs, where the version has a digest of them instead.
@@ -73,6 +76,8 @@ def compare_version(version: Version, progress: Progress, test_set: TestSet | No
     """
     directory, manifest = version.directory, version.manifest
     reference = _with_inputs(directory, manifest, Reference.load(directory), test_set)
+    lookups = Lookups.read(directory)
+    lookups.check(manifest.inputs, directory)
     work = _Work(directory, manifest, reference, progress)
     # Beside each other: all compute outside of Python, TensorFlow on a GPU where there is one, the others on the CPU.
     with ThreadPoolExecutor(max_workers=3) as pool:
@@ -81,6 +86,8 @@ def compare_version(version: Version, progress: Progress, test_set: TestSet | No
             comparisons = [one.result() for one in futures]
         finally:
             work.stop.set()  # after a failure or Ctrl-C the others end with their batch
+    if lookups.by_input and any(kind.container == "savedmodel" for kind in manifest.formats):
+        comparisons.append(compare_texts(directory, manifest, lookups, reference))
     progress.clear()
     shapes = {
         size: {name: x.shape[1:] for name, x in one.inputs.items()} for size, one in reference.other_sizes.items()

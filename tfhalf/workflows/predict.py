@@ -1,21 +1,23 @@
-"""What `tfhalf predict` does: image files and folders through an artifact, the most probable classes of each."""
+"""What `tfhalf predict` does: images, or texts, through an artifact, the most probable classes of each."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tfhalf.artifacts.lookups import Lookups
 from tfhalf.artifacts.manifest import Version, open_version
 from tfhalf.data.image_formats import DAMAGE, FORMATS, SUFFIXES, WORDS, is_image
 from tfhalf.errors import ArtifactError, InputError
 from tfhalf.files import open_regular
 from tfhalf.text import one_line, printable
+from tfhalf.workflows import predict_text
 
 MAX_VALUES = 1 << 26
 """Of one image: what a manifest says of its size is bounded before room is made for it."""
@@ -38,6 +40,58 @@ class Classifier:
     labels: tuple[str, ...]
     formats: tuple[str, ...]
     batch: int | None = None
+
+
+def predict(
+    path: Path,
+    files: Sequence[Path],
+    texts: Sequence[str],
+    runtime: str | None,
+    top: int,
+    value_range: tuple[float, float] = _RAW,
+) -> Iterator[dict[str, Any]]:
+    """`predict_images`, or of a version that takes texts the ``top`` classes of each of ``texts``, and of each line of
+    ``files``; see `predict_text.predict_texts`.
+
+    Raises:
+        ArtifactError, InputError: as both do.
+    """
+    version = open_version(path)
+    directory, manifest, lookups = version.directory, version.manifest, Lookups.read(version.directory)
+    if not predict_text.takes_texts(manifest, lookups, files):
+        if texts:
+            raise InputError(f"{directory}: does not take a text alone; leave --text out")
+        if not files:
+            raise InputError(f"{directory}: takes images; give image files or folders")
+        yield from predict_images(path, files, runtime, top, value_range)
+        return
+    lookups.check(manifest.inputs, directory)
+    output = manifest.class_output
+    if output is None:
+        raise ArtifactError(f"{directory}: none of its outputs are classes; serve or the runtimes give its numbers")
+    if not texts and not files:
+        raise InputError(f"{directory}: takes texts; give --text TEXT, or a file of texts, one a line")
+    formats = tuple(kind.name for kind in manifest.formats)
+    dtype, labels = np.dtype(manifest.inputs[0].dtype), manifest.labels
+    shape = (None, None, 1)
+    model = Classifier(directory, manifest.inputs[0].name, dtype, shape, output.name, labels, formats, manifest.batch)
+    yield from predict_text.predict_texts(manifest, lookups, texts, files, _Answers(model, runtime, top))
+
+
+class _Answers:
+    """The ``top`` classes of each item of a batch; the artifact is opened for the first."""
+
+    def __init__(self, model: Classifier, runtime: str | None, top: int) -> None:
+        self._model, self._runtime, self._top = model, runtime, top
+        self._predictor: Any = None
+
+    def __call__(self, inputs: Mapping[str, np.ndarray], count: int) -> list[dict[str, Any]]:
+        from tfhalf.runtimes.open import open_predictor
+
+        if self._predictor is None:
+            self._predictor = open_predictor(self._model.directory, self._runtime or self._model.formats[0])
+        rows = _outputs(self._model, self._predictor, list(inputs[self._model.input]))
+        return [{"labels": _ranked(row, self._model.labels, self._top)} for row in rows]
 
 
 def predict_images(
@@ -84,13 +138,14 @@ def predict_images(
 
 
 def in_words(answer: dict[str, Any]) -> str:
-    """An answer of `predict_images` as a line."""
+    """An answer of `predict` as a line."""
     if "error" in answer:
         return str(answer["error"])
     rows = answer["labels"]
     figures = (f"{row['probability'] * 100:.2f} %" if "probability" in row else f"{row['score']:.4g}" for row in rows)
     ranked = (f"{row['label']} {value}" for row, value in zip(rows, figures, strict=True))
-    return f"{answer['image']}: {'  '.join(ranked)}"
+    what = predict_text.in_words(answer) if "text" in answer else answer["image"]
+    return f"{what}: {'  '.join(ranked)}"
 
 
 def _classifier(version: Version) -> Classifier:
@@ -173,7 +228,7 @@ def _outputs(model: Classifier, predictor: Any, rows: list[np.ndarray]) -> np.nd
     classes = len(model.labels) or (outputs.shape[-1] if outputs.ndim else 0)
     if outputs.shape != (len(rows), classes):
         raise ArtifactError(
-            f"{model.directory}: gives {printable(model.output, 40)} of shape {outputs.shape} to {len(rows)} images"
+            f"{model.directory}: gives {printable(model.output, 40)} of shape {outputs.shape} to {len(rows)} items"
             + (f"; its manifest lists {len(model.labels)} labels" if model.labels else ", not a row of classes to each")
         )
     return outputs.astype(np.float64)

@@ -148,10 +148,11 @@ class RunExport:
             task=job.task,
             labels=splits.class_names,
             git_revision=revision,
+            lookups=lookups_of(splits),
         )
         _say_export(artifacts, self.rebuilt, self.progress)
         self.reference.save(folder)
-        lookups_of(self.finished.job.splits).write(folder)
+        lookups_of(splits).write(folder)
         manifest = _manifest(self.finished, self.reference, artifacts, self.rebuilt, folder, revision)
         return manifest.model_copy(update=_searched(self.widening))
 
@@ -287,5 +288,5 @@ def _answers(reference: Reference, comparisons: list[Comparison]) -> dict[str, C
     if reference.labels is None:
         return {}
     top = reference.usual.outputs["probabilities"].argmax(-1)
-    whole = [c for c in comparisons if c.usual == reference.usual.count]
+    whole = [c for c in comparisons if c.usual == reference.usual.count and c.confusion]
     return {classes.FLOAT32: confusion(reference.labels, top)} | {c.artifact: c.confusion for c in whole}

@@ -26,7 +26,7 @@ def float32_reference(job: Job, trained: keras.Model) -> Reference:
     float32_model.set_weights(trained.get_weights())
     splits, task = job.splits, job.task
     inputs = test_inputs(job)
-    edge_inputs, kinds = edges_by_name(inputs)
+    edge_inputs, kinds = edges_by_name(inputs, splits.texts)
     outputs = tuple(task.port_facts())
     with float32_exactly():
         evaluator = Evaluator(float32_model, job.preprocess, job.objective)
@@ -68,5 +68,9 @@ def limits_of(verify: config.Verify, task: Task) -> Limits:
 
 
 def lookups_of(splits: Splits) -> Lookups:
-    """The categories of a table, as a version holds them."""
-    return Lookups({name: Lookup("category", tuple(words)) for name, words in splits.vocabularies.items()})
+    """The categories of a table and the words of texts, as a version holds them."""
+    by_input = {}
+    for name, words in splits.vocabularies.items():
+        text = splits.texts.get(name)
+        by_input[name] = Lookup("text", words, text.length, text.samples) if text else Lookup("category", words)
+    return Lookups(by_input)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tfhalf.artifacts import manifest as manifests
+from tfhalf.artifacts.lookups import Lookups
 from tfhalf.artifacts.record import Manifest
 from tfhalf.errors import ArtifactError
 from tfhalf.runtimes.base import Runtime
@@ -61,7 +62,8 @@ class Sizes:
 @dataclass(frozen=True)
 class Loaded:
     """A version that answers. ``opened`` is what computes, and what was refused; ``ladder`` has the batch sizes that
-    were warmed up; ``seconds`` is what opening and warming up took."""
+    were warmed up; ``seconds`` is what opening and warming up took; ``lookups`` are words of inputs that may be sent as
+    texts."""
 
     model: str
     version: int
@@ -74,6 +76,7 @@ class Loaded:
     metrics: VersionMetrics
     sizes: Sizes
     seconds: float
+    lookups: Lookups
 
     @property
     def runtime(self) -> Runtime:
@@ -129,7 +132,9 @@ def load(
         ArtifactError, IntegrityError: it cannot be served; the message says why.
     """
     start = time.perf_counter()
-    signature = from_manifest(manifest, settings.limits.max_size)
+    lookups = Lookups.read(directory)
+    lookups.check(manifest.inputs, directory)
+    signature = from_manifest(manifest, settings.limits.max_size, lookups.by_input)
     opened = opener(Source(directory, manifest, signature), settings)
     runtime = opened.runtime
     ladder = runtime.batch_sizes or settings.batching.ladder
@@ -152,7 +157,7 @@ def load(
         name=f"{model}/{version}",
     )
     seconds = time.perf_counter() - start
-    return Loaded(model, version, directory, manifest, signature, opened, ladder, batcher, own, sizes, seconds)
+    return Loaded(model, version, directory, manifest, signature, opened, ladder, batcher, own, sizes, seconds, lookups)
 
 
 def _warm_up(directory: Path, runtime: Runtime, signature: Signature, ladder: tuple[int, ...]) -> float:

@@ -68,19 +68,21 @@ def _state(model: Model) -> dict[str, Any]:
 
 
 def _tensor(tensor: Tensor) -> dict[str, Any]:
-    return {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.open_shape}
+    datatype, shape = tensor.described
+    return {"name": tensor.name, "datatype": datatype, "shape": shape}
 
 
 def config_type(tensor: Tensor) -> str:
     """The datatype as Triton's model configuration spells it."""
-    return f"TYPE_{'STRING' if tensor.datatype == BYTES else tensor.datatype}"
+    datatype, _ = tensor.described
+    return f"TYPE_{'STRING' if datatype == BYTES else datatype}"
 
 
 def config(loaded: Loaded, settings: Settings) -> dict[str, Any]:
     """Triton's model configuration, as far as it says anything here."""
     platform, backend, file = _platform(loaded)
     inputs = [
-        {"name": t.name, "data_type": config_type(t), "format": "FORMAT_NONE", "dims": t.open_shape[1:]}
+        {"name": t.name, "data_type": config_type(t), "format": "FORMAT_NONE", "dims": t.described[1][1:]}
         for t in loaded.signature.inputs.values()
     ]
     outputs = [

@@ -168,7 +168,7 @@ def _input(
         if size is not None:
             encoded[tensor.name] = tensors.split_bytes(raw.take(size, tensor.name), count, tensor.name)
         else:
-            encoded[tensor.name] = _encoded_json(row["data"], count, tensor.name)
+            encoded[tensor.name] = _encoded_json(row["data"], count, tensor)
         return tensor, count
     tensor.check_shape(shape)
     if size is not None:
@@ -179,28 +179,47 @@ def _input(
 
 
 def check_encoded(shape: Sequence[int], tensor: Tensor) -> None:
-    """BYTES are encoded images, one for each row.
+    """BYTES are encoded images or texts, one for each row.
 
     Raises:
         RequestError: 400, the model takes none, or they are not one a row; 413, there are too many.
     """
-    if tensor.image is None:
+    if tensor.image is None and not tensor.words:
         raise RequestError(400, f"input {tensor.name!r} is not an image; accepted: {tensor.datatype}")
     if math.prod(shape) != shape[0] or not shape[0]:
-        raise RequestError(400, f"input {tensor.name!r}: BYTES of shape {list(shape)}; accepted: [N], an image each")
-    tensor.check_images(shape[0])
+        what = "a text" if tensor.words else "an image"
+        raise RequestError(400, f"input {tensor.name!r}: BYTES of shape {list(shape)}; accepted: [N], {what} each")
+    tensor.check_encoded(shape[0])
 
 
-def _encoded_json(data: Any, count: int, name: str) -> list[bytes]:
+def _encoded_json(data: Any, count: int, tensor: Tensor) -> list[bytes]:
     import base64
 
+    name = tensor.name
     values = [row[0] if isinstance(row, list) and len(row) == 1 else row for row in data] if type(data) is list else []
+    if tensor.words:
+        return texts_of(values, count, tensor)
     if len(values) != count or not all(isinstance(value, str) for value in values):
         raise RequestError(400, f"input {name!r}: BYTES in JSON are {count} texts, images in base64")
     try:
         return [base64.b64decode(value, validate=True) for value in values]
     except ValueError:
         raise RequestError(400, f"input {name!r}: BYTES in JSON are images in base64, which this is not") from None
+
+
+def texts_of(values: Sequence[Any], count: int, tensor: Tensor) -> list[bytes]:
+    """Texts out of JSON as UTF-8.
+
+    Raises:
+        RequestError: 400, they are none, or another number; or one holds half of a character.
+    """
+    if len(values) != count or not all(isinstance(value, str) for value in values):
+        raise RequestError(400, f"input {tensor.name!r}: data holds other things than {count} texts, one a row")
+    try:
+        return [value.encode("utf-8") for value in values]
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        raise RequestError(400, f"input {tensor.name!r}: a text holds {half!r}, half of a character") from None
 
 
 def _outputs(listed: Any, signature: Signature, binary: bool) -> tuple[RequestedOutput, ...]:

@@ -209,9 +209,13 @@ def dtype_of(datatype: str, tensor: Tensor) -> np.dtype[Any]:
     """
     dtype = DATATYPES.get(datatype)
     if dtype is None:
-        known = ", ".join(DATATYPES) + (f", and {BYTES} for encoded images" if tensor.image else "")
+        known = ", ".join(DATATYPES) + _encoded(tensor)
         raise RequestError(400, f"input {tensor.name!r} has datatype {datatype[:30]!r}; accepted: {known}")
     return dtype
+
+
+def _encoded(tensor: Tensor) -> str:
+    return f", and {BYTES} for texts" if tensor.words else f", and {BYTES} for encoded images" if tensor.image else ""
 
 
 def _kind(value: Any) -> str:

@@ -18,7 +18,7 @@ from tfhalf.serve.models.version import Loaded
 from tfhalf.serve.protocols import oip
 from tfhalf.serve.protocols.json_codec import are_large, dumps
 from tfhalf.serve.protocols.tfserving_codec import SIGNATURE, Predict
-from tfhalf.serve.signature import Tensor
+from tfhalf.serve.signature import BYTES, Tensor
 
 _DTYPES = {
     "FP16": "DT_HALF",
@@ -33,6 +33,7 @@ _DTYPES = {
     "INT16": "DT_INT16",
     "INT32": "DT_INT32",
     "INT64": "DT_INT64",
+    BYTES: "DT_STRING",
 }
 
 
@@ -114,9 +115,10 @@ async def metadata(request: Request) -> Response:
 
 
 def _info(tensor: Tensor, name: str) -> dict[str, Any]:
-    dims = [{"size": str(size), "name": ""} for size in tensor.open_shape]
+    datatype, shape = tensor.described
+    dims = [{"size": str(size), "name": ""} for size in shape]
     return {
-        "dtype": _DTYPES[tensor.datatype],
+        "dtype": _DTYPES[datatype],
         "tensor_shape": {"dim": dims, "unknown_rank": False},
         "name": name,
     }

@@ -69,10 +69,10 @@ def _predict(by_row: bool, columns: Mapping[str, Any], signature: Signature, cou
     rows = count or 0
     for name, data in columns.items():
         tensor = oip.input_tensor(name, signature, feeds, encoded)
-        images = _images(data, tensor)
-        if images is not None:
-            encoded[tensor.name] = images
-            size = len(images)
+        sent = _texts(data, tensor) or _encoded(data, tensor)
+        if sent is not None:
+            encoded[tensor.name] = sent
+            size = len(sent)
         else:
             feeds[tensor.name] = _values(data, tensor)
             size = len(feeds[tensor.name])
@@ -85,19 +85,31 @@ def _predict(by_row: bool, columns: Mapping[str, Any], signature: Signature, cou
     return Predict(by_row, rows, feeds, encoded)
 
 
-def _images(data: Any, tensor: Tensor) -> list[bytes] | None:
-    """The images of ``{"b64": ...}`` values; None where ``data`` is numbers."""
+def _texts(data: Any, tensor: Tensor) -> list[bytes] | None:
+    """Texts as UTF-8, each alone or in a list of its own; None where ``data`` is something else."""
+    values = data if isinstance(data, list) else [data]
+    values = [row[0] if isinstance(row, list) and len(row) == 1 else row for row in values]
+    if not values or not isinstance(values[0], str):
+        return None
+    if not tensor.words:
+        raise RequestError(400, f"input {tensor.name!r}: data holds other things than numbers")
+    tensor.check_encoded(len(values))
+    return oip.texts_of(values, len(values), tensor)
+
+
+def _encoded(data: Any, tensor: Tensor) -> list[bytes] | None:
+    """What ``{"b64": ...}`` values encode: images, or texts; None where ``data`` is numbers."""
     values = data if isinstance(data, list) else [data]
     if not values or not isinstance(values[0], dict):
         return None
-    tensor.check_images(len(values))
-    if tensor.image is None:
+    tensor.check_encoded(len(values))
+    if tensor.image is None and not tensor.words:
         raise RequestError(400, f"input {tensor.name!r} is not an image, so it takes no b64")
     images = []
     for value in values:
         text = value.get("b64") if isinstance(value, dict) and len(value) == 1 else None
         if not isinstance(text, str):
-            raise RequestError(400, f'input {tensor.name!r}: encoded images are {{"b64": "..."}}, each of them')
+            raise RequestError(400, f'input {tensor.name!r}: encoded rows are {{"b64": "..."}}, each of them')
         try:
             images.append(base64.b64decode(text, validate=True))
         except ValueError:

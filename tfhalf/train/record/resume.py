@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 
 from tfhalf import config
 from tfhalf.config.messages import dotted, one_line, shown
+from tfhalf.data import Splits
 from tfhalf.data.preprocess import AnyPreprocess
 from tfhalf.errors import ConfigError, ResumeError
 
@@ -81,6 +83,16 @@ def has_ended(record: dict[str, Any], pipeline: config.Pipeline) -> bool:
     return bool(record["ended"]) and pipeline.train.epochs <= record["pipeline"]["train"]["epochs"]
 
 
+def check_inputs(record: dict[str, Any], preprocess: AnyPreprocess, splits: Splits, run: Path) -> None:
+    """Compare how inputs became numbers.
+
+    Raises:
+        ResumeError: as `check_preprocess` and `check_vocabularies` do.
+    """
+    check_preprocess(record, preprocess, run)
+    check_vocabularies(record, splits, run)
+
+
 def check_preprocess(record: dict[str, Any], preprocess: AnyPreprocess, run: Path) -> None:
     """Compare what images were normalised by.
 
@@ -100,6 +112,29 @@ def check_preprocess(record: dict[str, Any], preprocess: AnyPreprocess, run: Pat
             raise ResumeError(
                 f"{run}: its inputs had {name} {old}, and now have {values}; bring the data back as it was, "
                 f"or set data.decode in {run / 'pipeline.yaml'} to what it was, eager or lazy"
+            )
+
+
+def vocabulary_digests(splits: Splits) -> dict[str, str]:
+    """Of each input that has a vocabulary a hash of its words, their order, and how many of a text count."""
+    return {
+        name: hashlib.sha256(json.dumps([splits.shapes[name], *words]).encode()).hexdigest()
+        for name, words in splits.vocabularies.items()
+    }
+
+
+def check_vocabularies(record: dict[str, Any], splits: Splits, run: Path) -> None:
+    """Compare the words and categories that ``run`` was trained with: other numbers would mean other words.
+
+    Raises:
+        ResumeError: names the input whose vocabulary is another one now.
+    """
+    now = vocabulary_digests(splits)
+    for name, digest in record.get("vocabularies", now).items():
+        if now.get(name) != digest:
+            raise ResumeError(
+                f"{run}: the vocabulary of its input {name!r} is another one now; bring the data (and the file of "
+                "data.text.vocabulary, if there is one) back as it was, or start the run anew"
             )
 
 
