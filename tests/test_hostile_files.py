@@ -31,6 +31,7 @@ from tfhalf.system.npz import read_arrays, read_npz
 from tfhalf.train.record import run_folder
 from tfhalf.verify.version import TestSet, Verified
 from tfhalf.workflows import predict, verify
+from tfhalf.workflows.image_files import read_image
 
 # --- arrays -----------------------------------------------------------------------------------------------------------
 
@@ -131,7 +132,7 @@ def test_a_pipe_where_a_file_is_read(pipe: Path, tmp_path: Path) -> None:
         lambda: draw.read_arrays(pipe),
         lambda: folder_source.read(classes, None, "folder:images", lambda _: None),
         lambda: npz_source.read(pipe, "npz:pipe"),
-        lambda: predict._read_image(pipe, IMAGES, (0.0, 255.0)),
+        lambda: read_image(pipe, (8, 8, 3), np.dtype("float32"), (0.0, 255.0)),
         lambda: inspect(pipe),
         lambda: bundle.read(pipe),
         lambda: run_folder.facts(tmp_path / "run"),
@@ -264,9 +265,6 @@ def test_code_that_the_users_own_pipeline_names_is_run(tmp_path: Path, monkeypat
     monkeypatch.setattr(verify.manifests, "check_files", lambda *_: None)
     verify.verify_version(version, None, Progress(quiet=True), tmp_path / "p.yaml")
     assert {name: x.shape for name, x in seen["x"].items()} == {"image": (10, 2, 2, 1)}
-
-
-IMAGES = predict.Classifier(Path(), "image", np.dtype("float32"), (8, 8, 3), "probabilities", (), ())
 
 
 def test_what_predict_makes_room_for_is_bounded(tmp_path: Path) -> None:

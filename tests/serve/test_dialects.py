@@ -159,7 +159,7 @@ def test_images_as_bytes_of_the_protocol(settings: Settings) -> None:
 
 def test_grey_and_turned_images_come_as_predict_has_them(settings: Settings, tmp_path: Path) -> None:
     from tfhalf.serve.models.images import decode_one
-    from tfhalf.workflows.predict import Classifier, _read_image
+    from tfhalf.workflows.image_files import read_image
 
     image = Image.fromarray(np.arange(600, dtype=np.uint16).reshape(20, 30).astype(np.uint8))
     exif = Image.Exif()
@@ -167,8 +167,8 @@ def test_grey_and_turned_images_come_as_predict_has_them(settings: Settings, tmp
     image.save(tmp_path / "turned.jpg", exif=exif)
     for shape in ((4, 4, 3), (8, 8, 1)):
         got = decode_one((tmp_path / "turned.jpg").read_bytes(), shape, 10_000)
-        model = Classifier(tmp_path, "image", np.dtype("float32"), shape, "probabilities", [], [])
-        np.testing.assert_array_equal(got, _read_image(tmp_path / "turned.jpg", model, (0.0, 255.0)))
+        predicted = read_image(tmp_path / "turned.jpg", shape, np.dtype("float32"), (0.0, 255.0))
+        np.testing.assert_array_equal(got, predicted)
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_every_route_is_in_the_document(settings: Settings) -> None:
             there = {(route.path, method) for route in routes for method in route.methods or () if method != "HEAD"}
             told = {(path, method.upper()) for path, methods in paths.items() for method in methods}
             rest = {path for path, _ in there - told}
-            assert {path for path in rest if ":{verb}" not in path} == {"/v2/", "/page.css", "/page.js"}
+            assert {path for path in rest if ":{verb}" not in path} == {"/v2/", "/answers.js", "/page.css", "/page.js"}
             assert told <= there
             answer = await c.post("/v2/models/net/infer", json={"inputs": [tensor(images(1))]})
             assert answer.status_code == 200

@@ -266,6 +266,11 @@ class Manifest(Record):
         return next((port for port in rows if port.name == "probabilities"), next(iter(rows), None))
 
     @property
+    def classes(self) -> tuple[str, tuple[str, ...]] | None:
+        """The name of `class_output`, and the labels of its classes."""
+        return None if (output := self.class_output) is None else (output.name, self.labels)
+
+    @property
     def input_dtypes(self) -> dict[str, str]:
         """The dtype of each input by its name."""
         return {port.name: port.dtype for port in self.inputs}

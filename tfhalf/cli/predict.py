@@ -14,17 +14,24 @@ from tfhalf.system.tensorflow import import_tensorflow
 from tfhalf.text import clean
 
 
-@click.command(short_help="Print the most probable labels of images or texts.")
+@click.command(short_help="Print what an export answers to images, texts or rows of a table.")
 @click.argument("path", type=PATH)
 @click.argument("files", type=PATH, nargs=-1)
 @click.option("--text", "texts", multiple=True, metavar="TEXT", help="Text to answer; can be repeated.")
+@click.option(
+    "--row",
+    "rows",
+    multiple=True,
+    metavar="JSON",
+    help="Row of a table, as an object with a value for each column; can be repeated.",
+)
 @click.option(
     "--runtime",
     type=click.Choice(list(FORMATS)),
     help="Artifact to answer with. [default: the first]",
 )
 @click.option(
-    "--top", type=click.IntRange(1), default=3, show_default=True, help="Number of labels to print for each item."
+    "--top", type=click.IntRange(1), default=3, show_default=True, help="Number of classes to print for each item."
 )
 @click.option(
     "--range",
@@ -36,27 +43,32 @@ from tfhalf.text import clean
     show_default=True,
     help="Values that the model takes for black and white.",
 )
+@click.option("--masks", type=PATH, metavar="FOLDER", help="Folder to write a mask of each image in, as PNG files.")
 @JSON
 def predict(
     path: Path,
     files: tuple[Path, ...],
     texts: tuple[str, ...],
+    rows: tuple[str, ...],
     runtime: str | None,
     top: int,
     value_range: tuple[float, float],
+    masks: Path | None,
     as_json: bool,
 ) -> None:
-    """Print the most probable labels of each image or text, as exports/NAME[/VERSION] answers.
+    """Print what exports/NAME[/VERSION] answers to each image, text or row of a table.
 
     FILES are images, and folders, of which every image below is taken in the order of their names; or files of texts,
-    one a line.
+    one a line; or .csv and .tsv files with a header, whose columns are taken by their names. An empty cell is the mean
+    of the training data, where that had empty cells.
     """
     import_tensorflow()
-    from tfhalf.workflows.predict import in_words
+    from tfhalf.workflows.predict import Request, in_words
     from tfhalf.workflows.predict import predict as predicted
 
     answers = []
-    for answer in predicted(path, files, texts, runtime, top, value_range):
+    request = Request(files, rows, runtime, top, value_range, masks, texts)
+    for answer in predicted(path, request, lambda line: click.echo(clean(line), err=True)):
         answers.append(answer)
         if not as_json:
             click.echo(clean(in_words(answer)))

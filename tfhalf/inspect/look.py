@@ -82,7 +82,24 @@ def _directory(path: Path) -> list[Account]:
         inside = sorted(printable(p.name, 40) for p in path.iterdir())
         what = f"holds {', '.join(inside[:5])}{', ...' * (len(inside) > 5)}" if inside else "is an empty folder"
         raise ArtifactError(f"{path}: {what}; give {ACCEPTED}")
+    if (path / "manifest.json").is_file():
+        _describe(path, accounts[0])
     return accounts
+
+
+def _describe(path: Path, account: Account) -> None:
+    """Add what the version ``path`` says of its tasks and columns to the first of its accounts."""
+    from tfhalf.artifacts import manifest as manifests  # loads pydantic, which files of other origin do not need
+    from tfhalf.artifacts.contents import contents
+    from tfhalf.artifacts.lookups import Lookups
+
+    try:
+        said = contents(manifests.read(path), Lookups.read(path))
+    except ArtifactError as error:
+        account.notes.append(str(error))
+        return
+    account.facts |= {what: "; ".join(lines) for what, lines in said.items()}
+    account.details |= {"version": said}
 
 
 def _reader(path: Path) -> Callable[[Path], Account]:

@@ -9,6 +9,7 @@ from typing import Protocol
 from tfhalf.artifacts import manifest as manifests
 from tfhalf.artifacts import triton, version
 from tfhalf.artifacts.comparison import Comparison
+from tfhalf.artifacts.lookups import Lookups
 from tfhalf.artifacts.record import Manifest
 from tfhalf.errors import ParityError
 from tfhalf.progress import Progress
@@ -71,6 +72,7 @@ def publish(
     *,
     answers: classes.Answers | None = None,
     pictures: Mapping[str, Path] | None = None,
+    views: Mapping[str, Path] | None = None,
 ) -> tuple[Path, Manifest]:
     """Write the manifest and the reports of the staged ``folder``, and rename it; the version, or where a comparison
     failed what is kept of it, and its manifest.
@@ -79,16 +81,16 @@ def publish(
 
     Args:
         folder: made by `version.staging` of ``base``.
-        answers, pictures: for the page, as `render.write` takes them.
+        answers, pictures, views: for the page, as `render.write` takes them.
     """
     passed = all(c.passed for c in comparisons)
     formats = [kind.name for kind in manifest.formats]
     compared = {"comparisons": tuple(comparisons), "not_covered": (*not_covered(formats), *uncovered(comparisons))}
     with version.numbered(base) as number:
         whole = manifest.model_copy(update={"version": number, **compared})
-        whole = render.write(folder, whole, comparisons, answers=answers, pictures=pictures)
+        whole = render.write(folder, whole, comparisons, answers=answers, pictures=pictures, views=views)
         manifests.write(folder, whole)
-        (folder / "report.md").write_text(report(whole, comparisons), encoding="utf-8")
+        (folder / "report.md").write_text(report(whole, comparisons, Lookups.read(folder)), encoding="utf-8")
         if passed and any(kind.container == "onnx" for kind in whole.formats):
             version.replace_file(base / "config.pbtxt", triton.config(whole.name, whole.inputs, whole.outputs))
         return version.publish(folder, base, number, failed=not passed), whole

@@ -12,6 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from tfhalf.artifacts.comparison import Comparison
+from tfhalf.artifacts.contents import contents
+from tfhalf.artifacts.lookups import Lookups
 from tfhalf.artifacts.record import Artifact, Manifest, Sweep
 from tfhalf.artifacts.reference import basis_line
 from tfhalf.artifacts.share import share_lines
@@ -170,7 +172,7 @@ def sweep_line(sweep: Sweep) -> str:
     return f"float16 holds for {powers} times those here, values up to {sweep.up_to:.3g}{beyond}"
 
 
-def report(manifest: Manifest, comparisons: Sequence[Comparison]) -> str:
+def report(manifest: Manifest, comparisons: Sequence[Comparison], lookups: Lookups | None = None) -> str:
     """``report.md``: what the version is, how it was made, how it compared."""
     lines = [
         f"# {manifest.name}",
@@ -183,6 +185,10 @@ def report(manifest: Manifest, comparisons: Sequence[Comparison]) -> str:
         "",
         *(f"- {port.name}: {port.dtype} {port.dims()}" for port in (*manifest.inputs, *manifest.outputs)),
         "",
+        *_listed(
+            (f"{what}: {line}" for what, lines in contents(manifest, lookups or Lookups()).items() for line in lines),
+            none="",
+        ),
         "## Layers in float32",
         "",
         *_listed(f"`{island.path}`: {island.reason}" for island in manifest.islands),
@@ -259,8 +265,10 @@ def _training(manifest: Manifest) -> list[str]:
     said = []
     if data := manifest.data:
         counts = {**(data.sizes.model_extra or {}), "test": data.sizes.test}
+        items = "images" if any(len(port.shape) == 4 for port in manifest.inputs) else "items"
+        classes = f", {len(manifest.labels)} classes" if manifest.labels else ""
         parts = ", ".join(f"{count:,} {part}" for part, count in counts.items() if isinstance(count, int))
-        said.append(f"Data: {data.source}: {parts} images, {len(manifest.labels)} classes.")
+        said.append(f"Data: {data.source}: {parts} {items}{classes}.")
     if training := manifest.training:
         seconds = training.seconds
         text = (

@@ -34,6 +34,7 @@ from tfhalf.verify.publish import publish, publish_compared
 from tfhalf.verify.report import SCALED, export_lines
 from tfhalf.verify.scores import confusion
 from tfhalf.verify.version import TestSet
+from tfhalf.workflows.answer_pictures import draw_answers
 from tfhalf.workflows.reference import float32_reference, limits_of, lookups_of, test_inputs, test_targets
 from tfhalf.workflows.widen import Widening, pipeline_with
 
@@ -194,7 +195,11 @@ class RunExport:
                 thread = Thread(target=classes.save, args=drawn)
                 thread.start()
                 saving.callback(thread.join)
-            published = publish(folder, folder.parent, manifest, comparisons, answers=answers, pictures=pictures)
+            inputs = test_inputs(finished.job)
+            views = draw_answers(folder, run, manifest, self.reference, inputs, self.progress) if finished.draws else {}
+            published = publish(
+                folder, folder.parent, manifest, comparisons, answers=answers, pictures=pictures, views=views
+            )
         self.clock.stop("verify")
         return published
 

@@ -202,6 +202,14 @@ def _add_server(paths: Paths) -> None:
     text: dict[str, Schema] = {"text/plain": {"schema": _TEXT}}
     _add(paths, "/metrics", "get", "Prometheus metrics.", text, "server")
     _add(paths, "/status", "get", "What the page shows.", _json(_ANY), "server")
+    _add(
+        paths,
+        "/form/{name}",
+        "get",
+        "What the page asks a model for, and how it shows the answer.",
+        _json(_ANY),
+        "model",
+    )
     _add(paths, "/openapi.json", "get", "This document.", _json(_ANY), "server")
     _add(paths, "/", "get", "The page for people.", {"text/html": {"schema": _TEXT}}, "server")
 

@@ -11,6 +11,8 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 from tfhalf.artifacts.comparison import Comparison
+from tfhalf.artifacts.contents import contents
+from tfhalf.artifacts.lookups import Lookups
 from tfhalf.artifacts.record import File, Manifest, ReferenceFacts, Training
 from tfhalf.artifacts.reference import basis_line
 from tfhalf.progress import duration, size
@@ -34,14 +36,17 @@ def write(
     *,
     answers: classes.Answers | None = None,
     pictures: Mapping[str, Path] | None = None,
+    views: Mapping[str, Path] | None = None,
 ) -> Manifest:
     """Write ``directory/report.html``; the manifest with its size and hash among the files.
 
     Args:
         answers: confusion matrices of a classifier, as `classes.part` takes them.
-        pictures: PNG files by caption; one that is not there is left out.
+        pictures: PNG files of the training by caption; one that is not there is left out.
+        views: such files of the answers.
     """
-    text = render(manifest, comparisons, answers=answers, pictures=pictures).encode()
+    lookups = Lookups.read(directory)
+    text = render(manifest, comparisons, answers=answers, pictures=pictures, views=views, lookups=lookups).encode()
     (directory / NAME).write_bytes(text)
     files = {**manifest.files, NAME: File(bytes=len(text), sha256=hashlib.sha256(text).hexdigest())}
     return manifest.model_copy(update={"files": dict(sorted(files.items()))})
@@ -53,14 +58,17 @@ def render(
     *,
     answers: classes.Answers | None = None,
     pictures: Mapping[str, Path] | None = None,
+    views: Mapping[str, Path] | None = None,
+    lookups: Lookups | None = None,
 ) -> str:
-    """The page; arguments as of `write`. Whatever the manifest lacks is left out."""
+    """The page; arguments as of `write`, with the version's ``lookups``. Whatever the manifest lacks is left out."""
     parts = [
         *_head(manifest, comparisons),
         _comparison(manifest, comparisons),
-        _contents(manifest),
+        _contents(manifest, lookups or Lookups()),
         _numbers(manifest),
         classes.part(manifest.labels, answers) if answers else None,
+        _answers(views or {}),
         _training(manifest.training, pictures or {}),
         _origin(manifest),
         _files(manifest),
@@ -159,7 +167,12 @@ def _outputs(comparisons: Sequence[Comparison]) -> list[Element]:
     return [folded("Each output", table(names, rows, numbers=(2, 3, 4)))] if rows else []
 
 
-def _contents(manifest: Manifest) -> Element:
+def _answers(views: Mapping[str, Path]) -> Element | None:
+    shown = [_picture(caption, path) for caption, path in views.items() if path.is_file()]
+    return section("Answers to the test set", *shown) if shown else None
+
+
+def _contents(manifest: Manifest, lookups: Lookups) -> Element:
     kinds = [(one.format, ", ".join(one.files), size(one.bytes), line(one.details or "")) for one in manifest.artifacts]
     ports = [
         (way, port.name, port.dtype, " x ".join(map(str, port.dims())))
@@ -171,6 +184,7 @@ def _contents(manifest: Manifest) -> Element:
         "What is in it",
         table(("format", "files", "size", "notes"), kinds, numbers=(2,)),
         table(("", "name", "dtype", "shape"), ports),
+        facts({what: lines[0] if len(lines) == 1 else lines for what, lines in contents(manifest, lookups).items()}),
         *source,
         *(
             element("p", element("strong", f"{kind}: "), f"not written. {why}")

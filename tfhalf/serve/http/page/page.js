@@ -1,7 +1,7 @@
 "use strict";
 // What the server says becomes text, never markup.
 const get = (id) => document.getElementById(id);
-const state = { token: "", before: new Map() };
+const state = { token: "", before: new Map(), versions: "", form: {} };
 
 function make(tag, text, attributes = {}) {
   const node = document.createElement(tag);
@@ -74,12 +74,16 @@ function modelTable(model, now) {
 
 function offer(models) {
   const list = get("model");
-  const names = models.filter((m) => m.versions.some((v) => v.images)).map((m) => m.name);
-  if (names.join("\n") === [...list.options].map((o) => o.value).join("\n")) return;
+  const usable = models.filter((m) => m.versions.some((v) => v.page));
+  const names = usable.map((m) => m.name);
+  const versions = usable.map((m) => `${m.name} ${m.default}`).join("\n");
+  if (versions === state.versions) return;
+  state.versions = versions;
   const chosen = list.value;
   list.replaceChildren(...names.map((name) => make("option", name, { value: name })));
   if (names.includes(chosen)) list.value = chosen;
-  get("classify").hidden = names.length === 0;
+  get("try").hidden = names.length === 0;
+  choose();
 }
 
 async function look() {
@@ -101,38 +105,139 @@ async function look() {
   }
 }
 
-function show(file, told) {
-  const block = make("div", undefined, { class: "answer" });
-  const address = URL.createObjectURL(file);
-  const picture = make("img", undefined, { src: address, alt: file.name });
-  picture.addEventListener("load", () => URL.revokeObjectURL(address));
-  const list = make("ol");
-  if (told.error) list.append(make("li", `${file.name}: ${told.error}`, { class: "bad" }));
-  for (const row of told.classes || []) {
-    const share = row.probability === null ? 0 : row.probability;
-    const item = make("li");
-    const meter = make("meter", undefined, { value: share, min: 0, max: 1, "aria-label": `probability of ${row.label}` });
-    item.append(meter, make("span", ` ${row.label}: ${(share * 100).toFixed(2)} %`));
-    list.append(item);
+// What the chosen model takes and gives.
+async function choose() {
+  const name = get("model").value;
+  get("answers").replaceChildren();
+  get("drop").hidden = get("row").hidden = true;
+  try {
+    const form = name ? await ask(`form/${encodeURIComponent(name)}`) : {};
+    if (get("model").value !== name) return;
+    state.form = form;
+    get("drop").hidden = !form.image;
+    get("row").hidden = !form.fields;
+    get("fields").replaceChildren(...(form.fields || []).map(field));
+  } catch (error) {
+    get("answers").replaceChildren(make("p", String(error.message || error), { class: "bad" }));
   }
-  block.append(picture, list);
-  get("answers").append(block);
 }
 
-async function classify(files) {
+// Inputs and outputs as binary tensor data of the Open Inference Protocol: NaN, and large masks, pass as they are.
+async function infer(inputs) {
+  const outputs = state.form.outputs.map((o) => ({ name: o.name, parameters: { binary_data: true, datatype: "FP32" } }));
+  const rows = inputs.map(({ bytes, ...row }) => ({ ...row, parameters: { binary_data_size: bytes.byteLength } }));
+  const head = new TextEncoder().encode(JSON.stringify({ inputs: rows, outputs }));
+  const path = `v2/models/${encodeURIComponent(get("model").value)}/infer`;
+  const length = { "Content-Type": "application/octet-stream", "Inference-Header-Content-Length": String(head.length) };
+  const answer = await fetch(path, {
+    method: "POST", headers: headers(length), body: new Blob([head, ...inputs.map((row) => row.bytes)]),
+  });
+  if (answer.status === 401) get("access").hidden = false;
+  if (!answer.ok) throw new Error((await answer.json()).error || `status ${answer.status}`);
+  const content = await answer.arrayBuffer();
+  const end = Number(answer.headers.get("Inference-Header-Content-Length"));
+  let start = end;
+  const values = new Map();
+  for (const output of JSON.parse(new TextDecoder().decode(content.slice(0, end))).outputs) {
+    const size = output.parameters.binary_data_size;
+    values.set(output.name, { shape: output.shape, data: new Float32Array(content.slice(start, start + size)) });
+    start += size;
+  }
+  return values;
+}
+
+// An element of a BYTES tensor: its length, and itself.
+function element(bytes) {
+  const whole = new Uint8Array(4 + bytes.byteLength);
+  new DataView(whole.buffer).setUint32(0, bytes.byteLength, true);
+  whole.set(new Uint8Array(bytes), 4);
+  return whole;
+}
+
+// --- images ----------------------------------------------------------------------------------------------------------
+
+async function showFiles(files) {
   get("answers").replaceChildren();
-  const path = `v2/models/${encodeURIComponent(get("model").value)}/classify`;
   for (const file of files) {
+    const block = make("div", undefined, { class: "answer" });
+    get("answers").append(block);
     try {
-      const told = await ask(path, { method: "POST", body: file, headers: { "Content-Type": "application/octet-stream" } });
-      show(file, told.predictions[0]);
+      const bytes = element(await file.arrayBuffer());
+      const values = await infer([{ name: state.form.image.input, datatype: "BYTES", shape: [1], bytes }]);
+      const masks = state.form.outputs.some((output) => output.task === "segmentation");
+      block.append(...(masks ? [] : [preview(file)]), await parts(state.form.outputs, values, file));
     } catch (error) {
-      show(file, { error: String(error.message || error) });
+      block.append(preview(file), make("p", `${file.name}: ${error.message || error}`, { class: "bad" }));
     }
   }
 }
 
-get("file").addEventListener("change", (event) => classify([...event.target.files]));
+function preview(file) {
+  const address = URL.createObjectURL(file);
+  const picture = make("img", undefined, { src: address, alt: file.name });
+  for (const kind of ["load", "error"]) picture.addEventListener(kind, () => URL.revokeObjectURL(address));
+  return picture;
+}
+
+// --- rows of a table -------------------------------------------------------------------------------------------------
+
+const SELECTED = 200; // categories that a list shows; of more, a person types
+function field(one, index) {
+  const id = `field-${index}`;
+  const block = make("div", undefined, one.kind === "text" ? { class: "wide" } : {});
+  block.append(make("label", one.name, { for: id }));
+  if (one.kind === "category" && one.categories.length <= SELECTED) {
+    const list = make("select", undefined, { id });
+    list.append(...one.categories.map((name) => make("option", name, { value: name })), make("option", "(not known)", { value: "" }));
+    list.value = one.example;
+    block.append(list);
+  } else if (one.kind === "text") {
+    block.append(make("textarea", one.example, { id, rows: "3" }));
+  } else {
+    const kind = one.kind === "category" ? { type: "text", list: `${id}-list` } : { type: "number", step: one.kind === "number" ? "any" : "1" };
+    const box = make("input", undefined, { id, ...kind, value: one.example });
+    if (one.kind !== "category") box.required = !one.optional;
+    if (one.optional) box.placeholder = "not known";
+    block.append(box);
+    if (one.kind === "category") {
+      const list = make("datalist", undefined, { id: `${id}-list` });
+      list.append(...one.categories.map((name) => make("option", undefined, { value: name })));
+      block.append(list);
+    }
+  }
+  return block;
+}
+
+function rowInputs() {
+  const inputs = new Map();
+  state.form.fields.forEach((one, index) => {
+    const cell = get(`field-${index}`).value;
+    if (!inputs.has(one.input)) inputs.set(one.input, { kind: one.kind, values: [] });
+    const number = one.kind === "category" ? one.categories.indexOf(cell.trim()) + 1 : cell === "" ? NaN : Number(cell);
+    inputs.get(one.input).values.push(one.kind === "text" ? cell : number);
+  });
+  return [...inputs].map(([name, { kind, values }]) => {
+    if (kind === "text") return { name, datatype: "BYTES", shape: [1, 1], bytes: element(new TextEncoder().encode(values[0])) };
+    const whole = kind !== "number";
+    const bytes = whole ? new Int32Array(values) : new Float32Array(values);
+    return { name, datatype: whole ? "INT32" : "FP32", shape: [1, values.length], bytes };
+  });
+}
+
+async function showRow() {
+  try {
+    get("answers").replaceChildren(await parts(state.form.outputs, await infer(rowInputs())));
+  } catch (error) {
+    get("answers").replaceChildren(make("p", String(error.message || error), { class: "bad" }));
+  }
+}
+
+get("model").addEventListener("change", choose);
+get("row").addEventListener("submit", (event) => {
+  event.preventDefault();
+  showRow();
+});
+get("file").addEventListener("change", (event) => showFiles([...event.target.files]));
 const drop = get("drop");
 for (const kind of ["dragenter", "dragover"]) {
   drop.addEventListener(kind, (event) => { event.preventDefault(); drop.classList.add("over"); });
@@ -141,7 +246,7 @@ drop.addEventListener("dragleave", () => drop.classList.remove("over"));
 drop.addEventListener("drop", (event) => {
   event.preventDefault();
   drop.classList.remove("over");
-  classify([...event.dataTransfer.files]);
+  showFiles([...event.dataTransfer.files]);
 });
 get("access").addEventListener("submit", (event) => {
   event.preventDefault();

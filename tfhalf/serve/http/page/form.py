@@ -1,0 +1,79 @@
+"""What the page needs to ask a model and to show its answer: fields of a table's row or an image, and what outputs say.
+
+The page sends numbers: a category's is its index, and a text goes to the server as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tfhalf.artifacts.fields import Field, fields_of, takes_table
+from tfhalf.artifacts.lookups import Lookups
+from tfhalf.serve.models.version import Loaded
+from tfhalf.tasks.answers import Meaning, meanings
+from tfhalf.tasks.colours import colours
+
+_DIGITS = 4
+_MOST_FIELDS = 500
+
+
+def takes_people(loaded: Loaded) -> bool:
+    """Whether `form` has something for the page, without a look at a file."""
+    tensors = loaded.signature.inputs.values()
+    image = len(tensors) == 1 and any(tensor.image for tensor in tensors)
+    table = all(len(tensor.shape) <= 2 for tensor in tensors)
+    return (image or table) and bool(_meanings(loaded))
+
+
+def form(loaded: Loaded) -> dict[str, Any]:
+    """``image``: the input that takes one; or ``fields``: the columns of a row, each with an example. ``outputs``: what
+    each says. Empty where the version takes neither.
+
+    Raises:
+        ArtifactError: the version's lookups are damaged, or do not fit its inputs.
+    """
+    manifest, lookups = loaded.manifest, Lookups.read(loaded.directory)
+    facts = {"version": loaded.version, "outputs": [_output(*item) for item in _meanings(loaded).items()]}
+    if takes_table(manifest, lookups):
+        fields = fields_of(manifest, lookups)
+        return {**facts, "fields": [_field(field) for field in fields]} if len(fields) <= _MOST_FIELDS else {}
+    tensors = list(loaded.signature.inputs.values())
+    image = tensors[0].image if len(tensors) == 1 else None
+    return {**facts, "image": {"input": tensors[0].name, "size": image}} if image else {}
+
+
+def _meanings(loaded: Loaded) -> dict[str, Meaning]:
+    manifest = loaded.manifest
+    return meanings(manifest.tasks, loaded.signature.outputs, manifest.classes)
+
+
+def _output(name: str, meaning: Meaning) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "name": name,
+        "task": meaning.task,
+        "labels": meaning.labels,
+        "columns": meaning.columns,
+        "unit": meaning.unit,
+    }
+    if meaning.is_mask:
+        facts["colours"] = colours(len(meaning.labels) or 2)
+    return facts
+
+
+def _field(field: Field) -> dict[str, Any]:
+    return {
+        "name": field.name,
+        "input": field.input,
+        "kind": field.kind,
+        "categories": field.categories,
+        "optional": field.optional,
+        "example": _example(field.kind, field.mean, field.categories),
+    }
+
+
+def _example(kind: str, mean: float | None, categories: Sequence[str]) -> str:
+    """A cell for the form to begin with: the training mean, or the first category."""
+    if kind in ("category", "text"):
+        return categories[0] if categories else ""
+    return "0" if mean is None else f"{mean:.{_DIGITS}g}" if abs(mean) < 10**_DIGITS else f"{mean:.0f}"
