@@ -203,3 +203,36 @@ def test_random_filters_differ() -> None:
     model = build("speednet", widths=[64, 64, 64])
     one, two = (np.asarray(model.get_layer(f"block1_conv{i}").kernel)[..., 24:] for i in (1, 2))
     assert not np.array_equal(one[:, :, :24], two[:, :, :24])
+
+
+def text_net(name: str, policy_name: str = "float32", length: int = 6) -> keras.Model:
+    with policy(policy_name):
+        keras.utils.set_random_seed(0)
+        function = resolve(f"text_{name}.py:build", MODELS)
+        return function(input_shape=(length,), num_classes=2, categories={"note": 50})
+
+
+@pytest.mark.parametrize("name", ["transformer", "gru"])
+@pytest.mark.parametrize("policy_name", ["float32", "mixed_float16"])
+def test_nets_for_texts(name: str, policy_name: str) -> None:
+    model = text_net(name, policy_name)
+    assert model.output_shape == (None, 2)
+    assert (model.inputs[0].dtype, model.inputs[0].name) == ("int32", "note")
+    computes = {layer.compute_dtype for layer in flat_layers(model) if layer.weights}
+    assert computes == {policy_name.removeprefix("mixed_")}
+    rows = np.array([[0] * 6, [1] * 6, [7, 8, 9, 0, 0, 0]], np.int32)
+    assert np.isfinite(keras.ops.convert_to_numpy(model(rows))).all()
+
+
+@pytest.mark.parametrize("name", ["transformer", "gru"])
+def test_what_lies_at_padding_does_not_count(name: str) -> None:
+    model = text_net(name)
+    words = next(layer for layer in model.layers if layer.name == "words")
+    rows = np.array([[7, 8, 9, 0, 0, 0]], np.int32)
+    before = keras.ops.convert_to_numpy(model(rows))
+    if name == "transformer":  # the units of a recurrent net go over padding, too, and one direction begins there
+        table = keras.ops.convert_to_numpy(words.embeddings)
+        table[0] += 5
+        words.embeddings.assign(table)
+        assert np.allclose(before, keras.ops.convert_to_numpy(model(rows)), atol=1e-6)
+    assert not np.allclose(before, keras.ops.convert_to_numpy(model(np.array([[9, 8, 7, 0, 0, 0]], np.int32))))

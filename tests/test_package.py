@@ -59,7 +59,7 @@ def test_contents(wheel: Path) -> None:
         held = {name: archive.read(name) for name in archive.namelist() if not name.endswith("/")}
     package = {name: text for name, text in held.items() if name.startswith("tfhalf/")}
     starters = {name: package.pop(name) for name in list(package) if name.startswith("tfhalf/starters/")}
-    wanted = [*CHECKOUT.glob("pipelines/*.yaml"), *CHECKOUT.glob("models/*.py")]
+    wanted = [*CHECKOUT.glob("pipelines/**/*.yaml"), *CHECKOUT.glob("models/*.py")]
     assert starters == {f"tfhalf/starters/{path.relative_to(CHECKOUT)}": path.read_bytes() for path in wanted}
     page = [path for path in (CHECKOUT / "tfhalf/serve/http/page").iterdir() if path.suffix in (".html", ".css", ".js")]
     sources = [

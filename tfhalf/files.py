@@ -62,7 +62,7 @@ def read_bytes(path: Path, limit: int) -> bytes:
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
-        content = file.read(size + 1) if size <= limit else b""  # memory is taken for as much as is asked for
+        content = file.read(size + 1) if size <= limit else b""  # room is made for as much as is asked for
         # What /proc holds has no size before it is read.
         while content and len(content) <= limit and (more := file.read(1 << 16)):
             content += more
@@ -86,7 +86,7 @@ def check_writable(folder: Path, option: str) -> None:
     """Before long work whose result goes there: a file is made in it, or above it where it is not there yet.
 
     Raises:
-        ConfigError: ``folder`` cannot be written to, nor be created.
+        ConfigError: ``folder`` is none that can be written to, nor can become one.
     """
     path = folder.absolute()
     there = next(above for above in (path, *path.parents) if os.path.lexists(above))
@@ -106,7 +106,7 @@ def check_writable(folder: Path, option: str) -> None:
 
 
 def open_lock(path: Path) -> BinaryIO:
-    """A file to lock, which is created where there is none; its content stays as it is.
+    """A file to lock, which is made where there is none; its content stays as it is.
 
     Raises:
         OSError: it cannot be opened, or is a link, a folder, or anything else than a file.

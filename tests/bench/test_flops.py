@@ -155,3 +155,12 @@ def test_products_of_products_keep_their_size() -> None:
     for _ in range(8):
         left = tf.matmul(left, right)
     assert 0.2 < float(tf.math.reduce_std(tf.cast(left, tf.float32))) < 5
+
+
+def test_several_inputs() -> None:
+    numbers, town = keras.Input((3,), name="numbers"), keras.Input((1,), name="town", dtype="int32")
+    x = layers.Concatenate()([numbers, layers.Flatten()(layers.Embedding(5, 2)(town))])
+    model = keras.Model({"numbers": numbers, "town": town}, layers.Dense(4)(x))
+    inputs = {"numbers": ((3,), "float32"), "town": ((1,), "int32")}
+    one = 2 * 2 * 5 * 4
+    assert flops.count(model, inputs, 2, model.trainable_variables).forward == one

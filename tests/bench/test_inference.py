@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from bench_helpers import DIGITS, Clock, call, refused, tfhalf, unheard, unseen, version_of
 
+from tfhalf.artifacts.lookups import Lookup, Lookups
 from tfhalf.artifacts.manifest import open_version
 from tfhalf.artifacts.reference import Reference, Samples
 from tfhalf.bench import fresh, inference, inputs, runtimes
@@ -51,6 +52,21 @@ def test_images_for_an_export() -> None:
         x = of_data("a.py:load", preprocess)
         assert x.min() > 0
         assert x.max() <= (255 if preprocess else 1)
+
+
+def test_a_row_of_a_table(tmp_path: Path) -> None:
+    """Numbers in the range of their own input, words by their numbers."""
+    Lookups({"town": Lookup("category", ("", "Bonn", "Trier"))}).write(tmp_path)
+    ports = [
+        {"name": "numbers", "dtype": "float32", "shape": ["batch", 2]},
+        {"name": "town", "dtype": "int32", "shape": ["batch", 1]},
+    ]
+    own = {"inputs": {"numbers": {"mean": [100.0, 200.0], "std": [2.0, 4.0], "missing": True}, "town": None}}
+    version = version_of(inputs=ports, data={"source": "csv:x", "sizes": {"test": 1}, "preprocess": own})
+    x = inputs.batch(replace(version, directory=tmp_path), 64)
+    assert x["numbers"].shape == (64, 2)
+    assert 147 <= x["numbers"].min() <= x["numbers"].max() <= 153
+    assert set(x["town"].ravel()) == {1, 2}
 
 
 def test_a_version_that_holds_its_inputs_is_timed_on_them(tmp_path: Path) -> None:

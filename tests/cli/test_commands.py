@@ -653,10 +653,10 @@ def test_predict_needs_images() -> None:
 def test_predict_where_the_model_takes_no_images() -> None:
     directory = version()
     manifest = json.loads((directory / "manifest.json").read_text())
-    manifest["input"]["shape"] = ["batch", 13]
+    manifest["input"]["shape"] = ["batch", 13, 2]
     (directory / "manifest.json").write_text(json.dumps(manifest))
     Image.new("L", (8, 8)).save("good.png")
-    assert "takes arrays of shape [13]" in refused(call("predict", directory, "good.png"))
+    assert "takes arrays of shape [13, 2]" in refused(call("predict", directory, "good.png"))
 
 
 # --- init and doctor --------------------------------------------------------------------------------------------------
@@ -670,11 +670,12 @@ def test_init_writes_the_starters(there: bool) -> None:
     assert result.exit_code == 0
     assert result.stderr == ""
     written = {path.relative_to("mine").as_posix(): path.read_bytes() for path in Path("mine").rglob("*.*")}
-    wanted = [*CHECKOUT.glob("pipelines/*.yaml"), *CHECKOUT.glob("models/*.py")]
+    wanted = [*CHECKOUT.glob("pipelines/**/*.yaml"), *CHECKOUT.glob("models/*.py")]
     assert written == {path.relative_to(CHECKOUT).as_posix(): path.read_bytes() for path in wanted}
     assert len(written) >= 7
-    *lines, last = result.stdout.splitlines()
+    *lines, own, last = result.stdout.splitlines()
     assert sorted(lines) == sorted(f"mine/{name}" for name in written)
+    assert "pipelines/templates" in own
     assert last == "next: cd mine && tfhalf train pipelines/digits.yaml"
     assert load_pipeline("mine/pipelines/digits.yaml").name == "digits"
 

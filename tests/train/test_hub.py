@@ -10,11 +10,12 @@ import pytest
 
 from tfhalf import config
 from tfhalf.errors import RefError
+from tfhalf.tasks import Classification
 from tfhalf.train.build import Builder
 
 
 def builder(ref: str, base: Path) -> Builder:
-    return Builder(config.Model(build=ref), base, input_shape=(16, 16, 1), num_classes=3)
+    return Builder(config.Model(build=ref), base, input_shape=(16, 16, 1), task=Classification(["a", "b", "c"]))
 
 
 def test_a_folder_that_is_not_a_preset(tmp_path: Path) -> None:

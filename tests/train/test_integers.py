@@ -205,3 +205,22 @@ def test_words_apart_by_one_are_told_apart(folder: Path, name: str) -> None:
     program = make_program(rebuild(trainer.state.model).model, preprocess, data.input_shape)
     answers = program.function(keras.ops.cast(data.x_test, "float32"))["probabilities"]
     assert (np.asarray(answers).argmax(-1) == data.y_test).all()
+
+
+def test_numbers_of_words_are_not_rounded_by_an_input_of_floats() -> None:
+    """A functional model of several inputs, which nobody wraps: Keras would make them float16."""
+    note, age = keras.Input((3,), name="note"), keras.Input((1,), name="age")
+    x = keras.layers.Flatten()(keras.layers.Embedding(5000, 2)(note))
+    model = keras.Model({"note": note, "age": age}, keras.layers.Dense(2)(keras.layers.Concatenate()([x, age])))
+
+    class Known:
+        ref, dtypes, input_shape = "net.py:build", {"note": "int32"}, {"note": (3,), "age": (1,)}
+        categories = {"note": 5000}  # noqa: RUF012
+
+    pipeline: Any = None
+    with pytest.raises(
+        ConfigError, match=r"as its input 'note', the data's are the numbers of 5,000 words.*dtype='int32'"
+    ):
+        refuse_normalized(pipeline, Known, model)  # type: ignore[arg-type]
+    Known.categories = {"note": 2000}  # which float16 holds
+    refuse_normalized(pipeline, Known, model)  # type: ignore[arg-type]

@@ -403,7 +403,7 @@ def test_losses_that_are_far_apart_are_drawn_on_a_logarithmic_axis(values: list[
 def test_a_picture_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "curves.png").mkdir()
     stream = io.StringIO()
-    plot.draw_beside(tmp_path, "job", epochs(2), True, Progress(stream)).join()
+    plot.draw_beside(tmp_path, "job", epochs(2), Classification("abc").metrics[0], True, Progress(stream)).join()
     told = stream.getvalue().splitlines()
     assert told[0].startswith("picture    curves.png is left out: ")
     assert told[1].startswith("picture    loss_scale.png is left out: steps.npz cannot be read")

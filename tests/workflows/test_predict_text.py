@@ -53,7 +53,7 @@ def version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
 
 def predicted(*texts: str, files: tuple[Path, ...] = ()) -> list[dict[str, Any]]:
-    return list(predict.predict(Path("v"), files, texts, None, 1))
+    return list(predict.predict(Path("v"), predict.Request(files, texts=texts, top=1), lambda line: None))
 
 
 def test_texts_and_files_of_them(version: Any, tmp_path: Path) -> None:
@@ -108,11 +108,21 @@ def test_what_cannot_be_answered(version: Any, tmp_path: Path, monkeypatch: pyte
         predicted("good")
 
 
+def test_tables_of_texts(version: Any, tmp_path: Path) -> None:
+    version()
+    table = tmp_path / "a.csv"
+    table.write_text("note\nbad film\n")
+    (answer,) = predicted(files=(table,))
+    assert (answer["line"], answer["labels"][0]["label"]) == (2, "bad")
+    with pytest.raises(InputError, match="received --text beside a table; give one of them at a time"):
+        predicted("good", files=(table,))
+
+
 def test_versions_that_take_no_texts(version: Any) -> None:
     version("category", length=3)
     with pytest.raises(InputError, match="does not take a text alone; leave --text out"):
         predicted("good")
-    with pytest.raises(InputError, match="takes images; give image files or folders"):
+    with pytest.raises(InputError, match=r"takes tables; give a \.csv or \.tsv file"):
         predicted()
     version(length=4)
     with pytest.raises(ArtifactError, match="is damaged, export again"):

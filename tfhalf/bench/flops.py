@@ -13,7 +13,7 @@ as if it were image.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,13 +31,23 @@ class Work:
     uncounted: tuple[str, ...]
 
 
-def count(model: Any, input_shape: Sequence[int], batch_size: int, trained: Sequence[Any]) -> Work:
-    """Trace ``model`` on float32 [batch_size, *input_shape] as training does, and count; nothing is run.
+def count(
+    model: Any,
+    inputs: Sequence[int] | Mapping[str, tuple[Sequence[int], str]],
+    batch_size: int,
+    trained: Sequence[Any],
+) -> Work:
+    """Trace ``model`` on a batch as training does, and count; nothing is run.
 
     Args:
+        inputs: the shape of an item, float32; or of several inputs by name shape and dtype.
         trained: the Keras variables that the optimizer moves.
     """
-    spec = tf.TensorSpec([batch_size, *input_shape], tf.float32)
+    spec: Any
+    if isinstance(inputs, Mapping):
+        spec = {name: tf.TensorSpec([batch_size, *shape], dtype, name) for name, (shape, dtype) in inputs.items()}
+    else:
+        spec = tf.TensorSpec([batch_size, *inputs], tf.float32)
     traced = tf.function(lambda x: model(x, training=True), autograph=False).get_concrete_function(spec)
     graph = traced.graph
     handles = {id(variable.value.handle) for variable in trained}

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
+from tfhalf.artifacts import record
+from tfhalf.artifacts.lookups import Lookup, Lookups
 from tfhalf.artifacts.manifest import Version
 from tfhalf.artifacts.ports import Port
 from tfhalf.artifacts.record import Data
@@ -29,13 +32,25 @@ def batch(version: Version, count: int) -> dict[str, np.ndarray]:
     """
     manifest = version.manifest
     if manifest.data is not None:
-        return {port.name: _drawn(port, manifest.data, count) for port in manifest.inputs}
+        words = Lookups.read(version.directory).by_input
+        return {
+            port.name: _numbers_of_words(words[port.name], port, count)
+            if port.name in words
+            else _drawn(port, manifest.data, count)
+            for port in manifest.inputs
+        }
     samples = Reference.load(version.directory).usual.inputs
     if set(samples) != {port.name for port in manifest.inputs}:
         raise ArtifactError(f"{version.directory}: its samples are not such as its manifest says; export again")
     row = sum(x[:1].nbytes for x in samples.values())
     _check_memory(version.manifest.name, row * count)
     return {name: x[np.arange(count) % len(x)] for name, x in samples.items()}
+
+
+def _numbers_of_words(lookup: Lookup, port: Port, count: int) -> np.ndarray:
+    """Random numbers of a lookup's words, none 0, [count, length]."""
+    shape = (count, lookup.length)
+    return np.random.default_rng(0).integers(1, max(2, len(lookup.words)), shape).astype(port.dtype)
 
 
 def _drawn(port: Port, data: Data, count: int) -> np.ndarray:
@@ -48,7 +63,7 @@ def _drawn(port: Port, data: Data, count: int) -> np.ndarray:
     random = np.random.default_rng(0)
     if data.source.startswith(_IMAGES):
         return random.integers(1, 256, shape, np.uint8).astype(port.dtype)
-    low, high = _range(data)
+    low, high = _range(data, port.name)
     x = random.uniform(low, high, shape).astype(port.dtype)
     return np.where(x == 0, np.asarray(high, port.dtype), x)
 
@@ -57,8 +72,10 @@ def _check_memory(source: str, size: int) -> None:
     memory.guard(size, source, "take a smaller batch (--batch-sizes)")
 
 
-def _range(data: Data) -> tuple[float, float]:
+def _range(data: Data, name: str) -> tuple[float, float]:
     """One standard deviation about the mean of the training data, or above 0 where it was only scaled."""
-    preprocess = data.preprocess
+    whole = data.preprocess
+    own = (whole.model_extra or {}).get("inputs")
+    preprocess = record.Preprocess.read(own.get(name) or {}) if isinstance(own, Mapping) else whole
     mean, std = (float(np.mean(value or default)) for value, default in ((preprocess.mean, 0.0), (preprocess.std, 1.0)))
     return (mean - std, mean + std) if mean else (0.0, std)

@@ -17,6 +17,10 @@ _INFERENCE = ("runtime", "batch", "p50 ms", "p99 ms", "samples/s", "calls", "war
 _PACKAGES = ("tensorflow", "keras", "onnxruntime", "ai-edge-litert", "openvino", "python")
 
 
+def _input(row: Training) -> str:
+    return f"input {row.input_shape}" if row.input_shape else "several inputs"
+
+
 def heading(bench: TrainingBench | InferenceBench) -> list[str]:
     """One line per fact that all rows share, its name first."""
     if isinstance(bench, InferenceBench):
@@ -26,7 +30,7 @@ def heading(bench: TrainingBench | InferenceBench) -> list[str]:
     repeats = bench.settings["repeats"]
     times = f"{repeats} repeat{'s' if repeats != 1 else ''} of about {duration(bench.settings['seconds'])}"
     lines = [
-        f"pipeline   {bench.pipeline}: {row.model}, {row.parameters:,} parameters, input {row.input_shape}",
+        f"pipeline   {bench.pipeline}: {row.model}, {row.parameters:,} parameters, {_input(row)}",
         f"data       {row.source}: {row.images:,} training images, {size(row.image_bytes)}, {_normalised(row)}",
         f"device     {row.device}",
         _versions(bench.versions),

@@ -22,7 +22,7 @@ from tfhalf.bench import flops, matrix
 from tfhalf.bench.results import Training
 from tfhalf.bench.tables import number
 from tfhalf.bench.watch import Stages
-from tfhalf.data import Splits, load_splits
+from tfhalf.data import Splits
 from tfhalf.data.columns import Columns
 from tfhalf.data.lazy import subset
 from tfhalf.data.preprocess import fit
@@ -31,7 +31,7 @@ from tfhalf.numerics.auto_islands import settle
 from tfhalf.progress import Progress
 from tfhalf.system.device import Device, detect, grow_memory
 from tfhalf.train.integers import keep_integers
-from tfhalf.train.job import Job, builder_of
+from tfhalf.train.job import Job, builder_of, splits_of
 from tfhalf.train.program import TrainProgram
 from tfhalf.train.state import TrainState
 from tfhalf.train.tasks import make_objective
@@ -67,7 +67,7 @@ def measure(
     grow_memory()
     device = detect()
     stages.stage("reading the data")
-    splits = load_splits(checked.data, base=base, seed=checked.seed, data_dir=data_dir, progress=stages.status)
+    splits = splits_of(checked, base, data_dir, stages.status)
     trained = _train(checked, base, splits, device, repeats, seconds, stages)
     del splits
     gc.collect()  # the training's memory, for the matrices
@@ -113,7 +113,7 @@ def _train(
     samples = timed.repeats(repeats, seconds)
     memory, memory_of = memory_peak(device)  # before anything else takes some
     stages.stage("counting operations")
-    work = flops.count(program.state.model, splits.input_shape, program.batch_size, program.step.variables)
+    work = flops.count(program.state.model, _inputs(splits), program.batch_size, program.step.variables)
     return {
         "source": splits.source,
         "images": count,
@@ -135,6 +135,13 @@ def _train(
         "feed": program.feed_reason,
         "xla": program.xla_reason,
     }
+
+
+def _inputs(splits: Splits) -> tuple[int, ...] | dict[str, tuple[tuple[int, ...], str]]:
+    """The shape of an item, or shape and dtype of each of several inputs as a net takes them."""
+    if not isinstance(splits.x_train, Columns):
+        return splits.input_shape
+    return {name: (shape, splits.dtypes.get(name, "float32")) for name, shape in splits.shapes.items()}
 
 
 class _Timed:

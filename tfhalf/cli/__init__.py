@@ -259,6 +259,7 @@ def init(directory: Path) -> None:
 
     for path in write_starters(directory):
         click.echo(path)
+    click.echo("own data: copy a file of pipelines/templates into pipelines, and fill it in")
     click.echo(f"next: cd {directory} && tfhalf train pipelines/digits.yaml")
 
 

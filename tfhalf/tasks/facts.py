@@ -45,4 +45,4 @@ def targets_of_facts(facts: Mapping[str, Any]) -> Targets:
     for kind in known:
         if facts.get("targets") == kind:
             return kind
-    raise ArtifactError(f"the manifest's task has targets {facts.get('targets')!r}; known are {', '.join(known)}")
+    raise ArtifactError(f"the manifest's task {str(dict(facts))[:120]!r} is not one that is known; export again")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -81,20 +82,25 @@ class Job:
         return self.builder(policy_name or precision.policy, keep_float32=precision.islands, size=size)
 
 
+def splits_of(pipeline: config.Pipeline, base: Path, data_dir: str | None, say: Callable[[str], None]) -> Splits:
+    """The data of ``pipeline``, whose file lies in ``base``, with targets as its tasks take them."""
+    return load_splits(
+        pipeline.data,
+        base=base,
+        seed=pipeline.seed,
+        data_dir=data_dir,
+        progress=say,
+        kind=targets_of(pipeline, base),
+        ignore={name: one.ignore for name, one in pipeline.outputs.items()} or pipeline.task.ignore,
+    )
+
+
 def prepare(pipeline: config.Pipeline, places: Places, progress: Progress, *, smoke: bool = False) -> Job:
     """Load the data, resolve the builder, and find how inputs are normalised; with ``smoke``, cut data and training
     short."""
     base = places.pipeline.resolve().parent
     progress.wait(pipeline.data.source)
-    splits = load_splits(
-        pipeline.data,
-        base=base,
-        seed=pipeline.seed,
-        data_dir=places.data_dir,
-        progress=progress.status,
-        kind=targets_of(pipeline, base),
-        ignore={name: one.ignore for name, one in pipeline.outputs.items()} or pipeline.task.ignore,
-    )
+    splits = splits_of(pipeline, base, places.data_dir, progress.status)
     progress.clear()
     for line in text_lines(splits.texts, splits.vocabularies):
         progress.line(f"text       {line}")

@@ -113,6 +113,8 @@ def predict(path: Path, request: Request, say: Say) -> Iterator[dict[str, Any]]:
     lookups = Lookups.read(version.directory)
     lookups.check(version.manifest.inputs, version.directory)
     texts = predict_text.takes_texts(version.manifest, lookups, request.files) and not request.rows
+    if request.texts and predict_text.takes_texts(version.manifest, lookups) and not texts:
+        raise InputError(f"{version.directory}: received --text beside a table; give one of them at a time")
     if request.texts and not texts:
         raise InputError(f"{version.directory}: does not take a text alone; leave --text out")
     if texts:

@@ -140,9 +140,9 @@ def write_starters(directory: Path) -> list[Path]:
     root = here / "starters" if (here / "starters").is_dir() else here.parent
     written = []
     try:
-        for folder, pattern in (("pipelines", "*.yaml"), ("models", "*.py")):
-            for source in sorted((root / folder).glob(pattern)):
-                target = directory / folder / source.name
+        for pattern in ("pipelines/*.yaml", "pipelines/templates/*.yaml", "models/*.py"):
+            for source in sorted(root.glob(pattern)):
+                target = directory / source.relative_to(root)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, target)
                 written.append(target)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import time
 from pathlib import Path
@@ -67,7 +66,7 @@ def _status(model: Model, totals: describe.Totals) -> dict[str, Any]:
 async def form(request: Request) -> Response:
     """GET /form/NAME: what the page asks the model for, and how it shows the answer."""
     loaded = engine_of(request).repository.choose(request.path_params["name"], None)
-    return answer(request, await asyncio.to_thread(forms.form, loaded))
+    return answer(request, forms.form(loaded))
 
 
 async def openapi(request: Request) -> Response:

@@ -19,11 +19,10 @@ _MOST_FIELDS = 500
 
 
 def takes_people(loaded: Loaded) -> bool:
-    """Whether `form` has something for the page, without a look at a file."""
+    """Whether `form` has something for the page."""
     tensors = loaded.signature.inputs.values()
     image = len(tensors) == 1 and any(tensor.image for tensor in tensors)
-    table = all(len(tensor.shape) <= 2 for tensor in tensors)
-    return (image or table) and bool(_meanings(loaded))
+    return (image or takes_table(loaded.manifest, loaded.lookups)) and bool(_meanings(loaded))
 
 
 def form(loaded: Loaded) -> dict[str, Any]:
@@ -31,13 +30,13 @@ def form(loaded: Loaded) -> dict[str, Any]:
     each says. Empty where the version takes neither.
 
     Raises:
-        ArtifactError: the version's lookups are damaged, or do not fit its inputs.
+        ArtifactError: the version's columns do not fit its inputs.
     """
-    manifest, lookups = loaded.manifest, Lookups.read(loaded.directory)
+    manifest, lookups = loaded.manifest, loaded.lookups
     facts = {"version": loaded.version, "outputs": [_output(*item) for item in _meanings(loaded).items()]}
     if takes_table(manifest, lookups):
         fields = fields_of(manifest, lookups)
-        return {**facts, "fields": [_field(field) for field in fields]} if len(fields) <= _MOST_FIELDS else {}
+        return {**facts, "fields": [_field(field, lookups) for field in fields]} if len(fields) <= _MOST_FIELDS else {}
     tensors = list(loaded.signature.inputs.values())
     image = tensors[0].image if len(tensors) == 1 else None
     return {**facts, "image": {"input": tensors[0].name, "size": image}} if image else {}
@@ -61,19 +60,20 @@ def _output(name: str, meaning: Meaning) -> dict[str, Any]:
     return facts
 
 
-def _field(field: Field) -> dict[str, Any]:
+def _field(field: Field, lookups: Lookups) -> dict[str, Any]:
+    samples = lookups.by_input[field.input].samples if field.kind == "text" else ()
     return {
         "name": field.name,
         "input": field.input,
         "kind": field.kind,
         "categories": field.categories,
         "optional": field.optional,
-        "example": _example(field.kind, field.mean, field.categories),
+        "example": samples[0] if samples else _example(field.kind, field.mean, field.categories),
     }
 
 
 def _example(kind: str, mean: float | None, categories: Sequence[str]) -> str:
-    """A cell for the form to begin with: the training mean, or the first category."""
+    """A cell for the form to begin with, where there is no sample: the training mean, or the first category."""
     if kind in ("category", "text"):
         return categories[0] if categories else ""
     return "0" if mean is None else f"{mean:.{_DIGITS}g}" if abs(mean) < 10**_DIGITS else f"{mean:.0f}"
