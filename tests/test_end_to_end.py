@@ -437,7 +437,7 @@ def test_data_of_ones_own_in_float32(tmp_path: Path) -> None:
     command = ("verify", version, "--pipeline", tmp_path / "sub/p.yaml", "--json")
     assert json.loads(tfhalf(tmp_path / "sub", *command).stdout)["passed"] is True
     Image.new("L", (8, 8)).save(tmp_path / "image.png")
-    assert "not images" in tfhalf(tmp_path, "predict", "exports/own-data", "image.png", code=2).stderr
+    assert "is not a table" in tfhalf(tmp_path, "predict", "exports/own-data", "image.png", code=2).stderr
 
 
 def test_a_folder_of_images_in_bfloat16(tmp_path: Path) -> None:

@@ -329,6 +329,10 @@ def test_descriptions() -> None:
 
 def test_xla_is_for_gpus_unless_asked_for() -> None:
     assert device.xla_decision("auto", H200)[0]
+    off, why = device.xla_decision("auto", H200, recurrent=True)  # XLA has no kernel for them, and the step would fail
+    assert not off
+    assert why.startswith("XLA is off: cuDNN computes the recurrent layers")
+    assert device.xla_decision("on", H200, recurrent=True)[0]
     assert device.xla_decision("auto", CPU) == (False, "XLA is off: XLA on a CPU makes half precision slower")
     assert device.xla_decision("off", H200) == (False, "XLA is off: train.xla is off")
     assert device.xla_decision("on", H200) == (True, "XLA is on: train.xla is on")

@@ -196,7 +196,7 @@ def test_calls_and_what_they_are_given(tmp_path: Path) -> None:
     assert [call[1] for call in calls[:4]] == [0, 0, 1, 1]
     for row, call in zip(result.epochs, (calls[1], calls[3]), strict=True):
         assert set(call[2]) == KEYS
-        assert call[2] == {key: getattr(row, key) for key in KEYS}
+        assert call[2] == {key: row.to_dict()[key] for key in KEYS}
     assert calls[4][1] == calls[3][2]
     assert text.splitlines()[-1].endswith("done")
     assert not hasattr(t.state.model, "optimizer")
@@ -405,7 +405,7 @@ def test_keras_own_callbacks(tmp_path: Path) -> None:
     assert "callbacks" not in text
     assert (tmp_path / "best.weights.h5").is_file()
 
-    saved = keras.models.load_model(tmp_path / f"2-{result.epochs[1].val_accuracy:.2f}.keras")
+    saved = keras.models.load_model(tmp_path / f"2-{result.epochs[1].val_metrics['accuracy']:.2f}.keras")
     assert equal(saved.get_weights(), t.state.model.get_weights())
     with (tmp_path / "log.csv").open(newline="") as lines:
         table = list(csv.DictReader(lines))

@@ -365,10 +365,10 @@ def test_encoded_images_cannot_be_resident() -> None:
 def test_the_feed_that_is_made_says_how_it_streams() -> None:
     step, _ = make(Resident, "float32")
     settings = {"batch_size": 4, "capacity": 10, "xla": False, "max_skipped": 5}
-    made, reason = choose.make("streamed", step, X, Y, cpu(), **settings)
+    made, reason = choose.make("streamed", step, X, Y, None, cpu(), **settings)
     assert isinstance(made, Streamed)
     assert reason.endswith("; 10 steps, 1.44 kB, at a time")
-    made, reason = choose.make("auto", step, X, Y, cpu(), **settings)
+    made, reason = choose.make("auto", step, X, Y, None, cpu(), **settings)
     assert isinstance(made, Resident)
     assert reason == f"resident: 1.44 kB of {(cpu().memory_bytes or 0) / GIB:.1f} GiB"
 
@@ -439,7 +439,7 @@ def test_a_killed_run_is_taken_up_by_either_feed(tmp_path: Path) -> None:
         result = run_training(second, run, quiet(), resume=True)
         assert equal(values(second), values(whole))
         assert [row.loss for row in result.epochs] == [row.loss for row in expected.epochs]
-        assert [row.val_accuracy for row in result.epochs] == [row.val_accuracy for row in expected.epochs]
+        assert [row.val_metrics for row in result.epochs] == [row.val_metrics for row in expected.epochs]
 
 
 @pytest.mark.usefixtures("small_blocks")
@@ -456,10 +456,10 @@ def test_a_run_gathers_each_block_once_and_the_next_epoch_before_its_turn(
     gathered.clear()
     at_epochs_end: list[int] = []
 
-    def scores(x: np.ndarray, y: np.ndarray, smoothing: float) -> tuple[float, float]:
+    def scores(x: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> tuple[float, dict[str, float]]:
         settled(gathered, 5 + 5 * len(at_epochs_end) + 2)
         at_epochs_end.append(len(gathered))
-        return 1.0, 0.0
+        return 1.0, {"accuracy": 0.0}
 
     monkeypatch.setattr(t.evaluator, "scores", scores)
     (tmp_path / "run").mkdir()
@@ -489,7 +489,7 @@ def test_other_images_than_those_trained_on_are_not_taken_up(tmp_path: Path) -> 
     other = trainer(tmp_path, "resident", X // 2, decode="eager")
     for take_up in (lambda: run_training(other, run, quiet(), resume=True), lambda: restore_run(other.job, run)):
         with pytest.raises(
-            ResumeError, match=r"its images had mean \[.*set data\.decode in .*pipeline\.yaml"
+            ResumeError, match=r"its inputs had mean \[.*set data\.decode in .*pipeline\.yaml"
         ) as caught:
             take_up()
         assert "\n" not in str(caught.value)

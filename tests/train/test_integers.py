@@ -199,7 +199,7 @@ def test_words_apart_by_one_are_told_apart(folder: Path, name: str) -> None:
     run.mkdir()
     trainer.program.compile()
     run_training(trainer, run, quiet())
-    assert trainer.evaluator.accuracy(data.x_test, data.y_test) == 1
+    assert trainer.evaluator.metrics(data.x_test, data.y_test) == {"accuracy": 1}
     if name == "subclass":
         return
     program = make_program(rebuild(trainer.state.model).model, preprocess, data.input_shape)

@@ -80,10 +80,12 @@ class Splits:
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of each input the shape of an item. One array is called ``image``, ``text``, or as the table's column."""
+        """Of each input the shape of an item. One array is called ``image``, ``text`` or ``x``, or
+        as the table's column."""
         if isinstance(self.x_train, Columns):
             return {name: x.shape[1:] for name, x in self.x_train.arrays.items()}
-        return {next(iter((*self.texts, *self.columns)), "image"): self.input_shape}
+        one = "image" if len(self.input_shape) == 3 else "x"
+        return {next(iter((*self.texts, *self.columns)), one): self.input_shape}
 
     @property
     def dtypes(self) -> dict[str, str]:

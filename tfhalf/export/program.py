@@ -43,9 +43,14 @@ def input_ports(inputs: Sequence[int] | Shapes, dtypes: Mapping[str, str] | None
     shapes = dict(inputs) if isinstance(inputs, Mapping) else {INPUT: inputs}
     dtypes = dtypes or {}
     return tuple(
-        Port(name, dtypes.get(name, "float32"), (None, *(int(size) for size in shape)))
+        Port(name, dtypes.get(name, "float32"), (None, *(int(size) for size in shape)), _once(name))
         for name, shape in shapes.items()
     )
+
+
+def _once(name: str) -> tuple[str, ...]:
+    """What exports called an input before: every one was an image."""
+    return (INPUT,) if name == "x" else ()
 
 
 def as_ports(inputs: Sequence[int] | Sequence[Port]) -> tuple[Port, ...]:

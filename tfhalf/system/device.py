@@ -106,17 +106,21 @@ def cpu() -> Device:
     )
 
 
-def xla_decision(mode: Literal["auto", "on", "off"], device: Device, *, half: bool = True) -> tuple[bool, str]:
+def xla_decision(
+    mode: Literal["auto", "on", "off"], device: Device, *, half: bool = True, recurrent: bool = False
+) -> tuple[bool, str]:
     """Whether training goes through XLA, and why, as a sentence for the user.
 
     ``auto`` is on for a GPU and off for a CPU. ``half``: whether any of it is in half precision, of which nothing is
-    said otherwise.
+    said otherwise. ``recurrent``: whether the model has layers that cuDNN computes, which XLA does not take.
     """
     slow = "XLA on a CPU makes half precision slower"
     if mode == "off":
         return False, "XLA is off: train.xla is off"
     if mode == "on":
         return True, "XLA is on: train.xla is on" + (f", though {slow}" if half and device.kind == "CPU" else "")
+    if device.kind == "GPU" and recurrent:
+        return False, "XLA is off: cuDNN computes the recurrent layers; train.xla: on compiles them without it"
     if device.kind == "GPU":
         return True, "XLA is on: it joins the operations of a training step into few GPU kernels"
     return False, f"XLA is off: {slow}" if half else "XLA is off: train.xla: auto compiles for GPUs alone"

@@ -155,12 +155,13 @@ class Epochs:
         if self.done:
             hooks.restore(self.known)
         row = self._epoch()
+        stepping = self.stepping
         hooks.epoch_end(row)
         self.epoch, self.done, self.results, self.stepping = self.epoch + 1, 0, [], 0.0
         last = hooks.stopped or self.epoch == epochs
         self._boundary(last)
         if not last:
-            self.progress.line(row.line(epochs, self.history.left(epochs), self.state.guarded, self.shown))
+            self.progress.line(row.line(epochs, self.history.left(epochs, stepping), self.state.guarded, self.shown))
 
     def _epoch(self) -> Epoch:
         epoch, start = self.epoch, time.perf_counter() - self.stepping

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -56,11 +56,12 @@ def table(comparisons: Sequence[Comparison]) -> tuple[list[str], list[list[str]]
 
     The float32 model has a row of its own where its accuracy or its metrics are known.
     """
-    metrics = list(dict.fromkeys(name for c in comparisons for name in c.first_metrics))[:METRICS]
+    first_metrics = dict.fromkeys(name for c in comparisons for name in c.first_metrics)
+    metrics = [name for name in first_metrics if name != "accuracy"][:METRICS]
     rows = [_cells(c) | {name: _number(c.metrics.get(name)) for name in metrics} for c in comparisons]
     first = next((c for c in comparisons if c.worst("reference_accuracy") is not None or c.reference_metrics), None)
     if first is not None:
-        accuracy = first.worst("reference_accuracy")
+        accuracy = _accuracy(first.worst("reference_accuracy"), first.reference_metrics)
         known = {"samples": f"{first.usual:,}", "accuracy": _percent(accuracy)}
         known |= {name: _number(first.reference_metrics.get(name)) for name in metrics}
         rows.insert(0, {"artifact": "float32 model", "computed by": "TensorFlow", **known})
@@ -68,6 +69,11 @@ def table(comparisons: Sequence[Comparison]) -> tuple[list[str], list[list[str]]
     columns = [*list(COLUMNS)[:after], *metrics, *list(COLUMNS)[after:]]
     names = [name for name in columns if any(row.get(name) for row in rows)]
     return names, [[row.get(name, "") for name in names] for row in rows]
+
+
+def _accuracy(percent: float | None, metrics: Mapping[str, float]) -> float | None:
+    """In percent, of items or, as a metric, of pixels or steps."""
+    return 100 * metrics["accuracy"] if percent is None and "accuracy" in metrics else percent
 
 
 METRICS = 3
@@ -90,7 +96,7 @@ def _cells(c: Comparison) -> dict[str, str]:
         "artifact": c.artifact,
         "computed by": c.runtime,
         "samples": f"{c.usual:,}",
-        "accuracy": _percent(c.worst("accuracy")),
+        "accuracy": _percent(_accuracy(c.worst("accuracy"), c.metrics)),
         "agree": _percent(c.worst("agreement")),
         "max diff": f"{c.worst('max_difference') or 0.0:.1e}",
         "mean": f"{c.worst('mean_difference') or 0.0:.1e}",

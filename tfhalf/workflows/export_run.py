@@ -17,6 +17,7 @@ from tfhalf.train.objective import Objective
 from tfhalf.train.record.model_file import MODEL
 from tfhalf.train.record.outcome import read_outcome
 from tfhalf.train.record.run_folder import held_if_free
+from tfhalf.train.recurrent import by_cudnn
 from tfhalf.train.restore import Which, restore_run
 from tfhalf.train.result import TrainResult
 from tfhalf.verify.process import Verifier
@@ -84,5 +85,8 @@ def _described(result: TrainResult, pipeline: Pipeline, objective: Objective) ->
 
 def _evaluator(job: Job, result: TrainResult, device: Device) -> Evaluator:
     settings, half = job.pipeline.train, job.pipeline.precision.policy != "float32"
-    xla, _ = xla_decision(settings.xla, device, half=half)
+    recurrent = by_cudnn(result.model)
+    xla, _ = xla_decision(settings.xla, device, half=half, recurrent=bool(recurrent))
+    for layer in recurrent if xla else ():
+        layer.use_cudnn = False
     return Evaluator.of(result.model, job.preprocess, job.objective, len(job.splits.x_test), xla=xla)

@@ -162,9 +162,11 @@ class History:
         summary = Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in values.items()])
         self._board.add_event(Event(step=step, wall_time=time.time(), summary=summary))
 
-    def left(self, epochs: int) -> str:
-        """About how long the epochs that are left of ``epochs`` will take."""
-        return duration((epochs - len(self.rows)) * float(np.median([row.seconds for row in self.rows])))
+    def left(self, epochs: int, stepping: float) -> str:
+        """About how long the epochs that are left of ``epochs`` will take. Of the first only its steps count, which
+        took ``stepping`` seconds: the evaluation was compiled in it."""
+        seconds = [row.seconds for row in self.rows] if len(self.rows) > 1 else [stepping]
+        return duration((epochs - len(self.rows)) * float(np.median(seconds)))
 
     def _append(self, row: Epoch) -> None:
         values = row.to_dict()
