@@ -53,8 +53,7 @@ class Verifier:
         """Start the process, if none is waiting."""
         if self._child is not None and self._child.alive:
             return
-        if self._child is not None:
-            self._child.end()
+        self._put_away()
         stdout = self._progress.stream if self._progress.live else subprocess.DEVNULL
         self._child = Child(__name__, environment=self._hidden, stdout=stdout)
 
@@ -75,11 +74,17 @@ class Verifier:
             except (EOFError, OSError):
                 if not waited:
                     raise self._failed() from None
+                self._put_away()  # its sockets close a moment before it counts as ended
                 try:  # it died while it waited, which says nothing about the artifacts
                     self._begin(request)
                 except (EOFError, OSError):
                     raise self._failed() from None
             return self._answer()
+
+    def _put_away(self) -> None:
+        if self._child is not None:
+            self._child.end()
+        self._child = None
 
     def _begin(self, request: dict[str, str]) -> None:
         """Have a process take the request.
