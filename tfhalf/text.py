@@ -8,6 +8,7 @@ import unicodedata
 MAX_LINE = 4000
 # A terminal's own commands, as colours are: ECMA-48's control sequences, and those that end with BEL or ST.
 _COMMANDS = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|\x9b[0-?]*[ -/]*[@-~]")
+_EMPTY = ("", "na", "n/a", "nan", "null", "none")
 _JOINERS = "\u200c\u200d"  # parts of words and of emoji
 
 
@@ -36,6 +37,11 @@ def first_line(error: BaseException, length: int = 300) -> str:
     """The first line of what an exception says, for those whose other lines are advice of a library's own."""
     said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return printable(said, length)
+
+
+def is_empty_cell(cell: str) -> bool:
+    """Whether a table's ``cell`` is blank, or says in a word that its value is not known."""
+    return cell.strip().lower() in _EMPTY
 
 
 def _shown(character: str) -> str:

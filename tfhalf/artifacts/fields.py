@@ -13,12 +13,10 @@ from tfhalf.artifacts.lookups import Lookups
 from tfhalf.artifacts.ports import Port
 from tfhalf.artifacts.record import Manifest
 from tfhalf.errors import ArtifactError
-from tfhalf.text import printable
+from tfhalf.text import is_empty_cell, printable
 
 _MOST = 10_000
 _LARGEST, _LARGEST_INT = float(np.finfo(np.float32).max), 2**31 - 1
-EMPTY = ("", "na", "n/a", "nan", "null", "none")
-"""What stands for a cell that is not known, in small letters."""
 
 Kind = Literal["number", "whole number", "category", "text"]
 
@@ -46,7 +44,7 @@ class Field:
         Raises:
             CellError: it is not such a number, or is empty and must not be.
         """
-        if cell.strip().lower() in EMPTY:
+        if is_empty_cell(cell):
             if self.optional:
                 return math.nan
             raise CellError("is empty; accepted: a number, for training had no empty cell there; fill it in")

@@ -25,16 +25,13 @@ from tfhalf.bench.watch import Stages
 from tfhalf.data import Splits
 from tfhalf.data.columns import Columns
 from tfhalf.data.lazy import subset
-from tfhalf.data.preprocess import fit
 from tfhalf.errors import TrainingError
 from tfhalf.numerics.auto_islands import settle
 from tfhalf.progress import Progress
 from tfhalf.system.device import Device, detect, grow_memory
-from tfhalf.train.integers import keep_integers
-from tfhalf.train.job import Job, builder_of, splits_of
+from tfhalf.train.job import job_of, splits_of
 from tfhalf.train.program import TrainProgram
 from tfhalf.train.state import TrainState
-from tfhalf.train.tasks import make_objective
 
 # Repeats end when they have taken so many times what they were given: a slow step is not run more often than needed.
 _OVERRUN = 2.0
@@ -101,11 +98,8 @@ def _train(
     x = splits.x_train
     rows = np.arange(sampled) * count // sampled
     sample = x[rows] if isinstance(x, Columns) else subset(x, rows)
-    objective = make_objective(pipeline, splits, base)
-    builder = builder_of(pipeline, base, splits, objective.task)
-    pipeline = keep_integers(pipeline, splits, builder, Progress(quiet=True))
-    preprocess = fit(pipeline.data, sample)
-    job = settle(Job(pipeline, splits, preprocess, builder, objective), device, Progress(quiet=True))
+    quiet = Progress(quiet=True)
+    job = settle(job_of(pipeline, splits, base, quiet, sample), device, quiet)
     program = TrainProgram(job, TrainState(job), device)
     stages.stage("compiling the step" + (" with XLA" if program.xla else ""))
     compiling = program.compile()
@@ -129,7 +123,7 @@ def _train(
         "flops_forward": work.forward,
         "flops_step": work.step,
         "uncounted": work.uncounted,
-        "model": builder.ref,
+        "model": job.builder.ref,
         "parameters": program.state.model.count_params(),
         "input_shape": tuple(splits.input_shape),
         "feed": program.feed_reason,

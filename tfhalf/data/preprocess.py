@@ -83,7 +83,10 @@ class Preprocess:
             largest = max(abs(float(x_train.max())), abs(float(x_train.min())))
             return cls((0.0,), (largest or 1.0,))
         missing = x_train.dtype.kind == "f" and bool(np.isnan(x_train).any())
-        return cls(*_statistics(x_train, missing=missing))
+        mean, std = _statistics_of_known(x_train) if missing else _statistics(x_train)
+        # A constant channel may leave a rounding residue instead of 0; and float32, which divides, ends at 1e-38.
+        std[std <= np.maximum(1e-12 * np.abs(mean), SMALLEST_STD)] = 1.0
+        return cls(tuple(map(float, mean)), tuple(map(float, std)))
 
     def shift_and_scale(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """``shift`` and ``scale``, float32 [1] or [C] each: ``(x - shift) * scale`` is what training, evaluation and
@@ -168,16 +171,6 @@ class ColumnsPreprocess:
         """``{"inputs": {NAME: ...}}``, each as `Preprocess.to_dict`, or None."""
         return {"inputs": {name: None if own is None else own.to_dict() for name, own in self.by_input.items()}}
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> ColumnsPreprocess:
-        """The inverse of `to_dict`.
-
-        Raises:
-            DataError: as `Preprocess.from_dict`.
-        """
-        inputs = values["inputs"].items()
-        return cls({name: None if own is None else Preprocess.from_dict(own) for name, own in inputs})
-
 
 AnyPreprocess = Preprocess | ColumnsPreprocess
 
@@ -200,17 +193,9 @@ def fit(data: config.Data, x_train: Any) -> AnyPreprocess:
     return one if data.empty != "mean" else replace(one, missing=True)
 
 
-def from_dict(values: Mapping[str, Any]) -> AnyPreprocess:
-    """The inverse of both `to_dict`."""
-    return ColumnsPreprocess.from_dict(values) if "inputs" in values else Preprocess.from_dict(values)
-
-
-def _statistics(x: Array, *, missing: bool = False) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and population std per channel, of the values that are there. Two passes: the sum of squares about the mean
-    cancels nothing."""
+def _statistics(x: Array) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Mean and population std per channel. Two passes: the sum of squares about the mean cancels nothing."""
     channels = x.shape[-1]
-    if missing:
-        return _statistics_of_known(x.reshape(-1, channels).astype(np.float64))
     count = x.size // channels
 
     # Summing whole items first, channels last, runs along contiguous memory.
@@ -223,15 +208,13 @@ def _statistics(x: Array, *, missing: bool = False) -> tuple[tuple[float, ...], 
         offset = np.subtract(x[start : start + _CHUNK], mean, dtype=np.float64)
         squares += np.einsum("n...,n...->...", offset, offset)
     std = np.sqrt(squares.reshape(-1, channels).sum(axis=0) / count)
-    # A constant channel may leave a rounding residue instead of 0; and float32, which divides, ends at 1e-38.
-    std[std <= np.maximum(1e-12 * np.abs(mean), SMALLEST_STD)] = 1.0
-    return tuple(map(float, mean)), tuple(map(float, std))
+    return mean, std
 
 
-def _statistics_of_known(x: npt.NDArray[np.float64]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _statistics_of_known(x: Array) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """As `_statistics`, of the values that are not NaN."""
+    x = x.reshape(-1, x.shape[-1]).astype(np.float64)
     known = ~np.isnan(x)
     count = np.maximum(known.sum(0), 1)
     mean = np.where(known, x, 0).sum(0) / count
-    std = np.sqrt((np.where(known, x - mean, 0) ** 2).sum(0) / count)
-    std[std <= np.maximum(1e-12 * np.abs(mean), SMALLEST_STD)] = 1.0
-    return tuple(map(float, mean)), tuple(map(float, std))
+    return mean, np.sqrt((np.where(known, x - mean, 0) ** 2).sum(0) / count)

@@ -45,7 +45,7 @@ class TextProgram:
 
 
 def _table(lookup: Lookup) -> Any:
-    first = 1 if lookup.kind == "text" else 0  # '' is no word of a text
+    first = 1 if lookup.kind == "text" else 0  # a text has no word ''
     numbers = tf.range(first, len(lookup.words), dtype=tf.int32)
     words = tf.constant(list(lookup.words[first:]), tf.string)
     return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(words, numbers), default_value=first)

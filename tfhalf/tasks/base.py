@@ -99,10 +99,6 @@ class Task(ABC):
             return f"{len(self.class_names)} classes{kind}"
         return f"{self.width} number{'s' * (self.width != 1)} ({self.name})"
 
-    def measured(self, y: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
-        """Every metric of this task by name, of targets and predictions [N, ...], in numpy."""
-        return {metric.name: metric.measure(y, predictions) for metric in self.metrics}
-
     def has_classes(self, port: str) -> bool:
         """Whether the last axis of what is served as ``port`` is classes, of which one is right."""
         return self.exclusive

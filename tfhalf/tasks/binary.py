@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from tfhalf.errors import ConfigError
 from tfhalf.tasks.base import Targets, Task, shape_words
+from tfhalf.tasks.logits import of_both, of_second
 from tfhalf.tasks.metrics import accuracy, auc, macro_f1
 
 
@@ -54,16 +55,11 @@ class Binary(Task):
         true = tf.cast(y, tf.float32)
         if self.label_smoothing:
             true = true * (1 - self.label_smoothing) + 0.5 * self.label_smoothing
-        return tf.nn.sigmoid_cross_entropy_with_logits(true, _logit(answers))
+        return tf.nn.sigmoid_cross_entropy_with_logits(true, of_second(answers)[..., 0])
 
     def served(self, answers: Any) -> Mapping[str, Any]:
         """Logits and probabilities of both classes, float32 [N, 2]."""
         import tensorflow as tf
 
-        logits = answers if answers.shape[-1] == 2 else tf.concat([tf.zeros_like(answers), answers], -1)
+        logits = of_both(answers)
         return {"logits": tf.identity(logits, "logits"), "probabilities": tf.nn.softmax(logits, name="probabilities")}
-
-
-def _logit(answers: Any) -> Any:
-    """Of the second class against the first, [N]."""
-    return answers[..., 0] if answers.shape[-1] == 1 else answers[..., 1] - answers[..., 0]

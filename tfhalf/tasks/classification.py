@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from tfhalf.tasks.base import Targets, Task
+from tfhalf.tasks.logits import cross_entropy
 from tfhalf.tasks.metrics import accuracy, macro_f1, top_k
 
 
 class Classification(Task):
-    """Softmax cross-entropy of logits [N, K], labels smoothed as Szegedy et al., arXiv:1512.00567, section 7."""
+    """Softmax cross-entropy of logits [N, K]."""
 
     name: ClassVar[str] = "classification"
     targets: ClassVar[Targets] = "classes"
@@ -29,13 +30,7 @@ class Classification(Task):
 
     def loss(self, y: Any, answers: Any) -> Any:
         """Softmax cross-entropy, float32 [N]."""
-        import tensorflow as tf
-
-        loss = tf.nn.sparse_softmax_cross_entropy_with_logits(y, answers)
-        if self.label_smoothing:
-            uniform = -tf.reduce_mean(tf.nn.log_softmax(answers), -1)
-            loss = (1 - self.label_smoothing) * loss + self.label_smoothing * uniform
-        return loss
+        return cross_entropy(y, answers, self.label_smoothing)
 
     def served(self, answers: Any) -> Mapping[str, Any]:
         """Logits and probabilities, float32 [N, K]."""

@@ -30,9 +30,9 @@ def of_facts(facts: Mapping[str, Any]) -> Task | None:
                 return Regression(mean.tolist(), std.tolist())
         if kind is not None and 1 <= int(facts["classes"]) <= _MOST:
             return kind([str(k) for k in range(int(facts["classes"]))])  # type: ignore[call-arg]
-    except (KeyError, TypeError, ValueError, ConfigError):
-        pass
-    raise ArtifactError(f"the manifest's task {str(dict(facts))[:120]!r} is not one that is known; export again")
+    except (KeyError, TypeError, ValueError, ConfigError) as error:
+        raise _unknown(facts) from error
+    raise _unknown(facts)
 
 
 def targets_of_facts(facts: Mapping[str, Any]) -> Targets:
@@ -45,4 +45,8 @@ def targets_of_facts(facts: Mapping[str, Any]) -> Targets:
     for kind in known:
         if facts.get("targets") == kind:
             return kind
-    raise ArtifactError(f"the manifest's task {str(dict(facts))[:120]!r} is not one that is known; export again")
+    raise _unknown(facts)
+
+
+def _unknown(facts: Mapping[str, Any]) -> ArtifactError:
+    return ArtifactError(f"the manifest's task {str(dict(facts))[:120]!r} is not one that is known; export again")

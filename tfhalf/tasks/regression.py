@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tfhalf.errors import DataError
+from tfhalf.errors import ConfigError, DataError
 from tfhalf.tasks.base import Targets, Task, shape_words
 from tfhalf.tasks.metrics import mae, r2, rmse
 
@@ -74,8 +74,6 @@ class Regression(Task):
     def check_answers(self, shape: Sequence[int | None], ref: str) -> None:
         """Refuse answers that are not a number for each target; see `Task`."""
         if tuple(shape[1:]) != (self.width,):
-            from tfhalf.errors import ConfigError
-
             raise ConfigError(
                 f"model.build: {ref} gives {shape_words(shape)}; regression of {self.width} number"
                 f"{'s' * (self.width != 1)} needs [N, {self.width}]: a last layer Dense({self.width})"

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from tfhalf.errors import ConfigError
 from tfhalf.tasks.base import Targets, Task, shape_words
+from tfhalf.tasks.logits import cross_entropy, not_ignored, of_both
 from tfhalf.tasks.metrics import accuracy, mean_iou
 
 
@@ -40,34 +41,20 @@ class Segmentation(Task):
 
     def counted(self, y: Any) -> Any:
         """Pixels that are not ignored, float32 [N, H, W]."""
-        import tensorflow as tf
-
-        return tf.cast(y >= 0, tf.float32)
+        return not_ignored(y)
 
     def loss(self, y: Any, answers: Any) -> Any:
         """Softmax cross-entropy, float32 [N, H, W]."""
         import tensorflow as tf
 
-        logits = _both(answers)
-        loss = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.maximum(y, 0), logits)
-        if self.label_smoothing:
-            uniform = -tf.reduce_mean(tf.nn.log_softmax(logits), -1)
-            loss = (1 - self.label_smoothing) * loss + self.label_smoothing * uniform
-        return loss
+        return cross_entropy(tf.maximum(y, 0), of_both(answers), self.label_smoothing)
 
     def served(self, answers: Any) -> Mapping[str, Any]:
         """Probabilities, float32 [N, H, W, K]."""
         import tensorflow as tf
 
-        return {"probabilities": tf.nn.softmax(_both(answers), name="probabilities")}
+        return {"probabilities": tf.nn.softmax(of_both(answers), name="probabilities")}
 
     def predictions(self, answers: Any) -> Any:
         """Logits, whose top class is that of the probabilities."""
-        return _both(answers)
-
-
-def _both(answers: Any) -> Any:
-    """A logit for each class."""
-    import tensorflow as tf
-
-    return tf.concat([tf.zeros_like(answers), answers], -1) if answers.shape[-1] == 1 else answers
+        return of_both(answers)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from tfhalf.errors import ConfigError
 from tfhalf.tasks.base import Targets, Task, shape_words
+from tfhalf.tasks.logits import cross_entropy, not_ignored
 from tfhalf.tasks.metrics import accuracy, macro_f1
 
 
@@ -33,19 +34,13 @@ class SequenceLabels(Task):
 
     def counted(self, y: Any) -> Any:
         """Steps that are not ignored, float32 [N, T]."""
-        import tensorflow as tf
-
-        return tf.cast(y >= 0, tf.float32)
+        return not_ignored(y)
 
     def loss(self, y: Any, answers: Any) -> Any:
         """Softmax cross-entropy, float32 [N, T]."""
         import tensorflow as tf
 
-        loss = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.maximum(y, 0), answers)
-        if self.label_smoothing:
-            uniform = -tf.reduce_mean(tf.nn.log_softmax(answers), -1)
-            loss = (1 - self.label_smoothing) * loss + self.label_smoothing * uniform
-        return loss
+        return cross_entropy(tf.maximum(y, 0), answers, self.label_smoothing)
 
     def served(self, answers: Any) -> Mapping[str, Any]:
         """Probabilities, float32 [N, T, K]."""

@@ -70,11 +70,6 @@ class Several(Task):
         for name, task in self.tasks.items():
             task.check_answers(shape[name], f"{ref}, output {name!r},")
 
-    def measured(self, y: Any, predictions: Any) -> dict[str, float]:
-        """The metrics of each, as NAME_METRIC."""
-        each = {name: task.measured(y[name], predictions[name]) for name, task in self.tasks.items()}
-        return {f"{name}_{metric}": value for name, values in each.items() for metric, value in values.items()}
-
     def port_facts(self) -> dict[str, dict[str, Any]]:
         """Of each output its task's facts."""
         return {name: task.facts() for name, task in self.tasks.items()}

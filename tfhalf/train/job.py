@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -104,16 +105,23 @@ def prepare(pipeline: config.Pipeline, places: Places, progress: Progress, *, sm
     progress.clear()
     for line in text_lines(splits.texts, splits.vocabularies):
         progress.line(f"text       {line}")
+    job = job_of(pipeline, splits, base, progress)
+    return _cut(job) if smoke else job
+
+
+def job_of(pipeline: config.Pipeline, splits: Splits, base: Path, progress: Progress, sample: Any = None) -> Job:
+    """The job of data that is loaded, whose pipeline file lies in ``base``.
+
+    Args:
+        sample: what normalisation is measured on; None is all training items.
+    """
     objective = make_objective(pipeline, splits, base)
     builder = builder_of(pipeline, base, splits, objective.task)
     pipeline = keep_integers(pipeline, splits, builder, progress)
-    x = splits.x_train
+    x = splits.x_train if sample is None else sample
     if isinstance(x, LazyImages) and pipeline.data.normalize == "standardize" and x.sampled < len(x):
         progress.line(f"normalise  by mean and std of a fixed sample: {x.sampled:,} of {len(x):,} training images")
-    preprocess = fit(pipeline.data, x)
-    if smoke:
-        pipeline, splits = _cut(pipeline, splits)
-    return Job(pipeline, splits, preprocess, builder, objective)
+    return Job(pipeline, splits, fit(pipeline.data, x), builder, objective)
 
 
 def builder_of(pipeline: config.Pipeline, base: Path, splits: Splits, task: Task) -> Builder:
@@ -179,11 +187,12 @@ def open_run(run: Path, places: Places) -> tuple[config.Pipeline, Places, bool]:
     return pipeline, places, bool(where.get("smoke"))
 
 
-def _cut(pipeline: config.Pipeline, splits: Splits) -> tuple[config.Pipeline, Splits]:
+def _cut(job: Job) -> Job:
     """One epoch of two small steps, with looser parity thresholds.
 
     A net that has hardly learned is undecided between classes; a wrong artifact still fails.
     """
+    pipeline, splits = job.pipeline, job.splits
     size = min(pipeline.train.batch_size, SMOKE_BATCH, max(1, len(splits.x_train) // SMOKE_STEPS))
     train = pipeline.train.model_copy(update={"epochs": 1, "batch_size": size})
     loose = {
@@ -191,6 +200,5 @@ def _cut(pipeline: config.Pipeline, splits: Splits) -> tuple[config.Pipeline, Sp
         "min_agreement": min(SMOKE_AGREEMENT, pipeline.verify.min_agreement),
     }
     steps, n = SMOKE_STEPS * size, SMOKE_TEST_IMAGES
-    splits = splits.head(steps, n)
     changed = {"train": train, "verify": pipeline.verify.model_copy(update=loose)}
-    return pipeline.model_copy(update=changed), splits
+    return replace(job, pipeline=pipeline.model_copy(update=changed), splits=splits.head(steps, n))

@@ -9,11 +9,11 @@ from functools import lru_cache
 import numpy as np
 
 from tfhalf.precision.loss_scale import GuardedLossScaleOptimizer
-from tfhalf.system.device import Device, xla_decision
+from tfhalf.system.device import Device
 from tfhalf.train.feeds.choose import make
 from tfhalf.train.job import Job
 from tfhalf.train.kernels import fewer_passes
-from tfhalf.train.recurrent import by_cudnn
+from tfhalf.train.recurrent import choose_xla
 from tfhalf.train.stages import Stage, stages_of, twins
 from tfhalf.train.state import TrainState
 from tfhalf.train.step import Step
@@ -36,10 +36,8 @@ class TrainProgram:
         self.images = len(splits.x_train)
         self.batch_size = min(settings.batch_size, self.images)
         self.steps_per_epoch = self.images // self.batch_size
-        half, recurrent = precision.policy != "float32", by_cudnn(state.model)
-        self.xla, self.xla_reason = xla_decision(settings.xla, device, half=half, recurrent=bool(recurrent))
-        for layer in recurrent if self.xla else ():
-            layer.use_cudnn = False
+        half = precision.policy != "float32"
+        self.xla, self.xla_reason = choose_xla(state.model, settings.xla, device, half=half)
         if isinstance(state.optimizer, GuardedLossScaleOptimizer):
             state.optimizer.branchless = self.xla
         self.step = Step(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tfhalf.data.columns import Columns
 from tfhalf.errors import ConfigError, RefError
 from tfhalf.tasks import CLASSES, Binary, Metric, Regression, Targets, Task
 from tfhalf.tasks.base import balanced
+from tfhalf.tasks.logits import of_second
 from tfhalf.train.objective import Objective, SeveralObjectives
 
 
@@ -45,7 +47,7 @@ def make_objective(pipeline: config.Pipeline, splits: Splits, base: Path) -> Obj
     _check_images(pipeline, base)
     smoothing = pipeline.train.label_smoothing
     if not pipeline.outputs:
-        return _objective(pipeline.task, splits.y_train, splits.class_names, splits.targets, smoothing, base)
+        return _Output(pipeline.task, splits.y_train, splits.class_names, splits.targets, smoothing, base).objective()
     if pipeline.task != config.Task():  # a run folder's pipeline has every section written out
         raise ConfigError("task and outputs are both set; name the tasks under outputs, or the one under task")
     if not isinstance(splits.y_train, Columns) or set(splits.y_train) != set(pipeline.outputs):
@@ -54,7 +56,9 @@ def make_objective(pipeline: config.Pipeline, splits: Splits, base: Path) -> Obj
             f"outputs: names {', '.join(pipeline.outputs)}, and the data's y is {held}; give y by the outputs' names"
         )
     parts = {
-        name: _objective(output, splits.y_train.arrays[name], splits.output_classes.get(name, ()), (), smoothing, base)
+        name: _Output(
+            output, splits.y_train.arrays[name], splits.output_classes.get(name, ()), (), smoothing, base
+        ).objective()
         for name, output in pipeline.outputs.items()
     }
     return SeveralObjectives(parts, {name: output.weight for name, output in pipeline.outputs.items()})
@@ -76,23 +80,48 @@ def _check_images(pipeline: config.Pipeline, base: Path) -> None:
             raise ConfigError(f"train.{key}: changes images and not their masks; leave it out of a segmentation")
 
 
-def _objective(
-    settings: config.Task,
-    y: np.ndarray,
-    class_names: tuple[str, ...],
-    columns: tuple[str, ...],
-    label_smoothing: float,
-    base: Path,
-) -> Objective:
-    """Of one output with training targets ``y``."""
-    task = _task(settings, y, class_names, columns, label_smoothing, base)
-    metrics = tuple(_metric(one, task, base) for one in settings.metrics) or task.metrics
-    return Objective(
-        task,
-        loss=None if settings.loss is None else _loss(settings.loss, task, base),
-        metrics=_monitored(metrics, settings.monitor),
-        class_weight=_class_weight(settings, y, task),
-    )
+@dataclass(frozen=True)
+class _Output:
+    """One output's section and training targets.
+
+    Attributes:
+        y: targets of the training part.
+        columns: names of the numbers to predict, where the data has them.
+        base: the folder that files of one's own are relative to.
+    """
+
+    settings: config.Task
+    y: np.ndarray
+    class_names: tuple[str, ...]
+    columns: tuple[str, ...]
+    label_smoothing: float
+    base: Path
+
+    def objective(self) -> Objective:
+        """What it is trained for."""
+        settings, task = self.settings, self.task()
+        metrics = tuple(_metric(one, task, self.base) for one in settings.metrics) or task.metrics
+        return Objective(
+            task,
+            loss=None if settings.loss is None else _loss(settings.loss, task, self.base),
+            metrics=_monitored(metrics, settings.monitor),
+            class_weight=_class_weight(settings, self.y, task),
+        )
+
+    def task(self) -> Task:
+        """What it learns."""
+        settings = self.settings
+        kind = _class(settings, self.base)
+        if kind is Regression:
+            return Regression.fit(self.y, scale=settings.scale, unit=settings.unit, columns=self.columns)
+        if settings.unit or not settings.scale:
+            raise ConfigError(
+                f"task.{'unit' if settings.unit else 'scale'}: is for regression; leave it out of {settings.name}"
+            )
+        if settings.name in CLASSES:
+            return kind(self.class_names, label_smoothing=self.label_smoothing)  # type: ignore[call-arg]
+        with user_code(f"task: {settings.name} fails"):
+            return kind(self.y, class_names=self.class_names, **settings.args)  # type: ignore[call-arg]
 
 
 def _class(settings: config.Task, base: Path) -> type[Task]:
@@ -102,27 +131,6 @@ def _class(settings: config.Task, base: Path) -> type[Task]:
     if not (isinstance(own, type) and issubclass(own, Task)):
         raise RefError(f"task: {settings.name} is not a class that extends tfhalf.tasks.Task")
     return own
-
-
-def _task(
-    settings: config.Task,
-    y: np.ndarray,
-    class_names: tuple[str, ...],
-    columns: tuple[str, ...],
-    label_smoothing: float,
-    base: Path,
-) -> Task:
-    kind = _class(settings, base)
-    if kind is Regression:
-        return Regression.fit(y, scale=settings.scale, unit=settings.unit, columns=columns)
-    if settings.unit or not settings.scale:
-        raise ConfigError(
-            f"task.{'unit' if settings.unit else 'scale'}: is for regression; leave it out of {settings.name}"
-        )
-    if settings.name in CLASSES:
-        return kind(class_names, label_smoothing=label_smoothing)  # type: ignore[call-arg]
-    with user_code(f"task: {settings.name} fails"):
-        return kind(y, class_names=class_names, **settings.args)  # type: ignore[call-arg]
 
 
 def _monitored(metrics: tuple[Metric, ...], monitor: str | None) -> tuple[Metric, ...]:
@@ -229,7 +237,7 @@ def _as_keras_has_them(task: Task, y: Any, answers: Any, *, sparse: bool, logits
     """Targets and answers as Keras' losses and metrics take them: of two classes the second alone, [N, 1]; of several
     one-hot unless ``sparse``; logits, or what is served."""
     if isinstance(task, Binary):
-        logit = answers if answers.shape[-1] == 1 else answers[..., 1:] - answers[..., :1]
+        logit = of_second(answers)
         return tf.cast(y, tf.float32)[..., None], logit if logits else tf.sigmoid(logit)
     predictions = answers if logits else task.served(answers)[task.output]
     if task.exclusive and not sparse:

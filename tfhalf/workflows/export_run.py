@@ -10,14 +10,14 @@ from tfhalf.config import Pipeline
 from tfhalf.errors import ResumeError
 from tfhalf.numerics.constants import keep_constants
 from tfhalf.progress import Progress
-from tfhalf.system.device import Device, detect, grow_memory, xla_decision
+from tfhalf.system.device import Device, detect, grow_memory
 from tfhalf.train.evaluate import Evaluator
 from tfhalf.train.job import Job, Places, open_run, prepare
 from tfhalf.train.objective import Objective
 from tfhalf.train.record.model_file import MODEL
 from tfhalf.train.record.outcome import read_outcome
 from tfhalf.train.record.run_folder import held_if_free
-from tfhalf.train.recurrent import by_cudnn
+from tfhalf.train.recurrent import choose_xla
 from tfhalf.train.restore import Which, restore_run
 from tfhalf.train.result import TrainResult
 from tfhalf.verify.process import Verifier
@@ -85,8 +85,5 @@ def _described(result: TrainResult, pipeline: Pipeline, objective: Objective) ->
 
 def _evaluator(job: Job, result: TrainResult, device: Device) -> Evaluator:
     settings, half = job.pipeline.train, job.pipeline.precision.policy != "float32"
-    recurrent = by_cudnn(result.model)
-    xla, _ = xla_decision(settings.xla, device, half=half, recurrent=bool(recurrent))
-    for layer in recurrent if xla else ():
-        layer.use_cudnn = False
+    xla, _ = choose_xla(result.model, settings.xla, device, half=half)
     return Evaluator.of(result.model, job.preprocess, job.objective, len(job.splits.x_test), xla=xla)

@@ -139,6 +139,7 @@ class RunExport:
     def write(self, folder: Path) -> Manifest:
         """Write the formats of the pipeline, with the layers of ``widening`` in float32."""
         job, splits = self.finished.job, self.finished.job.splits
+        lookups = lookups_of(splits)
         revision = manifests.git_revision(self.finished.places.pipeline.resolve().parent)
         artifacts, self.rebuilt = write_artifacts(
             self.finished.result.model,
@@ -149,11 +150,11 @@ class RunExport:
             task=job.task,
             labels=splits.class_names,
             git_revision=revision,
-            lookups=lookups_of(splits),
+            lookups=lookups,
         )
         _say_export(artifacts, self.rebuilt, self.progress)
         self.reference.save(folder)
-        lookups_of(splits).write(folder)
+        lookups.write(folder)
         manifest = _manifest(self.finished, self.reference, artifacts, self.rebuilt, folder, revision)
         return manifest.model_copy(update=_searched(self.widening))
 

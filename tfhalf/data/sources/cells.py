@@ -14,14 +14,13 @@ import numpy.typing as npt
 from tfhalf.data import memory
 from tfhalf.errors import DataError
 from tfhalf.files import check_regular
-from tfhalf.text import one_line, printable
+from tfhalf.text import is_empty_cell, one_line, printable
 
 SUFFIXES = (".csv", ".tsv")
 DELIMITERS = (",", ";", "\t")
 _WORDS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 _MOST_COLUMNS = 10_000
 _BYTES_EACH = 24  # of memory for each byte of the file: a cell of two characters is an object of fifty
-_EMPTY = ("", "na", "n/a", "nan", "null", "none")
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -77,7 +76,7 @@ def numbers(column: list[str]) -> tuple[npt.NDArray[np.float64], int | None]:
         try:
             values[index] = float(cell)
         except ValueError:
-            if cell.strip().lower() not in _EMPTY:
+            if not is_empty_cell(cell):
                 return values, index
     # Python reads 1_000 as a number; in a table it is a name.
     underscore = next((index for index, cell in enumerate(column) if "_" in cell), None)
