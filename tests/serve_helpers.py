@@ -170,7 +170,7 @@ async def client(settings: Settings, **parts: Any) -> AsyncIterator[httpx.AsyncC
         yield found
 
 
-def until(true: Callable[[], bool], seconds: float = 10) -> None:
+def until(true: Callable[[], bool], seconds: float = 60) -> None:
     """Wait until ``true`` gives True."""
     end = time.monotonic() + seconds
     while not true():

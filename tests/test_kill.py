@@ -294,7 +294,7 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
         told = time.monotonic()
         run.kill(signal.SIGTERM, group=False)
         assert run.end()[0] == 143
-        assert time.monotonic() - told < 5
+        assert time.monotonic() - told < 30
 
 
 def test_an_interrupt_while_verifying(tmp_path: Path) -> None:

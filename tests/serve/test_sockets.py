@@ -123,7 +123,7 @@ def test_what_is_no_request_ends_the_connection(served: Served, what: str) -> No
     before = len(logged(app))
     started = time.monotonic()
     got = talk(port, data)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < Limits().header_seconds  # what ended it was no timer for slow ones
     assert statuses(got) == [status], got[:300]
     head, _, body = got.partition(b"\r\n\r\n")
     assert b"connection: close" in head.lower()
@@ -198,7 +198,7 @@ def test_who_stops_halfway_is_told_and_left(impatient: Served, data: bytes) -> N
     port, app = impatient
     started = time.monotonic()
     got = talk(port, data)
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < Limits().header_seconds  # what it is where nobody is impatient
     assert statuses(got)[-1] == 408, got
     assert [row for row in logged(app) if row.get("status") == 408]
     assert not [row for row in logged(app) if "trace" in row or row["event"] == "log"]
@@ -213,17 +213,17 @@ def test_empty_lines_keep_no_connection(impatient: Served) -> None:
         assert connection.recv(1 << 16).startswith(b"HTTP/1.1 408")
 
 
-def test_idle_connections_keep_nobody_out(impatient: Served) -> None:
-    port, _ = impatient
-    for _ in range(3):
-        idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(30)]
-        for connection in idle[::2]:
-            connection.sendall(LIVE[:20])
-        started = time.monotonic()
-        assert statuses(talk(port, LIVE.replace(b"host", b"connection: close\r\nhost"))) == [200]
-        assert time.monotonic() - started < 0.25
-        for connection in idle:
-            connection.close()
+def test_idle_connections_keep_nobody_out(tmp_path: Path) -> None:
+    """Not for a moment: who comes is answered long before the others' time is over."""
+    make_version(tmp_path, "net", 1)
+    with listening(tmp_path, Counting(), Limits(header_seconds=60, max_connections=8)) as (port, _):
+        for _ in range(3):
+            idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(30)]
+            for connection in idle[::2]:
+                connection.sendall(LIVE[:20])
+            assert statuses(talk(port, LIVE.replace(b"host", b"connection: close\r\nhost"))) == [200]
+            for connection in idle:
+                connection.close()
 
 
 def test_answers_that_nobody_reads_are_dropped(impatient: Served) -> None:

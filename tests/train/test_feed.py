@@ -250,8 +250,8 @@ def counted() -> tuple[Streamed, list[list[int]]]:
 
 
 def settled(gathered: list[list[int]], blocks: int) -> list[list[int]]:
-    """What was gathered once ``blocks`` were, or after two seconds."""
-    end = time.monotonic() + 2
+    """What was gathered once ``blocks`` were, or after half a minute."""
+    end = time.monotonic() + 30
     while len(gathered) < blocks and time.monotonic() < end:
         time.sleep(0.01)
     time.sleep(0.05)
