@@ -18,6 +18,7 @@ from tfhalf.data import Splits
 from tfhalf.data.columns import Columns
 from tfhalf.errors import ConfigError, RefError
 from tfhalf.tasks import Binary, Classification, Multilabel, Regression, Segmentation, SequenceLabels
+from tfhalf.train.minimums import check_minimums
 from tfhalf.train.objective import Objective, SeveralObjectives
 from tfhalf.train.tasks import make_objective, targets_of
 
@@ -277,6 +278,17 @@ def test_metrics_of_keras(kind: str, name: Any, theirs: Any, pair: Callable[[np.
     assert objective.monitor.higher == ("Error" not in str(name) and "entropy" not in str(name))
 
 
+def test_metrics_of_keras_are_called_alike_however_many_there_were() -> None:
+    for _ in range(2):
+        names = [metric.name for metric in made({"name": "binary", "metrics": ["AUC", "Precision"]}, TWO, "ab").metrics]
+        assert names == ["auc", "precision"]
+    metrics = [{"name": "AUC", "args": {"name": "auc_2"}}, "F1Score"]
+    assert [metric.name for metric in made({"name": "binary", "metrics": metrics}, TWO, "ab").metrics] == [
+        "auc_2",
+        "f1_score",
+    ]
+
+
 def test_of_ones_own(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(OWN)
     answers = logits(2)
@@ -379,6 +391,64 @@ def test_refused_in_one_line(
         made({**base, **task}, y, classes, tmp_path)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "task", "minimum", "words"),
+    [
+        ("numbers", {}, {"rmse": 60000, "r2": 0.7}, None),
+        ("numbers", {}, {"rsme": 1}, "verify.min: received 'rsme', accepted: rmse, mae, r2"),
+        ("numbers", {"metrics": ["mae"]}, {"mae": 1}, None),
+        (
+            "numbers",
+            {"metrics": ["mae"]},
+            {"rmse": 1},
+            "received 'rmse', accepted: mae; or name rmse in task.metrics as well",
+        ),
+        ("classes", {}, {"accuracy": 0.9}, None),
+        ("classes", {"metrics": ["f1"]}, {"accuracy": 0.9, "f1": 0.5}, None),
+        (
+            "classes",
+            {},
+            {"accuracy": 90},
+            "verify.min: accuracy is a share, received 90, accepted: 0 to 1, as 0.9 for 90 %",
+        ),
+        ("classes", {}, {"f1": 0.9}, "received 'f1', accepted: accuracy; or name f1 in task.metrics as well"),
+        (
+            "two",
+            {"metrics": ["accuracy", "Precision"]},
+            {"precision": 0.5},
+            "received 'precision', which only training can measure; accepted: accuracy",
+        ),
+        (
+            "numbers",
+            {"name": "own.py:Doubled"},
+            {"rmse": 1},
+            "received 'rmse', which only training can measure; accepted: nothing",
+        ),
+    ],
+)
+def test_what_artifacts_must_at_least_be_is_known_before_training(
+    tmp_path: Path, kind: str, task: dict[str, Any], minimum: dict[str, float], words: str | None
+) -> None:
+    own = "from tfhalf.tasks import Regression\n\nclass Doubled(Regression):\n    name = 'doubled'\n"
+    init = "    def __init__(self, y, class_names):\n        super().__init__(y.mean(0).tolist(), y.std(0).tolist())\n"
+    (tmp_path / "own.py").write_text(own + init)
+    base, y, classes, _ = TASKS[kind]
+    if words is None:
+        assert made({**base, **task}, y, classes, tmp_path, verify={"min": minimum})
+        return
+    with pytest.raises(ConfigError) as caught:
+        made({**base, **task}, y, classes, tmp_path, verify={"min": minimum})
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_minimums_of_several_outputs() -> None:
+    objective = several()[0]
+    check_minimums({"kind_accuracy": 0.9, "price_rmse": 5, "r2": 0.5}, objective)
+    with pytest.raises(ConfigError, match="received 'kind_rmse', accepted: kind_accuracy, price_rmse, price_mae"):
+        check_minimums({"kind_rmse": 0.9}, objective)
 
 
 def test_outputs_go_with_the_data() -> None:

@@ -110,7 +110,8 @@ class Task(ABC):
     def facts(self) -> dict[str, Any]:
         """What a manifest says of it, from which `tasks.of_facts` makes it again."""
         names = list(self.class_names)
-        return {"name": self.name, "targets": self.targets, "classes": len(names), "class_names": names}
+        about = {"name": self.name, "targets": self.targets, "metrics": [metric.name for metric in self.metrics]}
+        return {**about, "classes": len(names), "class_names": names}
 
 
 def shape_words(shape: Sequence[int | None]) -> str:

@@ -15,7 +15,8 @@ _MOST = 1 << 20
 
 
 def of_facts(facts: Mapping[str, Any]) -> Task | None:
-    """The task that `Task.facts` described; None where it is code of somebody's own, which an artifact cannot run.
+    """The task that `Task.facts` described, with the metrics that were chosen for it; None where it is code of
+    somebody's own, which an artifact cannot run.
 
     Raises:
         ArtifactError: what it needs is missing.
@@ -27,12 +28,20 @@ def of_facts(facts: Mapping[str, Any]) -> Task | None:
         if kind is Regression:
             mean, std = (np.array(facts[key], np.float64) for key in ("mean", "std"))
             if mean.ndim == 1 and mean.shape == std.shape and np.isfinite([mean, std]).all() and (std > 0).all():
-                return Regression(mean.tolist(), std.tolist())
+                return _with_metrics(Regression(mean.tolist(), std.tolist()), facts)
         if kind is not None and 1 <= int(facts["classes"]) <= _MOST:
-            return kind([str(k) for k in range(int(facts["classes"]))])  # type: ignore[call-arg]
+            names = [str(k) for k in range(int(facts["classes"]))]
+            return _with_metrics(kind(names), facts)  # type: ignore[call-arg]
     except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise _unknown(facts) from error
     raise _unknown(facts)
+
+
+def _with_metrics(task: Task, facts: Mapping[str, Any]) -> Task:
+    if "metrics" in facts:  # a manifest from before they were written down has those that the task has by default
+        offered = {metric.name: metric for metric in task.offered}
+        task.metrics = tuple(offered[name] for name in facts["metrics"])
+    return task
 
 
 def targets_of_facts(facts: Mapping[str, Any]) -> Targets:

@@ -49,7 +49,8 @@ class Metric:
         exact = predictions.astype(np.float64)
         if y.dtype.kind == "f":
             y = y.astype(np.float64)
-        return self.value(np.asarray(self.sums(np, y, exact), np.float64))
+        with np.errstate(over="ignore", invalid="ignore"):  # of answers that are not finite the figure is not, either
+            return self.value(np.asarray(self.sums(np, y, exact), np.float64))
 
     def shown(self, value: float) -> str:
         """For a table: percent of a share; of numbers four digits, and all before the point."""

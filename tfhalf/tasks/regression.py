@@ -82,5 +82,5 @@ class Regression(Task):
     def facts(self) -> dict[str, Any]:
         """With the scale of the numbers."""
         numbers = {"mean": self.mean.tolist(), "std": self.std.tolist()}
-        about = {"name": self.name, "targets": self.targets}
+        about = {"name": self.name, "targets": self.targets, "metrics": [metric.name for metric in self.metrics]}
         return {**about, **numbers, "unit": self.unit, "columns": list(self.columns)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from keras.src.utils.naming import to_snake_case
 
 from tfhalf import config
 from tfhalf.config.refs import resolve, user_code
@@ -20,6 +22,7 @@ from tfhalf.errors import ConfigError, RefError
 from tfhalf.tasks import CLASSES, Binary, Metric, Regression, Targets, Task
 from tfhalf.tasks.base import balanced
 from tfhalf.tasks.logits import of_second
+from tfhalf.train.minimums import check_minimums
 from tfhalf.train.objective import Objective, SeveralObjectives
 
 
@@ -45,6 +48,12 @@ def make_objective(pipeline: config.Pipeline, splits: Splits, base: Path) -> Obj
         RefError: code of one's own is not to be had, or fails.
     """
     _check_images(pipeline, base)
+    objective = _objective(pipeline, splits, base)
+    check_minimums(pipeline.verify.min, objective)
+    return objective
+
+
+def _objective(pipeline: config.Pipeline, splits: Splits, base: Path) -> Objective:
     smoothing = pipeline.train.label_smoothing
     if not pipeline.outputs:
         return _Output(pipeline.task, splits.y_train, splits.class_names, splits.targets, smoothing, base).objective()
@@ -101,6 +110,7 @@ class _Output:
         """What it is trained for."""
         settings, task = self.settings, self.task()
         metrics = tuple(_metric(one, task, self.base) for one in settings.metrics) or task.metrics
+        task.metrics = tuple(metric for metric in metrics if not metric.of_answers)  # which an artifact is measured by
         return Objective(
             task,
             loss=None if settings.loss is None else _loss(settings.loss, task, self.base),
@@ -286,7 +296,11 @@ def _keras_metric(metric: Any, named: config.Named, task: Task) -> Metric:
         state = [tf.constant(part.reshape(one.shape).astype(one.dtype)) for part, one in parts]
         return float(np.mean(metric.stateless_result(state)))
 
-    name, kind = str(named.args.get("name", metric.name)), type(metric).__name__.lower()
+    # Keras numbers those that it names itself: the second AUC of a process is auc_1, whatever pipeline it is of.
+    numbered = re.fullmatch(r"(\w+?)_\d+", metric.name)
+    own = to_snake_case(type(metric).__name__)
+    name = str(named.args.get("name", own if numbered and numbered[1] == own else metric.name))
+    kind = type(metric).__name__.lower()
     error = any(word in kind for word in ("error", "entropy", "hinge", "divergence", "logcosh"))
     return Metric(
         name, int(sum(one.size for one in start)), sums, value, higher=not error, share=not error, of_answers=True

@@ -52,23 +52,26 @@ def measured(
     )
 
 
-def short_of(output: OutputParity, limits: Limits) -> OutputParity:
+def short_of(output: OutputParity, facts: Mapping[str, Any], limits: Limits) -> OutputParity:
     """``output`` with what its metrics, or its accuracy, lack of ``limits.min_metrics``. A minimum of an error
-    (``rmse``) is the most that it may be."""
+    (``rmse``) is the most that it may be; of several outputs one is called OUTPUT_METRIC, or METRIC of all.
+
+    Args:
+        facts: of the output's task, see `measured`; none of an output that has no task.
+    """
+    task = of_facts(facts) if facts else None
+    errors = {metric.name for metric in task.offered if not metric.higher} if task else set()
     known = dict(output.metrics)
     if output.accuracy is not None:
         known.setdefault("accuracy", output.accuracy / 100)
     problems = []
     for name, bound in limits.min_metrics.items():
+        name = name if name in known else name.removeprefix(f"{output.name}_")
         value = known.get(name)
-        if value is None:
+        if value is None:  # another output's
             continue
-        if name in ERRORS and not value <= bound:
+        if name in errors and not value <= bound:
             problems.append(f"{name} is {value:.4g}, at most {bound:g} allowed")
-        elif name not in ERRORS and not value >= bound:
+        elif name not in errors and not value >= bound:
             problems.append(f"{name} is {value:.4g}, at least {bound:g} needed")
     return replace(output, problems=(*output.problems, *problems)) if problems else output
-
-
-ERRORS = ("mae", "rmse")
-"""Metrics that are better the smaller they are."""

@@ -222,7 +222,8 @@ def compare_rows(
     kinds = (*["given"] * usual, *reference.edge_kinds[:edges])
     labels = None if reference.labels is None else reference.labels[:usual]
     outputs = compare_outputs(expected, got, classes, limits, kinds, labels, reference.usual.outputs)
-    return tuple(short_of(_of_task(one, manifest, reference, expected, got, usual, limits), limits) for one in outputs)
+    measured_ = (_of_task(one, manifest, reference, expected, got, usual, limits) for one in outputs)
+    return tuple(short_of(one, manifest.tasks.get(one.name, {}), limits) for one in measured_)
 
 
 def _of_task(
