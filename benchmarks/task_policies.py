@@ -4,8 +4,8 @@
                                        [--set NAME:KEY=VALUE ...]
 
 Each row is of a process of its own, so that its memory is its own. ``--keras`` adds a row of plain Keras: the same net,
-loss, optimizer and data, `compile` and `fit` under Keras' own mixed_float16, with XLA on a GPU; left out where images
-are augmented. ``--set california_housing:data.source=csv:...`` changes one pipeline, ``--set :train.epochs=2`` all.
+loss, optimizer, data and augmentation, `compile` and `fit` under Keras' own mixed_float16, with XLA on a GPU; left out
+of several outputs. ``--set california_housing:data.source=csv:...`` changes one pipeline, ``--set :KEY=VALUE`` all.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -80,81 +78,30 @@ def row(path: Path, policy: str, seeds: int, changes: list[str]) -> dict[str, An
 
 
 def by_keras(path: Path, overrides: list[str], seeds: int) -> dict[str, Any]:
-    """The same net by Keras' own `fit`, compiled once; its rate is the median epoch's, as in other rows."""
-    import keras
-    import numpy as np
-    import tensorflow as tf
+    """The same net by Keras' own `fit`; its rate is the median epoch's, as in other rows."""
+    from keras_fit import KerasFit
 
-    from tfhalf.config import load_pipeline
-    from tfhalf.data.columns import Columns
-    from tfhalf.data.normalize import arranged
-    from tfhalf.progress import Progress
-    from tfhalf.system.device import grow_memory
-    from tfhalf.train.job import Places, prepare
-    from tfhalf.train.state import optimizer_of
-
-    grow_memory()
-    whole = load_pipeline(path, overrides)
-    job = prepare(whole, Places(path, Path("runs"), Path("exports")), Progress(quiet=True))
-    splits, augment = job.splits, whole.data.augment
-    if augment.flip != "none" or augment.crop or augment.cutout or isinstance(splits.y_train, Columns):
-        return {"pipeline": path.stem, "policy": "keras", "left_out": "augmented, or of several outputs"}
-    keras.config.set_dtype_policy("mixed_float16")
-    model = job.builder("mixed_float16")
-    optimizer, _ = optimizer_of(whole, len(splits.x_train))
-
-    def loss(y: Any, answers: Any) -> Any:  # Keras hands classes on as floats
-        return job.objective.losses(tf.cast(y, splits.y_train.dtype), tf.cast(answers, tf.float32))
-
-    gpu = bool(tf.config.list_physical_devices("GPU"))
-    model.compile(keras.optimizers.LossScaleOptimizer(optimizer), loss=loss, jit_compile="auto" if gpu else False)
-    model.optimizer.build(model.trainable_variables)
-    fresh = [keras.ops.convert_to_numpy(v) for v in model.optimizer.variables]
-
-    class Ends(keras.callbacks.Callback):
-        """When training began, and each epoch ended."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.ends = [time.perf_counter()]
-
-        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-            self.ends.append(time.perf_counter())
-
-    def inputs(x: Any) -> Any:
-        x = job.preprocess.apply(x)
-        return arranged(model, x) if isinstance(x, dict) else x
-
-    x = inputs(splits.x_train)
-    parts = {"": (inputs(splits.x_test), splits.y_test)}
-    if len(splits.x_val):
-        parts["val_"] = (inputs(splits.x_val), splits.y_val)
+    try:
+        side = KerasFit(path, overrides)
+    except ValueError as error:
+        return {"pipeline": path.stem, "policy": "keras", "left_out": str(error)}
     values: dict[str, list[float]] = {}
     seconds, rates = [], []
     for seed in range(seeds):
-        keras.utils.set_random_seed(seed)
-        model.set_weights(job.builder("mixed_float16").get_weights())
-        for variable, value in zip(model.optimizer.variables, fresh, strict=True):
-            variable.assign(value)
-        clock = Ends()
-        settings = {"batch_size": whole.train.batch_size, "epochs": whole.train.epochs, "verbose": 0}
-        model.fit(x, splits.y_train, callbacks=[clock], **settings)
-        seconds.append(clock.ends[-1] - clock.ends[0])
-        rates += [len(splits.x_train) / (end - start) for start, end in pairwise(clock.ends)]
-        for prefix, (tests, y) in parts.items():
-            answers = np.asarray(model.predict(tests, batch_size=1000, verbose=0), np.float32)
-            for name, value in job.objective.scores(y, answers)[1].items():
-                values.setdefault(prefix + name, []).append(value)
-    keras.config.set_dtype_policy("float32")
+        took, each = side.train(seed)
+        seconds.append(round(took, 2))
+        rates += each
+        for name, value in side.metrics().items():
+            values.setdefault(name, []).append(value)
     return {
         "pipeline": path.stem,
         "policy": "keras mixed_float16, fit",
-        "xla": bool(model.jit_compile),
-        "epochs": whole.train.epochs,
+        "xla": bool(side.model.jit_compile),
+        "epochs": side.pipeline.train.epochs,
         "seeds": seeds,
         "metrics": {name: spread(numbers) for name, numbers in values.items()},
         "items_per_s": round(statistics.median(rates)),
-        "seconds": [round(one, 2) for one in seconds],
+        "seconds": seconds,
         "memory_gib": memory(),
     }
 

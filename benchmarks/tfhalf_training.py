@@ -13,7 +13,7 @@ from tfhalf.config import load_pipeline
 from tfhalf.progress import Progress
 from tfhalf.system.device import detect, grow_memory
 from tfhalf.train.evaluate import Views
-from tfhalf.train.job import Places, prepare
+from tfhalf.train.job import Places, prepare, with_weights
 from tfhalf.train.loop import run_training
 from tfhalf.train.result import TrainResult
 from tfhalf.train.state import adapt
@@ -29,7 +29,8 @@ class Loop:
     def __init__(self, path: Path, overrides: Sequence[str]) -> None:
         grow_memory()
         self.pipeline = load_pipeline(path, overrides)
-        self.job = prepare(self.pipeline, Places(path, Path("runs"), Path("exports")), Progress(quiet=True))
+        places = Places(path, Path("runs"), Path("exports"))
+        self.job = with_weights(prepare(self.pipeline, places, Progress(quiet=True)))
         self.device = detect()
         self.trainer = Trainer(self.job, self.device)
         self._fresh = [keras.ops.convert_to_numpy(v) for v in self.trainer.state.optimizer.variables]
@@ -42,7 +43,8 @@ class Loop:
         self.compile_seconds = time.perf_counter() - start
 
     def start_from(self, seed: int) -> None:
-        """The weights and the optimizer as they are at the start of a training with ``seed``."""
+        """The weights and the optimizer as they are at the start of a training with ``seed``: drawn, but for those that
+        the pipeline starts from."""
         keras.utils.set_random_seed(seed)
         self.trainer.state.model.set_weights(self.job.model().get_weights())
         for variable, value in zip(self.trainer.state.optimizer.variables, self._fresh, strict=True):
@@ -55,6 +57,8 @@ class Loop:
         the seconds."""
         start = time.perf_counter()
         adapt(self.trainer.state.model, self.job)
+        if self.job.initial is not None:
+            self.job.initial.fill(self.trainer.state.model)
         result = run_training(self.trainer, run, Progress(quiet=True))
         return result, time.perf_counter() - start
 
