@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
 import zoo
 
 from tfhalf.artifacts.manifest import open_version
-from tfhalf.export import model
+from tfhalf.export.load.model import open_source
+from tfhalf.export.model import export_source
 from tfhalf.export.request import Options, Request
 from tfhalf.progress import Progress
 from tfhalf.verify.version import compare_version
@@ -34,12 +34,17 @@ class Here:
         return compare_version(open_version(directory), self.progress).comparisons
 
 
-def export(entry: zoo.Entry, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    return export_file(zoo.make(entry, folder), monkeypatch)
+def export_here(request: Request, options: Options, progress: Progress | None = None) -> Any:
+    """What `tfhalf export` publishes, verified in this process."""
+    progress = progress or Progress(quiet=True)
+    here: Any = Here(progress)
+    return export_source(open_source(request), options, progress, verifier=here)
 
 
-def export_file(path: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> Any:
+def export(entry: zoo.Entry, folder: Path) -> Any:
+    return export_file(zoo.make(entry, folder))
+
+
+def export_file(path: Path, **options: Any) -> Any:
     """A model file exported into the folder ``exports`` beside it; ``options`` are those of `Options`."""
-    monkeypatch.setattr(model, "Verifier", Here)
-    request = Request(str(path), custom=zoo.CUSTOM)
-    return model.export_model(request, Options(exports=path.parent / "exports", **options), Progress(quiet=True))
+    return export_here(Request(str(path), custom=zoo.CUSTOM), Options(exports=path.parent / "exports", **options))

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from click.testing import CliRunner
 from keras import layers, ops
-from zoo_helpers import Here
+from zoo_helpers import export_here
 
 from tfhalf.artifacts.comparison import Limits
 from tfhalf.artifacts.record import Parameters
@@ -29,7 +29,6 @@ from tfhalf.export.request import Options, Request
 from tfhalf.inspect.keras_file import inspect_keras
 from tfhalf.precision.constants import classify
 from tfhalf.precision.policy import near_names
-from tfhalf.progress import Progress
 from tfhalf.verify.compare import compare_outputs
 
 
@@ -241,7 +240,6 @@ def test_a_loss_that_a_runtime_alone_shows_has_the_search_go_on_through_it(
 ) -> None:
     """TensorFlow leaves masked steps out, onnxruntime multiplies them by 0: infinity becomes NaN. Without what the
     constants tell, the runtime's answers alone find the layer."""
-    monkeypatch.setattr(job, "Verifier", Here)
     monkeypatch.setattr(job, "constant_islands", lambda *given: [])
     keras.utils.set_random_seed(30)
     model = keras.Sequential(
@@ -253,7 +251,7 @@ def test_a_loss_that_a_runtime_alone_shows_has_the_search_go_on_through_it(
         steps[row, 6 - row % 5 :] = -1e6
     np.savez(tmp_path / "steps.npz", steps=steps)
     options = Options(exports=tmp_path / "exports", tried=("onnx",), verify_with=tmp_path / "steps.npz")
-    made = job.export_model(Request(str(tmp_path / "masked.keras")), options, Progress(quiet=True))
+    made = export_here(Request(str(tmp_path / "masked.keras")), options)
     assert [island.path for island in made.manifest.islands] == ["mask"]
     assert all(comparison.passed for comparison in made.comparisons)
     assert [path.name for path in (tmp_path / "exports" / "masked").iterdir() if path.is_dir()] == ["1"]
@@ -277,15 +275,14 @@ def test_the_share_that_is_float32_is_said() -> None:
 
 
 @pytest.mark.slow
-def test_an_export_without_float16_is_refused_unless_allowed(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job, "Verifier", Here)
+def test_an_export_without_float16_is_refused_unless_allowed(tmp_path: Any) -> None:
     keras.Sequential([layers.Input((4,)), layers.Dense(3, name="only")]).save(tmp_path / "small.keras")
     request = Request(str(tmp_path / "small.keras"))
     options = Options(exports=tmp_path / "exports", tried=("savedmodel",), keep_float32=("only",))
     with pytest.raises(ExportError, match="none of the 15 parameters would be float16"):
-        job.export_model(request, options, Progress(quiet=True))
+        export_here(request, options)
     assert not list((tmp_path / "exports").rglob("*.pb"))
-    made = job.export_model(request, replace(options, allow_float32=True), Progress(quiet=True))
+    made = export_here(request, replace(options, allow_float32=True))
     assert made.manifest.float32_share == 1
     assert "Mostly float32: 100.0% of the parameters (15 of 15)" in (made.version / "report.md").read_text()
 

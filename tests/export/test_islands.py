@@ -15,11 +15,10 @@ import zoo
 import zoo_layers
 from keras import layers, ops
 from onnx import TensorProto, helper, numpy_helper
-from zoo_helpers import Here, export
+from zoo_helpers import export, export_here
 
 from tfhalf.artifacts.comparison import Limits
 from tfhalf.errors import ConfigError, ExportError
-from tfhalf.export import model as job
 from tfhalf.export.inputs import draw
 from tfhalf.export.interface import interface_of
 from tfhalf.export.islands import find
@@ -286,7 +285,7 @@ def three_waves() -> keras.Model:
 @pytest.mark.slow
 def test_islands_that_onnx_alone_needs(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(to_onnx, "convert", with_loud_tanh(to_onnx.convert))
-    made = export(zoo.Entry("waves", three_waves), tmp_path, monkeypatch)
+    made = export(zoo.Entry("waves", three_waves), tmp_path)
     assert [island.path for island in made.manifest.islands] == ["b_act"]
     assert [(c.runtime.split(",")[0], c.passed) for c in made.comparisons][-1] == ("true float16", True)
     assert [path.name for path in (tmp_path / "exports" / "waves").iterdir() if path.is_dir()] == ["1"]
@@ -297,16 +296,15 @@ def test_a_runtime_that_rounds_past_the_limits_has_the_search_go_on(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The search is made to leave less room than runtimes need, where it leaves more."""
-    monkeypatch.setattr(job, "Verifier", Here)
     entry = next(entry for entry in zoo.ENTRIES if entry.name == "unet")
     request = Request(str(zoo.make(entry, tmp_path)), custom=zoo.CUSTOM)
-    plain = job.export_model(request, Options(exports=tmp_path / "plain"), Progress(quiet=True))
+    plain = export_here(request, Options(exports=tmp_path / "plain"))
     assert plain.manifest.islands == ()
     mean = max(c.worst("mean_difference") or 0 for c in plain.comparisons)
     limits = Limits(mean_difference=mean / 1.4)
     monkeypatch.setattr(find, "STRICT", 1.8)
     told = io.StringIO()
-    made = job.export_model(request, Options(exports=tmp_path / "mended", limits=limits), Progress(told))
+    made = export_here(request, Options(exports=tmp_path / "mended", limits=limits), Progress(told))
     assert all(c.passed for c in made.comparisons)
     assert made.manifest.islands
     assert "the mean difference is" in told.getvalue()  # what fell short at first

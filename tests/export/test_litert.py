@@ -19,19 +19,17 @@ import zoo
 from keras import layers
 from orphans import assert_no_orphan
 from tensorflow.lite.python import schema_py_generated as schema
-from zoo_helpers import Here
+from zoo_helpers import export_here
 
 from tfhalf.artifacts.comparison import Limits
 from tfhalf.artifacts.formats import FORMATS
 from tfhalf.artifacts.ports import Port
 from tfhalf.errors import ArtifactError, ConfigError, ExportError
-from tfhalf.export import model as job
 from tfhalf.export.litert import graph as litert_graph
 from tfhalf.export.litert import store, to_litert, worker
 from tfhalf.export.program import named_program
 from tfhalf.export.request import Options, Request, read_options
 from tfhalf.inspect.litert_file import inspect_litert
-from tfhalf.progress import Progress
 from tfhalf.runtimes import child
 from tfhalf.runtimes.child import Isolated, lacking
 
@@ -387,13 +385,12 @@ def test_a_crash_is_told(plain: bytes, tmp_path: Path) -> None:
         ("words", dict.fromkeys(("onnx", "litert", "litert-int8"), "text")),
     ],
 )
-def test_a_model(name: str, refused: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model(name: str, refused: dict[str, str], tmp_path: Path) -> None:
     """Every format that the model allows, each judged; the others refused with the reason."""
-    monkeypatch.setattr(job, "Verifier", Here)
     entry = next(entry for entry in zoo.ENTRIES if entry.name == name)
     path = zoo.make(entry, tmp_path)
     chosen = Options(exports=tmp_path / "exports", tried=tuple(FORMATS))
-    made = job.export_model(Request(str(path), custom=zoo.CUSTOM), chosen, Progress(quiet=True))
+    made = export_here(Request(str(path), custom=zoo.CUSTOM), chosen)
     told = made.manifest.refused
     assert set(told) == set(refused)
     assert all(refused[kind] in told[kind] for kind in refused)
@@ -412,13 +409,12 @@ def test_a_model(name: str, refused: dict[str, str], tmp_path: Path, monkeypatch
 
 
 @pytest.mark.slow
-def test_a_refusal_where_the_format_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job, "Verifier", Here)
+def test_a_refusal_where_the_format_was_asked_for(tmp_path: Path) -> None:
     entry = next(entry for entry in zoo.ENTRIES if entry.name == "words")
     path = zoo.make(entry, tmp_path)
     chosen = Options(exports=tmp_path / "exports", formats=("savedmodel", "litert"))
     with pytest.raises(ExportError, match="LiteRT: text is text"):
-        job.export_model(Request(str(path), custom=zoo.CUSTOM), chosen, Progress(quiet=True))
+        export_here(Request(str(path), custom=zoo.CUSTOM), chosen)
     assert not list(tmp_path.glob("exports/*/[0-9]*"))
 
 

@@ -25,14 +25,14 @@ QUICK = ("dict_input", "overflow")  # without waiting for the rest
     "entry",
     [pytest.param(e, id=e.name, marks=() if e.name in QUICK else pytest.mark.slow) for e in FAST],
 )
-def test_a_model(entry: zoo.Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model(entry: zoo.Entry, tmp_path: Path) -> None:
     if entry.expected not in ("ok", "islands"):
         with pytest.raises(TfhalfError, match=entry.expected) as caught:
-            export(entry, tmp_path, monkeypatch)
+            export(entry, tmp_path)
         assert "\n" not in str(caught.value)
         assert not list(tmp_path.glob("exports/*/[0-9]*"))
         return
-    made = export(entry, tmp_path, monkeypatch)
+    made = export(entry, tmp_path)
     manifest = made.manifest
     assert all(c.passed for c in made.comparisons)
     sizes = [row.size for row in manifest.reference.other_sizes if row.taken]
@@ -52,9 +52,7 @@ def test_a_model(entry: zoo.Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "worst"), [("digits_dense", 95.0), ("housing_batchnorm", 0.6)])
-def test_what_is_trained_needs_hardly_any_float32(
-    name: str, worst: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_trained_needs_hardly_any_float32(name: str, worst: float, tmp_path: Path) -> None:
     entry = next(entry for entry in zoo_trained.ENTRIES if entry.name == name)
     if name.startswith("housing") and not (zoo_trained.DATASETS / "housing").is_dir():
         pytest.skip(f"{zoo_trained.DATASETS}: holds no folder housing; TFHALF_DATASETS says where it is")
@@ -62,7 +60,7 @@ def test_what_is_trained_needs_hardly_any_float32(
     assert score > worst if entry.score == "accuracy" else score < worst
     model.save(tmp_path / f"{name}.keras")
     np.savez(tmp_path / "test.npz", **{key: x[:64] for key, x in data.x_test.items()})
-    made = export_file(tmp_path / f"{name}.keras", monkeypatch, verify_with=tmp_path / "test.npz")
+    made = export_file(tmp_path / f"{name}.keras", verify_with=tmp_path / "test.npz")
     assert all(c.passed for c in made.comparisons)
     assert len(made.manifest.islands) <= 1
 
