@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfhalf.api.host import need_tensorflow, progress_of, python_words
+from tfhalf.artifacts.arrays import fitted
 from tfhalf.artifacts.manifest import Version, open_version
 from tfhalf.artifacts.ports import Port
 from tfhalf.errors import ArtifactError, DataError
-from tfhalf.text import one_line
 
 if TYPE_CHECKING:
     from tfhalf.artifacts.comparison import Comparison
@@ -59,31 +59,11 @@ class Artifact:
         if set(arrays) != {port.name for port in self.inputs}:
             names = ", ".join(f"{port.name} {port.dtype} {port.dims()}" for port in self.inputs)
             raise DataError(f"{self.path}: takes {names}; received {', '.join(map(str, arrays)) or 'nothing'}")
-        answer = self._predictor({port.name: self._fitting(arrays[port.name], port) for port in self.inputs})
+        answer = self._predictor({port.name: fitted(arrays[port.name], port, str(self.path)) for port in self.inputs})
         return {name: answer[name] for name in self.outputs if name in answer}
 
     def _name(self, name: str) -> str:
         return next((port.name for port in self.inputs if name in port.aliases), name)
-
-    def _fitting(self, value: Any, port: Port) -> np.ndarray:
-        try:
-            array = np.asarray(value)
-        except (ValueError, TypeError) as error:
-            raise DataError(f"{self.path}: {port.name} makes no array: {one_line(error, 120)}") from error
-        sizes_fit = array.ndim == len(port.shape) and all(
-            size in (None, got) for size, got in zip(port.shape, array.shape, strict=True)
-        )
-        if not sizes_fit:
-            raise DataError(f"{self.path}: {port.name} has shape {array.shape}; {port.dims()} is accepted")
-        if port.dtype == "string":
-            return array.astype(object)
-        if array.dtype != bool and port.dtype != "bool" and array.dtype.kind in "iuf":
-            cast = array.astype(port.dtype)
-            if cast.dtype.kind == "f" or np.array_equal(cast, array):
-                return cast
-        elif array.dtype == port.dtype:
-            return array
-        raise DataError(f"{self.path}: {port.name} is {array.dtype}; {port.dtype} is accepted")
 
     def close(self) -> None:
         """Give up the runtime, and the process that it may have; closing twice is not an error."""

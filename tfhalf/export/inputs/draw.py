@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfhalf.artifacts.arrays import keys_of
 from tfhalf.artifacts.ports import Port
 from tfhalf.artifacts.record import ReferenceFacts
 from tfhalf.errors import DataError
@@ -75,20 +76,12 @@ def checked(arrays: Mapping[str, np.ndarray], ports: tuple[Port, ...], where: st
     Raises:
         DataError: one is missing, or its shape or values do not fit.
     """
-    named = dict(arrays)
-    for port in ports:
-        there = next((alias for alias in port.aliases if alias in named), None)
-        if port.name not in named and there is not None:
-            named[port.name] = named[there]
-    if len(ports) == 1 and ports[0].name not in named:
-        usual = [name for name in ("x", "x_test") if name in named]
-        only: list[str] = [*usual, *(named if len(named) == 1 else ())]
-        if only:
-            named[ports[0].name] = named[only[0]]
-    missing = [port.name for port in ports if port.name not in named]
+    keys = keys_of(arrays, ports)
+    missing = [port.name for port in ports if port.name not in keys]
     if missing:
         there = ", ".join(list(arrays)[:8]) or "none"
         raise DataError(f"{where}: lacks an array for {', '.join(missing)}; it has {there}")
+    named = {name: arrays[key] for name, key in keys.items()}
     counts = {port.name: len(named[port.name]) if named[port.name].ndim else 0 for port in ports}
     if len(set(counts.values())) != 1 or 0 in counts.values():
         raise DataError(f"{where}: the arrays have {counts} samples; the same number for each is needed")
