@@ -271,7 +271,7 @@ def test_what_predict_makes_room_for_is_bounded(tmp_path: Path) -> None:
     described(tmp_path, input__shape=["batch", 1 << 20, 1 << 20, 3])
     (tmp_path / ".a.png").write_bytes(b"")
     with pytest.raises(ArtifactError, match=r"its manifest says images of .*it is damaged"):
-        list(predict.predict_images(tmp_path, [tmp_path / ".a.png"], None, 1))
+        list(predict.predict(tmp_path, predict.Request([tmp_path / ".a.png"]), lambda line: None))
 
 
 # --- what a terminal is shown -----------------------------------------------------------------------------------------

@@ -81,7 +81,22 @@ def test_manifests_that_contradict_themselves() -> None:
         fields_of(manifest({"numbers": ["a", "town"]}), LOOKUPS)
     with pytest.raises(ArtifactError, match="names 'city', which is not an input"):
         fields_of(manifest(), Lookups({"city": LOOKUPS.by_input["town"]}))
-    image = {"name": "image", "dtype": "float32", "shape": ["batch", 4, 4, 3]}
-    assert not takes_table(manifest(inputs=[image]), Lookups())
+    series = {"name": "series", "dtype": "float32", "shape": ["batch", 4, 4]}
+    assert not takes_table(manifest(inputs=[series]), Lookups())
     with pytest.raises(ArtifactError, match="not a row of a table"):
-        fields_of(manifest(inputs=[image]), Lookups())
+        fields_of(manifest(inputs=[series]), Lookups())
+
+
+def test_images_are_columns_beside_other_inputs() -> None:
+    image = {"name": "image", "dtype": "uint8", "shape": ["batch", 2, 2, 3]}
+    assert not takes_table(manifest(inputs=[image]), Lookups())  # a folder of them does
+    of_both = manifest(inputs=[image, {"name": "numbers", "dtype": "float32", "shape": ["batch", 2]}])
+    assert takes_table(of_both, Lookups())
+    fields = fields_of(of_both, Lookups())
+    assert [(field.name, field.kind) for field in fields] == [("image", "image"), ("age", "number"), ("size", "number")]
+    cells = {"age": [1.0, 2.0], "size": [3.0, 4.0], "image": [np.full((2, 2, 3), 7.0), np.zeros((2, 2, 3))]}
+    inputs = as_inputs(fields, cells, of_both, Lookups())
+    assert (inputs["image"].dtype, inputs["image"].shape, inputs["image"][0, 0, 0, 0]) == (np.uint8, (2, 2, 2, 3), 7)
+    for other in ([4, 4, 4, 3], [4, 4, 2]):
+        inputs = [{**image, "shape": ["batch", *other]}, image]
+        assert not takes_table(manifest(inputs=inputs), Lookups())

@@ -26,7 +26,7 @@ from tfhalf.progress import Progress
 from tfhalf.serve.settings import Settings
 from tfhalf.verify.html import render
 from tfhalf.verify.report import report
-from tfhalf.workflows.predict import predict_images
+from tfhalf.workflows.predict import Request, predict
 from tfhalf.workflows.verify import verify_version
 
 OLD = Path(__file__).resolve().parents[1] / "schema1"
@@ -75,7 +75,7 @@ def test_they_are_verified(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_they_answer(name: str, tmp_path: Path) -> None:
     Image.new("L", (8, 8), 128).save(tmp_path / "grey.png")
-    (answer,) = predict_images(OLD / name, [tmp_path / "grey.png"], None, 2)
+    (answer,) = predict(OLD / name, Request([tmp_path / "grey.png"], top=2), lambda line: None)
     assert len({row["label"] for row in answer["labels"]} & set("0123456789")) == 2
     assert 0 <= answer["labels"][0]["probability"] <= 1
 

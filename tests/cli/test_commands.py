@@ -656,7 +656,10 @@ def test_predict_where_the_model_takes_no_images() -> None:
     manifest["input"]["shape"] = ["batch", 13, 2]
     (directory / "manifest.json").write_text(json.dumps(manifest))
     Image.new("L", (8, 8)).save("good.png")
-    assert "takes arrays of shape [13, 2]" in refused(call("predict", directory, "good.png"))
+    message = refused(call("predict", directory, "good.png"))
+    assert "float32 [batch, 13, 2]: not images, texts or rows of a table; give a file DATA.npz" in message
+    np.savez("none.npz", other=np.zeros((1, 13, 2)), another=np.zeros(1))
+    assert "none.npz: lacks the array" in refused(call("predict", directory, "none.npz"))
 
 
 # --- init and doctor --------------------------------------------------------------------------------------------------

@@ -61,6 +61,59 @@ WALLS = {
 }
 
 
+PLOTS = {
+    "inputs": [
+        {"name": "numbers", "dtype": "float32", "shape": ["batch", 2]},
+        {"name": "view", "dtype": "float32", "shape": ["batch", 8, 8, 1]},
+        {"name": "town", "dtype": "int32", "shape": ["batch", 1]},
+    ],
+    "outputs": [
+        {"name": "price", "dtype": "float32", "shape": ["batch", 1]},
+        {"name": "scores", "dtype": "float32", "shape": ["batch", 8, 8, 1]},
+    ],
+    "columns": {"numbers": ["width", "depth"], "town": ["town"]},
+    "tasks": {"price": {"name": "regression", "mean": [0.0], "std": [1.0], "unit": "EUR", "columns": ["price"]}},
+}
+TAGS = {
+    "inputs": [{"name": "note", "dtype": "int32", "shape": ["batch", 5]}],
+    "outputs": [{"name": "probabilities", "dtype": "float32", "shape": ["batch", 5, 2], "classes": True}],
+    "tasks": {"probabilities": {"name": "sequence", "classes": 2, "class_names": ["other", "<town>"]}},
+}
+
+
+def plots() -> onnx.ModelProto:
+    """A price of the view's mean + 10 depth + 1000 town; and the view again."""
+    nodes = [
+        helper.make_node("Flatten", ["view"], ["pixels"]),
+        helper.make_node("MatMul", ["pixels", "mean"], ["light"]),
+        helper.make_node("MatMul", ["numbers", "depths"], ["depth"]),
+        helper.make_node("Cast", ["town"], ["number"], to=FLOAT),
+        helper.make_node("Mul", ["number", "thousand"], ["more"]),
+        helper.make_node("Sum", ["light", "depth", "more"], ["price"]),
+        helper.make_node("Identity", ["view"], ["scores"]),
+    ]
+    constants = {"mean": [[1 / 64]] * 64, "depths": [[0.0], [10.0]], "thousand": [[1000.0]]}
+    view = ["batch", 8, 8, 1]
+    inputs = [("numbers", FLOAT, ["batch", 2]), ("view", FLOAT, view), ("town", INT, ["batch", 1])]
+    return graph(nodes, inputs, {"price": ["batch", 1], "scores": view}, constants)
+
+
+def tags() -> onnx.ModelProto:
+    """The second class, 0.75 or so, for words that are known."""
+    nodes = [
+        helper.make_node("Cast", ["note"], ["numbers"], to=FLOAT),
+        helper.make_node("Sub", ["numbers", "one"], ["above"]),
+        helper.make_node("Clip", ["above", "low", "high"], ["known"]),
+        helper.make_node("Unsqueeze", ["known", "axis"], ["second"]),
+        helper.make_node("Sub", ["one", "second"], ["first"]),
+        helper.make_node("Concat", ["first", "second"], ["probabilities"], axis=2),
+    ]
+    constants = {"one": 1.0, "low": 0.25, "high": 0.75}
+    model = graph(nodes, [("note", INT, ["batch", 5])], {"probabilities": ["batch", 5, 2]}, constants)
+    model.graph.initializer.append(numpy_helper.from_array(np.array([2]), "axis"))
+    return model
+
+
 def rents() -> onnx.ModelProto:
     """A rent of size + 100 town, 7 for a size that is not known; two labels, both of 0.75."""
     nodes = [
@@ -122,6 +175,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     make_version(exports, "other", 3, seed=1)
     add(exports, "rents", rents(), RENTS, Lookups({"town": Lookup("category", ("", "Bonn", "Trier"))}))
     add(exports, "walls", walls(), WALLS)
+    add(exports, "plots", plots(), PLOTS, Lookups({"town": Lookup("category", ("", "Bonn", "Trier"))}))
+    words = Lookup("text", ("", "[UNK]", "bonn", "trier"), 5, ("From Bonn to Trier.",))
+    add(exports, "tags", tags(), TAGS, Lookups({"note": words}))
     with server(exports) as found:
         yield found
 
@@ -143,7 +199,7 @@ def page(browser: Any, served: Served) -> Any:
     """The page, once it has heard from the server."""
     browser.get(f"http://{served.address}/")
     wait(browser, "return document.getElementById('ready').textContent === 'ready'")
-    wait(browser, "return document.querySelectorAll('tbody tr').length === 4")
+    wait(browser, "return document.querySelectorAll('tbody tr').length === 6")
     wait(browser, "return !document.getElementById('drop').hidden")
     return browser
 
@@ -163,7 +219,7 @@ def test_it_shows_the_models(page: Any) -> None:
     for part in ("net", "other", "93.00 %", "image: FP32 [any, 4, 4, 3]", "onnxruntime", "2026-01-01"):
         assert part in told, part
     assert [option.text for option in page.find_elements("css selector", "#model option")] == [
-        "net", "other", "rents", "walls",
+        "net", "other", "plots", "rents", "tags", "walls",
     ]  # fmt: skip
     assert not [line for line in page.get_log("browser") if line["level"] in ("SEVERE", "WARNING")]
 
@@ -242,12 +298,50 @@ def test_a_mask_is_laid_over_its_image(page: Any, tmp_path: Path) -> None:
     assert (pixel(0.1), pixel(0.9)) == ([0, 0, 0, 255], [255, 255, 255, 255])
 
 
+def test_an_image_and_a_row_are_answered_together(page: Any, tmp_path: Path) -> None:
+    Image.fromarray(np.full((16, 16, 3), 40, np.uint8)).save(tmp_path / "view.png")
+    choose(page, "plots", "row")
+    labels = [label.text for label in page.find_elements("css selector", "#fields label")]
+    assert labels == ["width", "depth", "view", "town"]
+    assert not page.find_element("id", "drop").is_displayed()
+    button = page.find_element("css selector", "#row button")
+    button.click()
+    assert not page.execute_script("return document.getElementById('row').checkValidity()")  # without the image
+    assert page.find_elements("css selector", "#answers > *") == []
+    page.find_element("id", "field-1").clear()
+    page.find_element("id", "field-1").send_keys("5")
+    page.find_element("id", "field-2").send_keys(str(tmp_path / "view.png"))
+    button.click()
+    wait(page, "return document.querySelectorAll('#answers .value').length === 1")
+    assert text(page, "#answers .value").strip() == "price: 1,090 EUR"
+    assert page.find_element("css selector", "#answers img").get_attribute("alt") == "view.png"
+    assert text(page, "#answers .shape") == "[8, 8, 1]"
+    assert text(page, "#answers .array").startswith("40.000  40.000")
+    assert text(page, "#answers .array").endswith("40 more")
+    (tmp_path / "not.png").write_bytes(b"no image")
+    page.find_element("id", "field-2").send_keys(str(tmp_path / "not.png"))
+    button.click()
+    wait(page, "return document.querySelectorAll('#answers .bad').length === 1")
+    assert "an image cannot be read" in text(page, "#answers .bad")
+
+
+def test_each_step_of_a_sequence_has_its_label(page: Any) -> None:
+    choose(page, "tags", "row")
+    note = page.find_element("id", "field-0")
+    assert note.get_attribute("value") == "From Bonn to Trier."
+    page.find_element("css selector", "#row button").click()
+    wait(page, "return document.querySelectorAll('#answers .steps span').length === 5")
+    steps = page.find_elements("css selector", "#answers .steps span")
+    assert [step.text for step in steps] == ["other", "<town>", "other", "<town>", "other"]  # text, not markup
+    assert [step.get_attribute("title") for step in steps] == ["75.00 %"] * 5
+
+
 def test_all_of_it_is_reached_by_the_keyboard(page: Any) -> None:
     reached = []
-    for _ in range(7):
+    for _ in range(9):
         webdriver.ActionChains(page).send_keys(webdriver.Keys.TAB).perform()
         reached.append(page.execute_script("return document.activeElement.id || document.activeElement.className"))
-    assert reached == ["skip", "model", "file", "scroll", "scroll", "scroll", "scroll"]
+    assert reached == ["skip", "model", "file", *["scroll"] * 6]
 
 
 def test_what_is_coloured_can_be_read(page: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tfhalf.tasks.answers import Meaning, in_words, number_words
+from tfhalf.tasks.answers import ARRAY, Meaning, in_words, meanings, number_words
 from tfhalf.tasks.colours import colours
 
 
@@ -30,6 +30,13 @@ def meaning(name: str, labels: str = "", **more: Any) -> Meaning:
         (meaning("sequence", "x y"), [[0.9, 0.1], [0.2, 0.8]], "x y"),
         (meaning("segmentation", "a b"), [[[0.1, 0.9], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]]], "b 75.00 %  a 25.00 %"),
         (meaning("their own"), [1.5], "value 1.5"),
+        (Meaning(ARRAY), [[1.5, 2000.0], [np.inf, 0.0]], "[2, 2] 1.5  2,000  not finite  0"),
+        (Meaning(ARRAY), np.arange(20).reshape(2, 5, 2), "[2, 5, 2] 0  1  2  3  4  5 ... 14 more"),
+        (Meaning(ARRAY), [0.25], "0.25"),
+        (Meaning(ARRAY), 3, "3"),
+        (Meaning(ARRAY), [True, False], "[2] 1  0"),
+        (Meaning(ARRAY), ["a", "b"], "[2] a  b"),
+        (Meaning(ARRAY), np.zeros((3, 0)), "[3, 0] "),
     ],
 )  # fmt: skip
 def test_an_answer_of_each_task(what: Meaning, values: list[Any], words: str) -> None:
@@ -38,6 +45,17 @@ def test_an_answer_of_each_task(what: Meaning, values: list[Any], words: str) ->
     answer = what.answer(row, 1)
     assert in_words(answer) == words
     json.dumps(answer, allow_nan=False)
+
+
+def test_which_outputs_are_shown() -> None:
+    task = {"name": "classification", "classes": 2, "class_names": ["a", "b"]}
+    both = ("logits", "probabilities", "features")
+    shown = meanings({"probabilities": task}, both, ("probabilities", ()))
+    assert {name: one.task for name, one in shown.items()} == {"probabilities": "classification", "features": "array"}
+    shown = meanings({}, ("kind", "features"), ("kind", ("x", "y")))
+    assert {name: one.task for name, one in shown.items()} == {"kind": "classification", "features": "array"}
+    assert shown["kind"].labels == ("x", "y")
+    assert meanings({}, ("logits",), None) == {"logits": Meaning(ARRAY)}
 
 
 def test_shapes_that_do_not_fit() -> None:

@@ -1,4 +1,4 @@
-"""`tfhalf predict`: files and folders of images of every format, through any classifier of images."""
+"""`tfhalf predict`: files and folders of images of every format, through any model of images."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from PIL import Image
 
 from tfhalf.artifacts.manifest import Version
 from tfhalf.artifacts.record import Manifest
-from tfhalf.errors import ArtifactError, InputError
+from tfhalf.errors import InputError
 from tfhalf.workflows import predict
+from tfhalf.workflows.predict import Request
 
 
 class Means:
@@ -41,13 +42,12 @@ def net(monkeypatch: pytest.MonkeyPatch) -> Any:
         *,
         dtype: str = "float32",
         classes: bool = True,
-        count: int = 1,
         labels: tuple[str, ...] = (),
         batch: int | str = "batch",
     ) -> Means:
         facts = {
             "name": "net",
-            "inputs": [port(shape or [4, 4, 3], dtype, batch)] * count,
+            "inputs": [port(shape or [4, 4, 3], dtype, batch)],
             "outputs": [{"name": "kind", "dtype": "float32", "shape": ["batch", 3], "classes": classes}],
             "labels": labels,
             "artifacts": [{"format": "onnx"}],
@@ -69,7 +69,7 @@ def photo(path: Path, colour: tuple[int, int, int] = (255, 51, 0), size: tuple[i
 
 
 def ask(images: list[Path], **more: Any) -> list[dict[str, Any]]:
-    return list(predict.predict_images(Path("v"), images, None, 2, **more))
+    return list(predict.predict(Path("v"), Request(images, top=2, **more), lambda line: None))
 
 
 def test_folders_are_taken_in_the_order_of_their_names(net: Any, tmp_path: Path) -> None:
@@ -128,17 +128,30 @@ def test_a_damaged_image_of_a_folder_stops_no_others(net: Any, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("made", "words"),
     [
-        ({"shape": [13]}, r"takes arrays of shape \[13\], not images"),
-        ({"shape": [4, 4, 5]}, "not images"),
+        (
+            {"shape": [13]},
+            r"a\.png: is not a table; this version takes tables: give a \.csv .* header, photo_0, photo_1",
+        ),
+        (
+            {"shape": [22, 1]},
+            r"takes photo float32 \[batch, 22, 1\]: not images, texts or rows of a table; give .*\.npz",
+        ),
+        ({"shape": [4, 4, 5]}, r"takes photo float32 \[batch, 4, 4, 5\]: not images"),
+        ({"dtype": "string"}, r"takes photo string \[batch, 4, 4, 3\]: not images"),
         ({"shape": [1 << 20, 1 << 20, 3]}, "more than the 67,108,864 that are made ready"),
-        ({"classes": False}, "none of its outputs are classes"),
-        ({"count": 2}, "takes photo, photo, not one image"),
     ],
 )
 def test_what_is_no_classifier_of_images(net: Any, tmp_path: Path, made: dict[str, Any], words: str) -> None:
     net(**made)
-    with pytest.raises(ArtifactError, match=words):
+    with pytest.raises(InputError, match=words):
         ask([photo(tmp_path / "a.png")])
+
+
+def test_an_output_without_classes_is_numbers(net: Any, tmp_path: Path) -> None:
+    net(classes=False)
+    (answer,) = ask([photo(tmp_path / "a.png")])
+    assert (answer["shape"], answer["array"]) == ([3], [255.0, 51.0, 0.0])
+    assert predict.in_words(answer).endswith("a.png: [3] 255  51  0")
 
 
 def test_empty_folders_and_too_many_images(net: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ def table(batch: Any, tasks: dict[str, Any]) -> dict[str, Any]:
         {"name": "numbers", "dtype": "float32", "shape": [batch, 2]},
         {"name": "town", "dtype": "int32", "shape": [batch, 1]},
     ]
-    return facts(inputs, tasks, {"value": [batch, 1], "large": [batch, 2]})
+    return facts(inputs, tasks, {name: [batch, 1 + (name == "large")] for name in tasks})
 
 
 @pytest.fixture
@@ -186,3 +187,101 @@ def test_masks_are_as_large_as_their_images(net: Any, tmp_path: Path) -> None:
 def test_what_gives_no_masks(rents: Rents, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there are no masks"):
         predicted(Request(rows=["{}"], masks=tmp_path))
+
+
+# --- an image together with the row of a table ------------------------------------------------------------------------
+
+
+class Views:
+    """The mean of an image, and age."""
+
+    def __init__(self) -> None:
+        self.shapes: list[tuple[int, ...]] = []
+
+    def __call__(self, x: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        self.shapes.append(x["view"].shape)
+        return {"value": x["view"].mean((1, 2, 3), keepdims=True)[..., 0, 0] + x["age"]}
+
+
+@pytest.fixture
+def views(net: Any, tmp_path: Path) -> Any:
+    """A version that takes a view and an age; three gray images of 10, 20 and 30, and a table of them."""
+
+    def make(side: Any = 4, batch: Any = "batch") -> Views:
+        inputs = [
+            {"name": "view", "dtype": "float32", "shape": [batch, side, side, 3]},
+            {"name": "age", "dtype": "float32", "shape": [batch, 1]},
+        ]
+        described = facts(inputs, {"value": REGRESSION}, {"value": [batch, 1]})
+        runtime: Views = net({**described, "columns": {}}, Views(), Lookups())
+        return runtime
+
+    for k in (1, 2, 3):
+        (tmp_path / f"{k}").mkdir()
+        Image.new("L", (k + 3, 4), 10 * k).save(tmp_path / f"{k}/a.png")
+    csv(tmp_path / "a.csv", "age,view\n1,1/a.png\n2, 2/a.png \n3,3/a.png\n")
+    return make
+
+
+def test_a_table_with_images(views: Any, tmp_path: Path) -> None:
+    runtime = views()
+    answers, said = predicted(Request([tmp_path / "a.csv"]))
+    assert [in_words(one).partition(".csv")[2] for one in answers] == [
+        ":2: rent 11 EUR", ":3: rent 22 EUR", ":4: rent 33 EUR",
+    ]  # fmt: skip
+    assert (runtime.shapes, said) == ([(3, 4, 4, 3)], [])
+    answers, _ = predicted(Request([tmp_path / "a.csv"], value_range=(0.0, 2550.0)))
+    assert [one["values"][0]["value"] for one in answers] == [101, 202, 303]
+
+
+def test_a_table_with_images_of_any_size_and_a_fixed_batch(views: Any, tmp_path: Path) -> None:
+    runtime = views("height")
+    answers, _ = predicted(Request([tmp_path / "a.csv"]))
+    assert [one["values"][0]["value"] for one in answers] == [11, 22, 33]
+    assert runtime.shapes == [(1, 4, 4, 3), (1, 4, 5, 3), (1, 4, 6, 3)]
+    runtime = views(batch=2)
+    assert [one["values"][0]["value"] for one in predicted(Request([tmp_path / "a.csv"]))[0]] == [11, 22, 33]
+    assert runtime.shapes == [(2, 4, 4, 3), (2, 4, 4, 3)]
+
+
+def test_a_row_with_an_image(views: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    views()
+    monkeypatch.chdir(tmp_path)
+    rows = ['{"age": 1, "view": "2/a.png"}', json.dumps({"age": 2, "view": str(tmp_path / "3/a.png")})]
+    assert [in_words(one) for one in predicted(Request(rows=rows))[0]] == ["row 1: rent 21 EUR", "row 2: rent 32 EUR"]
+    for row, words in (
+        (
+            '{"age": 1, "view": 3}',
+            "--row 1, column 'view' is '3'; accepted: the path of an image file, relative to the w",
+        ),
+        (
+            '{"age": 1, "view": null}',
+            "--row 1, column 'view' is empty; accepted: the path of an image file; fill it in",
+        ),
+        ('{"age": 1}', r"--row 1 has no column 'view'; needed: view, age; add it$"),
+        ('{"age": 1, "view": "a.csv"}', r"--row 1, column 'view': a\.csv: cannot be read as an image"),
+    ):
+        with pytest.raises(InputError, match=words):
+            predicted(Request(rows=[row]))
+
+
+@pytest.mark.parametrize(
+    ("cell", "words"),
+    [
+        ("4/a.png", r"a\.csv, line 3, column 'view' is '4/a\.png'; accepted: the path of an image file, relative to /"),
+        ("", r"a\.csv, line 3, column 'view' is empty"),
+        ("1", "column 'view' is '1'; accepted"),
+        ("x" * 5000, "column 'view' is 'xxx"),
+        ("a\0b", "column 'view' is 'a"),
+        ("pipe", "column 'view' is 'pipe'"),
+        ("a.csv", r"a\.csv, line 3, column 'view': .*a\.csv: cannot be read as an image"),
+    ],
+)
+def test_cells_that_name_no_image(views: Any, tmp_path: Path, cell: str, words: str) -> None:
+    runtime = views()
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match=words):
+        predicted(Request([csv(tmp_path / "a.csv", f"age,view\n1,1/a.png\n2,{cell}\n")]))
+    assert runtime.shapes == []
+    with pytest.raises(InputError, match=r"1/a\.png: is not a table; this version takes tables: .* header, view, age$"):
+        predicted(Request([tmp_path / "1/a.png"]))

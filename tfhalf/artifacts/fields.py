@@ -18,7 +18,7 @@ from tfhalf.text import is_empty_cell, printable
 _MOST = 10_000
 _LARGEST, _LARGEST_INT = float(np.finfo(np.float32).max), 2**31 - 1
 
-Kind = Literal["number", "whole number", "category", "text"]
+Kind = Literal["number", "whole number", "category", "text", "image"]
 
 
 class CellError(ValueError):
@@ -27,8 +27,8 @@ class CellError(ValueError):
 
 @dataclass(frozen=True)
 class Field:
-    """A column: ``kind`` says what its cells are. ``categories`` are those that training knew; ``optional``: an empty
-    cell is taken, a number's as the training ``mean``."""
+    """A column: ``kind`` says what its cells are; an image's are paths of files. ``categories`` are those that training
+    knew; ``optional``: an empty cell is taken, a number's as the training ``mean``."""
 
     name: str
     input: str
@@ -59,7 +59,7 @@ class Field:
 
 
 def fields_of(manifest: Manifest, lookups: Lookups) -> tuple[Field, ...]:
-    """The columns of a version whose inputs are numbers [N, F], categories and texts.
+    """The columns of a version whose inputs are numbers [N, F], categories, texts and images.
 
     A column is called as in the table that the version was trained on; else as its input, with a number where that
     takes several.
@@ -77,8 +77,15 @@ def fields_of(manifest: Manifest, lookups: Lookups) -> tuple[Field, ...]:
 
 
 def takes_table(manifest: Manifest, lookups: Lookups) -> bool:
-    """Whether every input is a part of a table's row."""
-    return all(port.name in lookups.by_input or _is_row(port) for port in manifest.inputs)
+    """Whether every input is a part of a table's row: numbers, a category, a text, or an image beside other inputs."""
+    if len(manifest.inputs) == 1 and is_image(manifest.inputs[0]):
+        return False
+    return all(port.name in lookups.by_input or _is_row(port) or is_image(port) for port in manifest.inputs)
+
+
+def is_image(port: Port) -> bool:
+    """Whether an input takes images of one or three channels, of a size or of any."""
+    return len(port.shape) == 4 and port.shape[3] in (1, 3) and port.dtype[0] in "uif"
 
 
 def _is_row(port: Port) -> bool:
@@ -91,6 +98,8 @@ def _of_port(port: Port, manifest: Manifest, lookups: Lookups) -> list[Field]:
         name = columns[0] if len(columns) == 1 else port.name
         words = tuple(word for word in lookup.words if word) if lookup.kind == "category" else ()
         return [Field(name, port.name, 0, lookup.kind, words, optional=True)]
+    if is_image(port):
+        return [Field(port.name, port.name, 0, "image")]
     if not _is_row(port):
         raise ArtifactError(
             f"input {printable(port.name, 60)!r} takes arrays of shape {port.dims()}, not a row of a table"
@@ -122,13 +131,15 @@ def _means(manifest: Manifest, name: str, count: int) -> tuple[Sequence[float | 
 def as_inputs(
     fields: Sequence[Field], columns: Mapping[str, Sequence[Any]], manifest: Manifest, lookups: Lookups
 ) -> dict[str, np.ndarray]:
-    """Inputs by name, each [N, ...], of ``columns``: of each field N numbers, or N texts."""
+    """Inputs by name, each [N, ...], of ``columns``: of each field N numbers, N texts, or N images [H, W, C]."""
     inputs: dict[str, np.ndarray] = {}
     for port in manifest.inputs:
         own = [field for field in fields if field.input == port.name]
         if port.name in lookups.by_input:
             inputs[port.name] = lookups.encode(port.name, [str(cell).strip() if own[0].kind == "category" else str(cell)
                                                            for cell in columns[own[0].name]])  # fmt: skip
+        elif own[0].kind == "image":
+            inputs[port.name] = np.stack([np.asarray(image, port.dtype) for image in columns[own[0].name]])
         else:
             inputs[port.name] = np.stack([np.asarray(columns[field.name], np.float64) for field in own], 1).astype(
                 port.dtype

@@ -14,7 +14,7 @@ from tfhalf.system.tensorflow import import_tensorflow
 from tfhalf.text import clean
 
 
-@click.command(short_help="Print what an export answers to images, texts or rows of a table.")
+@click.command(short_help="Print what an export answers to images, texts, rows of a table or arrays.")
 @click.argument("path", type=PATH)
 @click.argument("files", type=PATH, nargs=-1)
 @click.option("--text", "texts", multiple=True, metavar="TEXT", help="Text to answer; can be repeated.")
@@ -23,7 +23,7 @@ from tfhalf.text import clean
     "rows",
     multiple=True,
     metavar="JSON",
-    help="Row of a table, as an object with a value for each column; can be repeated.",
+    help="Row of a table, as an object with a value for each column (of an image: its path); can be repeated.",
 )
 @click.option(
     "--runtime",
@@ -56,23 +56,29 @@ def predict(
     masks: Path | None,
     as_json: bool,
 ) -> None:
-    """Print what exports/NAME[/VERSION] answers to each image, text or row of a table.
+    """Print what exports/NAME[/VERSION] answers to each image, text, row of a table, or row of arrays.
 
     FILES are images, and folders, of which every image below is taken in the order of their names; or files of texts,
     one a line; or .csv and .tsv files with a header, whose columns are taken by their names. An empty cell is the mean
-    of the training data, where that had empty cells.
+    of the training data, where that had empty cells. Where a model takes images beside other inputs, their columns hold
+    paths of image files, relative to the table's folder.
+
+    An .npz file does for every model: an array for each input by its name, [N, ...] (.npy: for the only one). Arrays
+    of str are texts or categories, which are looked up.
     """
     import_tensorflow()
     from tfhalf.workflows.predict import Request, in_words
     from tfhalf.workflows.predict import predict as predicted
 
-    answers = []
+    answers, failed = [], 0
     request = Request(files, rows, runtime, top, value_range, masks, texts)
     for answer in predicted(path, request, lambda line: click.echo(clean(line), err=True)):
-        answers.append(answer)
-        if not as_json:
+        failed += "error" in answer
+        if as_json:
+            answers.append(answer)
+        else:
             click.echo(clean(in_words(answer)))
     if as_json:
         click.echo(json.dumps(answers, indent=2))
-    if failed := sum("error" in answer for answer in answers):
+    if failed:
         raise InputError(f"{failed} of the images cannot be read; remove them or make them whole")

@@ -17,6 +17,10 @@ from tfhalf.tasks.sequence import SequenceLabels
 
 _LABELLED = (Classification.name, Binary.name, Multilabel.name, Segmentation.name, SequenceLabels.name)
 _STEPS = 60  # that a line shows
+_VALUES = 6  # of an array that has no task, likewise
+ARRAY = "array"
+"""Of an output that has neither task nor classes: its numbers as they are."""
+_LOGITS, _PROBABILITIES = "logits", "probabilities"
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,8 @@ class Meaning:
 
     def fits(self, shape: Sequence[int]) -> bool:
         """Whether ``shape``, without the batch, is that of an item's values."""
+        if self.task == ARRAY:
+            return True
         ranks = {Segmentation.name: 3, SequenceLabels.name: 2}
         if len(shape) != ranks.get(self.task, 1):
             return False
@@ -55,8 +61,11 @@ class Meaning:
         ``labels``, each with ``label`` and ``probability`` (``score`` where they are none): the ``top`` best classes;
         of two, both; of independent labels also those above a half, each with ``applies``. ``values``, each with
         ``name`` and ``value``, and their ``unit``. ``steps``: a label and its probability for each. ``shares``: of each
-        class of pixels its share of them, 0 to 1, the largest first.
+        class of pixels its share of them, 0 to 1, the largest first. ``array``: values in nested lists, None for one
+        that is not finite, and their ``shape``.
         """
+        if self.task == ARRAY:
+            return {"shape": list(row.shape), "array": _nested(row)}
         if self.task == Regression.name:
             values = [
                 {"name": self._column(k, row.size), "value": _number(value)} for k, value in enumerate(row.reshape(-1))
@@ -96,13 +105,14 @@ class Meaning:
 def meanings(
     tasks: Mapping[str, Mapping[str, Any]], outputs: Iterable[str], classes: tuple[str, tuple[str, ...]] | None
 ) -> dict[str, Meaning]:
-    """What is shown of a version, by output: its ``tasks``; of one that says nothing of tasks, its ``classes``: their
-    output and its labels. Empty where there is neither."""
-    names = set(outputs)
+    """What is shown of a version, by output: its ``tasks``; where there are none its ``classes``: their output and its
+    labels. Of every other output the numbers; logits are left out beside their probabilities."""
+    names = list(outputs)
     shown = {name: Meaning.of_facts(facts) for name, facts in tasks.items() if name in names}
     if not shown and classes is not None:
         shown = {classes[0]: Meaning(Classification.name, classes[1])}
-    return shown
+    hidden = {_LOGITS} if _PROBABILITIES in shown else set()
+    return shown | {name: Meaning(ARRAY) for name in names if name not in shown and name not in hidden}
 
 
 def in_words(answer: Mapping[str, Any]) -> str:
@@ -110,6 +120,8 @@ def in_words(answer: Mapping[str, Any]) -> str:
     if "values" in answer:
         unit = f" {answer['unit']}" if "unit" in answer else ""
         return "  ".join(f"{row['name']} {number_words(row['value'])}{unit}" for row in answer["values"])
+    if "array" in answer:
+        return _array_words(answer["shape"], answer["array"])
     if "steps" in answer:
         labels = [row["label"] for row in answer["steps"]]
         more = f" ... {len(labels) - _STEPS:,} more" if len(labels) > _STEPS else ""
@@ -127,6 +139,29 @@ def number_words(value: float | None) -> str:
     return f"{value:,.0f}" if whole and abs(value) < 1e15 else f"{value:.5g}"
 
 
+def _array_words(shape: Sequence[int], values: Any) -> str:
+    """The shape and the first values; of a single number that alone."""
+    flat, count = _first(values, _VALUES), int(np.prod(shape))
+    more = f" ... {count - len(flat):,} more" if count > len(flat) else ""
+    return (f"{list(shape)} " if count != 1 else "") + "  ".join(map(_value_words, flat)) + more
+
+
+def _first(values: Any, most: int) -> list[Any]:
+    """The first ``most`` values of nested lists."""
+    if not isinstance(values, list):
+        return [values]
+    first: list[Any] = []
+    for one in values:
+        if len(first) >= most:
+            break
+        first += _first(one, most - len(first))
+    return first
+
+
+def _value_words(value: Any) -> str:
+    return number_words(value) if value is None or isinstance(value, int | float) else str(value)
+
+
 def _label_words(row: Mapping[str, Any]) -> str:
     value = row.get("probability")
     if "score" in row:
@@ -137,6 +172,17 @@ def _label_words(row: Mapping[str, Any]) -> str:
 
 def _number(value: Any) -> float | None:
     return float(value) if np.isfinite(value) else None
+
+
+def _nested(row: np.ndarray) -> Any:
+    """``row`` as JSON holds it."""
+    if row.dtype.kind not in "biuf":
+        return row.astype(str).tolist()
+    if row.dtype.kind == "f" and not np.isfinite(row).all():
+        values = row.astype(object)
+        values[~np.isfinite(row)] = None
+        return values.tolist()
+    return row.tolist()
 
 
 def _texts(values: Any) -> tuple[str, ...]:

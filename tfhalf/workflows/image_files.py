@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from tfhalf.artifacts.ports import Port
 from tfhalf.data.image_formats import DAMAGE, FORMATS, SUFFIXES, WORDS, is_image
-from tfhalf.errors import InputError
+from tfhalf.errors import ArtifactError, InputError
 from tfhalf.files import open_regular
 from tfhalf.tasks.colours import colours
-from tfhalf.text import one_line
+from tfhalf.text import one_line, printable
 
 MAX_VALUES = 1 << 26
 """Of one image: what a manifest says of its size is bounded before room is made for it."""
@@ -32,6 +33,40 @@ class ImageFile:
     path: Path
     listed: bool
     relative: Path
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """An input that takes images: ``shape`` is (height, width, channels), where None takes any size."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int | None, int | None, int]
+
+    @classmethod
+    def of(cls, port: Port, directory: Path) -> ImageInput:
+        """Of what the manifest in ``directory`` says, [N, H, W, 1 or 3].
+
+        Raises:
+            ArtifactError: its images are larger than any that are read.
+        """
+        sides = port.shape[1:]
+        if (count := math.prod(side or 1 for side in sides)) > MAX_VALUES:
+            raise ArtifactError(
+                f"{directory}: its manifest says images of {printable(str(port.dims()[1:]), 60)}, {count:,} values, "
+                f"more than the {MAX_VALUES:,} that are made ready; it is damaged, export again"
+            )
+        return cls(port.name, np.dtype(port.dtype), (sides[0], sides[1], sides[2] or 1))
+
+    @property
+    def values(self) -> int | None:
+        """How many values an image has; None where each has a size of its own."""
+        height, width, channels = self.shape
+        return height * width * channels if height and width else None
+
+    def read(self, path: Path, value_range: tuple[float, float]) -> np.ndarray:
+        """`read_image` for this input."""
+        return read_image(path, self.shape, self.dtype, value_range)
 
 
 def image_files(images: Sequence[Path], most: int = MAX_IMAGES) -> Iterator[ImageFile]:

@@ -1,6 +1,7 @@
 "use strict";
 // What the outputs of a model say, as parts of the page; `make` is page.js's.
 const MOST = 5; // classes that are shown of many
+const VALUES = 24; // of an array, likewise
 const percent = (share) => `${(share * 100).toFixed(2)} %`;
 const label = (output, k) => (output.labels[k] === undefined ? String(k) : output.labels[k]);
 
@@ -14,6 +15,7 @@ async function parts(outputs, values, file) {
     if (output.task === "segmentation") part.append(await mask(output, shape, data, file));
     else if (output.task === "regression") part.append(...numbers(output, data));
     else if (output.task === "sequence") part.append(steps(output, shape, data));
+    else if (output.task === "array") part.append(...array(shape, data));
     else part.append(bars(output, data));
     block.append(part);
   }
@@ -49,6 +51,14 @@ function numbers(output, data) {
   });
 }
 
+// An output that has no task: its shape and its first values.
+function array(shape, data) {
+  const shown = [...data.slice(0, VALUES)].map((value) => value.toPrecision(5)).join("  ");
+  const rest = data.length - VALUES;
+  const more = rest > 0 ? ` … ${rest.toLocaleString("en")} more` : "";
+  return [make("p", `[${shape.slice(1).join(", ")}]`, { class: "shape" }), make("p", shown + more, { class: "array" })];
+}
+
 function steps(output, shape, data) {
   const width = shape[shape.length - 1];
   const line = make("p", undefined, { class: "steps" });
@@ -76,10 +86,10 @@ async function mask(output, shape, data, file) {
     pixels.data.set([...(output.colours[best] || [128, 128, 128]), 255], p * 4);
   }
   const layer = await createImageBitmap(pixels);
-  const image = await createImageBitmap(file).catch(() => null); // TIFF, say: then the mask alone is seen
+  const image = file ? await createImageBitmap(file).catch(() => null) : null; // TIFF, say: then the mask alone is seen
   const side = Math.max(image ? image.width : width, image ? image.height : height);
   const scale = Math.min(1024, Math.max(384, side)) / side;
-  const canvas = make("canvas", undefined, { role: "img", "aria-label": `mask of ${file.name}` });
+  const canvas = make("canvas", undefined, { role: "img", "aria-label": file ? `mask of ${file.name}` : "mask" });
   canvas.width = Math.round((image ? image.width : width) * scale);
   canvas.height = Math.round((image ? image.height : height) * scale);
   const slider = make("input", undefined, { type: "range", min: "0", max: "100", value: "50", "aria-label": "opacity of the mask" });
@@ -106,6 +116,6 @@ async function mask(output, shape, data, file) {
   const block = make("div", undefined, { class: "mask" });
   const opacity = make("label", "Opacity of the mask ");
   opacity.append(slider);
-  block.append(make("p", file.name), canvas, legend, opacity);
+  block.append(...(file ? [make("p", file.name)] : []), canvas, legend, opacity);
   return block;
 }

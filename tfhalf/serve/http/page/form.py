@@ -1,6 +1,7 @@
-"""What the page needs to ask a model and to show its answer: fields of a table's row or an image, and what outputs say.
+"""What the page needs to ask a model and to show its answer: an image, or fields of a table's row, some of which may be
+images; and what outputs say.
 
-The page sends numbers: a category's is its index, and a text goes to the server as it is.
+The page sends numbers: a category's is its index, and a text or an image file goes to the server as it is.
 """
 
 from __future__ import annotations
@@ -8,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tfhalf.artifacts.fields import Field, fields_of, takes_table
+from tfhalf.artifacts.fields import Field, fields_of, is_image, takes_table
 from tfhalf.artifacts.lookups import Lookups
 from tfhalf.serve.models.version import Loaded
+from tfhalf.serve.signature import Tensor
 from tfhalf.tasks.answers import Meaning, meanings
 from tfhalf.tasks.colours import colours
 
@@ -20,9 +22,7 @@ _MOST_FIELDS = 500
 
 def takes_people(loaded: Loaded) -> bool:
     """Whether `form` has something for the page."""
-    tensors = loaded.signature.inputs.values()
-    image = len(tensors) == 1 and any(tensor.image for tensor in tensors)
-    return (image or takes_table(loaded.manifest, loaded.lookups)) and bool(_meanings(loaded))
+    return _image(loaded) is not None or _takes_row(loaded)
 
 
 def form(loaded: Loaded) -> dict[str, Any]:
@@ -34,12 +34,24 @@ def form(loaded: Loaded) -> dict[str, Any]:
     """
     manifest, lookups = loaded.manifest, loaded.lookups
     facts = {"version": loaded.version, "outputs": [_output(*item) for item in _meanings(loaded).items()]}
-    if takes_table(manifest, lookups):
+    if _takes_row(loaded):
         fields = fields_of(manifest, lookups)
         return {**facts, "fields": [_field(field, lookups) for field in fields]} if len(fields) <= _MOST_FIELDS else {}
+    image = _image(loaded)
+    return {**facts, "image": {"input": image.name, "size": image.image}} if image else {}
+
+
+def _image(loaded: Loaded) -> Tensor | None:
+    """The only input, where that takes images of one size."""
     tensors = list(loaded.signature.inputs.values())
-    image = tensors[0].image if len(tensors) == 1 else None
-    return {**facts, "image": {"input": tensors[0].name, "size": image}} if image else {}
+    return tensors[0] if len(tensors) == 1 and tensors[0].image else None
+
+
+def _takes_row(loaded: Loaded) -> bool:
+    """Whether a row of a table is all that it takes, images of one size among it."""
+    tensors = loaded.signature.inputs
+    images_fit = all(tensors[port.name].image for port in loaded.manifest.inputs if is_image(port))
+    return images_fit and takes_table(loaded.manifest, loaded.lookups)
 
 
 def _meanings(loaded: Loaded) -> dict[str, Meaning]:

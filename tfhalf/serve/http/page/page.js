@@ -191,6 +191,10 @@ function field(one, index) {
     list.append(...one.categories.map((name) => make("option", name, { value: name })), make("option", "(not known)", { value: "" }));
     list.value = one.example;
     block.append(list);
+  } else if (one.kind === "image") {
+    const box = make("input", undefined, { id, type: "file", accept: "image/*" });
+    box.required = true;
+    block.append(box);
   } else if (one.kind === "text") {
     block.append(make("textarea", one.example, { id, rows: "3" }));
   } else {
@@ -208,25 +212,41 @@ function field(one, index) {
   return block;
 }
 
-function rowInputs() {
+const chosenFiles = () =>
+  state.form.fields.flatMap((one, index) => (one.kind === "image" ? [...get(`field-${index}`).files] : []));
+
+async function rowInputs() {
   const inputs = new Map();
-  state.form.fields.forEach((one, index) => {
-    const cell = get(`field-${index}`).value;
+  const files = new Map();
+  for (const [index, one] of state.form.fields.entries()) {
+    const box = get(`field-${index}`);
+    if (one.kind === "image") {
+      files.set(one.input, element(await box.files[0].arrayBuffer()));
+      continue;
+    }
+    const cell = box.value;
     if (!inputs.has(one.input)) inputs.set(one.input, { kind: one.kind, values: [] });
     const number = one.kind === "category" ? one.categories.indexOf(cell.trim()) + 1 : cell === "" ? NaN : Number(cell);
     inputs.get(one.input).values.push(one.kind === "text" ? cell : number);
-  });
-  return [...inputs].map(([name, { kind, values }]) => {
+  }
+  const images = [...files].map(([name, bytes]) => ({ name, datatype: "BYTES", shape: [1], bytes }));
+  const rows = [...inputs].map(([name, { kind, values }]) => {
     if (kind === "text") return { name, datatype: "BYTES", shape: [1, 1], bytes: element(new TextEncoder().encode(values[0])) };
     const whole = kind !== "number";
     const bytes = whole ? new Int32Array(values) : new Float32Array(values);
     return { name, datatype: whole ? "INT32" : "FP32", shape: [1, values.length], bytes };
   });
+  return [...images, ...rows];
 }
 
 async function showRow() {
   try {
-    get("answers").replaceChildren(await parts(state.form.outputs, await infer(rowInputs())));
+    const files = chosenFiles();
+    const values = await infer(await rowInputs());
+    const masks = state.form.outputs.some((output) => output.task === "segmentation"); // over the first image
+    const block = make("div", undefined, { class: "answer" });
+    block.append(...files.slice(masks ? 1 : 0).map(preview), await parts(state.form.outputs, values, files[0]));
+    get("answers").replaceChildren(block);
   } catch (error) {
     get("answers").replaceChildren(make("p", String(error.message || error), { class: "bad" }));
   }
