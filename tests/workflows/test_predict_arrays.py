@@ -10,10 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
+from serve_helpers import LABELS, expected, images, make_version
 
 from tfhalf.artifacts.lookups import Lookup, Lookups
 from tfhalf.artifacts.manifest import Version
 from tfhalf.artifacts.record import Manifest
+from tfhalf.cli import main
 from tfhalf.errors import InputError, UnsupportedError
 from tfhalf.workflows import predict, predict_model
 from tfhalf.workflows.predict import Request, in_words
@@ -201,3 +204,18 @@ def test_options_that_arrays_do_not_take(net: Any, tmp_path: Path, more: dict[st
     net(TOWN, SERIES)
     with pytest.raises(InputError, match=f"received {option} beside arrays, which are taken as they are; leave it out"):
         predicted(saved(tmp_path / "a.npz", **WHOLE), **more)
+
+
+def test_the_command_answers_for_a_file(tmp_path: Path) -> None:
+    make_version(tmp_path, "net", 1)
+    x = images(3)
+    path = saved(tmp_path / "a.npz", image=x.astype(np.uint8))
+    told = CliRunner().invoke(main, ["predict", str(tmp_path / "net"), str(path), "--json"])
+    assert told.exit_code == 0, told.output
+    best = [one["labels"][0] for one in json.loads(told.stdout)]
+    np.testing.assert_allclose([one["probability"] for one in best], expected(x).max(1), atol=2e-3)
+    assert [one["label"] for one in best] == [LABELS[k] for k in expected(x).argmax(1)]
+    lines = CliRunner().invoke(main, ["predict", str(tmp_path / "net"), str(path), "--top", "1"]).stdout.splitlines()
+    assert [line.partition(":")[0] for line in lines] == [f"{path}[{k}]" for k in range(3)]
+    refused = CliRunner().invoke(main, ["predict", str(tmp_path / "net"), str(tmp_path / "b.npz")])
+    assert (refused.exit_code, refused.stderr.count("\n")) == (2, 1)
