@@ -239,6 +239,9 @@ def test_a_table_with_images_of_any_size_and_a_fixed_batch(views: Any, tmp_path:
     answers, _ = predicted(Request([tmp_path / "a.csv"]))
     assert [one["values"][0]["value"] for one in answers] == [11, 22, 33]
     assert runtime.shapes == [(1, 4, 4, 3), (1, 4, 5, 3), (1, 4, 6, 3)]
+    runtime = views("height", batch=2)
+    assert [one["values"][0]["value"] for one in predicted(Request([tmp_path / "a.csv"]))[0]] == [11, 22, 33]
+    assert runtime.shapes == [(2, 4, 4, 3), (2, 4, 5, 3), (2, 4, 6, 3)]
     runtime = views(batch=2)
     assert [one["values"][0]["value"] for one in predicted(Request([tmp_path / "a.csv"]))[0]] == [11, 22, 33]
     assert runtime.shapes == [(2, 4, 4, 3), (2, 4, 4, 3)]

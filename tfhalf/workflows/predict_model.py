@@ -47,8 +47,10 @@ class Model:
 
     def size(self, each: int | None, most: int = BATCH) -> int:
         """How many items of ``each`` so many values go in one call: ``most`` of small ones, or as many as a call takes,
-        where that number is fixed. One, where ``each`` is None: a size of its own."""
-        return self.manifest.batch or (1 if each is None else max(1, min(most, _VALUES // max(1, each))))
+        where that number is fixed. One, where ``each`` is None: every item has a size of its own."""
+        if each is None:
+            return 1
+        return self.manifest.batch or max(1, min(most, _VALUES // max(1, each)))
 
     def run(self, inputs: Mapping[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
         """The shown outputs for ``count`` items, [N, ...], float64 where they have a task; a fixed batch is filled up.
