@@ -209,8 +209,8 @@ def test_a_validation_part(parted, name, tested, decode):
     assert splits.y_val.tolist() == [0, 0, 0, 1, 1, 1]
     assert splits.x_val[:, 0, 0].max(-1).tolist() == [200] * 6
     assert splits.x_test[:, 0, 0].max(-1).tolist() == [255] * (4 if tested else 2)
-    (line,) = [line for line in told if "validation on the 6 images" in line]
-    assert ("the test set is drawn from train/" in line) is not tested
+    (line,) = [line for line in told if "validation on the 6 items" in line]
+    assert ("that is drawn from the training part (data.test)" in line) is not tested
 
 
 def test_two_validation_parts_and_differing_classes(parted):

@@ -127,3 +127,5 @@ def test_membrane():
     assert sum(splits.sizes.values()) == 30
     assert splits.x_train.shape[1:] == (64, 64, 1)
     assert 0.7 < splits.y_train.mean() < 0.85
+    splits = load(DATASETS / "membrane", image_size=[64, 64], test={"items": ["24-29"]})
+    assert splits.sizes == {"train": 22, "validation": 2, "test": 6}

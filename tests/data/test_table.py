@@ -380,3 +380,5 @@ def test_sst2():
     assert sum(splits.sizes.values()) == 67_349 + 872
     assert splits.sizes["validation"] == 872
     assert splits.class_names == ("0", "1")
+    splits = load(DATASETS, "csv:sst2", columns={"label": "target", "sentence": "text"}, test="dev")
+    assert splits.sizes == {"train": 60_614, "validation": 6_735, "test": 872}

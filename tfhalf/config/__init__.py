@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tfhalf.config.schema import Callback as Callback
     from tfhalf.config.schema import Data as Data
     from tfhalf.config.schema import Export as Export
+    from tfhalf.config.schema import HeldOut as HeldOut
     from tfhalf.config.schema import LossScale as LossScale
     from tfhalf.config.schema import Model as Model
     from tfhalf.config.schema import Normalize as Normalize
@@ -37,6 +38,7 @@ __all__ = [
     "Callback",
     "Data",
     "Export",
+    "HeldOut",
     "Lookahead",
     "LossScale",
     "Model",

@@ -10,6 +10,10 @@ from tfhalf.config.section import Positive, Section, Share
 
 # A field's description stands in for the words that error messages otherwise make from types and bounds.
 VALIDATION = "a share in [0, 1) or a whole number >= 0"
+TEST = (
+    "a share in (0, 1), the name of the source's validation part (val, validation, dev or valid), or "
+    "{items: [...]} of file names, numbers and ranges such as 24-29"
+)
 
 
 class Augment(Section):
@@ -54,6 +58,14 @@ class Text(Section):
         return self
 
 
+class HeldOut(Section):
+    """Items of the training part that are the test part. ``items``: the names of their files without the ending, or
+    their numbers, from 0 on; ``24-29`` is a range of numbers, both ends among it.
+    """
+
+    items: Annotated[tuple[Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
+
+
 Role = Literal["number", "category", "text", "target", "weight", "ignore"]
 
 
@@ -64,7 +76,9 @@ class Data(Section):
     ``args`` are the function's keyword arguments. ``synthetic:224x224x3`` makes random images of that height, width and
     number of channels, to measure speed on; its ``args`` are ``classes`` (10), ``train`` (5120) and ``test`` (512).
     ``image_size`` is (height, width). ``validation`` (share below 1, or a number of items) is taken from the training
-    part, never from the test set; ``test`` is the share split off where the source has no test set of its own.
+    part, never from the test set; ``test`` is the share split off where the source has no test set of its own, or
+    what is held out for it: ``dev`` (``val``, ``validation``, ``valid``), the source's own validation part, or
+    `HeldOut` items.
     ``normalize``: ``standardize`` uses each channel's mean and standard deviation over the training part, ``unit``
     divides integers by 255 and floats by their largest absolute value. ``decode``: ``eager`` decodes every image before
     training; ``lazy`` (``folder:`` and ``tfds:``) keeps training images encoded and decodes them again each epoch;
@@ -80,7 +94,9 @@ class Data(Section):
     args: dict[str, Any] = Field(default_factory=dict)
     image_size: tuple[Annotated[int, Field(ge=1, le=4096)], Annotated[int, Field(ge=1, le=4096)]] | None = None
     validation: Annotated[int, Field(ge=0)] | Share = Field(0.1, description=VALIDATION)
-    test: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    test: Annotated[float, Field(gt=0, lt=1)] | Literal["val", "validation", "dev", "valid"] | HeldOut = Field(
+        0.2, description=TEST
+    )
     normalize: Literal["standardize", "unit", "none"] | Normalize = "standardize"
     augment: Augment = Augment()
     decode: Literal["auto", "eager", "lazy"] = "auto"

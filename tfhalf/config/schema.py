@@ -16,6 +16,7 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from tfhalf.config.data import Augment as Augment
 from tfhalf.config.data import Data as Data
+from tfhalf.config.data import HeldOut as HeldOut
 from tfhalf.config.data import Normalize as Normalize
 from tfhalf.config.data import Text as Text
 from tfhalf.config.guard import Blowup as Blowup

@@ -33,7 +33,8 @@ class Arrays:
     targets needs (`tfhalf.data.targets`). A source without a test (or validation) set leaves None. ``w_*`` are weights
     of items [N]. ``x_train`` may be encoded still (`LazyImages`).
     ``class_names`` says how many classes there are where the source knows; ``declared`` allows some of them to have no
-    training item (some published sets name more classes than they use). ``categories`` are inputs, str [N], that become
+    training item (some published sets name more classes than they use). ``items`` are the names of the training items,
+    where these are not their numbers. ``categories`` are inputs, str [N], that become
     codes once the training part is drawn. ``empty_cells``: NaN is an empty cell, not a fault. The other fields are
     those of `Splits`.
     """
@@ -46,6 +47,7 @@ class Arrays:
     y_val: Array | Columns | None = None
     class_names: tuple[str, ...] | None = None
     declared: bool = False
+    items: tuple[str, ...] = ()
     w_train: Array | None = None
     w_val: Array | None = None
     w_test: Array | None = None

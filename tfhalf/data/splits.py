@@ -16,7 +16,8 @@ from tfhalf import config
 from tfhalf.data import categories
 from tfhalf.data.check import PARTS, Arrays, check
 from tfhalf.data.columns import Columns
-from tfhalf.data.draw import draw
+from tfhalf.data.draw import Indices, draw
+from tfhalf.data.held_out import held_out
 from tfhalf.data.lazy import LazyImages
 from tfhalf.data.resize import resize
 from tfhalf.data.sources import call, digits, folder, masks, npz, synthetic, table, tfds
@@ -25,6 +26,7 @@ from tfhalf.data.types import Ignore, Kinds, Splits
 from tfhalf.errors import DataError
 
 Progress = Callable[[str], None]
+_Parts = dict[str, dict[str, Any]]  # x, y and w by part
 
 FORMS = (
     "tfds:NAME, folder:PATH, npz:PATH, sklearn:digits, csv:PATH, masks:PATH, synthetic:HxWxC, file.py:load, "
@@ -83,7 +85,7 @@ def load_splits(
     say = progress or (lambda message: None)
     arrays = check(_read(data, base, data_dir, say, kind), source, kind, say, ignore)
     arrays = resize(arrays, data.image_size, source, kind)
-    splits = as_numbers(_split(arrays, data, seed, kind), data.text, base)
+    splits = as_numbers(_split(arrays, data, seed, kind, say), data.text, base)
     say(f"{source}: {_summary(splits, kind)}")
     return splits
 
@@ -131,7 +133,7 @@ def _read(data: config.Data, base: Path, data_dir: str | None, say: Progress, ki
             "synthetic:HxWxC take args; remove data.args"
         )
     if scheme == "tfds":
-        return tfds.read(rest, data_dir, data.image_size, source, say, data.decode)
+        return tfds.read(rest, data_dir, data.image_size, source, say, data.decode, isinstance(data.test, str))
     if scheme == "folder":
         return folder.read(base / Path(rest).expanduser(), data.image_size, source, say, data.decode)
     if scheme == "npz":
@@ -153,26 +155,23 @@ def _is_reference(source: str) -> bool:
     return "." in where or where in sys.modules or importlib.util.find_spec(where) is not None
 
 
-def _split(arrays: Arrays, data: config.Data, seed: int, kind: Kinds) -> Splits:
-    parts: dict[str, dict[str, Any]] = {
+def _split(arrays: Arrays, data: config.Data, seed: int, kind: Kinds, say: Progress) -> Splits:
+    parts: _Parts = {
         part: {letter: getattr(arrays, f"{letter}_{part}") for letter in "xyw"}
         for part in PARTS
         if (x := getattr(arrays, f"x_{part}")) is not None and (part != "val" or len(x))
     }
     unread = ["data.test"] if "test" in parts and data.test != _default("test") else []
-    if "val" in parts and data.validation != _default("validation"):
-        unread.append("data.validation")
     # The test part first: it does not depend on what is drawn for validation.
-    for part, amount, key, its_seed in (
-        ("test", data.test, "data.test", _TEST_SEED),
-        ("val", data.validation, "data.validation", seed),
-    ):
-        if part not in parts:
-            train = parts["train"]
-            kept, drawn = draw(_strata(train["y"], kind), amount, its_seed, key=key, source=data.source)
-            parts[part] = {letter: None if value is None else value[drawn] for letter, value in train.items()}
-            if len(drawn):
-                parts["train"] = {letter: _subset(value, kept) for letter, value in train.items()}
+    _add_test(parts, arrays.items, data, kind)
+    if "val" not in parts:
+        strata = _strata(parts["train"]["y"], kind)
+        _take(parts, "val", *draw(strata, data.validation, seed, key="data.validation", source=data.source))
+    else:
+        unread += ["data.validation"] if data.validation != _default("validation") else []
+        its = f"{data.source}: validation on the {len(parts['val']['y'])} items of its own part, not data.validation"
+        drawn = "; it has no test part: that is drawn from the training part (data.test)"
+        say(its if arrays.x_test is not None else f"{its}{drawn}")
     vocabularies = {**arrays.vocabularies, **_encode(parts, arrays.categories)}
     x, names = parts["train"]["x"], arrays.class_names
     assert names is not None  # filled in by check
@@ -189,6 +188,44 @@ def _split(arrays: Arrays, data: config.Data, seed: int, kind: Kinds) -> Splits:
         columns=arrays.columns,
         output_classes=arrays.output_classes,
     )
+
+
+def _add_test(parts: _Parts, items: tuple[str, ...], data: config.Data, kind: Kinds) -> None:
+    """Make the test part that ``data.test`` says, where the source has none of its own.
+
+    Raises:
+        DataError: there is no such part or item, too few are left to train on, or the source has a test part and
+            ``data.test`` names another.
+    """
+    source, test = data.source, data.test
+    if isinstance(test, float):
+        if "test" not in parts:
+            strata = _strata(parts["train"]["y"], kind)
+            _take(parts, "test", *draw(strata, test, _TEST_SEED, key="data.test", source=source))
+        return
+    what = f"data.test is {test}" if isinstance(test, str) else "data.test names items"
+    if "test" in parts:
+        raise DataError(
+            f"{source}: {what} and the source has a test part of its own; one of both is accepted; remove data.test, "
+            "or take that part out of the source"
+        )
+    if isinstance(test, config.HeldOut):
+        _take(parts, "test", *held_out(test.items, items, _strata(parts["train"]["y"], kind), source))
+    elif "val" in parts:
+        parts["test"] = parts.pop("val")
+    else:
+        raise DataError(
+            f"{source}: {what} and the source has no validation part of its own; set data.test to a share to draw from "
+            "the training part, such as 0.2, or add that part to the source"
+        )
+
+
+def _take(parts: _Parts, part: str, kept: Indices, drawn: Indices) -> None:
+    """Move the training items ``drawn`` to ``part``."""
+    train = parts["train"]
+    parts[part] = {letter: None if value is None else value[drawn] for letter, value in train.items()}
+    if len(drawn):
+        parts["train"] = {letter: _subset(value, kept) for letter, value in train.items()}
 
 
 def _strata(y: Any, kind: Kinds) -> npt.NDArray[np.int32]:

@@ -60,9 +60,6 @@ def read(
     encoded = images.Images(files, path, size, source)
     labels = {part: _labels(names, listed) for part, listed in parts.items()}
     held_out = next((part for part in VALIDATION if part in parts), "")
-    if held_out:
-        drawn = "" if "test" in parts else "; there is no test/: the test set is drawn from train/ (data.test)"
-        say(f"{source}: validation on the {len(labels[held_out])} images of {held_out}/, not data.validation{drawn}")
     count = len(labels["train"])
     x_train = _training(encoded, count, decode, say)
     x: dict[str, Array] = {}
@@ -77,6 +74,7 @@ def read(
         x.get(held_out),
         labels.get(held_out),
         class_names=tuple(names),
+        items=tuple(file.stem for listed in parts["train"].values() for file in listed),
     )
 
 

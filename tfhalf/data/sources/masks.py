@@ -55,7 +55,7 @@ def read(path: Path, size: tuple[int, int] | None, source: str, say: Callable[[s
     for part, listed in pairs.items():
         arrays |= {f"x_{part}": x[start : start + len(listed)], f"y_{part}": y[start : start + len(listed)]}
         start += len(listed)
-    return Arrays(**arrays)
+    return Arrays(**arrays, items=tuple(image.stem for image, _ in pairs["train"]))
 
 
 def _parts(path: Path, source: str) -> dict[str, Path]:

@@ -169,7 +169,8 @@ class _Rows:
             x |= {name: self._texts(name, strip=role == "category")[kept] for name in self.table.of(role)}
         alone = len(x) == 1 and not self.table.of("category")
         w = next(iter(weights.values()))[kept] if weights else None
-        return Arrays(next(iter(x.values())) if alone else Columns(x), target[kept], w_train=w)
+        items = () if kept.all() else tuple(map(str, np.flatnonzero(kept)))  # numbers of rows are those of the file
+        return Arrays(next(iter(x.values())) if alone else Columns(x), target[kept], w_train=w, items=items)
 
     def _numbers(self, name: str) -> npt.NDArray[np.float64]:
         """float64 [N], NaN where a cell is empty.

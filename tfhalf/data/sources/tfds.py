@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,6 +37,7 @@ def read(
     source: str,
     say: Progress,
     decode: Literal["auto", "eager", "lazy"] = "auto",
+    on_validation: bool = False,
 ) -> Arrays:
     """Read a set by its name, downloading it first if it is not prepared.
 
@@ -46,15 +48,21 @@ def read(
         source: for messages.
         say: called with progress messages.
         decode: whether training images are decoded here or when they are asked for; ``auto`` goes by the memory.
+        on_validation: read the set's part ``validation``, as such, in place of a test part.
 
     Raises:
         DataError: unknown name, no image-classification set, not to be had, damaged, or too large for the memory.
     """
-    return read_builder(_builder(name, data_dir, source), size, source, say, decode)
+    return read_builder(_builder(name, data_dir, source), size, source, say, decode, on_validation)
 
 
 def read_builder(
-    builder: Any, size: tuple[int, int] | None, source: str, say: Progress, decode: str = "auto"
+    builder: Any,
+    size: tuple[int, int] | None,
+    source: str,
+    say: Progress,
+    decode: str = "auto",
+    on_validation: bool = False,
 ) -> Arrays:
     """The same for a ``tfds.core.DatasetBuilder``: parts ``train`` and ``test``, else ``validation`` as the test."""
     image_key, label_key = _keys(builder, source)
@@ -62,7 +70,9 @@ def read_builder(
     splits = builder.info.splits
     if "train" not in splits:
         raise DataError(f"{source}: has the parts {', '.join(splits)}; a part 'train' is needed; use another source")
-    test = next((part for part in ("test", "validation") if part in splits), None)
+    test = next((part for part in ("test", "validation")[on_validation:] if part in splits), None)
+    if on_validation and test and "test" in splits:
+        say(f"{source}: the part 'test' is not read, since data.test names 'validation'")
     names = tuple(builder.info.features[label_key].names)
     parts = ["train"] + ([test] if test else [])
     say(f"{source}: reading {' and '.join(parts)} from {builder.data_path}")
@@ -80,8 +90,14 @@ def read_builder(
     x_test, y_test = _read_part(builder, test, image_key, size, source) if test else (None, None)
     if y_test is not None and (y_test < 0).any():
         # Contest sets publish their test part without labels: all are -1.
-        raise DataError(f"{source}: the part {test!r} has no labels; a labelled one is needed; use another source")
-    return Arrays(x, y, x_test, y_test, class_names=names, declared=True)
+        other = "" if on_validation or "validation" not in splits else "set data.test: validation, or "
+        raise DataError(
+            f"{source}: the part {test!r} has no labels; a labelled one is needed; {other}use another source"
+        )
+    arrays = Arrays(x, y, class_names=names, declared=True)
+    if on_validation:
+        return replace(arrays, x_val=x_test, y_val=y_test)
+    return replace(arrays, x_test=x_test, y_test=y_test)
 
 
 def check_at_hand(name: str, data_dir: str | None, source: str) -> None:
