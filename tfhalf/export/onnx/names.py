@@ -7,8 +7,12 @@ import re
 
 import onnx_ir as ir
 
-# What tf2onnx and the rewrites count with, and the addresses that tf2onnx puts into names.
-_COUNTED = re.compile(r":new\d+|:old|:steps|:last|_alias_\d+|__\d+|\d{9,}")
+# What tf2onnx, TensorFlow (functions of a loop) and the rewrites count with, and the addresses that tf2onnx puts into
+# names.
+_COUNTED = re.compile(
+    r":new\d+|:old|:steps|:last|_alias_\d+|__\d+|\d{9,}|_frozen_\d+"
+    r"|(?:(?<=while_cond)|(?<=while_body)|(?<=cond_true)|(?<=cond_false))_\d+"
+)
 
 
 def canonical(model: ir.Model) -> None:
@@ -86,6 +90,7 @@ def _rename(graph: ir.Graph, taken: set[str], nodes: set[str], *, inner: bool = 
     for node in graph:
         node.name = _free(node.name or node.op_type, nodes)
         for body in _bodies(node):
+            body.name = _COUNTED.sub("", body.name or "")
             _rename(body, taken, nodes, inner=True)
 
 

@@ -21,12 +21,15 @@ from tfhalf.export.graph.decompose import import_graph
 from tfhalf.export.graph.decompositions import ONNX, rules_of
 from tfhalf.export.graph.frozen import CHOICES, captured, freeze
 from tfhalf.export.onnx import external_weights, rewrites
+from tfhalf.export.onnx.ordered import ordered_sets
 from tfhalf.export.program import Program
 from tfhalf.text import one_line
 
 # tf2onnx writes up to 18; onnx's own converter takes the graph further.
 OPSETS = range(13, 26)
 _CONVERTER_OPSET = 18
+# What tf2onnx counts names from, in place of where it stands: it sorts by names, and a 9 comes behind a 10.
+_FIRST_NAME = 10**6
 LARGEST = 2**31 - 2**24
 """Bytes of weights beyond which they lie in a file beside the graph: a protobuf message ends at 2 GiB."""
 
@@ -119,17 +122,20 @@ def _decomposed(function: Any) -> Any:
 def _converted(function: Any, opset: int) -> onnx.ModelProto:
     """What tf2onnx makes of a function."""
     with _tf2onnx_log() as unsupported:
-        import tf2onnx
+        from tf2onnx import convert as converter
+        from tf2onnx import utils
 
         from tfhalf.export.onnx.handlers import HANDLERS
 
         try:
-            model, _ = tf2onnx.convert.from_function(
-                function,
-                input_signature=function.input_signature,
-                opset=opset,
-                custom_op_handlers=HANDLERS,
-            )
+            utils.INTERNAL_NAME = _FIRST_NAME
+            with ordered_sets("tf2onnx"):
+                model, _ = converter.from_function(
+                    function,
+                    input_signature=function.input_signature,
+                    opset=opset,
+                    custom_op_handlers=HANDLERS,
+                )
         except ExportError as error:  # of what is written out
             raise ExportError(
                 f"ONNX: {error}; write the layer with other operators, or leave onnx out of export.formats"
