@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from functools import cache
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tfhalf.artifacts.edges import edges_by_name
@@ -52,6 +54,69 @@ class _Looked:
 _Looked.program = TextProgram(_Looked, Lookups({"words": LOOKUP}))
 
 
+STANDARDIZE = ("lower_and_strip_punctuation", "lower", "strip_punctuation", "none")
+CUTS = (("whitespace", 1), ("whitespace", 3), ("character", 1), ("character", 2))
+EVERY = [(standardize, *cut) for standardize in STANDARDIZE for cut in CUTS]
+HELD = ("", "[UNK]", *"aAgé日 .'", "İ", "i", "\u0307", "\U0001f600", "great", "Great", "film.", "a great", "great film",
+        "a great film", "a g", "é 日", "   ", "\u00a0", "\ufffd")  # fmt: skip
+MORE = "İ\u0131i̇Σ\u03c3ςÉe\u0301\u200d\U0001f468\U0001f3fd\ufeff\ufffd\u2028"
+ANY = st.text(st.sampled_from(_ODD + MORE)) | st.text(st.characters(exclude_categories=[])) | TEXTS
+
+
+@cache
+def cut_by(standardize: str, split: str, ngrams: int) -> tuple[Lookup, Any, Any]:
+    """The lookup, Keras' layer, and the signature of a SavedModel."""
+    lookup = Lookup("text", HELD, 9, standardize=standardize, split=split, ngrams=ngrams)
+    layer = keras.layers.TextVectorization(
+        vocabulary=list(HELD),
+        output_sequence_length=9,
+        standardize=None if standardize == "none" else standardize,
+        split=split,
+        ngrams=ngrams if ngrams > 1 else None,
+    )
+
+    class Program(_Looked):
+        inputs = (Port("words", "int32", (None, 9)),)
+
+    return lookup, layer, TextProgram(Program, Lookups({"words": lookup})).function
+
+
+@given(texts=st.lists(ANY, min_size=1, max_size=4), ways=st.sampled_from(EVERY))
+@example(texts=["", "a"], ways=("none", "character", 2))
+@example(texts=["", " "], ways=("lower", "whitespace", 3))
+@example(texts=["A great. FILM", "İI É\u00a0é", "e\u0301\U0001f468\u200d\U0001f469", "\ud83d \udc68"], ways=EVERY[2])
+@settings(deadline=None, max_examples=300)
+def test_texts_are_cut_as_keras_does(texts: list[str], ways: tuple[str, str, int]) -> None:
+    lookup, layer, signature = cut_by(*ways)
+    sent = tf.constant([text.encode("utf-8", "surrogatepass") for text in texts])
+    expected = layer(sent).numpy()
+    assert lookup.encode(texts).tolist() == expected.tolist()
+    assert signature(sent)["words"].numpy().tolist() == expected.tolist()
+
+
+def test_every_kind_of_code_point_is_a_character() -> None:
+    points = [*range(0x3000), *range(0xD7F0, 0xE010), *range(0x3000, 0x110000, 97), *range(0xFF00, 0x10100)]
+    texts = [f"a{chr(point)}B" for point in points]
+    lookup = Lookup("text", ("", "[UNK]"), 9, standardize="none", split="character")
+    sent = tf.constant([text.encode("utf-8", "surrogatepass") for text in texts])
+    for text, expected in zip(texts, tf.strings.unicode_split(sent, "UTF-8").to_list(), strict=True):
+        assert [word.encode() for word in lookup.words_of(text)] == expected
+
+
+def test_keras_lowers_ascii_alone() -> None:
+    lookup = Lookup("text", ("", "[UNK]"), 9)
+    assert lookup.words_of("ÉCOLE İI") == ["École", "İi"]
+    assert tf.strings.lower("ÉCOLE İI").numpy().decode() == "École İi"
+
+
+def test_a_file_of_before_says_nothing_of_how_texts_are_cut(tmp_path) -> None:
+    (tmp_path / FILE).write_text(json.dumps({"a": {"kind": "text", "words": list(WORDS), "length": LENGTH}}))
+    assert Lookups.read(tmp_path).by_input["a"] == LOOKUP
+    other = Lookups({"a": Lookup("text", HELD, 4, (), "none", "character", 2)})
+    other.write(tmp_path)
+    assert Lookups.read(tmp_path) == other
+
+
 def test_categories() -> None:
     lookup = Lookup("category", ("", "a", "b"))
     assert lookup.encode(["b", "?", "", "a"]).tolist() == [[2], [0], [0], [1]]
@@ -81,6 +146,9 @@ def test_written_and_read_back(tmp_path) -> None:
         {"a": {"kind": "number", "words": [""]}},
         {"a": {"kind": "text", "words": [], "length": 3}},
         {"a": {"words": 3}},
+        {"a": {"kind": "text", "words": [""], "split": "sentence"}},
+        {"a": {"kind": "text", "words": [""], "standardize": None}},
+        {"a": {"kind": "text", "words": [""], "ngrams": 0}},
     ],
 )
 def test_a_damaged_file(tmp_path, facts) -> None:

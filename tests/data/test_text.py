@@ -15,6 +15,7 @@ from tfhalf.data import Splits, load_splits, text
 from tfhalf.data.columns import Columns
 from tfhalf.errors import DataError, ResumeError
 from tfhalf.train.record.resume import check_vocabularies, vocabulary_digests
+from tfhalf.workflows.reference import lookups_of
 
 TRAIN = ["A great film!", "a bad film", "great, GREAT fun", "bad\tbad acting"]
 
@@ -110,6 +111,54 @@ def test_a_vocabulary_that_cannot_be_used(tmp_path, content, problem):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "ways",
+    [
+        {"standardize": "lower"},
+        {"standardize": "strip_punctuation", "ngrams": 2},
+        {"standardize": "none", "split": "character"},
+        {"split": "character", "ngrams": 3},
+    ],
+)
+def test_words_are_cut_as_keras_does_with_the_same_settings(ways):
+    train = [f"W{k % 7} w{k % 3}. É{k % 5}日本 ß!" for k in range(1100)]
+    layer = keras.layers.TextVectorization(
+        max_tokens=40,
+        output_sequence_length=6,
+        **{key: None if value == "none" else value for key, value in ways.items()},
+    )
+    layer.adapt(train)
+    one = numbers(given=splits(train, test=train[:3]), tokens=40, length=6, **ways)
+    assert list(one.vocabularies["text"]) == layer.get_vocabulary()
+    assert np.array_equal(one.x_train, layer(np.array(train)).numpy())
+    lookup = lookups_of(one).by_input["text"]
+    assert np.array_equal(lookup.encode(train), one.x_train)
+    assert {key: getattr(lookup, key) for key in ways} == ways
+
+
+@pytest.mark.parametrize(
+    ("content", "ways", "problem"),
+    [
+        ("film\na film\n", {"ngrams": 2}, ""),
+        ("film\na good film\n", {"ngrams": 2}, "line 2 is 'a good film'; accepted: one word, or up to 2"),
+        ("film\na  film\n", {"ngrams": 3}, "line 2 is 'a  film'"),
+        ("é\n \n日\n", {"split": "character"}, ""),
+        ("é\nab\n", {"split": "character"}, "line 2 is 'ab'; accepted: one character a line"),
+        ("a\na b\n", {"split": "character", "ngrams": 2}, ""),
+        ("a\naxb\n", {"split": "character", "ngrams": 2}, "line 2 is 'axb'"),
+    ],
+)
+def test_a_vocabulary_holds_what_texts_are_cut_into(tmp_path, content, ways, problem):
+    (tmp_path / "words.txt").write_text(content, encoding="utf-8")
+    if not problem:
+        expected = ("", "[UNK]", *content.splitlines())
+        assert numbers(tmp_path, vocabulary="words.txt", **ways).vocabularies["text"] == expected
+        return
+    with pytest.raises(DataError) as error:
+        numbers(tmp_path, vocabulary="words.txt", **ways)
+    assert problem in str(error.value)
+
+
 def test_a_vocabulary_that_is_missing(tmp_path):
     with pytest.raises(DataError, match="cannot be read"):
         numbers(tmp_path, vocabulary="words.txt")
@@ -149,6 +198,11 @@ def test_a_run_is_not_taken_up_with_other_words(tmp_path):
     before = {"vocabularies": vocabulary_digests(numbers())}
     check_vocabularies(before, numbers(), tmp_path)
     check_vocabularies({}, numbers(), tmp_path)  # of a version that kept none
+    given = splits(["a b", "b c"])
+    lower = {"vocabularies": vocabulary_digests(numbers(given=given))}
+    check_vocabularies(lower, numbers(given=given), tmp_path)
+    with pytest.raises(ResumeError, match="is another one now"):  # the same words, cut otherwise
+        check_vocabularies(lower, numbers(given=given, standardize="none"), tmp_path)
     for other in (numbers(length=7), numbers(given=splits([*TRAIN, "more"]))):
         with pytest.raises(ResumeError, match="vocabulary of its input 'text' is another one now"):
             check_vocabularies(before, other, tmp_path)

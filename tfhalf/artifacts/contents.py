@@ -44,6 +44,6 @@ def _task(facts: Mapping[str, Any]) -> str:
 
 def _words(lookup: Lookup) -> str:
     if lookup.kind == "text":
-        return f"texts of up to {lookup.length:,} words, of a vocabulary of {len(lookup.words):,}"
+        return f"texts of up to {lookup.length:,} {lookup.noun}, of a vocabulary of {len(lookup.words):,}"
     known = [word for word in lookup.words if word]
     return f"{len(known):,} categor{'y' if len(known) == 1 else 'ies'}: {listed(known)}"

@@ -27,6 +27,8 @@ FILE = "lookups.json"
 SIGNATURE = "serving_text"
 """The signature of a SavedModel that takes texts."""
 _MAX_BYTES = 256 << 20
+Standardize = Literal["lower_and_strip_punctuation", "lower", "strip_punctuation", "none"]
+Split = Literal["whitespace", "character"]
 PUNCTUATION = r"[!\"#$%&()\*\+,-\./:;<=>?@\[\\\]^_`{|}~']"
 """What `keras.layers.TextVectorization` strips: ``lower_and_strip_punctuation``."""
 _PUNCTUATION = re.compile(PUNCTUATION)
@@ -40,16 +42,19 @@ class Lookup:
     """The words of one input.
 
     ``category``: a cell is one of ``words``, whose first stands for an empty cell and for what is not known; numbers
-    are int32 [N, 1]. ``text``: a text's words, in lower case (A to Z alone, as TensorFlow does) and without
-    punctuation, are numbered; the first of ``words`` fills short texts up to ``length``, the second stands for unknown
-    words; int32 [N, length]. This is what `keras.layers.TextVectorization` computes by its defaults. ``samples`` are a
-    few texts, for comparisons.
+    are int32 [N, 1]. ``text``: a text's words are numbered; the first of ``words`` fills short texts up to ``length``,
+    the second stands for unknown words; int32 [N, length]. This is what `keras.layers.TextVectorization` computes with
+    ``standardize``, ``split`` and ``ngrams``; by its defaults words are in lower case (A to Z alone, as TensorFlow
+    does) and without punctuation. ``samples`` are a few texts, for comparisons.
     """
 
     kind: Literal["category", "text"]
     words: _Words
     length: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     samples: Annotated[tuple[str, ...], Field(max_length=1000)] = ()
+    standardize: Standardize = "lower_and_strip_punctuation"
+    split: Split = "whitespace"
+    ngrams: Annotated[int, Field(ge=1, le=16)] = 1
 
     @cached_property
     def _numbers(self) -> dict[str, int]:
@@ -61,15 +66,30 @@ class Lookup:
             return np.array([[self._numbers.get(value, 0)] for value in values], np.int32).reshape(-1, 1)
         numbers = np.zeros((len(values), self.length), np.int32)
         for row, value in zip(numbers, values, strict=True):
-            words = split(value)[: self.length]
+            words = self.words_of(value)[: self.length]
             row[: len(words)] = [self._numbers.get(word, 1) for word in words]
         return numbers
 
+    @property
+    def noun(self) -> str:
+        """What texts are cut into."""
+        noun = "words" if self.split == "whitespace" else "characters"
+        return noun if self.ngrams == 1 else f"{noun} and runs of up to {self.ngrams}"
 
-def split(text: str) -> list[str]:
-    """A text's words, as TensorFlow splits them: at white space of ASCII alone."""
-    plain = _PUNCTUATION.sub("", text.translate(_UPPER))
-    return [word.decode("utf-8", "surrogatepass") for word in plain.encode("utf-8", "surrogatepass").split()]
+    def words_of(self, text: str) -> list[str]:
+        """All words of a text, then its runs of two, and so on, as TensorFlow cuts it: at white space of ASCII alone,
+        or at each code point."""
+        if "lower" in self.standardize:
+            text = text.translate(_UPPER)
+        if "strip_punctuation" in self.standardize:
+            text = _PUNCTUATION.sub("", text)
+        coded = text.encode("utf-8", "surrogatepass")
+        if self.split == "character":
+            words = list(coded.decode("utf-8", "replace"))
+        else:
+            words = [word.decode("utf-8", "surrogatepass") for word in coded.split()]
+        runs = (words[k : k + n] for n in range(2, self.ngrams + 1) for k in range(len(words) - n + 1))
+        return words + [" ".join(run) for run in runs]
 
 
 @dataclass(frozen=True)
@@ -124,4 +144,7 @@ _ADAPTER = TypeAdapter(dict[str, Lookup])
 
 def _plain(lookup: Lookup) -> dict[str, Any]:
     samples = {"samples": list(lookup.samples)} if lookup.samples else {}
-    return {"kind": lookup.kind, "words": list(lookup.words), "length": lookup.length, **samples}
+    plain: dict[str, Any] = {"kind": lookup.kind, "words": list(lookup.words), "length": lookup.length, **samples}
+    if lookup.kind == "text":
+        plain |= {"standardize": lookup.standardize, "split": lookup.split, "ngrams": lookup.ngrams}
+    return plain

@@ -44,12 +44,19 @@ class Text(Section):
     """How texts become numbers. ``tokens``: so many numbers at most, that of padding and that of unknown words among
     them, for the words that the training part holds most often. ``length``: how many words of a text count; ``auto``
     holds 99 % of the training texts whole, and is 512 at most. ``vocabulary``: a file of the words, one a line, in
-    place of those that the training part holds, relative to the pipeline file.
+    place of those that the training part holds, relative to the pipeline file. ``standardize``, ``split`` and
+    ``ngrams`` are those of `keras.layers.TextVectorization`: what is changed before a text is cut, where it is cut, and
+    up to how many words in a row are a word, too.
     """
 
     tokens: Annotated[int, Field(ge=3, le=10_000_000)] = 20_000
     length: Literal["auto"] | Annotated[int, Field(ge=1, le=100_000)] = "auto"
     vocabulary: Annotated[str, Field(min_length=1)] | None = None
+    standardize: Literal["lower_and_strip_punctuation", "lower", "strip_punctuation", "none"] = (
+        "lower_and_strip_punctuation"
+    )
+    split: Literal["whitespace", "character"] = "whitespace"
+    ngrams: Annotated[int, Field(ge=1, le=16)] = 1
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Text:

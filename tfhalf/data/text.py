@@ -1,6 +1,6 @@
 """Texts as whole numbers: a vocabulary learnt on the training part, and each text as the numbers of its words.
 
-Words are those of `keras.layers.TextVectorization` by its defaults: lower case (A to Z), no punctuation, cut at white
+Words are those of `keras.layers.TextVectorization`; by its defaults lower case (A to Z), no punctuation, cut at white
 space. Number 0 fills up short texts, 1 stands for every word that the vocabulary does not hold.
 """
 
@@ -52,7 +52,9 @@ def as_numbers(splits: Splits, settings: config.Text, base: Path) -> Splits:
         if settings != config.Text():
             raise DataError(f"{splits.source}: data.text is set, and no input is text; remove data.text")
         return splits
-    words = None if settings.vocabulary is None else _read_words(base / Path(settings.vocabulary).expanduser())
+    words = (
+        None if settings.vocabulary is None else _read_words(base / Path(settings.vocabulary).expanduser(), settings)
+    )
     for name in names:
         splits = _with_numbers(splits, name, settings, words)
     return splits
@@ -69,7 +71,7 @@ def _with_numbers(splits: Splits, name: str, settings: config.Text, words: tuple
     parts = {part: _texts_of(splits, part, name) for part in _PARTS}
     for part, texts in parts.items():
         _check_unicode(texts, f"{splits.source}: x_{part}")
-    layer = _vectorization(parts["train"], settings.tokens, words)
+    layer = _vectorization(parts["train"], settings, words)
     vocabulary = tuple(map(str, layer.get_vocabulary()))
     if len(vocabulary) <= 2:
         raise DataError(f"{splits.source}: no training text holds a word; give texts to learn words from")
@@ -80,7 +82,8 @@ def _with_numbers(splits: Splits, name: str, settings: config.Text, words: tuple
     cut = int((counts > length).sum())
     unknown = float((numbers["test"] == 1).sum() / max(1, (numbers["test"] != 0).sum()))
     samples = tuple(str(text)[:_SAMPLE_CHARACTERS] for text in parts["test"][:_SAMPLES])
-    about = TextInput(length, len(counts), cut, int(counts.max()), unknown, samples)
+    ways = {key: getattr(settings, key) for key in ("standardize", "split", "ngrams")}
+    about = TextInput(length, len(counts), cut, int(counts.max()), unknown, samples, **ways)
     changed = {f"x_{part}": _put(getattr(splits, f"x_{part}"), name, numbers[part]) for part in _PARTS}
     shape = splits.input_shape if isinstance(splits.x_train, Columns) else (length,)
     return replace(
@@ -102,14 +105,19 @@ def _put(x: Any, name: str, numbers: Array) -> Any:
     return Columns({**x.arrays, name: numbers}) if isinstance(x, Columns) else numbers
 
 
-def _vectorization(train: Array, tokens: int, words: tuple[str, ...] | None) -> Any:
+def _vectorization(train: Array, settings: config.Text, words: tuple[str, ...] | None) -> Any:
     """Keras' layer, which knows the words of ``train``, texts [N], or ``words``."""
     import keras
 
+    ways: dict[str, Any] = {
+        "standardize": None if settings.standardize == "none" else settings.standardize,
+        "split": settings.split,
+        "ngrams": settings.ngrams if settings.ngrams > 1 else None,
+    }
     with unlisted_tables():
         if words is not None:
-            return keras.layers.TextVectorization(vocabulary=list(words), name="text")
-        layer = keras.layers.TextVectorization(max_tokens=tokens, name="text")
+            return keras.layers.TextVectorization(vocabulary=list(words), name="text", **ways)
+        layer = keras.layers.TextVectorization(max_tokens=settings.tokens, name="text", **ways)
         layer.adapt(_batched(train))
     return layer
 
@@ -154,7 +162,7 @@ def _check_unicode(texts: Array, where: str) -> None:
             ) from None
 
 
-def _read_words(path: Path) -> tuple[str, ...]:
+def _read_words(path: Path, settings: config.Text) -> tuple[str, ...]:
     """The words of a file, one a line, without those of padding and of unknown words, which it may begin with.
 
     Raises:
@@ -176,8 +184,10 @@ def _read_words(path: Path) -> tuple[str, ...]:
         raise DataError(f"{where} holds no words; one a line is needed; add them")
     first: dict[str, int] = {}
     for number, word in enumerate(words, start=skipped + 1):
-        if word in ("", UNKNOWN) or len(word.split()) != 1 or word.split() != [word]:
-            raise DataError(f"{where}, line {number} is {printable(word, 60)!r}; accepted: one word a line; correct it")
+        if word in ("", UNKNOWN) or not _is_word(word, settings):
+            raise DataError(
+                f"{where}, line {number} is {printable(word, 60)!r}; accepted: one {_noun(settings)} a line; correct it"
+            )
         if word in first:
             raise DataError(
                 f"{where}, line {number} is {printable(word, 60)!r}, as line {first[word]} is; accepted: each word "
@@ -185,6 +195,20 @@ def _read_words(path: Path) -> tuple[str, ...]:
             )
         first[word] = number
     return tuple(words)
+
+
+def _is_word(word: str, settings: config.Text) -> bool:
+    """Whether texts may hold ``word``: several of an n-gram stand with a space between each two."""
+    if settings.split == "character":
+        return len(word) % 2 == 1 and len(word) < 2 * settings.ngrams and set(word[1::2]) <= {" "}
+    several = word.split(" ")
+    return len(several) <= settings.ngrams and all(one.split() == [one] for one in several)
+
+
+def _noun(settings: config.Text) -> str:
+    """What a line of the vocabulary is."""
+    noun = "word" if settings.split == "whitespace" else "character"
+    return noun if settings.ngrams == 1 else f"{noun}, or up to {settings.ngrams} with a space between each two,"
 
 
 def text_lines(texts: Mapping[str, TextInput], vocabularies: Mapping[str, tuple[str, ...]]) -> list[str]:

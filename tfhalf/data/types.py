@@ -22,7 +22,7 @@ Values: TypeAlias = Any
 class TextInput:
     """How an input of texts became numbers: ``length`` words of each text, of which ``cut`` of ``training`` texts have
     more, ``longest`` the most. ``unknown``: the share of the test part's words that the vocabulary does not hold.
-    ``samples``: a few texts of the test part."""
+    ``samples``: a few texts of the test part. ``standardize``, ``split`` and ``ngrams`` are the pipeline's."""
 
     length: int
     training: int
@@ -30,6 +30,11 @@ class TextInput:
     longest: int
     unknown: float
     samples: tuple[str, ...] = ()
+    standardize: Literal["lower_and_strip_punctuation", "lower", "strip_punctuation", "none"] = (
+        "lower_and_strip_punctuation"
+    )
+    split: Literal["whitespace", "character"] = "whitespace"
+    ngrams: int = 1
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,14 @@ class TextProgram:
         lookup, table = lookups.by_input[name], self.tables[name]
         if lookup.kind == "category":
             return table.lookup(texts)[:, None]
-        plain = tf.strings.regex_replace(tf.strings.lower(texts), PUNCTUATION, "")
-        words = tf.strings.split(plain)
+        if "lower" in lookup.standardize:
+            texts = tf.strings.lower(texts)
+        if "strip_punctuation" in lookup.standardize:
+            texts = tf.strings.regex_replace(texts, PUNCTUATION, "")
+        characters = lookup.split == "character"
+        words = tf.strings.unicode_split(texts, "UTF-8") if characters else tf.strings.split(texts)
+        if lookup.ngrams > 1:
+            words = tf.strings.ngrams(words, tuple(range(1, lookup.ngrams + 1)), separator=" ")
         return words.with_flat_values(table.lookup(words.flat_values)).to_tensor(0, shape=(None, lookup.length))
 
 

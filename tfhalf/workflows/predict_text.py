@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tfhalf.artifacts.lookups import Lookup, Lookups, split
+from tfhalf.artifacts.lookups import Lookup, Lookups
 from tfhalf.artifacts.record import Manifest
 from tfhalf.errors import InputError
 from tfhalf.files import read_bytes
@@ -75,7 +75,7 @@ def in_words(answer: Mapping[str, Any]) -> str:
 
 
 def _counts(text: str, row: np.ndarray, lookup: Lookup) -> dict[str, int]:
-    words = len(split(text))
+    words = len(lookup.words_of(text))
     return {"words": words, "unknown": int((row == 1).sum()), "cut": max(0, words - lookup.length)}
 
 

@@ -72,5 +72,9 @@ def lookups_of(splits: Splits) -> Lookups:
     by_input = {}
     for name, words in splits.vocabularies.items():
         text = splits.texts.get(name)
-        by_input[name] = Lookup("text", words, text.length, text.samples) if text else Lookup("category", words)
+        if text is None:
+            by_input[name] = Lookup("category", words)
+            continue
+        ways = (text.standardize, text.split, text.ngrams)
+        by_input[name] = Lookup("text", words, text.length, text.samples, *ways)
     return Lookups(by_input)

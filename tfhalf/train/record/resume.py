@@ -116,11 +116,16 @@ def check_preprocess(record: dict[str, Any], preprocess: AnyPreprocess, run: Pat
 
 
 def vocabulary_digests(splits: Splits) -> dict[str, str]:
-    """Of each input that has a vocabulary a hash of its words, their order, and how many of a text count."""
-    return {
-        name: hashlib.sha256(json.dumps([splits.shapes[name], *words]).encode()).hexdigest()
-        for name, words in splits.vocabularies.items()
-    }
+    """Of each input that has a vocabulary a hash of its words, their order, how many of a text count, and how texts are
+    cut into them where that is not the default."""
+    digests = {}
+    for name, words in splits.vocabularies.items():
+        facts = [splits.shapes[name], *words]
+        if (text := splits.texts.get(name)) is not None:
+            ways = [text.standardize, text.split, text.ngrams]
+            facts += [ways] if ways != ["lower_and_strip_punctuation", "whitespace", 1] else []
+        digests[name] = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    return digests
 
 
 def check_vocabularies(record: dict[str, Any], splits: Splits, run: Path) -> None:
