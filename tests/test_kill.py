@@ -6,18 +6,16 @@ import os
 import random
 import re
 import signal
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
-from onnx import numpy_helper
+from kill_helpers import DIGITS, SAVES_OFTEN, assert_whole, content, finish, numbers, running, weights
 from random_kills import POLICIES, Job
 
 from tfhalf.artifacts import manifest as manifests
@@ -25,10 +23,6 @@ from tfhalf.artifacts import version
 
 pytestmark = pytest.mark.slow
 
-CHECKOUT = Path(__file__).resolve().parent.parent
-DIGITS = CHECKOUT / "pipelines" / "digits.yaml"
-COMMAND = (sys.executable, "-m", "tfhalf")
-SAVES_OFTEN = ("--set", "train.checkpoint_seconds=0")
 # What has happened when the signal is sent: a share of a normal run's time, something said, or a file that is there.
 # The process alone is killed, or with it the one that verifies.
 KILLS = (
@@ -43,101 +37,6 @@ KILLS = (
     ("file", ".staging-*/manifest.json", "alone"),
     ("file", ".staging-*/report.md", "all"),
 )
-
-
-class Running:
-    """A command under way, in a process group of its own."""
-
-    def __init__(self, where: Path, *arguments: object, command: tuple[str, ...] = COMMAND) -> None:
-        self.started = time.monotonic()
-        self.said = (where / "said.txt").open("w+")
-        self.complained = (where / "complained.txt").open("w+")
-        self.process = subprocess.Popen(
-            [*command, *map(str, arguments)],
-            cwd=where,
-            stdout=self.said,
-            stderr=self.complained,
-            start_new_session=True,
-        )
-
-    def wait_until(self, happened: Callable[[], bool]) -> bool:
-        """Whether it happened while the process ran."""
-        while self.process.poll() is None:
-            if happened():
-                return True
-            time.sleep(0.001)
-            assert time.monotonic() - self.started < 200
-        return False
-
-    def says(self, text: str) -> bool:
-        return text in Path(self.said.name).read_text()
-
-    def kill(self, number: signal.Signals, group: bool) -> None:
-        """Send it to the process, or to its group; nothing happens where that has ended by itself, as Popen has it."""
-        if group:
-            with suppress(ProcessLookupError):
-                os.killpg(self.process.pid, number)
-        else:
-            self.process.send_signal(number)
-
-    def end(self) -> tuple[int, str, str]:
-        """Exit code, standard output, standard error."""
-        code = self.process.wait(timeout=200)
-        return code, Path(self.said.name).read_text(), Path(self.complained.name).read_text()
-
-
-@contextmanager
-def running(where: Path, *arguments: object, command: tuple[str, ...] = COMMAND) -> Iterator[Running]:
-    """The command; what is left of its process group is killed at the end."""
-    run = Running(where, *arguments, command=command)
-    try:
-        yield run
-    finally:
-        try:
-            os.killpg(run.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            assert run.process.poll() is not None
-        run.process.wait()
-        run.said.close()
-        run.complained.close()
-
-
-def finish(where: Path, *arguments: object) -> str:
-    """The command, run to its end, which must be a good one."""
-    with running(where, *arguments) as run:
-        code, said, complained = run.end()
-    assert (code, complained) == (0, ""), said + complained
-    return said
-
-
-def numbers(exports: Path) -> list[int]:
-    return sorted(int(path.name) for path in exports.iterdir() if path.name.isdigit())
-
-
-def assert_whole(exports: Path) -> None:
-    """Every numbered folder is a complete version, and nothing else lies beside them than is meant to."""
-    for number in numbers(exports):
-        directory = exports / str(number)
-        manifest = manifests.read(directory)
-        manifests.check_files(directory, manifest)
-        assert manifest.version == number
-        assert manifest.comparisons
-        assert all(row.passed for row in manifest.comparisons)
-        assert {"saved_model.pb", "model.onnx", "reference.npz"} <= set(manifest.files)
-        last = (directory / "report.md").read_text().splitlines()[-1]
-        assert last.startswith("| variables/variables.index |"), last
-        assert not (directory / ".lock").exists()
-    beside = {path.name for path in exports.iterdir() if not path.name.isdigit()}
-    assert not [name for name in beside if not re.fullmatch(r"config\.pbtxt|\.lock|\.config\..*|\.staging-.*", name)]
-
-
-def content(directory: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
-
-
-def weights(directory: Path) -> dict[str, bytes]:
-    graph = onnx.load(directory / "model.onnx").graph
-    return {one.name: numpy_helper.to_array(one).tobytes() for one in graph.initializer}
 
 
 @pytest.fixture(scope="module")

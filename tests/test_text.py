@@ -12,8 +12,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+from kill_helpers import SAVES_OFTEN, content, finish, running, weights
 from serve_helpers import server
-from test_kill import SAVES_OFTEN, content, finish, running, weights
 
 from tfhalf.artifacts import manifest as manifests
 from tfhalf.artifacts.lookups import Lookups
