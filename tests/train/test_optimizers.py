@@ -218,6 +218,16 @@ def test_moving_average_of_the_weights() -> None:
     np.testing.assert_allclose(np.asarray(variables[0]), average, rtol=1e-5, atol=1e-6)
 
 
+def test_without_a_step_there_is_no_average() -> None:
+    """As after steps that were all skipped: the weights stay, and are not the zeros that an average begins with."""
+    variables = net().trainable_variables
+    optimizer = make_optimizer(Optimizer(ema_momentum=0.75), RATE)
+    optimizer.build(variables)
+    before = np.asarray(variables[0]).copy()
+    optimizer.finalize_variable_values(variables)
+    np.testing.assert_array_equal(np.asarray(variables[0]), before)
+
+
 def test_a_multiplier_of_0_takes_a_variable_out() -> None:
     chosen = trained_variables(net(), Optimizer(lr_multipliers={"^one/": 0.0, "bias": 2.0}))
     assert [v.path for v in chosen] == ["two/kernel", "two/bias"]

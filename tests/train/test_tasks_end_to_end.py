@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from kill_helpers import weights
 from train_helpers import equal, quiet, timeless
 
 from tfhalf import config
@@ -176,6 +177,29 @@ def test_verified_and_exported_once_more(published: tuple[str, Outcome, str]) ->
     assert exported.exit_code == 0, exported.output
     (version,) = (outcome.run.parents[2] / "again" / "job").glob("[0-9]*")
     assert manifests.read(version).tasks == manifests.read(outcome.version).tasks
+
+
+@pytest.mark.parametrize("average", [{"ema_momentum": 0.8}, {"lookahead": {"every": 5}}])
+def test_an_epoch_with_averaged_weights_is_what_a_run_ends_with(average: dict[str, Any], tmp_path: Path) -> None:
+    """The first of two epochs, exported, has the weights of a run of one; and it says which they are."""
+    published = {}
+    for epochs in (1, 2):
+        folder = tmp_path / str(epochs)
+        folder.mkdir()
+        optimizer = {"name": "adam", "learning_rate": 0.01, **average}
+        train = {"epochs": epochs, "optimizer": optimizer, "checkpoint_seconds": 0, "keep_checkpoints": 9}
+        pipeline, places = pipeline_of(folder, "regression", **train)
+        published[epochs] = train_and_export(pipeline, places, quiet())
+    done = CliRunner().invoke(
+        main, ["export", str(published[2].run), "--epoch", "1", "--exports", str(tmp_path / "stopped")]
+    )
+    assert done.exit_code == 0, done.output
+    (stopped,) = (tmp_path / "stopped" / "job").glob("[0-9]*")
+    one, two = (weights(published[epochs].version) for epochs in (1, 2))
+    assert weights(stopped) == one != two
+    name = "moving averages of the weights (ema_momentum 0.8)" if "ema_momentum" in average else "slow weights of look"
+    assert f"with the {name}" in done.output
+    assert "of the validation part by the weights before averaging)" in done.output
 
 
 class Killed(BaseException):

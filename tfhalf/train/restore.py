@@ -9,6 +9,7 @@ from typing import Literal
 
 import keras
 
+from tfhalf.config import Optimizer
 from tfhalf.errors import ResumeError
 from tfhalf.train.job import Job
 from tfhalf.train.record import checkpoint
@@ -54,14 +55,20 @@ def restore_run(
     return TrainResult(model, rows, scale, seconds, rollbacks, saved.record["ended"], saved.record["done"])
 
 
+def average_of(optimizer: Optimizer) -> str | None:
+    """What becomes the weights when training ends, in a phrase; None where the trained weights stay."""
+    if optimizer.ema_momentum:
+        return f"the moving averages of the weights (ema_momentum {optimizer.ema_momentum:g})"
+    return "the slow weights of lookahead" if optimizer.lookahead else None
+
+
 def _model(job: Job, saved: checkpoint.Checkpoint) -> keras.Model:
     """The model with a checkpoint's weights, which come first in it.
 
     Where weights are averaged, or followed by slow ones, these become the weights when training ends: of one that had
     not, the optimizer holds them.
     """
-    optimizer = job.pipeline.train.optimizer
-    if not saved.record["ended"] and (optimizer.ema_momentum or optimizer.lookahead):
+    if not saved.record["ended"] and average_of(job.pipeline.train.optimizer):
         state = TrainState(job)
         state.restore(saved.arrays)
         state.finalize()

@@ -18,7 +18,7 @@ from tfhalf.train.record.model_file import MODEL
 from tfhalf.train.record.outcome import read_outcome
 from tfhalf.train.record.run_folder import held_if_free
 from tfhalf.train.recurrent import choose_xla
-from tfhalf.train.restore import Which, restore_run
+from tfhalf.train.restore import Which, average_of, restore_run
 from tfhalf.train.result import TrainResult
 from tfhalf.verify.process import Verifier
 from tfhalf.workflows.publish import Clock, Outcome, export_and_publish
@@ -55,6 +55,9 @@ def export_run(run: Path, places: Places, progress: Progress, epoch: Which | Non
         job = keep_constants(prepare(pipeline, places, progress, smoke=smoke), progress)
         result = restore_run(job, run, epoch, progress.line)
         progress.line(f"run        {run}, {_described(result, pipeline, job.objective)}")
+        average = average_of(pipeline.train.optimizer)
+        if average and not result.ended:
+            progress.line(f"           with {average}, as the end of training would have left them")
         clock.stop("start-up")
         newest = epoch is None or epoch == "last"
         with Verifier(progress) as verifier:
@@ -79,7 +82,8 @@ def _described(result: TrainResult, pipeline: Pipeline, objective: Objective) ->
         return f"trained for {done} epoch{'s' if done != 1 else ''}"
     more = f" and {result.steps_more:,} steps" if result.steps_more else ""
     last = result.epochs[-1].val_metrics if result.epochs and not result.steps_more else {}
-    accuracy = f" ({metric_words(objective, last)} of the validation part)" if last else ""
+    averaged = " by the weights before averaging" if average_of(pipeline.train.optimizer) else ""
+    accuracy = f" ({metric_words(objective, last)} of the validation part{averaged})" if last else ""
     return f"as it stood after epoch {done} of {epochs}{more}{accuracy}"
 
 

@@ -197,8 +197,10 @@ class _PerVariable(keras.optimizers.Optimizer):
             self.assign(variable, value)
 
     def finalize_variable_values(self, var_list: list[Any]) -> None:
-        """Training is over: where weights were averaged, or followed by slow ones, those become the weights."""
-        super().finalize_variable_values(var_list)
+        """Training is over: where weights were averaged, or followed by slow ones, those become the weights. Where no
+        step was applied there is no average yet, and they stay."""
+        if int(self._iterations):
+            super().finalize_variable_values(var_list)
         if self.slow:
             for variable in var_list:
                 variable.assign(self.slow[self._get_variable_index(variable)])
