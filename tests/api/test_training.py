@@ -82,3 +82,51 @@ def test_what_cannot_be_taken_up_is_refused_before_tensorflow(tmp_path: Path) ->
         tfhalf.train_pipeline(DIGITS, runs=tmp_path, resume=run, deterministic=True)
     with pytest.raises(tfhalf.ConfigError, match=r"train\.epochs"):
         tfhalf.train_pipeline(tfhalf.load_pipeline(DIGITS, ["train.epochs=3"]), runs=tmp_path, resume=run)
+
+
+@pytest.mark.slow
+def test_a_run_begins_from_another_one(tmp_path: Path) -> None:
+    """By a pipeline of its own, by the other's, and by the other's changed, whose paths are those of its file."""
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "net.py").write_text(
+        "import keras\n\n"
+        "def build(*, input_shape, num_classes):\n"
+        "    image = keras.Input(input_shape)\n"
+        "    return keras.Model(image, keras.layers.Dense(num_classes, name='head')(keras.layers.Flatten()(image)))\n"
+    )
+    file = tmp_path / "own" / "small.yaml"
+    file.write_text(
+        "{name: small, model: {build: 'net.py:build'}, data: {source: 'sklearn:digits'}, export: {formats: [onnx]},"
+        " precision: {policy: float32}, train: {epochs: 1}}"
+    )
+    places = {"runs": tmp_path / "runs", "exports": tmp_path / "exports", "smoke": True}
+    first = tfhalf.train_pipeline(file, **places)
+    changed = tfhalf.load_pipeline(first.run / "pipeline.yaml", ["train.optimizer.learning_rate=0.01"])
+    begun = [
+        tfhalf.train_pipeline(tfhalf.load_pipeline(file, ["seed=3"]), from_run=first.run, epoch="last", **places),
+        tfhalf.train_pipeline(from_run=str(first.run), **places),
+        tfhalf.train_pipeline(changed, from_run=first.run, **places),
+    ]
+    for one in begun:
+        facts = json.loads((one.run / "run.json").read_text())
+        assert facts["weights"]["taken"] == 2
+        assert facts["pipeline_file"] == str(file.resolve())
+    assert len({one.run for one in (first, *begun)}) == 4
+    with pytest.raises(tfhalf.ResumeError, match="epoch 7 is not kept"):
+        tfhalf.train_pipeline(file, from_run=first.run, epoch=7, **places)
+
+
+def test_what_a_run_cannot_begin_from_is_refused_before_tensorflow(tmp_path: Path) -> None:
+    with pytest.raises(tfhalf.ConfigError, match="no pipeline: give one, or the folder of a run"):
+        tfhalf.train_pipeline(runs=tmp_path)
+    with pytest.raises(tfhalf.ConfigError, match="no pipeline"):
+        tfhalf.train_pipeline(runs=tmp_path, resume="newest")
+    with pytest.raises(tfhalf.ConfigError, match=r"^epoch=3: says which state of from_run to begin from; give that"):
+        tfhalf.train_pipeline(DIGITS, epoch=3)
+    with pytest.raises(tfhalf.ConfigError, match="from_run begins a new one: give one of them"):
+        tfhalf.train_pipeline(DIGITS, from_run=tmp_path, resume="newest")
+    for epoch in (0, True, "newest"):
+        with pytest.raises(tfhalf.ConfigError, match=r"^epoch=.*, or the number of an epoch, from 1, is accepted"):
+            tfhalf.train_pipeline(DIGITS, from_run=tmp_path, epoch=epoch)
+    with pytest.raises(tfhalf.ConfigError, match="is not a run folder"):
+        tfhalf.train_pipeline(DIGITS, from_run=tmp_path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from tfhalf.api.host import need_tensorflow, progress_of, python_words
 from tfhalf.errors import ConfigError, ResumeError
@@ -18,13 +18,15 @@ if TYPE_CHECKING:
 
 
 def train_pipeline(
-    pipeline: Pipeline | str | Path,
+    pipeline: Pipeline | str | Path | None = None,
     *,
     runs: str | Path = "runs",
     exports: str | Path = "exports",
     data_dir: str | None = None,
     smoke: bool = False,
     resume: str | Path | None = None,
+    from_run: str | Path | None = None,
+    epoch: Literal["best", "last"] | int | None = None,
     deterministic: bool = False,
     verbose: bool = False,
 ) -> Outcome:
@@ -36,13 +38,18 @@ def train_pipeline(
     SIGTERM end training after a checkpoint, if this is called from the main thread.
 
     Args:
-        pipeline: of `load_pipeline`, or the path of a pipeline file.
+        pipeline: of `load_pipeline`, or the path of a pipeline file. Left out with ``from_run``, or with a run's folder
+            as ``resume``, it is that run's own.
         runs: the folder for run folders: checkpoints, curves, how training went.
         exports: the folder for ``NAME/VERSION``.
         data_dir: where TensorFlow Datasets keeps its data.
         smoke: two steps and a few hundred test images; nothing is published.
         resume: the folder of a run to take up where it stopped, trained with the same pipeline; or ``"newest"``, the
             newest run of the pipeline in ``runs`` that has not ended.
+        from_run: the folder of a run whose weights, optimizer's state and loss scale a new run begins with, in place of
+            ``model.weights``. Its own pipeline, to change it, lies in it as ``pipeline.yaml``.
+        epoch: of ``from_run``, the epoch whose end is taken, counted from 1, or ``"best"`` or ``"last"``, of those that
+            it keeps. Default: its newest state.
         deterministic: compute the same bits each time, on a GPU too; slower. TensorFlow's operations stay so in this
             process. A run that is taken up is what it was started as, and has to be so where this is True.
         verbose: print what the command prints; otherwise it goes to the logger ``tfhalf``.
@@ -55,15 +62,16 @@ def train_pipeline(
     Raises:
         InputError: the pipeline cannot be run as it is.
         TrainingError, ExportError, ParityError: the job fell short; nothing was published.
-        ResumeError: the run cannot be taken up, or has published its version already.
+        ResumeError: the run cannot be taken up, or has published its version already; ``from_run`` does not keep
+            ``epoch``.
         Interrupted: a signal ended training; ``resume`` goes on.
     """
-    pipeline = _loaded(pipeline)
-    from tfhalf.data import check_at_hand
-
-    with python_words():
-        check_at_hand(pipeline.data, data_dir)
-        request = _request(pipeline, Path(runs), Path(exports), data_dir, smoke, resume, deterministic)
+    pipeline = None if pipeline is None else _loaded(pipeline)
+    with python_words(**{"from": "from_run"}):
+        if from_run is not None or epoch is not None:
+            request = _beginning(pipeline, from_run, epoch, data_dir, smoke, resume, deterministic)
+        else:
+            request = _request(pipeline, Path(runs), Path(exports), data_dir, smoke, resume, deterministic)
         progress = progress_of(verbose)
         _start(progress, Path(runs), deterministic=request.deterministic)
         from tfhalf.system.device import grow_memory
@@ -82,6 +90,7 @@ def train_pipeline(
             smoke=request.smoke,
             resume=request.run,
             deterministic=request.deterministic,
+            origin=request.origin,
         )
 
 
@@ -129,7 +138,7 @@ def measure_numerics(
 
 
 def _request(
-    pipeline: Pipeline,
+    pipeline: Pipeline | None,
     runs: Path,
     exports: Path,
     data_dir: str | None,
@@ -142,19 +151,54 @@ def _request(
     Raises:
         ConfigError, ResumeError: as `train_pipeline`.
     """
+    from tfhalf.data import check_at_hand
     from tfhalf.train.record.run_folder import newest_unfinished
     from tfhalf.workflows.train_request import NEWEST, Request, published, resumed
 
-    source = pipeline.file or Path("pipeline.yaml")
+    if pipeline is None and resume in (None, NEWEST):
+        raise ConfigError("no pipeline: give one, or the folder of a run as resume or as from_run")
+    if pipeline is not None:
+        check_at_hand(pipeline.data, data_dir)
     if resume is None:
-        return Request(pipeline, source, None, data_dir, smoke, deterministic)
+        assert pipeline is not None
+        return Request(pipeline, pipeline.file or Path("pipeline.yaml"), None, data_dir, smoke, deterministic)
     if smoke:
         raise ConfigError("resume takes the run's own settings; smoke belongs to a new run")
-    run = newest_unfinished(runs, pipeline.name) if resume == NEWEST else Path(resume)
-    request = resumed(pipeline, run, pipeline.file, data_dir=data_dir, deterministic=deterministic)
-    if there := published(run, exports, pipeline.name):
+    run = newest_unfinished(runs, pipeline.name) if pipeline and resume == NEWEST else Path(resume)
+    source = pipeline.file if pipeline else None
+    request = resumed(pipeline, run, source, data_dir=data_dir, deterministic=deterministic)
+    if there := published(run, exports, request.pipeline.name):
         raise ResumeError(f"{run}: has published {there} before it was stopped; nothing is left to be done")
     return request
+
+
+def _beginning(
+    pipeline: Pipeline | None,
+    from_run: str | Path | None,
+    epoch: Literal["best", "last"] | int | None,
+    data_dir: str | None,
+    smoke: bool,
+    resume: str | Path | None,
+    deterministic: bool,
+) -> Request:
+    """A new run that begins from another one.
+
+    Raises:
+        ConfigError: the arguments do not go together, or ``from_run`` is not a run folder.
+        ResumeError: what it says of itself cannot be read.
+    """
+    from tfhalf.train.record.run_folder import Origin
+    from tfhalf.workflows.train_request import begun_from
+
+    if from_run is None:
+        raise ConfigError(f"epoch={epoch!r}: says which state of from_run to begin from; give that, or leave it out")
+    if resume is not None:
+        raise ConfigError("resume goes on with a run, from_run begins a new one: give one of them")
+    if epoch not in (None, "best", "last") and (not isinstance(epoch, int) or isinstance(epoch, bool) or epoch < 1):
+        raise ConfigError(f"epoch={epoch!r}: 'best', 'last', or the number of an epoch, from 1, is accepted")
+    origin = Origin(Path(from_run), epoch)
+    source = pipeline.file if pipeline else None
+    return begun_from(pipeline, source, origin, data_dir=data_dir, smoke=smoke, deterministic=deterministic)
 
 
 def _loaded(pipeline: Pipeline | str | Path) -> Pipeline:

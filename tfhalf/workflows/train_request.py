@@ -3,10 +3,10 @@ bad input is told at once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tfhalf import config
 from tfhalf.artifacts import manifest as manifests
@@ -72,12 +72,20 @@ def check(
             "--resume takes the run's own settings, train.epochs apart; --set and --smoke belong to a new run, which "
             "--from RUN begins from its weights"
         )
-    if origin is not None:
-        return _from(source, overrides, origin, epoch, data_dir, smoke, deterministic, on_blowup)
-    if source is None and resume == NEWEST:
+    if origin is None and source is None and resume == NEWEST:
         raise ConfigError("--resume without RUN takes PIPELINE's newest unfinished run: give PIPELINE, or name RUN")
     settings = [*overrides, f"train.blowup.action={on_blowup}"] if on_blowup else overrides
     pipeline = None if source is None else config.load_pipeline(source, settings)
+    if origin is not None:
+        return begun_from(
+            pipeline,
+            source,
+            run_folder.Origin(origin, epoch),
+            data_dir=data_dir,
+            smoke=smoke,
+            deterministic=deterministic,
+            overrides=settings,
+        )
     if pipeline is not None:
         check_at_hand(pipeline.data, data_dir)
     if resume is None:
@@ -116,7 +124,7 @@ def resumed(
         raise ConfigError(f"{run}: was started without --deterministic; leave it out, or start the run anew")
     return Request(
         _same(pipeline, run, overrides),
-        source or Path(facts["pipeline_file"]),
+        _source(source, run, facts),
         run,
         data_dir or facts.get("data_dir"),
         bool(facts.get("smoke")),
@@ -124,24 +132,42 @@ def resumed(
     )
 
 
-def _from(
+def begun_from(
+    pipeline: config.Pipeline | None,
     source: Path | None,
-    overrides: Sequence[str],
-    origin: Path,
-    epoch: Literal["best", "last"] | int | None,
+    origin: run_folder.Origin,
+    *,
     data_dir: str | None,
     smoke: bool,
     deterministic: bool,
-    on_blowup: str | None,
+    overrides: Sequence[str] = (),
 ) -> Request:
-    """A new run that begins from ``origin``, by the pipeline ``source`` or its own."""
-    facts = run_folder.facts(origin)
-    changes = [*overrides, f"train.blowup.action={on_blowup}"] if on_blowup else overrides
-    pipeline = config.load_pipeline(source or origin / run_folder.PIPELINE, changes)
+    """The request for a new run that begins from ``origin``.
+
+    Args:
+        pipeline: what it trains; None takes the run's own, with ``overrides``.
+        source: where ``pipeline`` is from; None is the file that the run was started with.
+
+    Raises:
+        ConfigError: ``origin`` is not a run folder, or its pipeline does not take ``overrides``.
+        DataError: the pipeline's data cannot be had.
+        ResumeError: the run folder is damaged.
+    """
+    facts = run_folder.facts(origin.run)
+    if pipeline is None:
+        pipeline = config.load_pipeline(origin.run / run_folder.PIPELINE, overrides)
     data_dir = data_dir or facts.get("data_dir")
     check_at_hand(pipeline.data, data_dir)
-    file = source or Path(facts["pipeline_file"])
-    return Request(pipeline, file, None, data_dir, smoke, deterministic, run_folder.Origin(origin, epoch))
+    source = _source(source, origin.run, facts)
+    return Request(pipeline, source, None, data_dir, smoke, deterministic, origin)
+
+
+def _source(source: Path | None, run: Path, facts: Mapping[str, Any]) -> Path:
+    """The file that a pipeline's paths are relative to: of the copy in ``run``, and where there is no ``source``, the
+    one that the run was started with."""
+    if source is None or source.resolve() == (run / run_folder.PIPELINE).resolve():
+        return Path(facts["pipeline_file"])
+    return source
 
 
 def published(run: Path, exports: Path, name: str) -> Path | None:
