@@ -53,6 +53,18 @@ def test_the_table_of_a_training() -> None:
     assert tables.notes(TRAINED) == []
 
 
+def test_what_is_counted_is_called_by_its_name() -> None:
+    rows = [replace(row, noun="rows", normalised_by=0, input_shape=()) for row in TRAINED.rows]
+    found = replace(TRAINED, rows=tuple(rows))
+    assert tables.table(found).columns[1].header == "rows/s"
+    assert tables.table(TRAINED).columns[1].header == "images/s"
+    said = "\n".join(tables.heading(found))
+    assert "5,120 training rows, 770.70 MB, taken as they are" in said
+    assert "batch      20 rows; " in said
+    assert "augmentation" not in said
+    assert "image" not in said.replace("../models", "")
+
+
 @pytest.mark.parametrize("found", [TRAINED, SERVED], ids=["training", "inference"])
 def test_a_narrow_terminal_cuts_no_figure(
     found: TrainingBench | InferenceBench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -134,8 +146,8 @@ def test_a_picture_of_an_export(tmp_path: Path) -> None:
     for word in (
         "SavedModel",
         "milliseconds",
-        "images per second",
-        "images in a call (batch size)",
+        "samples per second",
+        "samples in a call (batch size)",
         "AMD EPYC, 2 CPU cores",
     ):
         assert f"<!-- {word} -->" in said, word

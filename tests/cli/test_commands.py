@@ -366,7 +366,7 @@ def test_check_says_what_a_pipeline_resolves_to() -> None:
     result = call("check", "p.yaml", "--set", "train.epochs=3", "--set", "precision.policy=float32")
     assert result.exit_code == 0
     assert loaded(result.stderr) == ""
-    assert "# p.yaml: valid\n# data: {'train': 1294, 'validation': 144, 'test': 359}, 10 classes" in result.stdout
+    assert "# p.yaml: valid\n# data: 1,294 train, 144 validation, 359 test; 10 classes" in result.stdout
     Path("resolved.yaml").write_text(result.stdout)
     expected = load_pipeline("p.yaml", ["train.epochs=3", "precision.policy=float32"])
     assert load_pipeline("resolved.yaml") == expected

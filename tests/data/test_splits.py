@@ -363,3 +363,20 @@ def test_a_module_is_a_source_too(tmp_path, monkeypatch):
     (tmp_path / "a_module_of_loaders.py").write_text(LOADERS)
     monkeypatch.syspath_prepend(str(tmp_path))
     assert load(tmp_path, "a_module_of_loaders:load").num_classes == 3
+
+
+def test_items_are_called_by_what_they_are(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a,b,note,y\n" + "".join(f"{k},{k % 3},word{k} word,{k % 2}\n" for k in range(40)))
+
+    def table(**columns: str) -> str:
+        roles = {"y": "target", "note": "ignore", **columns}
+        return load(tmp_path, "csv:t.csv", columns=roles).noun
+
+    assert load(tmp_path, "sklearn:digits").noun == "images"
+    assert table() == table(b="category") == "rows"
+    assert table(a="ignore", b="ignore", note="text") == "texts"
+    assert table(note="text") == "rows"
+    write_npz(tmp_path / "x.npz")
+    assert load(tmp_path, "npz:x.npz").noun == "images"
+    np.savez(tmp_path / "flat.npz", x=np.zeros((60, 4), np.float32), y=np.arange(60) % 3)
+    assert load(tmp_path, "npz:flat.npz").noun == "items"

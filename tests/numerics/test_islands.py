@@ -155,6 +155,13 @@ def test_a_scale_below_one_is_told_as_what_it_is() -> None:
     assert line.startswith("scale      2^-4 (in force): of the gradients that are not zero 50.00 % become 0")
 
 
+def test_a_batch_holds_what_the_data_is_of() -> None:
+    report = reported(told(activation_gradients__a=1.0, weight_gradients__a=1.0))
+    assert any(" 1 of 1 rows, every" in line for line in tables.heading(replace(report, noun="rows")))
+    said = "\n".join(tables.proposal(report))
+    assert f"; with 2^{report.proposal.lowest} hardly more become 0" in said
+
+
 def test_what_is_pasted_is_yaml_whatever_a_layer_is_called() -> None:
     found = (Island("it's", ("gives up to 9,000",)), Island("a: b # c", ("weights",)))
     pasted = yaml.safe_load("\n".join(tables.paste(reported(told(), found))))

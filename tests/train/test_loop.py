@@ -154,6 +154,11 @@ def test_rows(recorded: tuple[Path, Trainer, Any, str]) -> None:
     assert text.splitlines()[-1].endswith("done")
 
 
+def test_the_table_says_what_is_counted() -> None:
+    assert " images/s " in header(False, ())
+    assert header(False, (), "rows").replace("  rows/s", "images/s") == header(False, ())
+
+
 def test_the_table_tells_the_validation_loss(recorded: tuple[Path, Trainer, Any, str]) -> None:
     _, _, result, text = recorded
     (head,) = [line for line in text.splitlines() if line.startswith("epoch ")]

@@ -94,6 +94,9 @@ def test_what_is_unusual_or_without_effect(changes: dict[str, Any], words: str) 
 def test_small_things() -> None:
     assert "40 training items for 3 classes are few" in said()
     assert "one of 12 test items is 8.3 points of accuracy" in said(data=splits())
+    masks = replace(splits(), y_test=np.zeros((12, 6, 6), np.int32))
+    assert "12 test images are few: metrics on them go by chance too" in said(data=masks)
+    assert "points of accuracy" not in said(data=masks)
     assert "BatchNormalization has batches of a single item" in said(net(norm=True), many(), train__batch_size=1)
     assert "BatchNormalization" not in said(net(norm=True), many())
 

@@ -177,11 +177,12 @@ class Preprocess(_Open):
 
 
 class Data(_Open):
-    """The data that a run was trained and tested on."""
+    """The data that a run was trained and tested on. ``noun``: what its items are called, ``rows`` or the like."""
 
     source: _Name
     sizes: Sizes
     preprocess: Preprocess = Preprocess()
+    noun: _Name | None = None  # of a version of tfhalf that wrote none
 
 
 class Chance(_Open):

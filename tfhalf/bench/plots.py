@@ -38,7 +38,7 @@ def _training(bench: TrainingBench) -> Any:
             va="bottom", fontsize=9, color=_INK,
         )  # fmt: skip
     axes.set_ylim(0, max(max(row.samples) for row in rows) * 1.3)
-    axes.set_ylabel("images per second")
+    axes.set_ylabel(f"{rows[0].noun} per second")
     axes.yaxis.set_major_formatter("{x:,.0f}")
     _tidy(axes)
     title = f"{bench.pipeline}: training throughput, batch {rows[0].batch_size}"
@@ -52,7 +52,7 @@ def _training(bench: TrainingBench) -> Any:
 
 
 def _words(row: Training, ratio: float | None) -> str:
-    lines = [f"{number(row.images_per_s)} images/s"]
+    lines = [f"{number(row.images_per_s)} {row.noun}/s"]
     if ratio is not None and row.policy != "float32":
         lines.append(f"{ratio:.2f} x float32")
     return "\n".join([*lines, f"MFU {share(row.mfu)}"])
@@ -74,7 +74,7 @@ def _inference(bench: InferenceBench) -> Any:
     latency.set_title("Latency of a call; solid: median, dotted: 99th percentile", fontsize=10)
     latency.set_ylabel("milliseconds")
     throughput.set_title("Throughput, one call at a time", fontsize=10)
-    throughput.set_ylabel("images per second")
+    throughput.set_ylabel("samples per second")
     sizes = sorted({cell.batch_size for row in rows for cell in row.cells})
     for axes in (latency, throughput):
         axes.set_xscale("log")
@@ -83,7 +83,7 @@ def _inference(bench: InferenceBench) -> Any:
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
         axes.minorticks_off()
-        axes.set_xlabel("images in a call (batch size)")
+        axes.set_xlabel("samples in a call (batch size)")
         _tidy(axes)
     throughput.legend(frameon=False)
     title = f"{bench.version}: float16 export, {inputs_of(bench)}"

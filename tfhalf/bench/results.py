@@ -11,12 +11,13 @@ from typing import Any
 class Training:
     """One policy's training, measured.
 
-    ``samples`` are images per second, one per repeat; ``steps`` those that were timed, of which ``skipped`` had a
-    non-finite gradient. ``flops_forward`` and ``flops_step`` are floating-point operations (two per multiply-add) of
-    one batch; ``uncounted`` names operations that could not be counted. ``matrix_flops`` is the measured rate, per
-    second, of the product that ``matrix`` describes, in the policy's compute dtype. ``memory_of`` says whose peak
-    ``memory_bytes`` is. ``emulated`` is float16 on a device without float16 arithmetic. ``images`` is the size of the
-    training set, ``image_bytes`` what all of them take decoded; ``normalised_by`` so many of them were.
+    ``samples`` are items per second, one per repeat, and ``noun`` is what those are called (`Splits.noun`); ``steps``
+    those that were timed, of which ``skipped`` had a non-finite gradient. ``flops_forward`` and ``flops_step`` are
+    floating-point operations (two per multiply-add) of one batch; ``uncounted`` names operations that could not be
+    counted. ``matrix_flops`` is the measured rate, per second, of the product that ``matrix`` describes, in the
+    policy's compute dtype. ``memory_of`` says whose peak ``memory_bytes`` is. ``emulated`` is float16 on a device
+    without float16 arithmetic. ``images`` is the size of the training set, ``image_bytes`` what all of them take
+    decoded; ``normalised_by`` so many of them were, 0 where none is.
     """
 
     policy: str
@@ -44,6 +45,7 @@ class Training:
     input_shape: tuple[int, ...]
     feed: str
     xla: str
+    noun: str = "images"
 
     @property
     def images_per_s(self) -> float:
@@ -87,7 +89,7 @@ class TrainingBench:
     failed: tuple[Failed, ...]
 
     def ratio(self, row: Training) -> float | None:
-        """Images per second of ``row`` as a multiple of float32's, None where float32 was not measured."""
+        """Items per second of ``row`` as a multiple of float32's, None where float32 was not measured."""
         base = next((other for other in self.rows if other.policy == "float32"), None)
         return row.images_per_s / base.images_per_s if base else None
 

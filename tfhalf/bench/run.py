@@ -96,7 +96,7 @@ def _bench_pipeline(path: Path, options: Options, progress: Progress) -> Trainin
             watch.end("could not be measured")
             continue
         rows.append(row)
-        watch.end(f"{number(row.images_per_s)} images/s")
+        watch.end(f"{number(row.images_per_s)} {row.noun}/s")
     progress.line()
     _need(rows, failed)
     recorded = {**request, **settings, "sizes_left_out": list(pipeline.train.sizes)}

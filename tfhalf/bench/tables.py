@@ -10,9 +10,9 @@ from tfhalf.bench.runtimes import RUNTIMES
 from tfhalf.progress import Progress, duration, size
 
 _TRAINING = (
-    *("policy", "images/s", "slowest", "fastest", "spread", "steps/s", "x float32", "compile", "peak memory"),
+    *("slowest", "fastest", "spread", "steps/s", "x float32", "compile", "peak memory"),
     *("GFLOP/step", "matrix TFLOP/s", "MFU"),
-)
+)  # behind the policy and its rate
 _INFERENCE = ("runtime", "batch", "p50 ms", "p99 ms", "samples/s", "calls", "warm-up ms")
 _PACKAGES = ("tensorflow", "keras", "onnxruntime", "ai-edge-litert", "openvino", "python")
 
@@ -31,10 +31,11 @@ def heading(bench: TrainingBench | InferenceBench) -> list[str]:
     times = f"{repeats} repeat{'s' if repeats != 1 else ''} of about {duration(bench.settings['seconds'])}"
     lines = [
         f"pipeline   {bench.pipeline}: {row.model}, {row.parameters:,} parameters, {_input(row)}",
-        f"data       {row.source}: {row.images:,} training images, {size(row.image_bytes)}, {_normalised(row)}",
+        f"data       {row.source}: {row.images:,} training {row.noun}, {size(row.image_bytes)}, {_normalised(row)}",
         f"device     {row.device}",
         _versions(bench.versions),
-        f"batch      {row.batch_size} images; {times} after warming up, augmentation included",
+        f"batch      {row.batch_size} {row.noun}; {times} after warming up"
+        + (", augmentation included" if row.noun == "images" else ""),
         f"feed       {row.feed}",
         f"xla        {row.xla}",
         f"memory     {row.memory_of}",
@@ -65,6 +66,8 @@ def _devices(bench: InferenceBench) -> list[str]:
 
 
 def _normalised(row: Training) -> str:
+    if not row.normalised_by:
+        return "taken as they are"
     whole = row.normalised_by == row.images
     return "normalised by all of them" if whole else f"normalised by {row.normalised_by:,} of them"
 
@@ -77,7 +80,7 @@ def table(bench: TrainingBench | InferenceBench) -> Table:
     """One row per policy, or per runtime and batch size."""
     if isinstance(bench, InferenceBench):
         return _inference(bench)
-    grid = _empty(_TRAINING)
+    grid = _empty(("policy", f"{bench.rows[0].noun}/s", *_TRAINING))
     for row in bench.rows:
         grid.add_row(*_training_row(row, bench.ratio(row)))
     return grid

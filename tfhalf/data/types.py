@@ -104,6 +104,16 @@ class Splits:
         """Whether inputs are one array of images [N, H, W, C]."""
         return not isinstance(self.x_train, Columns) and self.x_train.ndim == 4
 
+    @property
+    def noun(self) -> str:
+        """What an item is called, many of them: ``images``, ``texts`` (of one input alone), ``rows`` of a table, or
+        ``items``."""
+        if self.has_images:
+            return "images"
+        if self.texts and not isinstance(self.x_train, Columns):
+            return "texts"
+        return "rows" if self.columns else "items"
+
     def training_rows(self, index: Any) -> Splits:
         """With the training items of a slice or an index array alone."""
         w = None if self.w_train is None else self.w_train[index]

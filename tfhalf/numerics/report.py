@@ -21,7 +21,8 @@ _FEW = 0.01  # flushed gradients that are no reason to leave float16
 @dataclass(frozen=True)
 class Report:
     """``scale_exponent``: of the scale in force, a power of two; 0 for policies without one. ``state``: where the
-    weights come from, in words. ``order``: the layers' paths, from the input to the output."""
+    weights come from, in words. ``order``: the layers' paths, from the input to the output. ``noun``: what a batch
+    holds."""
 
     pipeline: str
     model: str
@@ -36,6 +37,7 @@ class Report:
     order: tuple[str, ...]
     islands: tuple[Island, ...]
     versions: dict[str, str]
+    noun: str = "items"
 
     @cached_property
     def proposal(self) -> Proposal:

@@ -69,6 +69,7 @@ def measure(asked: Asked, progress: Progress) -> Report:
         order=tuple(operations(program.state.model)),
         islands=islands,
         versions=manifests.versions(),
+        noun=job.splits.noun,
     )
 
 

@@ -51,7 +51,7 @@ def heading(report: Report) -> list[str]:
         f"pipeline   {report.pipeline}: {report.model}, {report.parameters:,} parameters; {report.source}",
         f"device     {report.device}",
         f"state      {report.state}",
-        f"steps      {measured.steps} of {measured.batch_size} images, every {_nth(report.every)} measured "
+        f"steps      {measured.steps} of {measured.batch_size} {report.noun}, every {_nth(report.every)} measured "
         f"({measured.measured_steps} in all); loss {measured.losses[0]:.4f} to {measured.losses[-1]:.4f}",
         "in         float32, with the same weights and batches: in half precision what overflowed is infinite",
         "           already, and small gradients are zero",
@@ -173,7 +173,7 @@ def proposal(report: Report) -> list[str]:
         )
     lines.append(
         f"           2^{proposed.exponent} leaves room for gradients {2**HEADROOM} times as large as the largest seen"
-        + (f"; from 2^{proposed.lowest} on no more become 0" if proposed.lowest < proposed.exponent else "")
+        + (f"; with 2^{proposed.lowest} hardly more become 0" if proposed.lowest < proposed.exponent else "")
     )
     if not report.islands:
         lines.append(f"float32    no layer needs it: nothing beyond {cast.MAX:g} / {MARGIN:g}, no long sum")

@@ -131,7 +131,7 @@ class Epochs:
             if not taken_up:  # a callback may have set weights
                 self.state.inner.start()
                 self.start = self.state.to_go_back_to(self.trainer.device.memory_bytes)
-            self.progress.line(header(self.state.guarded, self.shown))
+            self.progress.line(header(self.state.guarded, self.shown, self.job.splits.noun))
             while not hooks.stopped and self.epoch < epochs:
                 try:
                     self._next(hooks)

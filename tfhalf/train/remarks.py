@@ -93,7 +93,10 @@ def _of_sizes(train: config.Train, splits: Splits, model: keras.Model) -> Iterat
     if items < FEW * classes:
         yield f"{items:,} training items for {classes} classes are few: what is learned may be the items themselves"
     if tests < SMALL_TEST:
-        yield f"one of {tests:,} test items is {100 / tests:.1f} points of accuracy"
+        if classes and not isinstance(splits.y_test, Columns) and splits.y_test.ndim == 1:
+            yield f"one of {tests:,} test items is {100 / tests:.1f} points of accuracy"
+        else:
+            yield f"{tests:,} test {splits.noun} are few: metrics on them go by chance too"
     norms = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
     if batch < SMALL_BATCH and any(norm.trainable for norm in norms):
         counted = "a single item" if batch == 1 else f"{batch} items"

@@ -271,7 +271,7 @@ def _training(manifest: Manifest) -> list[str]:
     said = []
     if data := manifest.data:
         counts = {**(data.sizes.model_extra or {}), "test": data.sizes.test}
-        items = "images" if any(len(port.shape) == 4 for port in manifest.inputs) else "items"
+        items = data.noun or ("images" if any(len(port.shape) == 4 for port in manifest.inputs) else "items")
         classes = f", {len(manifest.labels)} classes" if manifest.labels else ""
         parts = ", ".join(f"{count:,} {part}" for part, count in counts.items() if isinstance(count, int))
         said.append(f"Data: {data.source}: {parts} {items}{classes}.")

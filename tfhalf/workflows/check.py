@@ -16,7 +16,7 @@ from tfhalf.train.remarks import parameters, remarks
 from tfhalf.train.stages import lines, stages_of
 from tfhalf.train.state import optimizer_of
 from tfhalf.workflows.rehearse import check_model
-from tfhalf.workflows.trained import learnt
+from tfhalf.workflows.trained import learnt, size_words
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def check_pipeline(pipeline: config.Pipeline, places: Places, progress: Progress
     }
     listed = [
         f"{places.pipeline}: valid",
-        f"data: {splits.sizes}, {learnt(job)}",
+        f"data: {size_words(splits)}; {learnt(job)}",
         f"model: {model.name}, {counted}, {len(model.layers)} layers",
         *([f"weights: {job.initial.line()}"] if job.initial else []),
         *stages,

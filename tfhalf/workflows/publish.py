@@ -233,7 +233,7 @@ def _manifest(
     job, device = finished.job, finished.device
     pipeline, splits = job.pipeline, job.splits
     verify = pipeline.verify
-    data = {"source": splits.source, "sizes": splits.sizes, "preprocess": job.preprocess.to_dict()}
+    data = {"source": splits.source, "sizes": splits.sizes, "preprocess": job.preprocess.to_dict(), "noun": splits.noun}
     return Manifest(
         name=pipeline.name,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),

@@ -20,7 +20,7 @@ from tfhalf.train.trainer import Trainer
 from tfhalf.verify.process import Verifier
 from tfhalf.workflows.publish import Clock, Finished, Outcome, export_and_publish
 from tfhalf.workflows.rehearse import check_model
-from tfhalf.workflows.trained import evaluated, learnt, record_published, record_trained
+from tfhalf.workflows.trained import evaluated, learnt, record_published, record_trained, size_words
 
 WORTH_MEASURING = 60.0  # seconds of training, from which what emulated float16 costs is measured first
 
@@ -129,8 +129,7 @@ def _device_truth(trainer: Trainer, progress: Progress) -> None:
     progress.line(f"device     {device.describe(half=policy != 'float32')}")
     progress.line(f"policy     {policy}" + (" behind a guarded loss scale" if policy == "mixed_float16" else ""))
     progress.line(f"xla        {program.xla_reason}")
-    sizes = ", ".join(f"{count:,} {part}" for part, count in splits.sizes.items())
-    progress.line(f"data       {splits.source}: {sizes}; {learnt(job)}")
+    progress.line(f"data       {splits.source}: {size_words(splits)}; {learnt(job)}")
     progress.line(f"feed       {program.feed_reason}")
     progress.line(f"model      {job.builder.ref}: {parameters(model, settings.optimizer)}")
     if job.initial is not None:
@@ -146,7 +145,7 @@ def _device_truth(trainer: Trainer, progress: Progress) -> None:
     steps = program.steps_per_epoch
     total = step * steps * settings.epochs
     progress.line(
-        f"steps      {steps} of {program.batch_size} {'images' if splits.has_images else 'items'} x {settings.epochs} "
+        f"steps      {steps} of {program.batch_size} {splits.noun} x {settings.epochs} "
         f"epochs; compiled in {duration(compiling)}; about {duration(total)} to go"
     )
     if policy != "float32" and not device.native_float16:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from tfhalf.data import Splits
 from tfhalf.progress import Progress
 from tfhalf.system.device import Device
 from tfhalf.tasks import Several
@@ -35,7 +36,7 @@ def evaluated(
     splits, views, objective = job.splits, job.pipeline.train.test_views, job.objective
     answers = evaluator.answers(splits.x_test)
     _, metrics = objective.scores(splits.y_test, answers)
-    items = f"{len(splits.x_test):,} {'images' if splits.has_images else 'items'}"
+    items = f"{len(splits.x_test):,} {splits.noun}"
     progress.line()
     shown = "one view each: what the artifacts give" if splits.has_images else "what the artifacts give"
     progress.line(f"test       {metric_words(objective, metrics)} of {items}, {shown}")
@@ -60,6 +61,11 @@ def learnt(job: Job) -> str:
     splits = job.splits
     inputs = ", ".join(f"{name} {shape}" for name, shape in splits.shapes.items())
     return f"{job.task.words()}, input {splits.input_shape if len(splits.shapes) == 1 else inputs}"
+
+
+def size_words(splits: Splits) -> str:
+    """How many items each part holds."""
+    return ", ".join(f"{count:,} {part}" for part, count in splits.sizes.items())
 
 
 def metric_words(objective: Objective, values: Mapping[str, float]) -> str:

@@ -24,9 +24,9 @@ from tfhalf.tasks import Metric
 class Epoch:
     """One epoch. ``metrics`` by name are those of the task, over the epoch's training items as they were answered while
     weights moved; ``val_metrics`` and ``val_loss`` of the validation part, none and None without one, ``val_loss`` also
-    in rows of runs that did not record it. ``loss_scale`` is the one in force at the end, ``skipped`` counts this
-    epoch's steps, ``skipped_at_floor`` those of them that no lower scale was left for; ``rollbacks`` are those so
-    far."""
+    in rows of runs that did not record it. ``images_per_s`` counts items, whatever they are. ``loss_scale`` is the one
+    in force at the end, ``skipped`` counts this epoch's steps, ``skipped_at_floor`` those of them that no lower scale
+    was left for; ``rollbacks`` are those so far."""
 
     epoch: int
     steps: int
@@ -86,16 +86,17 @@ def _heads(columns: Sequence[Metric], part: str) -> list[str]:
     return [f"{before}{metric.name}{' %' * metric.share}".rjust(8) for metric in columns]
 
 
-def header(scaled: bool, columns: Sequence[Metric]) -> str:
+def header(scaled: bool, columns: Sequence[Metric], noun: str = "images") -> str:
     """The line above the rows.
 
     Args:
         scaled: whether the policy has a loss scale, of which the others say nothing.
         columns: the metrics that are shown.
+        noun: what items are called, `Splits.noun`.
     """
     scale = f" {'loss scale':>11} {'skipped':>7}" if scaled else ""
     train, val = (" ".join(_heads(columns, part)) for part in ("train", "val"))
-    names = f"{'epoch':>5}{'':6} {'loss':>8} {train} {'val loss':>8} {val} {'images/s':>11}"
+    names = f"{'epoch':>5}{'':6} {'loss':>8} {train} {'val loss':>8} {val} {noun + '/s':>11}"
     return f"{names}{scale} {'left':>12}"
 
 
