@@ -1,6 +1,6 @@
 """Whole jobs that are killed at random instants, from start-up to publishing: ``python tests/job_kills.py 30`` for
 ``pipelines/digits.yaml``, ``--kind text`` for one of `task_jobs`, or any pipeline with what `tfhalf train` takes:
-``python tests/job_kills.py 3 pipelines/sunspots.yaml --set train.epochs=20``.
+``python tests/job_kills.py 3 --stages training export -- pipelines/sunspots.yaml --set train.epochs=20``.
 
 Each is ``tfhalf train`` in a folder of its own, killed once or twice, and taken up with ``--resume``. It has to end
 with one published version that is whole, and with the bits of a job that nobody disturbed: weights, optimizer, loss
@@ -150,7 +150,9 @@ def main() -> int:
     parser.add_argument("count", type=int)
     parser.add_argument("--seed", type=int, default=0, help="of the first job; the next has one more")
     parser.add_argument("--kind", choices=KINDS)
+    parser.add_argument("--stages", nargs="+", choices=STAGES, help="a kill in each, in place of one or two anywhere")
     options, arguments = parser.parse_known_args()
+    arguments = [word for word in arguments if word != "--"]
     start, good = time.monotonic(), 0
     with tempfile.TemporaryDirectory() as folder:
 
@@ -166,7 +168,7 @@ def main() -> int:
         for seed in range(options.seed, options.seed + options.count):
             where, job.arguments = begin(str(seed))
             try:
-                words = job.killed(where, seed)
+                words = job.killed(where, seed, options.stages)
                 good += 1
             except AssertionError as error:
                 words = f"WRONG: {str(error)[:600]}"
