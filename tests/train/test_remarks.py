@@ -97,6 +97,8 @@ def test_small_things() -> None:
     masks = replace(splits(), y_test=np.zeros((12, 6, 6), np.int32))
     assert "12 test images are few: metrics on them go by chance too" in said(data=masks)
     assert "points of accuracy" not in said(data=masks)
+    assert "for 3 classes are few" in said(data=splits().head(16, 12))
+    assert "for 3 classes are few" not in said(data=masks.head(16, 12))
     assert "BatchNormalization has batches of a single item" in said(net(norm=True), many(), train__batch_size=1)
     assert "BatchNormalization" not in said(net(norm=True), many())
 

@@ -79,7 +79,9 @@ def remarks(pipeline: config.Pipeline, splits: Splits, model: keras.Model) -> li
 
 
 def _of_sizes(train: config.Train, splits: Splits, model: keras.Model) -> Iterator[str]:
-    items, classes, tests = len(splits.x_train), splits.num_classes, len(splits.x_test)
+    items, tests = len(splits.x_train), len(splits.x_test)
+    # Where each item has one; a mask has classes by the thousand.
+    classes = splits.num_classes if not isinstance(splits.y_test, Columns) and splits.y_test.ndim == 1 else 0
     batch = min(train.batch_size, items)
     steps = items // batch
     if batch < train.batch_size:
@@ -93,7 +95,7 @@ def _of_sizes(train: config.Train, splits: Splits, model: keras.Model) -> Iterat
     if items < FEW * classes:
         yield f"{items:,} training items for {classes} classes are few: what is learned may be the items themselves"
     if tests < SMALL_TEST:
-        if classes and not isinstance(splits.y_test, Columns) and splits.y_test.ndim == 1:
+        if classes:
             yield f"one of {tests:,} test items is {100 / tests:.1f} points of accuracy"
         else:
             yield f"{tests:,} test {splits.noun} are few: metrics on them go by chance too"
