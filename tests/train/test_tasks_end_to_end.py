@@ -17,6 +17,7 @@ from train_helpers import equal, quiet, timeless
 from tfhalf import config
 from tfhalf.artifacts import manifest as manifests
 from tfhalf.cli import main
+from tfhalf.errors import TrainingError
 from tfhalf.progress import Progress
 from tfhalf.system.device import cpu
 from tfhalf.train.job import Places, prepare
@@ -200,6 +201,15 @@ def test_an_epoch_with_averaged_weights_is_what_a_run_ends_with(average: dict[st
     name = "moving averages of the weights (ema_momentum 0.8)" if "ema_momentum" in average else "slow weights of look"
     assert f"with the {name}" in done.output
     assert "of the validation part by the weights before averaging)" in done.output
+
+
+def test_two_inputs_that_blow_up_are_explained(tmp_path: Path) -> None:
+    """By the layer, as of one input."""
+    pipeline, places = pipeline_of(tmp_path, "two inputs", epochs=20, optimizer={"name": "adam", "learning_rate": 1e30})
+    (tmp_path / "run").mkdir()
+    why = r"the forward pass overflowed, first in the output of layer"
+    with pytest.raises(TrainingError, match=why):
+        run_training(Trainer(prepare(pipeline, places, quiet()), cpu()), tmp_path / "run", quiet())
 
 
 class Killed(BaseException):

@@ -36,7 +36,7 @@ def explain_non_finite(
         return f"the weight {step.variables[int(finite.argmin())].path} itself is not finite"
     if not is_finite(loss):
         if not is_finite(batch.x):
-            return f"the loss is {float(loss)}: an image of that batch holds a number that is not finite"
+            return f"the loss is {float(loss)}: an input of that batch holds a number that is not finite"
         where = f", first in the output of layer {overflowed[0]!r}" if overflowed else ""
         return f"the loss is {float(loss)}: the forward pass overflowed{where}"
     finite = all_finite(gradients)
@@ -71,8 +71,8 @@ def all_finite(tensors: Sequence[Any]) -> np.ndarray:
 
 
 def is_finite(x: Any) -> bool:
-    """Whether every number of ``x`` is; integers are."""
-    return bool(all_finite([x])[0])
+    """Whether every number of ``x``, a tensor or a nest of them, is; integers are."""
+    return bool(all_finite(tf.nest.flatten(x)).all())
 
 
 @contextmanager
