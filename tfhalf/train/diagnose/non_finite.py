@@ -35,7 +35,7 @@ def explain_non_finite(
     if not finite.all():
         return f"the weight {step.variables[int(finite.argmin())].path} itself is not finite"
     if not is_finite(loss):
-        if not is_finite(batch.x):
+        if not is_finite(step.preprocess(batch.x)):  # an empty cell is no fault where it becomes the mean
             return f"the loss is {float(loss)}: an input of that batch holds a number that is not finite"
         where = f", first in the output of layer {overflowed[0]!r}" if overflowed else ""
         return f"the loss is {float(loss)}: the forward pass overflowed{where}"
