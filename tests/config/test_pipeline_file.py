@@ -121,6 +121,7 @@ MALFORMED: list[tuple[str, int, str, str]] = [
     ("train:\n  epochs: 0", 5, "train.epochs", "received 0, accepted: a whole number from 1 to 100000"),
     (f"train:\n  epochs: {'9' * 200}", 5, "train.epochs", "999..., accepted: a whole number from 1 to 100000"),
     (f"seed: {'9' * 5000}", 4, "seed", "a number of 5000 digits is too long"),
+    (f"task: {{unit: {'k' * 41}}}", 4, "task.unit", "accepted: text of at most 40 characters"),
     ("seed: 2147483648", 4, "seed", "accepted: a whole number in [0, 2147483648)"),
     ("train:\n  optimizer:\n    learning_rate: .inf", 6, "train.optimizer.learning_rate", "numbers must be finite"),
     ("train:\n  optimizer:\n    learning_rate: 1e999", 6, "train.optimizer.learning_rate", "numbers must be finite"),
@@ -204,6 +205,12 @@ MALFORMED: list[tuple[str, int, str, str]] = [
     ('"a\\nb": 1', 4, r"'a\nb'", r"unknown key 'a\nb' (accepted"),
     ("a: " + "[" * 30 + "]" * 30, 4, "a[0][0]", "is nested more than 12 levels deep"),
 ]
+
+
+def test_names_of_items_are_names_of_files(tmp_path: Path) -> None:
+    message = refusal(tmp_path, BASE.replace("digits'}", f"digits', test: {{items: ['{'9' * 5000}']}}}}"))
+    assert message.startswith("p.yaml:3: data.test.items[0]: ")
+    assert message.endswith("accepted: a whole number >= 0, or text of 1 to 255 characters")
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,10 @@ class HeldOut(Section):
     their numbers, from 0 on; ``24-29`` is a range of numbers, both ends among it.
     """
 
-    items: Annotated[tuple[Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
+    items: Annotated[
+        tuple[Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1, max_length=255)], ...],
+        Field(min_length=1),
+    ]
 
 
 Role = Literal["number", "category", "text", "target", "weight", "ignore"]

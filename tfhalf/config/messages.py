@@ -206,16 +206,19 @@ def describe(field: Any, bounds: str = "") -> str:
     return words.get(field, "a value") + bounds + characters
 
 
+_CONSTRAINTS = ("gt", "ge", "lt", "le", "min_length", "max_length")
+
+
 def _bounds(metadata: list[Any]) -> str:
     """The words for ``annotated_types`` constraints, such as `` from 1 to 4096`` or `` in [0, 1)``."""
     limits: dict[str, Any] = {}
     for part in metadata:
-        limits.update(
-            {name: getattr(part, name) for name in ("gt", "ge", "lt", "le", "min_length") if hasattr(part, name)}
-        )
+        limits.update({name: getattr(part, name) for name in _CONSTRAINTS if hasattr(part, name)})
+    if (least := limits.pop("min_length", None)) is not None:
+        return f" of {least} to {limits['max_length']}" if "max_length" in limits else f" of at least {least}"
+    if "max_length" in limits:
+        return f" of at most {limits['max_length']}"
     low, high = limits.get("ge", limits.get("gt")), limits.get("le", limits.get("lt"))
-    if "min_length" in limits:
-        return f" of at least {limits['min_length']}"
     if low is not None and high is not None:
         if "ge" in limits and "le" in limits:
             return f" from {_number(low)} to {_number(high)}"
