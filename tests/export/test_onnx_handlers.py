@@ -43,7 +43,12 @@ def answers(model: onnx.ModelProto, x: np.ndarray) -> list[np.ndarray]:
     return [session.run(None, {"x": x})[0], TrueFloat16(model)(x)["y"]]
 
 
-@pytest.mark.parametrize("opset", [13, 18, 25])
+def others(opset: int) -> Any:
+    """Opsets other than the usual one: each takes a conversion."""
+    return pytest.param(opset, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("opset", [*map(others, (13, 25)), 18])
 @pytest.mark.parametrize("mode", ["int", "one_hot", "multi_hot"])
 def test_buckets(mode: str, opset: int) -> None:
     layer = layers.Discretization(EDGES, output_mode=mode)
@@ -74,7 +79,7 @@ TRANSFORMS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-@pytest.mark.parametrize("opset", [17, 18, 20])
+@pytest.mark.parametrize("opset", [*map(others, (17, 20)), 18])
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_fourier_transforms(name: str, opset: int) -> None:
     function = TRANSFORMS[name]

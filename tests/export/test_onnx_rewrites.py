@@ -420,7 +420,14 @@ def test_an_opset_that_cannot_be_had(opset: int) -> None:
         to_onnx.convert(made, opset)
 
 
-@pytest.mark.parametrize("name", ["depthwise", "GroupNormalization", "causal attention", "LSTM", "GRU"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "depthwise",
+        "GroupNormalization",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("causal attention", "LSTM", "GRU")),
+    ],
+)
 def test_weights_beside_the_graph(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same nodes, weights and answers as of a graph that holds its weights."""
     shape, body, opset, *_ = NETS[name]

@@ -104,6 +104,7 @@ def digests(order: int = 1) -> list[str]:
     return [digest_of(net) for net in nets[::order]][::order]
 
 
+@pytest.mark.slow
 def test_the_same_onnx_file_whatever_was_converted_before() -> None:
     assert digests() == digests(-1)
 
