@@ -34,7 +34,9 @@ def version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """A version that takes texts of three words, and what its artifact is asked."""
     runtime = Counts()
 
-    def make(kind: str = "text", *, batch: int | str = "batch", length: int = 3, classes: bool = True) -> Counts:
+    def make(
+        kind: str = "text", *, batch: int | str = "batch", length: int = 3, classes: bool = True, **ways: Any
+    ) -> Counts:
         facts = {
             "name": "net",
             "inputs": [{"name": "note", "dtype": "int32", "shape": [batch, 3]}],
@@ -44,7 +46,7 @@ def version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
             "limits": {},
             "reference": {},
         }
-        Lookups({"note": Lookup(kind, WORDS, length)}).write(tmp_path)
+        Lookups({"note": Lookup(kind, WORDS, length, **ways)}).write(tmp_path)
         monkeypatch.setattr(predict, "open_version", lambda path: Version(tmp_path, Manifest.read(facts)))
         monkeypatch.setattr("tfhalf.runtimes.open.open_predictor", lambda *_: runtime)
         return runtime
@@ -74,6 +76,13 @@ def test_texts_and_files_of_them(version: Any, tmp_path: Path) -> None:
     assert predict.in_words(one) == '"a GOOD one" (2 of 3 words unknown): good 2'
     assert predict.in_words(empty).startswith('"" (no words): ')
     assert predict.in_words(third) == f'{file}:3 " bad bad good bad film" (2 more words not looked at): bad 4'
+
+
+def test_what_texts_are_cut_into_is_said(version: Any) -> None:
+    version(split="character")
+    (one,) = predicted("good")
+    assert (one["words"], one["unknown"], one["cut"], one["noun"]) == (4, 3, 1, "characters")
+    assert predict.in_words(one).startswith('"good" (3 of 3 characters unknown, 1 more characters not looked at): ')
 
 
 def test_a_fixed_batch_is_filled_up(version: Any) -> None:

@@ -49,7 +49,8 @@ def predict_texts(
 
     Yields:
         ``text`` (of a file also ``file`` and ``line``), ``words``: how many it has, ``unknown``: how many of those that
-        count the version does not know, ``cut``: how many it does not look at; and what ``answer`` gives.
+        count the version does not know, ``cut``: how many it does not look at, ``noun``: what they are, where not
+        words; and what ``answer`` gives.
 
     Raises:
         InputError: there are none, a text is too long, or a file cannot be read or is not UTF-8.
@@ -67,16 +68,17 @@ def in_words(answer: Mapping[str, Any]) -> str:
     """Which text an answer of `predict_texts` is for, and what of it did not count."""
     where = f"{answer['file']}:{answer['line']} " if "file" in answer else ""
     text = printable(answer["text"], _SHOWN)
-    counted = answer["words"] - answer["cut"]
-    notes = [f"{answer['unknown']} of {counted} words unknown"] if answer["unknown"] else []
-    notes += [f"{answer['cut']} more words not looked at"] if answer["cut"] else []
-    notes += ["no words"] if not answer["words"] else []
+    counted, noun = answer["words"] - answer["cut"], answer.get("noun", "words")
+    notes = [f"{answer['unknown']} of {counted} {noun} unknown"] if answer["unknown"] else []
+    notes += [f"{answer['cut']} more {noun} not looked at"] if answer["cut"] else []
+    notes += [f"no {noun}"] if not answer["words"] else []
     return f'{where}"{text}"' + (f" ({', '.join(notes)})" if notes else "")
 
 
-def _counts(text: str, row: np.ndarray, lookup: Lookup) -> dict[str, int]:
+def _counts(text: str, row: np.ndarray, lookup: Lookup) -> dict[str, Any]:
     words = len(lookup.words_of(text))
-    return {"words": words, "unknown": int((row == 1).sum()), "cut": max(0, words - lookup.length)}
+    counts = {"words": words, "unknown": int((row == 1).sum()), "cut": max(0, words - lookup.length)}
+    return counts if lookup.noun == "words" else {**counts, "noun": lookup.noun}
 
 
 def _items(texts: Sequence[str], files: Sequence[Path]) -> Iterator[TextItem]:
