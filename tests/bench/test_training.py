@@ -149,7 +149,7 @@ def test_the_peak_of_memory_is_this_process_own() -> None:
 # --- for real ---------------------------------------------------------------------------------------------------------
 
 TRAINING_KEYS = {
-    *("policy", "samples", "batch_size", "steps", "skipped", "compile_seconds", "memory_bytes", "memory_of"),
+    *("policy", "noun", "samples", "batch_size", "steps", "skipped", "compile_seconds", "memory_bytes", "memory_of"),
     *("flops_forward", "flops_step", "uncounted", "matrix", "matrix_flops", "device", "device_kind", "emulated"),
     *("source", "images", "image_bytes", "normalised_by", "model"),
     *("parameters", "input_shape", "feed", "xla", "images_per_s", "steps_per_s", "spread", "mfu", "ratio_to_float32"),
