@@ -46,6 +46,7 @@ RENTS = {
         "rent": {"name": "regression", "mean": [0.0], "std": [1.0], "unit": "EUR", "columns": ["rent"]},
         "tags": {"name": "multilabel", "classes": 2, "class_names": ["<b>", "new"]},
     },
+    "training": {"test_metrics": {"rent_rmse": 1234.5, "rent_mae": 3.0, "tags_f1": 0.5}},
     "data": {
         "source": "csv:x",
         "sizes": {"test": 1},
@@ -216,7 +217,15 @@ def text(browser: Any, selector: str) -> str:
 
 def test_it_shows_the_models(page: Any) -> None:
     told = text(page, "#list")
-    for part in ("net", "other", "93.00 %", "image: FP32 [any, 4, 4, 3]", "onnxruntime", "2026-01-01"):
+    for part in (
+        "net",
+        "other",
+        "93.00 %",
+        "rent_rmse 1,234 EUR, tags_f1 50.00 %",
+        "image: FP32 [any, 4, 4, 3]",
+        "onnxruntime",
+        "2026-01-01",
+    ):
         assert part in told, part
     assert [option.text for option in page.find_elements("css selector", "#model option")] == [
         "net", "other", "plots", "rents", "tags", "walls",

@@ -201,6 +201,7 @@ class Training(_Open):
     epochs: _Count = 0
     ended: bool = True  # whether training had ended when it was exported
     test_accuracy: float | None = None
+    test_metrics: dict[_Name, float | None] = {}  # none, of a version of tfhalf that wrote the accuracy alone
     chance: Chance | None = None
     run: str | None = None
     loss_scale: float | None = None

@@ -10,6 +10,7 @@ import numpy as np
 from tfhalf.errors import ArtifactError, ConfigError
 from tfhalf.tasks import CLASSES, Targets, Task
 from tfhalf.tasks.regression import Regression
+from tfhalf.text import printable
 
 _MOST = 1 << 20
 
@@ -35,6 +36,28 @@ def of_facts(facts: Mapping[str, Any]) -> Task | None:
     except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise _unknown(facts) from error
     raise _unknown(facts)
+
+
+def metric_words(tasks: Mapping[str, Mapping[str, Any]], values: Mapping[str, float | None]) -> list[str]:
+    """Of each output the first metric that ``values`` holds, for people: ``rmse 50,300 dollars``.
+
+    Args:
+        tasks: facts by output, of which there are several or one.
+        values: by metric, of several outputs by OUTPUT_METRIC, as a manifest has those of the test part.
+
+    Raises:
+        ArtifactError: as `of_facts`.
+    """
+    words = []
+    for output, facts in tasks.items():
+        task = of_facts(facts)
+        for metric in task.metrics if task else ():
+            name = metric.name if metric.name in values else f"{output}_{metric.name}"
+            if (value := values.get(name)) is not None:
+                unit = " %" if metric.share else f" {printable(str(facts.get('unit', '')), 40)}"
+                words.append(f"{name} {metric.shown(value)}{unit}".strip())
+                break
+    return words
 
 
 def _with_metrics(task: Task, facts: Mapping[str, Any]) -> Task:

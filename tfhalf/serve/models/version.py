@@ -6,6 +6,7 @@ import os
 import stat
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tfhalf.serve.metrics import Metrics, VersionMetrics
 from tfhalf.serve.models.open import Opened, OpenVersion, Source
 from tfhalf.serve.settings import Settings
 from tfhalf.serve.signature import Signature, from_manifest
+from tfhalf.tasks.facts import metric_words
 from tfhalf.text import one_line
 
 _TIMES = 3  # batches of the largest size that are timed once all are warm
@@ -87,6 +89,16 @@ class Loaded:
     def labels(self) -> tuple[str, ...]:
         """The names of the classes, in order; empty where there are none."""
         return self.manifest.labels
+
+    @cached_property
+    def quality(self) -> tuple[str, ...]:
+        """How good it is on the test part, for people; nothing of a version that does not say, or whose task is not
+        known here."""
+        training = self.manifest.training
+        try:
+            return tuple(metric_words(self.manifest.tasks, training.test_metrics)) if training else ()
+        except ArtifactError:
+            return ()
 
 
 def read(directory: Path) -> Manifest:

@@ -166,6 +166,7 @@ def _facts(loaded: Loaded) -> dict[str, Any]:
         "inputs": [_tensor(tensor) for tensor in loaded.signature.inputs.values()],
         "outputs": [_tensor(tensor) for tensor in loaded.signature.outputs.values()],
         "accuracy": training.test_accuracy if training else None,
+        "quality": list(loaded.quality),
         "policy": training.policy if training else None,
         "created": manifest.created or None,
         "classes": len(loaded.labels),

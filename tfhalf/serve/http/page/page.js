@@ -47,7 +47,8 @@ function versionRow(model, version, now) {
     return row;
   }
   const [rate, latency] = pace(`${model.name}/${version.version}`, now, version.statistics);
-  tell(typeof version.accuracy === "number" ? `${(version.accuracy * 100).toFixed(2)} %` : "", "number");
+  const accuracy = typeof version.accuracy === "number" ? `${(version.accuracy * 100).toFixed(2)} %` : "";
+  tell(accuracy || version.quality.join(", "), accuracy ? "number" : undefined);
   tell(`${shape(version.inputs)} → ${shape(version.outputs)}`);
   tell(version.runtime);
   tell((version.created || "").slice(0, 10));
@@ -61,7 +62,7 @@ function modelTable(model, now) {
   const block = make("div", undefined, { class: "scroll", tabindex: "0", role: "region", "aria-label": `Versions of ${model.name}` });
   const table = make("table");
   const head = make("tr");
-  const names = ["Version", "State", "Test accuracy", "Takes and gives", "Runtime", "Made", "Rows answered", "Rows/s", "ms/request"];
+  const names = ["Version", "State", "On the test part", "Takes and gives", "Runtime", "Made", "Rows answered", "Rows/s", "ms/request"];
   for (const name of names) head.append(make("th", name, { scope: "col" }));
   const top = make("thead");
   top.append(head);
