@@ -444,6 +444,14 @@ def test_what_artifacts_must_at_least_be_is_known_before_training(
     assert "\n" not in str(caught.value)
 
 
+def test_artifacts_are_measured_whatever_training_measures() -> None:
+    """Where all metrics are Keras', which only training can compute, an artifact is held to the task's usual ones."""
+    task = made({"name": "regression", "metrics": ["MeanAbsolutePercentageError"]}, NUMBERS).task
+    assert task.facts()["metrics"] == ["rmse", "mae", "r2"]
+    task = made({"name": "regression", "metrics": ["MeanAbsolutePercentageError", "mae"]}, NUMBERS).task
+    assert task.facts()["metrics"] == ["mae"]
+
+
 def test_minimums_of_several_outputs() -> None:
     objective = several()[0]
     check_minimums({"kind_accuracy": 0.9, "price_rmse": 5, "r2": 0.5}, objective)

@@ -110,7 +110,8 @@ class _Output:
         """What it is trained for."""
         settings, task = self.settings, self.task()
         metrics = tuple(_metric(one, task, self.base) for one in settings.metrics) or task.metrics
-        task.metrics = tuple(metric for metric in metrics if not metric.of_answers)  # which an artifact is measured by
+        # An artifact is measured by those that are the task's own; where none is, by the usual ones.
+        task.metrics = tuple(metric for metric in metrics if not metric.of_answers) or task.metrics
         return Objective(
             task,
             loss=None if settings.loss is None else _loss(settings.loss, task, self.base),
@@ -297,9 +298,8 @@ def _keras_metric(metric: Any, named: config.Named, task: Task) -> Metric:
         return float(np.mean(metric.stateless_result(state)))
 
     # Keras numbers those that it names itself: the second AUC of a process is auc_1, whatever pipeline it is of.
-    numbered = re.fullmatch(r"(\w+?)_\d+", metric.name)
     own = to_snake_case(type(metric).__name__)
-    name = str(named.args.get("name", own if numbered and numbered[1] == own else metric.name))
+    name = str(named.args.get("name", own if re.fullmatch(rf"{own}_\d+", metric.name) else metric.name))
     kind = type(metric).__name__.lower()
     error = any(word in kind for word in ("error", "entropy", "hinge", "divergence", "logcosh"))
     return Metric(
