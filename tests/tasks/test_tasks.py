@@ -21,7 +21,7 @@ from tfhalf.tasks import (
     Task,
 )
 from tfhalf.tasks.base import balanced
-from tfhalf.tasks.facts import metric_words, of_facts
+from tfhalf.tasks.facts import of_facts, quality_words
 
 DRAW = np.random.default_rng(0)
 N = 12
@@ -242,13 +242,13 @@ def test_facts_make_it_again(task: Task) -> None:
 def test_metrics_for_people() -> None:
     price = Regression([1.0], [2.0], unit="dollars").facts()
     kind = Classification("abc").facts()
-    assert metric_words({"value": price}, {"rmse": 50300.4, "r2": 0.8}) == ["rmse 50,300 dollars"]
-    assert metric_words({"probabilities": kind}, {"accuracy": 0.93456}) == ["accuracy 93.46 %"]
+    assert quality_words({"value": price}, {"rmse": 50300.4, "r2": 0.8}) == ["rmse 50,300 dollars"]
+    assert quality_words({"probabilities": kind}, {"accuracy": 0.93456}) == ["accuracy 93.46 %"]
     both = {"kind_accuracy": 0.5, "price_rmse": 1.25}
-    assert metric_words({"kind": kind, "price": price}, both) == ["kind_accuracy 50.00 %", "price_rmse 1.25 dollars"]
-    assert metric_words({"value": price}, {"rmse": None, "mae": 3.0}) == ["mae 3 dollars"]
-    assert metric_words({"value": price}, {"loss": 3.0}) == []
-    assert metric_words({"own": {"name": "own.py:Task", "targets": "numbers"}}, {"rmse": 3.0}) == []
+    assert quality_words({"kind": kind, "price": price}, both) == ["kind_accuracy 50.00 %", "price_rmse 1.25 dollars"]
+    assert quality_words({"value": price}, {"rmse": None, "mae": 3.0}) == ["mae 3 dollars"]
+    assert quality_words({"value": price}, {"loss": 3.0}) == []
+    assert quality_words({"own": {"name": "own.py:Task", "targets": "numbers"}}, {"rmse": 3.0}) == []
 
 
 @pytest.mark.parametrize(

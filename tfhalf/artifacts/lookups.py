@@ -19,6 +19,7 @@ import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
 
 from tfhalf.artifacts.ports import Port
+from tfhalf.config.data import Split, Standardize
 from tfhalf.errors import ArtifactError
 from tfhalf.files import read_bytes
 from tfhalf.text import one_line, printable
@@ -27,8 +28,6 @@ FILE = "lookups.json"
 SIGNATURE = "serving_text"
 """The signature of a SavedModel that takes texts."""
 _MAX_BYTES = 256 << 20
-Standardize = Literal["lower_and_strip_punctuation", "lower", "strip_punctuation", "none"]
-Split = Literal["whitespace", "character"]
 PUNCTUATION = r"[!\"#$%&()\*\+,-\./:;<=>?@\[\\\]^_`{|}~']"
 """What `keras.layers.TextVectorization` strips: ``lower_and_strip_punctuation``."""
 _PUNCTUATION = re.compile(PUNCTUATION)

@@ -40,6 +40,10 @@ class Normalize(Section):
         return self
 
 
+Standardize = Literal["lower_and_strip_punctuation", "lower", "strip_punctuation", "none"]
+Split = Literal["whitespace", "character"]
+
+
 class Text(Section):
     """How texts become numbers. ``tokens``: so many numbers at most, that of padding and that of unknown words among
     them, for the words that the training part holds most often. ``length``: how many words of a text count; ``auto``
@@ -52,10 +56,8 @@ class Text(Section):
     tokens: Annotated[int, Field(ge=3, le=10_000_000)] = 20_000
     length: Literal["auto"] | Annotated[int, Field(ge=1, le=100_000)] = "auto"
     vocabulary: Annotated[str, Field(min_length=1)] | None = None
-    standardize: Literal["lower_and_strip_punctuation", "lower", "strip_punctuation", "none"] = (
-        "lower_and_strip_punctuation"
-    )
-    split: Literal["whitespace", "character"] = "whitespace"
+    standardize: Standardize = "lower_and_strip_punctuation"
+    split: Split = "whitespace"
     ngrams: Annotated[int, Field(ge=1, le=16)] = 1
 
     @model_validator(mode="after")

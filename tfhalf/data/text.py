@@ -82,8 +82,7 @@ def _with_numbers(splits: Splits, name: str, settings: config.Text, words: tuple
     cut = int((counts > length).sum())
     unknown = float((numbers["test"] == 1).sum() / max(1, (numbers["test"] != 0).sum()))
     samples = tuple(str(text)[:_SAMPLE_CHARACTERS] for text in parts["test"][:_SAMPLES])
-    ways = {key: getattr(settings, key) for key in ("standardize", "split", "ngrams")}
-    about = TextInput(length, len(counts), cut, int(counts.max()), unknown, samples, **ways)
+    about = TextInput(length, len(counts), cut, int(counts.max()), unknown, settings, samples)
     changed = {f"x_{part}": _put(getattr(splits, f"x_{part}"), name, numbers[part]) for part in _PARTS}
     shape = splits.input_shape if isinstance(splits.x_train, Columns) else (length,)
     return replace(

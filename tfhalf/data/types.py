@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
+from tfhalf import config
 from tfhalf.data.columns import Columns
 from tfhalf.data.lazy import Array
 
@@ -22,19 +23,15 @@ Values: TypeAlias = Any
 class TextInput:
     """How an input of texts became numbers: ``length`` words of each text, of which ``cut`` of ``training`` texts have
     more, ``longest`` the most. ``unknown``: the share of the test part's words that the vocabulary does not hold.
-    ``samples``: a few texts of the test part. ``standardize``, ``split`` and ``ngrams`` are the pipeline's."""
+    ``settings``: the pipeline's, by which texts are cut into words. ``samples``: a few texts of the test part."""
 
     length: int
     training: int
     cut: int
     longest: int
     unknown: float
+    settings: config.Text
     samples: tuple[str, ...] = ()
-    standardize: Literal["lower_and_strip_punctuation", "lower", "strip_punctuation", "none"] = (
-        "lower_and_strip_punctuation"
-    )
-    split: Literal["whitespace", "character"] = "whitespace"
-    ngrams: int = 1
 
 
 @dataclass(frozen=True)

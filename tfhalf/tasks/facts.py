@@ -29,7 +29,8 @@ def of_facts(facts: Mapping[str, Any]) -> Task | None:
         if kind is Regression:
             mean, std = (np.array(facts[key], np.float64) for key in ("mean", "std"))
             if mean.ndim == 1 and mean.shape == std.shape and np.isfinite([mean, std]).all() and (std > 0).all():
-                return _with_metrics(Regression(mean.tolist(), std.tolist()), facts)
+                unit = printable(str(facts.get("unit", "")), 40)
+                return _with_metrics(Regression(mean.tolist(), std.tolist(), unit=unit), facts)
         if kind is not None and 1 <= int(facts["classes"]) <= _MOST:
             names = [str(k) for k in range(int(facts["classes"]))]
             return _with_metrics(kind(names), facts)  # type: ignore[call-arg]
@@ -38,7 +39,7 @@ def of_facts(facts: Mapping[str, Any]) -> Task | None:
     raise _unknown(facts)
 
 
-def metric_words(tasks: Mapping[str, Mapping[str, Any]], values: Mapping[str, float | None]) -> list[str]:
+def quality_words(tasks: Mapping[str, Mapping[str, Any]], values: Mapping[str, float | None]) -> list[str]:
     """Of each output the first metric that ``values`` holds, for people: ``rmse 50,300 dollars``.
 
     Args:
@@ -54,8 +55,7 @@ def metric_words(tasks: Mapping[str, Mapping[str, Any]], values: Mapping[str, fl
         for metric in task.metrics if task else ():
             name = metric.name if metric.name in values else f"{output}_{metric.name}"
             if (value := values.get(name)) is not None:
-                unit = " %" if metric.share else f" {printable(str(facts.get('unit', '')), 40)}"
-                words.append(f"{name} {metric.shown(value)}{unit}".strip())
+                words.append(f"{name} {metric.words(value)}")
                 break
     return words
 

@@ -59,6 +59,8 @@ def short_of(output: OutputParity, facts: Mapping[str, Any], limits: Limits) -> 
     Args:
         facts: of the output's task, see `measured`; none of an output that has no task.
     """
+    if not limits.min_metrics:
+        return output
     task = of_facts(facts) if facts else None
     errors = {metric.name for metric in task.offered if not metric.higher} if task else set()
     known = dict(output.metrics)

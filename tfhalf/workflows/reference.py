@@ -75,6 +75,6 @@ def lookups_of(splits: Splits) -> Lookups:
         if text is None:
             by_input[name] = Lookup("category", words)
             continue
-        ways = (text.standardize, text.split, text.ngrams)
-        by_input[name] = Lookup("text", words, text.length, text.samples, *ways)
+        how = text.settings
+        by_input[name] = Lookup("text", words, text.length, text.samples, how.standardize, how.split, how.ngrams)
     return Lookups(by_input)

@@ -22,7 +22,7 @@ from tfhalf.serve.metrics import Metrics, VersionMetrics
 from tfhalf.serve.models.open import Opened, OpenVersion, Source
 from tfhalf.serve.settings import Settings
 from tfhalf.serve.signature import Signature, from_manifest
-from tfhalf.tasks.facts import metric_words
+from tfhalf.tasks.facts import quality_words
 from tfhalf.text import one_line
 
 _TIMES = 3  # batches of the largest size that are timed once all are warm
@@ -96,7 +96,7 @@ class Loaded:
         known here."""
         training = self.manifest.training
         try:
-            return tuple(metric_words(self.manifest.tasks, training.test_metrics)) if training else ()
+            return tuple(quality_words(self.manifest.tasks, training.test_metrics)) if training else ()
         except ArtifactError:
             return ()
 

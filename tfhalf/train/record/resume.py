@@ -122,8 +122,8 @@ def vocabulary_digests(splits: Splits) -> dict[str, str]:
     for name, words in splits.vocabularies.items():
         facts = [splits.shapes[name], *words]
         if (text := splits.texts.get(name)) is not None:
-            ways = [text.standardize, text.split, text.ngrams]
-            facts += [ways] if ways != ["lower_and_strip_punctuation", "whitespace", 1] else []
+            ways, usual = ([how.standardize, how.split, how.ngrams] for how in (text.settings, config.Text()))
+            facts += [ways] if ways != usual else []
         digests[name] = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     return digests
 
