@@ -1,26 +1,32 @@
-"""Layers that Keras hands to cuDNN, of which XLA has no kernels."""
+"""Recurrent layers in training: cuDNN is not in XLA, and computes no right gradient in bfloat16."""
 
 from __future__ import annotations
 
 import keras
 import pytest
 from keras import layers
+from recurrent_net import KINDS, recurrent
 
-from tfhalf.train.recurrent import by_cudnn
+from tfhalf.precision.cudnn import by_cudnn
+from tfhalf.system.device import Device, cpu
+from tfhalf.train.recurrent import choose_xla
 
-
-@pytest.mark.parametrize("kind", [layers.GRU, layers.LSTM])
-def test_recurrent_layers_wherever_they_stand(kind: type[keras.layers.Layer]) -> None:
-    x = keras.Input((5, 3))
-    inner = keras.Sequential([keras.Input((5, 3)), layers.Bidirectional(kind(4, return_sequences=True, name="inner"))])
-    plain = kind(4, name="plain", use_cudnn=False)
-    model = keras.Model(x, layers.Dense(2)(plain(inner(x))))
-    assert {layer.name.rpartition("_")[2] for layer in by_cudnn(model)} == {"inner"}
-    for layer in by_cudnn(model):
-        layer.use_cudnn = False
-    assert by_cudnn(model) == []
+GPU = Device("GPU", "a GPU", (9, 0), 2**30, True, True, 2)
 
 
-def test_others_are_none() -> None:
-    x = keras.Input((5, 3))
-    assert by_cudnn(keras.Model(x, layers.SimpleRNN(4)(layers.Conv1D(3, 2)(x)))) == []
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("name", "by"), [("float32", 2), ("mixed_float16", 2), ("mixed_bfloat16", 0)])
+def test_bfloat16_is_not_trained_by_cudnn(kind: type[keras.layers.Layer], name: str, by: int) -> None:
+    model = recurrent(kind, name)
+    xla, reason = choose_xla("auto", GPU, model, half=name != "float32")
+    assert len(by_cudnn(model)) == by
+    assert xla == (by == 0)
+    assert ("gradients are wrong in bfloat16" in reason) == (by == 0)
+
+
+def test_every_net_of_a_training_leaves_cudnn() -> None:
+    """With XLA those for images of other sizes too; on a CPU nothing is said of it."""
+    one, other = recurrent(layers.GRU, "mixed_float16"), recurrent(layers.GRU, "mixed_float16")
+    assert choose_xla("on", GPU, one, other, half=True)[0]
+    assert by_cudnn(one) == by_cudnn(other) == []
+    assert "cuDNN" not in choose_xla("auto", cpu(), recurrent(layers.GRU, "mixed_bfloat16"), half=True)[1]

@@ -215,6 +215,17 @@ def test_two_inputs_that_blow_up_are_explained(tmp_path: Path) -> None:
         run_training(Trainer(prepare(pipeline, places, quiet()), cpu()), tmp_path / "run", quiet())
 
 
+def test_texts_that_blow_up_are_explained_from_their_words_on(tmp_path: Path) -> None:
+    """By the layer of the words, which takes integers; not by a layer after it, whose path is not known."""
+    file = task_jobs.text(tmp_path)
+    pipeline = config.load_pipeline(file, ["train.optimizer.learning_rate=1e39", "train.optimizer.name=sgd"])
+    places = Places(file, tmp_path / "runs", tmp_path / "exports")
+    (tmp_path / "run").mkdir()
+    why = r"the first layer whose output is not finite is 'words': it takes integers, its weights are not finite"
+    with pytest.raises(TrainingError, match=why):
+        run_training(Trainer(prepare(pipeline, places, quiet()), cpu()), tmp_path / "run", quiet())
+
+
 class Killed(BaseException):
     """As sudden as a kill can be within a process."""
 

@@ -37,7 +37,8 @@ class TrainProgram:
         self.batch_size = min(settings.batch_size, self.images)
         self.steps_per_epoch = self.images // self.batch_size
         half = precision.policy != "float32"
-        self.xla, self.xla_reason = choose_xla(state.model, settings.xla, device, half=half)
+        nets = twins(state.model, job, self.stages.sizes)
+        self.xla, self.xla_reason = choose_xla(settings.xla, device, state.model, *nets.values(), half=half)
         if isinstance(state.optimizer, GuardedLossScaleOptimizer):
             state.optimizer.branchless = self.xla
         self.step = Step(
@@ -48,7 +49,7 @@ class TrainProgram:
             objective=job.objective,
             augmentation=pipeline.data.augment if splits.has_images else None,
             seed=pipeline.seed,
-            twins=twins(state.model, job, self.stages.sizes),
+            twins=nets,
         )
         state.reset_seeds()
         self.feed, self.feed_reason = make(

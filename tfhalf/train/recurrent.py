@@ -1,27 +1,29 @@
-"""Recurrent layers that Keras hands to cuDNN, which knows no XLA."""
+"""Recurrent layers in training: by cuDNN, or in a loop that XLA compiles."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import keras
 
-from tfhalf.precision.policy import flat_layers
+from tfhalf.precision.cudnn import by_cudnn, leave_cudnn
 from tfhalf.system.device import Device, xla_decision
 
-
-def by_cudnn(model: keras.Model) -> list[Any]:
-    """The layers of ``model`` that cuDNN computes on a GPU: their kernels (CudnnRNN) are not in XLA."""
-    kinds = (keras.layers.LSTM, keras.layers.GRU)
-    return [layer for layer in flat_layers(model) if isinstance(layer, kinds) and layer.use_cudnn is not False]
+_WRONG = "; the recurrent layers leave cuDNN, whose gradients are wrong in bfloat16"
 
 
 def choose_xla(
-    model: keras.Model, mode: Literal["auto", "on", "off"], device: Device, *, half: bool
+    mode: Literal["auto", "on", "off"], device: Device, *models: keras.Model, half: bool
 ) -> tuple[bool, str]:
-    """`xla_decision` for ``model``, whose recurrent layers leave cuDNN where XLA compiles them."""
-    layers = by_cudnn(model)
-    xla, reason = xla_decision(mode, device, half=half, recurrent=bool(layers))
-    for layer in layers if xla else ():
+    """`xla_decision` for ``models``, whose recurrent layers leave cuDNN where XLA compiles them, and in bfloat16.
+
+    TensorFlow 2.21 hands cuDNN bfloat16 layers too: what they answer is right, and their gradients are off by as much
+    as they are large (seen on an H200, GRU and LSTM, with masks and without).
+    """
+    narrow = [layer for model in models for layer in by_cudnn(model) if layer.compute_dtype == "bfloat16"]
+    for layer in narrow:
         layer.use_cudnn = False
-    return xla, reason
+    xla, reason = xla_decision(mode, device, half=half, recurrent=any(by_cudnn(model) for model in models))
+    for model in models if xla else ():
+        leave_cudnn(model)
+    return xla, reason + (_WRONG if narrow and device.kind == "GPU" else "")

@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from tfhalf import config
 from tfhalf.errors import ConfigError
-from tfhalf.precision.policy import flat_layers
+from tfhalf.precision.policy import flat_layers, layer_path
 from tfhalf.train.job import Job
 
 
@@ -164,7 +164,7 @@ def norms(model: keras.Model) -> list[Any]:
 
 def norm_paths(model: keras.Model) -> list[tuple[str, ...]]:
     """For each of `norms` its path, then those of its variables."""
-    return [(layer.path, *(variable.path for variable in layer.variables)) for layer in norms(model)]
+    return [(layer_path(layer), *(variable.path for variable in layer.variables)) for layer in norms(model)]
 
 
 def stages_of(job: Job, model: keras.Model, trained: Sequence[Any]) -> Stages:

@@ -89,5 +89,5 @@ def _described(result: TrainResult, pipeline: Pipeline, objective: Objective) ->
 
 def _evaluator(job: Job, result: TrainResult, device: Device) -> Evaluator:
     settings, half = job.pipeline.train, job.pipeline.precision.policy != "float32"
-    xla, _ = choose_xla(result.model, settings.xla, device, half=half)
+    xla, _ = choose_xla(settings.xla, device, result.model, half=half)
     return Evaluator.of(result.model, job.preprocess, job.objective, len(job.splits.x_test), xla=xla)

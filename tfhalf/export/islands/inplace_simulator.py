@@ -28,6 +28,7 @@ from tfhalf.export.rebuild.policies import own_islands, resizes
 from tfhalf.export.rebuild.rebuild import narrowed
 from tfhalf.precision.cast import CastCounts
 from tfhalf.precision.constants import Trace
+from tfhalf.precision.cudnn import leave_cudnn
 from tfhalf.precision.keras_graph import failures_named
 from tfhalf.precision.policy import NORMS, RAW_RANGE, flat_layers, layer_path
 
@@ -46,6 +47,7 @@ class InplaceSimulator:
         with _policies_set(model, {}, "float32"):
             tensors = [tf.constant(few[port.name]) for port in interface.inputs]
             answer = interface.call(self._call, tensors)  # builds what is not built yet
+            leave_cudnn(model)
             self.interface = interface = interface.of_answer(answer)
             self._layers = {layer_path(layer): layer for layer in [model, *flat_layers(model)]}
             seen = Seen()

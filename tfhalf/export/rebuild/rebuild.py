@@ -20,6 +20,7 @@ from tfhalf.export.rebuild.fold_batchnorm import Fold, ScaleShift, find_folds, s
 from tfhalf.export.rebuild.policies import Target, in_float32, own_islands, policy_of, replace_policies, widen_norms
 from tfhalf.precision import cast as float16
 from tfhalf.precision.cast import CastCounts
+from tfhalf.precision.cudnn import leave_cudnn
 from tfhalf.precision.keras_graph import copied, failures_named, graph_of, heads, operations
 from tfhalf.precision.policy import flat_layers, layer_path, matching, policy
 from tfhalf.text import one_line
@@ -73,6 +74,7 @@ def rebuild(
         folds = [fold for fold in folds if id(fold.linear) not in kept_ids and id(fold.norm) not in kept_ids]
         copy, pairs, copies = _clone(model, kept_ids, folds, target, plain_norms=not fold_batchnorm)
         _check_kept(kept, pairs)
+    leave_cudnn(copy)
     counts = _carry_weights(pairs, {id(fold.linear): fold for fold in folds})
     return Rebuilt(
         copy,

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
+from tfhalf.precision.policy import layer_path
 from tfhalf.train.diagnose.layer_hooks import watched
 from tfhalf.train.diagnose.non_finite import unchanged
 from tfhalf.train.feeds.base import ChunkResult, Feed
@@ -43,22 +44,27 @@ def blown_up(result: ChunkResult, first_step: int, guarded: bool, bound: float |
 
 
 class Seen(NamedTuple):
-    """A layer's call: the range of what went in, of its weights, and whether all that came out was finite."""
+    """A layer's call: the range of the floating numbers that went in (of none where all are integers), how large its
+    weights are, and whether all that came out was finite."""
 
     path: str
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     weights: float
     finite: bool
 
     @property
     def largest(self) -> float:
-        """The largest absolute number that went in."""
-        return max(abs(self.low), abs(self.high))
+        """The largest absolute number that went in; 0 for integers."""
+        return 0.0 if self.low is None or self.high is None else max(abs(self.low), abs(self.high))
 
     def words(self) -> str:
         """``'head': its input goes from -3 to 5 (largest absolute 5), its weights reach 0.2``."""
         weights = f", its weights reach {self.weights:.3g}" if self.weights else ""
+        if not np.isfinite(self.weights):
+            weights = ", its weights are not finite"
+        if self.low is None:
+            return f"{self.path!r}: it takes integers{weights}"
         return (
             f"{self.path!r}: its input goes from {self.low:.4g} to {self.high:.4g} "
             f"(largest absolute {self.largest:.4g}){weights}"
@@ -90,16 +96,21 @@ def _ranges(net: keras.Model) -> Iterator[list[Seen]]:
     seen: list[Seen] = []
 
     def tell(layer: keras.Layer, arguments: Any, out: Any) -> None:
-        arrays = _numbers(arguments)
-        if arrays:
-            low, high = min(a.min() for a in arrays), max(a.max() for a in arrays)
+        arrays, answers = _numbers(arguments), _numbers(out)
+        if arrays or answers:
+            low, high = _range(arrays) if arrays else (None, None)
             weights = [keras.ops.convert_to_numpy(v) for v in layer.trainable_variables]
-            reach = max((float(np.abs(w).max()) for w in weights if w.size), default=0.0)
-            finite = all(np.isfinite(a).all() for a in _numbers(out))
-            seen.append(Seen(layer.path, float(low), float(high), reach, finite))
+            reach = [float(np.abs(w).max()) for w in weights if w.size]
+            finite = all(np.isfinite(a).all() for a in answers)
+            seen.append(Seen(layer_path(layer), low, high, float(np.max(reach, initial=0.0)), finite))
 
     with watched(net, tell):
         yield seen
+
+
+def _range(arrays: list[np.ndarray]) -> tuple[float, float]:
+    """The smallest and the largest number, not a number where there is one that is none."""
+    return float(np.min([a.min() for a in arrays])), float(np.max([a.max() for a in arrays]))
 
 
 def _numbers(tree: Any) -> list[np.ndarray]:

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfhalf.precision.policy import layer_path
 from tfhalf.train.diagnose.layer_hooks import watched
 from tfhalf.train.feeds.base import Feed
 from tfhalf.train.step import Step
@@ -94,7 +95,7 @@ def _overflowed(net: keras.Model) -> Iterator[list[str]]:
 
     def tell(layer: keras.Layer, _: Any, out: Any) -> None:
         if tf.executing_eagerly() and not all(is_finite(t) for t in keras.tree.flatten(out) if tf.is_tensor(t)):
-            bad.append(layer.path)
+            bad.append(layer_path(layer))
 
     with watched(net, tell):
         yield bad
