@@ -104,4 +104,9 @@ def _outcome(finished: Finished, seconds: dict[str, float], digest: str | None, 
         seconds=dict(seconds),
         model_sha256=digest,
         version=None if version is None else str(version),
+        metric_facts=[
+            {"name": one.name, "higher": one.higher, "share": one.share, "unit": one.unit}
+            for one in finished.job.objective.metrics
+        ],
+        noun=finished.job.splits.noun,
     )

@@ -20,7 +20,8 @@ class RunOutcome:
     Of what was published, else of the state that training ended in: ``epochs`` trained, ``test_accuracy`` (0 to 1; None
     of a task without one) and ``test_metrics``, how it stands beside ``chance``. ``version`` is the directory published
     last, None before; ``model_sha256`` of ``model.keras``, None where there is no such file. ``seconds`` are split by
-    stage.
+    stage. ``metric_facts`` say of each metric its name, whether more is better, whether it is a share, and its unit;
+    ``noun``, what items are called.
     """
 
     smoke: bool
@@ -33,6 +34,8 @@ class RunOutcome:
     model_sha256: str | None = None
     version: str | None = None
     test_metrics: dict[str, float] = field(default_factory=dict)
+    metric_facts: list[dict[str, Any]] = field(default_factory=list)
+    noun: str = "images"
 
     def write(self, run: Path) -> None:
         """Replace ``run/outcome.json``."""
