@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from tfhalf._version import __version__
+from tfhalf.cli.compare import compare
 from tfhalf.cli.export import export
 from tfhalf.cli.group import Group, thread_failed
 from tfhalf.cli.inspect import inspect
@@ -243,6 +244,7 @@ def doctor(data_dir: str | None, as_json: bool) -> None:
     click.get_current_context().exit(0 if well else 1)
 
 
+main.add_command(compare)
 main.add_command(export)
 main.add_command(float16)
 main.add_command(inspect)

@@ -43,6 +43,11 @@ from tfhalf.cli.options import JSON, PATH, QUIET, pipeline_options, progress_for
     help="First metric's value on the validation part whose time is taken. [default: the reference's, less the margin]",
 )
 @click.option("--bench/--no-bench", default=True, help="Measure how fast the artifacts answer, or leave that out.")
+@click.option(
+    "--ray",
+    metavar="ADDRESS",
+    help="Run the trainings on the machines of a Ray cluster, which share --out: auto, HOST:PORT or ray://HOST:PORT.",
+)
 @click.option("--retry", is_flag=True, help="Try again what failed; its folder is kept under another name.")
 @click.option(
     *("-o", "--out"),
@@ -58,6 +63,7 @@ def compare(
     target: float | None,
     bench: bool,
     retry: bool,
+    ray: str | None,
     out: Path | None,
     quiet: bool,
     as_json: bool,
@@ -82,7 +88,7 @@ def compare(
     from tfhalf.compare.table import make_table
 
     folder = out or Path("comparisons") / plan.pipeline.name
-    results = Matrix(plan, folder, progress, Bench() if bench else None, retry).run()
+    results = Matrix(plan, folder, progress, Bench() if bench else None, retry, ray=ray).run()
     command = shlex.join(["tfhalf", *sys.argv[1:]])
     table = make_table(plan, results, margin=margin, target=target, command=command)
     paths = write_reports(table, folder)

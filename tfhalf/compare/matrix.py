@@ -3,28 +3,48 @@
 from __future__ import annotations
 
 import json
-import os
 import statistics
-import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from tfhalf.compare.cell import LOG, RESULT, STAGE, read_result
+from tfhalf.compare.cell import LOG, RESULT, read_result
+from tfhalf.compare.local import Answered, Processes
 from tfhalf.compare.plan import Cell, Plan
 from tfhalf.compare.records import Result
 from tfhalf.errors import ConfigError, InputError, Interrupted
 from tfhalf.files import replacing
 from tfhalf.progress import Progress, duration
-from tfhalf.system.child import Child
-from tfhalf.system.device import gpu_models
 from tfhalf.train.record.run_folder import held_if_free
 
 CELLS = "cells"
 _PROGRAMS = "programs"  # XLA's, which cells share
-_TICK = 0.1  # seconds
+
+
+class Workers(Protocol):
+    """What runs cells: `Processes` of this machine, or the machines of a `Cluster`."""
+
+    busy: list[Any]
+
+    def __enter__(self) -> Workers: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    @property
+    def free(self) -> Any:
+        """True where one more cell may be started."""
+
+    @property
+    def count(self) -> int:
+        """How many may run at a time."""
+
+    def start(self, cell: Cell, request: dict[str, Any]) -> None:
+        """Begin a cell."""
+
+    def answers(self, progress: Progress, words: str) -> Iterator[Answered]:
+        """Of the cells that have ended since, waiting a little; ``words`` say how far the whole is."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +61,7 @@ class Matrix:
 
     ``bench`` is of the first seed's artifacts, since a net is as fast whichever seed it began from; None leaves it out.
     ``retry``: what failed is tried once more. ``worker`` is the module that runs a cell in a process of its own.
+    ``ray``: the address of a Ray cluster whose machines run the cells; None runs them here.
     """
 
     plan: Plan
@@ -49,6 +70,7 @@ class Matrix:
     bench: Bench | None = None
     retry: bool = False
     worker: str = "tfhalf.compare.cell"
+    ray: str | None = None
     results: dict[Cell, Result] = field(default_factory=dict)
     _seconds: dict[str, list[float]] = field(default_factory=dict)
 
@@ -68,7 +90,7 @@ class Matrix:
             self._read()
             waiting = deque(cell for cell in self.plan.cells if cell not in self.results)
             self._say_begin(len(waiting))
-            with _Slots(_devices(), self.worker) as slots:
+            with self._workers() as slots:
                 while waiting or slots.busy:
                     while waiting and slots.free:
                         self._start(slots, waiting.popleft())
@@ -106,7 +128,7 @@ class Matrix:
         if left < total:
             self.progress.line(f"           {total - left} of them have ended before, and are not run again")
 
-    def _start(self, slots: _Slots, cell: Cell) -> None:
+    def _start(self, slots: Workers, cell: Cell) -> None:
         folder = self.cell_folder(cell)
         folder.mkdir(parents=True, exist_ok=True)
         benched = self.bench if cell.seed == self.plan.seeds[0] else None
@@ -119,6 +141,13 @@ class Matrix:
             "bench": None if benched is None else {"batch_sizes": benched.batch_sizes, "seconds": benched.seconds},
         }
         slots.start(cell, request)
+
+    def _workers(self) -> Workers:
+        if self.ray is None:
+            return Processes(self.worker)
+        from tfhalf.compare.cluster import Cluster
+
+        return Cluster(self.ray, self.worker, self.folder)
 
     def _words(self, waiting: int) -> str:
         total = len(self.plan.cells)
@@ -162,78 +191,3 @@ class Matrix:
 def _metric(result: Result) -> str:
     shown = [f"{one.name} {one.shown(result.metrics[one.name])} {one.suffix}".strip() for one in result.facts[:1]]
     return ", ".join(shown) or "trained"
-
-
-def _devices() -> list[dict[str, str]]:
-    """For each process that may run at a time the variables that give it a GPU of its own; one without any, on a
-    machine with one GPU or none."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = visible.split(",") if visible is not None else [str(number) for number in range(len(gpu_models()))]
-    names = [name.strip() for name in names if name.strip()]
-    return [{"CUDA_VISIBLE_DEVICES": name} for name in names] if len(names) > 1 else [{}]
-
-
-@dataclass
-class _Running:
-    cell: Cell
-    child: Child
-    began: float
-    device: int
-    said: str = ""
-
-
-class _Slots:
-    """Processes that run cells, one on each device; they end with the block."""
-
-    def __init__(self, devices: list[dict[str, str]], worker: str) -> None:
-        self._devices, self._worker = devices, worker
-        self.free = list(range(len(devices)))
-        self.busy: list[_Running] = []
-
-    def __enter__(self) -> _Slots:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for one in self.busy:
-            one.child.end()
-
-    @property
-    def count(self) -> int:
-        """How many may run at a time."""
-        return len(self._devices)
-
-    def start(self, cell: Cell, request: dict[str, Any]) -> None:
-        """Begin a cell on a free device."""
-        device = self.free.pop(0)
-        child = Child(self._worker, environment=self._devices[device])
-        self.busy.append(_Running(cell, child, time.perf_counter(), device))
-        child.send_json(request)
-
-    def answers(self, progress: Progress, words: str) -> Iterator[tuple[Cell, dict[str, Any], float]]:
-        """Of the cells that have ended since: the answer, and the seconds it took."""
-        for one in list(self.busy):
-            answer = self._receive(one)
-            if answer is None:
-                seconds = duration(time.perf_counter() - one.began)
-                progress.status(f"{one.cell.setting.words()}, seed {one.cell.seed}, {seconds}: {one.said}   ({words})")
-                continue
-            one.child.end()
-            self.busy.remove(one)
-            self.free.append(one.device)
-            yield one.cell, answer, time.perf_counter() - one.began
-
-    @staticmethod
-    def _receive(one: _Running) -> dict[str, Any] | None:
-        try:
-            tag, content = one.child.receive(_TICK)
-        except TimeoutError:
-            if one.child.alive:  # a process that its own made may hold the channel longer than it lives
-                return None
-            return {"error": f"its process ended {one.child.last_words()}"}
-        except (EOFError, OSError):
-            return {"error": f"its process ended {one.child.last_words()}"}
-        if tag == STAGE:
-            one.said = content.decode(errors="replace")
-            return None
-        answer: dict[str, Any] = json.loads(content)
-        return answer
