@@ -35,6 +35,7 @@ COMMANDS = (
     "predict",
     "serve",
     "bench",
+    "compare",
     "doctor",
     "float16",
     "inspect",
