@@ -19,6 +19,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if "starters" not in path.
 FLOORS = (
     "__main__ __init__",
     "api cli",
+    "compare",
     "workflows",
     "export",
     "bench serve",
