@@ -17,6 +17,7 @@ from tfhalf.compare.report.wording import headline, method, notes, versions
 from tfhalf.verify.html.elements import Child, element, facts, folded, page, section, table
 
 _VERDICTS = {"no loss": "good", "loses": "bad", "not decided": "warn"}
+_BADGES = 8  # settings, beyond which the table's colours say it
 _PICTURES = (learning, tradeoff, generalisation, by_class, scaling, sizes, latency)
 
 
@@ -45,7 +46,7 @@ def _style() -> str:
 
 def _head(comparison: Comparison) -> list[Element]:
     badges = []
-    if comparison.facts:
+    if comparison.facts and len(comparison.rows) <= _BADGES:
         fact = comparison.facts[0]
         for row, name in zip(comparison.rows, names(comparison), strict=True):
             if difference := row.differences.get(fact.name):

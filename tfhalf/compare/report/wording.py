@@ -47,7 +47,9 @@ def _verdicts(fact: MetricFacts, base: str, rows: Sequence[Row], shown: dict[int
         sentences.append(f"{which} {'are' if len(bad) > 1 else 'is'} worse than {base} in {fact.name}.")
     if unsure := by.get("not decided"):
         which = listed([_unsure(row, fact, shown[id(row)]) for row in unsure])
-        sentences.append(f"Not decided: {which if len(unsure) <= _MANY else f'{len(unsure):,} settings'}.")
+        sentences.append(
+            f"Not decided in {fact.name}: {which if len(unsure) <= _MANY else f'{len(unsure):,} settings'}."
+        )
     if nothing := by.get(""):
         sentences.append(f"Not compared: {_named(nothing, shown)}.")
     return sentences

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
+_WHOLE_STEPS = (1.0, 2.0, 5.0, 10.0)
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 Kind = Literal["linear", "log", "log2"]
@@ -48,7 +49,7 @@ def linear(label: str, values: Iterable[float], *, zero: bool = False, margin: f
 def whole(label: str, last: int, first: int = 1) -> Axis:
     """An axis of counted things, as epochs."""
     high = float(max(last, first + 1))
-    step = max(1.0, _step((high - first) / 6))
+    step = max(1.0, _step((high - first) / 6, _WHOLE_STEPS))
     low = first - 0.03 * (high - first)
     start = math.ceil(first / step) * step
     ticks = [start + i * step for i in range(int((high - start) / step + 1e-6) + 1)]
@@ -78,10 +79,10 @@ def powers_of_two(label: str, values: Iterable[float]) -> Axis:
     return Axis(label, 2.0 ** (low - 0.3), 2.0 ** (high + 0.3), "log2", tuple(ticks))
 
 
-def _step(rough: float) -> float:
+def _step(rough: float, steps: Sequence[float] = _STEPS) -> float:
     """The least round step of at least ``rough``."""
     power = 10.0 ** math.floor(math.log10(rough)) if rough > 0 else 1.0
-    return next(step * power for step in _STEPS if step * power >= rough * (1 - 1e-9))
+    return next(step * power for step in steps if step * power >= rough * (1 - 1e-9))
 
 
 def _ticks(low: float, high: float, count: int) -> Iterable[tuple[float, str]]:

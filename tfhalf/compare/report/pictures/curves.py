@@ -15,6 +15,7 @@ from tfhalf.compare.report.pictures.styles import Series, series
 from tfhalf.compare.report.pictures.svg import Panel, Point, figure, key
 
 _ENLARGED = 6  # epochs, from which on their second half has a panel
+_THIN = 6  # settings, beyond which lines of single seeds would hide the means
 _FAR = 30.0  # of the largest value to the smallest, from which on an axis is logarithmic
 
 Rows = Sequence[Mapping[str, Any]]
@@ -42,7 +43,6 @@ def learning(comparison: Comparison) -> Element | None:
     panels = [_panel("By epoch: who learns more from the same data", axes.whole("epoch", last), y, used, epochs)]
     if panel := _by_time(used, y, column, by):
         panels.append(panel)
-        _target(panel, comparison, fact, which, by)
     if last >= _ENLARGED:
         late: Curves = {
             k: [[p for p in line if p and p[0] >= last / 2] for line in lines] for k, lines in epochs.items()
@@ -52,12 +52,13 @@ def learning(comparison: Comparison) -> Element | None:
             zoom = axes.linear(label, values)
             x = axes.whole("epoch", last, math.ceil(last / 2))
             panels.append(_panel("The second half of the epochs, enlarged", x, zoom, used, late))
+    legend = key(used, lines=True, across=_target(panels, comparison, fact, column, by))
     better = "Higher" if fact.higher else "Lower"
     caption = (
-        f"{better} is better. Thick lines: mean over seeds; thin lines: one seed each. Where thick lines lie together, "
-        "the settings learn alike; in the panel by time, the line further left gets there sooner."
+        f"{better} is better. {_lines_words(used)} Where lines lie together, the settings "
+        "learn alike; in the panel by time, the line further left gets there sooner."
     )
-    return figure(f"How {fact.name} develops during training", panels, caption, key(used, lines=True))
+    return figure(f"How {fact.name} develops during training", panels, caption, legend)
 
 
 def _column(shown: Sequence[Series], fact: MetricFacts) -> str | None:
@@ -86,12 +87,14 @@ def _by_time(used: Sequence[Series], y: Axis, column: str, by: float) -> Panel |
 _UNITS = ((600.0, 1.0, "seconds"), (36_000.0, 60.0, "minutes"), (math.inf, 3600.0, "hours"))
 
 
-def _target(panel: Panel, comparison: Comparison, fact: MetricFacts, which: str, by: float) -> None:
+def _target(panels: Sequence[Panel], comparison: Comparison, fact: MetricFacts, column: str, by: float) -> str:
+    """Draw the target into each panel that has it; its words for the legend, empty where there is none."""
     target = comparison.target
-    if target is None or which != "validation" or target.metric.removeprefix("val_") != fact.name:
-        return
-    if panel.y_axis.low <= target.value * by <= panel.y_axis.high:
-        panel.across(target.value * by, f"target: {target_words(comparison)}", above=not fact.higher)
+    if target is None or not column.startswith("val_") or target.metric.removeprefix("val_") != fact.name:
+        return ""
+    for panel in panels:
+        panel.across(target.value * by)
+    return f"target: {target_words(comparison)}"
 
 
 def scaling(comparison: Comparison) -> Element | None:
@@ -114,11 +117,18 @@ def scaling(comparison: Comparison) -> Element | None:
     caption = (
         "The scale grows while gradients stay finite and halves at each skipped step. A few skipped steps are how it "
         "finds its size; many, or a scale that keeps falling, say that float16 is too narrow here. "
-        "Thick lines: mean over seeds; thin lines: one seed each." + ("" if any(counts) else " No step was skipped.")
+        + _lines_words(scaled)
+        + ("" if any(counts) else " No step was skipped.")
     )
     return figure(
         "Whether float16's range was enough: loss scale and skipped steps", panels, caption, key(scaled, lines=True)
     )
+
+
+def _lines_words(shown: Sequence[Series]) -> str:
+    if max(len(one.row.results) for one in shown) < 2:
+        return "Lines: the one seed."
+    return "Thick lines: mean over seeds" + ("; thin lines: one seed each." if len(shown) <= _THIN else ".")
 
 
 def _curves(shown: Sequence[Series], point: Callable[[Mapping[str, Any]], Point]) -> Curves:
@@ -145,7 +155,7 @@ def _panel(
     panel = Panel(title, x, y)
     for one in shown:
         for line in curves.get(one.index, []):
-            if len(curves[one.index]) > 1:
+            if len(curves[one.index]) > 1 and len(shown) <= _THIN:
                 panel.line(line, one.style, thin=True)
     for one in shown:  # above all thin lines
         if lines := curves.get(one.index):

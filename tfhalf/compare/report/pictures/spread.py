@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
 from xml.etree.ElementTree import Element
 
 from tfhalf.compare.records import Comparison, Row
@@ -14,6 +13,7 @@ from tfhalf.compare.report.pictures.svg import Lines, figure, key
 from tfhalf.text import printable
 
 _CLASSES = 10
+_DRAWN = 60  # markers, of all settings
 _BETWEEN = 10.0  # pixels between the settings of a class
 
 Summaries = dict[str, tuple[float, float]]  # by class: mean and standard deviation, in points
@@ -32,7 +32,8 @@ def by_class(comparison: Comparison) -> Element | None:
     for one in used:
         for name, (mean, _) in differences[one.index].items():
             sizes[name] = max(sizes.get(name, 0.0), abs(mean))
-    chosen = sorted(sizes, key=lambda name: (-sizes[name], name))[:_CLASSES]
+    count = min(_CLASSES, max(3, _DRAWN // max(1, len(used))))
+    chosen = sorted(sizes, key=lambda name: (-sizes[name], name))[:count]
     if not chosen or not any(sizes.values()):
         return None
     ends = [
@@ -42,9 +43,9 @@ def by_class(comparison: Comparison) -> Element | None:
         if name in chosen
         for side in (-1, 1)
     ]
-    x = axes.linear(f"difference to {first.name} in the share found (percentage points)", [0.0, *ends])
+    x = axes.linear("difference to the reference (percentage points)", [0.0, *ends])
     panel = Lines(
-        f"Left of 0: found less often than by {first.name}",
+        "Left of 0: recognised less often than by the reference",
         [printable(name, 26) or "?" for name in chosen],
         x,
         heads={},
@@ -54,6 +55,9 @@ def by_class(comparison: Comparison) -> Element | None:
     zero = panel.x(0)
     panel.path(f"M{zero:.1f} {panel.tops[0] - 14:.1f}V{panel.bottom:.1f}", "zero")
     for i, name in enumerate(chosen):
+        if i and len(used) > 1:
+            above = (panel.tops[i - 1] + panel.tops[i]) / 2
+            panel.path(f"M2 {above:.1f}H{panel.right:.1f}", "grid")
         for k, one in enumerate(used):
             if name in differences[one.index]:
                 mean, std = differences[one.index][name]
@@ -64,8 +68,9 @@ def by_class(comparison: Comparison) -> Element | None:
                 panel.marker(one.style, panel.x(mean), y, f"{one.name}, {name}: {mean:+.2f} points", r=3.8)
     of = f"The {len(chosen)} of {len(sizes):,} classes that differ most" if len(sizes) > len(chosen) else "Every class"
     caption = (
-        f"{of}, the largest difference first. Markers: mean over seeds; whiskers: standard deviation over seeds. Where "
-        "a whisker crosses 0 the difference may well be chance, and so may one large difference among many classes."
+        f"{of}, the largest difference to {first.name} first. Markers: mean over seeds; whiskers: standard deviation "
+        "over seeds. Where a whisker crosses 0 the difference may well be chance, and so may one large difference "
+        "among many classes."
     )
     return figure("Which classes are recognised more or less often", [panel], caption, key(used))
 
@@ -104,7 +109,7 @@ def generalisation(comparison: Comparison) -> Element | None:
         return None
     unit = f" ({fact.suffix})" if fact.suffix else ""
     x = axes.linear(f"{fact.name}{unit}", [value for dot in dots for value in dot[1:]], count=4)
-    title = "Hollow: training part. Filled: test set. Number: the gap"
+    title = "Hollow: training. Filled: test. Number: the gap"
     panel = Lines(title, [one.name for one, *_ in dots], x, heads={}, step=26, end=96)
     gap_unit = " points" if fact.share else f" {fact.unit}".rstrip()
     for i, (one, train, test) in enumerate(dots):
@@ -113,16 +118,12 @@ def generalisation(comparison: Comparison) -> Element | None:
         panel.marker(one.style, panel.x(train), y, f"{one.name}, training: {train:.4g}{unit}", hollow=True, r=5)
         panel.marker(one.style, panel.x(test), y, f"{one.name}, test: {test:.4g}{unit}", r=5)
         panel.text(f"{_gap(train - test, fact.share)}{gap_unit}", panel.right + 12, y + 4, "value")
-    caption = _gap_words(dots, fact.name)
+    caption = (
+        "Means over seeds. The longer the line, the better a setting does on items that it was trained on than on new "
+        "ones: overfitting. Lines of the same length: half precision changes nothing about it."
+    )
     return figure(f"Whether it generalises alike: {fact.name} in training and in the test", [panel], caption)
 
 
 def _gap(value: float, share: bool) -> str:
     return f"{abs(value):.2f}" if share else f"{abs(value):.3g}"
-
-
-def _gap_words(dots: Sequence[tuple[Series, float, float]], name: str) -> str:
-    return (
-        f"Means over seeds. The longer the line, the more of its {name} a setting owes to items that it was trained "
-        "on. Lines of the same length: half precision changes nothing about overfitting."
-    )

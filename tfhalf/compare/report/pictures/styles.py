@@ -16,7 +16,7 @@ from tfhalf.text import printable
 COLOURS = ("var(--ink)", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 DASHES = ("none", "8 3", "2 2.5", "9 3 2 3", "5 5", "12 3 2 3 2 3")
 MARKERS = ("circle", "square", "triangle", "diamond", "cross", "down", "plus", "star")
-_LONG = 42
+_LONG = 54
 
 
 @dataclass(frozen=True)
@@ -43,18 +43,26 @@ class Series:
 
 
 def series(comparison: Comparison) -> list[Series]:
-    """A series for each row."""
+    """A series for each row.
+
+    A colour is a policy and a marker what was varied, where both differ among the rows and there are enough of each;
+    else every row has its own.
+    """
+    rows = sorted(comparison.rows, key=lambda row: not row.reference)
+    policies = list(dict.fromkeys(row.setting.policy for row in rows))
+    changes = list(dict.fromkeys(row.setting.changes for row in rows))
+    crossed = 1 < len(policies) <= len(COLOURS) and 1 < len(changes) <= len(MARKERS)
     result: list[Series] = []
     others = 0
     for index, (row, name) in enumerate(zip(comparison.rows, names(comparison), strict=True)):
-        if row.reference:
+        if crossed:
+            change = changes.index(row.setting.changes)
+            style = Style(policies.index(row.setting.policy), change % len(DASHES), MARKERS[change])
+        elif row.reference:
             style = Style(0, 0, MARKERS[0])
         else:
-            style = Style(
-                1 + others % (len(COLOURS) - 1),
-                1 + others % (len(DASHES) - 1),
-                MARKERS[1 + others % (len(MARKERS) - 1)],
-            )
+            colour, dash, marker = (1 + others % (len(kinds) - 1) for kinds in (COLOURS, DASHES, MARKERS))
+            style = Style(colour, dash, MARKERS[marker])
             others += 1
         result.append(Series(row, printable(name, _LONG), style, index))
     return result

@@ -9,11 +9,13 @@ from xml.etree.ElementTree import Element, SubElement
 
 from tfhalf.compare.report.pictures.axes import Axis
 from tfhalf.compare.report.pictures.styles import Series, Style, marker_path
+from tfhalf.text import printable
 from tfhalf.verify.html.elements import Child, clean, element
 
-WIDTH = 440
+WIDTH = 400
 _LETTER = 6.6  # pixels of a letter, about
 _TOP, _BOTTOM, _RIGHT = 30, 46, 14
+_BESIDE = 18  # letters of a name, beyond which names stand over their rows
 _POINTS = 400  # of a line: more cannot be seen
 
 Point = tuple[float, float]
@@ -72,9 +74,9 @@ class Panel(Canvas):
                 self.text(words, at, self.bottom + 17, "tick mid")
                 last = at + half
         self.path(f"M{self.left:.1f} {_TOP}V{self.bottom:.1f}H{self.right}", "axis")
-        self.text(x.label, (self.left + self.right) / 2, height - 8, "label mid")
+        self.text(printable(x.label, 52), (self.left + self.right) / 2, height - 8, "label mid")
         middle = (_TOP + self.bottom) / 2
-        self.text(y.label, 12, middle, "label mid", transform=f"rotate(-90 12 {middle:.1f})")
+        self.text(printable(y.label, 36), 12, middle, "label mid", transform=f"rotate(-90 12 {middle:.1f})")
 
     def x(self, value: float) -> float:
         """Pixels of a value."""
@@ -104,11 +106,10 @@ class Panel(Canvas):
             axis.low <= value <= axis.high for axis, value in zip((self.x_axis, self.y_axis), point, strict=True)
         )
 
-    def across(self, y: float, words: str, *, above: bool) -> None:
-        """A dashed line at a value, with words above or below its right end."""
-        at = self.y(y)
-        self.path(f"M{self.left:.1f} {at:.1f}H{self.right}", "target")
-        self.text(words, self.right, at - 6 if above else at + 16, "hint end")
+    def across(self, y: float) -> None:
+        """A dotted line at a value, where the axis has it."""
+        if self.y_axis.low <= y <= self.y_axis.high:
+            self.path(f"M{self.left:.1f} {self.y(y):.1f}H{self.right}", "target")
 
     def whiskers(self, x: float, y: float, dx: float, dy: float, style: Style) -> None:
         """Error bars of ``dx`` and ``dy`` to both sides."""
@@ -125,12 +126,15 @@ def _thinned(points: Sequence[Point | None]) -> Sequence[Point | None]:
 
 
 class Lines(Canvas):
-    """Rows with a name each, under an axis of numbers; ``heads`` stand above the row of their index."""
+    """Rows with a name each, beside or, where one is long, over them, and an axis of numbers below; ``heads`` stand
+    above the row of their index."""
 
     def __init__(
         self, title: str, names: Sequence[str], x: Axis, *, heads: dict[int, str], step: float, end: float
     ) -> None:
         self.tops: list[float] = []
+        longest = max(map(len, names), default=0)
+        over = 17.0 if longest > _BESIDE else 0.0  # what a name needs that stands over its row
         top = float(_TOP - 4)
         above: dict[int, float] = {}
         for i in range(len(names)):
@@ -138,12 +142,11 @@ class Lines(Canvas):
                 top += 6 if i else 0
                 above[i] = top + 15
                 top += 21
-            self.tops.append(top + step / 2)
-            top += step
+            self.tops.append(top + over + step / 2)
+            top += over + step
         super().__init__(title, top + _BOTTOM)
         self.x_axis, self.bottom = x, top
-        longest = min(max(map(len, names), default=0), 26)
-        self.left, self.right = 12 + 7.1 * longest, WIDTH - end
+        self.left, self.right = 12 if over else 12 + 7.1 * longest, WIDTH - end
         for value, words in x.ticks:
             at = self.x(value)
             self.path(f"M{at:.1f} {_TOP - 4}V{top:.1f}", "grid")
@@ -151,9 +154,11 @@ class Lines(Canvas):
         for i, words in heads.items():
             self.text(words, 2, above[i], "head")
         for i, name in enumerate(names):
-            shown = name if len(name) <= longest else f"{name[: longest - 1]}…"
-            self.text(shown, self.left - 7, self.tops[i] + 4, "tick end")
-        self.text(x.label, (self.left + self.right) / 2, top + 38, "label mid")
+            if over:
+                self.text(name, self.left, self.tops[i] - step / 2 - 2, "tick")
+            else:
+                self.text(name, self.left - 7, self.tops[i] + 4, "tick end")
+        self.text(printable(x.label, 52), (self.left + self.right) / 2, top + 38, "label mid")
 
     def x(self, value: float) -> float:
         """Pixels of a value."""
@@ -168,8 +173,8 @@ class Lines(Canvas):
         self.text(words, max(end, self.x(upto or 0)) + 6, y + 4, "value")
 
 
-def key(shown: Iterable[Series], *, lines: bool = False) -> Element:
-    """The legend: marker and name of each setting, with its line if ``lines``."""
+def key(shown: Iterable[Series], *, lines: bool = False, across: str = "") -> Element:
+    """The legend: marker and name of each setting, with its line if ``lines``; what a line ``across`` is."""
     items = []
     for one in shown:
         swatch = Element("svg", {"viewBox": "0 0 44 14", "class": "swatch", "aria-hidden": "true"})
@@ -177,6 +182,10 @@ def key(shown: Iterable[Series], *, lines: bool = False) -> Element:
             SubElement(swatch, "path", {"d": "M1 7H43", "class": one.style.classes("thick", f"d{one.style.dash}")})
         SubElement(swatch, "path", {"d": marker_path(one.style.marker, 22, 7), "class": one.style.classes("m")})
         items.append(element("li", swatch, f" {one.name}"))
+    if across:
+        swatch = Element("svg", {"viewBox": "0 0 44 14", "class": "swatch", "aria-hidden": "true"})
+        SubElement(swatch, "path", {"d": "M1 7H43", "class": "target"})
+        items.append(element("li", swatch, f" {across}"))
     return element("ul", *items, class_="key")
 
 

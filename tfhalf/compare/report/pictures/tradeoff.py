@@ -14,6 +14,8 @@ from tfhalf.compare.report.wording import listed
 
 _INFORMATIVE = 1.05  # the largest peak memory over the least, from which on it is worth a panel
 
+_NAMED = 4  # settings of a front, beyond which their rings have to do
+
 
 @dataclass(frozen=True)
 class _Dot:
@@ -37,11 +39,12 @@ def tradeoff(comparison: Comparison) -> Element | None:
         return None
     noun = speed[0].of.row.noun
     panels = [_panel("Metric against speed", f"training speed ({noun} per second)", speed, fact, fast=True)]
-    gains = listed([dot.of.name for dot in _front(speed, fact, fast=True)])
     caption = (
-        "Ringed: no other setting is both better and faster (the Pareto front, grey line): "
-        f"{gains}. Whiskers: standard deviation over seeds."
+        "Ringed: no other setting is both better and faster (the Pareto front, grey line)"
+        f"{_listed(_front(speed, fact, fast=True))}."
     )
+    if any(dot.dx or dot.dy for dot in speed):
+        caption += " Whiskers: standard deviation over seeds."
     memory = [
         _Dot(dot.of, dot.of.row.memory_bytes / 1e9, dot.y, 0.0, dot.dy) for dot in speed if dot.of.row.memory_bytes
     ]
@@ -50,8 +53,8 @@ def tradeoff(comparison: Comparison) -> Element | None:
         if unit == "MB":
             memory = [_Dot(dot.of, dot.x * 1e3, dot.y, 0.0, dot.dy) for dot in memory]
         panels.append(_panel("Metric against memory", f"peak memory ({unit})", memory, fact, fast=False))
-        least = listed([dot.of.name for dot in _front(memory, fact, fast=False)])
-        caption += f" Against memory the ringed are neither worse nor larger than any other: {least}."
+        least = _listed(_front(memory, fact, fast=False))
+        caption += f" Against memory, ringed: no other setting is both better and smaller{least}."
     title = f"What {fact.name} costs: {'higher' if fact.higher else 'lower'} is better, further right is faster"
     return figure(title, panels, caption, key([dot.of for dot in speed]))
 
@@ -77,6 +80,10 @@ def _front(dots: Sequence[_Dot], fact: MetricFacts, *, fast: bool) -> list[_Dot]
         return any(theirs != mine and theirs[0] >= mine[0] and theirs[1] >= mine[1] for theirs in map(gains, dots))
 
     return sorted((dot for dot in dots if not beaten(dot)), key=lambda dot: dot.x)
+
+
+def _listed(front: Sequence[_Dot]) -> str:
+    return f": {listed([dot.of.name for dot in front])}" if len(front) <= _NAMED else ""
 
 
 def _panel(title: str, label: str, dots: Sequence[_Dot], fact: MetricFacts, *, fast: bool) -> Panel:
