@@ -18,8 +18,9 @@ from xml.etree import ElementTree
 import pytest
 from compare_helpers import ACCURACY, POLICIES, RMSE, bare, compared
 
-from tfhalf.compare.records import Comparison, MetricFacts, Result, Setting
+from tfhalf.compare.records import Comparison, MetricFacts, Result, Setting, Summary
 from tfhalf.compare.report import terminal
+from tfhalf.compare.report.cells import grid
 from tfhalf.compare.report.html import html
 from tfhalf.compare.report.markdown import code, markdown, plain
 from tfhalf.compare.report.pictures import axes
@@ -220,6 +221,15 @@ def test_what_is_not_finite_or_missing_is_not_drawn() -> None:
     assert "Which classes" not in text
 
 
+def test_a_metric_that_is_not_finite_is_no_point() -> None:
+    first, *rows, last = compared(epochs=5).rows
+    lost = Summary(math.nan, math.nan, (math.nan, 0.9))
+    last = replace(last, metrics={"accuracy": lost}, differences={}, gap={"accuracy": math.nan})
+    text = html(replace(compared(epochs=5), rows=(first, *rows, last)))
+    assert "nan ± nan" in text
+    assert not [node for one in drawings(text) for node in one.iter("path") if "nan" in node.get("d", "")]
+
+
 def test_a_run_that_diverged_leaves_the_others_readable() -> None:
     comparison = compared(facts=(RMSE,), epochs=10, seeds=(0, 1))
     *rows, last = comparison.rows
@@ -328,6 +338,20 @@ def test_a_terminal_stays_within_its_width() -> None:
     evil = terminal.lines(hostile())
     assert max(map(len, evil)) <= terminal.WIDTH
     assert not [line for line in evil if not line.isprintable()]
+
+
+def test_each_setting_is_beside_the_reference_with_its_changes() -> None:
+    """Where every varied value has a reference of its own, a ratio is to that one, and looks are crossed."""
+    slow, fast = (compared(epochs=5, changes=(f"train.batch_size={size}",)) for size in (8, 64))
+    rows = [replace(row, items_per_s=Summary(100.0 * (k + 1), 0.0, (1.0,))) for k, row in enumerate(fast.rows)]
+    comparison = replace(slow, rows=(*slow.rows, *rows))
+    content = grid(comparison)
+    columns = {column.name: column.cells for column in content.columns}
+    assert columns["x reference"] == ("1.00", "1.84", "1.78", "1.98", "1.00", "2.00", "3.00", "4.00")
+    assert columns["difference to float32"][4] == "reference"
+    looks = [(one.style.colour, one.style.marker) for one in series(comparison)]
+    assert looks == [(k, marker) for marker in MARKERS[:2] for k in range(4)]
+    assert "Differences to float32 with the same changes" in Seen(html(comparison)).said
 
 
 def test_keys_that_end_alike_stay_whole() -> None:

@@ -10,17 +10,16 @@ from tfhalf.progress import duration, size
 
 NOTHING = "-"
 SETTING = "setting"
-_BEHIND = "difference to "
 
 
 @dataclass(frozen=True)
 class Column:
-    """A heading, and a cell of each row; ``number``: aligned at the right; ``verdict``: of a difference."""
+    """A heading, and a cell of each row; ``number``: aligned at the right; ``compares``: the metric of differences."""
 
     name: str
     cells: tuple[str, ...]
     number: bool = True
-    verdict: bool = False
+    compares: str = ""
 
 
 @dataclass(frozen=True)
@@ -34,9 +33,21 @@ class Grid:
         return list(zip(*(column.cells for column in self.columns), strict=True))
 
 
-def reference(comparison: Comparison) -> Row | None:
-    """The row that others are compared with."""
-    return next((row for row in comparison.rows if row.reference), None)
+def reference(comparison: Comparison, row: Row) -> Row | None:
+    """What ``row`` is compared with: of several references the one with its changes, else the first."""
+    references = [one for one in comparison.rows if one.reference]
+    alike = [one for one in references if one.setting.changes == row.setting.changes]
+    return next(iter(alike or references), None)
+
+
+def base_name(comparison: Comparison) -> str:
+    """What the reference is called; of several with one policy, the policy."""
+    pairs = zip(names(comparison), comparison.rows, strict=True)
+    references = [(name, row.setting.policy) for name, row in pairs if row.reference]
+    if len(references) == 1:
+        return references[0][0]
+    policies = {policy for _, policy in references}
+    return policies.pop() if len(policies) == 1 else "the reference"
 
 
 def names(comparison: Comparison) -> list[str]:
@@ -82,7 +93,7 @@ def spread(summary: Summary | None, shown: Callable[[float], str]) -> str:
 
 def grid(comparison: Comparison, *, sizes: bool = True) -> Grid:
     """The main table: the first metric, and what a setting costs; with artifacts' ``sizes``."""
-    rows, first = comparison.rows, reference(comparison)
+    rows = comparison.rows
     columns = [
         Column(SETTING, tuple(names(comparison)), number=False),
         Column("seeds", tuple(_seeds(row) for row in rows)),
@@ -92,7 +103,7 @@ def grid(comparison: Comparison, *, sizes: bool = True) -> Grid:
     noun = next((row.noun for row in rows if row.items_per_s), "items")
     columns += [
         Column(f"{noun}/s", tuple(_rate(row) for row in rows)),
-        Column("x reference", tuple(_ratio(row, first) for row in rows)),
+        Column("x reference", tuple(_ratio(row, reference(comparison, row)) for row in rows)),
         Column("peak memory", tuple(size(row.memory_bytes) if row.memory_bytes else NOTHING for row in rows)),
         Column("skipped steps", tuple(f"{row.skipped:,}" if row.metrics else NOTHING for row in rows)),
     ]
@@ -178,12 +189,15 @@ def unfinished(comparison: Comparison) -> str:
 
 
 def _metric(comparison: Comparison, fact: MetricFacts) -> list[Column]:
-    first = reference(comparison)
-    behind = f"{_BEHIND}{first.setting.policy}" if first else _BEHIND.strip()
     rows = comparison.rows
     return [
         Column(heading(fact), tuple(spread(row.metrics.get(fact.name), fact.shown) for row in rows)),
-        Column(behind, tuple(_difference(row, fact) for row in rows), number=False, verdict=True),
+        Column(
+            f"difference to {base_name(comparison)}",
+            tuple(_difference(row, fact) for row in rows),
+            number=False,
+            compares=fact.name,
+        ),
     ]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from importlib import resources
 from xml.etree.ElementTree import Element
 
@@ -78,24 +77,13 @@ def _table(comparison: Comparison) -> Element | None:
 def _grid(content: Grid, comparison: Comparison | None = None) -> Element:
     """A table; differences have their verdict's colour where it has a row for each of ``comparison``."""
     rows: list[list[Child]] = [list(cells) for cells in content.rows()]
-    if comparison is not None:
-        metrics = iter(fact for fact in _facts(content, comparison))
-        for k, column in enumerate(content.columns):
-            if not column.verdict:
-                continue
-            name = next(metrics)
+    for k, column in enumerate(content.columns):
+        if comparison is not None and column.compares:
             for row, one in zip(rows, comparison.rows, strict=True):
-                if difference := one.differences.get(name):
+                if difference := one.differences.get(column.compares):
                     row[k] = element("span", str(row[k]), class_=_VERDICTS.get(difference.verdict, "warn"))
     numbers = [k for k, column in enumerate(content.columns) if column.number]
     return table([column.name for column in content.columns], rows, numbers)
-
-
-def _facts(content: Grid, comparison: Comparison) -> Sequence[str]:
-    """The metrics of the columns of differences, in their order."""
-    count = sum(column.verdict for column in content.columns)
-    all_names = [fact.name for fact in comparison.facts]
-    return all_names[:1] if content.columns[1].name == "seeds" else all_names[1 : 1 + count]
 
 
 def _pictures(comparison: Comparison) -> Element | None:

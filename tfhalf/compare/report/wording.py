@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tfhalf.compare.records import Comparison, MetricFacts, Row
-from tfhalf.compare.report.cells import amount, names, number, reference, shortened, target_words
+from tfhalf.compare.report.cells import amount, base_name, names, reference, shortened, target_words
 
 _PACKAGES = ("tfhalf", "tensorflow", "keras", "numpy", "onnxruntime", "ai-edge-litert", "openvino", "python")
 _MANY = 4  # settings, beyond which they are counted and not named
@@ -14,20 +14,21 @@ _MANY = 4  # settings, beyond which they are counted and not named
 def headline(comparison: Comparison) -> list[str]:
     """What the comparison comes to, in sentences: verdicts by the first metric, those of others that lose, and what the
     fastest setting without a loss brings."""
-    first = reference(comparison)
-    if first is None or not comparison.facts:
+    if not comparison.facts or not any(row.reference for row in comparison.rows):
         return [f"{len(comparison.rows):,} settings; none of them is the reference of the others."]
     shown = dict(zip(map(id, comparison.rows), names(comparison), strict=True))
-    base = shown[id(first)]
+    base = base_name(comparison)
     others = [row for row in comparison.rows if not row.reference]
     sentences = _verdicts(comparison.facts[0], base, others, shown)
     for fact in comparison.facts[1:]:
         if worse := [shown[id(row)] for row in others if _verdict(row, fact) == "loses"]:
             sentences.append(f"In {fact.name}, {listed(worse)} {'are' if len(worse) > 1 else 'is'} worse.")
-    good = [row for row in others if _verdict(row, comparison.facts[0]) == "no loss" and row.items_per_s]
-    if good and first.items_per_s and first.items_per_s.mean:
+    good = [row for row in others if _verdict(row, comparison.facts[0]) == "no loss" and _speed(row)]
+    if good:
         best = max(good, key=_speed)
-        sentences.append(f"{_bought(best, first, shown[id(best)], base, len(good))}.")
+        first = reference(comparison, best)
+        if first is not None and _speed(first):
+            sentences.append(f"{_bought(best, first, shown[id(best)], base, len(good))}.")
     return sentences
 
 
@@ -89,8 +90,7 @@ def listed(texts: Sequence[str]) -> str:
 
 def method(comparison: Comparison) -> str:
     """How the figures came about, in one paragraph."""
-    first = reference(comparison)
-    base = names(comparison)[comparison.rows.index(first)] if first else "the reference"
+    base = base_name(comparison)
     seeds = max((len(row.seeds) for row in comparison.rows), default=0)
     pairs = [(fact, row.differences.get(fact.name)) for fact in comparison.facts for row in comparison.rows]
     differences = [(fact, one) for fact, one in pairs if one]
@@ -101,9 +101,10 @@ def method(comparison: Comparison) -> str:
     if differences:
         paired = all(one.paired for _, one in differences)
         how = "seed by seed" if paired else "seed by seed where both have the seed, else between the means"
+        alike = " with the same changes" if sum(row.reference for row in comparison.rows) > 1 else ""
         margins = listed(list(dict.fromkeys(f"{amount(fact, one.margin)} of {fact.name}" for fact, one in differences)))
         sentences.append(
-            f"Differences to {base} are taken {how}; their range is the 95 % interval of the mean difference by "
+            f"Differences to {base}{alike} are taken {how}; their range is the 95 % interval of the mean difference by "
             "Student's t. “No loss” is the result of a one-sided non-inferiority test at alpha 5 %: a loss as large as "
             f"the margin ({margins}) is ruled out. “Loses” says that the seeds show a loss, “not decided” that they "
             "are too few, or differ too much, for either."
@@ -132,8 +133,3 @@ def versions(comparison: Comparison) -> str:
     order = [name for name in _PACKAGES if name in comparison.versions]
     order += [name for name in comparison.versions if name not in _PACKAGES]
     return ", ".join(f"{name} {comparison.versions[name]}" for name in order)
-
-
-def rate_words(row: Row) -> str:
-    """``12,345 images/s``."""
-    return f"{number(_speed(row))} {row.noun}/s"

@@ -7,6 +7,7 @@ import statistics
 from xml.etree.ElementTree import Element
 
 from tfhalf.compare.records import Comparison, Row
+from tfhalf.compare.report.cells import base_name, reference
 from tfhalf.compare.report.pictures import axes
 from tfhalf.compare.report.pictures.styles import Series, series
 from tfhalf.compare.report.pictures.svg import Lines, figure, key
@@ -22,11 +23,11 @@ Summaries = dict[str, tuple[float, float]]  # by class: mean and standard deviat
 def by_class(comparison: Comparison) -> Element | None:
     """The ten classes whose share differs most from the reference's, of any setting."""
     shown = series(comparison)
-    first = next((one for one in shown if one.row.reference), None)
     others = [one for one in shown if not one.row.reference]
-    if first is None:
-        return None
-    differences = {one.index: _differences(one.row, first.row) for one in others}
+    differences: dict[int, Summaries] = {}
+    for one in others:
+        first = reference(comparison, one.row)
+        differences[one.index] = _differences(one.row, first) if first else {}
     used = [one for one in others if differences[one.index]]
     sizes: dict[str, float] = {}
     for one in used:
@@ -68,9 +69,9 @@ def by_class(comparison: Comparison) -> Element | None:
                 panel.marker(one.style, panel.x(mean), y, f"{one.name}, {name}: {mean:+.2f} points", r=3.8)
     of = f"The {len(chosen)} of {len(sizes):,} classes that differ most" if len(sizes) > len(chosen) else "Every class"
     caption = (
-        f"{of}, the largest difference to {first.name} first. Markers: mean over seeds; whiskers: standard deviation "
-        "over seeds. Where a whisker crosses 0 the difference may well be chance, and so may one large difference "
-        "among many classes."
+        f"{of}, the largest difference to {base_name(comparison)} first. Markers: mean over seeds; whiskers: "
+        "standard deviation over seeds. Where a whisker crosses 0 the difference may well be chance, and so may one "
+        "large difference among many classes."
     )
     return figure("Which classes are recognised more or less often", [panel], caption, key(used))
 

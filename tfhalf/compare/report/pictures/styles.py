@@ -58,7 +58,7 @@ def series(comparison: Comparison) -> list[Series]:
         if crossed:
             change = changes.index(row.setting.changes)
             style = Style(policies.index(row.setting.policy), change % len(DASHES), MARKERS[change])
-        elif row.reference:
+        elif row is rows[0] and row.reference:
             style = Style(0, 0, MARKERS[0])
         else:
             colour, dash, marker = (1 + others % (len(kinds) - 1) for kinds in (COLOURS, DASHES, MARKERS))

@@ -134,7 +134,7 @@ class Lines(Canvas):
     ) -> None:
         self.tops: list[float] = []
         longest = max(map(len, names), default=0)
-        over = 17.0 if longest > _BESIDE else 0.0  # what a name needs that stands over its row
+        over = 19.0 if longest > _BESIDE else 0.0  # what a name needs that stands over its row
         top = float(_TOP - 4)
         above: dict[int, float] = {}
         for i in range(len(names)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
@@ -64,7 +65,9 @@ def _dots(shown: Sequence[Series], fact: MetricFacts) -> list[_Dot]:
     dots = []
     for one in shown:
         metric, rate = one.row.metrics.get(fact.name), one.row.items_per_s
-        if metric is not None and rate is not None:
+        if metric is None or rate is None:
+            continue
+        if all(map(math.isfinite, (metric.mean, metric.std, rate.mean, rate.std))):
             dots.append(_Dot(one, rate.mean, metric.mean * by, rate.std, metric.std * by))
     return dots
 
