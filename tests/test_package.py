@@ -66,6 +66,7 @@ def test_contents(wheel: Path) -> None:
         *(CHECKOUT / "tfhalf").rglob("*.py"),
         CHECKOUT / "tfhalf/py.typed",
         CHECKOUT / "tfhalf/verify/html/style.css",
+        CHECKOUT / "tfhalf/compare/report/pictures.css",
         *page,
     ]
     assert package == {str(path.relative_to(CHECKOUT)): path.read_bytes() for path in sources}

@@ -84,7 +84,8 @@ def compare(
     check_at_hand(plan.pipeline.data, plan.data_dir)
     progress = progress_for(quiet, as_json)
     from tfhalf.compare.matrix import Bench, Matrix
-    from tfhalf.compare.report import show, write_reports
+    from tfhalf.compare.report.terminal import show
+    from tfhalf.compare.report.write import write_reports
     from tfhalf.compare.table import make_table
 
     folder = out or Path("comparisons") / plan.pipeline.name

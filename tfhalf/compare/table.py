@@ -73,7 +73,7 @@ def _row(
     return Row(
         setting,
         base is None,
-        tuple(own),
+        tuple(by_setting[setting]),
         {seed: result.error for seed, result in by_setting[setting].items() if result.error},
         {seed: result.problem for seed, result in own.items() if result.problem},
         {name: summary(list(values.values())) for name, values in metrics.items() if values},

@@ -1,0 +1,41 @@
+"""The files of a comparison's report."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tfhalf.compare.records import Comparison
+from tfhalf.compare.report.html import html
+from tfhalf.compare.report.markdown import markdown
+from tfhalf.files import replacing
+
+HTML, MARKDOWN, TABLE = "report.html", "report.md", "table.json"
+
+
+def write_reports(comparison: Comparison, folder: Path) -> list[Path]:
+    """Write `HTML`, `MARKDOWN` and `TABLE` into ``folder``, each replaced whole.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    table = json.dumps(_plain(comparison.to_dict()), indent=1, allow_nan=False)
+    texts = {HTML: html(comparison), MARKDOWN: markdown(comparison), TABLE: table + "\n"}
+    for name, text in texts.items():
+        with replacing(folder / name) as beside:
+            beside.write_bytes(text.encode())
+    return [folder / name for name in texts]
+
+
+def _plain(content: Any) -> Any:
+    """What every reader of JSON takes: numbers that are not finite become null."""
+    if isinstance(content, float) and not math.isfinite(content):
+        return None
+    if isinstance(content, Mapping):
+        return {str(name): _plain(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_plain(value) for value in content]
+    return content
