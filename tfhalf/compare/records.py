@@ -150,8 +150,8 @@ class TimeTo:
 
 @dataclass(frozen=True)
 class Row:
-    """One setting over its ``seeds``, failed ones among them. ``differences`` are by metric, empty of the reference itself; ``gap``: the training
-    part's metric less the test's, by metric."""
+    """One setting over its ``seeds``, failed ones among them. ``differences`` are by metric, empty of the reference
+    itself; ``gap``: the training part's metric less the test's, by metric."""
 
     setting: Setting
     reference: bool

@@ -42,17 +42,20 @@ class Schedule(Section):
     """Learning rate over training, as a multiple of ``optimizer.learning_rate``. Lengths are in epochs.
 
     ``step`` multiplies by ``factor`` at each epoch of ``milestones``; ``cosine`` ends at ``end``; ``triangular`` climbs
-    from ``start`` to 1 at the share ``peak`` of training and falls to ``end``. ``warmup_epochs`` climbs from 0 before
-    any of them.
+    from ``start`` to 1 at the share ``peak`` of training and falls to ``end``. ``plateau`` multiplies by ``factor``,
+    down to ``least``, after ``patience`` epochs in which the monitored metric of the validation part (the training
+    loss, where there is none) was no better than before. ``warmup_epochs`` climbs from 0 before any of them.
     """
 
-    name: Literal["constant", "step", "cosine", "triangular"] = "constant"
+    name: Literal["constant", "step", "cosine", "triangular", "plateau"] = "constant"
     warmup_epochs: Epochs = 0.0
     milestones: tuple[Epochs, ...] = ()
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
     start: Annotated[float, Field(ge=0, le=1)] = 0.2
     peak: Annotated[float, Field(gt=0, lt=1)] = 0.23
     end: Annotated[float, Field(ge=0, le=1)] = 0.0
+    patience: Annotated[int, Field(ge=1, le=100_000)] = 3
+    least: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     @field_validator("milestones")
     @classmethod

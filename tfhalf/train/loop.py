@@ -19,6 +19,7 @@ from tfhalf.train.diagnose.divergence import BlowUp, blown_up, explain
 from tfhalf.train.diagnose.non_finite import all_finite
 from tfhalf.train.diagnose.scale_log import ScaleLog
 from tfhalf.train.feeds.base import ChunkResult, joined
+from tfhalf.train.plateau import lowered
 from tfhalf.train.record import checkpoint
 from tfhalf.train.record.history import Epoch, History, header
 from tfhalf.train.record.resume import check_inputs, check_pipeline, has_ended, vocabulary_digests
@@ -27,15 +28,8 @@ from tfhalf.train.result import TrainResult
 from tfhalf.train.signals import Signals
 from tfhalf.train.trainer import Trainer
 
-_START: dict[str, Any] = {
-    "epochs_done": 0,
-    "done": 0,
-    "seconds": 0.0,
-    "stepping": 0.0,
-    "rows": [],
-    "rollbacks": [],
-    "callbacks": [],
-}
+_START: dict[str, Any] = {"epochs_done": 0, "done": 0, "seconds": 0.0, "stepping": 0.0,
+                          "rows": [], "rollbacks": [], "callbacks": []}  # fmt: skip
 _ADVICE = "lower the learning rate, or clip gradients (train.optimizer.clip_norm)"
 _SHARE = 0.02  # of the time, that saves may take
 
@@ -156,6 +150,8 @@ class Epochs:
             hooks.restore(self.known)
         row = self._epoch()
         stepping = self.stepping
+        if line := lowered(self.pipeline.train.schedule, self.history.rows, self.job.objective, self.state):
+            self.progress.line(line)
         hooks.epoch_end(row)
         self.epoch, self.done, self.results, self.stepping = self.epoch + 1, 0, [], 0.0
         last = hooks.stopped or self.epoch == epochs
@@ -313,7 +309,7 @@ class Epochs:
         self._take(saved)
         if hasattr(self.state.model, "stop_training"):  # there are callbacks, and what they saw is undone
             self.state.model.stop_training = False
-        self.state.halve_rate()
+        self.state.multiply_rate(0.5)
         back = self.epoch * self.program.steps_per_epoch + self.done
         self.rollbacks = [*self.rollbacks, {"step": blow_up.step, "back_to": back, "why": why}]
         self.progress.line(f"blow-up    {why}")

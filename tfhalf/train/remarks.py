@@ -134,8 +134,8 @@ def _without_effect(pipeline: config.Pipeline, splits: Splits) -> Iterator[str]:
         yield from _unread("train.optimizer", optimizer, ("epsilon",), f"{optimizer.name} has none")
     if not optimizer.weight_decay:
         yield from _unread("train.optimizer", optimizer, ("coupled_decay", "no_decay"), "weight_decay is 0")
-    owners = {"milestones": "step", "factor": "step", "start": "triangular", "peak": "triangular",
-              "end": "cosine or triangular"}  # fmt: skip
+    owners = {"milestones": "step", "factor": "step or plateau", "start": "triangular", "peak": "triangular",
+              "end": "cosine or triangular", "patience": "plateau", "least": "plateau"}  # fmt: skip
     for key, owner in owners.items():
         if schedule.name not in owner:
             yield from _unread("train.schedule", schedule, (key,), f"it belongs to schedule {owner}")

@@ -14,6 +14,7 @@ from keras.src.random.seed_generator import global_seed_generator
 from tfhalf import config
 from tfhalf.precision.loss_scale import GuardedLossScaleOptimizer
 from tfhalf.train.build import ADAPT_IMAGES
+from tfhalf.train.initial.drawn import draw_weights
 from tfhalf.train.job import Job
 from tfhalf.train.optim import optimizers
 from tfhalf.train.optim.schedules import EpochSchedule, learning_rate
@@ -112,10 +113,13 @@ class TrainState:
             return self.rate.at(iterations)
         return np.full(iterations.shape, keras.ops.convert_to_numpy(self.inner._learning_rate), np.float32)
 
-    def halve_rate(self) -> None:
-        """Go on with half the learning rate; a callback that sets one has the last word."""
+    def multiply_rate(self, factor: float, least: float = 0.0) -> bool:
+        """Go on with ``factor`` times the learning rate, or ``least`` of the schedule's; False where it is as low
+        already. A callback that sets one has the last word."""
         variable = self.rate.factor if isinstance(self.rate, EpochSchedule) else self.inner.learning_rate
-        variable.assign(variable * 0.5)
+        before = float(variable.numpy())
+        variable.assign(max(before * factor, least))
+        return float(variable.numpy()) < before
 
     def loss_scale(self) -> float:
         """The scale in force; 1 for policies without one."""
@@ -131,6 +135,8 @@ def seeded_model(job: Job) -> keras.Model:
     and nothing but the net."""
     keras.utils.set_random_seed(job.pipeline.seed)
     model = job.model()
+    if job.pipeline.model.initializers:
+        draw_weights(model, job.pipeline.model.initializers, job.pipeline.seed)
     adapt(model, job)
     if job.initial is not None:
         job.initial.fill(model)

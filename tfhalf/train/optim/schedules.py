@@ -21,7 +21,7 @@ def _multiplier(config: Schedule, epoch: Any, epochs: float, math: Any) -> Any:
     warmup = config.warmup_epochs
     span = max(epochs - warmup, 1e-9)
     share = math.clip((epoch - warmup) / span, 0.0, 1.0)
-    if config.name == "constant":
+    if config.name in ("constant", "plateau"):
         value = math.ones_like(epoch)
     elif config.name == "step":
         value = math.ones_like(epoch)
@@ -49,7 +49,8 @@ def learning_rate(config: Schedule, peak: float, steps_per_epoch: int, epochs: i
 class EpochSchedule(keras.optimizers.schedules.LearningRateSchedule):
     """``learning_rate`` times `multiplier`, over ``epochs`` of ``steps_per_epoch`` iterations.
 
-    ``factor``, a variable, multiplies all of it: 1 until a run that has blown up goes back and on more slowly.
+    ``factor``, a variable, multiplies all of it: 1 until a run that has blown up goes back and on more slowly, or gets
+    no better (schedule ``plateau``).
     """
 
     def __init__(self, config: Schedule, learning_rate: float, steps_per_epoch: int, epochs: int) -> None:
