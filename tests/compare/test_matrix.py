@@ -133,6 +133,10 @@ def test_a_pipeline_at_fault_ends_it_at_once(plan: Plan, tmp_path: Path, monkeyp
         run(plan, tmp_path / "out")
     monkeypatch.setenv("FAKE_CELL", json.dumps({"mixed_float16": "refused"}))  # of one setting it is a failed cell
     assert len([r for r in run(plan, tmp_path / "out")[0].results.values() if r.error]) == 4
+    with pytest.raises(ConfigError, match="the data is not there"):  # tried again, and nothing else is left to do
+        run(plan, tmp_path / "out")
+    monkeypatch.setenv("FAKE_CELL", "{}")
+    assert not [r for r in run(plan, tmp_path / "out")[0].results.values() if r.error]
 
 
 def test_results_that_cannot_be_read_are_made_again(plan: Plan, tmp_path: Path) -> None:

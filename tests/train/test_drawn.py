@@ -24,7 +24,7 @@ def weight(net: keras.Model, path: str) -> np.ndarray:
 
 
 def test_what_a_pattern_matches_is_drawn_anew() -> None:
-    """With the variance that K. He et al. (arXiv:1502.01852, equation 10) give; the last pattern that matches counts."""
+    """With the variance that K. He et al. (arXiv:1502.01852, equation 10) give; the last pattern counts."""
     net = model()
     before = weight(net, "body/bias")
     draw_weights(net, {"kernel": "he_normal", "^head": {"name": "TruncatedNormal", "stddev": 0.001}}, 3)

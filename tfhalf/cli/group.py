@@ -36,7 +36,8 @@ class Group(click.Group):
             Progress(sys.stderr).line(f"error: {error}", always=True)
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
-            Progress(sys.stderr).line("interrupted; no version is half-written", always=True)
+            again = "; the same command goes on with what is not done" * (ctx.invoked_subcommand == "compare")
+            Progress(sys.stderr).line(f"interrupted; no version is half-written{again}", always=True)
             ctx.exit(130)
         except Exception as error:
             if fault := disk_fault(error):

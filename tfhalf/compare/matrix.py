@@ -160,14 +160,16 @@ class Matrix:
             ConfigError: of the first cell that ends: the others would do no better.
             Interrupted: a signal ended it, and not this process.
         """
-        if answer.get("exit_code") == InputError.exit_code and not self.results:
+        refused = answer.get("exit_code") == InputError.exit_code
+        if refused and not self._seconds:
             raise ConfigError(answer["error"])
         if answer.get("exit_code", 0) > 128:
             raise Interrupted("a training was stopped by a signal; the same command goes on", answer["exit_code"] - 128)
         if set(answer) <= {"error", "exit_code"}:  # it did not write one itself
             answer = Result(error=answer["error"]).to_dict()
-            with replacing(self.cell_folder(cell) / RESULT) as beside:
-                beside.write_text(json.dumps(answer) + "\n", encoding="utf-8")
+            if not refused:  # by what can be put right, and is tried again then
+                with replacing(self.cell_folder(cell) / RESULT) as beside:
+                    beside.write_text(json.dumps(answer) + "\n", encoding="utf-8")
         result = self.results[cell] = Result.from_dict(answer)
         self._seconds.setdefault(cell.setting.policy, []).append(seconds)
         number, total = len(self.results), len(self.plan.cells)
