@@ -86,6 +86,7 @@ def test_a_verdict_from_it(plan: Plan, tmp_path: Path) -> None:
     assert by_policy["float32"].time_to.seconds == 4.0
 
 
+@pytest.mark.slow
 def test_killed_at_ten_instants(plan: Plan, tmp_path: Path) -> None:
     """No cell runs twice once it has ended, and the table is that of a comparison nobody stopped."""
     draw = random.Random(0)
