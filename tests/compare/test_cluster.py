@@ -18,7 +18,7 @@ from tfhalf.compare.table import make_table
 from tfhalf.errors import ConfigError
 from tfhalf.progress import Progress
 
-HERE = Path(__file__).resolve().parent
+TESTS = Path(__file__).resolve().parent.parent
 PIPELINE = """
 name: small
 model: {build: "net.py:build"}
@@ -29,7 +29,7 @@ WITH_RAY = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="R
 
 @pytest.fixture
 def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
-    monkeypatch.setenv("PYTHONPATH", str(HERE))
+    monkeypatch.setenv("PYTHONPATH", str(TESTS))
     path = tmp_path / "small.yaml"
     path.write_text(PIPELINE)
     return make_plan(path, policies="float32,mixed_bfloat16", seeds=3)
@@ -40,7 +40,7 @@ def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     from ray.cluster_utils import Cluster
 
     monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    monkeypatch.setenv("PYTHONPATH", f"{HERE}:{HERE.parent.parent}")
+    monkeypatch.setenv("PYTHONPATH", f"{TESTS}:{TESTS.parent}")
     local = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     local.add_node(num_cpus=1)
     try:
@@ -89,7 +89,7 @@ def test_a_folder_that_a_machine_does_not_see(tmp_path: Path) -> None:
 
 
 def test_a_task_is_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(HERE))
+    monkeypatch.setenv("PYTHONPATH", str(TESTS))
     token = tmp_path / "token"
     token.touch()
     (tmp_path / "cell").mkdir()

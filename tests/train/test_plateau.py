@@ -6,7 +6,7 @@ from pathlib import Path
 
 import keras
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from train_helpers import equal, quiet, timeless
 from train_loops import NET, StopAfter, Stopped, run_folder, said, trainer, values
@@ -19,6 +19,7 @@ FALLING = {"name": "plateau", "patience": 1, "factor": 0.5, "least": 0.2}
 SCORES = st.lists(st.floats(-2, 2).map(lambda x: round(x, 1)), min_size=1, max_size=25)
 
 
+@settings(max_examples=30)
 @given(SCORES, st.integers(1, 4))
 def test_it_falls_when_keras_would_have_it_fall(scores: list[float], patience: int) -> None:
     """Against `keras.callbacks.ReduceLROnPlateau`, epoch by epoch."""
