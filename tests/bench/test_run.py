@@ -20,8 +20,8 @@ from tfhalf.errors import InputError, ShortfallError
         (["absent.yaml"], "absent.yaml: does not exist; give a pipeline file, exports/NAME or exports/NAME/VERSION"),
         (["exports/absent"], "exports/absent: does not exist"),
         (
-            [DIGITS, "--policies", "float16"],
-            "--policies: 'float16' is not one of mixed_float16, mixed_bfloat16, float32",
+            [DIGITS, "--policies", "fp16"],
+            "--policies: 'fp16' is not one of mixed_float16, mixed_bfloat16, float32, float16",
         ),
         ([DIGITS, "--policies", "float32,"], "--policies: '' is not one of"),
         ([DIGITS, "--policies", "float32,float32"], "--policies: float32, float32 holds a name twice"),

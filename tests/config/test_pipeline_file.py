@@ -62,7 +62,7 @@ BELONGS = [
     ("--set", "train.metrics=[auc]", "unknown key 'metrics'; it belongs at task.metrics (accepted: epochs"),
     ("file", "train: {class_weight: {0: 1, 1: 3}}", "unknown key 'class_weight'; it belongs at task.class_weight"),
     ("--set", "loss_weights=2", "unknown key 'loss_weights'; it belongs at outputs.NAME.weight (accepted: name"),
-    ("--set", "precision.policy=float16", "float16 alone would round most changes of weights away; mixed_float16"),
+    ("--set", "precision.policy=fp16", "'mixed_float16', or 'float16', which keeps no float32 copy of the weights?"),
     ("--set", "precision.policy=bfloat16", "mixed_bfloat16 computes in bfloat16 and keeps float32 weights"),
     ("--set", "precision.policy=amp", "did you mean 'mixed_float16'?"),
     ("--set", "train.optimizer=adam", "received 'adam', accepted: a mapping with keys name, "),

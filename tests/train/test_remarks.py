@@ -82,6 +82,21 @@ def test_a_usual_training_needs_no_word() -> None:
             {"precision__loss_scale": {"mode": "static", "cap": 2.0**20}},
             "cap has no effect: its mode is static",
         ),
+        ({"precision__loss_scale": {"mode": "none"}}, "loss_scale.mode none: gradients below 2^-25 are 0, and a step"),
+        ({"precision__loss_scale": {"mode": "none", "cap": 2.0**20}}, "cap has no effect: its mode is none"),
+        (
+            {"precision": {"policy": "float32", "loss_scale": {"mode": "none"}}},
+            "precision.loss_scale: mode has no effect: float32 has none",
+        ),
+        ({"precision__policy": "float16"}, "policy float16 loses each change of a weight below half of its last digit"),
+        (
+            {"precision__policy": "float16", "train__optimizer": {"name": "adam"}},
+            "train.optimizer.epsilon: 1e-07 counts as 0.000244",
+        ),
+        (
+            {"precision__policy": "float16", "train__optimizer__ema_momentum": 0.9},
+            "train.optimizer.ema_momentum: what it keeps beside the weights is float16",
+        ),
         ({"export__formats": ["savedmodel"], "export__opset": 17}, "export: opset has no effect: onnx is not among"),
         ({"train__freeze_after": {"hidden": 4}}, "freeze_after: hidden would stand still after the last of 4 epochs"),
         ({"train__blowup": {"retries": 5}}, "train.blowup: retries has no effect: train.blowup.action is stop"),

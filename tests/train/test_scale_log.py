@@ -164,7 +164,7 @@ def test_what_is_no_power_of_two_is_refused(key: str, value: float, near: str) -
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"growth_factor": 1.0}, {"backoff_factor": 1.0}, {"hysteresis": 0}, {"mode": "none"}, {"growth_factor": 2.0**20},
+    [{"growth_factor": 1.0}, {"backoff_factor": 1.0}, {"hysteresis": 0}, {"mode": "off"}, {"growth_factor": 2.0**20},
      {"initial": 2.0**25}, {"initial": 1.0, "floor": 2.0}, {"consecutive_hysteresis": 1}],
 )  # fmt: skip
 def test_what_leads_nowhere_is_refused(wrong: dict[str, Any]) -> None:

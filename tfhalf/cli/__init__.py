@@ -199,7 +199,7 @@ def verify(path: Path, pipeline: Path | None, data_dir: str | None, quiet: bool,
 @main.command(short_help="Measure how fast a pipeline trains, or an export answers.")
 @click.argument("target", type=PATH)
 @pipeline_options
-@click.option("--policies", metavar="A,B", help="Dtype policies to train under. [default: all three]")
+@click.option("--policies", metavar="A,B", help="Dtype policies to train under. [default: all but float16]")
 @click.option("--repeats", type=click.IntRange(1, 1000), help="Timed repeats of each policy. [default: 5]")
 @click.option("--batch-sizes", metavar="1,8,32", help="Batch sizes to call an export with. [default: 1,8,32,128,512]")
 @click.option(

@@ -55,10 +55,10 @@ _ALIASES = {
 # Keys of several sections, which say nothing of where another belongs.
 _COMMON = ("name", "args", "build", "match", "mode", "start", "end", "steps", "every", "action")
 _FULL = "; {0} alone would round most changes of weights away; mixed_{0} computes in {0} and keeps float32 weights"
-_HALF = f"{_FULL.format('float16')}, and what is exported is float16 throughout"
+_HALF = "; did you mean 'mixed_float16', or 'float16', which keeps no float32 copy of the weights?"
 # Policies that Keras has, or people ask for, and a pipeline has not.
 _POLICIES = {
-    **dict.fromkeys(("float16", "fp16", "half", "16"), _HALF),
+    **dict.fromkeys(("fp16", "half", "16"), _HALF),
     **dict.fromkeys(("bfloat16", "bf16"), _FULL.format("bfloat16")),
     **dict.fromkeys(("mixed", "amp", "auto", "16-mixed"), "; did you mean 'mixed_float16'?"),
     **dict.fromkeys(("float64", "fp64", "double"), "; float32 is the widest that trains here"),

@@ -143,18 +143,19 @@ class Train(Section):
 
 
 class LossScale(Section):
-    """Loss scaling with a floor and a cap (used by ``mixed_float16`` only).
+    """Loss scaling with a floor and a cap (used by ``mixed_float16`` and ``float16``).
 
     ``dynamic``: the scale starts at ``initial``, is multiplied by ``growth_factor`` after ``growth_interval`` finite
     steps, and by ``backoff_factor`` at a step with a non-finite gradient, which is skipped. With ``hysteresis`` n it is
     lowered at the n-th such step only, and those after it; counting starts anew when the scale has grown, with
     ``consecutive_hysteresis`` at every finite step. ``static``: the scale stays at ``initial``; non-finite steps are
-    skipped still. All scales and factors are powers of two: so scaling rounds nothing.
+    skipped still. ``none``: the loss is not scaled and no step is skipped; one whose loss is not finite ends the run,
+    as in float32 (``train.blowup``). All scales and factors are powers of two: so scaling rounds nothing.
 
     ``max_skipped`` skipped steps in a row end the run.
     """
 
-    mode: Literal["dynamic", "static"] = "dynamic"
+    mode: Literal["dynamic", "static", "none"] = "dynamic"
     initial: Annotated[float, Field(ge=1, le=2.0**126)] = 2.0**15
     growth_interval: Annotated[int, Field(ge=1)] = 2000
     growth_factor: Annotated[float, Field(ge=2, le=2.0**16)] = 2.0
@@ -186,12 +187,15 @@ class LossScale(Section):
 
 
 class Precision(Section):
-    """``keep_float32``: regular expressions searched in layer paths; such layers train and ship in float32. ``auto``:
+    """``policy``: the mixed ones keep weights in float32 and compute in half precision; ``float16`` has no float32 copy
+    of the weights, and a change of less than half a weight's last digit is lost.
+
+    ``keep_float32``: regular expressions searched in layer paths; such layers train and ship in float32. ``auto``:
     before training, a few steps in float32 show which layers float16 does not hold, and these are the list. Layers that
     an artifact needs beside these, to answer like the float32 model, are searched when it is exported.
     """
 
-    policy: Literal["mixed_float16", "mixed_bfloat16", "float32"] = "mixed_float16"
+    policy: Literal["mixed_float16", "mixed_bfloat16", "float32", "float16"] = "mixed_float16"
     keep_float32: Literal["auto"] | Patterns = ()
     loss_scale: LossScale = LossScale()
 
@@ -201,6 +205,11 @@ class Precision(Section):
         if value != "auto":
             check_patterns(value)
         return value
+
+    @property
+    def scaled(self) -> bool:
+        """Whether the loss is scaled: under a policy of float16 gradients, unless ``loss_scale.mode`` is none."""
+        return self.policy in ("mixed_float16", "float16") and self.loss_scale.mode != "none"
 
     @property
     def islands(self) -> Patterns:

@@ -93,10 +93,11 @@ def _begin(job: Job, program: TrainProgram, run: Path | None, progress: Progress
     """Put the run's state into the float32 ``program``: the step to begin with, the scale's exponent, and both in
     words."""
     precision = job.pipeline.precision
-    guarded = precision.policy == "mixed_float16"
+    guarded = precision.scaled
     if run is None:
         exponent = _exponent(precision.loss_scale.initial) if guarded else 0
-        where = "precision.loss_scale.initial" if guarded else f"none under {precision.policy}"
+        mode = " and loss_scale.mode none" if precision.loss_scale.mode == "none" else ""
+        where = "precision.loss_scale.initial" if guarded else f"none under {precision.policy}{mode}"
         weights = "" if job.initial is None else f", {job.initial.line()}"
         return 0, exponent, f"new weights, seed {job.pipeline.seed}{weights}; scale in force 2^{exponent} ({where})"
     loaded = checkpoint.load(run, progress.line)

@@ -195,8 +195,14 @@ class GuardedLossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
         return ops.max(ops.concatenate(bad)) if bad else ops.convert_to_tensor(_NONE)
 
     def _unscaled(self, grads: Sequence[Any]) -> list[Any]:
+        """Gradients over the scale; those of float16 weights as float32: in float16 what the scale has lifted above
+        2^-24 would fall below it again, and be 0."""
         inverse = ops.divide(1.0, ops.convert_to_tensor(self.dynamic_scale))
-        return [g if g is None else ops.multiply(g, ops.cast(inverse, g.dtype)) for g in grads]
+        wide = [
+            g if g is None or keras.backend.standardize_dtype(g.dtype) != "float16" else ops.cast(g, "float32")
+            for g in grads
+        ]
+        return [g if g is None else ops.multiply(g, ops.cast(inverse, g.dtype)) for g in wide]
 
     def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> Any:
         """Unscale ``grads`` and apply them, or skip the step when one is not finite. Returns whether it was applied."""

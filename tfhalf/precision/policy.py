@@ -36,6 +36,28 @@ def policy(name: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
+def widen_statistics(model: keras.Model) -> None:
+    """Keep what BatchNormalization averages over steps in float32, in a built ``model`` of the policy ``float16``.
+
+    Under that policy Keras makes them float16, and they cannot work: with a momentum of 0.99 an average takes a
+    hundredth of each difference, which is lost as soon as the difference is below 2 to 5 % of the average (half of its
+    last digit); with 0.999, below 24 to 49 %. A variance beyond 65504, of activations of a few hundred, is infinite.
+    They are not weights, no gradient moves them, and float32 ones are no copy of anything.
+
+    ``gamma`` and ``beta`` stay float16. The layer's policy becomes ``mixed_float16``, so that plain Keras loads the
+    statistics of a saved model as they are.
+    """
+    for layer in flat_layers(model):
+        if not isinstance(layer, keras.layers.BatchNormalization) or layer.dtype_policy.name != "float16":
+            continue
+        for variable in layer._non_trainable_variables:
+            if variable.dtype == "float16":  # in its object, which the layer and others hold
+                value = keras.ops.convert_to_numpy(variable).astype("float32")
+                variable._dtype = "float32"
+                variable._initialize(value)
+        layer.dtype_policy = "mixed_float16"
+
+
 def takes_integers(model: keras.Model) -> bool:
     """Whether ``model`` takes whole numbers: it receives int32, which no policy rounds, and nothing normalises them."""
     return bool(keras.backend.is_int_dtype(model.inputs[0].dtype))
@@ -85,7 +107,8 @@ def layer_path(layer: Any) -> str:
 def keep_float32(model: keras.Model, patterns: Iterable[str]) -> list[str]:
     """Make the matching layers of a mixed-precision ``model`` compute in float32; returns their paths.
 
-    In a mixed model variables are float32 already, so only the compute dtype changes.
+    In a mixed model variables are float32 already, so only the compute dtype changes. Under ``float16`` they stay
+    float16: the layer computes in float32 with them.
 
     Raises:
         ConfigError: a pattern matches no layer.

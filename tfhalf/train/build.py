@@ -15,7 +15,7 @@ from tfhalf.config.refs import resolve, sibling, user_code
 from tfhalf.errors import ConfigError, RefError
 from tfhalf.precision.layer_names import numbered_anew
 from tfhalf.precision.policy import keep_float32 as keep_layers_float32
-from tfhalf.precision.policy import policy
+from tfhalf.precision.policy import policy, widen_statistics
 from tfhalf.tasks import Several, Task
 from tfhalf.train import hub
 from tfhalf.train.heads import Closing, as_logits, closing_activation
@@ -80,6 +80,8 @@ class Builder:
         self.remarks = of_model(model)
         with policy(policy_name):
             model = self._bare(self._with_graph(model, input_shape))
+        if policy_name == "float16":
+            widen_statistics(model)
         if keep_float32 and policy_name != "float32":
             keep_layers_float32(model, keep_float32)
         return model

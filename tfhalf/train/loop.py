@@ -15,7 +15,7 @@ from tfhalf.errors import Interrupted, TrainingError
 from tfhalf.precision.policy import policy
 from tfhalf.progress import Progress, duration
 from tfhalf.train.callbacks import Hooks, State
-from tfhalf.train.diagnose.divergence import BlowUp, blown_up, explain
+from tfhalf.train.diagnose.divergence import BlowUp, advice_for, blown_up, explain
 from tfhalf.train.diagnose.non_finite import all_finite
 from tfhalf.train.diagnose.scale_log import ScaleLog
 from tfhalf.train.feeds.base import ChunkResult, joined
@@ -30,7 +30,6 @@ from tfhalf.train.trainer import Trainer
 
 _START: dict[str, Any] = {"epochs_done": 0, "done": 0, "seconds": 0.0, "stepping": 0.0,
                           "rows": [], "rollbacks": [], "callbacks": []}  # fmt: skip
-_ADVICE = "lower the learning rate, or clip gradients (train.optimizer.clip_norm)"
 _SHARE = 0.02  # of the time, that saves may take
 
 
@@ -301,7 +300,7 @@ class Epochs:
         why = blow_up.why if blow_up.explained else f"{blow_up.why}; {self._explain(blow_up.step, saved)}"
         good = f"the last good checkpoint is {saved.path}" if saved else "there is no checkpoint yet"
         if settings.action == "stop":
-            advice = "" if blow_up.explained else f"; {_ADVICE}"
+            advice = "" if blow_up.explained else f"; {advice_for(self.pipeline.precision)}"
             then = "goes on from it" if saved else "begins again"
             raise TrainingError(f"{why}{advice}; {good}; --on-blowup rollback {then} with half the learning rate")
         if len(self.rollbacks) >= settings.retries:

@@ -14,6 +14,7 @@ from tfhalf.data import LazyImages, Splits
 from tfhalf.data.columns import Columns
 from tfhalf.errors import ConfigError
 from tfhalf.train.optim.optimizers import trained_variables
+from tfhalf.train.optim.rounded import EPSILON
 
 FEW = 20  # training items a class
 SMALL_TEST = 100  # items
@@ -75,7 +76,36 @@ def _name(value: object) -> str:
 
 def remarks(pipeline: config.Pipeline, splits: Splits, model: keras.Model) -> list[str]:
     """What is unusual about training ``model`` on ``splits``, a line each."""
-    return [*_of_sizes(pipeline.train, splits, model), *_of_values(splits), *_without_effect(pipeline, splits)]
+    return [
+        *_of_float16(pipeline),
+        *_of_sizes(pipeline.train, splits, model),
+        *_of_values(splits),
+        *_without_effect(pipeline, splits),
+    ]
+
+
+def _of_float16(pipeline: config.Pipeline) -> Iterator[str]:
+    """What gradients without a loss scale risk, and weights without a float32 copy."""
+    if pipeline.precision.policy in ("mixed_float16", "float16") and not pipeline.precision.scaled:
+        yield (
+            "precision.loss_scale.mode none: gradients below 2^-25 are 0, and a step whose loss is not finite ends the "
+            "run; dynamic keeps the first and skips the second"
+        )
+    if pipeline.precision.policy != "float16":
+        return
+    yield (
+        "precision.policy float16 loses each change of a weight below half of its last digit (1/4096 to 1/2048 of the "
+        "weight): training may stand still as the learning rate falls; mixed_float16 loses none"
+    )
+    optimizer = pipeline.train.optimizer
+    if optimizer.name in ("adam", "adamw") and optimizer.epsilon < EPSILON:
+        yield (
+            f"train.optimizer.epsilon: {optimizer.epsilon:g} counts as {EPSILON:.3g}: float16 keeps smaller second "
+            "moments as 0, which a step would be divided by"
+        )
+    if optimizer.ema_momentum is not None or optimizer.lookahead is not None:
+        key = "ema_momentum" if optimizer.ema_momentum is not None else "lookahead"
+        yield f"train.optimizer.{key}: what it keeps beside the weights is float16, and loses small changes likewise"
 
 
 def _of_sizes(train: config.Train, splits: Splits, model: keras.Model) -> Iterator[str]:
@@ -147,8 +177,11 @@ def _without_effect(pipeline: config.Pipeline, splits: Splits) -> Iterator[str]:
         yield f"train.freeze_after: {', '.join(never)} would stand still after the last of {train.epochs} epochs"
     if schedule.warmup_epochs >= train.epochs:
         yield f"train.schedule.warmup_epochs is {schedule.warmup_epochs:g} of {train.epochs} epochs: all is warm-up"
-    if policy != "mixed_float16":
+    if policy not in ("mixed_float16", "float16"):
         yield from _unread("precision.loss_scale", scale, tuple(config.LossScale.model_fields), f"{policy} has none")
+    elif scale.mode == "none":
+        others = tuple(key for key in config.LossScale.model_fields if key != "mode")
+        yield from _unread("precision.loss_scale", scale, others, "its mode is none")
     elif scale.mode == "static":
         moving = ("growth_interval", "growth_factor", "backoff_factor", "floor", "cap", "hysteresis")
         yield from _unread("precision.loss_scale", scale, moving, "its mode is static")

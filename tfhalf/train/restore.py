@@ -48,7 +48,7 @@ def restore_run(
     rows = tuple(Epoch.from_dict(row) for row in saved.record["rows"])
     model = _model(job, saved)
     precision = job.pipeline.precision
-    initial = precision.loss_scale.initial if precision.policy == "mixed_float16" else 1.0
+    initial = precision.loss_scale.initial if precision.scaled else 1.0
     scale = rows[-1].loss_scale if rows else initial
     seconds = {"compile": 0.0, "train": saved.record["seconds"]}
     rollbacks = tuple(saved.record["rollbacks"])

@@ -12,7 +12,7 @@ from tfhalf.train.record.history import Epoch
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The trained ``model`` (float32 variables, mixed policy), one row per epoch, and what it took.
+    """The trained ``model`` (float32 variables, under ``float16`` float16 ones), one row per epoch, and what it took.
 
     ``seconds`` splits into ``compile`` and ``train`` (validation and checkpoints included). ``rollbacks`` holds one
     entry for each time that training went back. ``ended`` is False for the state of a run that stopped, or goes on,

@@ -27,7 +27,9 @@ class TrainState:
     """Model, optimizer with its loss scale, the learning rate's factor and the random seeds, as the pipeline's seed
     makes them.
 
-    ``model`` has float32 variables under the pipeline's policy, of which ``trained`` are those that gradients move.
+    ``model`` has float32 variables, ``trained`` are those that gradients move. Under the policy ``float16`` these and
+    the optimizer's slots are float16, and nothing holds a float32 copy of them. Float32 all the same: the loss scale,
+    the statistics of BatchNormalization (`widen_statistics`), gradients summed by ``train.accumulate``.
     """
 
     def __init__(self, job: Job) -> None:
@@ -36,7 +38,7 @@ class TrainState:
         self.model = seeded_model(job)
         self.trained = optimizers.trained_variables(self.model, settings.optimizer)
         optimizer, self.rate = optimizer_of(job.pipeline, len(job.splits.x_train))
-        if precision.policy == "mixed_float16":
+        if precision.scaled:
             optimizer = optimizers.wrap(optimizer, precision.loss_scale)
         optimizer.build(self.trained)
         self.optimizer = optimizer
@@ -132,9 +134,19 @@ class TrainState:
 
 def seeded_model(job: Job) -> keras.Model:
     """The pipeline's net under its policy, as its seed, the data (`adapt`) and the weights that it starts from make it;
-    and nothing but the net."""
+    and nothing but the net.
+
+    Under ``float16`` weights are those that the mixed policies draw, rounded: Keras draws others in float16, and then
+    policies would differ in their start, too.
+    """
+    drawn = None
+    if job.pipeline.precision.policy == "float16":
+        keras.utils.set_random_seed(job.pipeline.seed)
+        drawn = job.model("mixed_float16").get_weights()
     keras.utils.set_random_seed(job.pipeline.seed)
     model = job.model()
+    if drawn is not None:
+        model.set_weights(drawn)
     if job.pipeline.model.initializers:
         draw_weights(model, job.pipeline.model.initializers, job.pipeline.seed)
     adapt(model, job)

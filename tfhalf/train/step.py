@@ -114,6 +114,8 @@ class Step:
             answers, losses = self._answers(x, size)
             loss = self.objective.loss(y, answers, batch.weight)
             if losses:  # what layers add: regularizers
+                if len({one.dtype for one in losses}) > 1:
+                    losses = [tf.cast(one, tf.float32) for one in losses]
                 loss += tf.cast(tf.add_n(losses), tf.float32)
             scaled = self.optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled, [v.value for v in variables])

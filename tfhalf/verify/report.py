@@ -42,8 +42,8 @@ COLUMNS = {
 }
 """The columns of the table of comparisons, and what each says."""
 
-SCALED = "mixed_float16"
-"""The policy that has a loss scale; of one without it nothing is said."""
+SCALED = ("mixed_float16", "float16")
+"""The policies that have a loss scale, unless the manifest has none; of the others nothing is said."""
 NOT_COVERED = "not covered"
 """The verdict where a second runtime does not open or run a file."""
 STILL = 1e-3
@@ -281,7 +281,7 @@ def _training(manifest: Manifest) -> list[str]:
             f"Training: {training.epochs} epochs in `{training.policy}`, seed {manifest.seed}, "
             f"{duration(seconds.get('train', 0.0))} (compilation {duration(seconds.get('compile', 0.0))})"
         )
-        if training.policy == SCALED and training.loss_scale is not None:
+        if training.policy in SCALED and training.loss_scale is not None:
             text += f", final loss scale {training.loss_scale:,.0f}, {training.skipped} skipped steps"
         said.append(f"{text}.")
     return said

@@ -31,7 +31,7 @@ from tfhalf.train.result import TrainResult
 from tfhalf.verify.html import classes
 from tfhalf.verify.process import Verifier
 from tfhalf.verify.publish import publish, publish_compared
-from tfhalf.verify.report import SCALED, export_lines
+from tfhalf.verify.report import export_lines
 from tfhalf.verify.scores import confusion
 from tfhalf.verify.version import TestSet
 from tfhalf.workflows.answer_pictures import draw_answers
@@ -165,7 +165,7 @@ class RunExport:
         self.clock.stop("export")
         basis = basis_line(self.reference.basis(_ORIGIN))
         progress.line(f"verify     a fresh process runs each artifact; {basis}")
-        scaled = pipeline.precision.policy == SCALED
+        scaled = pipeline.precision.scaled
         # While another process works: until now it would have held Python's lock, which this one had need of.
         with ExitStack() as drawing:
             if finished.draws and (epochs := finished.result.epochs):
@@ -269,7 +269,7 @@ def _training(finished: Finished) -> dict[str, Any]:
         "test_metrics": finished.metrics,
         "chance": finished.chance.to_dict(),
         "test_views": pipeline.train.test_views,
-        "loss_scale": result.loss_scale,
+        "loss_scale": None if pipeline.precision.loss_scale.mode == "none" else result.loss_scale,
         "skipped": result.skipped,
         "skipped_at_floor": sum(row.skipped_at_floor for row in result.epochs),
         "rollbacks": list(result.rollbacks),

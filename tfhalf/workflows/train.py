@@ -127,7 +127,7 @@ def _device_truth(trainer: Trainer, progress: Progress) -> None:
     job, program, model, device = trainer.job, trainer.program, trainer.state.model, trainer.device
     splits, settings, policy = job.splits, job.pipeline.train, job.pipeline.precision.policy
     progress.line(f"device     {device.describe(half=policy != 'float32')}")
-    progress.line(f"policy     {policy}" + (" behind a guarded loss scale" if policy == "mixed_float16" else ""))
+    progress.line(f"policy     {_policy_words(job.pipeline.precision)}")
     progress.line(f"xla        {program.xla_reason}")
     progress.line(f"data       {splits.source}: {size_words(splits)}; {learnt(job)}")
     progress.line(f"feed       {program.feed_reason}")
@@ -150,6 +150,16 @@ def _device_truth(trainer: Trainer, progress: Progress) -> None:
     )
     if policy != "float32" and not device.native_float16:
         _say_emulated(trainer, progress, measure=total >= WORTH_MEASURING)
+
+
+def _policy_words(precision: config.Precision) -> str:
+    """The policy, whether weights have a float32 copy, and which loss scaling is in force."""
+    policy, scale = precision.policy, precision.loss_scale
+    if policy not in ("mixed_float16", "float16"):
+        return policy
+    words = f"{policy}: no float32 copy of the weights," if policy == "float16" else policy
+    kinds = {"dynamic": "behind a guarded loss scale", "static": f"behind a static loss scale of {scale.initial:,g}"}
+    return f"{words} {kinds.get(scale.mode, 'without loss scaling')}"
 
 
 def _say_emulated(trainer: Trainer, progress: Progress, *, measure: bool) -> None:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
+from tfhalf import config
 from tfhalf.precision.policy import layer_path
 from tfhalf.train.diagnose.layer_hooks import watched
 from tfhalf.train.diagnose.non_finite import unchanged
@@ -41,6 +42,14 @@ def blown_up(result: ChunkResult, first_step: int, guarded: bool, bound: float |
     loss = float(result.loss[index])
     above = f", above train.blowup.bound ({bound:g})" if np.isfinite(loss) else ""
     return BlowUp(first_step + index, loss, f"step {first_step + index}: the loss is {loss:.6g}{above}")
+
+
+def advice_for(precision: config.Precision) -> str:
+    """What to do about a blow-up."""
+    advice = "lower the learning rate, or clip gradients (train.optimizer.clip_norm)"
+    if precision.loss_scale.mode == "none" and precision.policy in ("mixed_float16", "float16"):
+        advice += ", or have such steps skipped (precision.loss_scale.mode: dynamic)"
+    return advice
 
 
 class Seen(NamedTuple):

@@ -12,6 +12,7 @@ import numpy as np
 
 from tfhalf.errors import ConfigError, TfhalfError
 from tfhalf.files import sha256
+from tfhalf.precision.cast import MAX, OVERFLOWS_FROM, cast
 from tfhalf.text import one_line, printable
 from tfhalf.train.initial.match import paired, targets
 from tfhalf.train.initial.stored import Stored, file_of, of_checkpoint, opened
@@ -40,13 +41,24 @@ class Initial:
     slots: dict[str, np.ndarray] = field(default_factory=dict)
 
     def fill(self, model: keras.Model) -> None:
-        """Give ``model``, which the same builder made, its values."""
+        """Give ``model``, which the same builder made, its values.
+
+        Raises:
+            ConfigError: one is beyond what a float16 variable holds.
+        """
         for index, value in self.values.items():
-            model.variables[index].assign(value)
+            variable = model.variables[index]
+            largest = float(np.abs(value.astype(np.float64)).max(initial=0)) if variable.dtype == "float16" else 0.0
+            if largest >= OVERFLOWS_FROM:
+                raise ConfigError(
+                    f"model.weights: {self.source}: {variable.path} holds {largest:g}, and precision.policy float16 "
+                    f"keeps weights up to {MAX:g}; take mixed_float16"
+                )
+            variable.assign(value)
 
     def fill_slots(self, optimizer: Any, bounds: tuple[float, float] | None) -> None:
         """Give ``optimizer`` the slots of the run, of the same name and shape; and the loss scale within ``bounds``,
-        None to leave it."""
+        None to leave it. Slots that are float16 get the nearest number that float16 has."""
         for variable in optimizer.variables:
             value = self.slots.get(_slot_name(variable.path))
             if value is None or tuple(variable.shape) != value.shape:
@@ -55,7 +67,8 @@ class Initial:
                 if bounds and bounds[0] <= float(value) <= bounds[1]:
                     variable.assign(value)
             elif keras.backend.is_float_dtype(variable.dtype):
-                variable.assign(value)
+                narrow = variable.dtype == "float16" and bool(np.isfinite(value).all())
+                variable.assign(cast(value)[0] if narrow else value)
 
     def line(self) -> str:
         """``44 of 46 taken from runs/...; new: head/kernel (64, 10) beside (64, 5)``."""

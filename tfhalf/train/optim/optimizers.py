@@ -13,7 +13,8 @@ from keras import ops
 from tfhalf.config import Lookahead, LossScale, Muon, Optimizer
 from tfhalf.errors import ConfigError
 from tfhalf.precision.loss_scale import GuardedLossScaleOptimizer
-from tfhalf.train.optim import lookahead, muon
+from tfhalf.train.optim import lookahead, muon, rounded
+from tfhalf.train.optim.rounded import is_float16, wide
 
 _INT32 = 2**31 - 1  # the largest that counters hold
 
@@ -118,6 +119,10 @@ class _PerVariable(keras.optimizers.Optimizer):
 
     Muon's variables have neither slots nor decay of the optimizer named. Clipping, accumulation and moving averages lie
     around `_backend_update_step` and so are the same for all.
+
+    Variables that are float16 have float16 slots, averages and slow weights. Their steps are worked out in float32
+    (`tfhalf.train.optim.rounded`), decoupled decay with them, and rounded once. Only what ``accumulate`` adds up is
+    float32: sums of gradients between two updates, of which float16 would flush the small ones.
     """
 
     def __init__(self, settings: Optimizer, updates: int, **kwargs: Any) -> None:
@@ -150,6 +155,22 @@ class _PerVariable(keras.optimizers.Optimizer):
         slots = [[next(row) if mine else None for mine in own] for row in rows]
         return slots[0] if isinstance(name, str) else tuple(slots)
 
+    def add_variable_from_reference(self, reference_variable: Any, name: Any = None, initializer: Any = "zeros") -> Any:
+        """As Keras makes a slot, with the variable's dtype; sums of gradients are float32."""
+        if name == "gradient_accumulator" and is_float16(reference_variable):
+            path, shape = reference_variable.path.replace("/", "_"), reference_variable.shape
+            return self.add_variable(shape, initializer, dtype="float32", name=f"{path}_{name}")
+        return super().add_variable_from_reference(reference_variable, name=name, initializer=initializer)
+
+    def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> Any:
+        """As Keras applies them; those of float16 weights as float32, in which they are clipped and added up, too."""
+        grads = [g if g is None or not is_float16(g) else ops.cast(g, "float32") for g in grads]
+        return super().apply(grads, trainable_variables)
+
+    def assign(self, variable: Any, value: Any) -> None:
+        """As Keras assigns; a float16 variable stays finite: a second moment that is infinite would be NaN next."""
+        super().assign(variable, rounded.clamped(value) if is_float16(variable) else value)
+
     def _slot(self, variable: Any, name: str) -> Any:
         return self.add_variable_from_reference(variable, name=name)
 
@@ -177,9 +198,9 @@ class _PerVariable(keras.optimizers.Optimizer):
         # Schedules and callbacks speak of the optimizer's learning rate: Muon's keeps its ratio to it.
         ratio = config.learning_rate / self.settings.learning_rate
         weights, new_momenta = muon.update(
-            [ops.convert_to_tensor(v) for v in variables],
-            [ops.cast(g, "float32") for g, _, _ in triples],
-            [ops.convert_to_tensor(m) for m in momenta],
+            [wide(v) for v in variables],
+            [wide(g) for g, _, _ in triples],
+            [wide(m) for m in momenta],
             rates=[_rate(self.settings, self._path(v)) for v in variables],
             decays=[self.settings.weight_decay if self._decays(v) else 0.0 for v in variables],
             learning_rate=ops.multiply(ops.cast(learning_rate, "float32"), ratio),
@@ -189,8 +210,7 @@ class _PerVariable(keras.optimizers.Optimizer):
             self.assign(variable, value)
 
     def _synchronize(self, config: Lookahead) -> None:
-        fast = [ops.convert_to_tensor(v) for v in self._trainable_variables]
-        slow = [ops.convert_to_tensor(v) for v in self.slow]
+        fast, slow = [wide(v) for v in self._trainable_variables], [wide(v) for v in self.slow]
         applied = ops.add(self.iterations, 1)  # Keras counts the step after it
         fast, slow = lookahead.synchronize(fast, slow, applied, self.updates, config)
         for variable, value in zip([*self._trainable_variables, *self.slow], [*fast, *slow], strict=True):
@@ -225,10 +245,46 @@ class _PerVariable(keras.optimizers.Optimizer):
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         rate = _rate(self.settings, self._path(variable))
+        if is_float16(variable):
+            self._rounded_step(wide(gradient), variable, ops.cast(learning_rate, "float32"), rate)
+            return
         if self.settings.coupled_decay and self.settings.weight_decay and self._decays(variable):
             decay = self.settings.weight_decay / rate
             gradient = ops.add(gradient, ops.multiply(ops.cast(decay, gradient.dtype), ops.convert_to_tensor(variable)))
         super().update_step(gradient, variable, learning_rate if rate == 1 else learning_rate * rate)
+
+    def _rounded_step(self, gradient: Any, variable: Any, learning_rate: Any, rate: float) -> None:
+        """`update_step` of a float16 variable, decoupled decay included; ``gradient`` and ``learning_rate`` float32."""
+        weight, decay = wide(variable), self.settings.weight_decay if self._decays(variable) else 0.0
+        if decay and self.settings.coupled_decay:
+            gradient = ops.add(gradient, ops.multiply(decay / rate, weight))
+        elif decay:
+            weight = ops.subtract(weight, ops.multiply(ops.multiply(learning_rate, decay), weight))
+        index = self._get_variable_index(variable)
+        slots = [slots[index] for slots in self._slots()]
+        values = self._moved(weight, [wide(slot) for slot in slots], gradient, ops.multiply(learning_rate, rate))
+        for kept, value in zip([variable, *slots], values, strict=True):
+            self.assign(kept, value)
+
+    def _slots(self) -> list[list[Any]]:
+        """The optimizer's slots, a list for each kind of them, in the variables' order."""
+        raise NotImplementedError
+
+    def _moved(self, weight: Any, slots: list[Any], gradient: Any, rate: Any) -> Sequence[Any]:
+        """New weight and slots after a step; all float32."""
+        raise NotImplementedError
+
+    def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
+        """Keras' decoupled decay; that of float16 variables belongs to their step."""
+        super()._apply_weight_decay([v for v in variables if not is_float16(v)])
+
+    def _update_model_variables_moving_average(self, trainable_variables: Sequence[Any]) -> None:
+        if not any(map(is_float16, trainable_variables)):
+            super()._update_model_variables_moving_average(trainable_variables)
+            return
+        momentum = ops.multiply(ops.cast(ops.not_equal(self.iterations, 0), "float32"), self.ema_momentum)
+        for variable, average in zip(trainable_variables, self._model_variables_moving_average, strict=True):
+            average.assign(rounded.average(wide(average), wide(variable), momentum))
 
     def _decays(self, variable: Any) -> bool:
         return not _matches(self.settings.no_decay, self._path(variable))
@@ -239,19 +295,35 @@ class _PerVariable(keras.optimizers.Optimizer):
 
 
 class _SGD(_PerVariable, keras.optimizers.SGD):
-    pass
+    def _slots(self) -> list[list[Any]]:
+        return [self.momentums] if self.momentum else []
+
+    def _moved(self, weight: Any, slots: list[Any], gradient: Any, rate: Any) -> Sequence[Any]:
+        held = slots[0] if slots else None
+        moved = rounded.sgd(weight, held, gradient, rate, decay=self.momentum, nesterov=self.nesterov)
+        return moved[: 1 + len(slots)]
 
 
 class _Adam(_PerVariable, keras.optimizers.Adam):
-    pass
+    def _slots(self) -> list[list[Any]]:
+        return [self._momentums, self._velocities]
+
+    def _moved(self, weight: Any, slots: list[Any], gradient: Any, rate: Any) -> Sequence[Any]:
+        step, betas = ops.cast(ops.add(self.iterations, 1), "float32"), (self.beta_1, self.beta_2)
+        first, second = slots
+        return rounded.adam(weight, first, second, gradient, rate, step, betas=betas, epsilon=self.epsilon)
 
 
-class _AdamW(_PerVariable, keras.optimizers.AdamW):
+class _AdamW(_Adam, keras.optimizers.AdamW):
     pass
 
 
 class _Lion(_PerVariable, keras.optimizers.Lion):
-    pass
+    def _slots(self) -> list[list[Any]]:
+        return [self._momentums]
+
+    def _moved(self, weight: Any, slots: list[Any], gradient: Any, rate: Any) -> Sequence[Any]:
+        return rounded.lion(weight, slots[0], gradient, rate, betas=(self.beta_1, self.beta_2))
 
 
 _CLASSES: dict[str, type] = {"sgd": _SGD, "adam": _Adam, "adamw": _AdamW, "lion": _Lion}

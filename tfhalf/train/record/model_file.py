@@ -18,9 +18,10 @@ MODEL = "model.keras"
 def save_model(model: keras.Model, run: Path, progress: Progress) -> str | None:
     """Write ``run/model.keras``, whole or not at all; its sha256, or None where Keras cannot write one of its layers.
 
-    It holds the model as it was trained: float32 variables under the pipeline's dtype policy, logits, no optimizer, and
-    no normalisation of inputs, which the artifacts hold. `keras.models.load_model` reads it without tfhalf; layers of
-    the model file's own are to be named in ``custom_objects``, unless the file registers them.
+    It holds the model as it was trained: the variables of the pipeline's dtype policy (float32, under ``float16``
+    float16), logits, no optimizer, and no normalisation of inputs, which the artifacts hold.
+    `keras.models.load_model` reads it without tfhalf; layers of the model file's own are to be named in
+    ``custom_objects``, unless the file registers them.
 
     Raises:
         TrainingError: the disk does not take it.

@@ -230,7 +230,8 @@ def _training(training: Training | None, pictures: Mapping[str, Path]) -> Elemen
 
 def _without_scale(training: Mapping[str, Any]) -> dict[str, Any]:
     """The facts of a training that say something: of a policy without a loss scale, none of one."""
-    unsaid = () if training.get("policy") == SCALED else ("loss_scale", "skipped", "skipped_at_floor")
+    scaled = training.get("policy") in SCALED and training.get("loss_scale") is not None
+    unsaid = () if scaled else ("loss_scale", "skipped", "skipped_at_floor")
     said = {name: fact for name, fact in training.items() if fact not in ([], {}, None) and name not in unsaid}
     if isinstance(last := said.get("last_epoch"), Mapping):
         said["last_epoch"] = {name: fact for name, fact in last.items() if fact is not None and name not in unsaid}
