@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -85,7 +84,7 @@ def compare(
     progress = progress_for(quiet, as_json)
     from tfhalf.compare.matrix import Bench, Matrix
     from tfhalf.compare.report.terminal import show
-    from tfhalf.compare.report.write import write_reports
+    from tfhalf.compare.report.write import TABLE, write_reports
     from tfhalf.compare.table import make_table
 
     folder = out or Path("comparisons") / plan.pipeline.name
@@ -94,7 +93,7 @@ def compare(
     table = make_table(plan, results, margin=margin, target=target, command=command)
     paths = write_reports(table, folder)
     if as_json:
-        click.echo(json.dumps(table.to_dict(), indent=2))
+        click.echo((folder / TABLE).read_text(encoding="utf-8"), nl=False)
         return
     show(table, progress)
     progress.line(f"report     {', '.join(str(path) for path in paths)}", always=True)

@@ -19,7 +19,7 @@ _WIDEST = 44  # of a column, before its cells take several lines
 def show(comparison: Comparison, progress: Progress) -> None:
     """Print the table with what it comes to, and each cell that failed, at most `WIDTH` characters a line."""
     for line in lines(comparison):
-        progress.line(line)
+        progress.line(line, always=True)
 
 
 def lines(comparison: Comparison) -> list[str]:
