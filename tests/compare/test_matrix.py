@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -173,6 +174,13 @@ def test_a_cell_for_each_gpu(plan: Plan, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     one, _ = run(plan, tmp_path / "one")
     assert table(plan, two) == table(plan, one)
+
+
+def test_versions_that_differ_are_all_named(plan: Plan) -> None:
+    made = results(plan)
+    last = list(made)[-1]
+    made[last] = replace(made[last], versions={"tfhalf": "1", "keras": "3"})
+    assert make_table(plan, made).versions == {"tfhalf": "0, 1", "keras": "none, 3"}
 
 
 def test_unfinished_cells_are_counted(plan: Plan) -> None:

@@ -113,7 +113,9 @@ def _cell(source: Path, base: Sequence[str], setting: Setting, seed: int) -> Cel
             key = change.partition("=")[0]
             message = message.replace(f"--set {key}", f"--vary {key}")
         raise ConfigError(message) from error
-    facts = json.dumps([pipeline.dump(), [*_code(pipeline.dump(), source.parent)]], sort_keys=True)
+    # What has its default is left out: a key that a later version adds does not make another cell.
+    said = pipeline.model_dump(mode="json", exclude_defaults=True)
+    facts = json.dumps([said, [*_code(said, source.parent)]], sort_keys=True)
     return Cell(setting, seed, overrides, hashlib.sha256(facts.encode()).hexdigest()[:12])
 
 

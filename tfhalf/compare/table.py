@@ -48,9 +48,16 @@ def make_table(
         command,
         date.today().isoformat(),
         "; ".join(dict.fromkeys(result.device for result in trained)),
-        trained[-1].versions if trained else {},
+        _versions(trained),
         len(plan.cells) - len(results),
     )
+
+
+def _versions(results: Sequence[Result]) -> dict[str, str]:
+    """Of each package; several, where cells were trained with several."""
+    names = dict.fromkeys(name for result in results for name in result.versions)
+    every = {name: dict.fromkeys(result.versions.get(name, "none") for result in results) for name in names}
+    return {name: ", ".join(versions) for name, versions in every.items()}
 
 
 def _row(
