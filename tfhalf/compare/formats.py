@@ -71,8 +71,8 @@ def compare_formats(path: Path, progress: Progress, settings: Bench | None) -> O
     version = manifests.open_version(path)
     table: InferenceBench | None = None
     if settings is not None:
-        given = None if version.manifest.batch is not None else settings.batch_sizes
-        measured = bench(version.directory, Options(batch_sizes=given, seconds=settings.seconds), progress)
+        sizes = None if version.manifest.batch is not None else settings.batch_sizes
+        measured = bench(version.directory, Options(batch_sizes=sizes, seconds=settings.seconds), progress)
         assert isinstance(measured, InferenceBench)
         table = measured
     offers = tuple(_offer(version.manifest, artifact.format, artifact.bytes, table) for artifact in _artifacts(version))

@@ -26,17 +26,17 @@ def draw_weights(model: keras.Model, initializers: Mapping[str, str | dict[str, 
         ConfigError: a pattern matches no weight; Keras has no such initializer, or it does not take such arguments or
             such a shape.
     """
-    made = {pattern: (value, _initializer(pattern, value)) for pattern, value in initializers.items()}
+    drawers = {pattern: (value, _initializer(pattern, value)) for pattern, value in initializers.items()}
     variables = model.trainable_variables
-    for pattern in made:
+    for pattern in drawers:
         if not any(re.search(pattern, variable.path) for variable in variables):
             paths = ", ".join(variable.path for variable in variables[:6])
             raise ConfigError(f"{_KEY}: {pattern!r} matches no weight; the model has {paths}, ...")
     for number, variable in enumerate(variables):
-        matching = [pattern for pattern in made if re.search(pattern, variable.path)]
+        matching = [pattern for pattern in drawers if re.search(pattern, variable.path)]
         if not matching:
             continue
-        value, initializer = made[matching[-1]]
+        value, initializer = drawers[matching[-1]]
         settings = initializer.get_config()
         if "seed" in settings:
             drawn = np.random.SeedSequence([seed, number]).generate_state(1)[0]
