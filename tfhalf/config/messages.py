@@ -23,7 +23,6 @@ NOT_READ = {
     "num_classes": "the data says how many classes there are",
     "input_shape": "the data says which shape its items have",
     "early_stopping": f"it is a callback: {_STOPPING}",
-    "patience": f"it is a callback's: {_STOPPING}",
     "device": "the first GPU trains where there is one; CUDA_VISIBLE_DEVICES chooses",
     "devices": "the first GPU trains where there is one; CUDA_VISIBLE_DEVICES chooses",
 }
