@@ -176,7 +176,7 @@ MALFORMED: dict[str, tuple[str | bytes, str]] = {
     "a negative batch": (BASE + "train: {batch_size: -1}\n", "train.batch_size: received -1"),
     "an infinite rate": (BASE + "train: {optimizer: {learning_rate: .inf}}\n", "numbers must be finite"),
     "an unknown optimizer": (BASE + "train: {optimizer: {name: adamx}}\n", "did you mean 'adam'?"),
-    "an unknown policy": (BASE + "precision: {policy: float16}\n", "accepted: 'mixed_float16'"),
+    "an unknown policy": (BASE + "precision: {policy: bfloat16}\n", "accepted: 'mixed_float16'"),
     "a bad pattern": (BASE + "precision: {keep_float32: ['(']}\n", "not a regular expression"),
     "an unknown format": (BASE + "export: {formats: [tflite]}\n", "'savedmodel', 'onnx', 'litert' or 'litert-int8'"),
     "an opset of tomorrow": (BASE + "export: {opset: 26}\n", "from 13 to 25"),
