@@ -13,6 +13,13 @@ from tfhalf.compare.records import MetricFacts, Result
 from tfhalf.files import replacing
 from tfhalf.system.child import Channel
 
+PIPELINE = """
+name: small
+model: {build: "net.py:build"}
+data: {source: "digits"}
+"""
+"""Of which nothing is built."""
+
 
 def result_of(policy: str, seed: int) -> Result:
     """Float16 is worse by a point, the other policies are as good."""

@@ -73,6 +73,13 @@ def duration(seconds: float) -> str:
     return f"{int(seconds) // 3600} h {int(seconds) % 3600 // 60:02d} min"
 
 
+def figure(value: float, share: bool) -> str:
+    """A metric: ``93.12``, percent of a share; of numbers four digits, and all before the point."""
+    if share:
+        return f"{value * 100:.2f}"
+    return f"{value:,.0f}" if 1e3 <= abs(value) < 1e9 else f"{value:.4g}"
+
+
 def size(count: float) -> str:
     """``512 bytes``, ``3.94 MB`` (decimal units)."""
     for limit, divisor, unit in ((1e3, 1, "bytes"), (1e6, 1e3, "kB"), (1e9, 1e6, "MB"), (float("inf"), 1e9, "GB")):

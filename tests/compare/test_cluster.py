@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fake_cell import PIPELINE
 
 from tfhalf.compare.cluster import run_task
 from tfhalf.compare.matrix import CELLS, Matrix
@@ -19,11 +20,6 @@ from tfhalf.errors import ConfigError
 from tfhalf.progress import Progress
 
 TESTS = Path(__file__).resolve().parent.parent
-PIPELINE = """
-name: small
-model: {build: "net.py:build"}
-data: {source: "digits"}
-"""
 WITH_RAY = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed (tfhalf[ray])")
 
 

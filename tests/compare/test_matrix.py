@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fake_cell import result_of
+from fake_cell import PIPELINE, result_of
 
 from tfhalf.compare.cell import RESULT
 from tfhalf.compare.matrix import CELLS, Matrix
@@ -25,11 +25,6 @@ from tfhalf.errors import ConfigError
 from tfhalf.progress import Progress
 
 TESTS = Path(__file__).resolve().parent.parent
-PIPELINE = """
-name: small
-model: {build: "net.py:build"}
-data: {source: "digits"}
-"""
 RUN = """
 import sys
 from pathlib import Path

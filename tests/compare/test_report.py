@@ -10,13 +10,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 from compare_helpers import ACCURACY, POLICIES, RMSE, bare, compared
+from seen_page import Seen
 
 from tfhalf.compare.records import Comparison, MetricFacts, Result, Setting, Summary
 from tfhalf.compare.report import terminal
@@ -41,25 +41,6 @@ PICTURES = (
     "How large the artifacts are",
     "How long an answer takes",
 )
-
-
-class Seen(HTMLParser):
-    """The tags of a page, their attributes, and its text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.attributes: list[tuple[str, str]] = []
-        self.said = ""
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += [(name, value or "") for name, value in attrs]
-
-    def handle_data(self, data: str) -> None:
-        self.said += data
 
 
 def drawings(page: str) -> Iterator[ElementTree.Element]:

@@ -6,12 +6,12 @@ import csv
 import io
 import json
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from seen_page import Seen
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from tfhalf.artifacts import manifest as manifests
@@ -94,25 +94,6 @@ TAGS = {
     *("figcaption", "code", "strong"),
 }
 ATTRIBUTES = {"charset", "class", "content", "http-equiv", "lang", "name", "scope", "src", "style", "title", "alt"}
-
-
-class Seen(HTMLParser):
-    """The tags of a page, their attributes, and its text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.attributes: list[tuple[str, str]] = []
-        self.said = ""
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += [(name, found or "") for name, found in attrs]
-
-    def handle_data(self, data: str) -> None:
-        self.said += data
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------

@@ -50,13 +50,11 @@ def _follow(child: Child, watch: Watch) -> dict[str, Any]:
         EOFError: it ended without an answer.
     """
     while True:
-        try:
-            tag, content = child.receive(_TICK)
-        except TimeoutError:
-            if not child.alive:  # a process that its own made may hold the channel longer than it lives
-                raise EOFError from None
+        message = child.wait(_TICK)
+        if message is None:
             watch.tick()
             continue
+        tag, content = message
         if tag != STAGE:
             answer: dict[str, Any] = json.loads(content)
             return answer

@@ -49,10 +49,10 @@ def bench(target: Path, options: Options, progress: Progress) -> TrainingBench |
     if not target.exists():
         raise ConfigError(f"{target}: does not exist; give a pipeline file, exports/NAME or exports/NAME/VERSION")
     if not target.is_dir():
-        _refuse(f"{target} is a pipeline file", {"--batch-sizes": options.batch_sizes})
+        refuse(f"{target} is a pipeline file", {"--batch-sizes": options.batch_sizes})
         return _bench_pipeline(target, options, progress)
     of_pipelines = {"--set": options.overrides, "--data-dir": options.data_dir}
-    _refuse(f"{target} is an export", {**of_pipelines, "--policies": options.policies, "--repeats": options.repeats})
+    refuse(f"{target} is an export", {**of_pipelines, "--policies": options.policies, "--repeats": options.repeats})
     return _bench_export(target, options, progress)
 
 
@@ -66,7 +66,8 @@ def check(results: TrainingBench | InferenceBench) -> None:
         raise ShortfallError("; ".join(one.error for one in results.failed))
 
 
-def _refuse(what: str, options: dict[str, Any]) -> None:
+def refuse(what: str, options: dict[str, Any]) -> None:
+    """Raise ConfigError, which names them, where ``options`` that ``what`` does not take have values."""
     wrong = [option for option, value in options.items() if value]
     if wrong:
         raise ConfigError(f"{what}, which takes no {', '.join(wrong)}; leave that out")
@@ -149,10 +150,15 @@ def _policies(options: Options) -> list[str]:
     if any(text.replace(" ", "").startswith("precision.policy=") for text in options.overrides):
         raise ConfigError("--set precision.policy is what --policies chooses; give --policies instead")
     names = options.policies.split(",") if options.policies is not None else list(_ORDER)
-    return _each_once([name.strip() for name in names], "--policies", POLICIES)
+    return each_once([name.strip() for name in names], "--policies", POLICIES)
 
 
-def _each_once(names: list[str], option: str, accepted: Sequence[str]) -> list[str]:
+def each_once(names: list[str], option: str, accepted: Sequence[str]) -> list[str]:
+    """``names``, each of which is ``accepted`` and there once.
+
+    Raises:
+        ConfigError: one is not, which names ``option``.
+    """
     wrong = next((name for name in names if name not in accepted), None)
     if wrong is not None:
         raise ConfigError(f"{option}: {wrong!r} is not one of {', '.join(accepted)}; give some of them, with commas")

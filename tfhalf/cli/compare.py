@@ -122,8 +122,9 @@ def _formats(target: Path, progress: Progress, *, bench: bool, as_json: bool, re
     Raises:
         ConfigError: an option belongs to pipelines.
     """
-    if wrong := [option for option, value in refused.items() if value]:
-        raise ConfigError(f"{target} is an export, which takes no {', '.join(wrong)}; leave that out")
+    from tfhalf.bench.run import refuse
+
+    refuse(f"{target} is an export", refused)
     from tfhalf.compare import formats
     from tfhalf.compare.matrix import Bench
 

@@ -12,7 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from tfhalf.compare.records import Artifact, Latency, MetricFacts, Result
+from tfhalf.bench.watch import STAGE
+from tfhalf.compare.records import Latency, MetricFacts, Result
 from tfhalf.config.refs import raised
 from tfhalf.errors import (
     ArtifactError,
@@ -22,7 +23,6 @@ from tfhalf.errors import (
     Interrupted,
     ParityError,
     ShortfallError,
-    TfhalfError,
 )
 from tfhalf.files import read_bytes, replacing
 from tfhalf.progress import Progress
@@ -30,7 +30,6 @@ from tfhalf.system.child import Channel
 from tfhalf.system.tensorflow import import_tensorflow
 from tfhalf.text import clean, one_line
 
-STAGE = b"S"
 RESULT, LOG = "result.json", "log.txt"
 _RUNS, _EXPORTS = "runs", "exports"
 _FLOAT32 = "float32 model"
@@ -70,9 +69,14 @@ def _answer(request: dict[str, Any], folder: Path, progress: Progress) -> dict[s
         return {"error": str(error), "exit_code": error.exit_code}
     except SystemExit as error:  # a model that ends the process would leave no answer
         return {"error": f"the code that was given fails: {raised(error)}", "exit_code": InputError.exit_code}
+    write_result(folder, result)
+    return result.to_dict()
+
+
+def write_result(folder: Path, result: Result) -> None:
+    """Leave ``result`` in a cell's folder, which has ended with it."""
     with replacing(folder / RESULT) as beside:
         beside.write_text(json.dumps(result.to_dict()) + "\n", encoding="utf-8")
-    return result.to_dict()
 
 
 def read_result(folder: Path) -> Result | None:
@@ -107,14 +111,12 @@ def _run(request: dict[str, Any], folder: Path, progress: Progress) -> Result:
         places = Places(source, runs, exports, request["data_dir"])
         try:
             version = train_and_export(asked.pipeline, places, progress, resume=run).version
+        except (InputError, Interrupted):
+            raise
         except (ExportError, ParityError) as error:
             problem = str(error)
-        except Interrupted:
-            raise
         except ShortfallError as error:
-            return Result(error=str(error), device=_device(), history=_history(runs / name))
-        except TfhalfError:
-            raise
+            return Result(error=str(error), device=_device(), history=_history(_newest(runs / name)))
         except Exception as error:  # noqa: BLE001  # TensorFlow, XLA, out of memory: the table says so
             return Result(error=f"{type(error).__name__}: {one_line(error, 300)}", device=_device())
     return _result(runs / name, version, problem, request, progress)
@@ -133,9 +135,9 @@ def _newest(runs: Path) -> Path | None:
     return max(folders, key=lambda run: run.stat().st_mtime, default=None)
 
 
-def _history(runs: Path) -> tuple[dict[str, Any], ...]:
-    """The epochs of the newest run, each with the seconds since training began."""
-    run, rows, elapsed = _newest(runs), [], 0.0
+def _history(run: Path | None) -> tuple[dict[str, Any], ...]:
+    """The epochs of ``run``, each with the seconds since training began."""
+    rows, elapsed = [], 0.0
     if run is None or not (run / "history.jsonl").is_file():
         return ()
     for line in (run / "history.jsonl").read_text(encoding="utf-8").splitlines():
@@ -148,6 +150,7 @@ def _history(runs: Path) -> tuple[dict[str, Any], ...]:
 def _result(runs: Path, version: Path | None, problem: str, request: dict[str, Any], progress: Progress) -> Result:
     from tfhalf.artifacts import manifest as manifests
     from tfhalf.bench.training import memory_peak
+    from tfhalf.compare.shipped import artifacts_of
     from tfhalf.system.device import detect
     from tfhalf.train.record.outcome import read_outcome
 
@@ -155,7 +158,7 @@ def _result(runs: Path, version: Path | None, problem: str, request: dict[str, A
     memory, memory_of = memory_peak(device)  # before anything else takes some
     run = _newest(runs)
     assert run is not None  # it was trained there
-    outcome, history = read_outcome(run), _history(runs)
+    outcome, history = read_outcome(run), _history(run)
     return Result(
         problem=problem,
         metrics=outcome["test_metrics"],
@@ -169,7 +172,7 @@ def _result(runs: Path, version: Path | None, problem: str, request: dict[str, A
         seconds=outcome["seconds"],
         memory_bytes=memory,
         memory_of=memory_of,
-        artifacts=_artifacts(version) if version is not None else (),
+        artifacts=() if version is None else artifacts_of(manifests.read(version)),
         latency=_latency(version, request["bench"], progress) if version is not None and request["bench"] else (),
         version=None if version is None else str(version),
         device=device.describe(),
@@ -186,35 +189,11 @@ def _classes(run: Path) -> dict[str, float]:
         return {}
 
 
-def _artifacts(version: Path) -> tuple[Artifact, ...]:
-    from tfhalf.artifacts import manifest as manifests
-
-    manifest = manifests.open_version(version).manifest
-    artifacts = []
-    for one in manifest.artifacts:
-        metrics: dict[str, float] = {}
-        for comparison in manifest.comparisons:
-            if comparison.artifact == one.format:
-                for output in comparison.outputs:
-                    own = {"accuracy": output.accuracy / 100} if output.accuracy is not None else {}
-                    metrics |= own | dict(output.metrics)
-        artifacts.append(Artifact(one.format, one.bytes, metrics))
-    return tuple(artifacts)
-
-
 def _latency(version: Path, settings: dict[str, Any], progress: Progress) -> tuple[Latency, ...]:
-    from tfhalf.bench.results import InferenceBench
-    from tfhalf.bench.run import Options, bench
+    from tfhalf.compare.shipped import latency_of
 
-    options = Options(batch_sizes=settings["batch_sizes"], seconds=settings["seconds"])
     try:
-        table = bench(version, options, progress)
+        return latency_of(version, progress, **settings)
     except (ShortfallError, ArtifactError) as error:
         progress.line(f"bench      {error}")
         return ()
-    assert isinstance(table, InferenceBench)
-    return tuple(
-        Latency(row.runtime, row.computed_by, cell.batch_size, cell.p50_ms, cell.p99_ms, cell.images_per_s)
-        for row in table.rows
-        for cell in row.cells
-    )

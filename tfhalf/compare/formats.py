@@ -9,15 +9,13 @@ from typing import Any
 
 from tfhalf.artifacts import manifest as manifests
 from tfhalf.artifacts.formats import FORMATS
-from tfhalf.artifacts.record import Manifest
-from tfhalf.bench.results import InferenceBench
-from tfhalf.bench.run import Options, bench
+from tfhalf.artifacts.record import Artifact, Manifest
 from tfhalf.bench.runtimes import RUNTIMES
 from tfhalf.compare.matrix import Bench
 from tfhalf.compare.records import Latency
 from tfhalf.compare.report.cells import Column, Grid
 from tfhalf.compare.report.terminal import table_lines
-from tfhalf.errors import ConfigError
+from tfhalf.compare.shipped import latency_of, metrics_of
 from tfhalf.progress import Progress, size
 
 
@@ -69,48 +67,29 @@ def compare_formats(path: Path, progress: Progress, settings: Bench | None) -> O
         ShortfallError: no runtime could be measured.
     """
     version = manifests.open_version(path)
-    table: InferenceBench | None = None
+    latency: tuple[Latency, ...] = ()
     if settings is not None:
-        sizes = None if version.manifest.batch is not None else settings.batch_sizes
-        measured = bench(version.directory, Options(batch_sizes=sizes, seconds=settings.seconds), progress)
-        assert isinstance(measured, InferenceBench)
-        table = measured
-    offers = tuple(_offer(version.manifest, artifact.format, artifact.bytes, table) for artifact in _artifacts(version))
+        latency = latency_of(version.directory, progress, **asdict(settings))
+    offers = tuple(_offer(version.manifest, artifact, latency) for artifact in version.manifest.artifacts)
     count = sum(one.count for one in version.manifest.parameters.values())
-    device = next((row.device for row in table.rows if row.cells), "") if table else ""
+    device = next((one.device for one in latency), "")
     return Offers(str(version.directory), offers, 4 * count, device)
 
 
-def _artifacts(version: manifests.Version) -> Sequence[Any]:
-    if not version.manifest.artifacts:
-        raise ConfigError(f"{version.directory}: holds no artifact")
-    return version.manifest.artifacts
-
-
-def _offer(manifest: Manifest, name: str, size_: int, table: InferenceBench | None) -> Offer:
+def _offer(manifest: Manifest, artifact: Artifact, latency: Sequence[Latency]) -> Offer:
+    name = artifact.format
     outputs = [output for one in manifest.comparisons if one.artifact == name for output in one.outputs]
     agreements = [output.agreement for output in outputs if output.agreement is not None]
-    metrics: dict[str, float] = {}
-    references: dict[str, float] = {}
-    for output in outputs:
-        if output.accuracy is not None and output.reference_accuracy is not None:
-            metrics["accuracy"], references["accuracy"] = output.accuracy / 100, output.reference_accuracy / 100
-        metrics |= output.metrics
-        references |= output.reference_metrics
+    metrics, references = metrics_of(manifest, name)
     return Offer(
         name,
         FORMATS[name].numbers.name,
-        size_,
+        artifact.bytes,
         max((output.max_difference for output in outputs), default=0.0),
         min(agreements, default=None),
         metrics,
         references,
-        tuple(
-            Latency(row.runtime, row.computed_by, cell.batch_size, cell.p50_ms, cell.p99_ms, cell.images_per_s)
-            for row in (table.rows if table else ())
-            if RUNTIMES[row.runtime][1].format == name
-            for cell in row.cells
-        ),
+        tuple(one for one in latency if RUNTIMES[one.runtime][1].format == name),
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tfhalf.compare.cell import STAGE
+from tfhalf.bench.watch import STAGE
 from tfhalf.compare.plan import Cell
 from tfhalf.progress import Progress, duration
 from tfhalf.system.child import Child
@@ -82,13 +82,12 @@ class Processes:
 def receive(child: Child, said: str) -> tuple[dict[str, Any] | None, str]:
     """What a cell's process answers, None while it works; and what it said last, ``said`` where that is nothing new."""
     try:
-        tag, content = child.receive(_TICK)
-    except TimeoutError:
-        if child.alive:  # a process that its own made may hold the channel longer than it lives
-            return None, said
-        return {"error": f"its process ended {child.last_words()}"}, said
+        message = child.wait(_TICK)
     except (EOFError, OSError):
         return {"error": f"its process ended {child.last_words()}"}, said
+    if message is None:
+        return None, said
+    tag, content = message
     if tag == STAGE:
         return None, content.decode(errors="replace")
     answer: dict[str, Any] = json.loads(content)

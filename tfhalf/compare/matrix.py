@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -10,12 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from tfhalf.compare.cell import LOG, RESULT, read_result
+from tfhalf.compare.cell import LOG, read_result, write_result
 from tfhalf.compare.local import Answered, Processes
 from tfhalf.compare.plan import Cell, Plan
 from tfhalf.compare.records import Result
 from tfhalf.errors import ConfigError, InputError, Interrupted
-from tfhalf.files import replacing
 from tfhalf.progress import Progress, duration
 from tfhalf.train.record.run_folder import held_if_free
 
@@ -72,7 +70,7 @@ class Matrix:
     worker: str = "tfhalf.compare.cell"
     ray: str | None = None
     results: dict[Cell, Result] = field(default_factory=dict)
-    _seconds: dict[str, list[float]] = field(default_factory=dict)
+    _seconds: list[float] = field(default_factory=list)
 
     def run(self) -> Mapping[Cell, Result]:
         """The results of all cells.
@@ -166,12 +164,12 @@ class Matrix:
         if answer.get("exit_code", 0) > 128:
             raise Interrupted("a training was stopped by a signal; the same command goes on", answer["exit_code"] - 128)
         if set(answer) <= {"error", "exit_code"}:  # it did not write one itself
-            answer = Result(error=answer["error"]).to_dict()
+            failed = Result(error=answer["error"])
+            answer = failed.to_dict()
             if not refused:  # by what can be put right, and is tried again then
-                with replacing(self.cell_folder(cell) / RESULT) as beside:
-                    beside.write_text(json.dumps(answer) + "\n", encoding="utf-8")
+                write_result(self.cell_folder(cell), failed)
         result = self.results[cell] = Result.from_dict(answer)
-        self._seconds.setdefault(cell.setting.policy, []).append(seconds)
+        self._seconds.append(seconds)
         number, total = len(self.results), len(self.plan.cells)
         what = f"failed: {result.error}" if result.error else _metric(result)
         remaining = f"about {duration(self._left(left, slots))} left" if left else "the last one"
@@ -187,7 +185,7 @@ class Matrix:
 
     def _left(self, left: int, slots: int) -> float:
         """Seconds, were the cells that are left to take what those before took."""
-        return left * statistics.mean(value for values in self._seconds.values() for value in values) / slots
+        return left * statistics.mean(self._seconds) / slots
 
 
 def _metric(result: Result) -> str:

@@ -9,13 +9,13 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from tfhalf import config
+from tfhalf.bench.run import POLICIES, each_once
 from tfhalf.compare.records import Setting
 from tfhalf.errors import ConfigError
 
-POLICIES: tuple[str, ...] = get_args(config.Precision.model_fields["policy"].annotation)
 REFERENCE = "float32"
 _OTHERS = {"precision.policy": "--policies", "seed": "--seeds", "export.formats": "--formats"}
 _CODE = re.compile(r"^(?P<file>[^:\n]+\.py):[A-Za-z_]\w*$")
@@ -132,11 +132,7 @@ def _code(tree: Any, folder: Path) -> Iterator[str]:
 
 def _policies(text: str | None) -> list[str]:
     names = list(POLICIES) if text is None else [name.strip() for name in text.split(",")]
-    wrong = next((name for name in names if name not in POLICIES), None)
-    if wrong is not None:
-        raise ConfigError(f"--policies: {wrong!r} is not one of {', '.join(POLICIES)}; give some of them, with commas")
-    if len(set(names)) < len(names):
-        raise ConfigError(f"--policies: {', '.join(names)} holds a name twice; give each once")
+    each_once(names, "--policies", POLICIES)
     return sorted(names, key=lambda name: name != REFERENCE) if text is None else names
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from tfhalf.progress import figure
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -30,9 +32,7 @@ class MetricFacts:
 
     def shown(self, value: float) -> str:
         """``93.12`` of a share, in percent; of numbers four digits, and all before the point."""
-        if self.share:
-            return f"{value * 100:.2f}"
-        return f"{value:,.0f}" if 1e3 <= abs(value) < 1e9 else f"{value:.4g}"
+        return figure(value, self.share)
 
     @property
     def suffix(self) -> str:
@@ -51,7 +51,7 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Latency:
-    """A runtime's answers to batches of one size, in milliseconds a batch."""
+    """A runtime's answers to batches of one size, in milliseconds a batch, on ``device``."""
 
     runtime: str
     computed_by: str
@@ -59,6 +59,7 @@ class Latency:
     p50_ms: float
     p99_ms: float
     items_per_s: float
+    device: str = ""
 
 
 @dataclass(frozen=True)

@@ -207,9 +207,14 @@ class Precision(Section):
         return value
 
     @property
+    def float16_gradients(self) -> bool:
+        """Whether gradients are float16, and so may be flushed to 0 or overflow."""
+        return self.policy in ("mixed_float16", "float16")
+
+    @property
     def scaled(self) -> bool:
         """Whether the loss is scaled: under a policy of float16 gradients, unless ``loss_scale.mode`` is none."""
-        return self.policy in ("mixed_float16", "float16") and self.loss_scale.mode != "none"
+        return self.float16_gradients and self.loss_scale.mode != "none"
 
     @property
     def islands(self) -> Patterns:

@@ -143,6 +143,19 @@ class Child(Channel):
         """Whether the process has not ended."""
         return self.process.poll() is None
 
+    def wait(self, timeout: float) -> tuple[bytes, bytes] | None:
+        """The next message's tag and content; None where none has begun within ``timeout`` seconds.
+
+        Raises:
+            EOFError: the process has ended, though one that it started may hold the channel still.
+        """
+        try:
+            return self.receive(timeout)
+        except TimeoutError:
+            if not self.alive:
+                raise EOFError from None
+            return None
+
     def kill(self) -> None:
         """Have the process end; who waits for its message gets EOFError. May be called from any thread."""
         self.process.kill()

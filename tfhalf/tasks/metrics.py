@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from tfhalf.progress import figure
+
 THRESHOLDS = 200
 """At which the area under the ROC curve is taken, as many as `keras.metrics.AUC` has."""
 
@@ -54,9 +56,7 @@ class Metric:
 
     def shown(self, value: float) -> str:
         """For a table: percent of a share; of numbers four digits, and all before the point."""
-        if self.share:
-            return f"{value * 100:.2f}"
-        return f"{value:,.0f}" if 1e3 <= abs(value) < 1e9 else f"{value:.4g}"
+        return figure(value, self.share)
 
     def words(self, value: float) -> str:
         """With its percent sign or its unit."""

@@ -86,7 +86,7 @@ def remarks(pipeline: config.Pipeline, splits: Splits, model: keras.Model) -> li
 
 def _of_float16(pipeline: config.Pipeline) -> Iterator[str]:
     """What gradients without a loss scale risk, and weights without a float32 copy."""
-    if pipeline.precision.policy in ("mixed_float16", "float16") and not pipeline.precision.scaled:
+    if pipeline.precision.float16_gradients and not pipeline.precision.scaled:
         yield (
             "precision.loss_scale.mode none: gradients below 2^-25 are 0, and a step whose loss is not finite ends the "
             "run; dynamic keeps the first and skips the second"
@@ -177,7 +177,7 @@ def _without_effect(pipeline: config.Pipeline, splits: Splits) -> Iterator[str]:
         yield f"train.freeze_after: {', '.join(never)} would stand still after the last of {train.epochs} epochs"
     if schedule.warmup_epochs >= train.epochs:
         yield f"train.schedule.warmup_epochs is {schedule.warmup_epochs:g} of {train.epochs} epochs: all is warm-up"
-    if policy not in ("mixed_float16", "float16"):
+    if not pipeline.precision.float16_gradients:
         yield from _unread("precision.loss_scale", scale, tuple(config.LossScale.model_fields), f"{policy} has none")
     elif scale.mode == "none":
         others = tuple(key for key in config.LossScale.model_fields if key != "mode")

@@ -155,7 +155,7 @@ def _device_truth(trainer: Trainer, progress: Progress) -> None:
 def _policy_words(precision: config.Precision) -> str:
     """The policy, whether weights have a float32 copy, and which loss scaling is in force."""
     policy, scale = precision.policy, precision.loss_scale
-    if policy not in ("mixed_float16", "float16"):
+    if not precision.float16_gradients:
         return policy
     words = f"{policy}: no float32 copy of the weights," if policy == "float16" else policy
     kinds = {"dynamic": "behind a guarded loss scale", "static": f"behind a static loss scale of {scale.initial:,g}"}

@@ -47,7 +47,7 @@ def blown_up(result: ChunkResult, first_step: int, guarded: bool, bound: float |
 def advice_for(precision: config.Precision) -> str:
     """What to do about a blow-up."""
     advice = "lower the learning rate, or clip gradients (train.optimizer.clip_norm)"
-    if precision.loss_scale.mode == "none" and precision.policy in ("mixed_float16", "float16"):
+    if precision.loss_scale.mode == "none" and precision.float16_gradients:
         advice += ", or have such steps skipped (precision.loss_scale.mode: dynamic)"
     return advice
 

@@ -1,0 +1,50 @@
+"""What a version ships: its artifacts as their verification measured them, and how fast they answer here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tfhalf.artifacts import manifest as manifests
+from tfhalf.artifacts.record import Manifest
+from tfhalf.bench.results import InferenceBench
+from tfhalf.bench.run import Options, bench
+from tfhalf.compare.records import Artifact, Latency
+from tfhalf.progress import Progress
+
+
+def metrics_of(manifest: Manifest, name: str) -> tuple[dict[str, float], dict[str, float]]:
+    """Metrics on the test set of the artifact of a format, and of the float32 model; accuracies from 0 to 1. Empty
+    where no targets are known."""
+    own: dict[str, float] = {}
+    reference: dict[str, float] = {}
+    for comparison in manifest.comparisons:
+        for output in comparison.outputs if comparison.artifact == name else ():
+            if output.accuracy is not None:
+                own["accuracy"] = output.accuracy / 100
+            if output.reference_accuracy is not None:
+                reference["accuracy"] = output.reference_accuracy / 100
+            own |= output.metrics
+            reference |= output.reference_metrics
+    return own, reference
+
+
+def artifacts_of(manifest: Manifest) -> tuple[Artifact, ...]:
+    """Each artifact with its size and its metrics."""
+    return tuple(Artifact(one.format, one.bytes, metrics_of(manifest, one.format)[0]) for one in manifest.artifacts)
+
+
+def latency_of(version: Path, progress: Progress, *, batch_sizes: str, seconds: float) -> tuple[Latency, ...]:
+    """How fast a version answers in every runtime of this machine; of one with a fixed batch, at that size.
+
+    Raises:
+        ArtifactError, IntegrityError: there is no version, or it was changed.
+        ShortfallError: no runtime could be measured.
+    """
+    sizes = batch_sizes if manifests.read(version).batch is None else None
+    table = bench(version, Options(batch_sizes=sizes, seconds=seconds), progress)
+    assert isinstance(table, InferenceBench)  # a version is not a pipeline
+    return tuple(
+        Latency(row.runtime, row.computed_by, cell.batch_size, cell.p50_ms, cell.p99_ms, cell.images_per_s, row.device)
+        for row in table.rows
+        for cell in row.cells
+    )
