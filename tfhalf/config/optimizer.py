@@ -1,4 +1,4 @@
-"""The sections of a pipeline file that say how weights are moved."""
+"""The sections of a pipeline file that say how weights are moved, and how fast."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from tfhalf.config.section import NonNegative, Patterns, Positive, Section, check_patterns
+
+Epochs = Annotated[float, Field(ge=0, le=100_000)]
 
 
 class Muon(Section):
@@ -91,4 +93,37 @@ class Optimizer(Section):
     def _one_average(self) -> Optimizer:
         if self.lookahead and self.ema_momentum:
             raise ValueError("lookahead and ema_momentum exclude each other, as only one can be the result: keep one")
+        return self
+
+
+class Schedule(Section):
+    """Learning rate over training, as a multiple of ``optimizer.learning_rate``. Lengths are in epochs.
+
+    ``step`` multiplies by ``factor`` at each epoch of ``milestones``; ``cosine`` ends at ``end``; ``triangular`` climbs
+    from ``start`` to 1 at the share ``peak`` of training and falls to ``end``. ``plateau`` multiplies by ``factor``,
+    down to ``least``, after ``patience`` epochs in which the monitored metric of the validation part (the training
+    loss, where there is none) was no better than before. ``warmup_epochs`` climbs from 0 before any of them.
+    """
+
+    name: Literal["constant", "step", "cosine", "triangular", "plateau"] = "constant"
+    warmup_epochs: Epochs = 0.0
+    milestones: tuple[Epochs, ...] = ()
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    start: Annotated[float, Field(ge=0, le=1)] = 0.2
+    peak: Annotated[float, Field(gt=0, lt=1)] = 0.23
+    end: Annotated[float, Field(ge=0, le=1)] = 0.0
+    patience: Annotated[int, Field(ge=1, le=100_000)] = 3
+    least: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    @field_validator("milestones")
+    @classmethod
+    def _rising(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if list(value) != sorted(set(value)):
+            raise ValueError(f"milestones must rise, received {list(value)}")
+        return value
+
+    @model_validator(mode="after")
+    def _milestones(self) -> Schedule:
+        if self.name == "step" and not self.milestones:
+            raise ValueError("schedule 'step' needs milestones, for example [60, 90]")
         return self

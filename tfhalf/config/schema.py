@@ -24,6 +24,7 @@ from tfhalf.config.model import Model as Model
 from tfhalf.config.optimizer import Lookahead as Lookahead
 from tfhalf.config.optimizer import Muon as Muon
 from tfhalf.config.optimizer import Optimizer as Optimizer
+from tfhalf.config.optimizer import Schedule as Schedule
 from tfhalf.config.section import Patterns, Section, check_patterns
 from tfhalf.config.stages import Stage as Stage
 from tfhalf.config.stages import check_stages, with_epochs
@@ -34,41 +35,6 @@ from tfhalf.config.yaml_file import check, read, write
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 # Field descriptions stand in for the words that error messages otherwise make from types and bounds.
 NAME_WORDS = "1 to 64 letters, digits, '_', '-' or '.', the first a letter or a digit"
-
-Epochs = Annotated[float, Field(ge=0, le=100_000)]
-
-
-class Schedule(Section):
-    """Learning rate over training, as a multiple of ``optimizer.learning_rate``. Lengths are in epochs.
-
-    ``step`` multiplies by ``factor`` at each epoch of ``milestones``; ``cosine`` ends at ``end``; ``triangular`` climbs
-    from ``start`` to 1 at the share ``peak`` of training and falls to ``end``. ``plateau`` multiplies by ``factor``,
-    down to ``least``, after ``patience`` epochs in which the monitored metric of the validation part (the training
-    loss, where there is none) was no better than before. ``warmup_epochs`` climbs from 0 before any of them.
-    """
-
-    name: Literal["constant", "step", "cosine", "triangular", "plateau"] = "constant"
-    warmup_epochs: Epochs = 0.0
-    milestones: tuple[Epochs, ...] = ()
-    factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    start: Annotated[float, Field(ge=0, le=1)] = 0.2
-    peak: Annotated[float, Field(gt=0, lt=1)] = 0.23
-    end: Annotated[float, Field(ge=0, le=1)] = 0.0
-    patience: Annotated[int, Field(ge=1, le=100_000)] = 3
-    least: Annotated[float, Field(ge=0, lt=1)] = 0.0
-
-    @field_validator("milestones")
-    @classmethod
-    def _rising(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if list(value) != sorted(set(value)):
-            raise ValueError(f"milestones must rise, received {list(value)}")
-        return value
-
-    @model_validator(mode="after")
-    def _milestones(self) -> Schedule:
-        if self.name == "step" and not self.milestones:
-            raise ValueError("schedule 'step' needs milestones, for example [60, 90]")
-        return self
 
 
 class Callback(Section):
