@@ -103,6 +103,9 @@ class Schedule(Section):
     from ``start`` to 1 at the share ``peak`` of training and falls to ``end``. ``plateau`` multiplies by ``factor``,
     down to ``least``, after ``patience`` epochs in which the monitored metric of the validation part (the training
     loss, where there is none) was no better than before. ``warmup_epochs`` climbs from 0 before any of them.
+
+    ``decay: batch``, of ``step`` and ``plateau``, keeps the rate and has the batch grow, by 5 where ``factor`` is 0.2,
+    up to ``max_batch_size`` (by default a tenth of the training items). What would take it beyond that lowers the rate.
     """
 
     name: Literal["constant", "step", "cosine", "triangular", "plateau"] = "constant"
@@ -114,6 +117,8 @@ class Schedule(Section):
     end: Annotated[float, Field(ge=0, le=1)] = 0.0
     patience: Annotated[int, Field(ge=1, le=100_000)] = 3
     least: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    decay: Literal["rate", "batch"] = "rate"
+    max_batch_size: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
 
     @field_validator("milestones")
     @classmethod
@@ -126,4 +131,22 @@ class Schedule(Section):
     def _milestones(self) -> Schedule:
         if self.name == "step" and not self.milestones:
             raise ValueError("schedule 'step' needs milestones, for example [60, 90]")
+        return self
+
+    @model_validator(mode="after")
+    def _growing(self) -> Schedule:
+        if self.decay == "rate":
+            if self.max_batch_size is not None:
+                raise ValueError("max_batch_size bounds a batch that grows: set decay to batch, or leave it out")
+            return self
+        if self.name not in ("step", "plateau"):
+            raise ValueError(f"decay 'batch' needs the schedule 'step' or 'plateau', received {self.name!r}")
+        times = round(1 / self.factor)
+        if abs(times * self.factor - 1) > 1e-5:
+            raise ValueError(
+                f"decay 'batch' multiplies the batch by 1/factor, which has to be a whole number: received "
+                f"{self.factor:g}, take {1 / times:.6g}"
+            )
+        if any(milestone != int(milestone) for milestone in self.milestones):
+            raise ValueError(f"decay 'batch' needs milestones that are whole epochs, received {list(self.milestones)}")
         return self

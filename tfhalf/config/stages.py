@@ -17,12 +17,14 @@ class Stage(Section):
     statistics, and leaves them (Keras' ``trainable = False``). What a later stage does not match trains again.
     ``learning_rate`` takes the place of ``optimizer.learning_rate``, which the schedule multiplies as before; a Muon
     rate keeps its ratio to it. ``size``: height (and width) in pixels that square images are scaled down to.
+    ``batch_size`` takes the place of ``train.batch_size``.
     """
 
     epochs: Annotated[int, Field(ge=1, le=100_000)]
     freeze: Patterns = ()
     learning_rate: Positive | None = None
     size: Annotated[int, Field(ge=1, le=4096)] | None = None
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
 
     @field_validator("freeze")
     @classmethod
@@ -41,7 +43,8 @@ def with_epochs(train: Any) -> Any:
 
 
 def check_stages(train: Any) -> None:
-    """Raise ValueError, which pydantic reports, where ``stages`` of the section ``train`` do not go with its rest."""
+    """Raise ValueError, which pydantic reports, where ``stages`` of the section ``train`` do not go with its rest, or a
+    batch that grows does not."""
     stages = train.stages
     beside = [key for key in ("sizes", "freeze_after") if getattr(train, key)]
     if stages and beside:
@@ -51,3 +54,12 @@ def check_stages(train: Any) -> None:
         raise ValueError(
             f"epochs is {train.epochs} and the epochs of the stages add up to {total}: change one, or leave epochs out"
         )
+    if train.schedule.decay == "batch":
+        if any(stage.batch_size for stage in stages):
+            raise ValueError("schedule.decay 'batch' and a stage's batch_size exclude each other: keep one")
+        lookahead = train.optimizer.lookahead
+        if train.schedule.name == "plateau" and lookahead and lookahead.power:
+            raise ValueError(
+                "optimizer.lookahead.power goes by the number of steps, which nobody knows beforehand where a plateau "
+                "grows the batch: set power to 0, or schedule.decay to rate"
+            )

@@ -23,6 +23,7 @@ from tfhalf.train.feeds.base import Feed
 from tfhalf.train.job import Job
 from tfhalf.train.optim.rounded import EPSILON
 from tfhalf.train.program import TrainProgram
+from tfhalf.train.stages import unstaged
 from tfhalf.train.state import TrainState
 
 _PATIENCE = 1.5  # seconds that timing either kind of step may take, beyond one step each
@@ -91,17 +92,19 @@ def layer_of(tensor: Tensor) -> str:
 
 
 def float32_program(job: Job, device: Device, **train: Any) -> TrainProgram:
-    """The job's net, data and optimizer in float32, images in their own size; ``train`` changes keys of its section.
+    """The job's net, data and optimizer in float32, images in their own size, batches of one size; ``train`` changes
+    keys of its section.
 
     Of a pipeline whose policy is float16 the optimizer has the epsilon that it has there.
     """
     pipeline = job.pipeline
-    settings = {"callbacks": (), "sizes": (), "freeze_after": {}, "stages": (), **train}
+    settings = unstaged(pipeline.train, **train)
     if pipeline.precision.policy == "float16":
         optimizer = pipeline.train.optimizer
-        settings["optimizer"] = optimizer.model_copy(update={"epsilon": max(optimizer.epsilon, EPSILON)})
+        wide = optimizer.model_copy(update={"epsilon": max(optimizer.epsilon, EPSILON)})
+        settings = settings.model_copy(update={"optimizer": wide})
     precision = pipeline.precision.model_copy(update={"policy": "float32", "keep_float32": ()})
-    changed = {"precision": precision, "train": pipeline.train.model_copy(update=settings)}
+    changed = {"precision": precision, "train": settings}
     job = replace(job, pipeline=pipeline.model_copy(update=changed))
     return TrainProgram(job, TrainState(job), device)
 

@@ -15,6 +15,7 @@ from tfhalf.errors import Interrupted, TrainingError
 from tfhalf.precision.policy import policy
 from tfhalf.progress import Progress, duration
 from tfhalf.train.callbacks import Hooks, State
+from tfhalf.train.course import Course
 from tfhalf.train.diagnose.divergence import BlowUp, advice_for, blown_up, explain
 from tfhalf.train.diagnose.non_finite import all_finite
 from tfhalf.train.diagnose.scale_log import ScaleLog
@@ -100,20 +101,21 @@ class Epochs:
         self.epoch, self.done = record["epochs_done"], record["done"]
         self.spent, self.stepping = record["seconds"], record["stepping"]
         self.history.begin(record["rows"])
+        self.course = Course(self.job, self.program, self.history.rows)
         self.scale = ScaleLog(self.pipeline, self.program, self.run, self.progress)
         self.results = [ChunkResult.of(saved.within, self.program.batch_size)] if saved and self.done else []
         if self.results:
             self.scale.take_up(self.results[0], record["in_row"])
 
     def _resumed(self) -> str:
-        epochs, steps = self.pipeline.train.epochs, self.program.steps_per_epoch
+        epochs, steps = self.pipeline.train.epochs, self.course.steps(self.epoch)
         if self.done:
             return f"resumed in epoch {self.epoch + 1} of {epochs}, after step {self.done} of {steps}"
         return f"resumed after epoch {self.epoch} of {epochs}" if self.epoch else "resumed from the beginning"
 
     def _train(self, taken_up: bool) -> None:
         epochs = self.pipeline.train.epochs
-        params: dict[str, Any] = {"epochs": epochs, "steps": self.program.steps_per_epoch}
+        params: dict[str, Any] = {"epochs": epochs, "steps": self.course.steps(0)}
         params["validation"] = len(self.job.splits.x_val) > 0
         before = self.state.values() if taken_up and self.trainer.callbacks.makers else []
         with self.trainer.callbacks.running(self.state.model, self.state.optimizer, self.progress, **params) as hooks:
@@ -149,7 +151,8 @@ class Epochs:
             hooks.restore(self.known)
         row = self._epoch()
         stepping = self.stepping
-        if line := lowered(self.pipeline.train.schedule, self.history.rows, self.job.objective, self.state):
+        schedule, batches = self.pipeline.train.schedule, self.program.batches
+        if line := lowered(schedule, self.history.rows, self.job.objective, self.state, batches):
             self.progress.line(line)
         hooks.epoch_end(row)
         self.epoch, self.done, self.results, self.stepping = self.epoch + 1, 0, [], 0.0
@@ -160,8 +163,7 @@ class Epochs:
 
     def _epoch(self) -> Epoch:
         epoch, start = self.epoch, time.perf_counter() - self.stepping
-        first_step, stage = epoch * self.program.steps_per_epoch, self.program.stages.of(epoch)
-        order = self.program.order(epoch)
+        first_step, stage, order = self.course.first_step(epoch), self.course.stage(epoch), self.course.order(epoch)
         while self.done < len(order):
             begin, part = self.done, order[self.done : self.done + self.program.rows]
             self.program.feed.announce(self._after(epoch, begin, order))
@@ -205,7 +207,7 @@ class Epochs:
     def _after(self, epoch: int, begin: int, order: np.ndarray) -> np.ndarray:
         """What the call after the one at row ``begin`` of this epoch's ``order`` will run; no rows after the last."""
         if begin + self.program.rows >= len(order) and epoch + 1 < self.pipeline.train.epochs:
-            return self.program.order(epoch + 1)[: self.program.rows]
+            return self.course.order(epoch + 1)[: self.program.rows]
         return order[begin + self.program.rows : begin + 2 * self.program.rows]
 
     # --- checkpoints --------------------------------------------------------------------------------------------------
@@ -230,7 +232,7 @@ class Epochs:
     def _save(self, ended: bool = False) -> None:
         """Have a checkpoint written; once training has ``ended`` its weights are the result's."""
         settings = self.pipeline.train
-        start, step = time.monotonic(), self.epoch * self.program.steps_per_epoch + self.done
+        start, step = time.monotonic(), self._step
         self.scale.save()
         rows = [row.to_dict() for row in self.history.rows]
         last = self.history.rows[-1] if rows else None
@@ -260,12 +262,17 @@ class Epochs:
         if not self.done:
             self.epoch_saved_at = self.saved_at
 
+    @property
+    def _step(self) -> int:
+        """How many steps are done."""
+        return self.course.first_step(self.epoch) + self.done
+
     def _interrupt(self) -> None:
         assert self.signals.number is not None
-        name, steps = signal.Signals(self.signals.number).name, self.program.steps_per_epoch
+        name, steps = signal.Signals(self.signals.number).name, self.course.first_step(self.pipeline.train.epochs)
         raise Interrupted(
-            f"stopped by {name} after step {self.epoch * steps + self.done:,} of "
-            f"{self.pipeline.train.epochs * steps:,}; go on with: tfhalf train --resume {shlex.quote(str(self.run))}",
+            f"stopped by {name} after step {self._step:,} of {steps:,}; go on with: "
+            f"tfhalf train --resume {shlex.quote(str(self.run))}",
             self.signals.number,
         )
 
@@ -285,7 +292,7 @@ class Epochs:
         variables = self.program.step.variables
         finite = all_finite([variable.value for variable in variables])
         if not finite.all():
-            step, path = self.epoch * self.program.steps_per_epoch + self.done - 1, variables[int(finite.argmin())].path
+            step, path = self._step - 1, variables[int(finite.argmin())].path
             raise BlowUp(step, float("nan"), f"step {step}: the weight {path} is not finite after it")
 
     def _go_back(self, blow_up: BlowUp) -> None:
@@ -309,27 +316,25 @@ class Epochs:
         if hasattr(self.state.model, "stop_training"):  # there are callbacks, and what they saw is undone
             self.state.model.stop_training = False
         self.state.multiply_rate(0.5)
-        back = self.epoch * self.program.steps_per_epoch + self.done
-        self.rollbacks = [*self.rollbacks, {"step": blow_up.step, "back_to": back, "why": why}]
+        self.rollbacks = [*self.rollbacks, {"step": blow_up.step, "back_to": self._step, "why": why}]
+        count = f"{len(self.rollbacks)} of {settings.retries}"
         self.progress.line(f"blow-up    {why}")
-        self.progress.line(
-            f"rollback   to step {back:,}, with half the learning rate ({len(self.rollbacks)} of {settings.retries})"
-        )
+        self.progress.line(f"rollback   to step {self._step:,}, with half the learning rate ({count})")
         self._save()
 
     def _explain(self, step: int, saved: checkpoint.Checkpoint | None) -> str:
         """The layer at which ``step`` goes wrong, with the weights as they were before it: those of the last
         checkpoint, moved on again by the steps since."""
-        steps, record = self.program.steps_per_epoch, saved.record if saved else _START
+        record = saved.record if saved else _START
         self.progress.status("looking for the layer ...")
         self.state.restore(saved.arrays if saved else self.start)
-        at = record["epochs_done"] * steps + record["done"]
+        at = self.course.first_step(record["epochs_done"]) + record["done"]
         while at < step:
-            epoch, done = divmod(at, steps)
-            part = self.program.order(epoch)[done : min(done + self.program.rows, done + step - at)]
-            self.program.feed(part, epoch, at, self.program.stages.of(epoch))
+            epoch, done = self.course.position(at)
+            part = self.course.order(epoch)[done : min(done + self.program.rows, done + step - at)]
+            self.program.feed(part, epoch, at, self.course.stage(epoch))
             at += len(part)
-        epoch, done = divmod(step, steps)
-        stage, index = self.program.stages.of(epoch), self.program.order(epoch)[done]
+        epoch, done = self.course.position(step)
+        stage, index = self.course.stage(epoch), self.course.order(epoch)[done]
         with self.program.step.staged(stage):
             return explain(self.program.step, self.program.feed, index, epoch, step, stage.size)

@@ -10,11 +10,12 @@ import numpy as np
 
 from tfhalf.precision.loss_scale import GuardedLossScaleOptimizer
 from tfhalf.system.device import Device
+from tfhalf.train.batches import Batches
 from tfhalf.train.feeds.choose import make
 from tfhalf.train.job import Job
 from tfhalf.train.kernels import fewer_passes
 from tfhalf.train.recurrent import choose_xla
-from tfhalf.train.stages import Stage, stages_of, twins
+from tfhalf.train.stages import PLAIN, Stage, stages_of, twins
 from tfhalf.train.state import TrainState
 from tfhalf.train.step import Step
 
@@ -24,6 +25,8 @@ CALL_SECONDS = 2.0
 class TrainProgram:
     """The step on ``state``'s variables, and the feed that runs many of them a call, a program for each stage.
 
+    ``batch_size`` and ``steps_per_epoch`` are the pipeline's; a stage may have others (`stages`, `batches`).
+
     ``rows`` is the number of steps in a call: as many as the feed takes, until `measure_step` has seen that they are
     slow. ``xla_reason`` and ``feed_reason`` say in a sentence why they are as they are.
     """
@@ -32,9 +35,10 @@ class TrainProgram:
         pipeline, splits = job.pipeline, job.splits
         settings, precision = pipeline.train, pipeline.precision
         self.state, self.seed, self.epochs = state, pipeline.seed, settings.epochs
-        self.stages = stages_of(job, state.model, state.trained)
         self.images = len(splits.x_train)
-        self.batch_size = min(settings.batch_size, self.images)
+        self.stages = stages_of(job, state.model, state.trained)
+        self.batches = Batches(settings, self.images)
+        self.batch_size = self.batches.base
         self.steps_per_epoch = self.images // self.batch_size
         half = precision.policy != "float32"
         nets = twins(state.model, job, self.stages.sizes)
@@ -60,7 +64,7 @@ class TrainProgram:
             splits.w_train,
             device,
             batch_size=self.batch_size,
-            capacity=min(self.steps_per_epoch, 500),
+            capacity=min(self.images // min(map(self._items, self.stages.all)), 500),
             xla=self.xla,
             max_skipped=precision.loss_scale.max_skipped,
         )
@@ -74,12 +78,12 @@ class TrainProgram:
             for model in (self.state.model, *self.step.twins.values()) if self.xla else ():
                 stack.enter_context(fewer_passes(model))
             for stage in self.stages.all:
-                self.feed(np.zeros((0, self.batch_size), np.int32), 0, 0, stage)
+                self.feed(np.zeros((0, self._items(stage)), np.int32), 0, 0, stage)
         self.compile_seconds = time.perf_counter() - start
         return self.compile_seconds
 
     def measure_step(self, patience: float = 1.0) -> float:
-        """Seconds that a training step takes here, the mean over all epochs; the state is put back as it was.
+        """Seconds that a training step takes here, the mean over all of training; the state is put back as it was.
 
         One step is run, and up to ten more while they fit into ``patience`` seconds: the first also allocates. From
         then on a call holds as many steps as fit into `CALL_SECONDS`, so that progress shows and Ctrl-C is heard.
@@ -88,7 +92,8 @@ class TrainProgram:
             stages = self.stages.all
             seconds = {stage: self._step_seconds(stage, patience / len(stages)) for stage in stages}
         self.rows = max(1, min(self.feed.capacity, int(CALL_SECONDS / max(seconds.values()))))
-        return float(np.mean([seconds[self.stages.of(epoch)] for epoch in range(self.epochs)]))
+        each = [seconds[self.stages.of(epoch)] for epoch in range(self.epochs)]
+        return float(np.average(each, weights=self.batches.plan))
 
     def _step_seconds(self, stage: Stage, patience: float) -> float:
         seconds = self._time_steps(1, stage)
@@ -96,17 +101,23 @@ class TrainProgram:
         return min(seconds, self._time_steps(more, stage)) if more else seconds
 
     def _time_steps(self, steps: int, stage: Stage) -> float:
-        order = np.arange(steps * self.batch_size, dtype=np.int32).reshape(steps, -1)
+        order = np.resize(np.arange(self.images, dtype=np.int32), (steps, self._items(stage)))
         start = time.perf_counter()
         self.feed(order, 0, 0, stage)
         return (time.perf_counter() - start) / steps
 
-    def order(self, epoch: int) -> np.ndarray:
-        """Indices into the training set for ``epoch`` (from 0), int32 [steps, batch]; a function of the seed alone.
+    def _items(self, stage: Stage) -> int:
+        """Items in a batch of ``stage``."""
+        return stage.batch_size or self.batch_size
+
+    def order(self, epoch: int, stage: Stage = PLAIN) -> np.ndarray:
+        """Indices into the training set for ``epoch`` (from 0), int32 [steps, batch]; a function of the seed and the
+        batch size of ``stage`` alone.
 
         The images that do not fill a last batch sit this epoch out; another epoch draws others.
         """
-        return _order(self.seed, epoch, self.images, self.steps_per_epoch, self.batch_size)
+        size = self._items(stage)
+        return _order(self.seed, epoch, self.images, self.images // size, size)
 
 
 @lru_cache(maxsize=2)  # an epoch's order is announced before it is asked for

@@ -20,6 +20,7 @@ import tensorflow as tf
 from tfhalf import config
 from tfhalf.errors import ConfigError
 from tfhalf.precision.policy import flat_layers, layer_path
+from tfhalf.train.batches import Batches
 from tfhalf.train.job import Job
 
 
@@ -28,13 +29,14 @@ class Stage(NamedTuple):
 
     ``size``: height and width that images are scaled down to, None for their own. ``frozen``: places, among the step's
     variables, of those that stand still; ``still``: places, among `norms`, of those that do. ``rate``: what the
-    learning rate is multiplied by.
+    learning rate is multiplied by. ``batch_size``: None for the pipeline's.
     """
 
     size: int | None = None
     frozen: tuple[int, ...] = ()
     still: tuple[int, ...] = ()
     rate: float = 1.0
+    batch_size: int | None = None
 
 
 PLAIN = Stage()
@@ -50,6 +52,7 @@ class Stages:
         parts: `config.Train.stages`, in place of ``sizes`` and ``freeze_after``.
         norms: for each of the model's `norms` its path, then those of its variables.
         peak: `config.Optimizer.learning_rate`.
+        batches: how large they are; None where all are as large.
 
     Raises:
         ConfigError: the images are not square, or a size is larger than they are; a pattern matches no variable, or no
@@ -66,12 +69,13 @@ class Stages:
         parts: Sequence[config.Stage] = (),
         norms: Sequence[tuple[str, ...]] = (),
         peak: float = 1.0,
+        batches: Batches | None = None,
     ) -> None:
         side = input_shape[0] if input_shape else 0  # several inputs have no one shape
         reduced = [part.size for part in parts if part.size is not None] or sizes
         _check_sizes("train.stages" if parts else "train.sizes", reduced, input_shape)
         self._parts = tuple(None if size == side else size for size in sizes) or (None,)
-        self._epochs = epochs
+        self._epochs, self._batches = epochs, batches
         self._last = _last_epochs(freeze_after or {}, paths)
         self._each: list[Stage] = []  # of every epoch, where the pipeline says them one by one
         for number, part in enumerate(parts):
@@ -83,8 +87,13 @@ class Stages:
                 f"train.freeze_after: {dict(freeze_after or {})} leaves nothing to train in the last epochs; narrow it"
             )
 
-    def of(self, epoch: int) -> Stage:
-        """The stage of ``epoch``, counted from 0."""
+    def of(self, epoch: int, falls: int = 0) -> Stage:
+        """The stage of ``epoch``, counted from 0; ``falls`` as in `Batches`."""
+        batch_size = self._batches.size(epoch, falls) if self._batches else None
+        stage = self._stage(epoch)
+        return stage if not self._batches or batch_size == self._batches.base else stage._replace(batch_size=batch_size)
+
+    def _stage(self, epoch: int) -> Stage:
         if self._each:
             return self._each[min(epoch, len(self._each) - 1)]
         size = self._parts[min(epoch * len(self._parts) // self._epochs, len(self._parts) - 1)]
@@ -92,8 +101,9 @@ class Stages:
 
     @property
     def all(self) -> tuple[Stage, ...]:
-        """Every stage, once, in the order of training."""
-        return tuple(dict.fromkeys(self.of(epoch) for epoch in range(self._epochs)))
+        """Every stage that there may be, once, in the order of training."""
+        falls = self._batches.falls if self._batches else range(1)
+        return tuple(dict.fromkeys(self.of(epoch, count) for count in falls for epoch in range(self._epochs)))
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -183,7 +193,15 @@ def stages_of(job: Job, model: keras.Model, trained: Sequence[Any]) -> Stages:
         settings.stages,
         norm_paths(model) if settings.stages else (),
         settings.optimizer.learning_rate,
+        Batches(settings, len(job.splits.x_train)),
     )
+
+
+def unstaged(train: config.Train, **changes: Any) -> config.Train:
+    """``train`` as a single stage without callbacks, whose batches are all as large; with ``changes``."""
+    schedule = train.schedule.model_copy(update={"decay": "rate", "max_batch_size": None})
+    plain = {"callbacks": (), "sizes": (), "freeze_after": {}, "stages": (), "schedule": schedule}
+    return train.model_copy(update={**plain, **changes})
 
 
 def lines(job: Job, stages: Stages, trained: Sequence[Any]) -> list[str]:
@@ -195,10 +213,11 @@ def lines(job: Job, stages: Stages, trained: Sequence[Any]) -> list[str]:
         still = sum(math.prod(trained[index].shape) for index in stage.frozen)
         norms = f", {len(stage.still)} BatchNormalization standing still" if stage.still else ""
         size = f", images of {stage.size}x{stage.size}" if stage.size else ""
+        batch = f", batches of {stage.batch_size:,}" if stage.batch_size else ""
         rate = part.learning_rate or settings.optimizer.learning_rate
         listed.append(
             f"stage {number + 1}: {part.epochs} epoch{'s' if part.epochs > 1 else ''}, {total - still:,} of {total:,} "
-            f"parameters train{norms}, learning rate {rate:g}{size}"
+            f"parameters train{norms}, learning rate {rate:g}{size}{batch}"
         )
         first += part.epochs
     return listed

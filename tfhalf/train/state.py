@@ -13,6 +13,7 @@ from keras.src.random.seed_generator import global_seed_generator
 
 from tfhalf import config
 from tfhalf.precision.loss_scale import GuardedLossScaleOptimizer
+from tfhalf.train.batches import Batches
 from tfhalf.train.build import ADAPT_IMAGES
 from tfhalf.train.initial.drawn import draw_weights
 from tfhalf.train.job import Job
@@ -163,7 +164,6 @@ def adapt(model: keras.Model, job: Job) -> None:
 def optimizer_of(pipeline: config.Pipeline, items: int) -> tuple[keras.optimizers.Optimizer, Any]:
     """The optimizer of ``pipeline`` over ``items`` training items, without a loss scale, and its learning rate: a
     number, or a schedule."""
-    settings = pipeline.train
-    steps, epochs = items // min(settings.batch_size, items), settings.epochs
-    rate = learning_rate(settings.schedule, settings.optimizer.learning_rate, steps, epochs)
-    return optimizers.make_optimizer(settings.optimizer, rate, settings.accumulate, steps * epochs), rate
+    settings, batches = pipeline.train, Batches(pipeline.train, items)
+    rate = learning_rate(batches.rate_schedule, settings.optimizer.learning_rate, batches.plan)
+    return optimizers.make_optimizer(settings.optimizer, rate, settings.accumulate, sum(batches.plan)), rate

@@ -13,6 +13,7 @@ from tfhalf.train.program import TrainProgram
 from tfhalf.train.record import checkpoint
 from tfhalf.train.record.history import Epoch
 from tfhalf.train.result import TrainResult
+from tfhalf.train.stages import unstaged
 from tfhalf.train.state import TrainState
 
 _COST_BATCH = 32  # images in a step whose cost is compared with float32's
@@ -51,22 +52,12 @@ class Trainer:
     def emulation_cost(self) -> float:
         """How many times longer a step takes here than in float32, measured on a few steps of at most 32 images."""
         pipeline, splits = self.job.pipeline, self.job.splits
-        train = {
-            "batch_size": _COST_BATCH,
-            "xla": "off",
-            "callbacks": (),
-            "sizes": (),
-            "freeze_after": {},
-            "stages": (),
-        }
+        train = unstaged(pipeline.train, batch_size=_COST_BATCH, xla="off")
         few = _COST_BATCH * _COST_STEPS
         splits = splits.training_rows(slice(few))
         times = []
         for policy in (pipeline.precision.policy, "float32"):
-            changed = {
-                "precision": pipeline.precision.model_copy(update={"policy": policy}),
-                "train": pipeline.train.model_copy(update=train),
-            }
+            changed = {"precision": pipeline.precision.model_copy(update={"policy": policy}), "train": train}
             job = replace(self.job, pipeline=pipeline.model_copy(update=changed), splits=splits)
             program = TrainProgram(job, TrainState(job), self.device)
             program.compile()

@@ -134,7 +134,7 @@ def _device_truth(trainer: Trainer, progress: Progress) -> None:
     progress.line(f"model      {job.builder.ref}: {parameters(model, settings.optimizer)}")
     if job.initial is not None:
         progress.line(f"weights    {job.initial.line()}")
-    for text in stages.lines(job, program.stages, trainer.state.trained):
+    for text in (*stages.lines(job, program.stages, trainer.state.trained), *program.batches.lines()):
         progress.line(f"           {text}")
     for remark in (*job.builder.remarks, *remarks(job.pipeline, splits, model)):
         progress.line(f"note       {remark}")
@@ -142,11 +142,10 @@ def _device_truth(trainer: Trainer, progress: Progress) -> None:
         progress.status("compiling the training step ...")
     compiling = program.compile()
     step = program.measure_step()
-    steps = program.steps_per_epoch
-    total = step * steps * settings.epochs
+    total = step * sum(program.batches.plan)
     progress.line(
-        f"steps      {steps} of {program.batch_size} {splits.noun} x {settings.epochs} "
-        f"epochs; compiled in {duration(compiling)}; about {duration(total)} to go"
+        f"steps      {program.batches.words(splits.noun)}; compiled in {duration(compiling)}; about {duration(total)} "
+        "to go"
     )
     if policy != "float32" and not device.native_float16:
         _say_emulated(trainer, progress, measure=total >= WORTH_MEASURING)

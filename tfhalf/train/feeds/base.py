@@ -86,7 +86,7 @@ class Feed(ABC):
         """Run one step per row of ``order``.
 
         Args:
-            order: int32 [steps, batch_size], places in the training set; at most ``capacity`` rows.
+            order: int32 [steps, batch size of ``stage``], places in the training set; at most ``capacity`` rows.
             epoch, first_step: counted from the start of training.
             stage: what the step is to do; its first call compiles.
         """

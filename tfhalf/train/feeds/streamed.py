@@ -22,7 +22,7 @@ _ALIGNMENT = 64  # bytes; TensorFlow takes a buffer over as it is only where it 
 
 
 class Streamed(Feed):
-    """Up to ``capacity`` steps a call, as one program per block of ``block`` steps.
+    """Up to ``capacity`` steps a call, as one program per block of ``block`` steps, fewer where batches are larger.
 
     Threads gather a block's images in the source's dtype, one copy in C for each image, and move it to the device. No
     thread holds Python's lock meanwhile, and the set itself, which may be a memory map, is never copied as a whole.
@@ -51,13 +51,17 @@ class Streamed(Feed):
         super().__init__(step, batch_size=batch_size, capacity=capacity, xla=xla, max_skipped=max_skipped)
         self.x, self.y = x, tensors(y)
         self.weight = None if weight is None else tf.constant(weight, tf.float32)
-        self.step_bytes = batch_size * max(1, x.nbytes // len(x))
-        most = max(1, min(capacity, block_bytes // self.step_bytes))
-        self.block = -(-capacity // -(-capacity // most))  # as few blocks as that allows, and all about as long
+        self._item_bytes, self._block_bytes = max(1, x.nbytes // len(x)), block_bytes
+        self.block, self.step_bytes = self._block(batch_size), batch_size * self._item_bytes
         self._device = "GPU:0" if tf.config.list_logical_devices("GPU") else "CPU:0"
         self._threads = ThreadPoolExecutor(AHEAD, "tfhalf-feed")
         self._announced: list[np.ndarray] = []
         self._coming: deque[tuple[np.ndarray, Future[Any]]] = deque()
+
+    def _block(self, batch_size: int) -> int:
+        """Steps in a block of batches of this size."""
+        most = max(1, min(self.capacity, self._block_bytes // (batch_size * self._item_bytes)))
+        return -(-self.capacity // -(-self.capacity // most))  # as few blocks as that allows, and all about as long
 
     def beside(self, step: Step) -> Feed:
         """A feed that runs ``step`` over the same data; what it has fetched is its own."""
@@ -75,18 +79,18 @@ class Streamed(Feed):
         Raises:
             DataError: an image that was encoded still cannot be decoded.
         """
-        blocks = self._blocks(order) or [order]
+        blocks, block = self._blocks(order) or [order], self._block(order.shape[1])
         running: tuple[Any, ...] | None = None
         results: list[ChunkResult] = []
         for i, rows in enumerate(blocks):
             self._fetch([*blocks[i:], *self._announced][: 1 + AHEAD])
             x, index = self._coming.popleft()[1].result()
-            scalars = (tf.constant(value, tf.int32) for value in (len(rows), epoch, first_step + i * self.block))
+            scalars = (tf.constant(value, tf.int32) for value in (len(rows), epoch, first_step + i * block))
             before, running = running, self._program(stage, (x, self.y, self.weight), index, *scalars)
             # Waiting for the block before, and not for this one, leaves the device no gap between them.
             if before is not None:
                 results.append(read(before))
-                if results[-1].steps < self.block:  # too many in a row were skipped: this block runs no step either
+                if results[-1].steps < block:  # too many in a row were skipped: this block runs no step either
                     break
         assert running is not None
         results.append(read(running))
@@ -103,7 +107,8 @@ class Streamed(Feed):
         return Batch(x, y, index, weight)
 
     def _blocks(self, order: np.ndarray) -> list[np.ndarray]:
-        return [order[start : start + self.block] for start in range(0, len(order), self.block)]
+        block = self._block(order.shape[1])
+        return [order[start : start + block] for start in range(0, len(order), block)]
 
     def _fetch(self, blocks: list[np.ndarray]) -> None:
         """Have ``blocks`` come next, keeping those of them that are on their way already."""
@@ -126,13 +131,13 @@ class Streamed(Feed):
             x = {name: self._bring_array(array, rows) for name, array in self.x.arrays.items()}
         else:
             x = self._bring_array(self.x, rows)
-        index = np.zeros((self.block, self.batch_size), np.int32)
+        index = np.zeros((self._block(rows.shape[1]), rows.shape[1]), np.int32)
         index[: len(rows)] = rows
         return x, tf.constant(index)
 
     def _bring_array(self, source: np.ndarray | LazyImages, rows: np.ndarray) -> Any:
         """The rows of one array, on the device: [block, batch_size, ...]."""
-        x = _aligned((self.block, self.batch_size, *source.shape[1:]), source.dtype)
+        x = _aligned((self._block(rows.shape[1]), rows.shape[1], *source.shape[1:]), source.dtype)
         target = x[: len(rows)].reshape(-1, *source.shape[1:])
         if isinstance(source, LazyImages):
             source.fill(rows.reshape(-1), target)
@@ -147,7 +152,7 @@ class Streamed(Feed):
         def fetch(i: Any) -> Batch:
             return self._batch(tf.nest.map_structure(lambda one: one[i], data[0]), data[1:], index[i])
 
-        return self._steps(fetch, steps, epoch, first_step, capacity=self.block, stage=stage)
+        return self._steps(fetch, steps, epoch, first_step, capacity=index.shape[0], stage=stage)
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 from typing import Any
 
 import keras
@@ -39,23 +41,28 @@ def _multiplier(config: Schedule, epoch: Any, epochs: float, math: Any) -> Any:
     return value
 
 
-def learning_rate(config: Schedule, peak: float, steps_per_epoch: int, epochs: int) -> float | EpochSchedule:
-    """What an optimizer is made with: the schedule, or, where that is constant, ``peak``, which callbacks may set."""
+def learning_rate(config: Schedule, peak: float, steps: tuple[int, ...]) -> float | EpochSchedule:
+    """What an optimizer is made with: the schedule over epochs of so many ``steps``, or, where that is constant,
+    ``peak``, which callbacks may set."""
     if config.name == "constant" and not config.warmup_epochs:
         return peak
-    return EpochSchedule(config, peak, steps_per_epoch, epochs)
+    return EpochSchedule(config, peak, steps, len(steps))
 
 
 class EpochSchedule(keras.optimizers.schedules.LearningRateSchedule):
-    """``learning_rate`` times `multiplier`, over ``epochs`` of ``steps_per_epoch`` iterations.
+    """``learning_rate`` times `multiplier`, over ``epochs`` of ``steps_per_epoch`` iterations: one number, or one for
+    each.
 
     ``factor``, a variable, multiplies all of it: 1 until a run that has blown up goes back and on more slowly, or gets
     no better (schedule ``plateau``).
     """
 
-    def __init__(self, config: Schedule, learning_rate: float, steps_per_epoch: int, epochs: int) -> None:
+    def __init__(
+        self, config: Schedule, learning_rate: float, steps_per_epoch: int | tuple[int, ...], epochs: int
+    ) -> None:
         self.config, self.peak = config, learning_rate
         self.steps_per_epoch, self.epochs = steps_per_epoch, epochs
+        self._parts = [*_parts([steps_per_epoch] if isinstance(steps_per_epoch, int) else steps_per_epoch)]
         self.factor = keras.Variable(1.0, dtype="float32", trainable=False, name="rate_factor")
 
     def __call__(self, step: Any) -> Any:
@@ -72,7 +79,9 @@ class EpochSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
     def _rate(self, step: Any, math: Any) -> Any:
         # The middle of the step: the first is then not at rate 0, nor the last.
-        epoch = (step + 0.5) / self.steps_per_epoch
+        epoch = (step + 0.5) / self._parts[0][2]
+        for first_step, first_epoch, steps in self._parts[1:]:
+            epoch = math.where(step >= first_step, first_epoch + (step - first_step + 0.5) / steps, epoch)
         return self.peak * _multiplier(self.config, epoch, float(self.epochs), math)
 
     def get_config(self) -> dict[str, Any]:
@@ -83,3 +92,12 @@ class EpochSchedule(keras.optimizers.schedules.LearningRateSchedule):
             "steps_per_epoch": self.steps_per_epoch,
             "epochs": self.epochs,
         }
+
+
+def _parts(steps: Iterable[int]) -> Iterator[tuple[int, int, int]]:
+    """Epochs of equal length that follow one another: their first iteration, their first epoch, iterations of each."""
+    iteration = epoch = 0
+    for length, equal in groupby(steps):
+        yield iteration, epoch, length
+        count = len([*equal])
+        iteration, epoch = iteration + count * length, epoch + count
