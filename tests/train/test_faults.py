@@ -34,7 +34,8 @@ from tfhalf.train.feeds.streamed import Streamed
 from tfhalf.train.job import Job
 from tfhalf.train.loop import run_training
 from tfhalf.train.objective import Objective
-from tfhalf.train.optim.optimizers import make_optimizer, trained_variables, wrap
+from tfhalf.train.optim.optimizers import make_optimizer, wrap
+from tfhalf.train.optim.patterns import trained_variables
 from tfhalf.train.optim.schedules import EpochSchedule
 from tfhalf.train.record.plot import draw_run
 from tfhalf.train.step import Step

@@ -32,7 +32,8 @@ from tfhalf.train.feeds.streamed import Streamed
 from tfhalf.train.job import Job
 from tfhalf.train.loop import run_training
 from tfhalf.train.objective import Objective
-from tfhalf.train.optim.optimizers import make_optimizer, trained_variables, wrap
+from tfhalf.train.optim.optimizers import make_optimizer, wrap
+from tfhalf.train.optim.patterns import trained_variables
 from tfhalf.train.optim.schedules import EpochSchedule, Schedule
 from tfhalf.train.record import checkpoint
 from tfhalf.train.restore import restore_run

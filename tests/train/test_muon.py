@@ -16,7 +16,8 @@ from tfhalf import config as sections
 from tfhalf.config import LossScale, Muon, Optimizer, Schedule, load_pipeline
 from tfhalf.errors import ConfigError
 from tfhalf.train.optim import muon
-from tfhalf.train.optim.optimizers import make_optimizer, trained_variables, wrap
+from tfhalf.train.optim.optimizers import make_optimizer, wrap
+from tfhalf.train.optim.patterns import trained_variables
 from tfhalf.train.optim.schedules import EpochSchedule, multiplier
 
 RATE, STEPS = 0.05, 4

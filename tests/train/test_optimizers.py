@@ -15,7 +15,8 @@ from keras import layers
 
 from tfhalf.config import LossScale, Optimizer, Schedule
 from tfhalf.errors import ConfigError
-from tfhalf.train.optim.optimizers import make_optimizer, trained_variables, wrap
+from tfhalf.train.optim.optimizers import make_optimizer, wrap
+from tfhalf.train.optim.patterns import trained_variables
 from tfhalf.train.optim.schedules import EpochSchedule, multiplier
 
 # --- schedules --------------------------------------------------------------------------------------------------------

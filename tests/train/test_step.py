@@ -17,7 +17,8 @@ from tfhalf.precision.policy import policy
 from tfhalf.train.diagnose.non_finite import explain_non_finite, overflowed_layer
 from tfhalf.train.feeds.resident import Resident
 from tfhalf.train.objective import Objective
-from tfhalf.train.optim.optimizers import make_optimizer, trained_variables, wrap
+from tfhalf.train.optim.optimizers import make_optimizer, wrap
+from tfhalf.train.optim.patterns import trained_variables
 from tfhalf.train.optim.schedules import EpochSchedule, Schedule
 from tfhalf.train.step import Batch, Step
 

@@ -13,7 +13,7 @@ from tfhalf.config.section import Section
 from tfhalf.data import LazyImages, Splits
 from tfhalf.data.columns import Columns
 from tfhalf.errors import ConfigError
-from tfhalf.train.optim.optimizers import trained_variables
+from tfhalf.train.optim.patterns import trained_variables
 from tfhalf.train.optim.rounded import EPSILON
 
 FEW = 20  # training items a class

@@ -18,6 +18,7 @@ from tfhalf.train.build import ADAPT_IMAGES
 from tfhalf.train.initial.drawn import draw_weights
 from tfhalf.train.job import Job
 from tfhalf.train.optim import optimizers
+from tfhalf.train.optim.patterns import trained_variables
 from tfhalf.train.optim.schedules import EpochSchedule, learning_rate
 from tfhalf.train.record import checkpoint
 
@@ -37,7 +38,7 @@ class TrainState:
         settings, precision = job.pipeline.train, job.pipeline.precision
         self._seed = job.pipeline.seed
         self.model = seeded_model(job)
-        self.trained = optimizers.trained_variables(self.model, settings.optimizer)
+        self.trained = trained_variables(self.model, settings.optimizer)
         optimizer, self.rate = optimizer_of(job.pipeline, len(job.splits.x_train))
         if precision.scaled:
             optimizer = optimizers.wrap(optimizer, precision.loss_scale)

@@ -11,7 +11,7 @@ from tfhalf.numerics.constants import constant_layers, constant_lines, with_laye
 from tfhalf.progress import Progress
 from tfhalf.train.callbacks import Callbacks
 from tfhalf.train.job import Job, Places, prepare, with_weights
-from tfhalf.train.optim.optimizers import trained_variables
+from tfhalf.train.optim.patterns import trained_variables
 from tfhalf.train.remarks import parameters, remarks
 from tfhalf.train.stages import lines, stages_of
 from tfhalf.train.state import optimizer_of

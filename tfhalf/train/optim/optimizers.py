@@ -3,8 +3,7 @@ some of the variables, and with Lookahead around all of it."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -14,6 +13,7 @@ from tfhalf.config import Lookahead, LossScale, Muon, Optimizer
 from tfhalf.errors import ConfigError
 from tfhalf.precision.loss_scale import GuardedLossScaleOptimizer
 from tfhalf.train.optim import lookahead, muon, rounded
+from tfhalf.train.optim.patterns import matches, muon_patterns, rate_of
 from tfhalf.train.optim.rounded import is_float16, wide
 
 _INT32 = 2**31 - 1  # the largest that counters hold
@@ -68,48 +68,6 @@ def wrap(optimizer: keras.optimizers.Optimizer, config: LossScale) -> GuardedLos
     )
 
 
-def trained_variables(model: keras.Model, config: Optimizer) -> list[Any]:
-    """The trainable variables that the optimizer moves: all but those with a learning-rate multiplier of 0.
-
-    Raises:
-        ConfigError: a pattern of ``lr_multipliers``, ``no_decay`` or ``muon.match`` matches no variable, or Muon is to
-            move a variable that is not a matrix.
-    """
-    paths = [variable.path for variable in model.trainable_variables]
-    matched = {"lr_multipliers": config.lr_multipliers, "no_decay": config.no_decay, "muon.match": _muon(config)}
-    for key, patterns in matched.items():
-        for pattern in patterns:
-            if not any(re.search(pattern, path) for path in paths):
-                raise ConfigError(
-                    f"train.optimizer.{key}: {pattern!r} matches no variable; the model has {', '.join(paths[:6])}, ..."
-                )
-    trained = [v for v in model.trainable_variables if _rate(config, v.path) > 0]
-    for variable in trained:
-        if len(variable.shape) < 2 and _matches(_muon(config), variable.path):
-            raise ConfigError(
-                f"train.optimizer.muon.match: matches {variable.path} of shape {tuple(variable.shape)}; Muon moves "
-                "kernels, which have two dimensions or more: narrow the pattern, for example to 'kernel'"
-            )
-    return trained
-
-
-def _muon(config: Optimizer) -> Iterable[str]:
-    return config.muon.match if config.muon else ()
-
-
-def _matches(patterns: Iterable[str], path: str) -> bool:
-    return any(re.search(pattern, path) for pattern in patterns)
-
-
-def _rate(config: Optimizer, path: str) -> float:
-    """The product of every multiplier whose pattern is found in ``path``."""
-    rate = 1.0
-    for pattern, factor in config.lr_multipliers.items():
-        if re.search(pattern, path):
-            rate *= factor
-    return rate
-
-
 class _PerVariable(keras.optimizers.Optimizer):
     """Mixin before a Keras optimizer: multipliers and L2 decay per variable, Muon and Lookahead.
 
@@ -137,7 +95,7 @@ class _PerVariable(keras.optimizers.Optimizer):
         # Keras' TensorFlow trainer hands `update_step` bare tf.Variables, which know no path.
         self.paths = tuple(variable.path for variable in variables)
         super().build(variables)
-        self.momenta = [self._slot(v, "muon_momentum") if self._by_muon(v.path) else None for v in variables]
+        self.momenta = [self._slot(v, "muon_momentum") if self._bymuon_patterns(v.path) else None for v in variables]
         self.slow = [self._slot(v, "slow") for v in variables] if self.settings.lookahead else []
         self.start()
 
@@ -148,7 +106,7 @@ class _PerVariable(keras.optimizers.Optimizer):
 
     def add_optimizer_variables(self, trainable_variables: list[Any], name: Any, initializer: Any = "zeros") -> Any:
         """As Keras makes slots, with None where Muon moves the variable; moving averages are for all."""
-        own = [name == "average" or not self._by_muon(v.path) for v in trainable_variables]
+        own = [name == "average" or not self._bymuon_patterns(v.path) for v in trainable_variables]
         chosen = [v for v, mine in zip(trainable_variables, own, strict=True) if mine]
         added = super().add_optimizer_variables(chosen, name, initializer)
         rows = [iter(row) for row in ([added] if isinstance(name, str) else added)]
@@ -178,8 +136,8 @@ class _PerVariable(keras.optimizers.Optimizer):
         path: str = self.paths[self._get_variable_index(variable)]
         return path
 
-    def _by_muon(self, path: str) -> bool:
-        return _matches(_muon(self.settings), path)
+    def _bymuon_patterns(self, path: str) -> bool:
+        return matches(muon_patterns(self.settings), path)
 
     def _backend_update_step(self, grads: Sequence[Any], variables: Sequence[Any], learning_rate: Any) -> None:
         """Keras calls this once per applied step, with clipped gradients in the variables' order."""
@@ -201,7 +159,7 @@ class _PerVariable(keras.optimizers.Optimizer):
             [wide(v) for v in variables],
             [wide(g) for g, _, _ in triples],
             [wide(m) for m in momenta],
-            rates=[_rate(self.settings, self._path(v)) for v in variables],
+            rates=[rate_of(self.settings, self._path(v)) for v in variables],
             decays=[self.settings.weight_decay if self._decays(v) else 0.0 for v in variables],
             learning_rate=ops.multiply(ops.cast(learning_rate, "float32"), ratio),
             config=config,
@@ -244,7 +202,7 @@ class _PerVariable(keras.optimizers.Optimizer):
         return rate if self.stage_rate == 1 else ops.multiply(rate, self.stage_rate)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        rate = _rate(self.settings, self._path(variable))
+        rate = rate_of(self.settings, self._path(variable))
         if is_float16(variable):
             self._rounded_step(wide(gradient), variable, ops.cast(learning_rate, "float32"), rate)
             return
@@ -287,11 +245,11 @@ class _PerVariable(keras.optimizers.Optimizer):
             average.assign(rounded.average(wide(average), wide(variable), momentum))
 
     def _decays(self, variable: Any) -> bool:
-        return not _matches(self.settings.no_decay, self._path(variable))
+        return not matches(self.settings.no_decay, self._path(variable))
 
     def _use_weight_decay(self, variable: Any) -> bool:
         """Keras asks this for decoupled decay."""
-        return self._decays(variable) and not self._by_muon(self._path(variable))
+        return self._decays(variable) and not self._bymuon_patterns(self._path(variable))
 
 
 class _SGD(_PerVariable, keras.optimizers.SGD):
