@@ -61,6 +61,9 @@ class Train(Section):
     ``stages`` follow one another, and their epochs add up to ``epochs``, which may then be left out. They say all that
     ``sizes`` and ``freeze_after`` do, and exclude both.
 
+    ``accumulate`` adds up the gradients of so many batches, and moves the weights by their mean. The sums are kept in
+    ``accumulate_dtype``: float16 takes half the memory, and flushes gradients below 3e-8 to 0.
+
     ``feed``: ``resident`` keeps the training set in the device's memory, ``streamed`` brings it there block by block;
     ``auto`` is resident where it fits. Both train the same.
 
@@ -74,6 +77,7 @@ class Train(Section):
     schedule: Schedule = Schedule()
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     accumulate: Annotated[int, Field(ge=1, le=4096)] = 1
+    accumulate_dtype: Literal["float32", "float16"] = "float32"
     sizes: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = ()
     freeze_after: dict[str, Annotated[int, Field(ge=1, le=100_000)]] = Field(default_factory=dict)
     stages: tuple[Stage, ...] = ()
@@ -154,7 +158,8 @@ class LossScale(Section):
 
 class Precision(Section):
     """``policy``: the mixed ones keep weights in float32 and compute in half precision; ``float16`` has no float32 copy
-    of the weights, and a change of less than half a weight's last digit is lost.
+    of the weights, and a change of less than half a weight's last digit is lost, unless ``rounding`` is ``stochastic``:
+    then it takes effect as often as it is large beside that digit.
 
     ``keep_float32``: regular expressions searched in layer paths; such layers train and ship in float32. ``auto``:
     before training, a few steps in float32 show which layers float16 does not hold, and these are the list. Layers that
@@ -162,6 +167,7 @@ class Precision(Section):
     """
 
     policy: Literal["mixed_float16", "mixed_bfloat16", "float32", "float16"] = "mixed_float16"
+    rounding: Literal["nearest", "stochastic"] = "nearest"
     keep_float32: Literal["auto"] | Patterns = ()
     loss_scale: LossScale = LossScale()
 

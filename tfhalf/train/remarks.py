@@ -91,12 +91,16 @@ def _of_float16(pipeline: config.Pipeline) -> Iterator[str]:
             "precision.loss_scale.mode none: gradients below 2^-25 are 0, and a step whose loss is not finite ends the "
             "run; dynamic keeps the first and skips the second"
         )
+    if pipeline.train.accumulate > 1 and pipeline.train.accumulate_dtype == "float16":
+        yield "train.accumulate_dtype float16: gradients below 3e-8 are added up as 0; float32 keeps them"
     if pipeline.precision.policy != "float16":
         return
-    yield (
-        "precision.policy float16 loses each change of a weight below half of its last digit (1/4096 to 1/2048 of the "
-        "weight): training may stand still as the learning rate falls; mixed_float16 loses none"
-    )
+    if pipeline.precision.rounding == "nearest":
+        yield (
+            "precision.policy float16 loses each change of a weight below half of its last digit (1/4096 to 1/2048 of "
+            "the weight): training may stand still as the learning rate falls; precision.rounding stochastic keeps "
+            "their sum, mixed_float16 loses none"
+        )
     optimizer = pipeline.train.optimizer
     if optimizer.name in ("adam", "adamw") and optimizer.epsilon < EPSILON:
         yield (
@@ -164,6 +168,10 @@ def _without_effect(pipeline: config.Pipeline, splits: Splits) -> Iterator[str]:
         yield from _unread("train.optimizer", optimizer, ("epsilon",), f"{optimizer.name} has none")
     if not optimizer.weight_decay:
         yield from _unread("train.optimizer", optimizer, ("coupled_decay", "no_decay"), "weight_decay is 0")
+    if train.accumulate == 1:
+        yield from _unread("train", train, ("accumulate_dtype",), "accumulate is 1")
+    if policy != "float16":
+        yield from _unread("precision", pipeline.precision, ("rounding",), f"the policy is {policy}")
     owners = {"milestones": "step", "factor": "step or plateau", "start": "triangular", "peak": "triangular",
               "end": "cosine or triangular", "patience": "plateau", "least": "plateau"}  # fmt: skip
     for key, owner in owners.items():

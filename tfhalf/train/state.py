@@ -31,7 +31,8 @@ class TrainState:
 
     ``model`` has float32 variables, ``trained`` are those that gradients move. Under the policy ``float16`` these and
     the optimizer's slots are float16, and nothing holds a float32 copy of them. Float32 all the same: the loss scale,
-    the statistics of BatchNormalization (`widen_statistics`), gradients summed by ``train.accumulate``.
+    the statistics of BatchNormalization (`widen_statistics`), gradients summed by ``train.accumulate`` unless
+    ``train.accumulate_dtype`` says otherwise.
     """
 
     def __init__(self, job: Job) -> None:
@@ -167,4 +168,13 @@ def optimizer_of(pipeline: config.Pipeline, items: int) -> tuple[keras.optimizer
     number, or a schedule."""
     settings, batches = pipeline.train, Batches(pipeline.train, items)
     rate = learning_rate(batches.rate_schedule, settings.optimizer.learning_rate, batches.plan)
-    return optimizers.make_optimizer(settings.optimizer, rate, settings.accumulate, sum(batches.plan)), rate
+    stochastic = pipeline.precision.rounding == "stochastic"
+    optimizer = optimizers.make_optimizer(
+        settings.optimizer,
+        rate,
+        settings.accumulate,
+        sum(batches.plan),
+        accumulate_dtype=settings.accumulate_dtype,
+        rounding_seed=pipeline.seed if stochastic else None,
+    )
+    return optimizer, rate

@@ -20,7 +20,13 @@ _INT32 = 2**31 - 1  # the largest that counters hold
 
 
 def make_optimizer(
-    config: Optimizer, learning_rate: Any, accumulate: int = 1, total_steps: int | None = None
+    config: Optimizer,
+    learning_rate: Any,
+    accumulate: int = 1,
+    total_steps: int | None = None,
+    *,
+    accumulate_dtype: str = "float32",
+    rounding_seed: int | None = None,
 ) -> keras.optimizers.Optimizer:
     """The optimizer that ``config`` names.
 
@@ -28,6 +34,8 @@ def make_optimizer(
         learning_rate: a float, which becomes a variable that callbacks may set, or a Keras schedule.
         accumulate: gradients of so many steps are averaged and applied as one.
         total_steps: steps of the whole training, before accumulation; `Lookahead` with a ``power`` needs it.
+        accumulate_dtype: what gradients are added up in.
+        rounding_seed: float16 weights are rounded stochastically, with draws of this seed; None: to the nearest.
     """
     if config.lookahead and config.lookahead.power and total_steps is None:
         raise ValueError("lookahead with a power needs total_steps")
@@ -49,7 +57,8 @@ def make_optimizer(
         "adamw": {**betas, "epsilon": config.epsilon, "weight_decay": common["weight_decay"] or 0.0},
         "lion": betas,
     }[config.name]
-    return _CLASSES[config.name](settings=config, updates=updates, **{**common, **own})
+    numbers = {"accumulate_dtype": accumulate_dtype, "rounding_seed": rounding_seed}
+    return _CLASSES[config.name](settings=config, updates=updates, **numbers, **{**common, **own})
 
 
 def wrap(optimizer: keras.optimizers.Optimizer, config: LossScale) -> GuardedLossScaleOptimizer:
@@ -79,13 +88,16 @@ class _PerVariable(keras.optimizers.Optimizer):
     around `_backend_update_step` and so are the same for all.
 
     Variables that are float16 have float16 slots, averages and slow weights. Their steps are worked out in float32
-    (`tfhalf.train.optim.rounded`), decoupled decay with them, and rounded once. Only what ``accumulate`` adds up is
-    float32: sums of gradients between two updates, of which float16 would flush the small ones.
+    (`tfhalf.train.optim.rounded`), decoupled decay with them, and rounded once. What ``accumulate`` adds up has a dtype
+    of its own, ``accumulate_dtype``: sums of gradients between two updates, of which float16 flushes the small ones.
     """
 
-    def __init__(self, settings: Optimizer, updates: int, **kwargs: Any) -> None:
+    def __init__(
+        self, settings: Optimizer, updates: int, accumulate_dtype: str, rounding_seed: int | None, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.settings, self.updates = settings, updates
+        self.accumulate_dtype, self.rounding_seed = accumulate_dtype, rounding_seed
         self.stage_rate = 1.0  # what the learning rate is multiplied by in the stage whose step is traced
         self.paths: tuple[str, ...] = ()
 
@@ -114,20 +126,41 @@ class _PerVariable(keras.optimizers.Optimizer):
         return slots[0] if isinstance(name, str) else tuple(slots)
 
     def add_variable_from_reference(self, reference_variable: Any, name: Any = None, initializer: Any = "zeros") -> Any:
-        """As Keras makes a slot, with the variable's dtype; sums of gradients are float32."""
-        if name == "gradient_accumulator" and is_float16(reference_variable):
+        """As Keras makes a slot, with the variable's dtype; sums of gradients have their own."""
+        if name == "gradient_accumulator" and reference_variable.dtype != self.accumulate_dtype:
             path, shape = reference_variable.path.replace("/", "_"), reference_variable.shape
-            return self.add_variable(shape, initializer, dtype="float32", name=f"{path}_{name}")
+            return self.add_variable(shape, initializer, dtype=self.accumulate_dtype, name=f"{path}_{name}")
         return super().add_variable_from_reference(reference_variable, name=name, initializer=initializer)
 
     def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> Any:
-        """As Keras applies them; those of float16 weights as float32, in which they are clipped and added up, too."""
-        grads = [g if g is None or not is_float16(g) else ops.cast(g, "float32") for g in grads]
-        return super().apply(grads, trainable_variables)
+        """As Keras applies them; those of float16 weights as float32, in which they are clipped, and added up where
+        ``accumulate_dtype`` says so."""
+        dtype = self.accumulate_dtype if self.gradient_accumulation_steps else "float32"
+        cast = [g if g is None or (dtype == "float32" and not is_float16(g)) else ops.cast(g, dtype) for g in grads]
+        return super().apply(cast, trainable_variables)
 
     def assign(self, variable: Any, value: Any) -> None:
         """As Keras assigns; a float16 variable stays finite: a second moment that is infinite would be NaN next."""
         super().assign(variable, rounded.clamped(value) if is_float16(variable) else value)
+
+    def _backend_increment_gradient_accumulators(self, grads: Sequence[Any], acc_grads: Sequence[Any]) -> None:
+        """Keras' sum; of float16 ones it stays finite."""
+        if self.accumulate_dtype == "float32":
+            super()._backend_increment_gradient_accumulators(grads, acc_grads)
+            return
+        for gradient, kept in zip(grads, acc_grads, strict=True):
+            self.assign(kept, ops.add(wide(kept), wide(gradient)))
+
+    def _clip_gradients(self, grads: Sequence[Any]) -> Any:
+        """Keras clips what was added up, here in float32."""
+        return super()._clip_gradients([rounded.clamped(wide(g)) if is_float16(g) else g for g in grads])
+
+    def _weight(self, variable: Any, value: Any) -> None:
+        """Set a weight to ``value``, float32, rounded as the pipeline says where it is float16."""
+        if is_float16(variable) and self.rounding_seed is not None:
+            index = self._get_variable_index(variable)
+            value = rounded.stochastic(value, self.rounding_seed, self._iterations, index)
+        self.assign(variable, value)
 
     def _slot(self, variable: Any, name: str) -> Any:
         return self.add_variable_from_reference(variable, name=name)
@@ -164,8 +197,10 @@ class _PerVariable(keras.optimizers.Optimizer):
             learning_rate=ops.multiply(ops.cast(learning_rate, "float32"), ratio),
             config=config,
         )
-        for variable, value in zip([*variables, *momenta], [*weights, *new_momenta], strict=True):
-            self.assign(variable, value)
+        for variable, value in zip(variables, weights, strict=True):
+            self._weight(variable, value)
+        for momentum, value in zip(momenta, new_momenta, strict=True):
+            self.assign(momentum, value)
 
     def _synchronize(self, config: Lookahead) -> None:
         fast, slow = [wide(v) for v in self._trainable_variables], [wide(v) for v in self.slow]
@@ -220,8 +255,11 @@ class _PerVariable(keras.optimizers.Optimizer):
             weight = ops.subtract(weight, ops.multiply(ops.multiply(learning_rate, decay), weight))
         index = self._get_variable_index(variable)
         slots = [slots[index] for slots in self._slots()]
-        values = self._moved(weight, [wide(slot) for slot in slots], gradient, ops.multiply(learning_rate, rate))
-        for kept, value in zip([variable, *slots], values, strict=True):
+        weight, *values = self._moved(
+            weight, [wide(slot) for slot in slots], gradient, ops.multiply(learning_rate, rate)
+        )
+        self._weight(variable, weight)
+        for kept, value in zip(slots, values, strict=True):
             self.assign(kept, value)
 
     def _slots(self) -> list[list[Any]]:
