@@ -59,6 +59,13 @@ class Plan:
         reference = Setting(base, changes)
         return None if reference == setting else reference
 
+    def first_of(self, setting: Setting) -> Setting | None:
+        """The first combination of changes under the policy of ``setting``; None of that itself, and of a single
+        policy, whose reference it is anyway."""
+        first = Setting(setting.policy, self.settings[0].changes)
+        several = len({one.policy for one in self.settings}) > 1
+        return first if several and first != setting else None
+
 
 def make_plan(
     source: Path,

@@ -152,7 +152,8 @@ class TimeTo:
 @dataclass(frozen=True)
 class Row:
     """One setting over its ``seeds``, failed ones among them. ``differences`` are by metric, empty of the reference
-    itself; ``gap``: the training part's metric less the test's, by metric."""
+    itself; ``against_first``: to the first combination of ``--vary`` under the same policy, where policies are compared
+    besides; ``gap``: the training part's metric less the test's, by metric."""
 
     setting: Setting
     reference: bool
@@ -171,6 +172,7 @@ class Row:
     artifacts: tuple[Artifact, ...]
     latency: tuple[Latency, ...]
     results: Mapping[int, Result] = field(repr=False, default_factory=dict)
+    against_first: Mapping[str, Difference] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

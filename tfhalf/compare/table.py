@@ -9,7 +9,18 @@ from datetime import date
 import numpy as np
 
 from tfhalf.compare.plan import Cell, Plan
-from tfhalf.compare.records import Artifact, Comparison, Latency, MetricFacts, Result, Row, Setting, Target, TimeTo
+from tfhalf.compare.records import (
+    Artifact,
+    Comparison,
+    Difference,
+    Latency,
+    MetricFacts,
+    Result,
+    Row,
+    Setting,
+    Target,
+    TimeTo,
+)
 from tfhalf.compare.statistics import difference, summary, time_to
 
 Values = Mapping[Setting, Mapping[int, Result]]
@@ -71,12 +82,11 @@ def _row(
     own = {seed: result for seed, result in by_setting[setting].items() if not result.error}
     some = list(own.values())
     base = plan.reference_of(setting)
-    reference = {} if base is None else {s: r for s, r in by_setting[base].items() if not r.error}
     metrics = {one.name: _values(own, one.name) for one in facts}
-    differences = {}
-    for one in facts if own and reference else ():
-        theirs = _values(reference, one.name)
-        differences[one.name] = difference(metrics[one.name], theirs, one, _margin(plan, one, theirs, margin))
+    differences, against_first = (
+        _differences(plan, metrics, {} if other is None else by_setting[other], facts, margin)
+        for other in (base, plan.first_of(setting))
+    )
     return Row(
         setting,
         base is None,
@@ -95,7 +105,25 @@ def _row(
         _artifacts(some),
         _latency(some),
         by_setting[setting],
+        against_first,
     )
+
+
+def _differences(
+    plan: Plan,
+    own: Mapping[str, Mapping[int, float]],
+    others: Mapping[int, Result],
+    facts: Sequence[MetricFacts],
+    margin: float | None,
+) -> dict[str, Difference]:
+    """By metric, of the seeds' values ``own``, to the results ``others`` of another setting."""
+    trained = {seed: result for seed, result in others.items() if not result.error}
+    differences = {}
+    for one in facts:
+        theirs = _values(trained, one.name)
+        if own[one.name] and theirs:
+            differences[one.name] = difference(own[one.name], theirs, one, _margin(plan, one, theirs, margin))
+    return differences
 
 
 def _values(results: Mapping[int, Result], metric: str) -> dict[int, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tfhalf.compare.records import Comparison, MetricFacts, Row, Summary
+from tfhalf.compare.records import Comparison, Difference, MetricFacts, Row, Summary
 from tfhalf.progress import duration, size
 
 NOTHING = "-"
@@ -14,12 +14,12 @@ SETTING = "setting"
 
 @dataclass(frozen=True)
 class Column:
-    """A heading, and a cell of each row; ``number``: aligned at the right; ``compares``: the metric of differences."""
+    """A heading, and a cell of each row; ``number``: aligned at the right; ``differences``: those that cells tell."""
 
     name: str
     cells: tuple[str, ...]
     number: bool = True
-    compares: str = ""
+    differences: tuple[Difference | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,7 @@ def grid(comparison: Comparison, *, sizes: bool = True) -> Grid:
     ]
     if comparison.facts:
         columns += _metric(comparison, comparison.facts[0])
+        columns += _against_first(comparison, comparison.facts[0])
     noun = next((row.noun for row in rows if row.items_per_s), "items")
     columns += [
         Column(f"{noun}/s", tuple(_rate(row) for row in rows)),
@@ -196,9 +197,21 @@ def _metric(comparison: Comparison, fact: MetricFacts) -> list[Column]:
             f"difference to {base_name(comparison)}",
             tuple(_difference(row, fact) for row in rows),
             number=False,
-            compares=fact.name,
+            differences=tuple(row.differences.get(fact.name) for row in rows),
         ),
     ]
+
+
+def _against_first(comparison: Comparison, fact: MetricFacts) -> list[Column]:
+    """How each combination of ``--vary`` does beside the first one under the same policy, where there are several of
+    both; `_metric` compares policies."""
+    rows = comparison.rows
+    differences = tuple(row.against_first.get(fact.name) for row in rows)
+    if not any(differences):
+        return []
+    first = names(comparison)[0].removeprefix(f"{rows[0].setting.policy}, ")
+    cells = tuple("reference" if one is None else one.words for one in differences)
+    return [Column(f"difference to {first}", cells, number=False, differences=differences)]
 
 
 def _difference(row: Row, fact: MetricFacts) -> str:

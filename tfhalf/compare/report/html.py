@@ -68,20 +68,19 @@ def _table(comparison: Comparison) -> Element | None:
     more = others(comparison)
     return section(
         "The settings side by side",
-        _grid(grid(comparison, sizes=False), comparison),  # sizes have a part of their own
+        _grid(grid(comparison, sizes=False)),  # sizes have a part of their own
         *(element("p", line, class_="note") for line in notes(comparison)),
-        *([element("h3", "Other metrics"), _grid(more, comparison)] if more else []),
+        *([element("h3", "Other metrics"), _grid(more)] if more else []),
     )
 
 
-def _grid(content: Grid, comparison: Comparison | None = None) -> Element:
-    """A table; differences have their verdict's colour where it has a row for each of ``comparison``."""
+def _grid(content: Grid) -> Element:
+    """A table; differences have their verdict's colour."""
     rows: list[list[Child]] = [list(cells) for cells in content.rows()]
     for k, column in enumerate(content.columns):
-        if comparison is not None and column.compares:
-            for row, one in zip(rows, comparison.rows, strict=True):
-                if difference := one.differences.get(column.compares):
-                    row[k] = element("span", str(row[k]), class_=_VERDICTS.get(difference.verdict, "warn"))
+        for row, difference in zip(rows, column.differences, strict=False):
+            if difference:
+                row[k] = element("span", str(row[k]), class_=_VERDICTS.get(difference.verdict, "warn"))
     numbers = [k for k, column in enumerate(content.columns) if column.number]
     return table([column.name for column in content.columns], rows, numbers)
 

@@ -71,8 +71,10 @@ def _speed(row: Row) -> float:
 
 
 def _bought(best: Row, first: Row, name: str, base: str, count: int) -> str:
-    rate = f"{_speed(best) / _speed(first):.2f} times the {best.noun} per second of {base}"
-    text = f"The fastest without a loss is {name}: {rate}" if count > 1 else f"{name} trains {rate}"
+    times = _speed(best) / _speed(first)
+    rate = f"{times:.2f} times the {best.noun} per second of {base}"
+    slower = "None of them trains faster than it; the least slow" if times < 1 else "The fastest without a loss"
+    text = f"{slower} is {name}: {rate}" if count > 1 else f"{name} trains {rate}"
     if best.memory_bytes and first.memory_bytes:
         text += f", with {best.memory_bytes / first.memory_bytes:.2f} times its peak memory"
     return text
