@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 from tfhalf import config
 from tfhalf.artifacts import manifest as manifests
+from tfhalf.artifacts.manifest import Version
 from tfhalf.bench.fresh import measure_row
 from tfhalf.bench.results import Cell, Failed, Inference, InferenceBench, Training, TrainingBench
 from tfhalf.bench.runtimes import RUNTIMES
@@ -34,6 +35,7 @@ class Options:
     repeats: int | None = None
     batch_sizes: str | None = None
     seconds: float = SECONDS
+    runtimes: tuple[str, ...] = tuple(RUNTIMES)
 
 
 def bench(target: Path, options: Options, progress: Progress) -> TrainingBench | InferenceBench:
@@ -105,8 +107,19 @@ def _bench_pipeline(path: Path, options: Options, progress: Progress) -> Trainin
 
 
 def _bench_export(path: Path, options: Options, progress: Progress) -> InferenceBench:
+    _batch_sizes(options.batch_sizes)  # before files are hashed, which may take long
+    return bench_version(manifests.open_version(path), options, progress)
+
+
+def bench_version(version: Version, options: Options, progress: Progress) -> InferenceBench:
+    """`bench` of a version whose files are checked, in the ``runtimes`` of ``options``.
+
+    Raises:
+        ConfigError: the version takes another number of samples at a time than ``batch_sizes``.
+        InputError: it cannot be used.
+        ShortfallError: no row could be measured.
+    """
     sizes = _batch_sizes(options.batch_sizes)
-    version = manifests.open_version(path)
     directory, manifest = version.directory, version.manifest
     if manifest.batch is not None:
         if options.batch_sizes is not None and sizes != (manifest.batch,):
@@ -115,8 +128,9 @@ def _bench_export(path: Path, options: Options, progress: Progress) -> Inference
     settings: dict[str, Any] = {"batch_sizes": list(sizes), "seconds": options.seconds}
     rows: list[Inference] = []
     failed: list[Failed] = []
-    watch = Watch(progress, [name for name, _ in RUNTIMES.values()])
-    for runtime, (name, _) in RUNTIMES.items():
+    chosen = {runtime: RUNTIMES[runtime][0] for runtime in options.runtimes}
+    watch = Watch(progress, list(chosen.values()))
+    for runtime, name in chosen.items():
         watch.begin(name)
         request = {"kind": "inference", "directory": str(directory), "runtime": runtime, **settings}
         try:

@@ -69,7 +69,7 @@ def compare_formats(path: Path, progress: Progress, settings: Bench | None) -> O
     version = manifests.open_version(path)
     latency: tuple[Latency, ...] = ()
     if settings is not None:
-        latency = latency_of(version.directory, progress, **asdict(settings))
+        latency = latency_of(version, progress, **asdict(settings))
     offers = tuple(_offer(version.manifest, artifact, latency) for artifact in version.manifest.artifacts)
     count = sum(one.count for one in version.manifest.parameters.values())
     device = next((one.device for one in latency), "")

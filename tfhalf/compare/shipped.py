@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from tfhalf.artifacts import manifest as manifests
+from tfhalf.artifacts.manifest import Version
 from tfhalf.artifacts.record import Manifest
-from tfhalf.bench.results import InferenceBench
-from tfhalf.bench.run import Options, bench
+from tfhalf.bench.run import Options, bench_version
+from tfhalf.bench.runtimes import RUNTIMES
 from tfhalf.compare.records import Artifact, Latency
 from tfhalf.progress import Progress
 
@@ -33,16 +31,18 @@ def artifacts_of(manifest: Manifest) -> tuple[Artifact, ...]:
     return tuple(Artifact(one.format, one.bytes, metrics_of(manifest, one.format)[0]) for one in manifest.artifacts)
 
 
-def latency_of(version: Path, progress: Progress, *, batch_sizes: str, seconds: float) -> tuple[Latency, ...]:
-    """How fast a version answers in every runtime of this machine; of one with a fixed batch, at that size.
+def latency_of(version: Version, progress: Progress, *, batch_sizes: str, seconds: float) -> tuple[Latency, ...]:
+    """How fast a version, whose files are checked, answers in every runtime of this machine; of one with a fixed batch,
+    at that size.
 
     Raises:
-        ArtifactError, IntegrityError: there is no version, or it was changed.
+        ArtifactError: its inputs are not known.
         ShortfallError: no runtime could be measured.
     """
-    sizes = batch_sizes if manifests.read(version).batch is None else None
-    table = bench(version, Options(batch_sizes=sizes, seconds=seconds), progress)
-    assert isinstance(table, InferenceBench)  # a version is not a pipeline
+    sizes = batch_sizes if version.manifest.batch is None else None
+    formats = {one.format for one in version.manifest.artifacts}
+    runtimes = tuple(name for name, (_, spec) in RUNTIMES.items() if spec.format in formats)
+    table = bench_version(version, Options(batch_sizes=sizes, seconds=seconds, runtimes=runtimes), progress)
     return tuple(
         Latency(row.runtime, row.computed_by, cell.batch_size, cell.p50_ms, cell.p99_ms, cell.images_per_s, row.device)
         for row in table.rows
