@@ -80,6 +80,11 @@ def test_what_to_deploy_for_what() -> None:
     assert max(map(len, lines(table))) <= 120
 
 
+def test_a_metric_that_reads_alike_is_not_said_to_differ() -> None:
+    near = replace(SAVED, metrics={"accuracy": 0.930001})
+    assert len(advice(Offers("v", (near,), 1, ""))) == 1
+
+
 def test_what_float16_saves_and_costs_beside_other_numbers() -> None:
     said = [line.strip() for line in advice(WHOLE)]
     assert said[0].startswith("onnx: the smallest (50.00 kB)")  # what does not ship is not advised

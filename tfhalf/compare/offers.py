@@ -92,11 +92,12 @@ def advice(table: Offers) -> list[str]:
     lines = [f"{name}: {', '.join(why)}" for name, why in reasons.items()]
     chosen = [offer for offer in table.shipped if offer.format in reasons]
     for offer in chosen:
-        lost = [
-            f"{metric} {value:.4g}, float32 {offer.reference_metrics[metric]:.4g}"
+        pairs = {
+            metric: (f"{value:.4g}", f"{offer.reference_metrics[metric]:.4g}")
             for metric, value in offer.metrics.items()
-            if metric in offer.reference_metrics and value != offer.reference_metrics[metric]
-        ]
+            if metric in offer.reference_metrics
+        }
+        lost = [f"{metric} {own}, float32 {wide}" for metric, (own, wide) in pairs.items() if own != wide]
         if lost:
             lines.append(f"           {offer.format} answers otherwise than float32: {', '.join(lost)}")
     return lines + [f"           {line}" for line in (*_bytes_saved(table, chosen), *_time_beside(table))]

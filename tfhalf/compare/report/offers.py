@@ -18,8 +18,9 @@ _FLOAT32 = "float32 model"
 _PICTURES = (sizes, latency, tradeoff)
 
 
-def grid(table: Offers) -> Grid:
-    """A row for each format, the model in other numbers below, and in the end the float32 model itself."""
+def grid(table: Offers, *, engines: bool = True) -> Grid:
+    """A row for each format, the model in other numbers below, and in the end the float32 model itself; latencies with
+    the ``engines`` that they are of."""
     offers = table.offers
     metrics = list(dict.fromkeys(name for offer in offers for name in offer.metrics))
     columns = [
@@ -35,14 +36,16 @@ def grid(table: Offers) -> Grid:
         own = [f"{offer.metrics[name]:.4g}" if name in offer.metrics else NOTHING for offer in offers]
         columns.append(Column(name, (*own, f"{reference[name]:.4g}" if name in reference else NOTHING)))
     for batch_size in table.batch_sizes:
-        cells = (_answer(offer, batch_size) for offer in offers)
+        cells = (_answer(offer, batch_size, engines) for offer in offers)
         columns.append(Column(f"batch of {batch_size}", (*cells, "")))
     return Grid(tuple(columns))
 
 
-def _answer(offer: Offer, batch_size: int) -> str:
+def _answer(offer: Offer, batch_size: int, engine: bool) -> str:
     best = offer.fastest(batch_size)
-    return NOTHING if best is None else f"{best.p50_ms:.3g} ms, {best.computed_by}"
+    if best is None:
+        return NOTHING
+    return f"{best.p50_ms:.3g} ms, {best.computed_by}" if engine else f"{best.p50_ms:.3g} ms"
 
 
 def lines(table: Offers) -> list[str]:
@@ -107,7 +110,7 @@ def html(table: Offers) -> str:
         element("h1", table.version, element("span", f" {len(table.shipped)} formats")),
         element("p", "Which artifact to deploy:"),
         bullets(line.strip() for line in advice(table)),
-        section("The formats side by side", grid_table(grid(table))),
+        section("The formats side by side", grid_table(grid(table, engines=False))),
         section("Not here", bullets(f"{names}: {why}" for names, why in _absent(table))) if table.absent else None,
         section("Pictures", *shown) if shown else None,
         folded("Latency in figures", grid_table(figures)) if figures else None,

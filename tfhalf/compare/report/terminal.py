@@ -78,4 +78,4 @@ def _width(column: Column) -> int:
 
 def wrapped(text: str, indent: str) -> list[str]:
     """A text in lines of at most `WIDTH` characters, all but the first behind ``indent``."""
-    return textwrap.wrap(clean(text), WIDTH, subsequent_indent=indent)
+    return textwrap.wrap(clean(text), WIDTH, subsequent_indent=indent, break_on_hyphens=False)  # paths are copied
