@@ -19,14 +19,16 @@ from tfhalf.compare.float32_model import Sources
 from tfhalf.compare.matrix import Bench
 from tfhalf.compare.offers import Absent, Offer, Offers
 from tfhalf.compare.records import Latency
-from tfhalf.compare.shipped import latency_of, metrics_of
-from tfhalf.errors import ConfigError, ShortfallError
+from tfhalf.compare.shipped import latencies_of, metrics_of
+from tfhalf.errors import ConfigError
 from tfhalf.files import check_writable
 from tfhalf.progress import Progress
 from tfhalf.train.record.run_folder import held_if_free
 
 FORMATS_FOLDER = "formats"
 """Below a comparison's folder: where the report is, and the model in other numbers."""
+
+_SHIPPED = "what ships"
 
 
 @contextmanager
@@ -73,15 +75,13 @@ def compare_formats(
     from tfhalf.compare.numbers import other_numbers
 
     rows, missing = other_numbers(version, folder, sources, progress)
-    offers = _offers(version, _latency(version, "what ships", settings, progress))
+    versions = {_SHIPPED: version, **{f"{row.numbers} {_format(row.version)}": row.version for row in rows}}
+    latency: dict[str, tuple[Latency, ...]] = dict.fromkeys(versions, ())
+    if settings is not None:
+        latency = latencies_of(versions, progress, **asdict(settings))
+    offers = _offers(version, latency[_SHIPPED])
     for row in rows:
-        name = f"{row.numbers} {row.version.manifest.artifacts[0].format}"
-        try:
-            latency = _latency(row.version, name, settings, progress)
-        except ShortfallError as error:  # of a row to compare with: the others say what there is to say
-            progress.line(f"bench      {name}: {error}", always=True)
-            latency = ()
-        offers += _offers(row.version, latency, numbers=row.numbers)
+        offers += _offers(row.version, latency[f"{row.numbers} {_format(row.version)}"], numbers=row.numbers)
     manifest = version.manifest
     count = sum(one.count for one in manifest.parameters.values())
     device = next((one.device for offer in offers for one in offer.latency), "")
@@ -98,11 +98,9 @@ def compare_formats(
     )
 
 
-def _latency(version: Version, name: str, settings: Bench | None, progress: Progress) -> tuple[Latency, ...]:
-    if settings is None:
-        return ()
-    progress.line(f"bench      {name}")
-    return latency_of(version, progress, **asdict(settings))
+def _format(version: Version) -> str:
+    """Of a version in other numbers its one format."""
+    return version.manifest.artifacts[0].format
 
 
 def _offers(version: Version, latency: Sequence[Latency], numbers: str = "") -> list[Offer]:

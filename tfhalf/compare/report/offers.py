@@ -96,7 +96,7 @@ def _method(table: Offers) -> str:
     if table.batch_sizes:
         sentences.append(
             "Latencies are of the fastest runtime of this machine: the median of calls one after another, from arrays "
-            "on the host to answers on the host, each runtime in a process of its own."
+            "on the host to answers on the host, each in a process of its own; files take turns in each runtime."
         )
     return " ".join(sentences)
 
