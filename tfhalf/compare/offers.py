@@ -147,7 +147,7 @@ def _time_beside(table: Offers) -> list[str]:
             served |= numbers == "float32" and faster and _on_cpu(own) and _on_cpu(other)
     if served:
         lines.append(
-            "tfhalf serve brings onnx to float32 when it opens it on a CPU: it answers as fast as float32 onnx, from "
+            "tfhalf serve brings onnx to float32 when it opens it on a CPU, and computes as float32 onnx does, from "
             "the bytes of float16"
         )
     return lines
