@@ -7,33 +7,30 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 import pytest
-from bench_helpers import version_of
 from click.testing import CliRunner, Result
+from compare_helpers import run_at, version_at
 from keras import layers
 from seen_page import Seen
 
 from tfhalf import export_model
 from tfhalf.artifacts.comparison import Comparison, OutputParity
 from tfhalf.artifacts.formats import FORMATS
-from tfhalf.artifacts.manifest import Version, open_version
-from tfhalf.artifacts.record import Training
+from tfhalf.artifacts.manifest import open_version
 from tfhalf.artifacts.version import find_version
 from tfhalf.cli import main
 from tfhalf.compare import numbers
-from tfhalf.compare.float32_model import Sources, request_of
+from tfhalf.compare.float32_model import Sources
 from tfhalf.compare.formats import alone_in, compare_formats
 from tfhalf.compare.model import exported, formats_here
 from tfhalf.compare.offers import Absent, Offer, Offers, advice
 from tfhalf.compare.records import Latency
 from tfhalf.compare.report.offers import html, lines, markdown
-from tfhalf.errors import ArtifactError, ConfigError
+from tfhalf.errors import ConfigError
 from tfhalf.export.request import Options, Request
-from tfhalf.files import sha256
 from tfhalf.progress import Progress
 from tfhalf.verify.process import Verifier
 
@@ -144,62 +141,6 @@ def test_the_reports() -> None:
             assert part in content
     assert "<script" not in re.sub(r"`[^`\n]*`", "", text)  # in a span of code it is text
     assert html(table) == html(table)
-
-
-# --- where the float32 model is ---------------------------------------------------------------------------------------
-
-
-def version_at(folder: Path, **facts: Any) -> Version:
-    directory = folder / "exports" / "net" / "1"
-    directory.mkdir(parents=True, exist_ok=True)
-    return Version(directory, version_of(**facts).manifest)
-
-
-def run_at(folder: Path, identity: str) -> Path:
-    folder.mkdir(parents=True)
-    (folder / "run.json").write_text(json.dumps({"id": identity, "pipeline_file": "a.yaml"}))
-    (folder / "model.keras").touch()
-    return folder
-
-
-def test_the_run_beside_the_exports(tmp_path: Path) -> None:
-    version = version_at(tmp_path, training={"run": "b" * 32})
-    run_at(tmp_path / "runs" / "net" / "1", "a" * 32)
-    with pytest.raises(ArtifactError, match=r"the run that made .* is not beside its exports; give .*--model runs/"):
-        request_of(version, Sources())
-    run = run_at(tmp_path / "runs" / "net" / "2", "b" * 32)
-    assert request_of(version, Sources(custom=Path("a.py"))) == Request(str(run / "model.keras"), Path("a.py"))
-    (run / "model.keras").unlink()
-    with pytest.raises(ArtifactError, match=r"holds no model.keras; tfhalf export .*/runs/net/2 writes it"):
-        request_of(version, Sources())
-
-
-def test_a_smoke_run_holds_its_exports(tmp_path: Path) -> None:
-    run = run_at(tmp_path / "runs" / "net" / "1", "a" * 32)
-    version = version_at(run, training={"run": "a" * 32})
-    assert request_of(version, Sources()).model == str(run.resolve() / "model.keras")
-
-
-def test_the_file_that_a_version_was_made_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "net.keras"
-    path.write_text("weights")
-    monkeypatch.chdir(tmp_path)
-    facts = {"kind": "keras", "file": "net.keras", "sha256": sha256(path)}
-    version = version_at(tmp_path, data=None, source=facts)
-    assert Path(request_of(version, Sources()).model).resolve() == path
-    path.write_text("others")
-    with pytest.raises(ArtifactError, match=r"net\.keras, which .* was made from, is not here; give it: --model net"):
-        request_of(version, Sources())
-    builder = version_at(tmp_path, data=None, source={"kind": "builder", "reference": "net.py:build"})
-    with pytest.raises(ArtifactError, match=r"--model file\.py:build --weights FILE"):
-        request_of(builder, Sources())
-
-
-def test_a_run_may_be_named(tmp_path: Path) -> None:
-    run = run_at(tmp_path / "elsewhere", "c" * 32)
-    version = version_at(tmp_path, training=Training(run="b" * 32).to_dict())
-    assert request_of(version, Sources(Request(str(run)))).model == str(run / "model.keras")
-    assert request_of(version, Sources(Request("a.keras"))) == Request("a.keras")
 
 
 # --- what is made -----------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -61,7 +62,7 @@ def exported(request: Request, options: Options, folder: Path, progress: Progres
 
         directory = export_model(request, options, progress).version
         with replacing(folder / _RECORD) as beside:
-            beside.write_text(json.dumps({"digest": digest, "version": str(directory.resolve())}) + "\n")
+            beside.write_text(json.dumps({"digest": digest, "version": os.path.relpath(directory, folder)}) + "\n")
         progress.line(f"published  {directory}")
         version = Version(directory, manifests.read(directory))
     else:
@@ -75,7 +76,7 @@ def _recorded(folder: Path, digest: str) -> Version | None:
     with suppress(FileNotFoundError, ValueError, KeyError, ArtifactError, IntegrityError):
         record = json.loads(read_bytes(folder / _RECORD, _MAX_BYTES))
         if record["digest"] == digest:
-            return open_version(Path(record["version"]))
+            return open_version(Path(os.path.normpath(folder / record["version"])))
     return None
 
 
