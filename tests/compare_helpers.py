@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from bench_helpers import version_of
+
+from tfhalf.artifacts.manifest import Version
 from tfhalf.compare.records import (
     Artifact,
     Comparison,
@@ -164,3 +169,18 @@ def bare(comparison: Comparison) -> Comparison:
         for row in comparison.rows
     )
     return replace(comparison, rows=rows, target=None, unfinished=0)
+
+
+def version_at(folder: Path, **facts: Any) -> Version:
+    """``exports/net/1`` below ``folder``, of which only the manifest is there."""
+    directory = folder / "exports" / "net" / "1"
+    directory.mkdir(parents=True, exist_ok=True)
+    return Version(directory, version_of(**facts).manifest)
+
+
+def run_at(folder: Path, identity: str) -> Path:
+    """A run folder with this id, whose model is an empty file."""
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps({"id": identity, "pipeline_file": "a.yaml"}))
+    (folder / "model.keras").touch()
+    return folder

@@ -133,7 +133,7 @@ def test_percentiles_of_a_cell(clock: Clock) -> None:
 
 def measured(monkeypatch: pytest.MonkeyPatch, runtime: str, opens: Callable[..., Any]) -> Inference:
     """An export whose files are all there, in a runtime that ``opens`` as it says."""
-    monkeypatch.setattr(inference, "open_version", lambda path: version_of())
+    monkeypatch.setattr(inference, "read", lambda path: version_of().manifest)
     monkeypatch.setattr(inference, "missing", lambda where, runtime: "")
     monkeypatch.setattr(inference, "open_to_measure", opens)
     monkeypatch.setattr(inference, "grow_memory", lambda: None)

@@ -12,6 +12,7 @@ from bench_helpers import DIGITS, HALF, call, refused, version_of
 from tfhalf.bench import run
 from tfhalf.bench.watch import Watch
 from tfhalf.errors import InputError, ShortfallError
+from tfhalf.progress import Progress
 
 
 @pytest.mark.parametrize(
@@ -103,6 +104,32 @@ def test_one_runtime_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatc
         "litert-int8",
     ]
     assert [one["name"] for one in told["failed"]] == ["savedmodel", "onnx-cpu"]
+
+
+def test_versions_take_turns_in_each_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What else the machine does weighs on all of them alike."""
+    asked = []
+
+    def measure_row(request: dict[str, Any], name: str, watch: Watch) -> dict[str, Any]:
+        asked.append(name)
+        row = {"runtime": request["runtime"], "computed_by": name, "device": "y", "note": "", "error": "", "cells": []}
+        if "OpenVINO, b" in name:
+            raise ShortfallError("it died")
+        return row
+
+    monkeypatch.setattr(run, "measure_row", measure_row)
+    versions = {"a": version_of(artifacts=[{"format": "savedmodel"}, {"format": "onnx"}]), "b": version_of()}
+    options = run.Options(runtimes=("savedmodel", "onnx-cpu", "openvino"))
+    tables = run.bench_side_by_side(versions, options, Progress(quiet=True))
+    assert asked == [
+        "SavedModel, a",
+        "ONNX Runtime, CPU, a",
+        "ONNX Runtime, CPU, b",
+        "OpenVINO, a",
+        "OpenVINO, b",
+    ]
+    assert [row.runtime for row in tables["a"].rows] == ["savedmodel", "onnx-cpu", "openvino"]
+    assert ([row.runtime for row in tables["b"].rows], len(tables["b"].failed)) == (["onnx-cpu"], 1)
 
 
 def test_a_fixed_batch_is_the_only_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

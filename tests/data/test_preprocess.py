@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 from tfhalf.config import Normalize
 from tfhalf.data import Preprocess
-from tfhalf.data.preprocess import SMALLEST_STD
+from tfhalf.data.preprocess import SMALLEST_STD, ColumnsPreprocess, from_dict
 from tfhalf.errors import DataError
 
 arrays = hnp.arrays(
@@ -120,6 +120,9 @@ def test_to_dict_and_back_through_json(values):
     mean, std = zip(*values, strict=True)
     one = Preprocess(mean, std)
     assert Preprocess.from_dict(json.loads(json.dumps(one.to_dict()))) == one
+    several = ColumnsPreprocess({"size": one, "code": None})
+    for each in (one, several):
+        assert from_dict(json.loads(json.dumps(each.to_dict()))) == each
 
 
 @pytest.mark.parametrize(

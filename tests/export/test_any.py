@@ -232,6 +232,11 @@ def test_a_graph_that_is_called_in_its_own_way() -> None:
     got = np.asarray(shipped.call(keras.ops.convert_to_tensor(inputs["x"])))
     np.testing.assert_allclose(got, expected, atol=0.02)
     assert {v.dtype for v in shipped.weights} == {"float16"}
+    for numbers, closer_than in (("float32", 1e-5), ("bfloat16", 0.1)):
+        other = simulator.ship((), numbers)  # type: ignore[arg-type]
+        got = np.asarray(other.call(keras.ops.convert_to_tensor(inputs["x"]))).astype(np.float32)
+        np.testing.assert_allclose(got, expected, atol=closer_than)
+        assert {v.dtype for v in other.weights} == {numbers}
 
 
 # --- how close is close -----------------------------------------------------------------------------------------------

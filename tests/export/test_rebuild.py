@@ -52,6 +52,48 @@ def dtypes(model: keras.Model) -> dict[str, str]:
     return {v.path: v.dtype for v in model.weights}
 
 
+# --- other numbers ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("numbers", "weights", "norm", "closer_than"),
+    [("float32", {"float32"}, "float32", 1e-5), ("bfloat16", {"bfloat16", "float32"}, "mixed_bfloat16", 0.05)],
+)
+def test_the_same_model_in_other_numbers(numbers: Any, weights: set[str], norm: str, closer_than: float) -> None:
+    def build() -> keras.Model:
+        x = image = keras.Input((8, 8, 3))
+        x = layers.LayerNormalization(name="norm")(layers.Conv2D(4, 3)(layers.Rescaling(0.5)(x)))
+        x = keras.ops.multiply(x, np.full((1,), 1.5, np.float32))  # a constant does not draw it into float32
+        return keras.Model(image, layers.Dense(3, activation="softmax")(layers.Flatten()(x)))
+
+    model = trained(build, "float32")
+    copy = rebuild(model, target=numbers).model
+    assert set(dtypes(copy).values()) == weights
+    assert copy.get_layer("norm").dtype_policy.name == norm
+    assert next(la for la in copy.layers if isinstance(la, layers.Rescaling)).compute_dtype == "float32"
+    inner = next(la for la in copy.layers if isinstance(la, layers.Flatten))
+    assert inner.compute_dtype == numbers
+    assert {tensor.dtype for tensor in keras.tree.flatten(inner.input)} == {numbers}
+    expected = answers(judge(build, model))
+    assert np.abs(answers(copy) - expected).max() < closer_than * np.abs(expected).max()
+
+
+class Choosy(layers.Layer):
+    """Takes no bfloat16."""
+
+    def call(self, x: Any) -> Any:
+        if x.dtype == "bfloat16":
+            raise ValueError("none of these")
+        return x
+
+
+def test_what_fails_in_other_numbers_says_in_which() -> None:
+    x = keras.Input((4,))
+    model = keras.Model(x, Choosy(name="choosy")(layers.Dense(4)(x)))
+    with pytest.raises(ExportError, match="'choosy' does not compute in bfloat16: in Choosy, "):
+        rebuild(model, target="bfloat16")
+
+
 # --- kinds of models --------------------------------------------------------------------------------------------------
 
 

@@ -35,6 +35,6 @@ def test_the_test_part_that_a_manifest_names(tmp_path, test, items):
     x = np.arange(24, dtype=np.float32)[:, None]
     np.savez(tmp_path / "a.npz", x_train=x[:20], y_train=np.arange(20) % 2, x_val=x[20:], y_val=np.arange(4) % 2)
     known = version(tmp_path, test)
-    read = verify._test_set(known, None, Progress(quiet=True), None)
+    read = verify.test_set_of(known, None, Progress(quiet=True), None)
     assert np.asarray(read.x["x"])[:, 0].tolist() == items
     assert len(read.y) == 4

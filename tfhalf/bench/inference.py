@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfhalf.artifacts.manifest import open_version
+from tfhalf.artifacts.manifest import Version, read
 from tfhalf.bench import inputs
 from tfhalf.bench.results import Cell, Inference
 from tfhalf.bench.runtimes import ALONE, RUNTIMES, missing, open_to_measure
@@ -25,17 +25,18 @@ _OVERRUN = 5.0
 
 
 def measure(*, directory: str, runtime: str, batch_sizes: Sequence[int], seconds: float, stages: Stages) -> Inference:
-    """Time the version ``directory`` in ``runtime`` at each of ``batch_sizes`` for about ``seconds``.
+    """Time the version ``directory``, whose files were checked, in ``runtime`` at each of ``batch_sizes`` for about
+    ``seconds``.
 
     Calls run one at a time, from arrays on the host to answers on the host. A batch size that fails ends the
     row with an error; the smaller ones stay.
 
     Raises:
-        ArtifactError, IntegrityError: the files are damaged, or do not open.
+        ArtifactError: the files are damaged, or do not open.
         DataError: a batch would take more memory than there is.
     """
-    version = open_version(Path(directory))
-    where = version.directory
+    where = Path(directory)
+    version = Version(where, read(where))
     name = RUNTIMES[runtime][0]
     if lack := missing(where, runtime):
         return Inference(runtime, name, cpu().describe(), (), note=f"not available: {lack}")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 from tfhalf import config
 from tfhalf.artifacts import manifest as manifests
+from tfhalf.artifacts.manifest import Version
 from tfhalf.bench.fresh import measure_row
 from tfhalf.bench.results import Cell, Failed, Inference, InferenceBench, Training, TrainingBench
 from tfhalf.bench.runtimes import RUNTIMES
@@ -34,6 +35,7 @@ class Options:
     repeats: int | None = None
     batch_sizes: str | None = None
     seconds: float = SECONDS
+    runtimes: tuple[str, ...] = tuple(RUNTIMES)
 
 
 def bench(target: Path, options: Options, progress: Progress) -> TrainingBench | InferenceBench:
@@ -105,34 +107,77 @@ def _bench_pipeline(path: Path, options: Options, progress: Progress) -> Trainin
 
 
 def _bench_export(path: Path, options: Options, progress: Progress) -> InferenceBench:
-    sizes = _batch_sizes(options.batch_sizes)
-    version = manifests.open_version(path)
-    directory, manifest = version.directory, version.manifest
-    if manifest.batch is not None:
-        if options.batch_sizes is not None and sizes != (manifest.batch,):
-            raise ConfigError(f"--batch-sizes: {directory} takes {manifest.batch} samples at a time; leave that out")
-        sizes = (manifest.batch,)
-    settings: dict[str, Any] = {"batch_sizes": list(sizes), "seconds": options.seconds}
-    rows: list[Inference] = []
-    failed: list[Failed] = []
-    watch = Watch(progress, [name for name, _ in RUNTIMES.values()])
-    for runtime, (name, _) in RUNTIMES.items():
-        watch.begin(name)
-        request = {"kind": "inference", "directory": str(directory), "runtime": runtime, **settings}
+    _batch_sizes(options.batch_sizes)  # before files are hashed, which may take long
+    return bench_version(manifests.open_version(path), options, progress)
+
+
+def bench_version(version: Version, options: Options, progress: Progress) -> InferenceBench:
+    """`bench` of a version whose files are checked, in the ``runtimes`` of ``options``.
+
+    Raises:
+        ConfigError: the version takes another number of samples at a time than ``batch_sizes``.
+        InputError: it cannot be used.
+        ShortfallError: no row could be measured.
+    """
+    table = bench_side_by_side({"": version}, options, progress)[""]
+    _need([row for row in table.rows if row.cells], table.failed)
+    return table
+
+
+def bench_side_by_side(
+    versions: Mapping[str, Version], options: Options, progress: Progress
+) -> dict[str, InferenceBench]:
+    """Versions by what they are called, whose files are checked, in the ``runtimes`` of ``options``. One runtime after
+    another takes all of them, so that what else the machine does weighs on each alike; of several versions a runtime
+    takes those that hold its format.
+
+    Raises:
+        ConfigError, InputError: as `bench_version`.
+    """
+    settings = {name: _settings(version, options) for name, version in versions.items()}
+    rows: dict[str, list[Inference]] = {name: [] for name in versions}
+    failed: dict[str, list[Failed]] = {name: [] for name in versions}
+    turns = [
+        (runtime, name, ", ".join(filter(None, (RUNTIMES[runtime][0], name))))
+        for runtime in options.runtimes
+        for name, version in versions.items()
+        if len(versions) == 1 or any(one.format == RUNTIMES[runtime][1].format for one in version.manifest.artifacts)
+    ]
+    watch = Watch(progress, [label for _, _, label in turns])
+    for runtime, name, label in turns:
+        watch.begin(label)
+        directory = str(versions[name].directory)
+        request = {"kind": "inference", "directory": directory, "runtime": runtime, **settings[name]}
         try:
-            row = _inference(measure_row(request, name, watch))
+            row = _inference(measure_row(request, label, watch))
         except ShortfallError as error:
-            failed.append(Failed(runtime, str(error)))
+            failed[name].append(Failed(runtime, str(error)))
             watch.end("could not be measured")
             continue
-        rows.append(row)
+        rows[name].append(row)
         watch.end(_best(row))
         if row.error:
-            failed.append(Failed(runtime, f"{name}: {row.error}"))
+            failed[name].append(Failed(runtime, f"{label}: {row.error}"))
     progress.line()
-    _need([row for row in rows if row.cells], failed)
-    shapes = {port.name: tuple(port.dims()[1:]) for port in manifest.inputs}
-    return InferenceBench(str(directory), shapes, settings, manifests.versions(), tuple(rows), tuple(failed))
+    return {
+        name: InferenceBench(
+            str(version.directory),
+            {port.name: tuple(port.dims()[1:]) for port in version.manifest.inputs},
+            settings[name],
+            manifests.versions(),
+            tuple(rows[name]),
+            tuple(failed[name]),
+        )
+        for name, version in versions.items()
+    }
+
+
+def _settings(version: Version, options: Options) -> dict[str, Any]:
+    """What is measured of a version: the batch sizes, of one that takes a fixed number that, and for how long."""
+    sizes, fixed = _batch_sizes(options.batch_sizes), version.manifest.batch
+    if fixed is not None and options.batch_sizes is not None and sizes != (fixed,):
+        raise ConfigError(f"--batch-sizes: {version.directory} takes {fixed} samples at a time; leave that out")
+    return {"batch_sizes": list(sizes if fixed is None else (fixed,)), "seconds": options.seconds}
 
 
 def _best(row: Inference) -> str:

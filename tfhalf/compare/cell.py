@@ -190,10 +190,11 @@ def _classes(run: Path) -> dict[str, float]:
 
 
 def _latency(version: Path, settings: dict[str, Any], progress: Progress) -> tuple[Latency, ...]:
+    from tfhalf.artifacts.manifest import open_version
     from tfhalf.compare.shipped import latency_of
 
     try:
-        return latency_of(version, progress, **settings)
+        return latency_of(open_version(version), progress, **settings)
     except (ShortfallError, ArtifactError) as error:
         progress.line(f"bench      {error}")
         return ()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
 
-from tfhalf.artifacts import manifest as manifests
+from tfhalf.artifacts.manifest import Version
 from tfhalf.artifacts.record import Manifest
-from tfhalf.bench.results import InferenceBench
-from tfhalf.bench.run import Options, bench
+from tfhalf.bench.run import Options, bench_side_by_side
+from tfhalf.bench.runtimes import RUNTIMES
 from tfhalf.compare.records import Artifact, Latency
+from tfhalf.errors import ShortfallError
 from tfhalf.progress import Progress
 
 
@@ -33,18 +34,44 @@ def artifacts_of(manifest: Manifest) -> tuple[Artifact, ...]:
     return tuple(Artifact(one.format, one.bytes, metrics_of(manifest, one.format)[0]) for one in manifest.artifacts)
 
 
-def latency_of(version: Path, progress: Progress, *, batch_sizes: str, seconds: float) -> tuple[Latency, ...]:
-    """How fast a version answers in every runtime of this machine; of one with a fixed batch, at that size.
+def latency_of(version: Version, progress: Progress, *, batch_sizes: str, seconds: float) -> tuple[Latency, ...]:
+    """How fast a version, whose files are checked, answers in every runtime of this machine; of one with a fixed batch,
+    at that size.
 
     Raises:
-        ArtifactError, IntegrityError: there is no version, or it was changed.
+        ArtifactError: its inputs are not known.
         ShortfallError: no runtime could be measured.
     """
-    sizes = batch_sizes if manifests.read(version).batch is None else None
-    table = bench(version, Options(batch_sizes=sizes, seconds=seconds), progress)
-    assert isinstance(table, InferenceBench)  # a version is not a pipeline
-    return tuple(
-        Latency(row.runtime, row.computed_by, cell.batch_size, cell.p50_ms, cell.p99_ms, cell.images_per_s, row.device)
-        for row in table.rows
-        for cell in row.cells
-    )
+    return latencies_of({"": version}, progress, batch_sizes=batch_sizes, seconds=seconds)[""]
+
+
+def latencies_of(
+    versions: Mapping[str, Version], progress: Progress, *, batch_sizes: str, seconds: float
+) -> dict[str, tuple[Latency, ...]]:
+    """`latency_of` several versions of one model by what they are called, measured in turns; of all but the first there
+    may be none.
+
+    Raises:
+        ArtifactError: their inputs are not known.
+        ShortfallError: the first could not be measured in any runtime.
+    """
+    first = next(iter(versions.values()))
+    sizes = batch_sizes if first.manifest.batch is None else None
+    formats = {one.format for version in versions.values() for one in version.manifest.artifacts}
+    runtimes = tuple(name for name, (_, spec) in RUNTIMES.items() if spec.format in formats)
+    options = Options(batch_sizes=sizes, seconds=seconds, runtimes=runtimes)
+    tables = bench_side_by_side(versions, options, progress)
+    latencies = {
+        name: tuple(
+            Latency(
+                row.runtime, row.computed_by, cell.batch_size, cell.p50_ms, cell.p99_ms, cell.images_per_s, row.device
+            )
+            for row in table.rows
+            for cell in row.cells
+        )
+        for name, table in tables.items()
+    }
+    name, measured = next(iter(latencies.items()))
+    if not measured:
+        raise ShortfallError("; ".join(one.error for one in tables[name].failed) or "no runtime could be measured")
+    return latencies

@@ -175,6 +175,18 @@ class ColumnsPreprocess:
 AnyPreprocess = Preprocess | ColumnsPreprocess
 
 
+def from_dict(values: Mapping[str, Any]) -> AnyPreprocess:
+    """The inverse of ``to_dict``, of one input or of several by name.
+
+    Raises:
+        DataError: as `Preprocess.from_dict`.
+    """
+    inputs = values.get("inputs")
+    if not isinstance(inputs, Mapping):
+        return Preprocess.from_dict(values)
+    return ColumnsPreprocess({name: None if one is None else Preprocess.from_dict(one) for name, one in inputs.items()})
+
+
 def fit(data: config.Data, x_train: Any) -> AnyPreprocess:
     """The normalisation of a training part, of one input or of several by name.
 

@@ -19,26 +19,26 @@ Call = Callable[..., Any]
 
 
 class LayerError(ExportError):
-    """A layer or operation, ``name``, cannot be computed with float16 numbers: why."""
+    """A layer or operation, ``name``, cannot be computed in the numbers ``dtype``: why."""
 
     _keras_call_info_injected = True  # Keras hands it on as it is, through the calls of the layers around
 
-    def __init__(self, name: str, why: str) -> None:
-        super().__init__(f"{name!r} does not compute in float16: {why}")
+    def __init__(self, name: str, why: str, dtype: str = "float16") -> None:
+        super().__init__(f"{name!r} does not compute in {dtype}: {why}")
         self.name, self.why = name, why
 
 
 @contextmanager
-def failures_named(name: str) -> Iterator[None]:
-    """Within the block whatever fails is a `LayerError` of ``name``, or of what it holds."""
+def failures_named(name: str, dtype: str = "float16") -> Iterator[None]:
+    """Within the block whatever fails is a `LayerError` of ``name``, or of what it holds, in the numbers ``dtype``."""
     try:
         yield
     except LayerError:
         raise
     except (tf.errors.NotFoundError, tf.errors.UnimplementedError) as error:
-        raise LayerError(name, "TensorFlow has no float16 kernel for it on this device") from error
+        raise LayerError(name, f"TensorFlow has no {dtype} kernel for it on this device", dtype) from error
     except Exception as error:  # whatever a layer's code raises
-        raise LayerError(name, reason(error)) from error
+        raise LayerError(name, reason(error), dtype) from error
 
 
 def reason(error: Exception) -> str:

@@ -49,7 +49,7 @@ def verify_version(
 
     test_set = None
     if manifest.reference.origin == "test set":
-        test_set = _test_set(version, data_dir, progress, pipeline)
+        test_set = test_set_of(version, data_dir, progress, pipeline)
     elif pipeline is not None:
         raise ArtifactError(f"{directory}: the samples that it is compared on lie in it; leave --pipeline out")
     compared = compare_version(version, progress, test_set)
@@ -59,8 +59,8 @@ def verify_version(
     return directory, compared.comparisons
 
 
-def _test_set(version: Version, data_dir: str | None, progress: Progress, pipeline: Path | None) -> TestSet:
-    """The test set that a version was made with.
+def test_set_of(version: Version, data_dir: str | None, progress: Progress, pipeline: Path | None) -> TestSet:
+    """The test set that a version was made with; arguments as those of `verify_version`.
 
     Raises:
         ArtifactError: its manifest does not say where that is from, or that is code.

@@ -31,11 +31,11 @@ def html(comparison: Comparison) -> str:
         section("Method", element("p", method(comparison))),
         _origin(comparison),
     ]
-    return page(comparison.name, _style(), [part for part in parts if part is not None])
+    return page(comparison.name, style(), [part for part in parts if part is not None])
 
 
-def _style() -> str:
-    """The page's own sheet, behind that of a version's page."""
+def style() -> str:
+    """A report's own sheet, behind that of a version's page."""
     files = (("tfhalf.verify.html", "style.css"), ("tfhalf.compare.report", "pictures.css"))
     sheets = [(resources.files(package) / name).read_text(encoding="utf-8") for package, name in files]
     colours = [f".c{i} {{ --c: {colour}; }}" for i, colour in enumerate(COLOURS)]
@@ -68,13 +68,13 @@ def _table(comparison: Comparison) -> Element | None:
     more = others(comparison)
     return section(
         "The settings side by side",
-        _grid(grid(comparison, sizes=False)),  # sizes have a part of their own
+        grid_table(grid(comparison, sizes=False)),  # sizes have a part of their own
         *(element("p", line, class_="note") for line in notes(comparison)),
-        *([element("h3", "Other metrics"), _grid(more)] if more else []),
+        *([element("h3", "Other metrics"), grid_table(more)] if more else []),
     )
 
 
-def _grid(content: Grid) -> Element:
+def grid_table(content: Grid) -> Element:
     """A table; differences have their verdict's colour."""
     rows: list[list[Child]] = [list(cells) for cells in content.rows()]
     for k, column in enumerate(content.columns):
@@ -93,9 +93,12 @@ def _pictures(comparison: Comparison) -> Element | None:
 def _shipped(comparison: Comparison) -> Element | None:
     parts: list[Child] = []
     if files := artifacts(comparison):
-        parts += [element("p", "Sizes of the published artifacts, and their metrics on the test set."), _grid(files)]
+        parts += [
+            element("p", "Sizes of the published artifacts, and their metrics on the test set."),
+            grid_table(files),
+        ]
     if answers := latencies(comparison):
-        parts.append(folded("Latency in figures", _grid(answers)))
+        parts.append(folded("Latency in figures", grid_table(answers)))
     return section("What ships", *parts) if parts else None
 
 

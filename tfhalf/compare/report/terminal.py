@@ -27,11 +27,11 @@ def lines(comparison: Comparison) -> list[str]:
     text = table_lines(grid(comparison)) if comparison.rows else []
     if more := others(comparison):
         text += ["", "other metrics", *table_lines(more)]
-    text += ["", *(part for line in notes(comparison) for part in _wrapped(line, ""))]
-    text += [part for sentence in headline(comparison) for part in _wrapped(sentence, "")]
+    text += ["", *(part for line in notes(comparison) for part in wrapped(line, ""))]
+    text += [part for sentence in headline(comparison) for part in wrapped(sentence, "")]
     for label, cells in (("failed", failures(comparison)), ("problem", problems(comparison))):
         for name, seed, why in cells:
-            text += _wrapped(f"{label:<10} {name}, seed {seed}: {why}", " " * 11)
+            text += wrapped(f"{label:<10} {name}, seed {seed}: {why}", " " * 11)
     if left := unfinished(comparison):
         text.append(left)
     return text
@@ -76,5 +76,6 @@ def _width(column: Column) -> int:
     return min(max(longest, word, len(column.name) // 2), _WIDEST)
 
 
-def _wrapped(text: str, indent: str) -> list[str]:
-    return textwrap.wrap(clean(text), WIDTH, subsequent_indent=indent)
+def wrapped(text: str, indent: str) -> list[str]:
+    """A text in lines of at most `WIDTH` characters, all but the first behind ``indent``."""
+    return textwrap.wrap(clean(text), WIDTH, subsequent_indent=indent, break_on_hyphens=False)  # paths are copied

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tfhalf.compare.records import Comparison, MetricFacts, Row
 from tfhalf.compare.report.cells import amount, base_name, names, reference, shortened, target_words
@@ -131,7 +131,11 @@ def notes(comparison: Comparison) -> list[str]:
 
 
 def versions(comparison: Comparison) -> str:
+    """`versions_line` of those that it was made with."""
+    return versions_line(comparison.versions)
+
+
+def versions_line(known: Mapping[str, str]) -> str:
     """``tfhalf 1.0, tensorflow 2.21.0``: those that matter first, then the others."""
-    order = [name for name in _PACKAGES if name in comparison.versions]
-    order += [name for name in comparison.versions if name not in _PACKAGES]
-    return ", ".join(f"{name} {comparison.versions[name]}" for name in order)
+    order = [name for name in _PACKAGES if name in known] + [name for name in known if name not in _PACKAGES]
+    return ", ".join(f"{name} {known[name]}" for name in order)

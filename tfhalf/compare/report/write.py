@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tfhalf.compare.offers import Offers
 from tfhalf.compare.records import Comparison
+from tfhalf.compare.report import offers
 from tfhalf.compare.report.html import html
 from tfhalf.compare.report.markdown import markdown
 from tfhalf.files import replacing
@@ -23,7 +25,25 @@ def write_reports(comparison: Comparison, folder: Path) -> list[Path]:
         OSError: a file cannot be written.
     """
     table = json.dumps(_plain(comparison.to_dict()), indent=1, allow_nan=False)
-    texts = {HTML: html(comparison), MARKDOWN: markdown(comparison), TABLE: table + "\n"}
+    return write_texts({HTML: html(comparison), MARKDOWN: markdown(comparison), TABLE: table + "\n"}, folder)
+
+
+def write_offers(table: Offers, folder: Path) -> list[Path]:
+    """`write_reports` of a comparison of formats.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    content = json.dumps(_plain(table.to_dict()), indent=1, allow_nan=False) + "\n"
+    return write_texts({HTML: offers.html(table), MARKDOWN: offers.markdown(table), TABLE: content}, folder)
+
+
+def write_texts(texts: Mapping[str, str], folder: Path) -> list[Path]:
+    """Write files by name into ``folder``, each replaced whole; their paths.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
     for name, text in texts.items():
         with replacing(folder / name) as beside:
             beside.write_bytes(text.encode())

@@ -26,7 +26,7 @@ from tfhalf.export.islands.simulator import (
 from tfhalf.export.program import variables_of
 from tfhalf.export.rebuild.fold_batchnorm import find_folds
 from tfhalf.export.rebuild.grouped_conv import any_grouped
-from tfhalf.export.rebuild.policies import own_islands
+from tfhalf.export.rebuild.policies import Target, own_islands
 from tfhalf.export.rebuild.rebuild import Rebuilt, rebuild
 from tfhalf.precision.constants import Trace
 from tfhalf.precision.keras_graph import LayerError, failures_named, operations, reason, run
@@ -119,12 +119,12 @@ class GraphSimulator:
                     raise
                 self._failing[error.name] = error
 
-    def ship(self, kept: Iterable[str]) -> Shipped:
+    def ship(self, kept: Iterable[str], numbers: Target = "float16") -> Shipped:
         """As `Simulator`."""
         chosen = [self._operations[name] for name in kept]
         of_linear = {id(f.linear): f.norm for f in self._folds}
         chosen += [of_linear[id(op)] for op in chosen if id(op) in of_linear]  # what was folded goes along
-        rebuilt = rebuild(self.model, keep=chosen, fold_batchnorm=self.fold)
+        rebuilt = rebuild(self.model, keep=chosen, fold_batchnorm=self.fold, target=numbers)
         model = rebuilt.model
         return Shipped(
             lambda x: model(x, training=False), *variables_of(model), rebuilt.counts, rebuilt.folded, any_grouped(model)

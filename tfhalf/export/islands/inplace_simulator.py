@@ -24,13 +24,15 @@ from tfhalf.export.islands.simulator import (
 )
 from tfhalf.export.program import variables_of
 from tfhalf.export.rebuild import grouped_conv
-from tfhalf.export.rebuild.policies import own_islands, resizes
+from tfhalf.export.rebuild.policies import HALF, Target, own_islands, resizes
 from tfhalf.export.rebuild.rebuild import narrowed
 from tfhalf.precision.cast import CastCounts
 from tfhalf.precision.constants import Trace
 from tfhalf.precision.cudnn import leave_cudnn
 from tfhalf.precision.keras_graph import failures_named
 from tfhalf.precision.policy import NORMS, RAW_RANGE, flat_layers, layer_path
+
+_MIXED = "mixed_float16"
 
 
 class InplaceSimulator:
@@ -68,28 +70,29 @@ class InplaceSimulator:
         kept = set(kept)
         with (
             _policies_set(self.model, self._plan(kept), "mixed_float16"),
-            _Watch(self._layers, seen, half=True, wide=kept),
+            _Watch(self._layers, seen, half="float16", wide=kept),
         ):
             return answers(self.interface, self._call, inputs)
 
-    def ship(self, kept: Iterable[str]) -> Shipped:
-        """As `Simulator`; the model is float16 until the next call."""
-        kept = set(kept)
-        plan = self._plan(kept)
+    def ship(self, kept: Iterable[str], numbers: Target = "float16") -> Shipped:
+        """As `Simulator`; the model is of these numbers until the next call."""
+        kept, half = set(kept), numbers in HALF
+        mixed = f"mixed_{numbers}" if half else numbers
+        plan = {key: mixed if name == _MIXED else name for key, name in self._plan(kept).items()} if half else {}
         while self._narrowed:  # what was shipped before
             variable, value, dtype = self._narrowed.pop()
             variable._value, variable._dtype = value, dtype
         for layer in self._layers.values():
-            set_policy(layer, plan.get(id(layer), "mixed_float16"))
+            set_policy(layer, plan.get(id(layer), mixed))
         counts = CastCounts()
         for layer in self._layers.values():
-            if plan.get(id(layer)) is None:
+            if half and plan.get(id(layer)) is None:
                 for variable in [*layer._trainable_variables, *layer._non_trainable_variables]:
                     self._narrowed.append((variable, variable._value, variable._dtype))
-                    counts += _narrow(variable)
+                    counts += _narrow(variable, numbers)
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            with _Watch(self._layers, half=True, wide=kept):
+            with _Watch(self._layers, half=numbers if half else "", wide=kept):
                 return self._call(*args, **kwargs)
 
         return Shipped(call, *variables_of(self.model), counts, (), grouped_conv.any_grouped(self.model))
@@ -109,7 +112,7 @@ class InplaceSimulator:
         plan, rest = (self._plan(wide), "mixed_float16") if half else ({}, "float32")
 
         def traced(trace: Trace, *args: Any, **kwargs: Any) -> Any:
-            with _Watch(self._layers, half=half, wide=wide, trace=trace):
+            with _Watch(self._layers, half="float16" if half else "", wide=wide, trace=trace):
                 return self._call(*args, **kwargs)
 
         with _policies_set(self.model, plan, rest):
@@ -125,7 +128,7 @@ class InplaceSimulator:
 
     def _plan(self, kept: Iterable[str]) -> dict[int, str]:
         """The policies of those layers that are not simply float16."""
-        plan = {id(la): "mixed_float16" for la in self._layers.values() if isinstance(la, NORMS)}
+        plan = {id(la): _MIXED for la in self._layers.values() if isinstance(la, NORMS)}
         plan |= {id(la): "float32" for la in self._layers.values() if isinstance(la, RAW_RANGE) or resizes(la)}
         plan |= dict.fromkeys(self._own, "float32")
         return plan | {id(self._layers[name]): "float32" for name in kept}
@@ -150,7 +153,7 @@ class _Watch:
 
     Args:
         seen: what notes the calls.
-        half: whether the layers compute in float16, so that what fails may do so by its dtype.
+        half: float16 or bfloat16, where the layers compute in it, so that what fails may do so by its dtype.
         wide: those that compute in float32, also with the float16 values that the layers give which they call.
         trace: what the graph is traced into.
     """
@@ -160,7 +163,7 @@ class _Watch:
         layers: dict[str, Any],
         seen: Seen | None = None,
         *,
-        half: bool = False,
+        half: str = "",
         wide: Iterable[str] = (),
         trace: Trace | None = None,
     ) -> None:
@@ -186,7 +189,7 @@ class _Watch:
             self._callers.append(name)
             try:
                 with (
-                    failures_named(name) if self.half else nullcontext(),
+                    failures_named(name, self.half) if self.half else nullcontext(),
                     nullcontext() if self.trace is None else self.trace.within(name),
                 ):
                     returned = call(*args, **kwargs)
@@ -199,11 +202,11 @@ class _Watch:
         return watched
 
 
-def _narrow(variable: Any) -> CastCounts:
-    """Make a built variable float16 where it lies; integers stay."""
+def _narrow(variable: Any, dtype: str) -> CastCounts:
+    """Make a built variable one of ``dtype`` where it lies; integers stay."""
     value = keras.ops.convert_to_numpy(variable.value)
-    narrow, counts = narrowed(variable.path, value)
-    if narrow is not value:
-        variable._value = tf.Variable(narrow, trainable=variable.trainable)
-        variable._dtype = "float16"
+    narrow, counts = narrowed(variable.path, value, dtype)
+    if value.dtype.kind == "f" or value.dtype.name == "bfloat16":
+        variable._value = tf.Variable(tf.cast(narrow, dtype), trainable=variable.trainable)
+        variable._dtype = dtype
     return counts

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from tfhalf.errors import ExportError
 from tfhalf.export.interface import Interface
+from tfhalf.export.rebuild.policies import Target
 from tfhalf.precision.cast import CastCounts
 from tfhalf.precision.constants import Trace
 from tfhalf.precision.keras_graph import LayerError, reason
@@ -113,8 +114,8 @@ class Simulator(Simulated, Protocol):
         """Whether one of ``names`` is an operation without weights, which costs nothing in float32."""
         ...
 
-    def ship(self, kept: Iterable[str]) -> Shipped:
-        """The float16 model with ``kept`` in float32."""
+    def ship(self, kept: Iterable[str], numbers: Target = "float16") -> Shipped:
+        """The float16 model with ``kept`` in float32; or the same model in other ``numbers``."""
         ...
 
     def weights(self) -> Iterator[tuple[str, str, np.ndarray]]:

@@ -9,7 +9,8 @@ import keras
 from tfhalf.precision.keras_graph import graph_of
 from tfhalf.precision.policy import NORMS, RAW_RANGE, flat_layers
 
-Target = Literal["float16", "mixed_float16", "float32"]
+Target = Literal["float16", "mixed_float16", "float32", "bfloat16"]
+HALF = ("float16", "bfloat16")
 # They count categories in the dtype that variables would have, and TensorFlow does not in float16.
 _CATEGORIES = (
     keras.layers.CategoryEncoding,
@@ -26,7 +27,7 @@ _PROBABILITIES = (keras.activations.softmax, keras.activations.log_softmax, kera
 def own_islands(model: keras.Model) -> set[int]:
     """Ids of the layers that a half-precision ``model`` itself computes in float32: somebody's considered choice."""
     layers = [layer for layer in flat_layers(model) if not isinstance(layer, keras.layers.InputLayer)]
-    if not any(layer.compute_dtype in ("float16", "bfloat16") for layer in layers):
+    if not any(layer.compute_dtype in HALF for layer in layers):
         return set()
     return {id(layer) for layer in layers if layer.compute_dtype == "float32" and graph_of(layer) is None}
 
@@ -40,7 +41,9 @@ def policy_of(layer: keras.layers.Layer, kept: bool, target: Target) -> str:
         or (isinstance(layer, RAW_RANGE) and layer.compute_dtype == "float32")
     ):
         return "float32"
-    return "mixed_float16" if isinstance(layer, (*NORMS, *_CATEGORIES)) else target
+    if not isinstance(layer, (*NORMS, *_CATEGORIES)):
+        return target
+    return "mixed_bfloat16" if target == "bfloat16" else "mixed_float16"
 
 
 def replace_policies(config: Any, name: str) -> None:
@@ -59,8 +62,8 @@ def replace_policies(config: Any, name: str) -> None:
 def widen_norms(layer: keras.layers.Layer, name: str) -> None:
     """Norms within another layer keep float32 variables too, whether a configuration or an ``__init__`` made them."""
     for inner in layer._flatten_layers(include_self=False):
-        if isinstance(inner, NORMS) and name == "float16" and not inner.built:
-            inner.dtype_policy = "mixed_float16"
+        if isinstance(inner, NORMS) and name in HALF and not inner.built:
+            inner.dtype_policy = f"mixed_{name}"
 
 
 def resizes(layer: Any) -> bool:

@@ -2,7 +2,7 @@
 
 Every layer is made anew from its own configuration with its dtype policy replaced, and the trained weights are cast
 into it. Norms keep ``mixed_float16`` (float32 variables and statistics), layers kept in float32 and raw-range
-preprocessing are float32, everything else is float16.
+preprocessing are float32, everything else is float16. In bfloat16 a model is rebuilt by the same rules.
 """
 
 from __future__ import annotations
@@ -17,7 +17,15 @@ import numpy as np
 from tfhalf.errors import ConfigError, ExportError
 from tfhalf.export.rebuild import grouped_conv
 from tfhalf.export.rebuild.fold_batchnorm import Fold, ScaleShift, find_folds, scale_and_shift
-from tfhalf.export.rebuild.policies import Target, in_float32, own_islands, policy_of, replace_policies, widen_norms
+from tfhalf.export.rebuild.policies import (
+    HALF,
+    Target,
+    in_float32,
+    own_islands,
+    policy_of,
+    replace_policies,
+    widen_norms,
+)
 from tfhalf.precision import cast as float16
 from tfhalf.precision.cast import CastCounts
 from tfhalf.precision.cudnn import leave_cudnn
@@ -57,7 +65,8 @@ def rebuild(
         keep_float32: regular expressions searched in layer paths.
         keep: layers and operations of the model's graph, themselves; also kept in float32.
         fold_batchnorm: fold BatchNormalization into the layer before it where that is exact enough.
-        target: the policy instead of float16; ``mixed_float16`` keeps weights in float32 and computes in float16.
+        target: the policy instead of float16; ``mixed_float16`` keeps weights in float32 and computes in float16,
+            ``float32`` and ``bfloat16`` are other numbers of the same model.
 
     Raises:
         ConfigError: a pattern of ``keep_float32`` matches no layer, or one within a layer that is not kept.
@@ -138,7 +147,7 @@ def _clone(
             return layer(*args, **kwargs)
         if not isinstance(layer, keras.layers.Layer):
             args, kwargs = keras.tree.map_structure(_caster((args, kwargs), id(layer) in wide), (args, kwargs))
-        with failures_named(names.get(id(layer), layer.name)):
+        with failures_named(names.get(id(layer), layer.name), target.removeprefix("mixed_")):
             return layer(*args, **kwargs)
 
     with policy(target), np.errstate(over="ignore"):  # numpy warns of a constant that becomes infinite
@@ -147,17 +156,20 @@ def _clone(
 
 
 def _caster(arguments: Any, island: bool) -> Any:
-    """What brings the arguments of an operation of `keras.ops` to one dtype: float32 in an island; else float16 for
-    constants beside float16 tensors, which would draw everything after them into float32."""
+    """What brings the arguments of an operation of `keras.ops` to one dtype: float32 in an island; else half precision
+    for constants beside tensors of it, which would draw everything after them into float32."""
     tensors = [x for x in keras.tree.flatten(arguments) if isinstance(x, keras.KerasTensor) and x.dtype in _FLOATS]
-    narrow = bool(tensors) and all(x.dtype == "float16" for x in tensors)
+    dtypes = {x.dtype for x in tensors}
+    half = dtypes.pop() if len(dtypes) == 1 else ""
+    narrow = half in HALF
 
     def cast(x: Any) -> Any:
         if island and any(x is tensor for tensor in tensors):
             return keras.ops.cast(x, "float32")
         constant = not isinstance(x, keras.KerasTensor) and (isinstance(x, np.ndarray) or keras.ops.is_tensor(x))
         if narrow and not island and constant and keras.backend.standardize_dtype(x.dtype) in _FLOATS:
-            return x.astype(np.float16) if isinstance(x, np.ndarray) else keras.ops.cast(x, "float16")
+            plain = isinstance(x, np.ndarray) and half == "float16"
+            return x.astype(np.float16) if plain else keras.ops.cast(x, half)
         return x
 
     return cast
@@ -234,7 +246,7 @@ def _carry_weights(pairs: _Pairs, folds: dict[int, Fold]) -> CastCounts:
             values = scale_and_shift(source) or []
         if len(values) != len(target.weights):
             raise ExportError(
-                f"layer {layer_path(source)!r} has {len(values)} weights and its float16 copy {len(target.weights)}; "
+                f"layer {layer_path(source)!r} has {len(values)} weights and its copy {len(target.weights)}; "
                 "its configuration does not describe it fully"
             )
         for variable, value in zip(target.weights, values, strict=True):
@@ -243,7 +255,8 @@ def _carry_weights(pairs: _Pairs, folds: dict[int, Fold]) -> CastCounts:
 
 
 def narrowed(path: str, value: np.ndarray, dtype: str = "float16") -> tuple[np.ndarray, CastCounts]:
-    """A weight's value for a variable of ``dtype``, and what a cast to float16 lost; integers stay as they are.
+    """A weight's value for a variable of ``dtype``, and what a cast to float16 lost; integers stay as they are, and
+    other floats are rounded where they are assigned.
 
     Raises:
         ExportError: it is not finite.

@@ -75,11 +75,9 @@ def _run_of_version(path: Path, ref: str) -> Path:
     """The run that a version was made by, among those that lie beside its exports."""
     version = find_version(path)
     training = manifests.read(version).training
+    if training is not None and training.run and (run := run_folder.run_of(version, training.run)):
+        return run
     runs = version.resolve().parent.parent.parent / "runs" / version.resolve().parent.name
-    if training is not None and training.run:
-        for run in sorted(runs.glob("*")):
-            if (run / run_folder.FACTS).is_file() and run_folder.facts(run).get("id") == training.run:
-                return run
     raise ConfigError(
         f"model.weights: {ref}: a version holds float16 weights alone, and the run that made it is not in {runs}; give "
         "the run folder, or its model.keras"

@@ -52,6 +52,18 @@ def exports_of(run: Path, exports: Path, *, smoke: bool) -> Path:
     return run / "exports" if smoke else exports
 
 
+def run_of(version: Path, identity: str) -> Path | None:
+    """The run folder with the id ``identity``, which made ``version``, among those that lie beside its exports, or
+    around them, as of a smoke run; None where it is not there.
+
+    Raises:
+        ResumeError: another run's file cannot be read.
+    """
+    name, home = version.resolve().parent.name, version.resolve().parent.parent.parent
+    runs = [run for run in (*sorted((home / "runs" / name).glob("*")), home) if (run / FACTS).is_file()]
+    return next((run for run in runs if facts(run).get("id") == identity), None)
+
+
 def newest_unfinished(runs: Path, name: str) -> Path:
     """The newest of ``runs/name`` that published nothing yet; smoke runs do not count.
 

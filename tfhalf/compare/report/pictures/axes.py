@@ -79,6 +79,15 @@ def powers_of_two(label: str, values: Iterable[float]) -> Axis:
     return Axis(label, 2.0 ** (low - 0.3), 2.0 ** (high + 0.3), "log2", tuple(ticks))
 
 
+def powers_of_ten(label: str, values: Iterable[float]) -> Axis:
+    """Of positive ``values`` that may lie far apart; ticks at powers of ten."""
+    exponents = [math.log10(value) for value in values]
+    low, high = math.floor(min(exponents) - 0.2), math.ceil(max(exponents) + 0.2)
+    step = max(1, math.ceil((high - low) / 6))
+    ticks = [(10.0**k, f"10{str(k).translate(_RAISED)}") for k in range(low, high + 1, step)]
+    return Axis(label, 10.0**low, 10.0**high, "log", tuple(ticks))
+
+
 def _step(rough: float, steps: Sequence[float] = _STEPS) -> float:
     """The least round step of at least ``rough``."""
     power = 10.0 ** math.floor(math.log10(rough)) if rough > 0 else 1.0

@@ -29,16 +29,19 @@ def sizes(comparison: Comparison) -> Element | None:
     if not groups:
         return None
     groups = {name: _joined(bars) for name, bars in groups.items()}
-    most = max(bar[2] for bars in groups.values() for bar in bars)
-    divisor, unit = next(
-        (by, unit) for by, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "bytes")) if most >= by
-    )
+    divisor, unit = unit_of(max(bar[2] for bars in groups.values() for bar in bars))
     groups = {
         name: [(who, look, value / divisor, None) for who, look, value, _ in bars] for name, bars in groups.items()
     }
-    panel = _panel(f"Size ({unit}), by format", f"size of the artifact ({unit})", groups, lambda v: size(v * divisor))
+    sized = panel(f"Size ({unit}), by format", f"size of the artifact ({unit})", groups, lambda v: size(v * divisor))
     caption = "Bars begin at 0. Settings whose artifacts are equally large share a bar."
-    return figure("How large the artifacts are: shorter is smaller", [panel], caption)
+    return figure("How large the artifacts are: shorter is smaller", [sized], caption)
+
+
+def unit_of(most: float) -> tuple[float, str]:
+    """What sizes up to ``most`` bytes are divided by, and what that is called."""
+    units = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
+    return next(((by, unit) for by, unit in units if most >= by), (1.0, "bytes"))
 
 
 def _joined(bars: list[Bar]) -> list[Bar]:
@@ -57,7 +60,7 @@ def latency(comparison: Comparison) -> Element | None:
     for batch in batches:
         groups = _of_batch(shown, batch)
         title = f"{batch:,} {_noun(shown, batch)} at a time"
-        panels.append(_panel(title, "milliseconds of an answer", groups, lambda v: f"{number(v)} ms"))
+        panels.append(panel(title, "milliseconds of an answer", groups, lambda v: f"{number(v)} ms"))
     caption = (
         "Bars and numbers: the median answer; whiskers: up to the 99th percentile. "
         "A panel for each batch size, with its own axis."
@@ -80,7 +83,8 @@ def _of_batch(shown: Sequence[Series], batch: int) -> dict[str, list[Bar]]:
     return groups
 
 
-def _panel(title: str, label: str, groups: dict[str, list[Bar]], words: Callable[[float], str]) -> Lines:
+def panel(title: str, label: str, groups: dict[str, list[Bar]], words: Callable[[float], str]) -> Lines:
+    """Bars in groups, each below its head, with ``words`` of their lengths at their ends."""
     names: list[str] = []
     heads: dict[int, str] = {}
     bars: list[Bar] = []
@@ -89,8 +93,8 @@ def _panel(title: str, label: str, groups: dict[str, list[Bar]], words: Callable
         names += [bar[0] for bar in group]
         bars += group
     x = axes.linear(label, [max(bar[2], bar[3] or 0) for bar in bars], zero=True, margin=0.02, count=4)
-    panel = Lines(title, names, x, heads=heads, step=_STEP, end=_END)
+    lines = Lines(title, names, x, heads=heads, step=_STEP, end=_END)
     for i, (name, style, value, upto) in enumerate(bars):
         text = words(value)
-        panel.bar(i, value, style, text, f"{name}: {text}", upto=upto)
-    return panel
+        lines.bar(i, value, style, text, f"{name}: {text}", upto=upto)
+    return lines

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from tfhalf.compare.records import Comparison, Row
 from tfhalf.compare.report.cells import names
@@ -30,6 +31,18 @@ class Style:
     def classes(self, *more: str) -> str:
         """Names for the style sheet."""
         return " ".join((f"c{self.colour}", *more))
+
+
+class Named(Protocol):
+    """What a legend shows: a name and its looks."""
+
+    @property
+    def name(self) -> str:
+        """As the table calls it."""
+
+    @property
+    def style(self) -> Style:
+        """As pictures draw it."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from xml.etree.ElementTree import Element, SubElement
 
 from tfhalf.compare.report.pictures.axes import Axis
-from tfhalf.compare.report.pictures.styles import Series, Style, marker_path
+from tfhalf.compare.report.pictures.styles import Named, Style, marker_path
 from tfhalf.text import printable
 from tfhalf.verify.html.elements import Child, clean, element
 
@@ -173,7 +173,7 @@ class Lines(Canvas):
         self.text(words, max(end, self.x(upto or 0)) + 6, y + 4, "value")
 
 
-def key(shown: Iterable[Series], *, lines: bool = False, across: str = "") -> Element:
+def key(shown: Iterable[Named], *, lines: bool = False, across: str = "") -> Element:
     """The legend: marker and name of each setting, with its line if ``lines``; what a line ``across`` is."""
     items = []
     for one in shown:
