@@ -20,6 +20,7 @@ from tfhalf.compare.cell import RESULT
 from tfhalf.compare.matrix import CELLS, Matrix
 from tfhalf.compare.plan import Cell, Plan, make_plan
 from tfhalf.compare.records import Result
+from tfhalf.compare.report.cells import grid
 from tfhalf.compare.table import make_table
 from tfhalf.errors import ConfigError
 from tfhalf.progress import Progress
@@ -87,6 +88,24 @@ def test_a_verdict_from_it(plan: Plan) -> None:
     assert made.target.metric == "val_accuracy"
     assert by_policy["float32"].time_to is not None
     assert by_policy["float32"].time_to.seconds == 4.0
+
+
+def test_a_varied_value_is_held_to_the_first_one_too(plan: Plan) -> None:
+    """Under the same policy; of the first value, and of a single policy, there is nothing more to say."""
+    two = make_plan(plan.source, policies="float32,mixed_float16", seeds=3, vary=["train.epochs=3,2"])
+    made = results(two)
+    for cell, result in made.items():
+        if cell.setting.changes == ("train.epochs=2",):
+            made[cell] = replace(result, metrics={**result.metrics, "accuracy": result.metrics["accuracy"] - 0.05})
+    table = make_table(two, made)
+    content = grid(table)
+    columns = {column.name: column for column in content.columns}
+    words = columns["difference to epochs=3"].cells
+    assert words[:2] == ("reference", "reference")
+    assert words[2:] == ("loses 5.00 ± 0.00", "loses 5.00 ± 0.00")
+    assert columns["difference to float32"].cells[2] == "reference"
+    alone = make_plan(plan.source, policies="float32", seeds=3, vary=["train.epochs=3,2"])
+    assert "difference to epochs=3" not in {column.name for column in grid(make_table(alone, results(alone))).columns}
 
 
 @pytest.mark.slow

@@ -37,6 +37,8 @@ def test_every_policy_with_every_combination_and_seed(file: Path) -> None:
     other = Setting("mixed_float16", ("train.epochs=2", "train.sizes=[16]"))
     assert plan.reference_of(other) == Setting("float32", other.changes)
     assert plan.reference_of(Setting("float32", other.changes)) is None
+    assert plan.first_of(other) == plan.settings[0]
+    assert plan.first_of(plan.settings[0]) is None
 
 
 def test_all_policies_float32_first(file: Path) -> None:
@@ -49,6 +51,7 @@ def test_one_policy_is_held_against_its_first_change(file: Path) -> None:
     plan = make_plan(file, policies="mixed_float16", vary=["train.epochs=1,2"])
     assert plan.reference_of(plan.settings[1]) == plan.settings[0]
     assert plan.reference_of(plan.settings[0]) is None
+    assert plan.first_of(plan.settings[1]) is None  # the reference is that already
 
 
 def test_a_cell_is_what_it_depends_on(file: Path) -> None:

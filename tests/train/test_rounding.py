@@ -14,8 +14,8 @@ from train_loops import NET, StopAfter, Stopped, run_folder, trainer, values
 
 from tfhalf.config import Optimizer
 from tfhalf.train.loop import run_training
-from tfhalf.train.optim import rounded
 from tfhalf.train.optim.optimizers import make_optimizer
+from tfhalf.train.optim.stochastic import rounded_by_chance
 
 SPREAD = np.random.default_rng(0).normal(size=400) * 10.0 ** np.random.default_rng(1).integers(-8, 4, 400)
 HALVES = np.random.default_rng(2).normal(size=200).astype(np.float16).astype(np.float32)
@@ -24,7 +24,7 @@ HALVES = np.random.default_rng(2).normal(size=200).astype(np.float16).astype(np.
 def draws(values: Any, count: int = 400) -> np.ndarray:
     """[count, N]: ``values`` rounded at so many steps."""
     rows = tf.constant(np.tile(np.asarray(values, np.float32), (count, 1)))
-    return np.asarray(rounded.stochastic(rows, 3, 5, 7))
+    return np.asarray(rounded_by_chance(rows, 3, 5, 7))
 
 
 def digit(values: np.ndarray) -> np.ndarray:
@@ -51,10 +51,10 @@ def test_float16_numbers_stay_as_they_are() -> None:
 
 @pytest.mark.parametrize("xla", [False, True])
 def test_a_step_draws_the_same_again_and_another_step_others(xla: bool) -> None:
-    run = tf.function(lambda step, salt: rounded.stochastic(SPREAD.astype(np.float32), 3, step, salt), jit_compile=xla)
+    run = tf.function(lambda step, salt: rounded_by_chance(SPREAD.astype(np.float32), 3, step, salt), jit_compile=xla)
     one = run(tf.constant(4), tf.constant(0, tf.int64)).numpy()
     assert np.array_equal(one, run(tf.constant(4), tf.constant(0, tf.int64)).numpy())
-    assert np.array_equal(one, rounded.stochastic(SPREAD.astype(np.float32), 3, 4, 0).numpy())
+    assert np.array_equal(one, rounded_by_chance(SPREAD.astype(np.float32), 3, 4, 0).numpy())
     for step, salt in ((5, 0), (4, 1)):
         assert not np.array_equal(one, run(tf.constant(step), tf.constant(salt, tf.int64)).numpy())
 

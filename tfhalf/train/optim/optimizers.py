@@ -15,6 +15,7 @@ from tfhalf.precision.loss_scale import GuardedLossScaleOptimizer
 from tfhalf.train.optim import lookahead, muon, rounded
 from tfhalf.train.optim.patterns import matches, muon_patterns, rate_of
 from tfhalf.train.optim.rounded import is_float16, wide
+from tfhalf.train.optim.stochastic import rounded_by_chance
 
 _INT32 = 2**31 - 1  # the largest that counters hold
 
@@ -159,7 +160,7 @@ class _PerVariable(keras.optimizers.Optimizer):
         """Set a weight to ``value``, float32, rounded as the pipeline says where it is float16."""
         if is_float16(variable) and self.rounding_seed is not None:
             index = self._get_variable_index(variable)
-            value = rounded.stochastic(value, self.rounding_seed, self._iterations, index)
+            value = rounded_by_chance(value, self.rounding_seed, self._iterations, index)
         self.assign(variable, value)
 
     def _slot(self, variable: Any, name: str) -> Any:

@@ -3,10 +3,10 @@
 Each function takes weight and slots as they are kept, cast up, and gives new values in float32; the caller rounds each
 of them once. So what a policy without a float32 copy loses is what rounding loses of weights and slots between two
 steps, and nothing else: an update smaller than half of a weight's last digit (2^-12 to 2^-11 of its size) changes
-nothing, unless weights are rounded stochastically. In float16 throughout, as Keras computes its updates under that
-policy, the learning rate, ``beta_2 ** step`` and gradients below 2^-25 would be lost besides, in which float32 weights
-have no part. Fused optimizers compute so, too: PyTorch's ``opmath_t`` is float32 for float16 parameters
-(aten/src/ATen/native/cuda/fused_adam_utils.cuh).
+nothing, unless weights are rounded by chance (`tfhalf.train.optim.stochastic`). In float16 throughout, as Keras
+computes its updates under that policy, the learning rate, ``beta_2 ** step`` and gradients below 2^-25 would be lost
+besides, in which float32 weights have no part. Fused optimizers compute so, too: PyTorch's ``opmath_t`` is float32 for
+float16 parameters (aten/src/ATen/native/cuda/fused_adam_utils.cuh).
 
 Numbers beyond 65504 are kept as that, as in an export.
 """
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import tensorflow as tf
 from keras import ops
 
 from tfhalf.precision.cast import MAX
@@ -27,10 +26,6 @@ A second moment below 2^-25, that of gradients below 1.7e-4, is kept as 0, and s
 that a step. Beside an epsilon of 1e-7 the step that follows could be a thousand times too long; beside 1e-8, which is 0
 in float16, it would divide by 0. Beside this one it is a dozen times too long at most, with ``beta_2`` of 0.999.
 """
-
-_DROPPED = 13  # of a float32 mantissa's 23 bits; float16 has 10
-_LEAST_NORMAL = 2.0**-14
-_SALTS = 2**20  # variables that each have draws of their own
 
 
 def sgd(
@@ -124,33 +119,6 @@ def average(kept: Any, weight: Any, momentum: Any) -> Any:
     digit.
     """
     return ops.add(ops.multiply(momentum, kept), ops.multiply(ops.subtract(1.0, momentum), weight))
-
-
-def stochastic(value: Any, seed: int, step: Any, salt: int) -> Any:
-    """``value`` rounded to one of the two float16 numbers beside it, the nearer it the likelier, so that its mean is
-    ``value``; a float16 number stays as it is.
-
-    Of many updates below half of a last digit so many take effect as their sum says. S. Gupta, A. Agrawal,
-    K. Gopalakrishnan and P. Narayanan, "Deep Learning with Limited Numerical Precision", arXiv:1502.02551, section 3;
-    M. Croci et al., "Stochastic rounding: implementation, error analysis and applications", doi:10.1098/rsos.211631.
-
-    Args:
-        value: float32 of any shape.
-        seed, salt: of the draws, beside ``step``: an integer scalar.
-
-    Returns:
-        Float32 of the same shape, numbers that float16 has.
-    """
-    value = tf.convert_to_tensor(value)
-    key = tf.stack([tf.constant(seed, tf.int64), tf.cast(step, tf.int64) * _SALTS + salt])
-    bits = tf.random.stateless_uniform(tf.shape(value), key, None, None, tf.uint32, alg="philox")
-    drawn = tf.bitwise.right_shift(bits, tf.constant(32 - _DROPPED, tf.uint32))
-    size = tf.abs(value)
-    # Below float16's normal numbers the last digit no longer follows the size: there it is that of this addend.
-    addend = tf.where(size < _LEAST_NORMAL, _LEAST_NORMAL, 0.0)
-    pattern = tf.bitcast(size + addend, tf.uint32) + drawn
-    kept = tf.bitwise.bitwise_and(pattern, tf.constant(2**32 - 2**_DROPPED, tf.uint32))
-    return tf.where(tf.math.is_finite(value), tf.sign(value) * (tf.bitcast(kept, tf.float32) - addend), value)
 
 
 def clamped(value: Any) -> Any:
