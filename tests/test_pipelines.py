@@ -20,6 +20,7 @@ PIPELINES = sorted(CHECKOUT.glob("pipelines/*.yaml"))
 HEADER = ("source", "cost", "expected", "command")
 # Where two steps and the export of the pipeline's own net take minutes without a GPU; the rate goes with the batch.
 SMALLER = {
+    "cifar10": ("model.args={widths: [16, 24, 32]}",),
     "cifar10_96": (
         *("model.args={widths: [16, 24, 32], convolutions: 3, norm_momentum: 0.9}", "train.test_views=none"),
     ),

@@ -111,9 +111,9 @@ def test_the_same_onnx_file_whatever_was_converted_before() -> None:
 
 @pytest.mark.slow
 def test_the_same_onnx_file_in_other_processes() -> None:
-    said = set()
-    for seed in ("1", "2", "3"):
-        code = f"import test_reproducible as tests; print(tests.digests({1 if seed == '1' else -1}))"
+    said = {str(digests())}
+    for seed in ("2", "3"):
+        code = "import test_reproducible as tests; print(tests.digests(-1))"
         env = {**os.environ, "PYTHONHASHSEED": seed}
         done = subprocess.run(
             [sys.executable, "-c", code], cwd=Path(__file__).parent, env=env, capture_output=True, text=True, check=True
