@@ -21,6 +21,7 @@ from tfhalf.compare.matrix import CELLS, Matrix
 from tfhalf.compare.plan import Cell, Plan, make_plan
 from tfhalf.compare.records import Result
 from tfhalf.compare.report.cells import grid
+from tfhalf.compare.report.wording import headline
 from tfhalf.compare.table import make_table
 from tfhalf.errors import ConfigError
 from tfhalf.progress import Progress
@@ -104,6 +105,8 @@ def test_a_varied_value_is_held_to_the_first_one_too(plan: Plan) -> None:
     assert words[:2] == ("reference", "reference")
     assert words[2:] == ("loses 5.00 ± 0.00", "loses 5.00 ± 0.00")
     assert columns["difference to float32"].cells[2] == "reference"
+    said = "float32, epochs=2 and mixed_float16, epochs=2 are worse than epochs=3 under the same policy."
+    assert said in headline(table)
     alone = make_plan(plan.source, policies="float32", seeds=3, vary=["train.epochs=3,2"])
     assert "difference to epochs=3" not in {column.name for column in grid(make_table(alone, results(alone))).columns}
 

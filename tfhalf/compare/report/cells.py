@@ -50,6 +50,11 @@ def base_name(comparison: Comparison) -> str:
     return policies.pop() if len(policies) == 1 else "the reference"
 
 
+def first_name(comparison: Comparison) -> str:
+    """What the first combination of ``--vary`` is called, whichever the policy."""
+    return names(comparison)[0].removeprefix(f"{comparison.rows[0].setting.policy}, ")
+
+
 def names(comparison: Comparison) -> list[str]:
     """The rows' settings: of a key only what follows its last point, where no other key ends so."""
     ends: dict[str, set[str]] = {}
@@ -209,9 +214,8 @@ def _against_first(comparison: Comparison, fact: MetricFacts) -> list[Column]:
     differences = tuple(row.against_first.get(fact.name) for row in rows)
     if not any(differences):
         return []
-    first = names(comparison)[0].removeprefix(f"{rows[0].setting.policy}, ")
     cells = tuple("reference" if one is None else one.words for one in differences)
-    return [Column(f"difference to {first}", cells, number=False, differences=differences)]
+    return [Column(f"difference to {first_name(comparison)}", cells, number=False, differences=differences)]
 
 
 def _difference(row: Row, fact: MetricFacts) -> str:

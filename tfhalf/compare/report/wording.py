@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tfhalf.compare.records import Comparison, MetricFacts, Row
-from tfhalf.compare.report.cells import amount, base_name, names, reference, shortened, target_words
+from tfhalf.compare.report.cells import amount, base_name, first_name, names, reference, shortened, target_words
 
 _PACKAGES = ("tfhalf", "tensorflow", "keras", "numpy", "onnxruntime", "ai-edge-litert", "openvino", "python")
 _MANY = 4  # settings, beyond which they are counted and not named
@@ -23,12 +23,26 @@ def headline(comparison: Comparison) -> list[str]:
     for fact in comparison.facts[1:]:
         if worse := [shown[id(row)] for row in others if _verdict(row, fact) == "loses"]:
             sentences.append(f"In {fact.name}, {listed(worse)} {'are' if len(worse) > 1 else 'is'} worse.")
+    sentences += _against_first(comparison, shown)
     good = [row for row in others if _verdict(row, comparison.facts[0]) == "no loss" and _speed(row)]
     if good:
         best = max(good, key=_speed)
         first = reference(comparison, best)
         if first is not None and _speed(first):
             sentences.append(f"{_bought(best, first, shown[id(best)], base, len(good))}.")
+    return sentences
+
+
+def _against_first(comparison: Comparison, shown: dict[int, str]) -> list[str]:
+    """Which values of ``--vary`` lose against the first one under the same policy, and which do not."""
+    fact, sentences = comparison.facts[0], []
+    for verdict, words in (("loses", "worse"), ("no loss", "no worse")):
+        rows = [row for row in comparison.rows if row.against_first.get(fact.name) is not None]
+        rows = [row for row in rows if row.against_first[fact.name].verdict == verdict]
+        if rows:
+            verb = "are" if len(rows) > 1 else "is"
+            named = _named(rows, shown)
+            sentences.append(f"{named} {verb} {words} than {first_name(comparison)} under the same policy.")
     return sentences
 
 
