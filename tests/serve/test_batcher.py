@@ -81,6 +81,42 @@ def test_a_lone_client_does_not_wait() -> None:
     run(work)
 
 
+def test_a_fast_client_alone_does_not_wait_either() -> None:
+    """Its requests come one upon the other's answer: nobody else can come in between."""
+
+    async def work() -> None:
+        batcher, waits = Batcher(Model(), Batching(max_delay_ms=200)), []
+        for _ in range(30):
+            start = time.perf_counter()
+            await batcher.submit(rows(1), 1).future
+            waits.append(time.perf_counter() - start)
+        # Without an end to the waiting, each would take four usual gaps, and these grow with it.
+        assert sorted(waits)[15] < 0.02, waits
+        await batcher.drain()
+
+    run(work)
+
+
+def test_a_second_client_is_waited_for_again() -> None:
+    """Once two requests are there at once, after any number of a single client's."""
+
+    async def work() -> None:
+        model = Model()
+        batcher = Batcher(model, Batching(max_batch=64, max_delay_ms=200))
+        for _ in range(10):
+            await batcher.submit(rows(1), 1).future
+        model.batches.clear()
+        jobs = []
+        for _ in range(20):
+            jobs += [batcher.submit(rows(1), 1), batcher.submit(rows(1), 1)]
+            await asyncio.sleep(0.001)
+        await asyncio.gather(*(job.future for job in jobs))
+        assert len(model.batches) <= 8, model.sizes
+        await batcher.drain()
+
+    run(work)
+
+
 def test_a_burst_is_waited_for() -> None:
     async def work() -> None:
         model = Model()

@@ -73,7 +73,7 @@ def exported(request: Request, options: Options, folder: Path, progress: Progres
 
 def _recorded(folder: Path, digest: str) -> Version | None:
     """The version that was made of the same; None where there is none, or it was changed."""
-    with suppress(FileNotFoundError, ValueError, KeyError, ArtifactError, IntegrityError):
+    with suppress(FileNotFoundError, ValueError, KeyError, TypeError, ArtifactError, IntegrityError):
         record = json.loads(read_bytes(folder / _RECORD, _MAX_BYTES))
         if record["digest"] == digest:
             return open_version(Path(os.path.normpath(folder / record["version"])))

@@ -2,7 +2,9 @@
 
 The thread takes what waits whenever it is free, so batches grow with the load by themselves. Only a thread that is free
 waits for more rows, at most ``max_delay_ms`` after the oldest request, and only while requests arrive so fast that
-another is likely within that time: a lone client never waits.
+another is likely within that time. How fast they arrive does not say from how many clients: one that sends its next
+request when it has its answer is fast, too, and alone. So waits in vain end the waiting, until two requests are there
+at once.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from tfhalf.text import one_line
 
 _SMOOTHING = 0.2  # weight of the newest gap between arrivals
 _GAPS = 4  # a pause of so many usual gaps ends the waiting: whoever was to come has come
+_IN_VAIN = 3  # waits in a row that brought nobody, after which nobody is waited for
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,8 @@ class Batcher:
         self._closing = False
         self._gap = math.inf
         self._last = -math.inf
+        self._arrivals = 0
+        self._in_vain = 0
         self._thread = threading.Thread(target=self._work, name=f"batches of {name}", daemon=True)
         self._thread.start()
 
@@ -127,7 +132,10 @@ class Batcher:
                 raise RequestError(503, f"{self._name} is being taken down; ask again", retry_after=1)
             if not self._admission.admits(rows):
                 raise self.refusal()
+            if self._waiting or self._admission.running:
+                self._in_vain = 0
             self._admission.enter(rows, rows)
+            self._arrivals += 1
             self._waiting += 1
             self._queue.append(job)
             if self._last > 0:
@@ -216,7 +224,9 @@ class Batcher:
                     self._idle = False
                 wait = self._linger()
                 if wait > 0:
+                    arrivals = self._arrivals
                     self._condition.wait(wait)
+                    self._in_vain = 0 if self._arrivals > arrivals else self._in_vain + 1
                     continue
                 chunks = self._fill()
                 if chunks:
@@ -225,7 +235,7 @@ class Batcher:
 
     def _linger(self) -> float:
         """Seconds to wait for more rows before a batch is made of what is there."""
-        if self._admission.waiting >= self._batching.max_batch or self._closing:
+        if self._admission.waiting >= self._batching.max_batch or self._closing or self._in_vain >= _IN_VAIN:
             return 0.0
         while self._queue[0].state is not State.WAITING:
             self._queue.popleft()
