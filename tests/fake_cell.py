@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from tfhalf.compare.cell import RESULT
@@ -47,6 +48,7 @@ def main(channel: Channel) -> None:
         return
     time.sleep(0.1)
     result = Result(error="step 3: the loss is nan", device="a CPU") if fault == "failed" else result_of(policy, seed)
+    result = replace(result, at_once=request["at_once"])
     with replacing(folder / RESULT) as beside:
         beside.write_text(json.dumps(result.to_dict()))
     channel.send_json(result.to_dict())

@@ -12,6 +12,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_cell import PIPELINE, result_of
@@ -21,7 +22,7 @@ from tfhalf.compare.matrix import CELLS, Matrix
 from tfhalf.compare.plan import Cell, Plan, make_plan
 from tfhalf.compare.records import Result
 from tfhalf.compare.report.cells import grid
-from tfhalf.compare.report.wording import headline
+from tfhalf.compare.report.wording import headline, notes
 from tfhalf.compare.table import make_table
 from tfhalf.errors import ConfigError
 from tfhalf.progress import Progress
@@ -46,7 +47,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
     return make_plan(path, policies="float32,mixed_float16,mixed_bfloat16", seeds=2)
 
 
-def run(plan: Plan, folder: Path, **options: bool) -> tuple[Matrix, str]:
+def run(plan: Plan, folder: Path, **options: Any) -> tuple[Matrix, str]:
     out = io.StringIO()
     matrix = Matrix(plan, folder, Progress(out), worker="fake_cell", **options)
     matrix.run()
@@ -71,6 +72,20 @@ def test_all_cells_and_then_none(plan: Plan, tmp_path: Path) -> None:
     more = make_plan(plan.source, policies="float32,mixed_float16,mixed_bfloat16", seeds=3)
     run(more, tmp_path / "out")
     assert len((tmp_path / "out" / CELLS / "log.txt").read_text().splitlines()) == 9
+
+
+def test_several_at_once_share_the_machine(plan: Plan, tmp_path: Path) -> None:
+    """All cells run, the table is the same, and the report says that speeds are not of one alone."""
+    alone, _ = run(plan, tmp_path / "alone")
+    shared, said = run(plan, tmp_path / "shared", at_once=3)
+    assert len(shared.results) == 6
+    ends = [line for line in said.splitlines() if "/6 " in line]
+    assert len(ends) == 6
+    one, three = make_table(plan, alone.results), make_table(plan, shared.results)
+    assert [row.differences for row in one.rows] == [row.differences for row in three.rows]
+    note = "up to 3 trainings shared a GPU or the machine: seconds and rates are not of one alone"
+    assert note in notes(three)
+    assert note not in notes(one)
 
 
 def results(plan: Plan) -> dict[Cell, Result]:

@@ -25,7 +25,7 @@ _OF_MODELS = {"verify_with": "--verify-with", "sizes": "--size", "labels": "--la
 _OF_SOURCES = {"custom": "--custom", "weights": "--weights", "arguments": "--arg"}
 _OF_EXPORTS = {"model": "--model", "test_set": "--pipeline"}
 _OF_PIPELINES = {"policies": "--policies", "vary": "--vary", "overrides": "--set", "margin": "--margin"}
-_OF_PIPELINES |= {"aim": "--target", "retry": "--retry", "ray": "--ray"}
+_OF_PIPELINES |= {"aim": "--target", "retry": "--retry", "ray": "--ray", "at_once": "--at-once"}
 
 
 @click.command(short_help="Compare dtype policies of a pipeline, or the formats of an export or a model.")
@@ -65,6 +65,12 @@ _OF_PIPELINES |= {"aim": "--target", "retry": "--retry", "ray": "--ray"}
     "--ray",
     metavar="ADDRESS",
     help="Run the trainings on the machines of a Ray cluster, which share --out: auto, HOST:PORT or ray://HOST:PORT.",
+)
+@click.option(
+    "--at-once",
+    type=click.IntRange(1, 64),
+    metavar="N",
+    help="Run N trainings on each GPU, or on a machine without one: sooner, and none as fast as alone. [default: 1]",
 )
 @click.option("--retry", is_flag=True, help="Try again what failed; its folder is kept under another name.")
 @click.option(
@@ -149,7 +155,13 @@ def _of_pipeline(
     from tfhalf.compare.table import make_table
 
     folder = out or Path("comparisons") / plan.pipeline.name
-    results = Matrix(plan, folder, progress, Bench() if bench else None, options["retry"], ray=options["ray"]).run()
+    ray, at_once = options["ray"], options["at_once"]
+    if ray and at_once:
+        raise ConfigError(
+            "--at-once: shares the GPUs of this machine, and --ray places trainings; leave one of them out"
+        )
+    settings = Bench() if bench else None
+    results = Matrix(plan, folder, progress, settings, options["retry"], ray=ray, at_once=at_once or 1).run()
     table = make_table(plan, results, margin=options["margin"], target=options["aim"], command=_command())
     paths = write_reports(table, folder)
     if as_json:

@@ -177,6 +177,7 @@ def _result(runs: Path, version: Path | None, problem: str, request: dict[str, A
         version=None if version is None else str(version),
         device=device.describe(),
         versions=manifests.versions(),
+        at_once=request["at_once"],
     )
 
 

@@ -1,4 +1,4 @@
-"""Cells on this machine: a process for each, one on each GPU."""
+"""Cells on this machine: a process for each, one or several on each GPU."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ Answered = tuple[Cell, dict[str, Any], float]
 """A cell that has ended, its answer, and the seconds it took."""
 
 
-def devices() -> list[dict[str, str]]:
-    """For each process that may run at a time the variables that give it a GPU of its own; one without any, on a
-    machine with one GPU or none."""
+def devices(at_once: int = 1) -> list[dict[str, str]]:
+    """For each process that may run at a time the variables that give it its GPU, which ``at_once`` of them share; none
+    are needed on a machine with one GPU or none."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = visible.split(",") if visible is not None else [str(number) for number in range(len(gpu_models()))]
     names = [name.strip() for name in names if name.strip()]
-    return [{"CUDA_VISIBLE_DEVICES": name} for name in names] if len(names) > 1 else [{}]
+    own = [{"CUDA_VISIBLE_DEVICES": name} for name in names] if len(names) > 1 else [{}]
+    return own * at_once
 
 
 @dataclass
@@ -41,8 +42,8 @@ class _Running:
 class Processes:
     """They end with the block."""
 
-    def __init__(self, worker: str) -> None:
-        self._devices, self._worker = devices(), worker
+    def __init__(self, worker: str, at_once: int = 1) -> None:
+        self._devices, self._worker = devices(at_once), worker
         self.free = list(range(len(self._devices)))
         self.busy: list[_Running] = []
 

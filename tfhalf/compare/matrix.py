@@ -1,4 +1,4 @@
-"""The cells of a comparison, run one after another, or one on each GPU; what has ended is never run again."""
+"""The cells of a comparison, run one after another, or beside one another; what has ended is never run again."""
 
 from __future__ import annotations
 
@@ -59,7 +59,8 @@ class Matrix:
 
     ``bench`` is of the first seed's artifacts, since a net is as fast whichever seed it began from; None leaves it out.
     ``retry``: what failed is tried once more. ``worker`` is the module that runs a cell in a process of its own.
-    ``ray``: the address of a Ray cluster whose machines run the cells; None runs them here.
+    ``ray``: the address of a Ray cluster whose machines run the cells; None runs them here. ``at_once``: how many share
+    a GPU, or this machine without one; their speed is then not that of one alone, which results tell.
     """
 
     plan: Plan
@@ -69,6 +70,7 @@ class Matrix:
     retry: bool = False
     worker: str = "tfhalf.compare.cell"
     ray: str | None = None
+    at_once: int = 1
     results: dict[Cell, Result] = field(default_factory=dict)
     _seconds: list[float] = field(default_factory=list)
 
@@ -136,13 +138,14 @@ class Matrix:
             "folder": str(folder),
             "data_dir": self.plan.data_dir,
             "programs": str(self.folder / _PROGRAMS),
+            "at_once": self.at_once,
             "bench": None if benched is None else {"batch_sizes": benched.batch_sizes, "seconds": benched.seconds},
         }
         slots.start(cell, request)
 
     def _workers(self) -> Workers:
         if self.ray is None:
-            return Processes(self.worker)
+            return Processes(self.worker, self.at_once)
         from tfhalf.compare.cluster import Cluster
 
         return Cluster(self.ray, self.worker, self.folder)

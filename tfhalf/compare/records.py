@@ -69,7 +69,8 @@ class Result:
     ``metrics`` and ``classes`` (the share of each class that was found) are of the trained net on the test set;
     ``history`` are the rows of the run's ``history.jsonl``, each with ``elapsed``, seconds of training until its end.
     ``problem`` is why nothing was published, of a net that was trained all the same. ``error`` is why nothing was
-    trained; all else is empty then.
+    trained; all else is empty then. ``at_once``: so many trainings shared the GPU, or the machine, with this one among
+    them: then seconds and rates are not of one alone.
     """
 
     error: str = ""
@@ -90,6 +91,7 @@ class Result:
     version: str | None = None
     device: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
+    at_once: int = 1
 
     def to_dict(self) -> dict[str, Any]:
         """What JSON can hold."""

@@ -139,6 +139,8 @@ def notes(comparison: Comparison) -> list[str]:
     lines = []
     if kinds := list(dict.fromkeys(row.memory_of for row in comparison.rows if row.memory_bytes and row.memory_of)):
         lines.append(f"peak memory: {', '.join(kinds)}")
+    if (most := max((one.at_once for row in comparison.rows for one in row.results.values()), default=1)) > 1:
+        lines.append(f"up to {most} trainings shared a GPU or the machine: seconds and rates are not of one alone")
     if keys := shortened(comparison):
         lines.append(f"settings: {', '.join(keys)}")
     return lines
