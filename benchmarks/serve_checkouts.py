@@ -65,7 +65,7 @@ def main() -> None:
     args = parser.parse_args()
     version = find_version(args.export).resolve()
     manifest = json.loads((version / "manifest.json").read_text())
-    image = np.random.default_rng(1).uniform(0, 255, (1, *manifest["input"]["shape"][1:])).astype(np.float32)
+    image = np.random.default_rng(1).uniform(0, 255, (1, *manifest["inputs"][0]["shape"][1:])).astype(np.float32)
     name = version.parent.name
     requests = {"binary": request("127.0.0.1", name, image, "FP32"), "json": json_request("127.0.0.1", name, image)}
     servers = [start(checkout, version) for checkout in (args.before.resolve(), args.after.resolve())]
