@@ -89,7 +89,8 @@ def test_a_task_is_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.Monk
     token = tmp_path / "token"
     token.touch()
     (tmp_path / "cell").mkdir()
-    request = {"folder": str(tmp_path / "cell"), "overrides": ["precision.policy=float32", "seed=2"]}
+    overrides = ["precision.policy=float32", "seed=2"]
+    request = {"folder": str(tmp_path / "cell"), "overrides": overrides, "at_once": 1}
     assert run_task("fake_cell", request, str(token))["metrics"] == {"accuracy": 0.902}
     monkeypatch.setenv("FAKE_CELL", json.dumps({"float32": "killed"}))
     assert run_task("fake_cell", request, str(token)) == {"error": "its process ended by signal 9 (Killed)"}
