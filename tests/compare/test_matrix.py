@@ -109,11 +109,11 @@ def test_a_verdict_from_it(plan: Plan) -> None:
 def test_a_varied_value_is_held_to_the_first_one_too(plan: Plan) -> None:
     """Under the same policy; of the first value, and of a single policy, there is nothing more to say."""
     two = make_plan(plan.source, policies="float32,mixed_float16", seeds=3, vary=["train.epochs=3,2"])
-    made = results(two)
-    for cell, result in made.items():
+    ended = results(two)
+    for cell, result in ended.items():
         if cell.setting.changes == ("train.epochs=2",):
-            made[cell] = replace(result, metrics={**result.metrics, "accuracy": result.metrics["accuracy"] - 0.05})
-    table = make_table(two, made)
+            ended[cell] = replace(result, metrics={**result.metrics, "accuracy": result.metrics["accuracy"] - 0.05})
+    table = make_table(two, ended)
     content = grid(table)
     columns = {column.name: column for column in content.columns}
     words = columns["difference to epochs=3"].cells

@@ -473,12 +473,12 @@ def test_the_largest_weights_go_apart_first() -> None:
 def digests() -> list[str]:
     """Of each net's ONNX file."""
     keras.utils.clear_session()
-    found = []
+    hashes = []
     for name in ("causal attention", "LSTM both ways", "GRU", "another RNN stays a loop"):
         shape, body, opset, *_ = NETS[name]
         content = to_onnx.convert(program(shape, body)[1], opset).SerializeToString(deterministic=True)
-        found.append(hashlib.sha256(content).hexdigest())
-    return found
+        hashes.append(hashlib.sha256(content).hexdigest())
+    return hashes
 
 
 @pytest.mark.slow

@@ -20,8 +20,6 @@ class NumberFormat:
 
 
 FLOAT16 = NumberFormat("float16", 11)
-FLOAT32 = NumberFormat("float32", 24)
-BFLOAT16 = NumberFormat("bfloat16", 8)
 INT8 = NumberFormat("int8", 8)
 """Of the largest number of a channel 8 bits are kept."""
 

@@ -101,7 +101,7 @@ def _bench_pipeline(path: Path, options: Options, progress: Progress) -> Trainin
         rows.append(row)
         watch.end(f"{number(row.images_per_s)} {row.noun}/s")
     progress.line()
-    _need(rows, failed)
+    check_measured(rows, failed)
     recorded = {**request, **settings, "sizes_left_out": list(pipeline.train.sizes)}
     return TrainingBench(pipeline.name, recorded, manifests.versions(), tuple(rows), tuple(failed))
 
@@ -120,7 +120,7 @@ def bench_version(version: Version, options: Options, progress: Progress) -> Inf
         ShortfallError: no row could be measured.
     """
     table = bench_side_by_side({"": version}, options, progress)[""]
-    _need([row for row in table.rows if row.cells], table.failed)
+    check_measured([row for row in table.rows if row.cells], table.failed)
     return table
 
 
@@ -186,7 +186,8 @@ def _best(row: Inference) -> str:
     return f"up to {number(max(cell.images_per_s for cell in row.cells))} samples/s"
 
 
-def _need(rows: Sequence[Any], failed: Sequence[Failed]) -> None:
+def check_measured(rows: Sequence[Any], failed: Sequence[Failed]) -> None:
+    """Raise ShortfallError, with why each ``failed``, where there are no ``rows``."""
     if not rows:
         raise ShortfallError("; ".join(one.error for one in failed) or "no runtime could be measured")
 

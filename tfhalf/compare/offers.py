@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from tfhalf.artifacts.formats import FORMATS
 from tfhalf.compare.records import Latency
 from tfhalf.progress import size
 
@@ -123,7 +124,7 @@ def _bytes_saved(table: Offers, chosen: Iterable[Offer]) -> list[str]:
     wide = {offer.format: offer for offer in table.offers if not offer.shipped and offer.numbers == "float32"}
     lines = []
     for offer in chosen:
-        twin = wide.get(offer.format) or wide.get(offer.format.partition("-")[0])
+        twin = wide.get(offer.format) or wide.get(FORMATS[offer.format].container)
         if twin is not None:
             share = offer.bytes / max(twin.bytes, 1)
             lines.append(f"{offer.format} has {share:.2f} times the bytes of {twin.name} ({size(twin.bytes)})")

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 
 from tfhalf.artifacts.manifest import Version
 from tfhalf.artifacts.record import Manifest
-from tfhalf.bench.run import Options, bench_side_by_side
+from tfhalf.bench.run import Options, bench_side_by_side, check_measured
 from tfhalf.bench.runtimes import RUNTIMES
 from tfhalf.compare.records import Artifact, Latency
-from tfhalf.errors import ShortfallError
 from tfhalf.progress import Progress
 
 
@@ -72,6 +71,5 @@ def latencies_of(
         for name, table in tables.items()
     }
     name, measured = next(iter(latencies.items()))
-    if not measured:
-        raise ShortfallError("; ".join(one.error for one in tables[name].failed) or "no runtime could be measured")
+    check_measured(measured, tables[name].failed)
     return latencies

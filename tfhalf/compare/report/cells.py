@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tfhalf.compare.records import Comparison, Difference, MetricFacts, Row, Summary
+from tfhalf.compare.records import Comparison, Difference, Latency, MetricFacts, Row, Summary
 from tfhalf.progress import duration, size
 
 NOTHING = "-"
@@ -151,10 +151,14 @@ def latencies(comparison: Comparison) -> Grid | None:
     lines = [(name, one) for name, row in zip(names(comparison), comparison.rows, strict=True) for one in row.latency]
     if not lines:
         return None
-    noun = next((row.noun for row in comparison.rows if row.latency), "items")
+    return latency_grid(SETTING, lines, next((row.noun for row in comparison.rows if row.latency), "items"))
+
+
+def latency_grid(head: str, lines: Sequence[tuple[str, Latency]], noun: str) -> Grid:
+    """A row for each answer, with what it is of below ``head``; ``noun``: what is answered."""
     return Grid(
         (
-            Column(SETTING, tuple(name for name, _ in lines), number=False),
+            Column(head, tuple(name for name, _ in lines), number=False),
             Column("runtime", tuple(one.runtime for _, one in lines), number=False),
             Column("computed by", tuple(one.computed_by for _, one in lines), number=False),
             Column("batch", tuple(f"{one.batch_size:,}" for _, one in lines)),

@@ -114,7 +114,7 @@ def _failures(comparison: Comparison) -> Element | None:
 
 
 def _origin(comparison: Comparison) -> Element:
-    known = {"date": comparison.date, "hardware": comparison.device, "versions": versions(comparison)}
+    known = {"date": comparison.date, "hardware": comparison.device, "versions": versions(comparison.versions)}
     return section(
         "Where and how",
         element("pre", element("code", comparison.command)),

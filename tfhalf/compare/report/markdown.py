@@ -39,7 +39,7 @@ def markdown(comparison: Comparison) -> str:
         f"- command: {code(comparison.command)}",
         f"- date: {plain(comparison.date)}",
         f"- hardware: {plain(comparison.device)}",
-        f"- versions: {plain(versions(comparison))}",
+        f"- versions: {plain(versions(comparison.versions))}",
     ]
     parts += ["## Method", plain(method(comparison)), "## Where and how", "\n".join(facts)]
     return "\n\n".join(parts) + "\n"

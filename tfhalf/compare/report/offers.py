@@ -5,12 +5,12 @@ from __future__ import annotations
 from xml.etree.ElementTree import Element
 
 from tfhalf.compare.offers import Offer, Offers, advice
-from tfhalf.compare.report.cells import NOTHING, Column, Grid, number
+from tfhalf.compare.report.cells import NOTHING, Column, Grid, latency_grid
 from tfhalf.compare.report.html import grid_table, style
 from tfhalf.compare.report.markdown import code, plain, table
 from tfhalf.compare.report.pictures.formats import latency, sizes, tradeoff
 from tfhalf.compare.report.terminal import table_lines, wrapped
-from tfhalf.compare.report.wording import versions_line
+from tfhalf.compare.report.wording import versions
 from tfhalf.progress import size
 from tfhalf.verify.html.elements import bullets, element, facts, folded, page, section
 
@@ -67,19 +67,7 @@ def _absent(table: Offers) -> list[tuple[str, str]]:
 
 def _latencies(table: Offers) -> Grid | None:
     rows = [(offer.name, one) for offer in table.offers for one in offer.latency]
-    if not rows:
-        return None
-    return Grid(
-        (
-            Column("format", tuple(name for name, _ in rows), number=False),
-            Column("runtime", tuple(one.runtime for _, one in rows), number=False),
-            Column("computed by", tuple(one.computed_by for _, one in rows), number=False),
-            Column("batch", tuple(f"{one.batch_size:,}" for _, one in rows)),
-            Column("median ms", tuple(number(one.p50_ms) for _, one in rows)),
-            Column("99 % ms", tuple(number(one.p99_ms) for _, one in rows)),
-            Column("samples/s", tuple(number(one.items_per_s) for _, one in rows)),
-        )
-    )
+    return latency_grid("format", rows, "samples") if rows else None
 
 
 def _method(table: Offers) -> str:
@@ -105,7 +93,7 @@ def html(table: Offers) -> str:
     """The page; the same table gives the same bytes. Whatever names and reasons hold is text in it."""
     shown = [picture for draw in _PICTURES if (picture := draw(table)) is not None]
     figures = _latencies(table)
-    known = {"date": table.date, "hardware": table.device, "versions": versions_line(table.versions)}
+    known = {"date": table.date, "hardware": table.device, "versions": versions(table.versions)}
     parts: list[Element | None] = [
         element("h1", table.version, element("span", f" {len(table.shipped)} formats")),
         element("p", "Which artifact to deploy:"),
@@ -136,7 +124,7 @@ def markdown(table_: Offers) -> str:
         "command": code(table_.command) if table_.command else "",
         "date": plain(table_.date),
         "hardware": plain(table_.device),
-        "versions": plain(versions_line(table_.versions)),
+        "versions": plain(versions(table_.versions)),
     }
     parts += ["## Method", plain(_method(table_)), "## Where and how"]
     parts.append("\n".join(f"- {name}: {text}" for name, text in where.items() if text))

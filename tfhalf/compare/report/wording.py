@@ -35,15 +35,16 @@ def headline(comparison: Comparison) -> list[str]:
 
 def _against_first(comparison: Comparison, shown: dict[int, str]) -> list[str]:
     """Which values of ``--vary`` lose against the first one under the same policy, and which do not."""
-    fact, sentences = comparison.facts[0], []
-    for verdict, words in (("loses", "worse"), ("no loss", "no worse")):
-        rows = [row for row in comparison.rows if row.against_first.get(fact.name) is not None]
-        rows = [row for row in rows if row.against_first[fact.name].verdict == verdict]
-        if rows:
-            verb = "are" if len(rows) > 1 else "is"
-            named = _named(rows, shown)
-            sentences.append(f"{named} {verb} {words} than {first_name(comparison)} under the same policy.")
-    return sentences
+    by: dict[str, list[Row]] = {}
+    for row in comparison.rows:
+        if difference := row.against_first.get(comparison.facts[0].name):
+            by.setdefault(difference.verdict, []).append(row)
+    first = first_name(comparison)
+    return [
+        f"{_named(rows, shown)} {'are' if len(rows) > 1 else 'is'} {words} than {first} under the same policy."
+        for verdict, words in (("loses", "worse"), ("no loss", "no worse"))
+        if (rows := by.get(verdict))
+    ]
 
 
 def _verdicts(fact: MetricFacts, base: str, rows: Sequence[Row], shown: dict[int, str]) -> list[str]:
@@ -146,12 +147,7 @@ def notes(comparison: Comparison) -> list[str]:
     return lines
 
 
-def versions(comparison: Comparison) -> str:
-    """`versions_line` of those that it was made with."""
-    return versions_line(comparison.versions)
-
-
-def versions_line(known: Mapping[str, str]) -> str:
+def versions(known: Mapping[str, str]) -> str:
     """``tfhalf 1.0, tensorflow 2.21.0``: those that matter first, then the others."""
     order = [name for name in _PACKAGES if name in known] + [name for name in known if name not in _PACKAGES]
     return ", ".join(f"{name} {known[name]}" for name in order)

@@ -24,8 +24,7 @@ def write_reports(comparison: Comparison, folder: Path) -> list[Path]:
     Raises:
         OSError: a file cannot be written.
     """
-    table = json.dumps(_plain(comparison.to_dict()), indent=1, allow_nan=False)
-    return write_texts({HTML: html(comparison), MARKDOWN: markdown(comparison), TABLE: table + "\n"}, folder)
+    return _write(html(comparison), markdown(comparison), comparison.to_dict(), folder)
 
 
 def write_offers(table: Offers, folder: Path) -> list[Path]:
@@ -34,16 +33,12 @@ def write_offers(table: Offers, folder: Path) -> list[Path]:
     Raises:
         OSError: a file cannot be written.
     """
-    content = json.dumps(_plain(table.to_dict()), indent=1, allow_nan=False) + "\n"
-    return write_texts({HTML: offers.html(table), MARKDOWN: offers.markdown(table), TABLE: content}, folder)
+    return _write(offers.html(table), offers.markdown(table), table.to_dict(), folder)
 
 
-def write_texts(texts: Mapping[str, str], folder: Path) -> list[Path]:
-    """Write files by name into ``folder``, each replaced whole; their paths.
-
-    Raises:
-        OSError: a file cannot be written.
-    """
+def _write(page: str, text: str, table: dict[str, Any], folder: Path) -> list[Path]:
+    content = json.dumps(_plain(table), indent=1, allow_nan=False) + "\n"
+    texts = {HTML: page, MARKDOWN: text, TABLE: content}
     for name, text in texts.items():
         with replacing(folder / name) as beside:
             beside.write_bytes(text.encode())

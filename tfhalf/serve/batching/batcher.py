@@ -75,7 +75,6 @@ class Batcher:
         self._closing = False
         self._gap = math.inf
         self._last = -math.inf
-        self._arrivals = 0
         self._in_vain = 0
         self._thread = threading.Thread(target=self._work, name=f"batches of {name}", daemon=True)
         self._thread.start()
@@ -135,7 +134,6 @@ class Batcher:
             if self._waiting or self._admission.running:
                 self._in_vain = 0
             self._admission.enter(rows, rows)
-            self._arrivals += 1
             self._waiting += 1
             self._queue.append(job)
             if self._last > 0:
@@ -224,9 +222,9 @@ class Batcher:
                     self._idle = False
                 wait = self._linger()
                 if wait > 0:
-                    arrivals = self._arrivals
+                    last = self._last
                     self._condition.wait(wait)
-                    self._in_vain = 0 if self._arrivals > arrivals else self._in_vain + 1
+                    self._in_vain = 0 if self._last != last else self._in_vain + 1
                     continue
                 chunks = self._fill()
                 if chunks:

@@ -108,7 +108,7 @@ class _PerVariable(keras.optimizers.Optimizer):
         # Keras' TensorFlow trainer hands `update_step` bare tf.Variables, which know no path.
         self.paths = tuple(variable.path for variable in variables)
         super().build(variables)
-        self.momenta = [self._slot(v, "muon_momentum") if self._bymuon_patterns(v.path) else None for v in variables]
+        self.momenta = [self._slot(v, "muon_momentum") if self._by_muon(v.path) else None for v in variables]
         self.slow = [self._slot(v, "slow") for v in variables] if self.settings.lookahead else []
         self.start()
 
@@ -119,7 +119,7 @@ class _PerVariable(keras.optimizers.Optimizer):
 
     def add_optimizer_variables(self, trainable_variables: list[Any], name: Any, initializer: Any = "zeros") -> Any:
         """As Keras makes slots, with None where Muon moves the variable; moving averages are for all."""
-        own = [name == "average" or not self._bymuon_patterns(v.path) for v in trainable_variables]
+        own = [name == "average" or not self._by_muon(v.path) for v in trainable_variables]
         chosen = [v for v, mine in zip(trainable_variables, own, strict=True) if mine]
         added = super().add_optimizer_variables(chosen, name, initializer)
         rows = [iter(row) for row in ([added] if isinstance(name, str) else added)]
@@ -134,8 +134,8 @@ class _PerVariable(keras.optimizers.Optimizer):
         return super().add_variable_from_reference(reference_variable, name=name, initializer=initializer)
 
     def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> Any:
-        """As Keras applies them; those of float16 weights as float32, in which they are clipped, and added up where
-        ``accumulate_dtype`` says so."""
+        """As Keras applies them, in the dtype that they are added up in; where none are added up, those of float16
+        weights as float32. They are clipped in float32, too."""
         dtype = self.accumulate_dtype if self.gradient_accumulation_steps else "float32"
         cast = [g if g is None or (dtype == "float32" and not is_float16(g)) else ops.cast(g, dtype) for g in grads]
         return super().apply(cast, trainable_variables)
@@ -170,7 +170,7 @@ class _PerVariable(keras.optimizers.Optimizer):
         path: str = self.paths[self._get_variable_index(variable)]
         return path
 
-    def _bymuon_patterns(self, path: str) -> bool:
+    def _by_muon(self, path: str) -> bool:
         return matches(muon_patterns(self.settings), path)
 
     def _backend_update_step(self, grads: Sequence[Any], variables: Sequence[Any], learning_rate: Any) -> None:
@@ -288,7 +288,7 @@ class _PerVariable(keras.optimizers.Optimizer):
 
     def _use_weight_decay(self, variable: Any) -> bool:
         """Keras asks this for decoupled decay."""
-        return self._decays(variable) and not self._bymuon_patterns(self._path(variable))
+        return self._decays(variable) and not self._by_muon(self._path(variable))
 
 
 class _SGD(_PerVariable, keras.optimizers.SGD):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from xml.etree.ElementTree import Element
 
 from tfhalf.compare.records import Comparison
@@ -56,16 +56,20 @@ def latency(comparison: Comparison) -> Element | None:
     batches = sorted({answer.batch_size for one in shown for answer in one.row.latency})
     if not batches:
         return None
-    panels = []
-    for batch in batches:
-        groups = _of_batch(shown, batch)
-        title = f"{batch:,} {_noun(shown, batch)} at a time"
-        panels.append(panel(title, "milliseconds of an answer", groups, lambda v: f"{number(v)} ms"))
+    return latency_figure({f"{batch:,} {_noun(shown, batch)} at a time": _of_batch(shown, batch) for batch in batches})
+
+
+def latency_figure(panels: Mapping[str, dict[str, list[Bar]]]) -> Element:
+    """Milliseconds of answers: by their titles the panels, each with its groups of bars."""
+    drawn = [
+        panel(title, "milliseconds of an answer", groups, lambda v: f"{number(v)} ms")
+        for title, groups in panels.items()
+    ]
     caption = (
         "Bars and numbers: the median answer; whiskers: up to the 99th percentile. "
         "A panel for each batch size, with its own axis."
     )
-    return figure("How long an answer takes: shorter is faster", panels, caption)
+    return figure("How long an answer takes: shorter is faster", drawn, caption)
 
 
 def _noun(shown: Sequence[Series], batch: int) -> str:

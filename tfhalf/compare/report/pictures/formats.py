@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
+from tfhalf.artifacts.formats import FORMATS
 from tfhalf.compare.offers import Offer, Offers
-from tfhalf.compare.report.cells import number
 from tfhalf.compare.report.pictures import axes
-from tfhalf.compare.report.pictures.bars import Bar, panel, unit_of
+from tfhalf.compare.report.pictures.bars import Bar, latency_figure, panel, unit_of
 from tfhalf.compare.report.pictures.styles import MARKERS, Style
 from tfhalf.compare.report.pictures.svg import Panel, figure, key
 from tfhalf.progress import size
@@ -38,23 +38,15 @@ def sizes(table: Offers) -> Element | None:
 
 def latency(table: Offers) -> Element | None:
     """Milliseconds of an answer by runtime, a panel for each batch size; None where nothing was measured."""
-    panels = []
+    panels: dict[str, dict[str, list[Bar]]] = {}
     for batch_size in table.batch_sizes:
-        groups: dict[str, list[Bar]] = {}
+        groups = panels.setdefault(f"{batch_size:,} sample{'s' * (batch_size != 1)} at a time", {})
         for offer in table.offers:
             for one in offer.latency:
                 if one.batch_size == batch_size:
                     bar = (offer.numbers, _style(offer), one.p50_ms, one.p99_ms)
                     groups.setdefault(f"{_container(offer)}: {one.computed_by}", []).append(bar)
-        title = f"{batch_size:,} sample{'s' * (batch_size != 1)} at a time"
-        panels.append(panel(title, "milliseconds of an answer", groups, lambda value: f"{number(value)} ms"))
-    if not panels:
-        return None
-    caption = (
-        "Bars and numbers: the median answer; whiskers: up to the 99th percentile. "
-        "A panel for each batch size, with its own axis."
-    )
-    return figure("How long an answer takes: shorter is faster", panels, caption)
+    return latency_figure(panels) if panels else None
 
 
 def tradeoff(table: Offers) -> Element | None:
@@ -76,7 +68,7 @@ def tradeoff(table: Offers) -> Element | None:
 
 
 def _container(offer: Offer) -> str:
-    return offer.format.partition("-")[0]
+    return FORMATS[offer.format].container
 
 
 def _style(offer: Offer) -> Style:
