@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from tfhalf.config import Augment
-from tfhalf.data.augment import augment, cutout
+from tfhalf.data.augment import Draws, augment, cutout
 
 N = 400
 X = np.random.default_rng(0).integers(0, 256, (N, 6, 5, 3)).astype(np.uint8)
@@ -20,12 +20,17 @@ FLIPPED = X[:, :, ::-1]
 
 def run(config: Augment, *, index: Any = INDEX, seed: int = 0, epoch: int = 0, step: int = 0, jit: bool = False) -> Any:
     def changed(x: Any, epoch: Any, step: Any) -> Any:
-        images, masks = augment(x, tf.constant(index), config=config, seed=seed, epoch=epoch, step=step)
+        draws = Draws(seed, step, len(index))
+        images, masks = augment(x, tf.constant(index), draws, config=config, epoch=epoch)
         assert masks is None
         return images
 
     changed = tf.function(changed, jit_compile=True, autograph=False) if jit else changed
     return changed(tf.constant(X[: len(index)]), tf.constant(epoch), tf.constant(step)).numpy()
+
+
+def drawn(seed: int, step: int) -> Draws:
+    return Draws(seed, tf.constant(step), N)
 
 
 def flips(config: Augment, **how: Any) -> np.ndarray:
@@ -101,7 +106,7 @@ def test_flip_and_crop_together() -> None:
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 def test_cutout_squares(size: int) -> None:
     ones = tf.ones([N, 6, 5, 3])
-    got = cutout(ones, size=size, seed=0, step=tf.constant(3)).numpy()
+    got = cutout(ones, drawn(0, 3), size=size).numpy()
     assert set(np.unique(got)) == {0, 1}
     seen = set()
     for image in got:
@@ -118,14 +123,14 @@ def test_cutout_squares(size: int) -> None:
         np.testing.assert_array_equal(hole, sides[0][0][:, None] & sides[1][0][None])
         seen.add((sides[0][1], sides[1][1]))
     assert len(seen) >= 25  # of 30 centres, fewer where two give the same square at the edge
-    np.testing.assert_array_equal(got, cutout(ones, size=size, seed=0, step=tf.constant(3)).numpy())
-    assert (got != cutout(ones, size=size, seed=0, step=tf.constant(4)).numpy()).any()
-    assert (got != cutout(ones, size=size, seed=1, step=tf.constant(3)).numpy()).any()
+    np.testing.assert_array_equal(got, cutout(ones, drawn(0, 3), size=size).numpy())
+    assert (got != cutout(ones, drawn(0, 4), size=size).numpy()).any()
+    assert (got != cutout(ones, drawn(1, 3), size=size).numpy()).any()
 
 
 def test_no_cutout() -> None:
     x = tf.ones([2, 3, 3, 1])
-    assert cutout(x, size=0, seed=0, step=tf.constant(0)) is x
+    assert cutout(x, drawn(0, 0), size=0) is x
 
 
 @pytest.mark.parametrize("flip", ["random", "alternating"])
@@ -135,11 +140,23 @@ def test_the_compiled_program_draws_the_same(flip: str) -> None:
         plain = run(config, epoch=epoch, step=step, seed=5)
         np.testing.assert_array_equal(plain, run(config, epoch=epoch, step=step, seed=5))
         np.testing.assert_array_equal(plain, run(config, epoch=epoch, step=step, seed=5, jit=True))
-    holes = tf.function(lambda x: cutout(x, size=3, seed=5, step=tf.constant(2)), jit_compile=True)
+    holes = tf.function(lambda x: cutout(x, drawn(5, 2), size=3), jit_compile=True)
     x = tf.cast(X, tf.float32)
-    np.testing.assert_array_equal(holes(x).numpy(), cutout(x, size=3, seed=5, step=tf.constant(2)).numpy())
+    np.testing.assert_array_equal(holes(x).numpy(), cutout(x, drawn(5, 2), size=3).numpy())
 
 
 def test_the_largest_seed() -> None:
     config = Augment(flip="alternating", crop=1)
     assert (run(config, seed=2**31 - 1) != run(config, seed=0)).any()
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_devices_that_share_a_batch_draw_what_one_draws(compiled: bool) -> None:
+    def numbers(rows: int, device: int, devices: int) -> Any:
+        return Draws(3, tf.constant(7), rows, device, devices).integers(2, 0, 1000, 4)
+
+    run = tf.function(numbers, jit_compile=True, autograph=False) if compiled else numbers
+    whole = run(12, 0, 1).numpy()
+    for devices in (2, 3, 4):
+        parts = [run(12 // devices, device, devices).numpy() for device in range(devices)]
+        np.testing.assert_array_equal(np.concatenate(parts), whole)

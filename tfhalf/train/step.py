@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 
 from tfhalf.config import Augment
-from tfhalf.data.augment import augment, cutout
+from tfhalf.data.augment import Draws, augment, cutout
 from tfhalf.data.normalize import normalizer
 from tfhalf.data.preprocess import AnyPreprocess
 from tfhalf.precision.loss_scale import GuardedLossScaleOptimizer
@@ -146,11 +146,12 @@ class Step:
         """Inputs, augmented and normalised, float32, as int32 and as they are where the model takes integers; and their
         targets, of which masks are moved as the images are."""
         x, y, config = batch.x, batch.y, self.augmentation
+        draws = Draws(self.seed, step, batch.index.shape[0] or tf.shape(batch.index)[0])
         if config is not None:
             masks = y if self.objective.task.targets == "masks" else None
-            x, masks = augment(x, batch.index, config=config, seed=self.seed, epoch=epoch, step=step, masks=masks)
+            x, masks = augment(x, batch.index, draws, config=config, epoch=epoch, masks=masks)
             y = y if masks is None else masks
         x = self.preprocess(x)
         if config is not None and config.cutout and not takes_integers(self.model):
-            x = cutout(x, size=config.cutout, seed=self.seed, step=step)
+            x = cutout(x, draws, size=config.cutout)
         return x, y
