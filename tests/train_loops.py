@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,11 @@ from tfhalf import config
 from tfhalf.data import Preprocess, Splits
 from tfhalf.progress import Progress
 from tfhalf.system.device import cpu
+from tfhalf.system.group import ALONE, Group
+from tfhalf.tasks import Task
 from tfhalf.train.build import Builder
 from tfhalf.train.job import Job
+from tfhalf.train.objective import Objective
 from tfhalf.train.trainer import Trainer
 
 NET = '''
@@ -75,11 +79,14 @@ def pipeline(**changes: Any) -> config.Pipeline:
     return changed(BASE, changes)
 
 
-def trainer(folder: Path, data: Splits | None = None, **changes: Any) -> Trainer:
+def trainer(
+    folder: Path, data: Splits | None = None, group: Group = ALONE, task: Task | None = None, **changes: Any
+) -> Trainer:
     pipe, data = pipeline(**changes), data or splits()
-    goal = objective(pipe)
+    goal = Objective(task) if task else objective(pipe)
     builder = Builder(pipe.model, folder, input_shape=data.input_shape, task=goal.task)
-    return Trainer(Job(pipe, data, Preprocess.fit("standardize", data.x_train), builder, goal), cpu())
+    job = Job(pipe, data, Preprocess.fit("standardize", data.x_train), builder, goal)
+    return Trainer(job, replace(cpu(), group=group))
 
 
 def run_folder(folder: Path, name: str) -> Path:

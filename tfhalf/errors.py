@@ -15,6 +15,7 @@
         |-- ParityError         an artifact does not answer like the float32 model
         |-- IntegrityError      a file is missing or is not what its manifest says
         |-- ResumeError         a run that cannot go on
+        |-- PeerError           another of the processes that train together has ended
         `-- Interrupted         exit 130, 143: a signal ended training, which can go on from a checkpoint
 
 A message is one line: what was received, what is accepted, what to do.
@@ -105,6 +106,15 @@ class IntegrityError(ShortfallError):
 
 class ResumeError(ShortfallError):
     """A run cannot be taken up again."""
+
+
+class PeerError(ShortfallError):
+    """Another of the processes that train together has ended or does not answer; ``reason`` says which, ``remedy`` what
+    to do."""
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(f"{reason}; {remedy}")
+        self.reason, self.remedy = clean(reason), clean(remedy)
 
 
 class Interrupted(ShortfallError):  # noqa: N818  # nothing went wrong

@@ -17,6 +17,7 @@ import click
 
 from tfhalf._version import __version__
 from tfhalf.cli.compare import compare
+from tfhalf.cli.devices import NAMES, device_options, sharing
 from tfhalf.cli.export import export
 from tfhalf.cli.group import Group, thread_failed
 from tfhalf.cli.inspect import inspect
@@ -85,6 +86,7 @@ def main() -> None:
     type=click.Choice(["stop", "rollback"]),
     help="Set train.blowup.action: what to do when the loss blows up.",
 )
+@device_options
 @EXPORTS
 @RUNS
 @QUIET
@@ -106,6 +108,7 @@ def train(
     """
     from tfhalf.workflows.train_request import check, published
 
+    where = {name: options.pop(name) for name in NAMES}
     request = check(pipeline, overrides, runs_folder=runs, **options)  # before TensorFlow: bad input shows at once
     if request.run is not None and (there := published(request.run, exports, request.pipeline.name)):
         if as_json:
@@ -114,20 +117,24 @@ def train(
             Progress(quiet=quiet).line(f"published  {there}, before the run was stopped", always=True)
         return
     progress = progress_for(quiet, as_json)
-    load_tensorflow(progress, keep_programs=runs, deterministic=request.deterministic)
-    from tfhalf.train.job import Places
-    from tfhalf.workflows.train import train_and_export
+    loading = {"keep_programs": runs, "deterministic": request.deterministic}
+    with sharing(progress, request.facts(), loading=loading, **where) as group:
+        from tfhalf.train.job import Places
+        from tfhalf.workflows.train import take_part, train_and_export
 
-    outcome = train_and_export(
-        request.pipeline,
-        Places(request.source, runs, exports, request.data_dir),
-        progress,
-        smoke=request.smoke,
-        resume=request.run,
-        deterministic=request.deterministic,
-        origin=request.origin,
-        started=_STARTED,
-    )
+        places = Places(request.source, runs, exports, request.data_dir)
+        how: dict[str, Any] = {
+            "smoke": request.smoke,
+            "resume": request.run,
+            "deterministic": request.deterministic,
+            "origin": request.origin,
+            "started": _STARTED,
+            "group": group,
+        }
+        if not group.first:
+            take_part(request.pipeline, places, Progress(sys.stderr, quiet=True), **how)
+            return
+        outcome = train_and_export(request.pipeline, places, progress, **how)
     say_outcome(outcome, progress, as_json)
 
 

@@ -17,12 +17,19 @@ from tfhalf.files import disk_fault
 from tfhalf.progress import Progress
 from tfhalf.text import clean
 
+ARGUMENTS = "tfhalf.arguments"
+"""Where a context's ``meta`` has the command line."""
 TRACEBACK = "TFHALF_TRACEBACK"
 """An environment variable: where it is 1, the way to an error, and what caused it, are printed before its line."""
 
 
 class Group(click.Group):
     """Ends every expected failure in one line and the exit code that its class carries."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keep the arguments as they came, for a command that starts itself again."""
+        ctx.meta[ARGUMENTS] = list(args)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """The command's result."""

@@ -64,6 +64,10 @@ class Train(Section):
     ``accumulate`` adds up the gradients of so many batches, and moves the weights by their mean. The sums are kept in
     ``accumulate_dtype``: float16 takes half the memory, and flushes gradients below 3e-8 to 0.
 
+    On several devices each computes an equal part of every batch. ``reduce_dtype`` is what gradients are averaged in:
+    float16 halves the bytes between devices. ``sync_batch_norm`` has BatchNormalization take its statistics over the
+    whole batch, as one device would; else each takes them over its part, and what evaluation uses is their mean.
+
     ``feed``: ``resident`` keeps the training set in the device's memory, ``streamed`` brings it there block by block;
     ``auto`` is resident where it fits. Both train the same.
 
@@ -78,6 +82,8 @@ class Train(Section):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     accumulate: Annotated[int, Field(ge=1, le=4096)] = 1
     accumulate_dtype: Literal["float32", "float16"] = "float32"
+    reduce_dtype: Literal["float32", "float16"] = "float32"
+    sync_batch_norm: bool = False
     sizes: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = ()
     freeze_after: dict[str, Annotated[int, Field(ge=1, le=100_000)]] = Field(default_factory=dict)
     stages: tuple[Stage, ...] = ()

@@ -33,10 +33,13 @@ def settle(job: Job, device: Device, progress: Progress) -> Job:
     """
     if job.pipeline.precision.keep_float32 != "auto":
         return job
-    islands, _ = find(job, device, progress)
-    for line in lines(islands):
-        progress.line(line)
-    return settled(job, tuple(island.pattern for island in islands))
+    group, patterns = device.group, "[]"
+    if group.first:
+        islands, _ = find(job, device.alone, progress)
+        for line in lines(islands):
+            progress.line(line)
+        patterns = json.dumps([island.pattern for island in islands])
+    return settled(job, tuple(json.loads(group.texts(patterns)[0])))
 
 
 def auto(job: Job, progress: Progress, *, measure: bool) -> tuple[Job, tuple[Island, ...] | None]:

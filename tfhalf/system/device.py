@@ -12,9 +12,11 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
+
+from tfhalf.system.group import ALONE, Group
 
 # NVIDIA's compute capability from which an instruction exists.
 FLOAT16_ARITHMETIC = (5, 3)
@@ -31,7 +33,7 @@ class Device:
 
     ``memory_bytes`` is the device's whole memory, None where it is unknown. ``native_float16`` says that the device
     has float16 arithmetic; without it every operation goes through float32. ``cpu_cores`` counts the cores this process
-    may use.
+    may use. ``group``: the processes that train together, of which each has such a device.
     """
 
     kind: Literal["GPU", "CPU"]
@@ -41,6 +43,12 @@ class Device:
     native_float16: bool
     tensor_cores: bool
     cpu_cores: int
+    group: Group = field(default=ALONE, compare=False)
+
+    @property
+    def alone(self) -> Device:
+        """The device for work that this process does by itself."""
+        return replace(self, group=ALONE)
 
     def describe(self, *, half: bool = True) -> str:
         """One line, such as ``NVIDIA H200, compute capability 9.0, 139.8 GiB, float16 Tensor Cores, 16 CPU cores``;
@@ -55,7 +63,8 @@ class Device:
         elif half:
             parts.append("float16 arithmetic" if self.native_float16 else "float16 emulated in float32")
         parts.append(f"{self.cpu_cores} CPU core{'s' if self.cpu_cores != 1 else ''}")
-        return ", ".join(parts)
+        count = self.group.size
+        return (f"{count} x " if count > 1 else "") + ", ".join(parts)
 
 
 def detect() -> Device:

@@ -12,6 +12,7 @@ from tfhalf.data.columns import Columns
 from tfhalf.data.lazy import Array
 from tfhalf.data.normalize import normalizer
 from tfhalf.data.preprocess import AnyPreprocess
+from tfhalf.system.group import ALONE, Group
 from tfhalf.train.objective import Objective, tensors
 
 Views = Literal["none", "mirror", "mirror_shift"]
@@ -68,10 +69,19 @@ class Evaluator:
         return self.scores(x, y, views=views)[1]
 
     def scores(
-        self, x: Array | Columns, y: Array | Columns, weight: Array | None = None, views: Views = "none"
+        self,
+        x: Array | Columns,
+        y: Array | Columns,
+        weight: Array | None = None,
+        views: Views = "none",
+        group: Group = ALONE,
     ) -> tuple[float, dict[str, float]]:
-        """Mean loss, and metrics by name; inputs are answered once."""
-        return self.objective.scores(y, self.answers(x, views), weight)
+        """Mean loss, and metrics by name; inputs are answered once, each process of ``group`` its part of them."""
+        if len(x) < group.size:
+            group = ALONE
+        rows = group.part(len(x))
+        weight = None if weight is None else weight[rows]
+        return self.objective.scores(y[rows], self.answers(x[rows], views), weight, group)
 
     def _forward(self, x: Any, weight: Any, by: Any, mirrored: Any) -> Any:
         if not isinstance(x, dict) and x.shape.rank == 4:

@@ -16,15 +16,17 @@ from tfhalf.precision.policy import policy
 from tfhalf.progress import Progress, duration
 from tfhalf.train.callbacks import Hooks, State
 from tfhalf.train.course import Course
-from tfhalf.train.diagnose.divergence import BlowUp, advice_for, blown_up, explain
+from tfhalf.train.diagnose.divergence import BlowUp, advice_for, blown_up
 from tfhalf.train.diagnose.non_finite import all_finite
 from tfhalf.train.diagnose.scale_log import ScaleLog
 from tfhalf.train.feeds.base import ChunkResult, joined
+from tfhalf.train.peers import Peers
 from tfhalf.train.plateau import lowered
 from tfhalf.train.record import checkpoint
 from tfhalf.train.record.history import Epoch, History, header
 from tfhalf.train.record.resume import check_inputs, check_pipeline, has_ended, vocabulary_digests
 from tfhalf.train.record.run_folder import keep_epochs
+from tfhalf.train.replay import explain_step
 from tfhalf.train.result import TrainResult
 from tfhalf.train.signals import Signals
 from tfhalf.train.trainer import Trainer
@@ -44,8 +46,12 @@ def run_training(trainer: Trainer, run: Path, progress: Progress, resume: bool =
         ConfigError: ``resume`` and the pipeline is not the one that the run was started with.
         Interrupted: SIGINT or SIGTERM came; there is a checkpoint to go on from.
     """
-    with trainer.writer, policy(trainer.job.pipeline.precision.policy):  # for layers that users build within call()
-        return Epochs(trainer, run, progress).go(resume)
+    group = trainer.device.group
+    named = group.texts(str(run))[0]  # the others keep no run folder
+    remedy = f"go on with: tfhalf train --resume {shlex.quote(named)}, on as many devices as there are"
+    with group.together(remedy), trainer.writer, policy(trainer.job.pipeline.precision.policy):
+        # The policy is for layers that users build within call().
+        return Epochs(trainer, run, progress, named).go(resume)
 
 
 class Epochs:
@@ -53,14 +59,18 @@ class Epochs:
 
     The position is ``epoch``, epochs that are over, and ``done``, steps of the one that goes on; ``results`` are
     theirs, and ``stepping`` the seconds that they took.
+
+    Where several processes share batches, all come this way and decide alike: by numbers that are the same in each, and
+    else by what `Peers` agree on. The first alone writes checkpoints; ``named`` is its run folder, ``run`` one's own.
     """
 
-    def __init__(self, trainer: Trainer, run: Path, progress: Progress) -> None:
+    def __init__(self, trainer: Trainer, run: Path, progress: Progress, named: str) -> None:
         self.trainer, self.job, self.pipeline = trainer, trainer.job, trainer.job.pipeline
         self.state, self.program = trainer.state, trainer.program
-        self.run, self.progress = run, progress
+        self.run, self.progress, self.named = run, progress, named
         self.shown = self.job.objective.shown
         self.signals = Signals()
+        self.peers = Peers(trainer.device.group, self.signals)
         self.rollbacks: list[dict[str, Any]] = []
         self.spent, self.stepping = 0.0, 0.0
         self.epoch, self.done = 0, 0
@@ -73,7 +83,7 @@ class Epochs:
 
     def go(self, resume: bool) -> TrainResult:
         """From the first step, or with ``resume`` from the run's last checkpoint, to the last; see `run_training`."""
-        saved = checkpoint.load(self.run, self.progress.line, set_aside=True) if resume else None
+        saved = self.peers.last_checkpoint(self.run, self.progress.line, set_aside=True) if resume else None
         if not resume:
             checkpoint.clear(self.run)
         if saved is not None:
@@ -87,7 +97,7 @@ class Epochs:
             if not (saved and has_ended(saved.record, self.pipeline)):
                 with self.signals:
                     self._train(taken_up=saved is not None)
-                    if self.signals.number is not None:
+                    if self.peers.agree(False)[1]:
                         self._interrupt()
         return self.trainer.result(self.history.rows, self.spent, self.rollbacks)
 
@@ -221,10 +231,11 @@ class Epochs:
         wait = self.pipeline.train.checkpoint_seconds
         wait = max(wait, (self.copying + self.trainer.writer.seconds) / _SHARE) if wait else 0.0
         since = time.monotonic() - (self.saved_at if self.done else self.epoch_saved_at)
-        asked = self.signals.number is not None and not last
-        if last or since >= wait or asked:
+        due, stopped = self.peers.agree(since >= wait)
+        asked = stopped and not last
+        if last or due or asked:
             self._check_weights()
-        if since >= wait or asked:
+        if due or asked:
             self._save()
         if asked:
             self._interrupt()
@@ -255,8 +266,9 @@ class Epochs:
         }
         within = joined(self.results).arrays() if self.results else {}
         # Once it has ended no step will need the memory, and the writer's thread can copy the state to the host.
-        state = self.state.held() if ended else self.state.values()
-        self.trainer.writer.save(self.run, step, state, record, within, settings.keep_checkpoints, known.arrays)
+        if self.peers.group.first:
+            state = self.state.held() if ended else self.state.values()
+            self.trainer.writer.save(self.run, step, state, record, within, settings.keep_checkpoints, known.arrays)
         self.saved_at = time.monotonic()
         self.copying, self.start = self.saved_at - start, []
         if not self.done:
@@ -272,7 +284,7 @@ class Epochs:
         name, steps = signal.Signals(self.signals.number).name, self.course.first_step(self.pipeline.train.epochs)
         raise Interrupted(
             f"stopped by {name} after step {self._step:,} of {steps:,}; go on with: "
-            f"tfhalf train --resume {shlex.quote(str(self.run))}",
+            f"tfhalf train --resume {shlex.quote(self.named)}",
             self.signals.number,
         )
 
@@ -303,8 +315,13 @@ class Epochs:
         """
         settings = self.pipeline.train.blowup
         self.trainer.writer.wait()
-        saved = checkpoint.load(self.run)
-        why = blow_up.why if blow_up.explained else f"{blow_up.why}; {self._explain(blow_up.step, saved)}"
+        saved = self.peers.last_checkpoint(self.run)
+        why = blow_up.why
+        if not blow_up.explained:
+            self.progress.status("looking for the layer ...")
+            at = self.course.first_step(saved.record["epochs_done"]) + saved.record["done"] if saved else 0
+            self.state.restore(saved.arrays if saved else self.start)
+            why = f"{why}; {explain_step(blow_up.step, at, self.course, self.program)}"
         good = f"the last good checkpoint is {saved.path}" if saved else "there is no checkpoint yet"
         if settings.action == "stop":
             advice = "" if blow_up.explained else f"; {advice_for(self.pipeline.precision)}"
@@ -321,20 +338,3 @@ class Epochs:
         self.progress.line(f"blow-up    {why}")
         self.progress.line(f"rollback   to step {self._step:,}, with half the learning rate ({count})")
         self._save()
-
-    def _explain(self, step: int, saved: checkpoint.Checkpoint | None) -> str:
-        """The layer at which ``step`` goes wrong, with the weights as they were before it: those of the last
-        checkpoint, moved on again by the steps since."""
-        record = saved.record if saved else _START
-        self.progress.status("looking for the layer ...")
-        self.state.restore(saved.arrays if saved else self.start)
-        at = self.course.first_step(record["epochs_done"]) + record["done"]
-        while at < step:
-            epoch, done = self.course.position(at)
-            part = self.course.order(epoch)[done : min(done + self.program.rows, done + step - at)]
-            self.program.feed(part, epoch, at, self.course.stage(epoch))
-            at += len(part)
-        epoch, done = self.course.position(step)
-        stage, index = self.course.stage(epoch), self.course.order(epoch)[done]
-        with self.program.step.staged(stage):
-            return explain(self.program.step, self.program.feed, index, epoch, step, stage.size)

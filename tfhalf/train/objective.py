@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfhalf.data.columns import Columns
+from tfhalf.system.group import ALONE, Group
 from tfhalf.tasks import Metric, Several, Task
 from tfhalf.tasks.several import of_output
 
@@ -86,14 +87,21 @@ class Objective:
         """How many sums `sums` gives."""
         return sum(self.sizes)
 
-    def loss(self, y: Any, answers: Any, weight: Any = None) -> Any:
-        """Mean loss of targets ``y`` [N, ...] and float32 ``answers``, scalar; ``weight`` float32 [N]."""
+    def loss(self, y: Any, answers: Any, weight: Any = None, group: Group = ALONE) -> Any:
+        """Mean loss of targets ``y`` [N, ...] and float32 ``answers``, scalar; ``weight`` float32 [N].
+
+        Where the items are part of a batch that ``group`` shares, the mean of this over its processes is that of the
+        batch: pixels and steps that count are counted in all of them.
+        """
         losses = self.losses(y, answers)
         weights = self._weights(y, weight, losses.shape.rank)
         if weights is None:
             return tf.reduce_mean(losses)
         counted = self.task.counted(y)
-        count = tf.cast(tf.size(losses), tf.float32) if counted is None else tf.maximum(tf.reduce_sum(counted), 1.0)
+        if counted is None:
+            count = tf.cast(tf.size(losses), tf.float32)
+        else:
+            count = tf.maximum(group.sum(tf.reduce_sum(counted)), 1.0) / group.size
         return tf.reduce_sum(losses * weights) / count
 
     def _weights(self, y: Any, weight: Any, rank: int) -> Any | None:
@@ -118,8 +126,11 @@ class Objective:
         parts = np.split(sums, np.cumsum(self.sizes)[:-1])
         return {metric.name: metric.value(part) for metric, part in zip(self.metrics, parts, strict=True)}
 
-    def scores(self, y: Values, answers: Values, weight: np.ndarray | None = None) -> tuple[float, dict[str, float]]:
-        """Mean loss and metrics of a net's float32 ``answers`` [N, ...], which need not fit on a device."""
+    def scores(
+        self, y: Values, answers: Values, weight: np.ndarray | None = None, group: Group = ALONE
+    ) -> tuple[float, dict[str, float]]:
+        """Mean loss and metrics of a net's float32 ``answers`` [N, ...], which need not fit on a device; and of those
+        that the other processes of ``group`` have."""
         total, sums = 0.0, np.zeros(self.size)
         with tf.device("CPU:0"):
             for start in range(0, len(y), _ROWS):
@@ -128,11 +139,12 @@ class Objective:
                 own = None if weight is None else tf.constant(weight[rows])
                 total += float(self.loss(true, part, own)) * self._counted(y[rows])
                 sums += self.sums(true, part).numpy()
-        return total / self._counted(y), self.values(sums)
+        total, count, *all_sums = group.total(np.array([total, self._counted(y), *sums]))
+        return total / max(count, 1.0), self.values(np.array(all_sums))
 
     def _counted(self, y: Any) -> float:
         counted = self.task.counted(y) if isinstance(y, np.ndarray) else None
-        return float(len(y)) if counted is None else max(float(tf.reduce_sum(counted)), 1.0)
+        return float(len(y)) if counted is None else float(tf.reduce_sum(counted))
 
     def predictions(self, answers: Values) -> dict[str, np.ndarray]:
         """What an artifact serves, by name, of a float32 model's ``answers`` [N, ...]."""
@@ -157,23 +169,27 @@ class SeveralObjectives(Objective):
         firsts = [of_output(name, part.metrics[0]) for name, part in self.parts.items()]
         return tuple(firsts[:3])
 
-    def loss(self, y: Any, answers: Any, weight: Any = None) -> Any:
+    def loss(self, y: Any, answers: Any, weight: Any = None, group: Group = ALONE) -> Any:
         """The sum over outputs, scalar; targets and answers are by name."""
-        losses = [self.weights[name] * part.loss(y[name], answers[name], weight) for name, part in self.parts.items()]
+        losses = [
+            self.weights[name] * part.loss(y[name], answers[name], weight, group) for name, part in self.parts.items()
+        ]
         return tf.add_n(losses)
 
     def sums(self, y: Any, answers: Any) -> Any:
         """Those of the outputs' metrics, one after another, float32 [size]."""
         return tf.concat([part.sums(y[name], answers[name]) for name, part in self.parts.items()], 0)
 
-    def scores(self, y: Values, answers: Values, weight: np.ndarray | None = None) -> tuple[float, dict[str, float]]:
+    def scores(
+        self, y: Values, answers: Values, weight: np.ndarray | None = None, group: Group = ALONE
+    ) -> tuple[float, dict[str, float]]:
         """Mean loss and metrics, each of its own output."""
         assert isinstance(y, Columns)
         assert isinstance(answers, Columns)
         total = 0.0
         metrics: dict[str, float] = {}
         for name, part in self.parts.items():
-            loss, own = part.scores(y.arrays[name], answers.arrays[name], weight)
+            loss, own = part.scores(y.arrays[name], answers.arrays[name], weight, group)
             total += self.weights[name] * loss
             metrics |= {f"{name}_{metric}": value for metric, value in own.items()}
         return total, metrics

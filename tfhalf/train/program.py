@@ -8,12 +8,14 @@ from functools import lru_cache
 
 import numpy as np
 
+from tfhalf.errors import ConfigError
 from tfhalf.precision.loss_scale import GuardedLossScaleOptimizer
 from tfhalf.system.device import Device
 from tfhalf.train.batches import Batches
 from tfhalf.train.feeds.choose import make
 from tfhalf.train.job import Job
 from tfhalf.train.kernels import fewer_passes
+from tfhalf.train.kernels.synchronized import synchronized, to_synchronize
 from tfhalf.train.recurrent import choose_xla
 from tfhalf.train.stages import PLAIN, Stage, stages_of, twins
 from tfhalf.train.state import TrainState
@@ -42,7 +44,11 @@ class TrainProgram:
         self.steps_per_epoch = self.images // self.batch_size
         half = precision.policy != "float32"
         nets = twins(state.model, job, self.stages.sizes)
+        self.group, self._sync = device.group, settings.sync_batch_norm
+        self._check_divisible()
         self.xla, self.xla_reason = choose_xla(settings.xla, device, state.model, *nets.values(), half=half)
+        if self.group.size > 1 and self.xla and device.kind == "CPU":
+            self.xla, self.xla_reason = False, "XLA is off: between CPUs it has no collective operations"
         if isinstance(state.optimizer, GuardedLossScaleOptimizer):
             state.optimizer.branchless = self.xla
         self.step = Step(
@@ -54,6 +60,8 @@ class TrainProgram:
             augmentation=pipeline.data.augment if splits.has_images else None,
             seed=pipeline.seed,
             twins=nets,
+            group=self.group,
+            reduce_dtype=settings.reduce_dtype,
         )
         state.reset_seeds()
         self.feed, self.feed_reason = make(
@@ -63,7 +71,7 @@ class TrainProgram:
             splits.y_train,
             splits.w_train,
             device,
-            batch_size=self.batch_size,
+            batch_size=self.batch_size // self.group.size,
             capacity=min(self.images // min(map(self._items, self.stages.all)), 500),
             xla=self.xla,
             max_skipped=precision.loss_scale.max_skipped,
@@ -75,8 +83,10 @@ class TrainProgram:
         """Trace and compile the step, for each stage, without running one; returns and keeps the seconds it took."""
         start = time.perf_counter()
         with ExitStack() as stack:
-            for model in (self.state.model, *self.step.twins.values()) if self.xla else ():
-                stack.enter_context(fewer_passes(model))
+            for model in (self.state.model, *self.step.twins.values()):
+                norms = to_synchronize(model, self._sync) if self.group.size > 1 else []
+                faster = fewer_passes(model, norms, self.group) if self.xla else synchronized(norms, self.group)
+                stack.enter_context(faster)
             for stage in self.stages.all:
                 self.feed(np.zeros((0, self._items(stage)), np.int32), 0, 0, stage)
         self.compile_seconds = time.perf_counter() - start
@@ -104,7 +114,18 @@ class TrainProgram:
         order = np.resize(np.arange(self.images, dtype=np.int32), (steps, self._items(stage)))
         start = time.perf_counter()
         self.feed(order, 0, 0, stage)
-        return (time.perf_counter() - start) / steps
+        return self.group.largest((time.perf_counter() - start) / steps)
+
+    def _check_divisible(self) -> None:
+        """Refuse batches of which not every process gets as much as the others."""
+        count = self.group.size
+        for size in {self._items(stage) for stage in self.stages.all}:
+            if size % count:
+                more = -(-size // count) * count
+                raise ConfigError(
+                    f"a batch of {size} does not divide into {count} equal parts, one for each device; accepted: a "
+                    f"multiple of {count}; --set train.batch_size={more}, or use another number of devices"
+                )
 
     def _items(self, stage: Stage) -> int:
         """Items in a batch of ``stage``."""

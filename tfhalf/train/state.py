@@ -13,6 +13,7 @@ from keras.src.random.seed_generator import global_seed_generator
 
 from tfhalf import config
 from tfhalf.precision.loss_scale import GuardedLossScaleOptimizer
+from tfhalf.system.group import ALONE, Group
 from tfhalf.train.batches import Batches
 from tfhalf.train.build import ADAPT_IMAGES
 from tfhalf.train.initial.drawn import draw_weights
@@ -22,6 +23,8 @@ from tfhalf.train.optim.patterns import trained_variables
 from tfhalf.train.optim.schedules import EpochSchedule, learning_rate
 from tfhalf.train.record import checkpoint
 
+_SEED = "seed_generator_state"
+_APART = 1_000_003  # between the seeds of two processes
 HELD_SHARE = 0.01  # of the device's memory, that the state at the start may take until there is a checkpoint
 
 
@@ -33,12 +36,17 @@ class TrainState:
     the optimizer's slots are float16, and nothing holds a float32 copy of them. Float32 all the same: the loss scale,
     the statistics of BatchNormalization (`widen_statistics`), gradients summed by ``train.accumulate`` unless
     ``train.accumulate_dtype`` says otherwise.
+
+    In every process of ``group`` it is the same, but for the seeds of layers that draw numbers (Dropout): else all
+    parts of a batch would draw alike. `values` and `restore` speak of the seeds as the first process has them.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, group: Group = ALONE) -> None:
+        self._apart = group.rank * _APART
         settings, precision = job.pipeline.train, job.pipeline.precision
         self._seed = job.pipeline.seed
         self.model = seeded_model(job)
+        self._set_apart(self.model.variables)
         self.trained = trained_variables(self.model, settings.optimizer)
         optimizer, self.rate = optimizer_of(job.pipeline, len(job.splits.x_train))
         if precision.scaled:
@@ -54,7 +62,7 @@ class TrainState:
 
     def reset_seeds(self) -> None:
         """Undo what building other nets has drawn since."""
-        self.seeds.state.assign([self._seed, 0])
+        self.seeds.state.assign([self._seed + self._apart, 0])
 
     @property
     def guarded(self) -> bool:
@@ -80,12 +88,12 @@ class TrainState:
     def values(self) -> list[np.ndarray]:
         """Copies of what `variables` hold now."""
         # By Keras' convert_to_numpy each variable takes twice as long, and a training of a second has many.
-        return [variable.value.numpy() for variable in self.variables]
+        return [self._firsts(variable, variable.value.numpy()) for variable in self.variables]
 
     def held(self) -> list[Any]:
         """What `variables` hold now, as tensors that nothing changes. They cost no time, but a second state of memory
         on the device from the next step on."""
-        return [variable.value.read_value() for variable in self.variables]
+        return [self._firsts(variable, variable.value.read_value()) for variable in self.variables]
 
     def to_go_back_to(self, memory_bytes: int | None) -> list[Any]:
         """What `variables` hold now: `held` where that is little of the device's memory, else `values`.
@@ -103,6 +111,17 @@ class TrainState:
             ResumeError: they are not those of these variables.
         """
         checkpoint.restore(values, self.variables)
+        self._set_apart(self.variables)
+
+    def _set_apart(self, variables: Sequence[Any]) -> None:
+        """Make seeds, which are the first process's, this one's."""
+        for variable in variables if self._apart else ():
+            if variable.name == _SEED:
+                variable.assign(variable.value + np.array([self._apart, 0]))
+
+    def _firsts(self, variable: Any, value: Any) -> Any:
+        """``value`` of ``variable`` as the first process has it."""
+        return value - np.array([self._apart, 0]) if self._apart and variable.name == _SEED else value
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:

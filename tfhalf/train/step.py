@@ -5,6 +5,7 @@ TensorFlow-only code of the training room is in this file, in what feeds it, and
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from tfhalf.data.normalize import normalizer
 from tfhalf.data.preprocess import AnyPreprocess
 from tfhalf.precision.loss_scale import GuardedLossScaleOptimizer
 from tfhalf.precision.policy import takes_integers
+from tfhalf.system.group import ALONE, Group
 from tfhalf.train.objective import Objective
 from tfhalf.train.stages import PLAIN, Stage, call, in_stage, scaled_down
 
@@ -49,6 +51,11 @@ class Step:
     """Augment, forward, scaled loss, backward, update; callable within `tf.function`.
 
     ``twins``: for each size that images are scaled down to, the net that takes them (`tfhalf.train.stages`).
+
+    ``group``: the processes that share a batch, each with an equal part of it. Gradients, the loss and what forward
+    passes change are averaged over them in every step, and metrics added up, before anything is judged or applied: so
+    all of them skip a step that is not finite in one, and their variables stay the same bits. Gradients travel in
+    ``reduce_dtype``.
     """
 
     def __init__(
@@ -62,7 +69,10 @@ class Step:
         augmentation: Augment | None,
         seed: int,
         twins: Mapping[int, keras.Model] | None = None,
+        group: Group = ALONE,
+        reduce_dtype: str = "float32",
     ) -> None:
+        self.group, self.reduce_dtype = group, reduce_dtype
         self.twins = dict(twins or {})
         self.model, self.optimizer, self.variables = model, optimizer, variables
         self.preprocess = normalizer(preprocess, model)
@@ -78,6 +88,15 @@ class Step:
         with self.staged(stage):
             return self._step(batch, epoch, step, stage)
 
+    @property
+    def alone(self) -> Step:
+        """The step of a whole batch in this process; what it changes, it changes here only."""
+        if self.group.size == 1:
+            return self
+        other = copy.copy(self)
+        other.group = ALONE
+        return other
+
     def staged(self, stage: Stage) -> AbstractContextManager[None]:
         """Within the block the net and the optimizer are as ``stage`` has them."""
         return in_stage(self.net(stage.size), getattr(self.optimizer, "inner_optimizer", self.optimizer), stage)
@@ -85,8 +104,13 @@ class Step:
     def _step(self, batch: Batch, epoch: Any, step: Any, stage: Stage) -> StepResult:
         places = [index for index in range(len(self.variables)) if index not in stage.frozen]
         moved = [self.variables[index] for index in places]
-        statistics = [tf.identity(v.value) for v in self.model.non_trainable_variables] if self.guarded else []
+        shared = self.group.size > 1
+        statistics = (
+            [tf.identity(v.value) for v in self.model.non_trainable_variables] if self.guarded or shared else []
+        )
         loss, sums, gradients = self.gradients(batch, epoch, step, stage.size, moved)
+        if shared:
+            loss, sums, gradients = self._over_devices(loss, sums, gradients, statistics)
         if self.guarded:
             non_finite = self.optimizer.guarded_apply(gradients, moved)
             if stage.frozen:
@@ -102,6 +126,27 @@ class Step:
         self.optimizer.apply(gradients, moved)
         return StepResult(loss, sums, tf.math.is_finite(loss))
 
+    def _over_devices(
+        self, loss: Any, sums: Any, gradients: list[Any], before: list[Any]
+    ) -> tuple[Any, Any, list[Any]]:
+        """Loss, metrics' sums and gradients of the whole batch, from those of this process's part, whose gradients are
+        of its share of the loss. Statistics that the forward pass moved, ``before`` it as they were, become the mean of
+        what they are in all processes."""
+        group, share = self.group, 1 / self.group.size
+        moved = [
+            (variable, old)
+            for variable, old in zip(self.model.non_trainable_variables, before, strict=True)
+            if variable.value.dtype.is_floating
+        ]
+        # By how much they moved: what no forward pass changes stays the same bits, whatever the number of processes.
+        changes = [(tf.cast(v.value, tf.float32) - tf.cast(old, tf.float32)) * share for v, old in moved]
+        parts, together = [tf.cast(g, self.reduce_dtype) for g in gradients], self.reduce_dtype == "float32"
+        loss, sums, *rest = group.sums([loss * share, sums, *changes, *(parts if together else [])])
+        parts = rest[len(changes) :] if together else group.sums(parts)
+        for (variable, old), change in zip(moved, rest, strict=False):
+            variable.assign(tf.cast(tf.cast(old, tf.float32) + change, old.dtype))
+        return loss, sums, [tf.cast(part, g.dtype) for part, g in zip(parts, gradients, strict=True)]
+
     def gradients(
         self, batch: Batch, epoch: Any, step: Any, size: int | None = None, variables: list[Any] | None = None
     ) -> tuple[Any, Any, list[Any]]:
@@ -112,12 +157,13 @@ class Step:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([v.value for v in variables])
             answers, losses = self._answers(x, size)
-            loss = self.objective.loss(y, answers, batch.weight)
+            loss = self.objective.loss(y, answers, batch.weight, self.group)
             if losses:  # what layers add: regularizers
                 if len({one.dtype for one in losses}) > 1:
                     losses = [tf.cast(one, tf.float32) for one in losses]
                 loss += tf.cast(tf.add_n(losses), tf.float32)
-            scaled = self.optimizer.scale_loss(loss)
+            # A part's share of the batch's loss: so its gradients have the range that one device's would have.
+            scaled = self.optimizer.scale_loss(loss / self.group.size if self.group.size > 1 else loss)
         gradients = tape.gradient(scaled, [v.value for v in variables])
         gradients = [tf.zeros_like(v.value) if g is None else tf.convert_to_tensor(g)
                      for g, v in zip(gradients, variables, strict=True)]  # fmt: skip
@@ -146,7 +192,8 @@ class Step:
         """Inputs, augmented and normalised, float32, as int32 and as they are where the model takes integers; and their
         targets, of which masks are moved as the images are."""
         x, y, config = batch.x, batch.y, self.augmentation
-        draws = Draws(self.seed, step, batch.index.shape[0] or tf.shape(batch.index)[0])
+        rows = batch.index.shape[0] or tf.shape(batch.index)[0]
+        draws = Draws(self.seed, step, rows, self.group.rank, self.group.size)
         if config is not None:
             masks = y if self.objective.task.targets == "masks" else None
             x, masks = augment(x, batch.index, draws, config=config, epoch=epoch, masks=masks)

@@ -26,7 +26,7 @@ class Trainer:
     def __init__(self, job: Job, device: Device) -> None:
         self.job, self.device = job, device
         self.callbacks = Callbacks(job.pipeline.train.callbacks, job.builder.base, job.objective.metrics)
-        self.state = TrainState(job)
+        self.state = TrainState(job, device.group)
         self.program = TrainProgram(job, self.state, device)
         images, xla = len(job.splits.x_test), self.program.xla
         self.evaluator = Evaluator.of(self.state.model, job.preprocess, job.objective, images, xla=xla)
@@ -41,7 +41,7 @@ class Trainer:
         splits = self.job.splits
         if not len(splits.x_val):
             return None, {}
-        loss, metrics = self.evaluator.scores(splits.x_val, splits.y_val, splits.w_val)
+        loss, metrics = self.evaluator.scores(splits.x_val, splits.y_val, splits.w_val, group=self.device.group)
         return loss + penalties(self.state.model), metrics
 
     def result(self, rows: list[Epoch], seconds: float, rollbacks: list[dict[str, Any]]) -> TrainResult:
@@ -59,7 +59,7 @@ class Trainer:
         for policy in (pipeline.precision.policy, "float32"):
             changed = {"precision": pipeline.precision.model_copy(update={"policy": policy}), "train": train}
             job = replace(self.job, pipeline=pipeline.model_copy(update=changed), splits=splits)
-            program = TrainProgram(job, TrainState(job), self.device)
+            program = TrainProgram(job, TrainState(job), self.device.alone)
             program.compile()
             times.append(program.measure_step())
         return times[0] / times[1]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from tfhalf import config
 from tfhalf.artifacts import version
@@ -11,7 +15,9 @@ from tfhalf.numerics.auto_islands import settle
 from tfhalf.numerics.constants import keep_constants
 from tfhalf.progress import Progress, duration
 from tfhalf.system.device import detect, grow_memory, spared_from_collection
+from tfhalf.system.group import ALONE, Group
 from tfhalf.train import stages
+from tfhalf.train.alike import check_alike
 from tfhalf.train.job import Places, new_run, prepare, with_weights
 from tfhalf.train.loop import run_training
 from tfhalf.train.record.run_folder import Origin, held
@@ -35,6 +41,7 @@ def train_and_export(
     deterministic: bool = False,
     origin: Origin | None = None,
     started: float | None = None,
+    group: Group = ALONE,
 ) -> Outcome:
     """Train ``pipeline``, export it in float16, verify the artifacts in a fresh process, and publish them.
 
@@ -45,22 +52,45 @@ def train_and_export(
         deterministic: what to write down; TensorFlow has been told by `import_tensorflow`.
         origin: a run that a new one begins from, in place of ``model.weights``.
         started: `time.perf_counter` at the start of the process, for the split of time.
+        group: the processes that train together, of which this is the first: it alone writes, exports and publishes.
+            The others call `take_part`.
 
     Raises:
         DataError, RefError, ConfigError: the pipeline cannot be run as it is.
         TrainingError, ExportError, ParityError: the job fell short; nothing was published.
         ResumeError, Interrupted: as `run_training`; or another process is training the run.
+        PeerError: another process of ``group`` has ended.
     """
     clock = Clock(started)
-    plan = plan_training(
-        pipeline, places, progress, clock, smoke=smoke, resume=resume, deterministic=deterministic, origin=origin
-    )
+    how: dict[str, Any] = {"smoke": smoke, "resume": resume, "deterministic": deterministic, "origin": origin}
+    plan = plan_training(pipeline, places, progress, clock, group=group, **how)
     with held(plan.run), Verifier(progress) as verifier, spared_from_collection():
         verifier.start()  # now, so that it has imported what it needs when training is over
         finished = train(plan, progress, clock)
         outcome = export_and_publish(finished, verifier, progress, clock)
         record_published(finished, outcome)
     return outcome
+
+
+def take_part(
+    pipeline: config.Pipeline, places: Places, progress: Progress, *, group: Group, started: float | None, **how: Any
+) -> None:
+    """Train ``pipeline`` as a process of ``group`` that is not the first, and leave nothing; ``how`` as
+    `train_and_export`, which the first one calls.
+
+    Raises:
+        as `train_and_export`, export and verification apart.
+    """
+    clock = Clock(started)
+    with _elsewhere(places) as own, spared_from_collection():
+        train(plan_training(pipeline, own, progress, clock, group=group, **how), progress, clock)
+
+
+@contextmanager
+def _elsewhere(places: Places) -> Iterator[Places]:
+    """What a process writes that is not the first goes where nobody reads it, and away at its end."""
+    with tempfile.TemporaryDirectory(prefix="tfhalf-") as folder:
+        yield replace(places, runs=Path(folder), exports=Path(folder))
 
 
 @dataclass(frozen=True)
@@ -83,20 +113,22 @@ def plan_training(
     resume: Path | None,
     deterministic: bool,
     origin: Origin | None = None,
+    group: Group = ALONE,
 ) -> TrainPlan:
     """Load the data, build and compile, try the export, make the run folder; arguments as `train_and_export`."""
     places.check(smoke=smoke)
     if not smoke:
         version.check(places.exports / pipeline.name)
     grow_memory()
-    device = detect()
+    device = replace(detect(), group=group)
     job = prepare(pipeline, places, progress, smoke=smoke)
+    check_alike(job, group)
     job = job if resume else with_weights(job, origin)  # a checkpoint has them all
     job = keep_constants(settle(job, device, progress), progress)
     progress.wait(f"{job.builder.ref}, and trying its export")
     trainer = Trainer(job, device)
     check_model(job, trainer.state.model)
-    run = resume or new_run(job, places, smoke, deterministic)
+    run = resume if resume and group.first else new_run(job, places, smoke, deterministic)
     clock.stop("start-up")
     if smoke:
         progress.line("smoke      two steps and a few test images, to try the way; nothing is published")
@@ -118,7 +150,8 @@ def train(plan: TrainPlan, progress: Progress, clock: Clock) -> Finished:
         result = run_training(trainer, run, progress, resume=plan.resumed)
         finished = evaluated(trainer.job, plan.places, result, trainer.device, run, trainer.evaluator, progress)
         clock.stop("train")
-        record_trained(finished, clock.seconds, progress)  # while the last checkpoint is written
+        if trainer.device.group.first:
+            record_trained(finished, clock.seconds, progress)  # while the last checkpoint is written
     return finished
 
 

@@ -113,7 +113,9 @@ class ScaleLog:
         if self.in_epoch <= MAX_EXPLAINED:
             # With weights that a few steps may have moved on: what overflowed then mostly does so still.
             size = self.program.stages.of(fault.epoch).size
-            layer = overflowed_layer(self.program.step, self.program.feed, fault.places, fault.epoch, fault.step, size)
+            layer = overflowed_layer(
+                self.program.step.alone, self.program.feed, fault.places, fault.epoch, fault.step, size
+            )
         return f"output of {layer} not finite" if layer else f"loss is {fault.loss}"
 
     def end_epoch(self, done: ChunkResult, rate: float = 1.0) -> EpochSteps:
@@ -159,7 +161,7 @@ class ScaleLog:
         self.save()
         draw_run(self.run, self.pipeline.name, self.progress)
         cause = explain_non_finite(
-            self.program.step,
+            self.program.step.alone,
             self.program.feed,
             part[result.steps - 1],
             epoch,

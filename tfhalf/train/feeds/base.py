@@ -86,7 +86,8 @@ class Feed(ABC):
         """Run one step per row of ``order``.
 
         Args:
-            order: int32 [steps, batch size of ``stage``], places in the training set; at most ``capacity`` rows.
+            order: int32 [steps, batch size of ``stage``], places in the training set; at most ``capacity`` rows. Where
+                several processes share batches, it is that of all of them; each computes its own columns.
             epoch, first_step: counted from the start of training.
             stage: what the step is to do; its first call compiles.
         """

@@ -42,6 +42,7 @@ class Resident(Feed):
 
     def __call__(self, order: np.ndarray, epoch: int, first_step: int, stage: Stage = PLAIN) -> ChunkResult:
         """Run one step per row of ``order``, int32 [steps, batch_size]; see `Feed`."""
+        order = self.step.group.rows(order)
         padded = np.zeros((self.capacity, order.shape[1]), np.int32)
         padded[: len(order)] = order
         run = self._program(

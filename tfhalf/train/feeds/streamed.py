@@ -71,7 +71,7 @@ class Streamed(Feed):
 
     def announce(self, order: np.ndarray) -> None:
         """Begin to fetch ``order`` while the next call computes its own steps."""
-        self._announced = self._blocks(order)
+        self._announced = self._blocks(self.step.group.rows(order))
 
     def __call__(self, order: np.ndarray, epoch: int, first_step: int, stage: Stage = PLAIN) -> ChunkResult:
         """Run one step per row of ``order``, int32 [steps, batch_size]; see `Feed`.
@@ -79,6 +79,7 @@ class Streamed(Feed):
         Raises:
             DataError: an image that was encoded still cannot be decoded.
         """
+        order = self.step.group.rows(order)
         blocks, block = self._blocks(order) or [order], self._block(order.shape[1])
         running: tuple[Any, ...] | None = None
         results: list[ChunkResult] = []

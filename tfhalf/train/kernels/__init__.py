@@ -8,7 +8,7 @@ function here computes what its layer computes, on the layer's own variables.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -17,6 +17,7 @@ import keras
 from keras import layers
 
 from tfhalf.precision.policy import flat_layers
+from tfhalf.system.group import ALONE, Group
 from tfhalf.train.kernels.norm import batch_normalization
 from tfhalf.train.kernels.pool import max_pooling
 from tfhalf.train.kernels.relu import relu
@@ -24,16 +25,21 @@ from tfhalf.train.kernels.stem import is_stem, stem_convolution
 
 
 @contextmanager
-def fewer_passes(model: keras.Model) -> Iterator[None]:
+def fewer_passes(model: keras.Model, synchronized: Sequence[keras.Layer] = (), group: Group = ALONE) -> Iterator[None]:
     """Within the block the layers of ``model`` that have a faster equivalent compute by it; others are untouched.
 
     Only for tracing a program that XLA compiles: some of their operations exist nowhere else.
+
+    Args:
+        synchronized: the BatchNormalizations that take statistics over the rows of all processes of ``group``.
     """
     swapped = dict(_activations(model))
     for layer in flat_layers(model):
         function = _equivalent(layer)
         if function is not None and layer not in swapped:
             swapped[layer] = function
+    for layer in synchronized:
+        swapped[layer] = partial(swapped.get(layer, batch_normalization), group=group)
     for operation, function in swapped.items():
         operation.call = partial(function, operation)
     try:
@@ -45,7 +51,7 @@ def fewer_passes(model: keras.Model) -> Iterator[None]:
 
 def _equivalent(layer: keras.Layer) -> Callable[..., Any] | None:
     kind = type(layer)
-    if kind is layers.BatchNormalization and not layer.renorm and not layer.synchronized:
+    if kind is layers.BatchNormalization and not layer.renorm:
         return batch_normalization
     if kind is layers.MaxPooling2D and layer.data_format == "channels_last":
         return max_pooling

@@ -8,6 +8,8 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 
+from tfhalf.system.group import ALONE, Group
+
 
 def batch_normalization(
     layer: Any,
@@ -15,8 +17,10 @@ def batch_normalization(
     training: bool | None = None,
     mask: Any = None,
     activation: Callable[..., Any] | None = None,
+    group: Group = ALONE,
 ) -> Any:
-    """``activation`` is the operation that follows, if it is computed here with the layer."""
+    """``activation`` is the operation that follows, if it is computed here with the layer. Statistics are those of the
+    rows of all processes of ``group``."""
     if not (training and layer.trainable) or mask is not None:
         y = type(layer).call(layer, inputs, training=training, mask=mask)
         return y if activation is None else activation(y)
@@ -26,7 +30,7 @@ def batch_normalization(
     beta = tf.cast(layer.beta.value, tf.float32) if layer.center else tf.zeros([channels])
     pivot = tf.stop_gradient(tf.convert_to_tensor(layer.moving_mean.value))
     y, mean, variance = normalize(
-        inputs, gamma, beta, pivot, axis=axis, epsilon=layer.epsilon, activation=activation or tf.identity
+        inputs, gamma, beta, pivot, axis=axis, epsilon=layer.epsilon, activation=activation or tf.identity, group=group
     )
     momentum = layer.momentum
     layer.moving_mean.assign(layer.moving_mean.value * momentum + mean * (1 - momentum))
@@ -35,7 +39,15 @@ def batch_normalization(
 
 
 def normalize(
-    x: Any, gamma: Any, beta: Any, pivot: Any, *, axis: int, epsilon: float, activation: Callable[[Any], Any]
+    x: Any,
+    gamma: Any,
+    beta: Any,
+    pivot: Any,
+    *,
+    axis: int,
+    epsilon: float,
+    activation: Callable[[Any], Any],
+    group: Group = ALONE,
 ) -> tuple[Any, Any, Any]:
     """Batch normalization (Ioffe and Szegedy, arXiv:1502.03167) and the activation after it, in two passes over ``x``
     and two over its gradient.
@@ -48,6 +60,8 @@ def normalize(
         x: floats; channels lie along ``axis``.
         gamma, beta, pivot: float32 [channels]; no gradient goes to ``pivot``.
         activation: of one number at a time.
+        group: the processes that have the other rows of the batch. The gradients of gamma and beta are those of this
+            process's rows.
 
     Returns:
         The activation in x's dtype and shape; mean and variance of the batch, float32 [channels], through which no
@@ -62,8 +76,8 @@ def normalize(
     @tf.custom_gradient
     def run(x: Any, gamma: Any, beta: Any) -> Any:
         shifted = tf.cast(x, tf.float32) - wide(pivot)
-        count = tf.cast(tf.size(x) // tf.size(gamma), tf.float32)
-        total, squares = _two_sums(shifted, tf.square(shifted), others)
+        count = tf.cast(tf.size(x) // tf.size(gamma), tf.float32) * group.size
+        total, squares = group.sums(_two_sums(shifted, tf.square(shifted), others))
         offset = total / count
         variance = tf.maximum(squares / count - tf.square(offset), 0.0)
         mean, inverse = offset + pivot, tf.math.rsqrt(variance + epsilon)
@@ -85,8 +99,9 @@ def normalize(
             d_beta, d_variance = tf.reduce_sum(slope, others), tf.reduce_sum(slope * centred, others)
             # Behind a barrier the same numbers are others to XLA, which else would keep them from the pass before.
             slope, centred = before(*barrier(x, dy))
-            along = tf.square(inverse) * d_variance / count
-            dx = wide(factor) * (slope - wide(d_beta / count) - centred * wide(along))
+            all_beta, all_variance = group.sums([d_beta, d_variance])
+            along = tf.square(inverse) * all_variance / count
+            dx = wide(factor) * (slope - wide(all_beta / count) - centred * wide(along))
             return tf.cast(dx, x.dtype), d_variance * inverse, d_beta
 
         return (tf.cast(y, x.dtype), mean, variance), gradient

@@ -1,0 +1,108 @@
+"""Options for work on several devices, and how a command becomes one of the processes that share it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tfhalf._version import __version__
+from tfhalf.cli.group import ARGUMENTS
+from tfhalf.cli.options import load_tensorflow
+from tfhalf.errors import ConfigError
+from tfhalf.progress import Progress
+from tfhalf.system.cluster import PORT, cluster_of
+
+if TYPE_CHECKING:
+    from tfhalf.system.group import Group
+
+_OPTIONS = (
+    click.option(
+        "--devices",
+        metavar="all|N|0,1",
+        help="Share every batch among this machine's GPUs, or among N processes of its CPU; a process is started for "
+        "each.",
+    ),
+    click.option(
+        "--coordinator",
+        metavar="HOST:PORT",
+        help=f"Address of process 0, where processes on several machines meet. [torchrun's or Slurm's; port {PORT}]",
+    ),
+    click.option("--num-processes", type=click.IntRange(1), help="Number of processes. [the launcher's]"),
+    click.option("--process-id", type=click.IntRange(0), help="Number of this process, from 0. [the launcher's]"),
+)
+NAMES = ("devices", "coordinator", "num_processes", "process_id")
+
+
+def device_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``--devices``, and what makes a process one of several that a launcher has started."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+@contextmanager
+def sharing(
+    progress: Progress, facts: Mapping[str, Any], *, loading: Mapping[str, Any], **where: Any
+) -> Iterator[Group]:
+    """Start and meet the processes that ``where``, the values of `device_options`, or a launcher speak of; within the
+    block they work together. TensorFlow is imported on the way, with ``loading`` of `load_tensorflow`.
+
+    Args:
+        facts: what all processes must agree on, by the names that messages call it by.
+
+    Raises:
+        ConfigError: the options do not go together, or a process differs from the first.
+        PeerError: a process did not come, or has ended.
+    """
+    devices, options = where["devices"], {name: where[name] for name in NAMES[1:]}
+    others = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
+    if devices is not None and others:
+        raise ConfigError(
+            f"--devices starts processes on this machine, {others[0]} belongs to processes that are started already; "
+            "leave one of them out"
+        )
+    processes = None
+    if devices is None:
+        cluster = cluster_of(os.environ, **options)
+    else:
+        from tfhalf.system.processes import Processes, devices_of, visible_gpus
+
+        each = devices_of(devices, visible_gpus(os.environ))
+        processes = Processes(each, "tfhalf.cli.process", _without_devices(click.get_current_context().meta[ARGUMENTS]))
+        cluster = processes.cluster if len(each) > 1 else None
+    if cluster is not None and cluster.rank:  # what the first one says is enough
+        progress = Progress(quiet=True)
+    with processes.running() if processes else nullcontext():
+        load_tensorflow(progress, **loading)
+        from tfhalf.system.group import ALONE
+
+        if cluster is None:
+            yield ALONE
+            return
+        from tfhalf.system.join import join
+
+        yield join(cluster, {**_versions(), **{name: str(value) for name, value in facts.items()}}, progress)
+
+
+def _without_devices(arguments: Sequence[str]) -> list[str]:
+    """The command line of a process that is one of those that ``--devices`` asks for."""
+    kept: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument == "--devices":
+            next(rest, None)
+        elif not argument.startswith("--devices="):
+            kept.append(argument)
+    return kept
+
+
+def _versions() -> dict[str, str]:
+    from importlib import metadata
+
+    versions = {name: metadata.version(name) for name in ("tensorflow", "keras", "numpy")}
+    return {"tfhalf": __version__, **versions, "python": platform.python_version()}

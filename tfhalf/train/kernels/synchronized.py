@@ -1,0 +1,63 @@
+"""BatchNormalization whose statistics are those of a whole batch, of which each process has a part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import layers
+
+from tfhalf.precision.policy import flat_layers
+from tfhalf.system.group import Group
+
+
+def to_synchronize(model: keras.Model, everywhere: bool) -> list[keras.Layer]:
+    """The layers of ``model`` that take statistics over all processes: those that say so, or ``everywhere`` all."""
+    return [layer for layer in flat_layers(model) if _can(layer) and (everywhere or layer.synchronized)]
+
+
+def _can(layer: keras.Layer) -> bool:
+    return type(layer) is layers.BatchNormalization and not layer.renorm
+
+
+@contextmanager
+def synchronized(norms: Iterable[keras.Layer], group: Group) -> Iterator[None]:
+    """Within the block ``norms`` compute by `batch_normalization` over ``group``."""
+    norms = list(norms)
+    for layer in norms:
+        layer.call = partial(batch_normalization, layer, group=group)
+    try:
+        yield
+    finally:
+        for layer in norms:
+            del layer.call
+
+
+def batch_normalization(
+    layer: Any, inputs: Any, training: bool | None = None, mask: Any = None, *, group: Group
+) -> Any:
+    """Batch normalization (Ioffe and Szegedy, arXiv:1502.03167) of this process's rows by the mean and the variance of
+    those of all processes, in float32. Masked inputs are normalised by those of this process."""
+    if not (training and layer.trainable) or mask is not None:
+        return type(layer).call(layer, inputs, training=training, mask=mask)
+    axis = layer.axis % len(inputs.shape)
+    others = [i for i in range(len(inputs.shape)) if i != axis]
+    shape = [inputs.shape[i] if i == axis else 1 for i in range(len(inputs.shape))]
+    x = tf.cast(inputs, tf.float32)
+    count = tf.cast(tf.size(x) // x.shape[axis], tf.float32) * group.size
+    mean = group.sum(tf.reduce_sum(x, others)) / count
+    centred = x - tf.reshape(mean, shape)
+    variance = group.sum(tf.reduce_sum(tf.square(centred), others)) / count
+    factor = tf.math.rsqrt(variance + layer.epsilon)
+    if layer.scale:
+        factor *= tf.cast(layer.gamma.value, tf.float32)
+    y = centred * tf.reshape(factor, shape)
+    if layer.center:
+        y += tf.reshape(tf.cast(layer.beta.value, tf.float32), shape)
+    for moving, now in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
+        moving.assign(moving.value * layer.momentum + tf.stop_gradient(now) * (1 - layer.momentum))
+    return tf.cast(y, layer.compute_dtype)
