@@ -13,8 +13,9 @@ from train_helpers import classes, smoothed_cross_entropy
 from tfhalf.config import Augment
 from tfhalf.data.augment import Draws
 from tfhalf.data.mix import STEPS, Mixed, mix, partners, shares
+from tfhalf.tasks import Multilabel, Regression
 from tfhalf.train.mixed import mean_loss, sums
-from tfhalf.train.objective import Objective
+from tfhalf.train.objective import Objective, SeveralObjectives
 
 N, HEIGHT, WIDTH = 400, 8, 6
 RANDOM = np.random.default_rng(0)
@@ -157,6 +158,24 @@ def test_the_loss_is_that_of_both_targets_by_their_shares(smoothing: float) -> N
     got = mean_loss(objective, Mixed(tf.constant(Y), tf.zeros([N])), tf.constant(answers), tf.constant(weight))
     other = objective.loss(tf.constant(Y[BEFORE]), tf.constant(answers), weight[BEFORE])
     assert float(got) == pytest.approx(float(other), rel=1e-6)
+
+
+def test_several_outputs_are_mixed_together() -> None:
+    names = ["a", "b"]
+    y = {"kind": tf.constant([0, 1, 2]), "price": tf.constant([[1.0], [2.0], [4.0]]),
+         "labels": tf.constant([[1.0, 0.0], [0.0, 0.0], [1.0, 1.0]])}  # fmt: skip
+    answers = {"kind": tf.random.stateless_normal([3, 3], [0, 1]), "price": tf.constant([[0.5], [1.5], [2.5]]),
+               "labels": tf.random.stateless_normal([3, 2], [2, 3])}  # fmt: skip
+    parts = {"kind": classes(3), "price": Regression([0.0], [1.0]), "labels": Multilabel(names)}
+    objective = SeveralObjectives({k: Objective(task) for k, task in parts.items()}, dict.fromkeys(parts, 1.0))
+    share = tf.constant([0.25, 0.5, 1.0])
+    got = mean_loss(objective, Mixed(y, share), answers)
+    expected = sum(
+        float(tf.reduce_mean(share * task.loss(y[k], answers[k]) + (1 - share) * task.loss(partners(y[k]), answers[k])))
+        for k, task in parts.items()
+    )
+    assert float(got) == pytest.approx(expected, rel=1e-6)
+    assert sums(objective, Mixed(y, share), answers).shape == (objective.size,)
 
 
 def test_weights_of_classes_are_those_of_each_target() -> None:

@@ -496,6 +496,8 @@ def test_a_killed_run_is_taken_up_by_either_feed(tmp_path: Path) -> None:
         assert equal(values(second), values(whole))
         assert [row.loss for row in result.epochs] == [row.loss for row in expected.epochs]
         assert [row.val_metrics for row in result.epochs] == [row.val_metrics for row in expected.epochs]
+        assert all(row.waited is not None and 0 <= row.waited <= 1 for row in result.epochs)
+    assert [row.waited for row in expected.epochs] == [0.0] * 4
 
 
 @pytest.mark.usefixtures("small_blocks")

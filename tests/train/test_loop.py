@@ -26,6 +26,7 @@ from tfhalf.train.evaluate import Evaluator, _view
 from tfhalf.train.loop import run_training
 from tfhalf.train.objective import Objective
 from tfhalf.train.optim.schedules import multiplier
+from tfhalf.train.record import checkpoint
 from tfhalf.train.record.history import Epoch, History, header
 from tfhalf.train.restore import restore_run
 from tfhalf.train.trainer import Trainer
@@ -201,6 +202,24 @@ def test_a_feed_that_brings_data_has_a_column_for_the_wait() -> None:
         assert replace(row, waited=None).line(3, "2.0 s", scaled, columns, True)[:end].endswith(" -")
         assert "12.3" not in row.line(3, "2.0 s", scaled, columns)
     assert Epoch.from_dict(row.to_dict()) == row
+
+
+def test_a_checkpoint_that_recorded_no_wait_is_taken_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = run_folder(folder, "older")
+    with pytest.raises(Stopped):
+        run_training(trainer(folder), run, StopAfter(2))
+    load = checkpoint.load
+
+    def older(*arguments: Any, **how: Any) -> Any:
+        saved = load(*arguments, **how)
+        del saved.record["waiting"]
+        for row in saved.record["rows"]:
+            del row["waited"]
+        return saved
+
+    monkeypatch.setattr(checkpoint, "load", older)
+    result = run_training(trainer(folder), run, quiet(), resume=True)
+    assert [row.waited for row in result.epochs] == [None, None, 0.0, 0.0]
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
