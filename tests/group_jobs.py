@@ -96,7 +96,10 @@ def run(name: str, folder: Path, group: Group) -> None:
     t.program.compile()
     t.program.rows = 2
     result = run_training(t, own, quiet())
-    facts = [{k: v for k, v in row.to_dict().items() if k not in ("seconds", "images_per_s")} for row in result.epochs]
+    facts = [
+        {k: v for k, v in row.to_dict().items() if k not in ("seconds", "images_per_s", "waited")}
+        for row in result.epochs
+    ]
     arrays = {f"{i:03}": np.asarray(value) for i, value in enumerate(t.state.values())}
     np.savez(own / "result.npz", rows=json.dumps(facts), **arrays)
 

@@ -31,7 +31,7 @@ from tfhalf.train.record.run_folder import newest_unfinished
 
 # Said where a stage begins; it lasts until the next one does, the last until the process has ended.
 STAGES = {"start-up": "", "training": "\nrun  ", "export": "\nexport  "}
-TIMES = ("seconds", "images_per_s")
+TIMES = ("seconds", "images_per_s", "waited")
 
 
 class Job:

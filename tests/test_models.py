@@ -29,6 +29,7 @@ NETS: dict[str, tuple[str, dict[str, Any], float]] = {
     "resnet56": ("resnet.py:build", {"depth": 56}, 0.85e6),
     "resnet18": ("resnet.py:build", {"depth": 18}, 11.17e6),
     "resnet50": ("resnet.py:build", {"depth": 50, "stem": "large", "num_classes": 1000}, 25_557_032),  # torchvision's
+    "resnet50_recipe": ("resnet50.py:build", {"num_classes": 1000}, 25_557_032),
     "resnet9": ("resnet9.py:build", {}, 6_573_120),  # its docstring has the sum
     "speednet": ("speednet.py:build", {}, 1.97e6),
 }
@@ -52,7 +53,7 @@ def test_policies(name: str, policy_name: str) -> None:
     assert len({v.path for v in model.weights}) == len(model.weights)
 
 
-@pytest.mark.parametrize("name", ["mlp", "resnet20", "resnet56", "resnet18", "resnet50", "resnet9"])
+@pytest.mark.parametrize("name", ["mlp", "resnet20", "resnet56", "resnet18", "resnet50", "resnet50_recipe", "resnet9"])
 def test_parameters(name: str) -> None:
     expected = NETS[name][2]
     trained = sum(int(np.prod(v.shape)) for v in build(name).trainable_variables)
@@ -65,6 +66,15 @@ def test_other_shapes() -> None:
     assert build("speednet", input_shape=(16, 16, 1), widths=[8, 8]).get_layer("whitening").filters == 8
     with pytest.raises(ValueError, match="depth 19: choose 18, 20"):
         build("resnet20", depth=19)
+
+
+def test_blocks_of_the_recipe_s_resnet50_begin_as_their_shortcuts() -> None:
+    x = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype(np.float32)
+    for zero_gamma, equal in ((True, True), (False, False)):
+        model = build("resnet50_recipe", width=8, num_classes=10, blocks=[3, 1, 1, 1], zero_gamma=zero_gamma)
+        before, after = model.get_layer("stage1_block1_relu3").output, model.get_layer("stage1_block3_relu3").output
+        one, other = keras.Model(model.input, [before, after])(x, training=True)
+        assert np.array_equal(one, other) == equal
 
 
 @pytest.mark.parametrize("stem", ["small", "large"])

@@ -67,4 +67,4 @@ def equal(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
 
 
 def timeless(row: Epoch) -> dict[str, Any]:
-    return {key: value for key, value in row.to_dict().items() if key not in ("seconds", "images_per_s")}
+    return {key: value for key, value in row.to_dict().items() if key not in ("seconds", "images_per_s", "waited")}

@@ -35,6 +35,7 @@ from tfhalf.progress import Progress
         (["empty"], "holds no exported version"),
         (["empty", "--policies", "float32", "--repeats", "3"], "is an export, which takes no --policies, --repeats"),
         (["empty", "--set", "seed=1", "--data-dir", "x"], "takes no --set, --data-dir"),
+        (["empty", "--feed"], "is an export, which takes no --feed; leave that out"),
         (
             ["empty", "--batch-sizes", "1,0"],
             "--batch-sizes: '0' is not a batch size; accepted: whole numbers from 1 to 65536",

@@ -75,6 +75,28 @@ def test_a_narrow_terminal_cuts_no_figure(
     assert [" ".join(line.split()) for line in lines[1:]] == [" ".join(row).strip() for row in text(found)]
 
 
+APART = replace(
+    TRAINED,
+    rows=(
+        replace(HALF, waited=0.351, feed_alone_per_s=255.0, step_alone_per_s=390.0),
+        replace(ROW, waited=0.0, step_alone_per_s=101.0),
+    ),
+)
+
+
+def test_feed_and_step_apart() -> None:
+    heads = [column.header for column in tables.table(APART).columns]
+    assert heads[:5] == ["policy", "images/s", "feed alone/s", "step alone/s", "waited"]
+    assert [row[:6] for row in text(APART)] == [
+        ["mixed_float16", "250", "255", "390", "35.1 %", "200"],
+        ["float32", "100", "-", "101", "0.0 %", "90.0"],
+    ]
+    assert tables.notes(APART) == []
+    (said,) = tables.notes(replace(TRAINED, rows=(replace(HALF, waited=0.351), replace(ROW, waited=0.004))))
+    assert said.startswith("mixed_float16: the device waited for data 35.1 % of the time; --feed ")
+    assert APART.to_dict()["policies"][0]["feed_alone_per_s"] == 255.0
+
+
 def test_notes_of_a_training() -> None:
     odd = replace(HALF, emulated=True, skipped=4, samples=(1.0,), uncounted=("products within While",))
     odd = replace(odd, normalised_by=odd.images)
@@ -137,6 +159,14 @@ def test_pictures_of_a_training(tmp_path: Path) -> None:
                  "2.50 x float32", "MFU 25.0 %", "250 images/s"):  # fmt: skip
         assert f"<!-- {word} -->" in said, word
     plots.draw(replace(TRAINED, rows=(replace(ROW, samples=(5.0,), uncounted=("x",)),)), tmp_path / "one.png")
+
+
+def test_a_picture_of_feed_and_step_apart(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    plots.draw(APART, tmp_path / "a.svg")
+    said = (tmp_path / "a.svg").read_text()
+    for word in ("feed alone", "step alone", "waited 35.1 %", "mixed_float16"):
+        assert f"<!-- {word} -->" in said, word
 
 
 def test_a_picture_of_an_export(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 from bench_helpers import CHECKOUT, DIGITS, Clock, tfhalf, unheard
 
-from tfhalf.bench import training
+from tfhalf.bench import timed as timing
 from tfhalf.errors import TrainingError
 from tfhalf.system.device import cpu
 
@@ -34,7 +34,7 @@ class Variable:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(training, "time", made)
+    monkeypatch.setattr(timing, "time", made)
     return made
 
 
@@ -55,6 +55,7 @@ class Program:
         self.announced: list[list[list[int]]] = []
         self.feed = self
         self.measured = 0
+        self.waited = 0.0
 
     def measure_step(self) -> float:
         self.measured += 1
@@ -71,12 +72,13 @@ class Program:
         self.weight.value += len(order)
         self.scale.value /= 2
         self.clock.now += self.seconds * len(order)
+        self.waited += self.seconds * len(order) / 4
         done = 0 if self.stops else len(order)
         return SimpleNamespace(steps=done, finite=np.array([False] + [True] * len(order))[:done])
 
 
-def timed(program: Program) -> training._Timed:
-    return training._Timed(program, program.device, unheard())  # type: ignore[arg-type]
+def timed(program: Program) -> timing.Timed:
+    return timing.Timed(program, program.device, unheard())  # type: ignore[arg-type]
 
 
 def test_calls_are_training_s_own(clock: Clock) -> None:
@@ -102,6 +104,7 @@ def test_every_repeat_takes_its_seconds_from_the_same_weights(clock: Clock) -> N
     steps = sum(len(rows) for _, _, rows, _ in program.calls[starts[1] :])
     assert found.steps == steps
     assert found.skipped == len(program.calls) - starts[1]
+    assert found.waited == pytest.approx(0.25)
     assert 0.95 * 4 * 0.06 < steps * 0.002 < 1.05 * 4 * 0.06
     assert program.scale.value == 1024 / 2 ** len(program.calls)  # which has settled once it has
 
@@ -125,7 +128,7 @@ def test_a_gpu_s_memory_is_looked_at_while_training_is_timed(clock: Clock, monke
     timed(program).repeats(2, 0.05)
     starts = [i for i, one in enumerate(program.calls) if one[3] == 7.0]
     assert reset == [("GPU:0", starts[1])]
-    assert training.memory_peak(program.device) == (7, "GPU")
+    assert timing.memory_peak(program.device) == (7, "GPU")
 
 
 def test_training_that_stands_still_is_an_error(clock: Clock) -> None:
@@ -136,7 +139,7 @@ def test_training_that_stands_still_is_an_error(clock: Clock) -> None:
 @pytest.mark.slow
 def test_the_peak_of_memory_is_this_process_own() -> None:
     code = (
-        "import json; from tfhalf.bench.training import memory_peak; from tfhalf.system.device import cpu; "
+        "import json; from tfhalf.bench.timed import memory_peak; from tfhalf.system.device import cpu; "
         "before, whose = memory_peak(cpu()); import numpy; x = numpy.ones(3 * 10**8, numpy.uint8); "
         "print(json.dumps([before, memory_peak(cpu())[0], whose]))"
     )
@@ -152,6 +155,7 @@ TRAINING_KEYS = {
     *("policy", "noun", "samples", "batch_size", "steps", "skipped", "compile_seconds", "memory_bytes", "memory_of"),
     *("flops_forward", "flops_step", "uncounted", "matrix", "matrix_flops", "device", "device_kind", "emulated"),
     *("source", "images", "image_bytes", "normalised_by", "model"),
+    *("waited", "step_alone_per_s", "feed_alone_per_s"),
     *("parameters", "input_shape", "feed", "xla", "images_per_s", "steps_per_s", "spread", "mfu", "ratio_to_float32"),
 }
 
@@ -183,6 +187,7 @@ def test_digits_are_trained_for_real(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert row["steps_per_s"] == pytest.approx(speed["median"] / 64)
         assert row["mfu"] == pytest.approx(row["flops_step"] * row["steps_per_s"] / row["matrix_flops"])
         assert 0 < row["mfu"] < 1
+        assert (row["waited"], row["step_alone_per_s"], row["feed_alone_per_s"]) == (0, None, None)
         assert row["memory_bytes"] > 10**8
         assert row["compile_seconds"] > 0
     assert told["policies"][1]["ratio_to_float32"] == 1
@@ -194,3 +199,18 @@ def test_digits_are_trained_for_real(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "; about " in done.stderr
     assert {"tensorflow", "keras", "python"} <= set(told["versions"])
     assert [path.name for path in Path().iterdir()] == ["digits.png"]
+
+
+@pytest.mark.slow
+def test_feed_and_step_are_measured_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = ("--policies", "float32", "--repeats", 2, "--seconds", 0.2, "--set", "train.feed=streamed", "--feed")
+    done = tfhalf(DIGITS, *options, "--json", "--plot", "digits.svg")
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout)["policies"]
+    assert row["feed"].startswith("streamed: ")
+    assert 0 <= row["waited"] < 1
+    assert row["feed_alone_per_s"] > row["images_per_s"]["median"] / 2  # a copy of a few bytes, beside a step
+    assert row["step_alone_per_s"] > row["images_per_s"]["median"] / 2
+    assert "step alone" in Path("digits.svg").read_text()
+    assert "bringing the data alone" in done.stderr

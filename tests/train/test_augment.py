@@ -160,3 +160,16 @@ def test_devices_that_share_a_batch_draw_what_one_draws(compiled: bool) -> None:
     for devices in (2, 3, 4):
         parts = [run(12 // devices, device, devices).numpy() for device in range(devices)]
         np.testing.assert_array_equal(np.concatenate(parts), whole)
+
+
+def test_each_salt_of_each_seed_draws_apart_from_all_others() -> None:
+    drawn = {
+        Draws(seed, tf.constant(7), 6).integers(salt, 0, 2**30).numpy().tobytes()
+        for seed in (0, 1, 2**31 - 1)
+        for salt in range(64)
+    }
+    assert len(drawn) == 3 * 64
+    for salt in range(8):  # as they were drawn before there were more
+        key = tf.constant([5 * 8 + salt, 7], tf.int64)
+        before = tf.random.stateless_uniform([6, 2], key, 0, 99, tf.int32, alg="philox")
+        np.testing.assert_array_equal(Draws(5, tf.constant(7), 6).integers(salt, 0, 99, 2), before)

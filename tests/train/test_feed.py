@@ -295,6 +295,61 @@ def test_slow_blocks_keep_their_order() -> None:
     np.testing.assert_array_equal(fed(ORDER, 0, 0).loss, X[ORDER].astype(np.float32).sum((1, 2, 3, 4)))
 
 
+def test_the_wait_for_data_is_what_a_block_comes_late_by() -> None:
+    """Steps of no time: the device waits while the first block and the third are decoded, not for the second, which is
+    decoded beside the first."""
+
+    def decode(places: np.ndarray, out: np.ndarray) -> None:
+        time.sleep(0.3 if places[0] in (ORDER[0, 0], ORDER[4, 0]) else 0)
+        out[:] = X[places]
+
+    stub: Any = Stub()
+    fed = Streamed(stub, lazy(X, decode), Y, batch_size=4, capacity=10, xla=False, max_skipped=5, block_bytes=8 * ITEM)
+    start = time.perf_counter()
+    result = fed(ORDER[:6], 0, 0)
+    np.testing.assert_array_equal(result.loss, X[ORDER[:6]].astype(np.float32).sum((1, 2, 3, 4)))
+    assert 0.3 <= fed.waited <= time.perf_counter() - start
+    assert fed.beside(stub).waited == 0
+    fed.waited = 0.0
+    fed.announce(ORDER[8:])
+    fed(ORDER[6:8], 0, 6)
+    time.sleep(0.2)
+    before = fed.waited
+    fed(ORDER[8:], 0, 8)  # which lay ready
+    assert fed.waited - before < 0.05
+
+
+def test_a_step_that_takes_longer_than_its_data_waits_for_none() -> None:
+    """But for the first block, of which nobody knew before."""
+
+    class Slow(Stub):
+        def __call__(self, batch: Batch, epoch: Any, step: Any, stage: Stage = PLAIN) -> StepResult:
+            tf.py_function(lambda: time.sleep(0.05), [], [])
+            return super().__call__(batch, epoch, step, stage)
+
+    stub: Any = Slow()
+    fed = Streamed(stub, X, Y, batch_size=4, capacity=10, xla=False, max_skipped=5, block_bytes=4 * ITEM)
+    fed(ORDER[:1], 0, 0)
+    fed.waited = 0.0
+    fed.announce(ORDER[:0])
+    fed(ORDER, 0, 0)
+    assert fed.waited < 0.1
+    resident = Resident(stub, X, Y, batch_size=4, capacity=10, xla=False, max_skipped=5)
+    resident(ORDER, 0, 0)
+    assert (resident.waited, resident.streams, fed.streams) == (0, False, True)
+
+
+def test_bringing_computes_nothing() -> None:
+    fed, gathered = counted()
+    fed.announce(ORDER[4:6])
+    fed.bring(ORDER[:4])
+    first = ORDER[:, 0].tolist()
+    assert settled(gathered, 3) == sorted([first[0:2], first[2:4], first[4:6]])
+    assert fed.waited == 0
+    np.testing.assert_array_equal(fed(ORDER[4:6], 0, 0).loss, X[ORDER[4:6]].astype(np.float32).sum((1, 2, 3, 4)))
+    assert len(settled(gathered, 3)) == 3
+
+
 def test_what_cannot_be_decoded_ends_the_call() -> None:
     def decode(places: np.ndarray, out: np.ndarray) -> None:
         if ORDER[7, 2] in places:
@@ -441,6 +496,8 @@ def test_a_killed_run_is_taken_up_by_either_feed(tmp_path: Path) -> None:
         assert equal(values(second), values(whole))
         assert [row.loss for row in result.epochs] == [row.loss for row in expected.epochs]
         assert [row.val_metrics for row in result.epochs] == [row.val_metrics for row in expected.epochs]
+        assert all(row.waited is not None and 0 <= row.waited <= 1 for row in result.epochs)
+    assert [row.waited for row in expected.epochs] == [0.0] * 4
 
 
 @pytest.mark.usefixtures("small_blocks")

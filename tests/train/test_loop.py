@@ -26,6 +26,7 @@ from tfhalf.train.evaluate import Evaluator, _view
 from tfhalf.train.loop import run_training
 from tfhalf.train.objective import Objective
 from tfhalf.train.optim.schedules import multiplier
+from tfhalf.train.record import checkpoint
 from tfhalf.train.record.history import Epoch, History, header
 from tfhalf.train.restore import restore_run
 from tfhalf.train.trainer import Trainer
@@ -156,7 +157,7 @@ def test_rows(recorded: tuple[Path, Trainer, Any, str]) -> None:
 
 def test_the_table_says_what_is_counted() -> None:
     assert " images/s " in header(False, ())
-    assert header(False, (), "rows").replace("  rows/s", "images/s") == header(False, ())
+    assert header(False, (), noun="rows").replace("  rows/s", "images/s") == header(False, ())
 
 
 def test_the_table_tells_the_validation_loss(recorded: tuple[Path, Trainer, Any, str]) -> None:
@@ -174,10 +175,51 @@ def test_rows_of_runs_that_recorded_no_validation_loss() -> None:
     row |= {"loss_scale": 8.0, "skipped": 0, "learning_rate": 0.1, "seconds": 2.0}
     old, columns = Epoch.from_dict(row), classes().metrics
     assert (old.metrics, old.val_metrics) == ({"accuracy": 0.5}, {"accuracy": 0.25})
-    assert old.val_loss is None
+    assert old.val_loss is old.waited is None
     assert old.line(3, "2.0 s", scaled=True, columns=columns).split()[1:5] == ["1.5000", "50.00", "-", "25.00"]
     assert "8" not in old.line(3, "2.0 s", scaled=False, columns=columns)  # nothing of a loss scale where there is none
     assert "scale" not in header(scaled=False, columns=columns)
+    assert "wait" not in header(scaled=False, columns=columns)
+
+
+def test_a_feed_that_brings_data_has_a_column_for_the_wait() -> None:
+    nothing = {"loss": 1.5, "metrics": {"accuracy": 0.5}, "val_metrics": {}, "images_per_s": 12_345.0}
+    facts: dict[str, Any] = {
+        "epoch": 1,
+        "steps": 5,
+        "loss_scale": 8.0,
+        "skipped": 0,
+        "learning_rate": 0.1,
+        "seconds": 2,
+    }
+    row, columns = Epoch(**nothing, **facts, waited=0.1234), classes().metrics
+    for scaled in (False, True):
+        head = header(scaled, columns, True)
+        line = row.line(3, "2.0 s", scaled, columns, True)
+        assert len(line) == len(head)
+        end = head.index("waited") + len("waited")
+        assert line[:end].endswith(" 12.3%")
+        assert replace(row, waited=None).line(3, "2.0 s", scaled, columns, True)[:end].endswith(" -")
+        assert "12.3" not in row.line(3, "2.0 s", scaled, columns)
+    assert Epoch.from_dict(row.to_dict()) == row
+
+
+def test_a_checkpoint_that_recorded_no_wait_is_taken_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = run_folder(folder, "older")
+    with pytest.raises(Stopped):
+        run_training(trainer(folder), run, StopAfter(2))
+    load = checkpoint.load
+
+    def older(*arguments: Any, **how: Any) -> Any:
+        saved = load(*arguments, **how)
+        del saved.record["waiting"]
+        for row in saved.record["rows"]:
+            del row["waited"]
+        return saved
+
+    monkeypatch.setattr(checkpoint, "load", older)
+    result = run_training(trainer(folder), run, quiet(), resume=True)
+    assert [row.waited for row in result.epochs] == [None, None, 0.0, 0.0]
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
@@ -227,7 +269,7 @@ def test_tensorboard(recorded: tuple[Path, Trainer, Any, str]) -> None:
             found.setdefault(value.tag, {})[event.step] = value.simple_value
     assert found["epoch/loss"] == pytest.approx({5 * row.epoch: row.loss for row in result.epochs})
     assert found["epoch/val_loss"] == pytest.approx({5 * row.epoch: row.val_loss for row in result.epochs})
-    epoch = ["loss", "accuracy", "val_loss", "val_accuracy", "images_per_s", "learning_rate"]
+    epoch = ["loss", "accuracy", "val_loss", "val_accuracy", "images_per_s", "waited", "learning_rate"]
     epoch += ["skipped", "skipped_at_floor"]
     step = ["loss", "loss_scale", "learning_rate", "skipped", "skipped_in_row"]
     assert set(found) == {f"epoch/{name}" for name in epoch} | {f"step/{name}" for name in step}

@@ -24,20 +24,27 @@ def draw(bench: TrainingBench | InferenceBench, path: Path | None) -> None:
 
 
 def _training(bench: TrainingBench) -> Any:
-    """A bar per policy: its median, whiskers from the slowest repeat to the fastest."""
+    """A bar per policy: its median, whiskers from the slowest repeat to the fastest; beside it feed and step alone,
+    where they were measured."""
     rows = bench.rows
-    figure = plotting.figure(max(6.4, 1.6 + 1.7 * len(rows)), 4.8)
+    figure = plotting.figure(max(6.4, 1.6 + (2.4 if bench.apart else 1.7) * len(rows)), 4.8)
     axes = figure.add_subplot()
     medians = [row.images_per_s for row in rows]
     below = [row.images_per_s - min(row.samples) for row in rows]
     above = [max(row.samples) - row.images_per_s for row in rows]
-    axes.bar([row.policy for row in rows], medians, width=0.6, color=_BLUE, yerr=[below, above], capsize=8, ecolor=_INK)
+    positions = range(len(rows))
+    style = {"width": 0.28 if bench.apart else 0.6, "yerr": [below, above], "capsize": 8, "ecolor": _INK}
+    axes.bar(positions, medians, color=_BLUE, **style)
+    axes.set_xticks(positions, [row.policy for row in rows])
+    if bench.apart:
+        _apart(axes, bench)
     for bar, row in enumerate(rows):
         axes.annotate(
             _words(row, bench.ratio(row)), (bar, max(row.samples)), (0, 6), textcoords="offset points", ha="center",
             va="bottom", fontsize=9, color=_INK,
         )  # fmt: skip
-    axes.set_ylim(0, max(max(row.samples) for row in rows) * 1.3)
+    alone = [rate for row in rows for rate in (row.feed_alone_per_s, row.step_alone_per_s) if rate]
+    axes.set_ylim(0, max(*(max(row.samples) for row in rows), *alone, 0) * 1.3)
     axes.set_ylabel(f"{rows[0].noun} per second")
     axes.yaxis.set_major_formatter("{x:,.0f}")
     _tidy(axes)
@@ -51,10 +58,22 @@ def _training(bench: TrainingBench) -> Any:
     return figure
 
 
+def _apart(axes: Any, bench: TrainingBench) -> None:
+    """Bars of the feed alone, to the left, and of the step alone, to the right."""
+    for side, name, colour in ((-0.3, "feed", _GREY), (0.3, "step", "#ccbb44")):
+        rates = [getattr(row, f"{name}_alone_per_s") for row in bench.rows]
+        bars = [(i, rate) for i, rate in enumerate(rates) if rate is not None]
+        positions = [i + side for i, _ in bars]
+        axes.bar(positions, [rate for _, rate in bars], width=0.28, color=colour, label=f"{name} alone")
+    axes.legend(frameon=False, fontsize=8)
+
+
 def _words(row: Training, ratio: float | None) -> str:
     lines = [f"{number(row.images_per_s)} {row.noun}/s"]
     if ratio is not None and row.policy != "float32":
         lines.append(f"{ratio:.2f} x float32")
+    if row.step_alone_per_s is not None:
+        lines.append(f"waited {share(row.waited)}")
     return "\n".join([*lines, f"MFU {share(row.mfu)}"])
 
 

@@ -18,6 +18,9 @@ class Training:
     policy's compute dtype. ``memory_of`` says whose peak ``memory_bytes`` is. ``emulated`` is float16 on a device
     without float16 arithmetic. ``images`` is the size of the training set, ``image_bytes`` what all of them take
     decoded; ``normalised_by`` so many of them were, 0 where none is.
+
+    ``waited`` is the share of the time in which the device had no data. With `--feed` there are also items per second
+    of the step alone, on one batch again and again, and of the feed alone, None where it brings nothing.
     """
 
     policy: str
@@ -46,6 +49,9 @@ class Training:
     feed: str
     xla: str
     noun: str = "images"
+    waited: float = 0.0
+    step_alone_per_s: float | None = None
+    feed_alone_per_s: float | None = None
 
     @property
     def images_per_s(self) -> float:
@@ -92,6 +98,11 @@ class TrainingBench:
         """Items per second of ``row`` as a multiple of float32's, None where float32 was not measured."""
         base = next((other for other in self.rows if other.policy == "float32"), None)
         return row.images_per_s / base.images_per_s if base else None
+
+    @property
+    def apart(self) -> bool:
+        """Whether feed and step were measured apart, too."""
+        return any(row.step_alone_per_s is not None for row in self.rows)
 
     def to_dict(self) -> dict[str, Any]:
         """What JSON can hold, medians and shares included."""

@@ -33,6 +33,7 @@ class Options:
     data_dir: str | None = None
     policies: str | None = None
     repeats: int | None = None
+    feed: bool = False
     batch_sizes: str | None = None
     seconds: float = SECONDS
     runtimes: tuple[str, ...] = tuple(RUNTIMES)
@@ -53,8 +54,9 @@ def bench(target: Path, options: Options, progress: Progress) -> TrainingBench |
     if not target.is_dir():
         refuse(f"{target} is a pipeline file", {"--batch-sizes": options.batch_sizes})
         return _bench_pipeline(target, options, progress)
-    of_pipelines = {"--set": options.overrides, "--data-dir": options.data_dir}
-    refuse(f"{target} is an export", {**of_pipelines, "--policies": options.policies, "--repeats": options.repeats})
+    of_pipelines: dict[str, Any] = {"--set": options.overrides, "--data-dir": options.data_dir}
+    of_pipelines |= {"--policies": options.policies, "--repeats": options.repeats, "--feed": options.feed}
+    refuse(f"{target} is an export", of_pipelines)
     return _bench_export(target, options, progress)
 
 
@@ -78,7 +80,7 @@ def refuse(what: str, options: dict[str, Any]) -> None:
 def _bench_pipeline(path: Path, options: Options, progress: Progress) -> TrainingBench:
     policies = _policies(options)
     pipeline = config.load_pipeline(path, options.overrides)  # before a process starts: bad input is reported at once
-    settings = {"repeats": options.repeats or REPEATS, "seconds": options.seconds}
+    settings = {"repeats": options.repeats or REPEATS, "seconds": options.seconds, "feed": options.feed}
     overrides = list(options.overrides)
     if pipeline.train.sizes:  # a rate is one of images of one size
         overrides.append("train.sizes=[]")

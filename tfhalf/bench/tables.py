@@ -13,6 +13,8 @@ _TRAINING = (
     *("slowest", "fastest", "spread", "steps/s", "x float32", "compile", "peak memory"),
     *("GFLOP/step", "matrix TFLOP/s", "MFU"),
 )  # behind the policy and its rate
+_APART = ("feed alone/s", "step alone/s", "waited")  # behind the rate, where they were measured
+_WAIT = 0.01  # share of the time, from which on it is worth a line
 _INFERENCE = ("runtime", "batch", "p50 ms", "p99 ms", "samples/s", "calls", "warm-up ms")
 _PACKAGES = ("tensorflow", "keras", "onnxruntime", "ai-edge-litert", "openvino", "python")
 
@@ -80,9 +82,10 @@ def table(bench: TrainingBench | InferenceBench) -> Table:
     """One row per policy, or per runtime and batch size."""
     if isinstance(bench, InferenceBench):
         return _inference(bench)
-    grid = _empty(("policy", f"{bench.rows[0].noun}/s", *_TRAINING))
+    grid = _empty(("policy", f"{bench.rows[0].noun}/s", *(_APART if bench.apart else ()), *_TRAINING))
     for row in bench.rows:
-        grid.add_row(*_training_row(row, bench.ratio(row)))
+        grid.add_row(row.policy, number(row.images_per_s), *(_apart(row) if bench.apart else ()),
+                     *_training_row(row, bench.ratio(row)))  # fmt: skip
     return grid
 
 
@@ -110,6 +113,11 @@ def notes(bench: TrainingBench | InferenceBench) -> list[str]:
             lines.append(f"{row.policy}: {row.skipped} of {row.steps} steps were skipped for a non-finite gradient")
         if len(row.samples) < bench.settings["repeats"]:
             lines.append(f"{row.policy}: {len(row.samples)} of {bench.settings['repeats']} repeats: its steps are slow")
+        if row.waited >= _WAIT and not bench.apart:
+            lines.append(
+                f"{row.policy}: the device waited for data {share(row.waited)} of the time; --feed measures feed and "
+                "step apart"
+            )
         if row.uncounted:
             lines.append(f"{row.policy}: not counted, so no share of the matrix rate: {', '.join(row.uncounted)}")
     return lines
@@ -122,10 +130,14 @@ def _empty(columns: tuple[str, ...]) -> Table:
     return grid
 
 
+def _apart(row: Training) -> list[str]:
+    rates = (row.feed_alone_per_s, row.step_alone_per_s)
+    return [*("-" if rate is None else number(rate) for rate in rates), share(row.waited)]
+
+
 def _training_row(row: Training, ratio: float | None) -> list[str]:
+    """Behind the policy and its rate."""
     return [
-        row.policy,
-        number(row.images_per_s),
         number(min(row.samples)),
         number(max(row.samples)),
         f"{row.spread * 100:.1f} %",
@@ -176,4 +188,4 @@ def share(value: float | None) -> str:
     """``43.2 %``; ``-`` for None."""
     if value is None:
         return "-"
-    return f"{value * 100:.1f} %" if value >= 0.001 else f"{value * 100:.1g} %"
+    return f"{value * 100:.1f} %" if value >= 0.001 or not value else f"{value * 100:.1g} %"

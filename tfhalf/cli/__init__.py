@@ -212,6 +212,7 @@ def verify(path: Path, pipeline: Path | None, data_dir: str | None, quiet: bool,
 @click.option(
     "--seconds", type=float, default=2.0, show_default=True, help="Time to spend on each repeat, or on each batch size."
 )
+@click.option("--feed", is_flag=True, help="Measure a pipeline's feed and its step apart, too.")
 @click.option("--plot", type=PATH, metavar="FILE", help="Draw the result into FILE: PNG or SVG by its suffix.")
 @QUIET
 @JSON

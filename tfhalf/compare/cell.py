@@ -149,7 +149,7 @@ def _history(run: Path | None) -> tuple[dict[str, Any], ...]:
 
 def _result(runs: Path, version: Path | None, problem: str, request: dict[str, Any], progress: Progress) -> Result:
     from tfhalf.artifacts import manifest as manifests
-    from tfhalf.bench.training import memory_peak
+    from tfhalf.bench.timed import memory_peak
     from tfhalf.compare.shipped import artifacts_of
     from tfhalf.system.device import detect
     from tfhalf.train.record.outcome import read_outcome

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tfhalf.config.schema import NAME as NAME
     from tfhalf.config.schema import Augment as Augment
     from tfhalf.config.schema import Callback as Callback
+    from tfhalf.config.schema import Colour as Colour
     from tfhalf.config.schema import Data as Data
     from tfhalf.config.schema import Export as Export
     from tfhalf.config.schema import HeldOut as HeldOut
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from tfhalf.config.schema import Output as Output
     from tfhalf.config.schema import Pipeline as Pipeline
     from tfhalf.config.schema import Precision as Precision
+    from tfhalf.config.schema import RandAugment as RandAugment
     from tfhalf.config.schema import Schedule as Schedule
     from tfhalf.config.schema import Stage as Stage
     from tfhalf.config.schema import Task as Task
@@ -36,6 +38,7 @@ __all__ = [
     "NAME",
     "Augment",
     "Callback",
+    "Colour",
     "Data",
     "Export",
     "HeldOut",
@@ -48,6 +51,7 @@ __all__ = [
     "Output",
     "Pipeline",
     "Precision",
+    "RandAugment",
     "Schedule",
     "Stage",
     "Task",

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from tfhalf.config.augment import Colour, RandAugment
 from tfhalf.config.section import Positive, Section, Share
 
 # A field's description stands in for the words that error messages otherwise make from types and bounds.
@@ -17,12 +18,27 @@ TEST = (
 
 
 class Augment(Section):
-    """Random changes to training images, drawn anew each epoch. ``crop`` and ``cutout`` are in pixels."""
+    """Random changes to training images, drawn anew each epoch. ``crop`` and ``cutout`` are in pixels.
+
+    ``mixup`` and ``cutmix`` are the alpha of a Beta(alpha, alpha) that is drawn for each image, 0 for none: how much of
+    it, or which part of its area, it keeps beside its neighbour in the batch, whose target then counts for the rest. Of
+    both each image gets one, by a coin. ``mix_probability`` is the share of images that are mixed.
+    """
 
     flip: Literal["none", "random", "alternating"] = "none"
     crop: Annotated[int, Field(ge=0, le=64)] = 0
     crop_padding: Literal["reflect", "zeros"] = "reflect"
     cutout: Annotated[int, Field(ge=0, le=512)] = 0
+    colour: Colour | None = None
+    rand_augment: RandAugment | None = None
+    mixup: Annotated[float, Field(ge=0, le=100)] = 0.0
+    cutmix: Annotated[float, Field(ge=0, le=100)] = 0.0
+    mix_probability: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images are mixed with others, and so have two targets."""
+        return bool(self.mixup or self.cutmix)
 
 
 class Normalize(Section):

@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
+from tfhalf.config.augment import Colour as Colour
+from tfhalf.config.augment import RandAugment as RandAugment
 from tfhalf.config.data import Augment as Augment
 from tfhalf.config.data import Data as Data
 from tfhalf.config.data import HeldOut as HeldOut

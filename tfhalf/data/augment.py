@@ -35,11 +35,12 @@ class Draws:
     devices: int = 1
 
     def integers(self, salt: int, low: Any, high: Any, *shape: int) -> Any:
-        """Int32 [rows, *shape] in low..high-1. What has a ``salt`` of its own, 0..7, is drawn apart from all else.
+        """Int32 [rows, *shape] in low..high-1. What has a ``salt`` of its own, 0..255, is drawn apart from all else.
 
         Whole numbers alone: XLA makes other floats of the same bits.
         """
-        key = tf.stack([tf.constant(self.seed * 8 + salt, tf.int64), tf.cast(self.step, tf.int64)])
+        apart = self.seed * 8 + salt % 8 + (salt // 8) * 2**34  # a seed is below 2^31
+        key = tf.stack([tf.constant(apart, tf.int64), tf.cast(self.step, tf.int64)])
         rows = [self.rows * self.devices, *shape]
         drawn = tf.random.stateless_uniform(rows, key, low, high, tf.int32, alg=_ALGORITHM)
         return drawn if self.devices == 1 else drawn[self.device * self.rows :][: self.rows]

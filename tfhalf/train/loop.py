@@ -31,7 +31,7 @@ from tfhalf.train.result import TrainResult
 from tfhalf.train.signals import Signals
 from tfhalf.train.trainer import Trainer
 
-_START: dict[str, Any] = {"epochs_done": 0, "done": 0, "seconds": 0.0, "stepping": 0.0,
+_START: dict[str, Any] = {"epochs_done": 0, "done": 0, "seconds": 0.0, "stepping": 0.0, "waiting": 0.0,
                           "rows": [], "rollbacks": [], "callbacks": []}  # fmt: skip
 _SHARE = 0.02  # of the time, that saves may take
 
@@ -58,7 +58,7 @@ class Epochs:
     """One call of `run_training`: what changes while it goes on.
 
     The position is ``epoch``, epochs that are over, and ``done``, steps of the one that goes on; ``results`` are
-    theirs, and ``stepping`` the seconds that they took.
+    theirs, and ``stepping`` the seconds that they took, of which the feed's ``waited`` is a part.
 
     Where several processes share batches, all come this way and decide alike: by numbers that are the same in each, and
     else by what `Peers` agree on. The first alone writes checkpoints; ``named`` is its run folder, ``run`` one's own.
@@ -68,7 +68,7 @@ class Epochs:
         self.trainer, self.job, self.pipeline = trainer, trainer.job, trainer.job.pipeline
         self.state, self.program = trainer.state, trainer.program
         self.run, self.progress, self.named = run, progress, named
-        self.shown = self.job.objective.shown
+        self.columns = (self.state.guarded, self.job.objective.shown, self.program.feed.streams)
         self.signals = Signals()
         self.peers = Peers(trainer.device.group, self.signals)
         self.rollbacks: list[dict[str, Any]] = []
@@ -108,8 +108,8 @@ class Epochs:
             self.state.restore(saved.arrays if saved else self.start)
         self.rollbacks = record["rollbacks"]
         self.known = State(record["callbacks"], saved.callbacks if saved else {})
-        self.epoch, self.done = record["epochs_done"], record["done"]
-        self.spent, self.stepping = record["seconds"], record["stepping"]
+        self.epoch, self.done, self.spent = record["epochs_done"], record["done"], record["seconds"]
+        self.stepping, self.program.feed.waited = record["stepping"], record.get("waiting", 0.0)  # older ones lack it
         self.history.begin(record["rows"])
         self.course = Course(self.job, self.program, self.history.rows)
         self.scale = ScaleLog(self.pipeline, self.program, self.run, self.progress)
@@ -136,7 +136,7 @@ class Epochs:
             if not taken_up:  # a callback may have set weights
                 self.state.inner.start()
                 self.start = self.state.to_go_back_to(self.trainer.device.memory_bytes)
-            self.progress.line(header(self.state.guarded, self.shown, self.job.splits.noun))
+            self.progress.line(header(*self.columns, self.job.splits.noun))
             while not hooks.stopped and self.epoch < epochs:
                 try:
                     self._next(hooks)
@@ -147,7 +147,7 @@ class Epochs:
             hooks.end()
         rows = self.history.rows
         self._save(ended=True)
-        self.progress.line(rows[-1].line(epochs, "done", self.state.guarded, self.shown))
+        self.progress.line(rows[-1].line(epochs, "done", *self.columns))
         if len(rows) < epochs:
             self.progress.line(f"ended after epoch {len(rows)} of {epochs}: a callback set model.stop_training")
 
@@ -165,11 +165,11 @@ class Epochs:
         if line := lowered(schedule, self.history.rows, self.job.objective, self.state, batches):
             self.progress.line(line)
         hooks.epoch_end(row)
-        self.epoch, self.done, self.results, self.stepping = self.epoch + 1, 0, [], 0.0
+        self.epoch, self.done, self.results, self.stepping, self.program.feed.waited = self.epoch + 1, 0, [], 0.0, 0.0
         last = hooks.stopped or self.epoch == epochs
         self._boundary(last)
         if not last:
-            self.progress.line(row.line(epochs, self.history.left(epochs, stepping), self.state.guarded, self.shown))
+            self.progress.line(row.line(epochs, self.history.left(epochs, stepping), *self.columns))
 
     def _epoch(self) -> Epoch:
         epoch, start = self.epoch, time.perf_counter() - self.stepping
@@ -210,6 +210,7 @@ class Epochs:
             skipped_at_floor=steps.at_floor,
             rollbacks=len(self.rollbacks),
             val_loss=val_loss,
+            waited=self.program.feed.waited / self.stepping,
         )
         self.history.add(row, first_step, steps.curves)
         return row
@@ -242,11 +243,9 @@ class Epochs:
 
     def _save(self, ended: bool = False) -> None:
         """Have a checkpoint written; once training has ``ended`` its weights are the result's."""
-        settings = self.pipeline.train
+        settings, rows = self.pipeline.train, self.history.rows
         start, step = time.monotonic(), self._step
         self.scale.save()
-        rows = [row.to_dict() for row in self.history.rows]
-        last = self.history.rows[-1] if rows else None
         known = self.hooks.state() if self.hooks else self.known
         record = {
             "epochs_done": self.epoch,
@@ -254,9 +253,10 @@ class Epochs:
             "ended": ended,
             "seconds": self.spent,
             "stepping": self.stepping,
+            "waiting": self.program.feed.waited,
             "in_row": self.scale.in_row,
-            "score": self.job.objective.score(last.val_metrics) if last and not self.done else None,
-            "rows": rows,
+            "score": self.job.objective.score(rows[-1].val_metrics) if rows and not self.done else None,
+            "rows": [row.to_dict() for row in rows],
             "rollbacks": self.rollbacks,
             "callbacks": known.plain,
             "names": self.state.names(),

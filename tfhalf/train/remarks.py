@@ -13,6 +13,7 @@ from tfhalf.config.section import Section
 from tfhalf.data import LazyImages, Splits
 from tfhalf.data.columns import Columns
 from tfhalf.errors import ConfigError
+from tfhalf.train import augmentation
 from tfhalf.train.optim.patterns import trained_variables
 from tfhalf.train.optim.rounded import EPSILON
 
@@ -198,6 +199,8 @@ def _without_effect(pipeline: config.Pipeline, splits: Splits) -> Iterator[str]:
             "data.augment", pipeline.data.augment, tuple(config.Augment.model_fields), "for images alone"
         )
         yield from _unread("train", train, ("test_views",), "for images alone")
+    else:
+        yield from augmentation.remarks(pipeline.data.augment, splits)
     if "onnx" not in pipeline.export.formats:
         yield from _unread("export", pipeline.export, ("opset",), "onnx is not among export.formats")
         yield from _unread("verify", pipeline.verify, ("true_float16_samples",), "onnx is not among export.formats")

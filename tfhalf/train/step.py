@@ -15,11 +15,15 @@ import tensorflow as tf
 
 from tfhalf.config import Augment
 from tfhalf.data.augment import Draws, augment, cutout
+from tfhalf.data.colour import colour
+from tfhalf.data.mix import mix
 from tfhalf.data.normalize import normalizer
 from tfhalf.data.preprocess import AnyPreprocess
+from tfhalf.data.rand_augment import rand_augment
 from tfhalf.precision.loss_scale import GuardedLossScaleOptimizer
 from tfhalf.precision.policy import takes_integers
 from tfhalf.system.group import ALONE, Group
+from tfhalf.train.mixed import mean_loss, sums
 from tfhalf.train.objective import Objective
 from tfhalf.train.stages import PLAIN, Stage, call, in_stage, scaled_down
 
@@ -157,7 +161,7 @@ class Step:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([v.value for v in variables])
             answers, losses = self._answers(x, size)
-            loss = self.objective.loss(y, answers, batch.weight, self.group)
+            loss = mean_loss(self.objective, y, answers, batch.weight, self.group)
             if losses:  # what layers add: regularizers
                 if len({one.dtype for one in losses}) > 1:
                     losses = [tf.cast(one, tf.float32) for one in losses]
@@ -167,7 +171,7 @@ class Step:
         gradients = tape.gradient(scaled, [v.value for v in variables])
         gradients = [tf.zeros_like(v.value) if g is None else tf.convert_to_tensor(g)
                      for g, v in zip(gradients, variables, strict=True)]  # fmt: skip
-        return loss, self.objective.sums(y, answers), gradients
+        return loss, sums(self.objective, y, answers), gradients
 
     def forward(self, batch: Batch, epoch: Any, step: Any, size: int | None = None) -> Any:
         """The net's answers in the step's forward pass, float32 [N, ...]."""
@@ -190,7 +194,7 @@ class Step:
 
     def prepare(self, batch: Batch, epoch: Any, step: Any) -> tuple[Any, Any]:
         """Inputs, augmented and normalised, float32, as int32 and as they are where the model takes integers; and their
-        targets, of which masks are moved as the images are."""
+        targets, of which masks are moved as the images are, and which are `Mixed` where images are."""
         x, y, config = batch.x, batch.y, self.augmentation
         rows = batch.index.shape[0] or tf.shape(batch.index)[0]
         draws = Draws(self.seed, step, rows, self.group.rank, self.group.size)
@@ -198,7 +202,8 @@ class Step:
             masks = y if self.objective.task.targets == "masks" else None
             x, masks = augment(x, batch.index, draws, config=config, epoch=epoch, masks=masks)
             y = y if masks is None else masks
+            x = colour(rand_augment(x, draws, config.rand_augment), draws, config.colour)
         x = self.preprocess(x)
-        if config is not None and config.cutout and not takes_integers(self.model):
-            x = cutout(x, draws, size=config.cutout)
+        if config is not None and not takes_integers(self.model):
+            x, y = mix(cutout(x, draws, size=config.cutout), y, draws, config)
         return x, y

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from tfhalf.errors import ConfigError, RefError
 from tfhalf.tasks import CLASSES, Binary, Metric, Regression, Targets, Task
 from tfhalf.tasks.base import balanced
 from tfhalf.tasks.logits import of_second
+from tfhalf.train.augmentation import check_augment
 from tfhalf.train.minimums import check_minimums
 from tfhalf.train.objective import Objective, SeveralObjectives
 
@@ -47,7 +48,10 @@ def make_objective(pipeline: config.Pipeline, splits: Splits, base: Path) -> Obj
         ConfigError: the section does not go with the data, or names a loss or a metric that is not there.
         RefError: code of one's own is not to be had, or fails.
     """
-    _check_images(pipeline, base)
+    kinds = targets_of(pipeline, base)
+    several = set(kinds.values() if isinstance(kinds, dict) else (kinds,))
+    _check_images(pipeline, several)
+    check_augment(pipeline.data.augment, splits, several)
     objective = _objective(pipeline, splits, base)
     check_minimums(pipeline.verify.min, objective)
     return objective
@@ -73,14 +77,13 @@ def _objective(pipeline: config.Pipeline, splits: Splits, base: Path) -> Objecti
     return SeveralObjectives(parts, {name: output.weight for name, output in pipeline.outputs.items()})
 
 
-def _check_images(pipeline: config.Pipeline, base: Path) -> None:
+def _check_images(pipeline: config.Pipeline, kinds: Collection[str]) -> None:
     """Refuse what changes images and would have to change masks with them.
 
     Raises:
         ConfigError: naming the key.
     """
-    kinds = targets_of(pipeline, base)
-    if "masks" not in (kinds.values() if isinstance(kinds, dict) else (kinds,)):
+    if "masks" not in kinds:
         return
     train = pipeline.train
     smaller = train.sizes or [stage.size for stage in train.stages if stage.size is not None]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -68,17 +68,24 @@ class Feed(ABC):
 
     The number of steps is data, so one compiled program serves the full call, the last part of an epoch and the
     warm-up of no step at all. Each stage of training has a program of its own.
+
+    Attributes:
+        streams: whether data is brought to the device while training goes on.
+        waited: seconds in which the device had nothing to do, since its data was on the way still; whoever reads them
+            sets them back.
     """
+
+    streams: ClassVar[bool] = False
 
     def __init__(self, step: Step, *, batch_size: int, capacity: int, xla: bool, max_skipped: int) -> None:
         self.step, self.batch_size, self.capacity, self.max_skipped = step, batch_size, capacity, max_skipped
-        self.xla = xla
+        self.xla, self.waited = xla, 0.0
         self._programs: dict[Stage, Any] = {}
 
     def beside(self, step: Step) -> Feed:
         """A feed that runs ``step`` over the same data, which is not held twice."""
         other = copy.copy(self)
-        other.step, other._programs = step, {}
+        other.step, other._programs, other.waited = step, {}, 0.0
         return other
 
     @abstractmethod

@@ -40,6 +40,22 @@ class Resident(Feed):
         self.x, self.y = tensors(x), tensors(y)
         self.weight = None if weight is None else tf.constant(weight, tf.float32)
 
+    @classmethod
+    def of_batch(cls, feed: Feed, batch: Batch) -> Resident:
+        """A feed of the items of ``batch`` alone, which runs the step of ``feed`` as many at a time."""
+        none = np.zeros(0, np.float32)
+        one = cls(
+            feed.step,
+            none,
+            none,
+            batch_size=feed.batch_size,
+            capacity=feed.capacity,
+            xla=feed.xla,
+            max_skipped=feed.max_skipped,
+        )
+        one.x, one.y, one.weight = batch.x, batch.y, batch.weight
+        return one
+
     def __call__(self, order: np.ndarray, epoch: int, first_step: int, stage: Stage = PLAIN) -> ChunkResult:
         """Run one step per row of ``order``, int32 [steps, batch_size]; see `Feed`."""
         order = self.step.group.rows(order)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import tensorflow as tf
@@ -28,12 +29,16 @@ class Streamed(Feed):
     thread holds Python's lock meanwhile, and the set itself, which may be a memory map, is never copied as a whole.
     Blocks come in the order of the steps, however long each took, so training is the same as with `Resident`.
 
+    A block that is not there when the one before it is over leaves the device idle: these seconds are `waited`.
+
     Args:
         x: [N, ...] in the source's dtype, images that are encoded still, or several arrays by name.
         y: targets [N, ...], or several by name; they are on the device whole, with the items' ``weight`` float32 [N].
         xla: whether XLA compiles the program.
         block_bytes: of images in a block, at most, though a block holds at least one step.
     """
+
+    streams: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -85,7 +90,13 @@ class Streamed(Feed):
         results: list[ChunkResult] = []
         for i, rows in enumerate(blocks):
             self._fetch([*blocks[i:], *self._announced][: 1 + AHEAD])
-            x, index = self._coming.popleft()[1].result()
+            coming = self._coming.popleft()[1]
+            if running is not None and not coming.done():  # the device will wait once it has ended
+                results.append(read(running))
+                running = None
+                if results[-1].steps < block:
+                    break
+            x, index = self._arrived(coming)
             scalars = (tf.constant(value, tf.int32) for value in (len(rows), epoch, first_step + i * block))
             before, running = running, self._program(stage, (x, self.y, self.weight), index, *scalars)
             # Waiting for the block before, and not for this one, leaves the device no gap between them.
@@ -93,10 +104,25 @@ class Streamed(Feed):
                 results.append(read(before))
                 if results[-1].steps < block:  # too many in a row were skipped: this block runs no step either
                     break
-        assert running is not None
-        results.append(read(running))
+        if running is not None:
+            results.append(read(running))
         self._announced = []
         return joined(results)
+
+    def bring(self, order: np.ndarray) -> None:
+        """Bring the images of the steps ``order`` to the device, and compute nothing."""
+        blocks = self._blocks(order)
+        for i in range(len(blocks)):
+            self._fetch([*blocks[i:], *self._announced][: 1 + AHEAD])
+            self._coming.popleft()[1].result()
+        self._announced = []
+
+    def _arrived(self, coming: Future[Any]) -> Any:
+        """What ``coming`` brings, while the device has nothing to do: the seconds until then are `waited`."""
+        start = time.perf_counter()
+        brought = coming.result()
+        self.waited += time.perf_counter() - start
+        return brought
 
     def batch(self, index: np.ndarray) -> Batch:
         """The batch at the places ``index``, int32 [N]."""

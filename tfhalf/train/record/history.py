@@ -24,7 +24,8 @@ from tfhalf.tasks import Metric
 class Epoch:
     """One epoch. ``metrics`` by name are those of the task, over the epoch's training items as they were answered while
     weights moved; ``val_metrics`` and ``val_loss`` of the validation part, none and None without one, ``val_loss`` also
-    in rows of runs that did not record it. ``images_per_s`` counts items, whatever they are. ``loss_scale`` is the one
+    in rows of runs that did not record it. ``images_per_s`` counts items, whatever they are; ``waited`` is the share of
+    the steps' time in which the device had no data, None where a run did not record it. ``loss_scale`` is the one
     in force at the end, ``skipped`` counts this epoch's steps, ``skipped_at_floor`` those of them that no lower scale
     was left for; ``rollbacks`` are those so far."""
 
@@ -41,6 +42,7 @@ class Epoch:
     skipped_at_floor: int = 0
     rollbacks: int = 0
     val_loss: float | None = None
+    waited: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """One level: metrics by their names, those of the validation part as ``val_NAME``, in the place of both."""
@@ -62,13 +64,14 @@ class Epoch:
         validation = {name: facts[f"val_{name}"] for name in metrics if facts[f"val_{name}"] is not None}
         return cls(**own, metrics=metrics, val_metrics=validation)
 
-    def line(self, epochs: int, left: str, scaled: bool, columns: Sequence[Metric]) -> str:
+    def line(self, epochs: int, left: str, scaled: bool, columns: Sequence[Metric], streams: bool = False) -> str:
         """The row as a person reads it; ``left`` is the estimate of what remains, the rest as in `header`."""
         cells = [f"{self.loss:>8.4f}", *_cells(columns, self.metrics, "train")]
         cells += [f"{'-' if self.val_loss is None else f'{self.val_loss:.4f}':>8}"]
         cells += _cells(columns, self.val_metrics, "val")
         scale = f" {scale_words(self.loss_scale):>11} {self.skipped:>7}" if scaled else ""
-        return f"{self.epoch:>5}/{epochs:<5} {' '.join(cells)} {self.images_per_s:>11,.0f}{scale} {left:>12}"
+        wait = f" {'-' if self.waited is None else f'{self.waited:.1%}':>7}" if streams else ""
+        return f"{self.epoch:>5}/{epochs:<5} {' '.join(cells)} {self.images_per_s:>11,.0f}{wait}{scale} {left:>12}"
 
 
 def _cells(columns: Sequence[Metric], values: Mapping[str, float], part: str) -> list[str]:
@@ -86,21 +89,22 @@ def _heads(columns: Sequence[Metric], part: str) -> list[str]:
     return [f"{before}{metric.name}{' %' * metric.share}".rjust(8) for metric in columns]
 
 
-def header(scaled: bool, columns: Sequence[Metric], noun: str = "images") -> str:
+def header(scaled: bool, columns: Sequence[Metric], streams: bool = False, noun: str = "images") -> str:
     """The line above the rows.
 
     Args:
         scaled: whether the policy has a loss scale, of which the others say nothing.
         columns: the metrics that are shown.
+        streams: whether data is brought to the device, which may have to wait for it.
         noun: what items are called, `Splits.noun`.
     """
     scale = f" {'loss scale':>11} {'skipped':>7}" if scaled else ""
     train, val = (" ".join(_heads(columns, part)) for part in ("train", "val"))
     names = f"{'epoch':>5}{'':6} {'loss':>8} {train} {'val loss':>8} {val} {noun + '/s':>11}"
-    return f"{names}{scale} {'left':>12}"
+    return f"{names}{' waited' * streams:>{8 * streams}}{scale} {'left':>12}"
 
 
-_SCALARS = ("loss", "val_loss", "images_per_s", "learning_rate", "skipped", "skipped_at_floor")
+_SCALARS = ("loss", "val_loss", "images_per_s", "waited", "learning_rate", "skipped", "skipped_at_floor")
 
 
 def scale_words(scale: float) -> str:
