@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfhalf.data import memory
+from tfhalf.data.encoded import Encoded
 
 Array = npt.NDArray[Any]
 Indices = npt.NDArray[np.intp]
@@ -27,7 +28,7 @@ class LazyImages:
 
     ``decode(indices, out)`` fills ``out`` [n, H, W, C] with the source's images at ``indices`` [n], on all cores; it
     raises `DataError` with the name of the first image that cannot be decoded, or has another shape. ``indices`` are
-    those of the source's images that belong to this part.
+    those of the source's images that belong to this part. ``items`` are all of its images, where it has their bytes.
     """
 
     decode: Callable[[Indices, Array], None]
@@ -35,6 +36,7 @@ class LazyImages:
     item: tuple[int, ...]
     dtype: np.dtype[Any]
     source: str
+    items: Encoded | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
