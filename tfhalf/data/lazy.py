@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tfhalf.data import memory
+from tfhalf.data.decode import Array as Array
+from tfhalf.data.decode import Indices as Indices
+from tfhalf.data.decode.canvas import Canvas
 from tfhalf.data.encoded import Encoded
-
-Array = npt.NDArray[Any]
-Indices = npt.NDArray[np.intp]
 
 SAMPLE = 10_000
 _SAMPLE_BYTES = 2**30
@@ -29,6 +28,9 @@ class LazyImages:
     ``decode(indices, out)`` fills ``out`` [n, H, W, C] with the source's images at ``indices`` [n], on all cores; it
     raises `DataError` with the name of the first image that cannot be decoded, or has another shape. ``indices`` are
     those of the source's images that belong to this part. ``items`` are all of its images, where it has their bytes.
+
+    With a ``canvas`` training decodes each image at its own size onto one, and ``item`` is what the model takes: images
+    come out so wherever they are indexed.
     """
 
     decode: Callable[[Indices, Array], None]
@@ -37,6 +39,7 @@ class LazyImages:
     dtype: np.dtype[Any]
     source: str
     items: Encoded | None = None
+    canvas: Canvas | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -72,6 +75,20 @@ class LazyImages:
         out = np.empty((*indices.shape, *self.item), self.dtype)
         self.decode(indices.reshape(-1), out.reshape(-1, *self.item))
         return out
+
+    @property
+    def training_item(self) -> tuple[int, ...]:
+        """(height, width, channels) of what `fill` or `fill_canvas` gives of an image."""
+        return self.item if self.canvas is None else self.canvas.item
+
+    def fill_canvas(self, index: Array, out: Array, sides: Array) -> None:
+        """Decode the images at ``index`` [n] of this part as `Canvas.fill` does.
+
+        Raises:
+            DataError: one cannot be decoded.
+        """
+        assert self.canvas is not None
+        self.canvas.fill(self.indices[index], out, sides)
 
     def fill(self, index: Array, out: Array) -> None:
         """Decode the images at ``index`` [n] of this part into ``out`` [n, H, W, C].

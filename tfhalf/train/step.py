@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from tfhalf.config import Augment
 from tfhalf.data.augment import Draws, augment, cutout
+from tfhalf.data.crop import Crop, OnCanvas
 from tfhalf.data.normalize import normalizer
 from tfhalf.data.preprocess import AnyPreprocess
 from tfhalf.precision.loss_scale import GuardedLossScaleOptimizer
@@ -23,8 +24,8 @@ from tfhalf.train.stages import PLAIN, Stage, call, in_stage, scaled_down
 
 
 class Batch(NamedTuple):
-    """``x`` in the source's dtype [N, ...], or several by name; ``y`` targets [N, ...], ``index`` int32 [N] (places in
-    the training set), ``weight`` float32 [N] where items count more or less."""
+    """``x`` in the source's dtype [N, ...], several by name, or `OnCanvas`; ``y`` targets [N, ...], ``index`` int32 [N]
+    (places in the training set), ``weight`` float32 [N] where items count more or less."""
 
     x: Any
     y: Any
@@ -61,12 +62,13 @@ class Step:
         objective: Objective,
         augmentation: Augment | None,
         seed: int,
+        crop: Crop | None = None,
         twins: Mapping[int, keras.Model] | None = None,
     ) -> None:
         self.twins = dict(twins or {})
         self.model, self.optimizer, self.variables = model, optimizer, variables
         self.preprocess = normalizer(preprocess, model)
-        self.objective, self.augmentation, self.seed = objective, augmentation, seed
+        self.objective, self.augmentation, self.seed, self.crop = objective, augmentation, seed, crop
         self.guarded = isinstance(optimizer, GuardedLossScaleOptimizer)
         optimizer.build(variables)
 
@@ -128,8 +130,8 @@ class Step:
         return self._answers(self._inputs(batch, epoch, step, size)[0], size)[0]
 
     def _inputs(self, batch: Batch, epoch: Any, step: Any, size: int | None) -> tuple[Any, Any]:
-        x, y = self.prepare(batch, epoch, step)
-        return (x if size is None else scaled_down(x, size)), y
+        x, y = self.prepare(batch, epoch, step, size)
+        return (x if size is None or self.crop else scaled_down(x, size)), y
 
     def net(self, size: int | None) -> keras.Model:
         """What takes images of ``size``; None is their own."""
@@ -142,11 +144,15 @@ class Step:
             answers, losses = call(self.model, self.net(size), x)
         return tf.nest.map_structure(lambda one: tf.cast(one, tf.float32), answers), losses
 
-    def prepare(self, batch: Batch, epoch: Any, step: Any) -> tuple[Any, Any]:
+    def prepare(self, batch: Batch, epoch: Any, step: Any, size: int | None = None) -> tuple[Any, Any]:
         """Inputs, augmented and normalised, float32, as int32 and as they are where the model takes integers; and their
-        targets, of which masks are moved as the images are."""
+        targets, of which masks are moved as the images are. Boxes that are cut out come at ``size``, where it is
+        given."""
         x, y, config = batch.x, batch.y, self.augmentation
         draws = Draws(self.seed, step, batch.index.shape[0] or tf.shape(batch.index)[0])
+        if self.crop is not None:
+            x = self.crop(OnCanvas.of(x), draws, size)
+            x = tf.round(x) if takes_integers(self.model) else x
         if config is not None:
             masks = y if self.objective.task.targets == "masks" else None
             x, masks = augment(x, batch.index, draws, config=config, epoch=epoch, masks=masks)

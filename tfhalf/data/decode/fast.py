@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from tfhalf.data.decode import Array
 from tfhalf.data.decode.header import Jpeg
-from tfhalf.data.lazy import Array
 
 EIGHTHS = 8
 """libjpeg scales by so many eighths while it decodes (T. Lane, libjpeg.txt, "Scaled decoding")."""

@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from tfhalf.data.decode import fast
+from tfhalf.data.decode import Array, fast
 from tfhalf.data.decode.header import jpeg
 from tfhalf.data.image_formats import DAMAGE, DEEP, FORMATS, WORDS
-from tfhalf.data.lazy import Array
 from tfhalf.errors import DataError
 from tfhalf.files import check_regular
 

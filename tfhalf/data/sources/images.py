@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from tfhalf.data import memory
 from tfhalf.data.decode.pillow import GRAY, Reader, quiet
+from tfhalf.data.decode.threads import THREADS, parallel
 from tfhalf.data.encoded import Encoded
 from tfhalf.data.image_formats import DEEP
 from tfhalf.data.lazy import Array, Indices, LazyImages
@@ -19,8 +19,6 @@ from tfhalf.files import read_bytes
 
 LARGEST = 2**30
 """Bytes of an image file that are read at most."""
-_THREADS = min(32, os.cpu_count() or 1)
-_TASK = 8  # images that a thread decodes in a row
 _PROBED = 256  # images whose headers say whether a set is gray
 
 
@@ -47,19 +45,6 @@ class Files:
     def name(self, index: int) -> str:
         """Its path below ``root``."""
         return str(self.files[index].relative_to(self._root))
-
-
-def parallel(one: Callable[[int], None], count: int) -> None:
-    """Call ``one`` with 0 to ``count`` - 1 in threads. Of what it raises, the error of the lowest number comes out."""
-
-    def some(start: int) -> None:
-        for i in range(start, min(start + _TASK, count)):
-            one(i)
-
-    with ThreadPoolExecutor(_THREADS) as pool:
-        # Results come in the order of the numbers, so the first image at fault is the one named.
-        for _ in pool.map(some, range(0, count, _TASK)):
-            pass
 
 
 class Decoder:
@@ -156,7 +141,7 @@ class Images:
 
     def __init__(self, files: Sequence[Path], root: Path, size: tuple[int, int] | None, source: str) -> None:
         self.source, self._files, self._reader = source, Files(files, root, source), Reader(source)
-        with quiet(), ThreadPoolExecutor(_THREADS) as pool:
+        with quiet(), ThreadPoolExecutor(THREADS) as pool:
             # The whole list is walked, so that each header is checked before anything is decoded.
             headers = list(pool.map(self._header, range(len(files))))
         modes = [mode for mode, _ in headers]

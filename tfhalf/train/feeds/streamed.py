@@ -12,6 +12,8 @@ import tensorflow as tf
 from tfhalf.data.columns import Columns
 from tfhalf.data.lazy import LazyImages
 from tfhalf.train.feeds.base import ChunkResult, Feed, joined, read
+from tfhalf.train.feeds.buffers import Lease
+from tfhalf.train.feeds.canvases import canvases_of
 from tfhalf.train.objective import tensors
 from tfhalf.train.stages import PLAIN, Stage
 from tfhalf.train.step import Batch, Step
@@ -51,8 +53,9 @@ class Streamed(Feed):
         super().__init__(step, batch_size=batch_size, capacity=capacity, xla=xla, max_skipped=max_skipped)
         self.x, self.y = x, tensors(y)
         self.weight = None if weight is None else tf.constant(weight, tf.float32)
-        self._item_bytes, self._block_bytes = max(1, x.nbytes // len(x)), block_bytes
+        self._item_bytes, self._block_bytes = max(1, _item_bytes(x)), block_bytes
         self.block, self.step_bytes = self._block(batch_size), batch_size * self._item_bytes
+        self.canvases = canvases_of(x)
         self._device = "GPU:0" if tf.config.list_logical_devices("GPU") else "CPU:0"
         self._threads = ThreadPoolExecutor(AHEAD, "tfhalf-feed")
         self._announced: list[np.ndarray] = []
@@ -81,10 +84,12 @@ class Streamed(Feed):
         """
         blocks, block = self._blocks(order) or [order], self._block(order.shape[1])
         running: tuple[Any, ...] | None = None
+        leases: deque[Lease | None] = deque(maxlen=2)  # of the blocks that programs may be reading
         results: list[ChunkResult] = []
         for i, rows in enumerate(blocks):
             self._fetch([*blocks[i:], *self._announced][: 1 + AHEAD])
-            x, index = self._coming.popleft()[1].result()
+            x, index, lease = self._coming.popleft()[1].result()
+            leases.append(lease)
             scalars = (tf.constant(value, tf.int32) for value in (len(rows), epoch, first_step + i * block))
             before, running = running, self._program(stage, (x, self.y, self.weight), index, *scalars)
             # Waiting for the block before, and not for this one, leaves the device no gap between them.
@@ -99,7 +104,14 @@ class Streamed(Feed):
 
     def batch(self, index: np.ndarray) -> Batch:
         """The batch at the places ``index``, int32 [N]."""
-        return self._batch(tensors(self.x[index]), (self.y, self.weight), tf.constant(index, tf.int32))
+        if self.canvases is not None:
+            on_canvas, lease = self.canvases.bring(index[None], 1)
+            x = tf.nest.map_structure(lambda one: one[0], on_canvas)
+            np.asarray(x.pixels[0, 0, 0, 0])  # waits for the copy
+            del lease
+        else:
+            x = tensors(self.x[index])
+        return self._batch(x, (self.y, self.weight), tf.constant(index, tf.int32))
 
     @staticmethod
     def _batch(x: Any, data: Any, index: Any) -> Batch:
@@ -123,17 +135,20 @@ class Streamed(Feed):
                 kept.append((rows, self._threads.submit(self._bring, rows)))
         self._coming = kept
 
-    def _bring(self, rows: np.ndarray) -> tuple[Any, Any]:
+    def _bring(self, rows: np.ndarray) -> tuple[Any, Any, Lease | None]:
         """Inputs and places of the steps ``rows``, on the device: x [block, batch_size, ...], index int32 [block,
-        batch_size]. What a last block lacks in steps is left as the memory was."""
+        batch_size]. What a last block lacks in steps is left as the memory was. x stays while the lease does."""
         x: Any
+        lease = None
         if isinstance(self.x, Columns):
             x = {name: self._bring_array(array, rows) for name, array in self.x.arrays.items()}
+        elif self.canvases is not None:
+            x, lease = self.canvases.bring(rows, self._block(rows.shape[1]))
         else:
             x = self._bring_array(self.x, rows)
         index = np.zeros((self._block(rows.shape[1]), rows.shape[1]), np.int32)
         index[: len(rows)] = rows
-        return x, tf.constant(index)
+        return x, tf.constant(index), lease
 
     def _bring_array(self, source: np.ndarray | LazyImages, rows: np.ndarray) -> Any:
         """The rows of one array, on the device: [block, batch_size, ...]."""
@@ -143,6 +158,9 @@ class Streamed(Feed):
             source.fill(rows.reshape(-1), target)
         else:
             np.take(source, rows.reshape(-1), axis=0, out=target, mode="clip")  # another mode buffers the result
+        return self._moved(x)
+
+    def _moved(self, x: np.ndarray) -> Any:
         with tf.device("CPU:0"):
             here = tf.experimental.dlpack.from_dlpack(x.__dlpack__())  # keeps the buffer alive, and copies nothing
         with tf.device(self._device):
@@ -153,6 +171,13 @@ class Streamed(Feed):
             return self._batch(tf.nest.map_structure(lambda one: one[i], data[0]), data[1:], index[i])
 
         return self._steps(fetch, steps, epoch, first_step, capacity=index.shape[0], stage=stage)
+
+
+def _item_bytes(x: np.ndarray | LazyImages | Columns) -> int:
+    """Bytes that an item takes on the device."""
+    if isinstance(x, LazyImages):
+        return int(np.prod(x.training_item)) * x.dtype.itemsize
+    return x.nbytes // len(x)
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
