@@ -19,6 +19,7 @@ from tfhalf.train.stages import PLAIN, Stage
 from tfhalf.train.step import Batch, Step
 
 BLOCK_BYTES = 128 * 2**20
+CANVAS_BYTES = 768 * 2**20  # of images on canvases: in a block of one step its start would be felt
 AHEAD = 2  # blocks gathered or copied while one is computed on: as many are on the device besides it
 _ALIGNMENT = 64  # bytes; TensorFlow takes a buffer over as it is only where it starts at a multiple of this
 
@@ -34,7 +35,8 @@ class Streamed(Feed):
         x: [N, ...] in the source's dtype, images that are encoded still, or several arrays by name.
         y: targets [N, ...], or several by name; they are on the device whole, with the items' ``weight`` float32 [N].
         xla: whether XLA compiles the program.
-        block_bytes: of images in a block, at most, though a block holds at least one step.
+        block_bytes: of images in a block, at most, though a block holds at least one step; None for `BLOCK_BYTES`, or
+            `CANVAS_BYTES`.
     """
 
     def __init__(
@@ -48,14 +50,15 @@ class Streamed(Feed):
         capacity: int,
         xla: bool,
         max_skipped: int,
-        block_bytes: int = BLOCK_BYTES,
+        block_bytes: int | None = None,
     ) -> None:
         super().__init__(step, batch_size=batch_size, capacity=capacity, xla=xla, max_skipped=max_skipped)
         self.x, self.y = x, tensors(y)
         self.weight = None if weight is None else tf.constant(weight, tf.float32)
-        self._item_bytes, self._block_bytes = max(1, _item_bytes(x)), block_bytes
-        self.block, self.step_bytes = self._block(batch_size), batch_size * self._item_bytes
         self.canvases = canvases_of(x)
+        self._item_bytes = max(1, _item_bytes(x))
+        self._block_bytes = block_bytes or (BLOCK_BYTES if self.canvases is None else CANVAS_BYTES)
+        self.block, self.step_bytes = self._block(batch_size), batch_size * self._item_bytes
         self._device = "GPU:0" if tf.config.list_logical_devices("GPU") else "CPU:0"
         self._threads = ThreadPoolExecutor(AHEAD, "tfhalf-feed")
         self._announced: list[np.ndarray] = []
