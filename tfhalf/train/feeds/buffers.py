@@ -62,6 +62,6 @@ class Pool:
         """A buffer that no lease has, new where there is none."""
         with self._lock:
             buffer = self._free.pop() if self._free else None
-        lease = Lease(buffer or Buffer(self._cuda.allocate(self._size), self._shape, gpu=True))
+        lease = Lease(buffer or Buffer(self._cuda.allocate(self._size), self._shape, gpu=self._cuda.on_gpu))
         weakref.finalize(lease, self._free.append, lease.buffer)  # which is atomic: it may come at any time
         return lease
