@@ -90,10 +90,6 @@ class FakeCuda(cuda.Cuda):
         while self.queued:
             ctypes.memmove(*self.queued.pop(0))
 
-    def upload(self, source: np.ndarray, address: int, stream: int) -> None:
-        assert source.flags.c_contiguous
-        self.queued.append((address, source.ctypes.data, source.nbytes))
-
     def rows(self, source: int, source_pitch: int, target: int, target_pitch: int, width: int, rows: int, stream: int,
              *, from_host: bool = False) -> None:  # fmt: skip
         for row in range(rows):

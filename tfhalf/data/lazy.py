@@ -78,17 +78,8 @@ class LazyImages:
 
     @property
     def training_item(self) -> tuple[int, ...]:
-        """(height, width, channels) of what `fill` or `fill_canvas` gives of an image."""
+        """(height, width, channels) of what training gets of an image."""
         return self.item if self.canvas is None else self.canvas.item
-
-    def fill_canvas(self, index: Array, out: Array, sides: Array) -> None:
-        """Decode the images at ``index`` [n] of this part as `Canvas.fill` does.
-
-        Raises:
-            DataError: one cannot be decoded.
-        """
-        assert self.canvas is not None
-        self.canvas.fill(self.indices[index], out, sides)
 
     def fill(self, index: Array, out: Array) -> None:
         """Decode the images at ``index`` [n] of this part into ``out`` [n, H, W, C].

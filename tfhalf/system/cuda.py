@@ -49,6 +49,8 @@ class Cuda:
         self.number = number
         try:
             self._driver = ctypes.CDLL("libcuda.so.1")
+            # For calls that return at once: giving up Python's lock for them would cost a thread its turn.
+            self._brief = ctypes.PyDLL("libcuda.so.1")
         except OSError as error:
             raise CudaError(f"CUDA's driver cannot be loaded ({error})") from error
         self._call("cuInit", ctypes.c_uint(0))
@@ -95,14 +97,6 @@ class Cuda:
         self.enter()
         self._call("cuStreamSynchronize", ctypes.c_void_p(stream))
 
-    def upload(self, source: npt.NDArray[Any], address: int, stream: int) -> None:
-        """Begin to copy an array that is contiguous to ``address``."""
-        self.enter()
-        self._call(
-            "cuMemcpyHtoDAsync_v2", _Pointer(address), ctypes.c_void_p(source.ctypes.data), _Size(source.nbytes),
-            ctypes.c_void_p(stream),
-        )  # fmt: skip
-
     def rows(
         self, source: int, source_pitch: int, target: int, target_pitch: int, width: int, rows: int, stream: int,
         *, from_host: bool = False,
@@ -116,10 +110,12 @@ class Cuda:
             copy.src_type, copy.src_host = _HOST, source
         else:
             copy.src_type, copy.src_device = _DEVICE, source
-        self._call("cuMemcpy2DAsync_v2", ctypes.byref(copy), ctypes.c_void_p(stream))
+        self._check("cuMemcpy2DAsync_v2", self._brief.cuMemcpy2DAsync_v2(ctypes.byref(copy), ctypes.c_void_p(stream)))
 
     def _call(self, name: str, *arguments: Any) -> None:
-        result = getattr(self._driver, name)(*arguments)
+        self._check(name, getattr(self._driver, name)(*arguments))
+
+    def _check(self, name: str, result: int) -> None:
         if result:
             text = ctypes.c_char_p()
             self._driver.cuGetErrorString(ctypes.c_int(result), ctypes.byref(text))

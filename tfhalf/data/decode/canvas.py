@@ -57,21 +57,41 @@ class Canvas:
 
         parallel(one, len(indices))
 
-    def image(self, index: int, data: bytes | None = None) -> Array:
-        """One image as uint8 [h, w, channels], scaled down until it fits. ``data`` are its bytes, where they are read.
+    def pack(self, indices: Indices, out: Array, sides: Array) -> None:
+        """As `fill`, but each image lies at the beginning of its row of ``out``, uint8 [n, height * width * channels],
+        contiguous: nothing is copied after it is decoded.
+
+        Raises:
+            DataError: names the first image that cannot be decoded.
+        """
+
+        def one(i: int) -> None:
+            image = self.image(int(indices[i]), None, out[i])
+            sides[i] = image.shape[:2]
+            if not np.may_share_memory(image, out):
+                out[i, : image.size] = image.reshape(-1)
+
+        parallel(one, len(indices))
+
+    def image(self, index: int, data: bytes | None = None, buffer: Array | None = None) -> Array:
+        """One image as uint8 [h, w, channels], scaled down until it fits. ``data`` are its bytes, where they are read;
+        it may come to lie in ``buffer``, uint8 [at least height * width * channels].
 
         Raises:
             DataError: it cannot be decoded, or has 16 bits a channel.
         """
-        reader, name = Reader(self.source), self.items.name(index)
         data = self.items.read(index) if data is None else data
         header = jpeg(data)
         if header is not None and header.plain:
-            reader.check_pixels(header.height, header.width, name)
-            eighths = fast.largest(header.height, header.width, self.sides) or 1
-            pixels = fast.decode(data, header, self.channels, eighths)
+            if self.fits(header):
+                pixels = fast.decode(data, header, self.channels, buffer=buffer)
+            else:
+                Reader(self.source).check_pixels(header.height, header.width, self.items.name(index))
+                eighths = fast.largest(header.height, header.width, self.sides) or 1
+                pixels = fast.decode(data, header, self.channels, eighths)
             if pixels is not None:
                 return self._fitted(pixels)
+        reader, name = Reader(self.source), self.items.name(index)
         pixels = reader.decode(data, name, self.channels == 1, None)
         if pixels.dtype != np.uint8:
             raise reader.error(

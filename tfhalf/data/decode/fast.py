@@ -30,8 +30,13 @@ def library() -> Any:
     return simplejpeg if features.check_feature("libjpeg_turbo") else None
 
 
-def decode(data: bytes, header: Jpeg, channels: int, eighths: int = EIGHTHS) -> Array | None:
+def decode(
+    data: bytes, header: Jpeg, channels: int, eighths: int = EIGHTHS, buffer: Array | None = None
+) -> Array | None:
     """A plain JPEG as uint8 [h, w, channels], where h and w are ``eighths`` / 8 of the image's, rounded up.
+
+    Args:
+        buffer: uint8, contiguous and large enough, at whose beginning the image comes to lie where it has ``channels``.
 
     Returns:
         None where the library gives none: Pillow is to decode it, or to say what is wrong.
@@ -40,9 +45,11 @@ def decode(data: bytes, header: Jpeg, channels: int, eighths: int = EIGHTHS) -> 
     if decoder is None or not header.plain or header.channels > channels:
         return None
     height, width = scaled(header.height, eighths), scaled(header.width, eighths)
-    at_least = {} if eighths == EIGHTHS else {"min_height": height, "min_width": width}
+    more: dict[str, Any] = {} if eighths == EIGHTHS else {"min_height": height, "min_width": width}
+    if buffer is not None and header.channels == channels:
+        more["buffer"] = buffer
     try:
-        image: Array = decoder.decode_jpeg(data, "GRAY" if header.channels == 1 else "RGB", **at_least)
+        image: Array = decoder.decode_jpeg(data, "GRAY" if header.channels == 1 else "RGB", **more)
     except (ValueError, RuntimeError):
         return None
     if image.shape[:2] != (height, width):

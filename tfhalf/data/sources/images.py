@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +20,8 @@ from tfhalf.files import read_bytes
 
 LARGEST = 2**30
 """Bytes of an image file that are read at most."""
+_USUAL = 2**18  # bytes, more than most files have: they are read in one call, for each costs a thread its turn
+_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe is read as an empty file, and not waited for
 _PROBED = 256  # images whose headers say whether a set is gray
 
 
@@ -27,6 +30,7 @@ class Files:
 
     def __init__(self, files: Sequence[Path], root: Path, source: str) -> None:
         self.files, self._root, self._reader = files, root, Reader(source)
+        self._paths = list(map(str, files))
 
     def __len__(self) -> int:
         return len(self.files)
@@ -38,6 +42,13 @@ class Files:
             DataError: it cannot be read, or has more than 1 GiB.
         """
         try:
+            handle = os.open(self._paths[index], _FLAGS)
+            try:
+                data = os.read(handle, _USUAL)
+                if len(data) < _USUAL:
+                    return data
+            finally:
+                os.close(handle)
             return read_bytes(self.files[index], LARGEST)
         except OSError as error:
             raise self._reader.unreadable(self.name(index), error) from error

@@ -39,12 +39,9 @@ class Canvases(ABC):
             DataError: an image cannot be decoded.
         """
 
-    def _decode(self, rows: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-        """Fill ``pixels`` uint8 [steps, batch size, *item] by the CPU; the sides, int32 [steps, batch size, 2]."""
-        sides = np.ones((*pixels.shape[:2], 2), np.int32)
-        flat = (array[: len(rows)].reshape(-1, *array.shape[2:]) for array in (pixels, sides))
-        self.images.fill_canvas(rows.reshape(-1), *flat)
-        return sides
+    def _indices(self, rows: np.ndarray) -> np.ndarray:
+        """Of the source's images."""
+        return np.asarray(self.images.indices[rows.reshape(-1)])
 
 
 class OnHost(Canvases):
@@ -53,7 +50,8 @@ class OnHost(Canvases):
     def bring(self, rows: np.ndarray, steps: int) -> tuple[OnCanvas, Lease | None]:
         """See `Canvases.bring`."""
         pixels = np.empty((steps, rows.shape[1], *self.canvas.item), np.uint8)
-        sides = self._decode(rows, pixels)
+        sides = np.ones((*pixels.shape[:2], 2), np.int32)
+        self.canvas.fill(self._indices(rows), _first(pixels, len(rows)), _first(sides, len(rows)))
         return OnCanvas(tf.constant(pixels), tf.constant(sides)), None
 
 
@@ -75,17 +73,24 @@ class OnGpu(Canvases):
         with self._lock:
             pool = self._pools.setdefault(shape, Pool(self._gpu, shape, int(np.prod(shape))))
         lease, stream = pool.lease(), self._stream()
+        sides = np.ones((*shape[:2], 2), np.int32)
+        indices, known = self._indices(rows), _first(sides, len(rows))
         if self._decoder is None:
-            pixels = self._staging(int(np.prod(shape))).reshape(shape)
-            sides = self._decode(rows, pixels)
-            if len(rows):
-                self._gpu.upload(pixels[: len(rows)], lease.buffer.address, stream)
+            self._on_cpu(indices, lease.buffer.address, known, stream)
         else:
-            sides = np.ones((*shape[:2], 2), np.int32)
-            index = self.images.indices[rows.reshape(-1)]
-            self._decoder(index, lease.buffer.address, sides[: len(rows)].reshape(-1, 2), stream)
+            self._decoder(indices, lease.buffer.address, known, stream)
         self._gpu.synchronize(stream)
         return OnCanvas(lease.buffer.tensor, tf.constant(sides)), lease
+
+    def _on_cpu(self, indices: np.ndarray, address: int, sides: np.ndarray, stream: int) -> None:
+        """Decode into pinned memory, and begin to copy each image to its canvas."""
+        each = int(np.prod(self.canvas.item))
+        packed = self._staging(len(indices) * each).reshape(-1, each)
+        self.canvas.pack(indices, packed, sides)
+        source, row = packed.ctypes.data, self.canvas.sides[1] * self.canvas.channels
+        for i, (height, width) in enumerate(sides.tolist()):
+            line, start = width * self.canvas.channels, i * each
+            self._gpu.rows(source + start, line, address + start, row, line, height, stream, from_host=True)
 
     def _stream(self) -> int:
         """This thread's."""
@@ -100,6 +105,11 @@ class OnGpu(Canvases):
         if held is None or len(held) < size:
             held = self._own.staging = self._gpu.pinned(size)
         return np.asarray(held[:size])
+
+
+def _first(x: np.ndarray, steps: int) -> np.ndarray:
+    """Items of the first ``steps`` of a block, one after another: a view."""
+    return x[:steps].reshape(-1, *x.shape[2:])
 
 
 def canvases_of(images: Any) -> Canvases | None:

@@ -6,7 +6,11 @@ Images that are not plain, larger than the canvas, or that it does not decode go
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -25,6 +29,21 @@ class Unavailable(Exception):  # noqa: N818  says why, and is caught
     """Nothing decodes on the GPU here."""
 
 
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Within the block nothing that a library writes to the terminal is seen: nvImageCodec names all formats that it
+    would read if more of NVIDIA's libraries were there."""
+    sys.stderr.flush()
+    before = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+
+
 class GpuDecoder:
     """Decodes onto canvases in the memory of ``gpu``. Threads share it; each has a decoder of the library of its own.
 
@@ -35,7 +54,8 @@ class GpuDecoder:
     def __init__(self, canvas: Canvas, gpu: Cuda) -> None:
         self._canvas, self._gpu = canvas, gpu
         try:
-            self._library = importlib.import_module("nvidia.nvimgcodec")
+            with _silence():
+                self._library = importlib.import_module("nvidia.nvimgcodec")
         except ImportError as error:
             raise Unavailable("nvImageCodec is not installed") from error
         kind = self._library.SampleFormat.I_RGB if canvas.channels == 3 else self._library.SampleFormat.I_Y
