@@ -90,6 +90,9 @@ class FakeCuda(cuda.Cuda):
         while self.queued:
             ctypes.memmove(*self.queued.pop(0))
 
+    def wait_asleep(self) -> None:
+        pass
+
     def rows(self, source: int, source_pitch: int, target: int, target_pitch: int, width: int, rows: int, stream: int,
              *, from_host: bool = False) -> None:  # fmt: skip
         for row in range(rows):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -16,6 +17,8 @@ import numpy.typing as npt
 
 _HOST, _DEVICE = 1, 2  # CUmemorytype
 _PORTABLE = 1  # CU_MEMHOSTALLOC_PORTABLE
+_ASLEEP, _NO_TIMING = 1, 2  # CU_EVENT_BLOCKING_SYNC, CU_EVENT_DISABLE_TIMING
+_SCHEDULE_ASLEEP = 4  # CU_CTX_SCHED_BLOCKING_SYNC
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: does not wait for the default stream
 _Pointer, _Size = ctypes.c_uint64, ctypes.c_size_t
 
@@ -54,9 +57,9 @@ class Cuda:
         except OSError as error:
             raise CudaError(f"CUDA's driver cannot be loaded ({error})") from error
         self._call("cuInit", ctypes.c_uint(0))
-        device, self._context = ctypes.c_int(), ctypes.c_void_p()
-        self._call("cuDeviceGet", ctypes.byref(device), ctypes.c_int(number))
-        self._call("cuDevicePrimaryCtxRetain", ctypes.byref(self._context), device)
+        self._device, self._context = ctypes.c_int(), ctypes.c_void_p()
+        self._call("cuDeviceGet", ctypes.byref(self._device), ctypes.c_int(number))
+        self._call("cuDevicePrimaryCtxRetain", ctypes.byref(self._context), self._device)
         self._current = threading.local()
 
     def enter(self) -> None:
@@ -93,9 +96,20 @@ class Cuda:
         return int(stream.value or 0)
 
     def synchronize(self, stream: int) -> None:
-        """Wait until all that ``stream`` has in its queue is done."""
+        """Wait, asleep, until all that ``stream`` has in its queue is done."""
         self.enter()
-        self._call("cuStreamSynchronize", ctypes.c_void_p(stream))
+        event = getattr(self._current, "event", None)
+        if event is None:
+            event = self._current.event = ctypes.c_void_p()
+            self._call("cuEventCreate", ctypes.byref(event), ctypes.c_uint(_ASLEEP | _NO_TIMING))
+        self._call("cuEventRecord", event, ctypes.c_void_p(stream))
+        self._call("cuEventSynchronize", event)
+
+    def wait_asleep(self) -> None:
+        """From now on whoever waits for the GPU in this process leaves the core to others, where the driver allows it;
+        else it asks again and again, which saves some microseconds."""
+        with suppress(CudaError):
+            self._call("cuDevicePrimaryCtxSetFlags_v2", self._device, ctypes.c_uint(_SCHEDULE_ASLEEP))
 
     def rows(
         self, source: int, source_pitch: int, target: int, target_pitch: int, width: int, rows: int, stream: int,

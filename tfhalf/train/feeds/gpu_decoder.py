@@ -17,6 +17,7 @@ import numpy as np
 
 from tfhalf.data.decode.canvas import Canvas
 from tfhalf.data.decode.header import jpeg
+from tfhalf.data.decode.reading import Reading
 from tfhalf.data.decode.threads import parallel
 from tfhalf.system.cuda import Cuda, CudaError
 
@@ -52,7 +53,7 @@ class GpuDecoder:
     """
 
     def __init__(self, canvas: Canvas, gpu: Cuda) -> None:
-        self._canvas, self._gpu = canvas, gpu
+        self._canvas, self._gpu, self._reading = canvas, gpu, Reading(canvas.items)
         try:
             with _silence():
                 self._library = importlib.import_module("nvidia.nvimgcodec")
@@ -86,27 +87,20 @@ class GpuDecoder:
 
     def _some(self, indices: np.ndarray, address: int, sides: np.ndarray, stream: int) -> None:
         canvas = self._canvas
-        encoded: list[Any] = [None] * len(indices)
+        encoded: list[Any] = list(self._reading(indices))
         plain = np.zeros(len(indices), bool)
-
-        def read(i: int) -> None:
-            data = canvas.items.read(int(indices[i]))
+        for i, data in enumerate(encoded):
             header = jpeg(data)
             if header is not None and canvas.fits(header) and not header.progressive:
                 plain[i], sides[i] = True, (header.height, header.width)
                 encoded[i] = self._library.CodeStream(data)
-            else:
-                encoded[i] = data
-
-        parallel(read, len(indices))
-        places = np.flatnonzero(plain)
-        odd = list(np.flatnonzero(~plain))
+        places, odd = np.flatnonzero(plain).tolist(), np.flatnonzero(~plain).tolist()
         for i, image in zip(places, self._decode([encoded[i] for i in places], stream), strict=True):
             if image is None or tuple(image.shape) != (*sides[i], canvas.channels):
                 odd.append(i)
                 encoded[i] = None
             else:
-                self._copy(image, address, int(i), stream)
+                self._copy(image, address, i, stream)
         self._on_cpu(sorted(odd), indices, encoded, address, sides, stream)
         # The library's memory is used again, and pixels of the CPU are let go.
         self._gpu.synchronize(stream)

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tfhalf.data.columns import Columns
 from tfhalf.data.lazy import LazyImages
+from tfhalf.system.device import detect
 from tfhalf.train.feeds.base import ChunkResult, Feed, joined, read
 from tfhalf.train.feeds.buffers import Lease
 from tfhalf.train.feeds.canvases import canvases_of
@@ -19,7 +20,8 @@ from tfhalf.train.stages import PLAIN, Stage
 from tfhalf.train.step import Batch, Step
 
 BLOCK_BYTES = 128 * 2**20
-CANVAS_BYTES = 768 * 2**20  # of images on canvases: in a block of one step its start would be felt
+CANVAS_BYTES = 1536 * 2**20  # of images on canvases: in a block of few steps its start would be felt
+CANVAS_SHARE = 0.02  # of the device's memory that a block of canvases takes at most: there are four
 AHEAD = 2  # blocks gathered or copied while one is computed on: as many are on the device besides it
 _ALIGNMENT = 64  # bytes; TensorFlow takes a buffer over as it is only where it starts at a multiple of this
 
@@ -36,7 +38,7 @@ class Streamed(Feed):
         y: targets [N, ...], or several by name; they are on the device whole, with the items' ``weight`` float32 [N].
         xla: whether XLA compiles the program.
         block_bytes: of images in a block, at most, though a block holds at least one step; None for `BLOCK_BYTES`, or
-            `CANVAS_BYTES`.
+            of canvases `CANVAS_BYTES` and `CANVAS_SHARE`.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class Streamed(Feed):
         self.weight = None if weight is None else tf.constant(weight, tf.float32)
         self.canvases = canvases_of(x)
         self._item_bytes = max(1, _item_bytes(x))
-        self._block_bytes = block_bytes or (BLOCK_BYTES if self.canvases is None else CANVAS_BYTES)
+        self._block_bytes = block_bytes or (BLOCK_BYTES if self.canvases is None else _canvas_bytes())
         self.block, self.step_bytes = self._block(batch_size), batch_size * self._item_bytes
         self._device = "GPU:0" if tf.config.list_logical_devices("GPU") else "CPU:0"
         self._threads = ThreadPoolExecutor(AHEAD, "tfhalf-feed")
@@ -174,6 +176,11 @@ class Streamed(Feed):
             return self._batch(tf.nest.map_structure(lambda one: one[i], data[0]), data[1:], index[i])
 
         return self._steps(fetch, steps, epoch, first_step, capacity=index.shape[0], stage=stage)
+
+
+def _canvas_bytes() -> int:
+    total = detect().memory_bytes
+    return CANVAS_BYTES if total is None else min(CANVAS_BYTES, max(BLOCK_BYTES, int(CANVAS_SHARE * total)))
 
 
 def _item_bytes(x: np.ndarray | LazyImages | Columns) -> int:
