@@ -89,10 +89,11 @@ class Cuda:
         return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address.value))
 
     def stream(self) -> int:
-        """A new stream, which waits for no other."""
+        """A new stream, which waits for no other, and whose work comes before that of streams of usual priority."""
         self.enter()
-        stream = ctypes.c_void_p()
-        self._call("cuStreamCreate", ctypes.byref(stream), ctypes.c_uint(_NON_BLOCKING))
+        stream, least, greatest = ctypes.c_void_p(), ctypes.c_int(), ctypes.c_int()
+        self._call("cuCtxGetStreamPriorityRange", ctypes.byref(least), ctypes.byref(greatest))
+        self._call("cuStreamCreateWithPriority", ctypes.byref(stream), ctypes.c_uint(_NON_BLOCKING), greatest)
         return int(stream.value or 0)
 
     def synchronize(self, stream: int) -> None:

@@ -6,7 +6,6 @@ How large such a canvas is depends on what the set holds and what crops need of 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -58,21 +57,19 @@ class Canvas:
 
         parallel(one, len(indices))
 
-    def pack(self, data: Sequence[bytes], indices: Indices, out: Array, done: Callable[[int, Array], None]) -> None:
-        """Decode ``data``, the bytes of the images at ``indices`` [n], each to the beginning of its row of ``out``,
-        uint8 [n, height * width * channels], contiguous; then call ``done`` with its number and its pixels there.
+    def pack(self, indices: Indices, out: Array, sides: Array) -> None:
+        """As `fill`, but each image lies at the beginning of its row of ``out``, uint8 [n, height * width * channels],
+        contiguous: nothing is copied after it is decoded.
 
         Raises:
             DataError: names the first image that cannot be decoded.
         """
 
         def one(i: int) -> None:
-            image = self.image(int(indices[i]), data[i], out[i])
-            if image.ctypes.data != out[i].ctypes.data:
-                packed = out[i, : image.size].reshape(image.shape)
-                packed[:] = image
-                image = packed
-            done(i, image)
+            image = self.image(int(indices[i]), None, out[i])
+            sides[i] = image.shape[:2]
+            if not np.may_share_memory(image, out):
+                out[i, : image.size] = image.reshape(-1)
 
         parallel(one, len(indices))
 

@@ -11,14 +11,11 @@ import tensorflow as tf
 
 from tfhalf.data.crop import OnCanvas
 from tfhalf.data.decode.canvas import Canvas
-from tfhalf.data.decode.reading import Reading
 from tfhalf.data.lazy import LazyImages
 from tfhalf.errors import ConfigError
 from tfhalf.system.cuda import Cuda, CudaError, cuda
 from tfhalf.train.feeds.buffers import Lease, Pool
 from tfhalf.train.feeds.gpu_decoder import GpuDecoder, Unavailable
-
-_STAGING = 256 * 2**20  # bytes of pinned memory of each thread
 
 
 class Canvases(ABC):
@@ -64,7 +61,6 @@ class OnGpu(Canvases):
     def __init__(self, images: LazyImages, gpu: Cuda, decoder: GpuDecoder | None) -> None:
         super().__init__(images)
         self._gpu, self._decoder = gpu, decoder
-        self._reading = Reading(self.canvas.items)
         if decoder is not None:
             self.decoder, self.reason = "gpu", "on the GPU"
         else:
@@ -89,20 +85,14 @@ class OnGpu(Canvases):
         return OnCanvas(lease.buffer.tensor, tf.constant(sides)), lease
 
     def _on_cpu(self, indices: np.ndarray, address: int, sides: np.ndarray, stream: int) -> None:
-        """Decode into pinned memory, and begin to copy each image to its canvas as soon as it is decoded."""
+        """Decode into pinned memory, and begin to copy each image to its canvas."""
         each, row = int(np.prod(self.canvas.item)), self.canvas.sides[1] * self.canvas.channels
-        count = max(1, _STAGING // each)
-        packed = self._staging(min(count, len(indices)) * each).reshape(-1, each)
-        for start in range(0, len(indices), count):
-            part = indices[start : start + count]
-
-            def copy(i: int, image: np.ndarray, start: int = start) -> None:
-                height, width = sides[start + i] = image.shape[:2]
-                line, target = width * self.canvas.channels, address + (start + i) * each
-                self._gpu.rows(image.ctypes.data, line, target, row, line, height, stream, from_host=True)
-
-            self.canvas.pack(self._reading(part), part, packed, copy)
-            self._gpu.synchronize(stream)  # its memory is used again
+        packed = self._staging(len(indices) * each).reshape(-1, each)
+        self.canvas.pack(indices, packed, sides)
+        source = packed.ctypes.data
+        for i, (height, width) in enumerate(sides.tolist()):
+            line, start = width * self.canvas.channels, i * each
+            self._gpu.rows(source + start, line, address + start, row, line, height, stream, from_host=True)
 
     def _stream(self) -> int:
         """This thread's."""

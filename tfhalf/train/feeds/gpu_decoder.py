@@ -23,6 +23,7 @@ from tfhalf.system.cuda import Cuda, CudaError
 
 # Pixels like libjpeg's: chroma is interpolated, not repeated.
 _OPTIONS = ":fancy_upsampling=1"
+_THREADS = 8  # of a decoder, each with a stream: beside a training the GPU lets a stream wait
 _BATCH = 256  # images that the library has at once: its engines are busy, and its memory is bounded
 
 
@@ -154,7 +155,7 @@ class GpuDecoder:
                 self._library.Backend(kind) for kind in (kinds.HW_GPU_ONLY, kinds.GPU_ONLY, kinds.HYBRID_CPU_GPU)
             ]
             self._own.decoder = self._library.Decoder(
-                device_id=self._gpu.number, max_num_cpu_threads=2, backends=backends, options=_OPTIONS
+                device_id=self._gpu.number, max_num_cpu_threads=_THREADS, backends=backends, options=_OPTIONS
             )
             self._own.images = []
         return self._own.decoder
