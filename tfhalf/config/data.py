@@ -17,15 +17,37 @@ TEST = (
 )
 
 
+class ResizedCrop(Section):
+    """A box of each training image, resized to ``data.image_size``: ``scale`` are the least and the most of its share
+    of the image's area, ``ratio`` of its width to its height."""
+
+    scale: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = (0.08, 1.0)
+    ratio: tuple[
+        Annotated[float, Field(ge=1 / 16, le=16)],
+        Annotated[float, Field(ge=1 / 16, le=16)],
+    ] = (0.75, 1.3333)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ResizedCrop:
+        for name, (low, high) in (("scale", self.scale), ("ratio", self.ratio)):
+            if low > high:
+                raise ValueError(f"{name} needs the least first, received {[low, high]}; write {[high, low]}")
+        return self
+
+
 class Augment(Section):
     """Random changes to training images, drawn anew each epoch. ``crop`` and ``cutout`` are in pixels.
 
     ``mixup`` and ``cutmix`` are the alpha of a Beta(alpha, alpha) that is drawn for each image, 0 for none: how much of
     it, or which part of its area, it keeps beside its neighbour in the batch, whose target then counts for the rest. Of
     both each image gets one, by a coin. ``mix_probability`` is the share of images that are mixed.
+
+    ``resized_crop`` is for images of files (``folder:``, ``tfds:``), which stay encoded: each is decoded at its own
+    size, and cut and resized on the device. Validation and test images are resized to ``data.image_size`` as a whole.
     """
 
     flip: Literal["none", "random", "alternating"] = "none"
+    resized_crop: ResizedCrop | None = None
     crop: Annotated[int, Field(ge=0, le=64)] = 0
     crop_padding: Literal["reflect", "zeros"] = "reflect"
     cutout: Annotated[int, Field(ge=0, le=512)] = 0
@@ -39,6 +61,12 @@ class Augment(Section):
     def mixes(self) -> bool:
         """Whether images are mixed with others, and so have two targets."""
         return bool(self.mixup or self.cutmix)
+
+    @model_validator(mode="after")
+    def _one_crop(self) -> Augment:
+        if self.crop and self.resized_crop is not None:
+            raise ValueError("crop shifts images, and resized_crop cuts boxes out of them; keep one of the two")
+        return self
 
 
 class Normalize(Section):
@@ -110,7 +138,8 @@ class Data(Section):
     ``normalize``: ``standardize`` uses each channel's mean and standard deviation over the training part, ``unit``
     divides integers by 255 and floats by their largest absolute value. ``decode``: ``eager`` decodes every image before
     training; ``lazy`` (``folder:`` and ``tfds:``) keeps training images encoded and decodes them again each epoch;
-    ``auto`` is eager where that fits into the memory.
+    ``auto`` is eager where that fits into the memory. ``decoder``: what decodes the JPEGs of ``augment.resized_crop``;
+    ``gpu`` is nvImageCodec (extra ``gpu``), whose pixels differ by a level or two; ``auto`` is that where it runs.
 
     ``columns`` are roles of the columns of ``csv:``, by their names: number, category, text, target, weight or ignore;
     a column that it does not name is a number where every cell is one, else a category. ``empty`` says what an empty
@@ -128,6 +157,17 @@ class Data(Section):
     normalize: Literal["standardize", "unit", "none"] | Normalize = "standardize"
     augment: Augment = Augment()
     decode: Literal["auto", "eager", "lazy"] = "auto"
+    decoder: Literal["auto", "cpu", "gpu"] = "auto"
     columns: dict[str, Role] = Field(default_factory=dict)
     empty: Literal["refuse", "mean", "drop"] = "refuse"
     text: Text = Text()
+
+    @model_validator(mode="after")
+    def _crops_of_files(self) -> Data:
+        if self.augment.resized_crop is None:
+            return self
+        if self.image_size is None:
+            raise ValueError("augment.resized_crop needs image_size, for example image_size: [224, 224]")
+        if self.decode == "eager":
+            raise ValueError("augment.resized_crop needs images that stay encoded, and decode is eager; leave it out")
+        return self

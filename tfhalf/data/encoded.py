@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 
@@ -23,3 +24,17 @@ class Encoded(Protocol):
 
     def name(self, index: int) -> str:
         """What messages call it: a file below the source's folder, or a record of a shard."""
+
+
+class Held:
+    """Encoded images that lie in the memory; ``name`` says what messages call the one of a number."""
+
+    def __init__(self, images: Sequence[bytes], name: Callable[[int], str]) -> None:
+        self._images, self.name = images, name
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def read(self, index: int) -> bytes:
+        """The bytes of one image."""
+        return self._images[index]

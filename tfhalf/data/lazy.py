@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tfhalf.data import memory
-
-Array = npt.NDArray[Any]
-Indices = npt.NDArray[np.intp]
+from tfhalf.data.decode import Array as Array
+from tfhalf.data.decode import Indices as Indices
+from tfhalf.data.decode.canvas import Canvas
+from tfhalf.data.encoded import Encoded
 
 SAMPLE = 10_000
 _SAMPLE_BYTES = 2**30
@@ -27,7 +27,10 @@ class LazyImages:
 
     ``decode(indices, out)`` fills ``out`` [n, H, W, C] with the source's images at ``indices`` [n], on all cores; it
     raises `DataError` with the name of the first image that cannot be decoded, or has another shape. ``indices`` are
-    those of the source's images that belong to this part.
+    those of the source's images that belong to this part. ``items`` are all of its images, where it has their bytes.
+
+    With a ``canvas`` training decodes each image at its own size onto one, and ``item`` is what the model takes: images
+    come out so wherever they are indexed.
     """
 
     decode: Callable[[Indices, Array], None]
@@ -35,6 +38,8 @@ class LazyImages:
     item: tuple[int, ...]
     dtype: np.dtype[Any]
     source: str
+    items: Encoded | None = None
+    canvas: Canvas | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -70,6 +75,11 @@ class LazyImages:
         out = np.empty((*indices.shape, *self.item), self.dtype)
         self.decode(indices.reshape(-1), out.reshape(-1, *self.item))
         return out
+
+    @property
+    def training_item(self) -> tuple[int, ...]:
+        """(height, width, channels) of what training gets of an image."""
+        return self.item if self.canvas is None else self.canvas.item
 
     def fill(self, index: Array, out: Array) -> None:
         """Decode the images at ``index`` [n] of this part into ``out`` [n, H, W, C].

@@ -19,6 +19,7 @@ from tfhalf.data.columns import Columns
 from tfhalf.data.draw import Indices, draw
 from tfhalf.data.held_out import held_out
 from tfhalf.data.lazy import LazyImages
+from tfhalf.data.on_canvas import on_canvas
 from tfhalf.data.resize import resize
 from tfhalf.data.sources import call, digits, folder, masks, npz, synthetic, table, tfds
 from tfhalf.data.text import as_numbers
@@ -83,8 +84,10 @@ def load_splits(
     """
     source = data.source
     say = progress or (lambda message: None)
+    if data.augment.resized_crop is not None:
+        data = data.model_copy(update={"decode": "lazy"})
     arrays = check(_read(data, base, data_dir, say, kind), source, kind, say, ignore)
-    arrays = resize(arrays, data.image_size, source, kind)
+    arrays = on_canvas(resize(arrays, data.image_size, source, kind), data, say)
     splits = as_numbers(_split(arrays, data, seed, kind, say), data.text, base)
     say(f"{source}: {_summary(splits, kind)}")
     return splits
@@ -117,8 +120,10 @@ def _read(data: config.Data, base: Path, data_dir: str | None, say: Progress, ki
         hint = f"; did you mean {near[0] + ':' + (rest or '...')!r}?" if near else ""
         raise DataError(f"data.source {source!r} is not a known form{hint}; accepted: {FORMS}; correct data.source")
     if data.decode == "lazy" and scheme not in ("tfds", "folder"):
+        key = "decode" if data.augment.resized_crop is None else "augment.resized_crop"
+        state = "is lazy" if key == "decode" else "is set"
         raise DataError(
-            f"{source}: data.decode is lazy; only folder: and tfds: hold encoded images; leave data.decode out"
+            f"{source}: data.{key} {state}; only folder: and tfds: hold encoded images; leave data.{key} out"
         )
     if scheme != "csv" and (data.columns or data.empty != "refuse"):
         key = "columns" if data.columns else "empty"

@@ -12,6 +12,7 @@ from tfhalf.errors import ConfigError
 from tfhalf.precision.loss_scale import GuardedLossScaleOptimizer
 from tfhalf.system.device import Device
 from tfhalf.train.batches import Batches
+from tfhalf.train.crop import crop_of
 from tfhalf.train.feeds.choose import make
 from tfhalf.train.job import Job
 from tfhalf.train.kernels import fewer_passes
@@ -59,6 +60,7 @@ class TrainProgram:
             objective=job.objective,
             augmentation=pipeline.data.augment if splits.has_images else None,
             seed=pipeline.seed,
+            crop=crop_of(pipeline, device),
             twins=nets,
             group=self.group,
             reduce_dtype=settings.reduce_dtype,

@@ -16,6 +16,7 @@ import tensorflow as tf
 from tfhalf.config import Augment
 from tfhalf.data.augment import Draws, augment, cutout
 from tfhalf.data.colour import colour
+from tfhalf.data.crop import Crop, OnCanvas
 from tfhalf.data.mix import mix
 from tfhalf.data.normalize import normalizer
 from tfhalf.data.preprocess import AnyPreprocess
@@ -29,8 +30,8 @@ from tfhalf.train.stages import PLAIN, Stage, call, in_stage, scaled_down
 
 
 class Batch(NamedTuple):
-    """``x`` in the source's dtype [N, ...], or several by name; ``y`` targets [N, ...], ``index`` int32 [N] (places in
-    the training set), ``weight`` float32 [N] where items count more or less."""
+    """``x`` in the source's dtype [N, ...], several by name, or `OnCanvas`; ``y`` targets [N, ...], ``index`` int32 [N]
+    (places in the training set), ``weight`` float32 [N] where items count more or less."""
 
     x: Any
     y: Any
@@ -72,6 +73,7 @@ class Step:
         objective: Objective,
         augmentation: Augment | None,
         seed: int,
+        crop: Crop | None = None,
         twins: Mapping[int, keras.Model] | None = None,
         group: Group = ALONE,
         reduce_dtype: str = "float32",
@@ -80,7 +82,7 @@ class Step:
         self.twins = dict(twins or {})
         self.model, self.optimizer, self.variables = model, optimizer, variables
         self.preprocess = normalizer(preprocess, model)
-        self.objective, self.augmentation, self.seed = objective, augmentation, seed
+        self.objective, self.augmentation, self.seed, self.crop = objective, augmentation, seed, crop
         self.guarded = isinstance(optimizer, GuardedLossScaleOptimizer)
         optimizer.build(variables)
 
@@ -178,8 +180,8 @@ class Step:
         return self._answers(self._inputs(batch, epoch, step, size)[0], size)[0]
 
     def _inputs(self, batch: Batch, epoch: Any, step: Any, size: int | None) -> tuple[Any, Any]:
-        x, y = self.prepare(batch, epoch, step)
-        return (x if size is None else scaled_down(x, size)), y
+        x, y = self.prepare(batch, epoch, step, size)
+        return (x if size is None or self.crop else scaled_down(x, size)), y
 
     def net(self, size: int | None) -> keras.Model:
         """What takes images of ``size``; None is their own."""
@@ -192,12 +194,16 @@ class Step:
             answers, losses = call(self.model, self.net(size), x)
         return tf.nest.map_structure(lambda one: tf.cast(one, tf.float32), answers), losses
 
-    def prepare(self, batch: Batch, epoch: Any, step: Any) -> tuple[Any, Any]:
+    def prepare(self, batch: Batch, epoch: Any, step: Any, size: int | None = None) -> tuple[Any, Any]:
         """Inputs, augmented and normalised, float32, as int32 and as they are where the model takes integers; and their
-        targets, of which masks are moved as the images are, and which are `Mixed` where images are."""
+        targets, of which masks are moved as the images are, and which are `Mixed` where images are. Boxes that are cut
+        out come at ``size``, where it is given."""
         x, y, config = batch.x, batch.y, self.augmentation
         rows = batch.index.shape[0] or tf.shape(batch.index)[0]
         draws = Draws(self.seed, step, rows, self.group.rank, self.group.size)
+        if self.crop is not None:
+            x = self.crop(OnCanvas.of(x), draws, size)
+            x = tf.round(x) if takes_integers(self.model) else x
         if config is not None:
             masks = y if self.objective.task.targets == "masks" else None
             x, masks = augment(x, batch.index, draws, config=config, epoch=epoch, masks=masks)

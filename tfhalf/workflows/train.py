@@ -20,6 +20,7 @@ from tfhalf.train import stages
 from tfhalf.train.alike import check_alike
 from tfhalf.train.job import Places, new_run, prepare, with_weights
 from tfhalf.train.loop import run_training
+from tfhalf.train.record.decoder import note_decoder
 from tfhalf.train.record.run_folder import Origin, held
 from tfhalf.train.remarks import parameters, remarks
 from tfhalf.train.trainer import Trainer
@@ -133,6 +134,8 @@ def plan_training(
     if smoke:
         progress.line("smoke      two steps and a few test images, to try the way; nothing is published")
     _device_truth(trainer, progress)
+    if other := note_decoder(run, trainer.program.feed):
+        progress.line(f"note       {other}")
     progress.line(f"run        {run}")
     progress.line()
     clock.stop("compile")

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfhalf.data import memory
+from tfhalf.data.encoded import Held
 from tfhalf.data.lazy import Array, LazyImages
 from tfhalf.errors import DataError
 
@@ -52,7 +53,9 @@ def read(
         raise short(part, len(images), count, source)
     feature = builder.info.features[keys[0]]
     decode = _Decode(images, feature, item, size, f"{source}: image {{}} of {part!r} in {builder.data_path}")
-    lazy = LazyImages(decode, np.arange(count, dtype=np.intp), item, np.dtype(feature.np_dtype), source)
+    items = Held(images, lambda index: f"image {index} of {part!r} in {builder.data_path}")
+    every = np.arange(count, dtype=np.intp)
+    lazy = LazyImages(decode, every, item, np.dtype(feature.np_dtype), source, items)
     return lazy, np.concatenate(labels)
 
 

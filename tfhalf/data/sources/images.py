@@ -1,27 +1,138 @@
-"""Image files as one array, decoded by Pillow in parallel: all at once, or when they are asked for."""
+"""Image files as one array, decoded in parallel: all at once, or when they are asked for."""
 
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tfhalf.data import memory
-from tfhalf.data.image_formats import DAMAGE, DEEP, FORMATS, WORDS
-from tfhalf.data.lazy import Array, LazyImages
+from tfhalf.data.decode.pillow import GRAY, Reader, quiet
+from tfhalf.data.decode.threads import THREADS, parallel
+from tfhalf.data.encoded import Encoded
+from tfhalf.data.image_formats import DEEP
+from tfhalf.data.lazy import Array, Indices, LazyImages
 from tfhalf.errors import DataError
-from tfhalf.files import check_regular
+from tfhalf.files import read_bytes
 
-_GRAY = ("1", "L", "LA")
-_THREADS = min(32, os.cpu_count() or 1)
-_TASK = 8  # images that a thread decodes in a row
+LARGEST = 2**30
+"""Bytes of an image file that are read at most."""
+_USUAL = 2**18  # bytes, more than most files have: they are read in one call, for each costs a thread its turn
+_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe is read as an empty file, and not waited for
+_PROBED = 256  # images whose headers say whether a set is gray
+
+
+class Files:
+    """Image files below ``root`` as `Encoded`; names in messages start from there."""
+
+    def __init__(self, files: Sequence[Path], root: Path, source: str) -> None:
+        self.files, self._root, self._reader = files, root, Reader(source)
+        self._paths = list(map(str, files))
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def read(self, index: int) -> bytes:
+        """The bytes of one file.
+
+        Raises:
+            DataError: it cannot be read, or has more than 1 GiB.
+        """
+        try:
+            handle = os.open(self._paths[index], _FLAGS)
+            try:
+                data = os.read(handle, _USUAL)
+                if len(data) < _USUAL:
+                    return data
+            finally:
+                os.close(handle)
+            return read_bytes(self.files[index], LARGEST)
+        except OSError as error:
+            raise self._reader.unreadable(self.name(index), error) from error
+
+    def name(self, index: int) -> str:
+        """Its path below ``root``."""
+        return str(self.files[index].relative_to(self._root))
+
+
+class Decoder:
+    """Images of one size as `LazyImages` has them: ``size`` (height, width) that they are resized to, else that of the
+    first image, which all must have."""
+
+    def __init__(self, items: Encoded, source: str, size: tuple[int, int] | None, gray: bool) -> None:
+        self.items, self.gray, self.size, self._reader = items, gray, size, Reader(source)
+        first = self._decode(0)
+        self.item, self.dtype = first.shape, first.dtype
+
+    def __call__(self, indices: Indices, out: Array) -> None:
+        """Fill ``out``, [n, H, W, C] of `dtype`, with the images at ``indices`` [n].
+
+        Raises:
+            DataError: names the first that is damaged or has another shape than the first image.
+        """
+
+        def fill(i: int) -> None:
+            image = self._decode(int(indices[i]))
+            if image.shape != self.item:
+                raise self.differs(int(indices[i]), image.shape)
+            if image.dtype != self.dtype:
+                bits = 8 * image.dtype.itemsize
+                raise self._reader.error(
+                    self.items.name(int(indices[i])),
+                    f"has {bits} bits a channel, and {self.items.name(0)} {8 * self.dtype.itemsize}; all must have as "
+                    "many; convert one",
+                )
+            out[i] = image
+
+        parallel(fill, len(indices))
+
+    def differs(self, index: int, shape: tuple[int, ...]) -> DataError:
+        """What to raise where the image at ``index`` has another ``shape`` than the first."""
+        height, width = self.item[:2]
+        return self._reader.error(
+            self.items.name(0),
+            f"is {height} x {width} and {self.items.name(index)} {shape[0]} x {shape[1]} (height x width); all must "
+            f"have one size; set data.image_size, for example [{height}, {width}]",
+        )
+
+    def _decode(self, index: int) -> Array:
+        return self._reader.decode(self.items.read(index), self.items.name(index), self.gray, self.size)
+
+
+def lazy(items: Encoded, source: str, size: tuple[int, int] | None, *, channels: int | None = None) -> LazyImages:
+    """Images of any source that has their bytes, to be decoded when they are asked for.
+
+    Args:
+        items: at least one.
+        source: for messages.
+        size: (height, width) that they are resized to, bilinear and antialiased; None where all have one size.
+        channels: 1 or 3; None for 1 where all of a sample of 256 headers say gray.
+
+    Raises:
+        DataError: one that is looked at is damaged.
+    """
+    if channels is None:
+        channels = 1 if _gray(items, Reader(source)) else 3
+    decoder = Decoder(items, source, size, channels == 1)
+    every = np.arange(len(items), dtype=np.intp)
+    return LazyImages(decoder, every, decoder.item, decoder.dtype, source, items)
+
+
+def _gray(items: Encoded, reader: Reader) -> bool:
+    probed = np.unique(np.linspace(0, len(items) - 1, min(_PROBED, len(items))).astype(np.intp))
+    gray = np.zeros(len(probed), bool)
+
+    def look(i: int) -> None:
+        index = int(probed[i])
+        mode, _ = reader.header(items.read(index), items.name(index))
+        gray[i] = mode in GRAY or mode in DEEP
+
+    with quiet():
+        parallel(look, len(probed))
+    return bool(gray.all())
 
 
 class Images:
@@ -40,25 +151,20 @@ class Images:
     """
 
     def __init__(self, files: Sequence[Path], root: Path, size: tuple[int, int] | None, source: str) -> None:
-        from PIL import Image
-
-        self.files, self.source, self._reader = files, source, _Reader(root, size, source)
-        with warnings.catch_warnings():
-            # An image above Pillow's pixel limit is refused by name.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with ThreadPoolExecutor(_THREADS) as pool:
-                # The whole list is walked, so that each header is checked before anything is decoded.
-                headers = list(pool.map(self._reader.header, files))
+        self.source, self._files, self._reader = source, Files(files, root, source), Reader(source)
+        with quiet(), ThreadPoolExecutor(THREADS) as pool:
+            # The whole list is walked, so that each header is checked before anything is decoded.
+            headers = list(pool.map(self._header, range(len(files))))
         modes = [mode for mode, _ in headers]
-        self.gray = all(mode in _GRAY or mode in DEEP for mode in modes)
+        self.gray = all(mode in GRAY or mode in DEEP for mode in modes)
         self._one_depth(modes)
-        self.dtype = np.dtype(np.uint16 if modes[0] in DEEP else np.uint8)
-        self.item = self._reader.decode(files[0], self.gray).shape
+        self._decoder = Decoder(self._files, source, size, self.gray)
+        self.item, self.dtype = self._decoder.item, self._decoder.dtype
         if size is None:
             self._one_size([sides for _, sides in headers])
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self._files)
 
     @property
     def bytes_each(self) -> int:
@@ -73,156 +179,29 @@ class Images:
         """
         memory.guard(2 * len(indices) * self.bytes_each, self.source, "set data.image_size, for example [64, 64]")
         x = np.empty((len(indices), *self.item), self.dtype)
-        self.decode(np.asarray(indices), x)
+        self._decoder(np.asarray(indices), x)
         return x
 
     def lazy(self, indices: range) -> LazyImages:
         """The images at ``indices``, to be decoded when they are asked for."""
-        return LazyImages(self.decode, np.asarray(indices, np.intp), self.item, self.dtype, self.source)
+        return LazyImages(self._decoder, np.asarray(indices, np.intp), self.item, self.dtype, self.source, self._files)
 
-    def decode(self, indices: npt.NDArray[np.intp], out: Array) -> None:
-        """Fill ``out``, [n, H, W, C] of `dtype`, with the images at ``indices`` [n].
-
-        Raises:
-            DataError: names the first that is damaged or has another shape than the first file.
-        """
-
-        def fill(start: int) -> None:
-            for i in range(start, min(start + _TASK, len(indices))):
-                file = self.files[indices[i]]
-                image = self._reader.decode(file, self.gray)
-                if image.shape != self.item:
-                    raise self._differs(file, image.shape)
-                out[i] = image
-
-        with ThreadPoolExecutor(_THREADS) as pool:
-            # Results come in the order of the indices, so the first file at fault is the one named.
-            for _ in pool.map(fill, range(0, len(indices), _TASK)):
-                pass
+    def _header(self, index: int) -> tuple[str, tuple[int, int]]:
+        return self._reader.header(self._files.files[index], self._files.name(index))
 
     def _one_depth(self, modes: list[str]) -> None:
         """Refuse images of 16 bits among others."""
         deep = [mode in DEEP for mode in modes]
         if any(deep) and not all(deep):
-            other = self.files[deep.index(False)].relative_to(self._reader.root)
+            other = self._files.name(deep.index(False))
             raise self._reader.error(
-                self.files[deep.index(True)],
+                self._files.name(deep.index(True)),
                 f"has 16 bits a channel, and {other} 8 or colours; accepted: 8 bits, or gray of 16 bits in all; "
                 "convert one",
             )
 
     def _one_size(self, sides: list[tuple[int, int]]) -> None:
         """Refuse what differs by its header alone; a header does not always tell whether its image is to be turned."""
-        for file, (height, width) in zip(self.files, sides, strict=True):
+        for index, (height, width) in enumerate(sides):
             if sorted((height, width)) != sorted(self.item[:2]):
-                raise self._differs(file, (height, width))
-
-    def _differs(self, file: Path, shape: tuple[int, ...]) -> DataError:
-        height, width = self.item[:2]
-        return self._reader.error(
-            self.files[0],
-            f"is {height} x {width} and {file.relative_to(self._reader.root)} {shape[0]} x {shape[1]} (height x "
-            f"width); all must have one size; set data.image_size, for example [{height}, {width}]",
-        )
-
-
-def plain(file: Path, root: Path, source: str) -> Array:
-    """The numbers that an image file holds, [H, W] or [H, W, C], upright: of a palette the indices.
-
-    Raises:
-        DataError: it is damaged, or has too many pixels.
-    """
-    from PIL import Image, ImageOps
-
-    reader = _Reader(root, None, source)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        with reader.open(file) as image:
-            reader.check_pixels(file, image)
-            try:
-                array = np.asarray(ImageOps.exif_transpose(image))
-            except DAMAGE as error:
-                raise reader.damaged(file, error) from error
-    return array
-
-
-@dataclass(frozen=True)
-class _Reader:
-    root: Path
-    size: tuple[int, int] | None
-    source: str
-
-    def header(self, file: Path) -> tuple[str, tuple[int, int]]:
-        """Pillow's mode of the image, and its (height, width) before it is turned or resized."""
-        with self.open(file) as image:
-            self.check_pixels(file, image)
-            if image.mode.startswith(("I", "F")) and image.mode not in DEEP:
-                raise self.error(
-                    file,
-                    f"has more than 16 bits a channel (mode {image.mode}); accepted: 8 bits, or gray of 16 bits in "
-                    "all; convert it, or load the images with a file.py:load of your own",
-                )
-            return image.mode, (image.height, image.width)
-
-    def decode(self, file: Path, gray: bool) -> Array:
-        """uint8 [H, W, 3] or [H, W, 1]; uint16 [H, W, 1] of gray images of 16 bits."""
-        from PIL import Image, ImageOps
-
-        with self.open(file) as image:
-            try:
-                turned = ImageOps.exif_transpose(image)
-                if turned.mode in DEEP:
-                    return self._deep(turned)
-                if "transparency" in turned.info and not gray:
-                    # Pillow warns where it goes from a palette with transparency to RGB in one step.
-                    turned = turned.convert("RGBA")
-                turned = turned.convert("L" if gray else "RGB")
-            except DAMAGE as error:
-                raise self.damaged(file, error) from error
-            if self.size is not None and turned.size != self.size[::-1]:
-                turned = turned.resize(self.size[::-1], Image.Resampling.BILINEAR)
-            array = np.asarray(turned, np.uint8)
-        return array[..., None] if gray else array
-
-    def _deep(self, image: Any) -> Array:
-        """A gray image of 16 bits as uint16 [H, W, 1]."""
-        from PIL import Image
-
-        values = np.asarray(image).astype(np.uint16)
-        if self.size is not None and values.shape != self.size:
-            plane = Image.fromarray(values.astype(np.float32))
-            resized = np.asarray(plane.resize(self.size[::-1], Image.Resampling.BILINEAR))
-            values = np.rint(resized).astype(np.uint16)
-        return values[..., None]
-
-    def check_pixels(self, file: Path, image: Any) -> None:
-        from PIL import Image
-
-        pixels, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS
-        if limit is not None and pixels > limit:
-            raise self.error(
-                file, f"has {image.width} x {image.height} = {pixels} pixels; accepted: up to {limit}; shrink it"
-            )
-
-    def error(self, file: Path, problem: str) -> DataError:
-        return DataError(f"{self.source}: {file.relative_to(self.root)} {problem}")
-
-    def open(self, file: Path) -> Any:
-        from PIL import Image, UnidentifiedImageError
-
-        try:
-            check_regular(file)
-            return Image.open(file, formats=FORMATS)
-        except Image.DecompressionBombError as error:
-            limit = Image.MAX_IMAGE_PIXELS
-            raise self.error(file, f"has far too many pixels; accepted: up to {limit}; shrink it") from error
-        except UnidentifiedImageError as error:
-            raise self.error(file, f"holds no {WORDS.replace(' and ', ' or ')} data; convert or remove it") from error
-        except PermissionError as error:
-            raise self.error(file, "cannot be read; make it readable or remove it") from error
-        except DAMAGE as error:
-            raise self.damaged(file, error) from error
-
-    def damaged(self, file: Path, error: BaseException) -> DataError:
-        first = next(iter(str(error).splitlines()), type(error).__name__)
-        return self.error(file, f"is damaged ({first}); a whole image is needed; replace or remove it")
+                raise self._decoder.differs(index, (height, width))

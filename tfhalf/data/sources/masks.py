@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from tfhalf.data import memory
 from tfhalf.data.check import Arrays
+from tfhalf.data.decode.pillow import Reader
 from tfhalf.data.image_formats import WORDS, is_image
 from tfhalf.data.lazy import Array
 from tfhalf.data.resize import nearest
@@ -152,7 +153,7 @@ class _Masks:
 
     def _plain(self, file: Path) -> npt.NDArray[np.int32]:
         """The numbers that a mask holds, int32 [H, W]: of RGB those that all three channels hold."""
-        mask = images.plain(file, self.root, self.source)
+        mask = Reader(self.source).plain(file, str(file.relative_to(self.root)))
         if mask.ndim == 3 and (mask[..., :3] == mask[..., :1]).all():
             mask = mask[..., 0]
         if mask.ndim != 2:

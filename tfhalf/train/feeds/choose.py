@@ -43,6 +43,8 @@ def make(
         assert not isinstance(x, LazyImages)
         return Resident(step, x, y, weight, **settings), reason
     feed = Streamed(step, x, y, weight, **settings)
+    if feed.canvases is not None:
+        reason = f"streamed: JPEGs are decoded {feed.canvases.reason} while training goes on"
     return feed, f"{reason}; {feed.block} steps, {words(feed.block * feed.step_bytes)}, at a time"
 
 

@@ -12,12 +12,17 @@ import tensorflow as tf
 
 from tfhalf.data.columns import Columns
 from tfhalf.data.lazy import LazyImages
+from tfhalf.system.device import detect
 from tfhalf.train.feeds.base import ChunkResult, Feed, joined, read
+from tfhalf.train.feeds.buffers import Lease
+from tfhalf.train.feeds.canvases import canvases_of
 from tfhalf.train.objective import tensors
 from tfhalf.train.stages import PLAIN, Stage
 from tfhalf.train.step import Batch, Step
 
 BLOCK_BYTES = 128 * 2**20
+CANVAS_BYTES = 1536 * 2**20  # of images on canvases: in a block of few steps its start would be felt
+CANVAS_SHARE = 0.02  # of the device's memory that a block of canvases takes at most: there are four
 AHEAD = 2  # blocks gathered or copied while one is computed on: as many are on the device besides it
 _ALIGNMENT = 64  # bytes; TensorFlow takes a buffer over as it is only where it starts at a multiple of this
 
@@ -35,7 +40,8 @@ class Streamed(Feed):
         x: [N, ...] in the source's dtype, images that are encoded still, or several arrays by name.
         y: targets [N, ...], or several by name; they are on the device whole, with the items' ``weight`` float32 [N].
         xla: whether XLA compiles the program.
-        block_bytes: of images in a block, at most, though a block holds at least one step.
+        block_bytes: of images in a block, at most, though a block holds at least one step; None for `BLOCK_BYTES`, or
+            of canvases `CANVAS_BYTES` and `CANVAS_SHARE`.
     """
 
     streams: ClassVar[bool] = True
@@ -51,12 +57,14 @@ class Streamed(Feed):
         capacity: int,
         xla: bool,
         max_skipped: int,
-        block_bytes: int = BLOCK_BYTES,
+        block_bytes: int | None = None,
     ) -> None:
         super().__init__(step, batch_size=batch_size, capacity=capacity, xla=xla, max_skipped=max_skipped)
         self.x, self.y = x, tensors(y)
         self.weight = None if weight is None else tf.constant(weight, tf.float32)
-        self._item_bytes, self._block_bytes = max(1, x.nbytes // len(x)), block_bytes
+        self.canvases = canvases_of(x)
+        self._item_bytes = max(1, _item_bytes(x))
+        self._block_bytes = block_bytes or (BLOCK_BYTES if self.canvases is None else _canvas_bytes())
         self.block, self.step_bytes = self._block(batch_size), batch_size * self._item_bytes
         self._device = "GPU:0" if tf.config.list_logical_devices("GPU") else "CPU:0"
         self._threads = ThreadPoolExecutor(AHEAD, "tfhalf-feed")
@@ -87,6 +95,7 @@ class Streamed(Feed):
         order = self.step.group.rows(order)
         blocks, block = self._blocks(order) or [order], self._block(order.shape[1])
         running: tuple[Any, ...] | None = None
+        leases: deque[Lease | None] = deque(maxlen=2)  # of the blocks that programs may be reading
         results: list[ChunkResult] = []
         for i, rows in enumerate(blocks):
             self._fetch([*blocks[i:], *self._announced][: 1 + AHEAD])
@@ -96,7 +105,8 @@ class Streamed(Feed):
                 running = None
                 if results[-1].steps < block:
                     break
-            x, index = self._arrived(coming)
+            x, index, lease = self._arrived(coming)
+            leases.append(lease)
             scalars = (tf.constant(value, tf.int32) for value in (len(rows), epoch, first_step + i * block))
             before, running = running, self._program(stage, (x, self.y, self.weight), index, *scalars)
             # Waiting for the block before, and not for this one, leaves the device no gap between them.
@@ -126,7 +136,14 @@ class Streamed(Feed):
 
     def batch(self, index: np.ndarray) -> Batch:
         """The batch at the places ``index``, int32 [N]."""
-        return self._batch(tensors(self.x[index]), (self.y, self.weight), tf.constant(index, tf.int32))
+        if self.canvases is not None:
+            on_canvas, lease = self.canvases.bring(index[None], 1)
+            x = tf.nest.map_structure(lambda one: one[0], on_canvas)
+            np.asarray(x.pixels[0, 0, 0, 0])  # waits for the copy
+            del lease
+        else:
+            x = tensors(self.x[index])
+        return self._batch(x, (self.y, self.weight), tf.constant(index, tf.int32))
 
     @staticmethod
     def _batch(x: Any, data: Any, index: Any) -> Batch:
@@ -150,17 +167,20 @@ class Streamed(Feed):
                 kept.append((rows, self._threads.submit(self._bring, rows)))
         self._coming = kept
 
-    def _bring(self, rows: np.ndarray) -> tuple[Any, Any]:
+    def _bring(self, rows: np.ndarray) -> tuple[Any, Any, Lease | None]:
         """Inputs and places of the steps ``rows``, on the device: x [block, batch_size, ...], index int32 [block,
-        batch_size]. What a last block lacks in steps is left as the memory was."""
+        batch_size]. What a last block lacks in steps is left as the memory was. x stays while the lease does."""
         x: Any
+        lease = None
         if isinstance(self.x, Columns):
             x = {name: self._bring_array(array, rows) for name, array in self.x.arrays.items()}
+        elif self.canvases is not None:
+            x, lease = self.canvases.bring(rows, self._block(rows.shape[1]))
         else:
             x = self._bring_array(self.x, rows)
         index = np.zeros((self._block(rows.shape[1]), rows.shape[1]), np.int32)
         index[: len(rows)] = rows
-        return x, tf.constant(index)
+        return x, tf.constant(index), lease
 
     def _bring_array(self, source: np.ndarray | LazyImages, rows: np.ndarray) -> Any:
         """The rows of one array, on the device: [block, batch_size, ...]."""
@@ -170,6 +190,9 @@ class Streamed(Feed):
             source.fill(rows.reshape(-1), target)
         else:
             np.take(source, rows.reshape(-1), axis=0, out=target, mode="clip")  # another mode buffers the result
+        return self._moved(x)
+
+    def _moved(self, x: np.ndarray) -> Any:
         with tf.device("CPU:0"):
             here = tf.experimental.dlpack.from_dlpack(x.__dlpack__())  # keeps the buffer alive, and copies nothing
         with tf.device(self._device):
@@ -180,6 +203,18 @@ class Streamed(Feed):
             return self._batch(tf.nest.map_structure(lambda one: one[i], data[0]), data[1:], index[i])
 
         return self._steps(fetch, steps, epoch, first_step, capacity=index.shape[0], stage=stage)
+
+
+def _canvas_bytes() -> int:
+    total = detect().memory_bytes
+    return CANVAS_BYTES if total is None else min(CANVAS_BYTES, max(BLOCK_BYTES, int(CANVAS_SHARE * total)))
+
+
+def _item_bytes(x: np.ndarray | LazyImages | Columns) -> int:
+    """Bytes that an item takes on the device."""
+    if isinstance(x, LazyImages):
+        return int(np.prod(x.training_item)) * x.dtype.itemsize
+    return x.nbytes // len(x)
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:

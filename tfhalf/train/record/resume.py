@@ -24,6 +24,7 @@ _FREE = {
     ("export",),
     ("verify",),
     ("data", "decode"),
+    ("data", "decoder"),
     *(("train", key) for key in ("feed", "checkpoint_seconds", "keep_checkpoints", "blowup")),
 }
 _NAMED = 8
