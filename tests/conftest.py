@@ -77,3 +77,9 @@ def pytest_configure(config: pytest.Config) -> None:
         "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning:"
         r"keras\.src\.backend\.tensorflow\.core",
     )
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where items are is kept apart for each test."""
+    monkeypatch.setenv("TFHALF_CACHE_DIR", str(tmp_path / "cache of tests"))

@@ -232,7 +232,7 @@ def test_a_file_that_is_gone(photos: Path) -> None:
 
 @pytest.mark.parametrize("source", ["npz:a.npz", "sklearn:digits", "a.py:load"])
 def test_only_encoded_images_can_stay_encoded(tmp_path: Path, source: str) -> None:
-    with pytest.raises(DataError, match=r"data\.decode is lazy; only folder: and tfds:") as caught:
+    with pytest.raises(DataError, match=r"data\.decode is lazy; only folder:, records: and tfds:") as caught:
         load_splits(Data(source=source, decode="lazy"), base=tmp_path, seed=0)
     assert "\n" not in str(caught.value)
 

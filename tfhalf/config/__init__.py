@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tfhalf.config.schema import Output as Output
     from tfhalf.config.schema import Pipeline as Pipeline
     from tfhalf.config.schema import Precision as Precision
+    from tfhalf.config.schema import Records as Records
     from tfhalf.config.schema import Schedule as Schedule
     from tfhalf.config.schema import Stage as Stage
     from tfhalf.config.schema import Task as Task
@@ -48,6 +49,7 @@ __all__ = [
     "Output",
     "Pipeline",
     "Precision",
+    "Records",
     "Schedule",
     "Stage",
     "Task",

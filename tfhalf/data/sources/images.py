@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfhalf.data import memory
+from tfhalf.data.encoded import Encoded
 from tfhalf.data.image_formats import DAMAGE, DEEP, FORMATS, WORDS
 from tfhalf.data.lazy import Array, LazyImages
 from tfhalf.errors import DataError
@@ -22,6 +24,7 @@ from tfhalf.files import check_regular
 _GRAY = ("1", "L", "LA")
 _THREADS = min(32, os.cpu_count() or 1)
 _TASK = 8  # images that a thread decodes in a row
+_SAMPLED = 256  # images whose headers say whether there are colours
 
 
 class Images:
@@ -146,25 +149,71 @@ def plain(file: Path, root: Path, source: str) -> Array:
     return array
 
 
+def lazy(items: Encoded, size: tuple[int, int] | None, source: str) -> LazyImages:
+    """The images of ``items``, to be decoded when they are asked for: the pixels that `Images` makes of the same files.
+
+    A few headers are read, and all of them only where those are of gray images: what is wrong with an image is said,
+    by its name, when it is decoded.
+
+    Args:
+        items: at least one.
+        size: (height, width) to resize to; None where all have one size.
+        source: for messages.
+
+    Raises:
+        DataError: one of those few is damaged, or has more bits a channel than others.
+    """
+    reader = _ItemReader(Path(), size, source, items)
+    few = sorted({0, *np.random.default_rng(0).integers(0, len(items), _SAMPLED).tolist()})
+    threads = min(32, max(_THREADS, getattr(items, "parallel", 1)))
+    with ThreadPoolExecutor(threads) as pool:
+        modes = [mode for mode, _ in pool.map(reader.header, few)]
+        if all(mode in _GRAY or mode in DEEP for mode in modes):
+            few = list(range(len(items)))
+            modes = [mode for mode, _ in pool.map(reader.header, few)]
+    deep = [mode in DEEP for mode in modes]
+    if any(deep) and not all(deep):
+        raise reader.not_alike(few[deep.index(True)])
+    gray = all(mode in _GRAY or mode in DEEP for mode in modes)
+    first = reader.decode(0, gray)
+
+    def decode(indices: npt.NDArray[np.intp], out: Array) -> None:
+        def fill(start: int) -> None:
+            for i in range(start, min(start + _TASK, len(indices))):
+                item = int(indices[i])
+                image = reader.decode(item, gray)
+                if image.dtype != first.dtype:
+                    raise reader.not_alike(item)
+                if image.shape != first.shape:
+                    (height, width), sides = first.shape[:2], image.shape
+                    raise reader.error(
+                        0,
+                        f"is {height} x {width} and {items.name(item)} {sides[0]} x {sides[1]} (height x width); all "
+                        f"must have one size; set data.image_size, for example [{height}, {width}]",
+                    )
+                out[i] = image
+
+        with ThreadPoolExecutor(threads) as pool:
+            for _ in pool.map(fill, range(0, len(indices), _TASK)):
+                pass
+
+    return LazyImages(decode, np.arange(len(items), dtype=np.intp), first.shape, first.dtype, source)
+
+
 @dataclass(frozen=True)
 class _Reader:
     root: Path
     size: tuple[int, int] | None
     source: str
 
-    def header(self, file: Path) -> tuple[str, tuple[int, int]]:
+    def header(self, file: Any) -> tuple[str, tuple[int, int]]:
         """Pillow's mode of the image, and its (height, width) before it is turned or resized."""
         with self.open(file) as image:
             self.check_pixels(file, image)
-            if image.mode.startswith(("I", "F")) and image.mode not in DEEP:
-                raise self.error(
-                    file,
-                    f"has more than 16 bits a channel (mode {image.mode}); accepted: 8 bits, or gray of 16 bits in "
-                    "all; convert it, or load the images with a file.py:load of your own",
-                )
+            self.check_bits(file, image)
             return image.mode, (image.height, image.width)
 
-    def decode(self, file: Path, gray: bool) -> Array:
+    def decode(self, file: Any, gray: bool) -> Array:
         """uint8 [H, W, 3] or [H, W, 1]; uint16 [H, W, 1] of gray images of 16 bits."""
         from PIL import Image, ImageOps
 
@@ -195,7 +244,7 @@ class _Reader:
             values = np.rint(resized).astype(np.uint16)
         return values[..., None]
 
-    def check_pixels(self, file: Path, image: Any) -> None:
+    def check_pixels(self, file: Any, image: Any) -> None:
         from PIL import Image
 
         pixels, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS
@@ -204,15 +253,22 @@ class _Reader:
                 file, f"has {image.width} x {image.height} = {pixels} pixels; accepted: up to {limit}; shrink it"
             )
 
-    def error(self, file: Path, problem: str) -> DataError:
+    def check_bits(self, file: Any, image: Any) -> None:
+        if image.mode.startswith(("I", "F")) and image.mode not in DEEP:
+            raise self.error(
+                file,
+                f"has more than 16 bits a channel (mode {image.mode}); accepted: 8 bits, or gray of 16 bits in "
+                "all; convert it, or load the images with a file.py:load of your own",
+            )
+
+    def error(self, file: Any, problem: str) -> DataError:
         return DataError(f"{self.source}: {file.relative_to(self.root)} {problem}")
 
-    def open(self, file: Path) -> Any:
+    def open(self, file: Any) -> Any:
         from PIL import Image, UnidentifiedImageError
 
         try:
-            check_regular(file)
-            return Image.open(file, formats=FORMATS)
+            return Image.open(self.opened(file), formats=FORMATS)
         except Image.DecompressionBombError as error:
             limit = Image.MAX_IMAGE_PIXELS
             raise self.error(file, f"has far too many pixels; accepted: up to {limit}; shrink it") from error
@@ -223,6 +279,37 @@ class _Reader:
         except DAMAGE as error:
             raise self.damaged(file, error) from error
 
-    def damaged(self, file: Path, error: BaseException) -> DataError:
+    def opened(self, file: Any) -> Any:
+        """What Pillow opens for ``file``."""
+        check_regular(file)
+        return file
+
+    def damaged(self, file: Any, error: BaseException) -> DataError:
         first = next(iter(str(error).splitlines()), type(error).__name__)
         return self.error(file, f"is damaged ({first}); a whole image is needed; replace or remove it")
+
+
+@dataclass(frozen=True)
+class _ItemReader(_Reader):
+    """Reads items by their numbers, where `_Reader` reads files by their paths."""
+
+    items: Encoded
+
+    def opened(self, file: Any) -> Any:
+        return io.BytesIO(self.items.read(file))
+
+    def open(self, file: Any) -> Any:
+        image = super().open(file)
+        self.check_pixels(file, image)
+        self.check_bits(file, image)
+        return image
+
+    def error(self, file: Any, problem: str) -> DataError:
+        return DataError(f"{self.source}: {self.items.name(file)} {problem}")
+
+    def not_alike(self, file: int) -> DataError:
+        return self.error(
+            file,
+            "has 16 bits a channel where others have not, or the other way round; accepted: 8 bits, or gray of 16 bits "
+            "in all; convert it",
+        )
