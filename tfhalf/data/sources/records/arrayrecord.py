@@ -15,6 +15,7 @@ from tfhalf.text import one_line
 
 SIGNATURE = bytes.fromhex("83af70d10d884a3f")
 """What every file of Riegeli's records, which ArrayRecord's are, begins with."""
+NOT_WHOLE = "is not a whole ArrayRecord file, which ends with an index"
 _BYTES = 1 << 22  # about so many are read at once in a pass
 _OPTIONS = "readahead_buffer_size:0,max_parallelism:0"  # as its documentation has it for random access
 _BUFFER = 1 << 16
@@ -62,7 +63,7 @@ def _open(path: str) -> Any:
     check_regular(Path(path))
     reader = array_record_module.ArrayRecordReader(path, _OPTIONS, file_reader_buffer_size=_BUFFER)
     if not reader.ok():
-        raise ValueError("is not a whole ArrayRecord file, which ends with an index")
+        raise ValueError(NOT_WHOLE)
     return reader
 
 

@@ -87,6 +87,7 @@ class Indexer:
         first_label: what the lowest label is; labels less that are classes.
         source: for messages.
         say: called with lines of progress.
+        unlabelled: the label -1, none, is accepted.
     """
 
     storage: Storage
@@ -95,6 +96,7 @@ class Indexer:
     first_label: int
     source: str
     say: Say
+    unlabelled: bool = False
 
     def index(self, entries: Sequence[Entry]) -> Index:
         """That of shards, at least one, whose sizes are known: from the cache where it fits, else by reading them all.
@@ -204,7 +206,7 @@ class Indexer:
             label = example.label(data, image_key, label_key)
         except ValueError as error:
             raise self._fault(entry, position, error) from error
-        if not 0 <= label - self.first_label <= _LARGEST_LABEL:
+        if not -self.unlabelled <= label - self.first_label <= _LARGEST_LABEL:
             low = self.first_label
             remedy = "correct it, or set data.records.first_label"
             if label == -1:
@@ -221,7 +223,7 @@ class Indexer:
         remedy = "copy it again, or take it out"
         if said_of.startswith(("lacks", "holds")):
             remedy = "name the keys of image and label in data.records, or correct the shard"
-        return self._error(entry, f"{said_of}; {remedy}", position)
+        return self._error(entry, f"{said_of}; {remedy}", None if said_of == arrayrecord.NOT_WHOLE else position)
 
     def _unreadable(self, entry: Entry, error: OSError) -> DataError:
         return self._error(entry, f"cannot be read ({said(error)}); {self.storage.advice}")
@@ -245,7 +247,7 @@ def _checked(
     # Within these bounds their sum cannot overflow.
     if len(counts) != len(entries) or not items or counts.min() < 0 or counts.max() > items or counts.sum() != items:
         return None
-    if labels.min() < 0 or len(offsets) != len(lengths) or len(offsets) != (items if form == TFRECORD else 0):
+    if labels.min() < -1 or len(offsets) != len(lengths) or len(offsets) != (items if form == TFRECORD else 0):
         return None
     if form == TFRECORD:
         sizes = np.repeat(np.array([entry.size for entry in entries], np.uint64), counts)
