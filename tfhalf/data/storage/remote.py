@@ -41,7 +41,7 @@ class Remote:
 
     advice = (
         "check the network and the address; a run that was training goes on from its last checkpoint: tfhalf train "
-        "--resume"
+        "PIPELINE --resume"
     )
     parallel = 32
     is_remote = True

@@ -124,9 +124,8 @@ def _listed(storage: Storage, path: str, source: str) -> tuple[list[Entry], str]
             return [storage.entry(path)], path.rpartition("/")[0]
         entries = list(storage.walk(root or "/"))
     except OSError as error:
-        raise DataError(
-            f"{source}: {root or path} cannot be read ({said(error)}); accepted: {FORM}; correct data.source"
-        ) from error
+        remedy = storage.advice if storage.is_remote else f"accepted: {FORM}; correct data.source"
+        raise DataError(f"{source}: {root or path} cannot be read ({said(error)}); {remedy}") from error
     named = [(relative(entry.path, root), entry) for entry in entries]
     if wild:
         glob = path[len(root) + 1 :]
