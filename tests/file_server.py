@@ -9,7 +9,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 from xml.sax.saxutils import escape
 
 
@@ -67,7 +67,7 @@ class FileServer:
         elif "list-type" in query:
             self._send(request, 200, self._objects(file, query.get("prefix", [""])[0]), body, "application/xml")
         elif file.is_dir():
-            links = "".join(f'<a href="{one.name}{"/" * one.is_dir()}">x</a>' for one in sorted(file.iterdir()))
+            links = "".join(f'<a href="{quote(one.name)}{"/" * one.is_dir()}">x</a>' for one in sorted(file.iterdir()))
             self._send(request, 200, f'<a href="../">up</a><a href="?C=N">sort</a>{links}'.encode(), body, "text/html")
         elif not file.is_file():
             self._send(request, 404, b"", body)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -110,9 +111,52 @@ def s3(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> FileServer:
     return server
 
 
-def test_shards_in_s3(s3: FileServer) -> None:
+def folder_is_whole(splits: Splits) -> bool:
+    """Whether they are the images of the folder: class after class."""
+    order = np.argsort(np.arange(24) % 3, kind="stable")
+    return (
+        np.array_equal(splits.x_train[:], np.stack(TRAIN)[order])
+        and np.array_equal(splits.x_test, np.stack(TEST)[order[order < 6]])
+        and np.array_equal(splits.y_train, np.repeat([0, 1, 2], 8))
+        and splits.class_names == ("a", "b", "c")
+    )
+
+
+def test_folders_behind_urls(server: FileServer) -> None:
+    source = f"folder:{server.url}/bucket/photos"
+    assert folder_is_whole(load(source))
+    assert isinstance(load(source, decode="auto").x_train, np.ndarray)
+    shutil.rmtree(server.root / "bucket/photos/test")
+    splits = load(f"{source}/train/", test={"items": ["03 x"]})
+    assert splits.sizes == {"train": 23, "validation": 0, "test": 1}
+    server.fault = lambda path: "hang" if path.endswith(".png") else None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(remote, "TIMEOUT", 0.1)
+        patch.setattr(remote, "_SLOWEST", 1 << 40)
+        with pytest.raises(DataError, match=r"a/00 x\.png cannot be read \(no answer within .*tfhalf train PIPELINE"):
+            splits.x_train[:1]
+    server.fault = lambda path: None
+    path = server.root / "bucket/photos/train/a"
+    for name, words in (("x.exe", "train/a/x.exe is not an image"), ("b/x.png", "train/a/b/x.png is not in a folder")):
+        (path / name).parent.mkdir(exist_ok=True)
+        (path / name).write_bytes(b"")
+        with pytest.raises(DataError, match=words):
+            load(source)
+        (path / name).unlink()
+    shutil.rmtree(path)
+    (server.root / "bucket/photos/test/a").mkdir(parents=True)
+    shutil.copy(server.root / "bucket/photos/train/b/01 x.png", server.root / "bucket/photos/test/a")
+    with pytest.raises(DataError, match=r"class 'a' is in test/ and not in train/"):
+        load(source)
+    shutil.rmtree(server.root / "bucket/photos/train")
+    with pytest.raises(DataError, match=r"'?test'? stands beside 'train'"):
+        load(source)
+
+
+def test_shards_and_folders_in_s3(s3: FileServer) -> None:
     assert is_whole(load("records:s3://bucket/set"))
     assert is_whole(load("records:s3://bucket/set", records={"train": "train-*", "test": "test-*"}))
+    assert folder_is_whole(load("folder:s3://bucket/photos"))
     splits = load("records:s3://bucket/set")
     s3.fault = lambda path: 403
     with pytest.raises(DataError, match=r"record \d+ of train-0000\d-of-00002 cannot be read \(its server refuses"):

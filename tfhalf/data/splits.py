@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from tfhalf.data.lazy import LazyImages
 from tfhalf.data.resize import resize
 from tfhalf.data.sources import call, digits, folder, masks, npz, synthetic, table, tfds
 from tfhalf.data.sources.records import read as records
+from tfhalf.data.storage.base import joined
 from tfhalf.data.text import as_numbers
 from tfhalf.data.types import Ignore, Kinds, Splits
 from tfhalf.errors import DataError
@@ -140,7 +141,7 @@ def _read(data: config.Data, base: Path, data_dir: str | None, say: Progress, ki
     if scheme == "tfds":
         return tfds.read(rest, data_dir, data.image_size, source, say, data.decode, isinstance(data.test, str))
     if scheme == "folder":
-        return folder.read(base / Path(rest).expanduser(), data.image_size, source, say, data.decode)
+        return folder.read(joined(base, rest), data.image_size, source, say, data.decode)
     if scheme == "records":
         return records.read(rest, data.records, base, data.image_size, source, say, data.decode)
     if scheme == "npz":
@@ -197,7 +198,7 @@ def _split(arrays: Arrays, data: config.Data, seed: int, kind: Kinds, say: Progr
     )
 
 
-def _add_test(parts: _Parts, items: tuple[str, ...], data: config.Data, kind: Kinds) -> None:
+def _add_test(parts: _Parts, items: Sequence[str], data: config.Data, kind: Kinds) -> None:
     """Make the test part that ``data.test`` says, where the source has none of its own.
 
     Raises:

@@ -12,9 +12,11 @@ import errno
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from html.parser import HTMLParser
 from typing import Any
+from urllib.parse import urljoin
 
-from tfhalf.data.storage.base import Entry
+from tfhalf.data.storage.base import LARGEST, Entry
 from tfhalf.errors import DataError
 from tfhalf.text import one_line, printable
 
@@ -25,6 +27,7 @@ TIMEOUT = 30.0
 PAUSE = 1.0
 """Seconds before the second try; before each further one twice as many."""
 _SLOWEST = 1 << 17  # bytes a second: a large range gets more time
+_DEEPEST = 6  # folders below one another
 _LATER = (408, 425, 429, 500, 502, 503, 504)
 
 
@@ -98,23 +101,22 @@ class Remote:
             OSError: as `read`.
         """
         if self.scheme in ("http", "https"):
-            yield from self._pages(folder.rstrip("/") + "/")
+            yield from self._pages(folder.rstrip("/") + "/", _DEEPEST)
             return
         listed = self._tried(lambda: self._files._find(folder, detail=True), 20 * TIMEOUT)
         for path, known in listed.items():
             yield self._entry(f"{self.scheme}://{path}", known)
 
-    def _pages(self, folder: str) -> Iterator[Entry]:
-        """Files below an index page, which are links that go further down; those that end in ``/`` are pages."""
-        links = self._tried(lambda: self._files._ls(folder, detail=False), TIMEOUT)
-        for link in sorted({link.partition("#")[0].partition("?")[0] for link in links}):
-            inner = link.removeprefix(folder)
-            if inner == link or not inner or inner.startswith((".", "/")) or "/" in inner.rstrip("/"):
-                continue
-            if inner.endswith("/"):
-                yield from self._pages(link)
-            else:
-                yield Entry(link, -1, "")
+    def _pages(self, folder: str, deeper: int) -> Iterator[Entry]:
+        """Files below an index page, which are links that go one step further down; those that end in ``/`` are pages,
+        read down to a depth of so many."""
+        links = _Links(folder)
+        links.feed(self.read_whole(folder, LARGEST).decode("utf-8", "replace"))
+        for inner in sorted(links.inner):
+            if not inner.endswith("/"):
+                yield Entry(folder + inner, -1, "")
+            elif deeper:
+                yield from self._pages(folder + inner, deeper - 1)
 
     def _entry(self, path: str, known: dict[str, Any]) -> Entry:
         stamps = ("ETag", "etag", "generation", "LastModified", "updated", "mtime", "last_modified")
@@ -157,6 +159,25 @@ class Remote:
             return await call()
 
         return sync(self._files.loop, run, timeout=seconds)
+
+
+class _Links(HTMLParser):
+    """The names that a page links to, one step further down than it."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.page, self.inner = page, set[str]()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note where a link leads."""
+        link = dict(attrs).get("href") if tag == "a" else None
+        try:
+            whole = urljoin(self.page, link or "").partition("#")[0].partition("?")[0]
+        except ValueError:  # no URL
+            return
+        inner = whole.removeprefix(self.page)
+        if whole != inner and inner and not inner.startswith((".", "/")) and "/" not in inner.rstrip("/"):
+            self.inner.add(inner)
 
 
 class _Refused(Exception):  # noqa: N818  # it ends in an OSError
