@@ -50,12 +50,12 @@ def tfrecord(path: Path, records: Iterable[bytes]) -> Path:
     return path
 
 
-def array_record(path: Path, records: Iterable[bytes]) -> Path:
-    """An ArrayRecord file as TFDS writes them."""
+def array_record(path: Path, records: Iterable[bytes], group: int = 1) -> Path:
+    """An ArrayRecord file, as TFDS writes them where ``group`` is 1."""
     from array_record.python import array_record_module
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1")
+    writer = array_record_module.ArrayRecordWriter(str(path), f"group_size:{group}")
     for record in records:
         writer.write(record)
     writer.close()

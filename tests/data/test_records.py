@@ -379,6 +379,14 @@ def test_a_damaged_array_record(tmp_path: Path) -> None:
         load(root, image_size=[8, 8])
 
 
+def test_records_packed_together_are_said(tmp_path: Path) -> None:
+    lines: list[str] = []
+    load(array_record(tmp_path / "a.array_record", records(TRAIN)), lines.append, test=0.2)
+    assert not any("packs" in line for line in lines)
+    load(array_record(tmp_path / "b.array_record", records(TRAIN), group=100), lines.append, test=0.2)
+    assert any("b.array_record packs 100 records together, and each read of one" in line for line in lines)
+
+
 def test_files_that_are_not_of_the_set(root: Path) -> None:
     shutil.copy(root / SHARD, root / "more.tfrecord")
     with pytest.raises(

@@ -100,7 +100,7 @@ def interleaved(counts: Sequence[int], cycle: int = _CYCLE, block: int = _BLOCK)
     turn comes again, for the next that has not begun.
     """
     starts = np.concatenate([[0], np.cumsum(counts)])
-    given = [0] * len(counts)
+    passed = [0] * len(counts)
     slots: list[int | None] = [None] * cycle
     parts, begun, turn, left = [np.arange(0)], 0, 0, int(starts[-1])
     while left:
@@ -108,9 +108,9 @@ def interleaved(counts: Sequence[int], cycle: int = _CYCLE, block: int = _BLOCK)
             slots[turn], begun = begun, begun + 1
         shard = slots[turn]
         if shard is not None:
-            taken = min(block, counts[shard] - given[shard])
-            parts.append(np.arange(taken) + starts[shard] + given[shard])
-            given[shard] += taken
+            taken = min(block, counts[shard] - passed[shard])
+            parts.append(np.arange(taken) + starts[shard] + passed[shard])
+            passed[shard] += taken
             left -= taken
             if taken < block:
                 slots[turn] = None

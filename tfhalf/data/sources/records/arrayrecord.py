@@ -3,7 +3,8 @@ brings along."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ from tfhalf.text import one_line
 SIGNATURE = bytes.fromhex("83af70d10d884a3f")
 """What every file of Riegeli's records, which ArrayRecord's are, begins with."""
 NOT_WHOLE = "is not a whole ArrayRecord file, which ends with an index"
-_BYTES = 1 << 22  # about so many are read at once in a pass
 _OPTIONS = "readahead_buffer_size:0,max_parallelism:0"  # as its documentation has it for random access
 _BUFFER = 1 << 16
 
@@ -35,26 +35,28 @@ class Readers:
             ValueError: the record is not there or is damaged.
         """
         reader = self.of(path)
-        return _read(reader, [position])[0]
+        return _checked(lambda: bytes(reader.read([position])[0]))
 
 
 def scan(entry: Entry) -> Iterator[bytes]:
-    """Every record of a shard, a few megabytes of them at a time.
+    """Every record of a shard, one after another.
 
     Raises:
         OSError, ValueError: as `Readers.read` does.
     """
     reader = _open(entry.path)
-    count, start = reader.num_records(), 0
-    at_once = max(1, min(1024, count * _BYTES // max(1, entry.size)))
-    while start < count:
-        positions = list(range(start, min(count, start + at_once)))
-        try:
-            yield from _read(reader, positions)
-        except ValueError:
-            for position in positions:  # those before the damaged one come yet, so that it is the one that is named
-                yield _read(reader, [position])[0]
-        start += at_once
+    for _ in range(reader.num_records()):
+        yield _checked(reader.read)
+
+
+def group(entry: Entry) -> int:
+    """How many records are packed together, so that reading one unpacks all of them.
+
+    Raises:
+        OSError, ValueError: as `Readers.read` does.
+    """
+    stated = re.search(r"group_size:(\d{1,9})", _open(entry.path).writer_options_string())
+    return int(stated[1]) if stated else 1
 
 
 def _open(path: str) -> Any:
@@ -67,13 +69,16 @@ def _open(path: str) -> Any:
     return reader
 
 
-def _read(reader: Any, positions: list[int]) -> list[bytes]:
+def _checked(read: Callable[[], bytes]) -> bytes:
+    """The record that ``read`` gives.
+
+    Raises:
+        ValueError: it is damaged, or longer than `LARGEST`.
+    """
     try:
-        records: list[bytes] = reader.read(positions)
+        record = read()
     except (RuntimeError, IndexError, ValueError) as error:
         raise ValueError(f"is damaged ({one_line(error, 120)})") from None
-    if len(records) != len(positions):
-        raise ValueError("is damaged (its file holds fewer records than it says)")
-    if max(map(len, records)) > LARGEST:
+    if len(record) > LARGEST:
         raise ValueError(f"has more than the {LARGEST:,} bytes that are read")
-    return records
+    return record

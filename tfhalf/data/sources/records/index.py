@@ -25,6 +25,7 @@ Say = Callable[[str], None]
 TFRECORD, ARRAY_RECORD = "TFRecord", "ArrayRecord"
 _EVERY = 5.0  # seconds between lines of progress
 _ANNOUNCED = 1 << 28  # bytes that take long enough to read for a line before
+_PACKED = 8  # records in a group that cost little to unpack for one
 _DTYPES = {"counts": np.int64, "offsets": np.uint64, "lengths": np.uint32, "labels": np.int32}
 _LARGEST_LABEL = 2**31 - 1
 
@@ -109,6 +110,8 @@ class Indexer:
         facts = [form, image_key, label_key, str(self.first_label)]
         name = f"records-{cache.digest([entry.path for entry in entries] + facts)[:32]}"
         key = cache.digest([*facts, *(str(part) for entry in entries for part in entry)])
+        if form == ARRAY_RECORD:
+            self._say_packed(entries[0])
         kept = _checked(cache.load(name, key), form, image_key, entries)
         if kept is not None:
             return kept
@@ -119,6 +122,20 @@ class Indexer:
     def shown(self, entry: Entry, position: int) -> str:
         """How messages name a record."""
         return f"record {position} of {relative(entry.path, self.root)}"
+
+    def _say_packed(self, entry: Entry) -> None:
+        """Say where records are packed together."""
+        try:
+            packed = arrayrecord.group(entry)
+        except OSError as error:
+            raise self._unreadable(entry, error) from error
+        except ValueError as error:
+            raise self._fault(entry, 0, error) from error
+        if packed > _PACKED:
+            self.say(
+                f"{self.source}: {relative(entry.path, self.root)} packs {packed} records together, and each read of "
+                "one unpacks them all; shards that are written with group_size:1 are read faster"
+            )
 
     def _format(self, entry: Entry) -> str:
         """What a shard holds, by how it begins.

@@ -18,7 +18,7 @@ HEADER = struct.Struct("<QI")
 FOOTER = struct.Struct("<I")
 AROUND = HEADER.size + FOOTER.size
 """Bytes that a record takes beside its own."""
-_BLOCK = 1 << 22  # bytes that a pass over a shard reads at a time
+_BLOCK, _FAR = 1 << 20, 1 << 22  # bytes that a pass over a shard reads at a time, and of a URL
 _PACKED = (b"\x1f\x8b", b"\x78\x01", b"\x78\x9c", b"\x78\xda")  # gzip and zlib, which TFRecord writers offer
 
 
@@ -62,10 +62,10 @@ def scan(storage: Storage, entry: Entry) -> Iterator[Record]:
         ValueError: a record is damaged, longer than `LARGEST`, or the file ends within it.
     """
     offset = start = 0
-    block = b""
+    block, usual = b"", _FAR if storage.is_remote else _BLOCK
     while offset < entry.size:
         if offset + HEADER.size > start + len(block):
-            start, block = offset, _next(storage, entry, offset, _BLOCK)
+            start, block = offset, _next(storage, entry, offset, usual)
         at = offset - start
         length = _length(block, at)
         if offset + length + AROUND > entry.size:
@@ -73,7 +73,7 @@ def scan(storage: Storage, entry: Entry) -> Iterator[Record]:
                 f"needs {length + AROUND:,} bytes, and its file ends after {entry.size - offset:,} of them"
             )
         if at + length + AROUND > len(block):
-            start, block, at = offset, _next(storage, entry, offset, max(_BLOCK, length + AROUND)), 0
+            start, block, at = offset, _next(storage, entry, offset, max(usual, length + AROUND)), 0
         yield Record(offset, length, _record(block, at, length))
         offset += length + AROUND
 
