@@ -7,10 +7,9 @@ bytes, uint32 masked CRC-32C of them, all little-endian.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from typing import NamedTuple
-
-import google_crc32c
 
 from tfhalf.data.storage.base import LARGEST, Entry, Storage
 
@@ -103,5 +102,13 @@ def _record(block: bytes, at: int, length: int) -> bytes:
 
 def _masked(data: bytes) -> int:
     """CRC-32C, rotated and moved by a constant, so that checksums may stand in what has one itself."""
-    crc = int(google_crc32c.value(data))
+    crc = _crc32c()(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+@cache
+def _crc32c() -> Callable[[bytes], int]:
+    import google_crc32c
+
+    checksum: Callable[[bytes], int] = google_crc32c.value
+    return checksum
