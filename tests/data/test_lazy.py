@@ -373,6 +373,15 @@ def test_a_set_of_array_records(tmp_path: Path, shape: Any) -> None:
         read(built)
 
 
+def test_a_prepared_set_is_read_by_its_folder_too(tmp_path: Path) -> None:
+    built = builder(tmp_path, shape=(20, 14, 3))
+    same, source = read(built), f"records:{built.data_path}"
+    splits = load_splits(Data(source=source, decode="lazy", validation=0), base=tmp_path, seed=0)
+    np.testing.assert_array_equal(splits.x_train[:], same.x_train[:])  # shards of less than sixteen come one by one
+    np.testing.assert_array_equal(splits.y_test, same.y_test)
+    assert splits.class_names == ("a", "b", "c")
+
+
 def test_shards_come_in_the_order_in_which_tensorflow_takes_turns() -> None:
     import tensorflow as tf
 

@@ -132,10 +132,18 @@ def test_folders_behind_urls(server: FileServer) -> None:
     server.fault = lambda path: "hang" if path.endswith(".png") else None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(remote, "TIMEOUT", 0.1)
-        patch.setattr(remote, "_SLOWEST", 1 << 40)
+        patch.setattr(remote, "_FIRST", 1000)
         with pytest.raises(DataError, match=r"a/00 x\.png cannot be read \(no answer within .*tfhalf train PIPELINE"):
             splits.x_train[:1]
     server.fault = lambda path: None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(remote, "_FIRST", 100)
+        assert splits.x_train[:3].shape == (3, 12, 10, 3)  # by two requests each
+        patch.setattr("tfhalf.data.sources.folder.LARGEST", 150)
+        with pytest.raises(
+            DataError, match=r"a/00 x\.png cannot be read \(it has more than the 150 bytes that are read"
+        ):
+            splits.x_train[:1]
     path = server.root / "bucket/photos/train/a"
     for name, words in (("x.exe", "train/a/x.exe is not an image"), ("b/x.png", "train/a/b/x.png is not in a folder")):
         (path / name).parent.mkdir(exist_ok=True)

@@ -151,14 +151,14 @@ def _check_root(root: str | None, source: str) -> None:
     """Refuse a URL that TFDS does not read.
 
     Raises:
-        DataError: its scheme is another than those of buckets, or its library is not installed.
+        DataError: its scheme is another than that of Google's buckets, or its library is not installed.
     """
     if root is None or not is_url(root):
         return
-    if root.partition("://")[0].lower() not in ("gs", "s3"):
+    if root.partition("://")[0].lower() != "gs":  # TFDS reads its descriptions through TensorFlow, which has no other
         raise DataError(
-            f"{source}: the folder of prepared sets is {printable(root, 80)}; accepted: a path, gs://... or s3://...; "
-            "correct --data-dir or TFDS_DATA_DIR"
+            f"{source}: the folder of prepared sets is {printable(root, 80)}; accepted: a path or gs://...; read such "
+            "a set by its folder: data.source: records:URL/NAME/VERSION"
         )
     storage_of(root, source)
 

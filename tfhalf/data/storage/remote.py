@@ -27,6 +27,7 @@ TIMEOUT = 30.0
 PAUSE = 1.0
 """Seconds before the second try; before each further one twice as many."""
 _SLOWEST = 1 << 17  # bytes a second: a large range gets more time
+_FIRST = 1 << 20  # bytes that are asked for where a size is not known: few images have more
 _DEEPEST = 6  # folders below one another
 _LATER = (408, 425, 429, 500, 502, 503, 504)
 
@@ -78,7 +79,11 @@ class Remote:
         Raises:
             OSError: as `read`, or it has more than ``limit`` bytes.
         """
-        data: bytes = self._tried(lambda: self._range(path, 0, limit + 1, to_end=True), TIMEOUT + limit / _SLOWEST)
+        first = min(limit + 1, _FIRST)
+        data: bytes = self._tried(lambda: self._range(path, 0, first, to_end=True), TIMEOUT + first / _SLOWEST)
+        if len(data) == first <= limit:
+            size = self.entry(path).size
+            data += self.read(path, first, min(size, limit + 1) - first)
         if len(data) > limit:
             raise OSError(errno.EOVERFLOW, f"it has more than the {limit:,} bytes that are read")
         return data
@@ -111,7 +116,8 @@ class Remote:
         """Files below an index page, which are links that go one step further down; those that end in ``/`` are pages,
         read down to a depth of so many."""
         links = _Links(folder)
-        links.feed(self.read_whole(folder, LARGEST).decode("utf-8", "replace"))
+        page: bytes = self._tried(lambda: self._range(folder, 0, LARGEST, to_end=True), 4 * TIMEOUT)
+        links.feed(page.decode("utf-8", "replace"))
         for inner in sorted(links.inner):
             if not inner.endswith("/"):
                 yield Entry(folder + inner, -1, "")
