@@ -79,7 +79,9 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where items are is kept apart for each test."""
-    monkeypatch.setenv("TFHALF_CACHE_DIR", str(tmp_path / "cache of tests"))
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what tests find in their data sets out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TFHALF_CACHE_DIR", str(tmp_path_factory.mktemp("cache") / "of tests"))
+        yield

@@ -22,6 +22,12 @@ from tfhalf.errors import DataError
 TRAIN, TEST = pixels(30), pixels(6, seed=1)
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test begins with nothing kept."""
+    monkeypatch.setenv("TFHALF_CACHE_DIR", str(tmp_path / "cache"))
+
+
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Thirty images to train on and six to test on, which count as many, in folders that did not change just now."""

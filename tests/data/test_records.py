@@ -41,6 +41,12 @@ def write(root: Path, kind: str = "tfrecord", keys: tuple[str, str] = IMAGENET, 
     return root
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test begins with nothing kept."""
+    monkeypatch.setenv("TFHALF_CACHE_DIR", str(tmp_path / "cache"))
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     return write(tmp_path / "set")

@@ -24,6 +24,12 @@ pytest.importorskip("aiohttp", reason="http:// needs aiohttp: pip install 'tfhal
 TRAIN, TEST = pixels(24), pixels(6, seed=1)
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test begins with nothing kept."""
+    monkeypatch.setenv("TFHALF_CACHE_DIR", str(tmp_path / "cache"))
+
+
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
     """A bucket with shards, and a folder of images."""

@@ -9,6 +9,8 @@ from typing import NamedTuple, Protocol
 
 LARGEST = 1 << 28
 """Bytes that an encoded image, or the record that holds it, may have: what a hostile length makes nobody allocate."""
+DEEPEST = 6
+"""Folders below one another that are walked: links may lead in circles."""
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 

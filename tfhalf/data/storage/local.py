@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
-from tfhalf.data.storage.base import Entry
+from tfhalf.data.storage.base import DEEPEST, Entry
 from tfhalf.files import open_regular, read_bytes
 
 _ONCE = 1 << 30  # bytes that one call asks for; Linux gives at most 2 GiB
@@ -78,11 +78,15 @@ class Local:
         return Entry(path, known.st_size, str(known.st_mtime_ns))
 
     def walk(self, folder: str) -> Iterator[Entry]:
-        """Every file below ``folder`` but hidden ones, without its size: that would take a call for each.
+        """Every file below ``folder`` but hidden ones, down to a depth of `DEEPEST`, without its size, which would take
+        a call for each.
 
         Raises:
             OSError: a folder cannot be listed.
         """
+        yield from self._walk(folder, DEEPEST)
+
+    def _walk(self, folder: str, deeper: int) -> Iterator[Entry]:
         with os.scandir(folder) as scan:
             inner = []
             for entry in scan:
@@ -92,5 +96,5 @@ class Local:
                     inner.append(entry.path)
                 else:
                     yield Entry(entry.path, -1, "")
-        for path in inner:
-            yield from self.walk(path)
+        for path in inner if deeper else ():
+            yield from self._walk(path, deeper - 1)

@@ -16,7 +16,7 @@ from html.parser import HTMLParser
 from typing import Any
 from urllib.parse import urljoin
 
-from tfhalf.data.storage.base import LARGEST, Entry
+from tfhalf.data.storage.base import DEEPEST, LARGEST, Entry
 from tfhalf.errors import DataError
 from tfhalf.text import one_line, printable
 
@@ -28,7 +28,6 @@ PAUSE = 1.0
 """Seconds before the second try; before each further one twice as many."""
 _SLOWEST = 1 << 17  # bytes a second: a large range gets more time
 _FIRST = 1 << 20  # bytes that are asked for where a size is not known: few images have more
-_DEEPEST = 6  # folders below one another
 _LATER = (408, 425, 429, 500, 502, 503, 504)
 
 
@@ -106,7 +105,7 @@ class Remote:
             OSError: as `read`.
         """
         if self.scheme in ("http", "https"):
-            yield from self._pages(folder.rstrip("/") + "/", _DEEPEST)
+            yield from self._pages(folder.rstrip("/") + "/", DEEPEST)
             return
         listed = self._tried(lambda: self._files._find(folder, detail=True), 20 * TIMEOUT)
         for path, known in listed.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tfhalf.data.storage.base import Entry, Storage, is_url, relative, said
@@ -83,13 +84,15 @@ def brought_up(storage: Storage, entries: Sequence[Entry], source: str) -> list[
     Raises:
         DataError: one cannot be read.
     """
-    whole = []
-    for entry in entries:
+
+    def whole(entry: Entry) -> Entry:
         try:
-            whole.append(entry if entry.size >= 0 and entry.stamp else storage.entry(entry.path))
+            return entry if entry.size >= 0 and entry.stamp else storage.entry(entry.path)
         except OSError as error:
             raise DataError(f"{source}: {entry.path} cannot be read ({said(error)}); {storage.advice}") from error
-    return whole
+
+    with ThreadPoolExecutor(storage.parallel) as pool:
+        return list(pool.map(whole, entries))
 
 
 def _by_globs(storage: Storage, path: str, globs: Mapping[str, str], source: str) -> Parts:
