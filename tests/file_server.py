@@ -1,8 +1,9 @@
-"""A web server over loopback for files of a folder: range requests, index pages, the list of objects as S3 gives it,
+"""A web server over loopback for files of a folder: range requests, index pages, the lists of objects of S3 and Google,
 and whatever a bad network or a hostile server does."""
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -64,6 +65,8 @@ class FileServer:
         file = self.root / path.lstrip("/")
         if isinstance(fault, int):
             self._send(request, fault, b"", body)
+        elif "/storage/v1/b/" in path:
+            self._gcs(request, path.partition("/storage/v1/b/")[2], query, body)
         elif "list-type" in query:
             self._send(request, 200, self._objects(file, query.get("prefix", [""])[0]), body, "application/xml")
         elif file.is_dir():
@@ -118,6 +121,34 @@ class FileServer:
             request.wfile.write(content[: len(content) // 2] if cut else content)
         if cut:
             request.close_connection = True
+
+    def _gcs(self, request: Any, path: str, query: dict[str, list[str]], body: bool) -> None:
+        """Google's interface: ``BUCKET/o?prefix=``, ``BUCKET/o/NAME`` for what a file is, with ``alt=media`` for its bytes."""
+        bucket, _, name = path.partition("/o")
+        root, file = self.root / bucket, self.root / bucket / name.lstrip("/")
+
+        def described(one: Path) -> dict[str, str]:
+            stamp = str(one.stat().st_mtime_ns)
+            return {
+                "name": one.relative_to(root).as_posix(),
+                "bucket": bucket,
+                "size": str(one.stat().st_size),
+                "etag": stamp,
+                "generation": stamp,
+                "updated": "2026-01-01T00:00:00.000Z",
+            }
+
+        if not name.lstrip("/"):
+            prefix = query.get("prefix", [""])[0]
+            files = [one for one in sorted(root.rglob("*")) if one.is_file()]
+            items = [each for one in files if (each := described(one))["name"].startswith(prefix)]
+            self._send(request, 200, json.dumps({"items": items}).encode(), body, "application/json")
+        elif not file.is_file():
+            self._send(request, 404, b"{}", body)
+        elif query.get("alt") == ["media"]:
+            self._file(request, file, None, body)
+        else:
+            self._send(request, 200, json.dumps(described(file)).encode(), body, "application/json")
 
     def _objects(self, bucket: Path, prefix: str) -> bytes:
         rows = ""

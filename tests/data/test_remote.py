@@ -177,6 +177,19 @@ def test_shards_and_folders_in_s3(s3: FileServer) -> None:
         splits.x_train[:]
 
 
+def test_shards_and_folders_in_google_buckets(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    core = pytest.importorskip("gcsfs.core", reason="gs:// needs gcsfs: pip install 'tfhalf[remote]'")
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
+    # What gcsfs asks of Google by gRPC before it reads a bucket is not imitated here.
+    monkeypatch.setattr("fsspec.filesystem", lambda scheme, **settings: core.GCSFileSystem(token="anon", **settings))
+    assert is_whole(load("records:gs://bucket/set"))
+    assert folder_is_whole(load("folder:gs://bucket/photos"))
+    splits = load("records:gs://bucket/set")
+    (server.root / "bucket/set/train-00001-of-00002").unlink()
+    with pytest.raises(DataError, match=r"record 5 of train-00001-of-00002 cannot be read \(it does not exist\)"):
+        splits.x_train[17:18]
+
+
 # --- what goes wrong --------------------------------------------------------------------------------------------------
 
 
