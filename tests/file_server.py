@@ -123,7 +123,7 @@ class FileServer:
             request.close_connection = True
 
     def _gcs(self, request: Any, path: str, query: dict[str, list[str]], body: bool) -> None:
-        """Google's interface: ``BUCKET/o?prefix=``, ``BUCKET/o/NAME`` for what a file is, with ``alt=media`` for its bytes."""
+        """Google's interface: ``BUCKET/o?prefix=``; ``BUCKET/o/NAME`` for what a file is, or its bytes."""
         bucket, _, name = path.partition("/o")
         root, file = self.root / bucket, self.root / bucket / name.lstrip("/")
 
