@@ -77,3 +77,11 @@ def pytest_configure(config: pytest.Config) -> None:
         "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning:"
         r"keras\.src\.backend\.tensorflow\.core",
     )
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what tests find in their data sets out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TFHALF_CACHE_DIR", str(tmp_path_factory.mktemp("cache") / "of tests"))
+        yield

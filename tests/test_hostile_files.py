@@ -245,6 +245,17 @@ def test_code_that_a_manifest_names_is_not_run(tmp_path: Path) -> None:
     assert not canary.exists()
 
 
+def test_a_url_that_a_manifest_names_is_not_fetched(tmp_path: Path) -> None:
+    for changes in (
+        {"config__data__source": "records:http://127.0.0.1:9/secret"},
+        {"config__data__source": "folder:s3://bucket/x"},
+        {"config__data__source": "records:x", "config__data__records": {"classes": "http://127.0.0.1:9/secret"}},
+    ):
+        folder = described(tmp_path, pipeline_file=str(tmp_path / "p.yaml"), **changes)
+        with pytest.raises(ArtifactError, match=r"fetches nothing that it names; give the pipeline.*: --pipeline FILE"):
+            verify.verify_version(folder, None, Progress(quiet=True))
+
+
 def test_code_that_the_users_own_pipeline_names_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own.py").write_text(
         "import numpy as np\ndef load(n): return {'x': np.arange(n * 4).reshape(n, 2, 2, 1), 'y': np.arange(n) % 2}\n"

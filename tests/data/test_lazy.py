@@ -232,7 +232,7 @@ def test_a_file_that_is_gone(photos: Path) -> None:
 
 @pytest.mark.parametrize("source", ["npz:a.npz", "sklearn:digits", "a.py:load"])
 def test_only_encoded_images_can_stay_encoded(tmp_path: Path, source: str) -> None:
-    with pytest.raises(DataError, match=r"data\.decode is lazy; only folder: and tfds:") as caught:
+    with pytest.raises(DataError, match=r"data\.decode is lazy; only folder:, records: and tfds:") as caught:
         load_splits(Data(source=source, decode="lazy"), base=tmp_path, seed=0)
     assert "\n" not in str(caught.value)
 
@@ -250,6 +250,7 @@ class EncodedShapes(tensorflow_datasets.core.GeneratorBasedBuilder):
     shape: tuple[int | None, ...] = (20, 14, 3)
     encoding = "png"
     crop = 0
+    height, width, train = 20, 14, 30
 
     def _info(self) -> Any:
         features = tensorflow_datasets.features
@@ -262,19 +263,19 @@ class EncodedShapes(tensorflow_datasets.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager: Any) -> Any:
-        return {"train": self._generate_examples(30), "test": self._generate_examples(6)}
+        return {"train": self._generate_examples(self.train), "test": self._generate_examples(6)}
 
     def _generate_examples(self, count: int) -> Any:
         draw = np.random.default_rng(count)
         for index in range(count):
-            crop = self.crop * (index % 2) * (count == 30)
-            image = draw.integers(0, 256, (20 - crop, 14, 3)).astype(np.uint8)
+            crop = self.crop * (index % 2) * (count == self.train)
+            image = draw.integers(0, 256, (self.height - crop, self.width, 3)).astype(np.uint8)
             yield f"{index:03}", {"image": image, "label": index % 3}
 
 
-def builder(data_dir: Path, **changes: Any) -> Any:
+def builder(data_dir: Path, file_format: str = "tfrecord", **changes: Any) -> Any:
     kind = type("EncodedShapes", (EncodedShapes,), {"pkg_dir_path": FOLDER, **changes}, skip_registration=True)
-    built = kind(data_dir=str(data_dir))
+    built = kind(data_dir=str(data_dir), file_format=file_format)
     tensorflow_datasets.disable_progress_bar()
     built.download_and_prepare(
         download_config=tensorflow_datasets.download.DownloadConfig(num_shards=3, try_download_gcs=False)
@@ -292,7 +293,7 @@ def both(built: Any, size: tuple[int, int] | None = None) -> None:
     assert isinstance(some.x_train, LazyImages)
     assert (some.x_train.shape, some.x_train.dtype) == (decoded.x_train.shape, decoded.x_train.dtype)
     np.testing.assert_array_equal(some.x_train[:], decoded.x_train)
-    order = DRAW.permutation(30)
+    order = DRAW.permutation(len(some.x_train))
     np.testing.assert_array_equal(some.x_train[order], decoded.x_train[order])
     for name in ("y_train", "x_test", "y_test"):
         np.testing.assert_array_equal(getattr(some, name), getattr(decoded, name))
@@ -330,16 +331,17 @@ def test_tfds_auto_goes_by_the_memory(tmp_path: Path, monkeypatch: pytest.Monkey
         with pytest.raises(DataError, match=r"needs about .* available.*data\.image_size"):
             read(built, None, "eager")
         monkeypatch.setattr(memory, "available", lambda: 13_000)  # enough for the test part alone
-        with pytest.raises(DataError, match=r"needs about .* available.*use a machine with more"):
-            read(built, None, "auto")
+        assert isinstance(read(built, None, "auto").x_train, LazyImages)  # which stay on the disk
         monkeypatch.undo()
 
 
-def test_a_tfds_image_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
+def test_a_tfds_image_that_cannot_be_decoded_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     some = read(builder(tmp_path, shape=(None, None, 3))).x_train
     assert isinstance(some, LazyImages)
-    stored = some.decode.images  # type: ignore[attr-defined]
+    items = some.decode.items  # type: ignore[attr-defined]
+    stored = [items.read(index) for index in range(30)]
     stored[17] = stored[17][:60]
+    monkeypatch.setattr(items, "read", stored.__getitem__)
     with pytest.raises(
         DataError, match=r"^tfds:made: image 17 of 'train' in .* is damaged or of another shape"
     ) as caught:
@@ -348,6 +350,61 @@ def test_a_tfds_image_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
     assert some[:17].shape == (17, 20, 14, 3)
     stored[17] = stored[16]
     assert (some[17] == some[16]).all()
+
+
+@pytest.mark.parametrize("shape", [(20, 14, 3), (None, None, 3)])
+def test_a_set_of_array_records(tmp_path: Path, shape: Any) -> None:
+    """What TensorFlow cannot read, and the same set in TFRecord."""
+    built, other = builder(tmp_path / "a", "array_record", shape=shape), builder(tmp_path / "b", shape=shape)
+    for size in (None, (9, 16)):
+        both(built, size)
+    some, same = read(built), read(other, None, "eager")
+    for array in ("x", "y"):
+        ours, theirs = (getattr(arrays, f"{array}_train")[:].astype(np.int64) for arrays in (some, same))
+        assert sorted(item.tobytes() for item in ours) == sorted(item.tobytes() for item in theirs)
+    (path,) = (path for path in Path(built.data_path).glob("*train*") if path.name.endswith("00001-of-00003"))
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(
+        DataError, match=r"^tfds:made: encoded_shapes-train\.array_record-00001-of-00003 is not a whole"
+    ):
+        read(built)
+    path.unlink()
+    with pytest.raises(DataError, match=r"00001-of-00003 cannot be read \(No such file"):
+        read(built)
+
+
+def test_a_prepared_set_is_read_by_its_folder_too(tmp_path: Path) -> None:
+    built = builder(tmp_path, shape=(20, 14, 3))
+    same, source = read(built), f"records:{built.data_path}"
+    splits = load_splits(Data(source=source, decode="lazy", validation=0), base=tmp_path, seed=0)
+    np.testing.assert_array_equal(splits.x_train[:], same.x_train[:])  # shards of less than sixteen come one by one
+    np.testing.assert_array_equal(splits.y_test, same.y_test)
+    assert splits.class_names == ("a", "b", "c")
+
+
+def test_shards_come_in_the_order_in_which_tensorflow_takes_turns() -> None:
+    import tensorflow as tf
+
+    draw = np.random.default_rng(0)
+    for _ in range(20):
+        counts = draw.integers(0, 13, draw.integers(1, 9))
+        cycle, block = draw.integers(1, 5, 2).tolist()
+        starts = np.cumsum(counts) - counts
+        turns = tf.data.Dataset.from_tensor_slices((starts, counts)).interleave(
+            lambda start, count: tf.data.Dataset.range(start, start + count),
+            cycle_length=cycle,
+            block_length=block,
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+        expected = [int(item) for item in turns.as_numpy_iterator()]
+        assert encoded.interleaved(counts.tolist(), cycle, block).tolist() == expected
+
+
+def test_a_part_of_many_records_in_several_shards(tmp_path: Path) -> None:
+    """More than TFDS reads of one before it turns to the next."""
+    built = builder(tmp_path, shape=(8, 4, 3), height=8, width=4, train=70)
+    both(built)
 
 
 # --- the whole job ----------------------------------------------------------------------------------------------------

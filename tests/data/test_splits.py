@@ -156,7 +156,8 @@ def test_the_result_is_said_and_frozen(tmp_path):
 )
 def test_an_unknown_form_lists_the_accepted_ones(tmp_path, source):
     with pytest.raises(
-        DataError, match=r"is not a known form.*accepted: tfds:NAME, folder:PATH, npz:PATH, sklearn:digits"
+        DataError,
+        match=r"is not a known form.*accepted: tfds:NAME, folder:PATH, records:PATH, npz:PATH, sklearn:digits",
     ):
         load(tmp_path, source)
 

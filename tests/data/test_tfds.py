@@ -441,6 +441,14 @@ def test_cifar10_is_whole_and_quick(nowhere, monkeypatch):
 
 
 @cifar10
+@pytest.mark.parametrize("root", ["s3://bucket/sets", "https://host/sets"])
+def test_sets_behind_urls_are_read_by_their_folder(root):
+    with pytest.raises(
+        DataError, match=r"accepted: a path or gs://\.\.\.; read such a set by its folder: data\.source: rec"
+    ):
+        load("cifar10", root)
+
+
 def test_a_prepared_set_may_be_copied(tmp_path):
     copied = tmp_path / "cifar10"
     shutil.copytree(PREPARED / "cifar10", copied)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tfhalf.config.schema import Pipeline as Pipeline
     from tfhalf.config.schema import Precision as Precision
     from tfhalf.config.schema import RandAugment as RandAugment
+    from tfhalf.config.schema import Records as Records
     from tfhalf.config.schema import Schedule as Schedule
     from tfhalf.config.schema import Stage as Stage
     from tfhalf.config.schema import Task as Task
@@ -52,6 +53,7 @@ __all__ = [
     "Pipeline",
     "Precision",
     "RandAugment",
+    "Records",
     "Schedule",
     "Stage",
     "Task",

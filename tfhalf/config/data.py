@@ -122,12 +122,29 @@ class HeldOut(Section):
     ]
 
 
+class Records(Section):
+    """How ``records:PATH`` is read. ``image`` and ``label``: the keys of a record's encoded image and of its label;
+    else ``image/encoded`` or ``image``, and ``image/class/label`` or ``label``. ``train``, ``val`` and ``test``: globs
+    of their shards below PATH; without any of them shards go by their names. ``classes``: a file of the names of
+    classes, one a line, relative to the pipeline file. ``first_label``: the number of the first class in the records.
+    """
+
+    image: Annotated[str, Field(min_length=1, max_length=255)] | None = None
+    label: Annotated[str, Field(min_length=1, max_length=255)] | None = None
+    train: Annotated[str, Field(min_length=1)] | None = None
+    val: Annotated[str, Field(min_length=1)] | None = None
+    test: Annotated[str, Field(min_length=1)] | None = None
+    classes: Annotated[str, Field(min_length=1)] | None = None
+    first_label: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+
+
 Role = Literal["number", "category", "text", "target", "weight", "ignore"]
 
 
 class Data(Section):
-    """``source``: ``tfds:NAME``, ``folder:PATH``, ``npz:PATH``, ``sklearn:digits``, ``csv:PATH``, ``masks:PATH``,
-    ``synthetic:HxWxC``, ``file.py:load`` or ``package.module:load``.
+    """``source``: ``tfds:NAME``, ``folder:PATH``, ``records:PATH``, ``npz:PATH``, ``sklearn:digits``, ``csv:PATH``,
+    ``masks:PATH``, ``synthetic:HxWxC``, ``file.py:load`` or ``package.module:load``. The PATH of folders and records
+    may be a URL.
 
     ``args`` are the function's keyword arguments. ``synthetic:224x224x3`` makes random images of that height, width and
     number of channels, to measure speed on; its ``args`` are ``classes`` (10), ``train`` (5120) and ``test`` (512).
@@ -137,8 +154,10 @@ class Data(Section):
     `HeldOut` items.
     ``normalize``: ``standardize`` uses each channel's mean and standard deviation over the training part, ``unit``
     divides integers by 255 and floats by their largest absolute value. ``decode``: ``eager`` decodes every image before
-    training; ``lazy`` (``folder:`` and ``tfds:``) keeps training images encoded and decodes them again each epoch;
-    ``auto`` is eager where that fits into the memory. ``decoder``: what decodes the JPEGs of ``augment.resized_crop``;
+    training; ``lazy`` (``folder:``, ``records:`` and ``tfds:``) keeps training images encoded, where they lie, and
+    reads and decodes them again each epoch; ``auto`` is eager where that fits into the memory. ``records`` says what of
+    ``records:`` is which.
+    ``decoder``: what decodes the JPEGs of ``augment.resized_crop``;
     ``gpu`` is nvImageCodec (extra ``gpu``), whose pixels differ by a level or two; ``auto`` is that where it runs.
 
     ``columns`` are roles of the columns of ``csv:``, by their names: number, category, text, target, weight or ignore;
@@ -161,6 +180,7 @@ class Data(Section):
     columns: dict[str, Role] = Field(default_factory=dict)
     empty: Literal["refuse", "mean", "drop"] = "refuse"
     text: Text = Text()
+    records: Records = Records()
 
     @model_validator(mode="after")
     def _crops_of_files(self) -> Data:

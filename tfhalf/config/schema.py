@@ -20,6 +20,7 @@ from tfhalf.config.data import Augment as Augment
 from tfhalf.config.data import Data as Data
 from tfhalf.config.data import HeldOut as HeldOut
 from tfhalf.config.data import Normalize as Normalize
+from tfhalf.config.data import Records as Records
 from tfhalf.config.data import Text as Text
 from tfhalf.config.guard import Blowup as Blowup
 from tfhalf.config.model import Model as Model

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -47,7 +47,7 @@ class Arrays:
     y_val: Array | Columns | None = None
     class_names: tuple[str, ...] | None = None
     declared: bool = False
-    items: tuple[str, ...] = ()
+    items: Sequence[str] = ()
     w_train: Array | None = None
     w_val: Array | None = None
     w_test: Array | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from tfhalf.data.lazy import LazyImages
 from tfhalf.data.on_canvas import on_canvas
 from tfhalf.data.resize import resize
 from tfhalf.data.sources import call, digits, folder, masks, npz, synthetic, table, tfds
+from tfhalf.data.sources.records import read as records
+from tfhalf.data.storage.base import joined
 from tfhalf.data.text import as_numbers
 from tfhalf.data.types import Ignore, Kinds, Splits
 from tfhalf.errors import DataError
@@ -30,10 +32,11 @@ Progress = Callable[[str], None]
 _Parts = dict[str, dict[str, Any]]  # x, y and w by part
 
 FORMS = (
-    "tfds:NAME, folder:PATH, npz:PATH, sklearn:digits, csv:PATH, masks:PATH, synthetic:HxWxC, file.py:load, "
-    "package.module:load"
+    "tfds:NAME, folder:PATH, records:PATH, npz:PATH, sklearn:digits, csv:PATH, masks:PATH, synthetic:HxWxC, "
+    "file.py:load, package.module:load"
 )
-_SCHEMES = ("tfds", "folder", "npz", "sklearn", "csv", "masks", "synthetic")
+_SCHEMES = ("tfds", "folder", "records", "npz", "sklearn", "csv", "masks", "synthetic")
+_ENCODED = ("tfds", "folder", "records")
 # The test set of a source without one must be the same for every run, whatever its seed.
 _TEST_SEED = 1797
 
@@ -119,12 +122,14 @@ def _read(data: config.Data, base: Path, data_dir: str | None, say: Progress, ki
         near = difflib.get_close_matches(scheme.lower(), _SCHEMES, n=1, cutoff=0.5)
         hint = f"; did you mean {near[0] + ':' + (rest or '...')!r}?" if near else ""
         raise DataError(f"data.source {source!r} is not a known form{hint}; accepted: {FORMS}; correct data.source")
-    if data.decode == "lazy" and scheme not in ("tfds", "folder"):
+    if data.decode == "lazy" and scheme not in _ENCODED:
         key = "decode" if data.augment.resized_crop is None else "augment.resized_crop"
         state = "is lazy" if key == "decode" else "is set"
         raise DataError(
-            f"{source}: data.{key} {state}; only folder: and tfds: hold encoded images; leave data.{key} out"
+            f"{source}: data.{key} {state}; only folder:, records: and tfds: hold encoded images; leave data.{key} out"
         )
+    if scheme != "records" and data.records != config.Records():
+        raise DataError(f"{source}: data.records is set; it is for the shards of records:PATH; remove data.records")
     if scheme != "csv" and (data.columns or data.empty != "refuse"):
         key = "columns" if data.columns else "empty"
         raise DataError(f"{source}: data.{key} is set; it is for the cells of csv:PATH; remove data.{key}")
@@ -140,7 +145,9 @@ def _read(data: config.Data, base: Path, data_dir: str | None, say: Progress, ki
     if scheme == "tfds":
         return tfds.read(rest, data_dir, data.image_size, source, say, data.decode, isinstance(data.test, str))
     if scheme == "folder":
-        return folder.read(base / Path(rest).expanduser(), data.image_size, source, say, data.decode)
+        return folder.read(joined(base, rest), data.image_size, source, say, data.decode)
+    if scheme == "records":
+        return records.read(rest, data.records, base, data.image_size, source, say, data.decode)
     if scheme == "npz":
         return npz.read(base / Path(rest).expanduser(), source)
     if scheme == "csv":
@@ -195,7 +202,7 @@ def _split(arrays: Arrays, data: config.Data, seed: int, kind: Kinds, say: Progr
     )
 
 
-def _add_test(parts: _Parts, items: tuple[str, ...], data: config.Data, kind: Kinds) -> None:
+def _add_test(parts: _Parts, items: Sequence[str], data: config.Data, kind: Kinds) -> None:
     """Make the test part that ``data.test`` says, where the source has none of its own.
 
     Raises:

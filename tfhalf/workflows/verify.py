@@ -121,6 +121,12 @@ def _data(directory: Path, manifest: Manifest, pipeline: Path | None) -> tuple[c
             f"{directory}: its test data comes from the code {printable(data.source, 80)!r}, and an artifact runs "
             "nothing that it names; give the pipeline that it was made from: --pipeline FILE"
         )
+    url = next((text for text in (data.source, data.records.classes or "") if "://" in text), None)
+    if url is not None:
+        raise ArtifactError(
+            f"{directory}: its test data comes from {printable(url, 80)!r}, and an artifact fetches nothing that it "
+            "names; give the pipeline that it was made from: --pipeline FILE"
+        )
     file = manifest.pipeline_file or "."  # older versions hold an absolute path
     return data, (directory / file).resolve().parent
 

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
 
 import numpy as np
 
 from tfhalf.data import memory
 from tfhalf.data.check import Arrays
-from tfhalf.data.image_formats import SUFFIXES, WORDS, is_image
 from tfhalf.data.lazy import Array, LazyImages
-from tfhalf.data.sources import images
+from tfhalf.data.sources import images, listing
+from tfhalf.data.sources.listing import LAYOUT, VALIDATION, Listing
+from tfhalf.data.storage.base import LARGEST, Storage, said
+from tfhalf.data.storage.open import storage_of
 from tfhalf.errors import DataError
+from tfhalf.text import printable
 
-METADATA = (".txt", ".json", ".md", ".csv", ".yaml", ".yml", ".ini", ".db")
-LAYOUT = "PATH/CLASS/*.jpg, or PATH/train/CLASS/* with val/ (or validation/) and test/ beside train/"
-VALIDATION = ("val", "validation")
-
-ClassFiles = dict[str, list[Path]]
+_WALKED = 10_000
+"""Files of which every header is read before training; of more, an image is looked at when it is decoded."""
 
 
 def read(
-    path: Path,
+    path: str | Path,
     size: tuple[int, int] | None,
     source: str,
     say: Callable[[str], None],
@@ -40,7 +38,7 @@ def read(
     and metadata (txt, json, md, ...) are skipped.
 
     Args:
-        path: PATH.
+        path: PATH, or a URL.
         size: (height, width) that images are resized to, antialiased bilinear; None where all have one size.
         source: for messages.
         say: called with progress messages.
@@ -49,40 +47,85 @@ def read(
     Raises:
         DataError: naming the folder or file at fault.
     """
-    if not path.is_dir():
-        kind = "is a file" if path.exists() else "does not exist"
-        raise DataError(f"{source}: {path} {kind}; accepted: a folder {LAYOUT}; correct the path")
-    parts = _Tree(path, source).parts()
-    _check_same_classes(parts, source)
-    names = list(parts["train"])
-    files = [file for classes in parts.values() for listed in classes.values() for file in listed]
-    say(f"{source}: reading {len(files)} images of {len(names)} classes")
-    encoded = images.Images(files, path, size, source)
-    labels = {part: _labels(names, listed) for part, listed in parts.items()}
-    held_out = next((part for part in VALIDATION if part in parts), "")
-    count = len(labels["train"])
-    x_train = _training(encoded, count, decode, say)
-    x: dict[str, Array] = {}
-    for part in [part for part in parts if part != "train"]:
-        x[part] = encoded.read(range(count, count + len(labels[part])))
-        count += len(labels[part])
+    storage = storage_of(str(path), source)
+    if storage.is_remote:
+        files = listing.remote(storage, str(path).rstrip("/"), source, say)
+    else:
+        path = Path(path)
+        if not path.is_dir():
+            kind = "is a file" if path.exists() else "does not exist"
+            raise DataError(f"{source}: {path} {kind}; accepted: a folder {LAYOUT}; correct the path")
+        files = listing.local(path, source, say)
+    _check_same_classes(files, source)
+    counts = files.counts()
+    say(f"{source}: reading {len(files)} images of {len(files.classes['train'])} classes")
+    labels = {part: np.repeat(np.arange(len(each), dtype=np.int32), each) for part, each in counts.items()}
+    x = _images(storage, files, {part: len(y) for part, y in labels.items()}, size, source, say, decode)
+    held_out = next((part for part in VALIDATION if part in labels), "")
     return Arrays(
-        x_train,
+        x["train"],
         labels["train"],
         x.get("test"),
         labels.get("test"),
         x.get(held_out),
         labels.get(held_out),
-        class_names=tuple(names),
-        items=tuple(file.stem for listed in parts["train"].values() for file in listed),
+        class_names=files.classes["train"],
+        items=_Stems(files, len(labels["train"])),
     )
 
 
-def _check_same_classes(parts: dict[str, ClassFiles], source: str) -> None:
+class Files:
+    """A folder's files, encoded (`tfhalf.data.encoded.Encoded`)."""
+
+    def __init__(self, storage: Storage, files: Listing, source: str) -> None:
+        self.storage, self.files, self.source = storage, files, source
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @property
+    def parallel(self) -> int:
+        """How many reads are worth having under way at once."""
+        return self.storage.parallel
+
+    def read(self, index: int) -> bytes:
+        """The bytes of one image.
+
+        Raises:
+            DataError: the file cannot be read, or has more than `LARGEST` bytes.
+        """
+        try:
+            return self.storage.read_whole(self.files.path(index), LARGEST)
+        except OSError as error:
+            raise DataError(
+                f"{self.source}: {self.name(index)} cannot be read ({said(error)}); {self.storage.advice}"
+            ) from error
+
+    def name(self, index: int) -> str:
+        """``train/cat/7.jpg``."""
+        return printable(self.files.relative(index), 240)
+
+
+class _Stems(Sequence[str]):
+    """The names of the first so many files without their endings, each when it is needed."""
+
+    def __init__(self, files: Listing, count: int) -> None:
+        self.files, self.total = files, count
+
+    def __len__(self) -> int:
+        return self.total
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self.total))]
+        return PurePosixPath(self.files.relative(range(self.total)[index])).stem
+
+
+def _check_same_classes(files: Listing, source: str) -> None:
     """Raise DataError where another part has other classes than ``train``."""
-    names = set(parts["train"])
-    for part in [part for part in parts if part != "train"]:
-        for name in sorted(names ^ set(parts[part])):
+    names = set(files.classes["train"])
+    for part in [part for part in files.classes if part != "train"]:
+        for name in sorted(names ^ set(files.classes[part])):
             has, lacks = ("train", part) if name in names else (part, "train")
             raise DataError(
                 f"{source}: class {name!r} is in {has}/ and not in {lacks}/; both must have the same classes; "
@@ -90,79 +133,43 @@ def _check_same_classes(parts: dict[str, ClassFiles], source: str) -> None:
             )
 
 
-def _labels(names: list[str], listed: ClassFiles) -> np.ndarray:
-    """The number of its class for each file, class after class; int32 [N]."""
-    return np.repeat(np.arange(len(names), dtype=np.int32), [len(listed[name]) for name in names])
+def _images(
+    storage: Storage,
+    files: Listing,
+    parts: dict[str, int],
+    size: tuple[int, int] | None,
+    source: str,
+    say: Callable[[str], None],
+    decode: str,
+) -> dict[str, Any]:
+    """The images of each part, so many in a row of ``files``; those to train on encoded still where they are to be."""
+    whole, stays = _whole(storage, files, size, source, decode)
+    if stays:
+        say(f"{source}: {parts['train']} training images stay encoded and are decoded while training goes on")
+    x: dict[str, Array | LazyImages] = {}
+    start = 0
+    for part, count in parts.items():
+        some = range(start, start + count)
+        if part == "train" and stays:
+            x[part] = whole.lazy(some) if isinstance(whole, images.Images) else whole.subset(np.asarray(some))
+        else:
+            x[part] = whole.read(some) if isinstance(whole, images.Images) else whole.subset(np.asarray(some))[:]
+        start += count
+    return x
 
 
-def _training(encoded: images.Images, count: int, decode: str, say: Callable[[str], None]) -> Array | LazyImages:
-    """The first ``count`` images."""
-    if decode == "lazy" or (decode == "auto" and not memory.fits(2 * len(encoded) * encoded.bytes_each)):
-        say(f"{encoded.source}: {count} training images stay encoded and are decoded while training goes on")
-        return encoded.lazy(range(count))
-    return encoded.read(range(count))
+def _whole(
+    storage: Storage, files: Listing, size: tuple[int, int] | None, source: str, decode: str
+) -> tuple[LazyImages | images.Images, bool]:
+    """All images, and whether those to train on stay encoded. Of many, and of those behind a URL, no header is read but
+    a few."""
 
+    def stays(bytes_decoded: int) -> bool:
+        return decode == "lazy" or (decode == "auto" and not memory.fits(2 * bytes_decoded))
 
-@dataclass(frozen=True)
-class _Tree:
-    """The files below ``path``, by part and class."""
-
-    path: Path
-    source: str
-
-    def parts(self) -> dict[str, ClassFiles]:
-        folders = self._entries(self.path, folders=True)
-        if self.path / "train" not in folders:
-            return {"train": self._classes(self.path, folders)}
-        names = {folder.name for folder in folders}
-        other = [folder for folder in folders if folder.name not in ("train", "test", *VALIDATION)]
-        if other:
-            raise self._error(
-                other[0],
-                f"stands beside 'train'; accepted: {LAYOUT}; rename it, move its images into train/, or take it away",
-            )
-        if names.issuperset(VALIDATION):
-            raise self._error(self.path / "validation", "stands beside 'val'; one of the two is accepted; join them")
-        parts = [part for part in ("train", *VALIDATION, "test") if part in names]
-        return {part: self._classes(self.path / part, self._entries(self.path / part, folders=True)) for part in parts}
-
-    def _classes(self, where: Path, folders: list[Path]) -> ClassFiles:
-        if not folders:
-            raise DataError(
-                f"{self.source}: {where} holds no class folder; accepted: {LAYOUT}; add one folder for each class"
-            )
-        files = {folder.name: self._entries(folder, folders=False) for folder in folders}
-        for folder in folders:
-            if not files[folder.name]:
-                raise self._error(folder, f"holds no image; accepted: {WORDS}; add some or remove the folder")
-        return files
-
-    def _entries(self, where: Path, *, folders: bool) -> list[Path]:
-        """Sorted subfolders or image files of ``where``; whatever else lies there is metadata or an error."""
-        try:
-            with os.scandir(where) as scan:
-                entries = sorted(scan, key=lambda entry: entry.name)
-        except OSError as error:
-            raise self._error(where, f"cannot be listed ({error.strerror}); make it readable or remove it") from error
-        return [file for entry in entries if (file := self._entry(entry, folders)) is not None]
-
-    def _entry(self, entry: os.DirEntry[str], folders: bool) -> Path | None:
-        file = Path(entry.path)
-        suffix = file.suffix.lower()
-        if entry.name.startswith("."):
-            return None
-        if entry.is_symlink() and not file.resolve().is_relative_to(self.path.resolve()):
-            raise self._error(
-                file, f"is a link that leaves {self.path}; accepted: files inside it; copy the file there"
-            )
-        if not entry.is_dir() and suffix in METADATA:
-            return None
-        if folders != entry.is_dir():
-            wrong = "is a file where class folders stand" if folders else "is a folder inside a class folder"
-            raise self._error(file, f"{wrong}; accepted: {LAYOUT}; move or remove it")
-        if not folders and not is_image(file):
-            raise self._error(file, f"is not an image; accepted: {' '.join(SUFFIXES)}; convert or remove it")
-        return file
-
-    def _error(self, file: Path, problem: str) -> DataError:
-        return DataError(f"{self.source}: {file.relative_to(self.path)} {problem}")
+    if storage.is_remote or (len(files) > _WALKED and decode != "eager"):
+        encoded = images.lazy(Files(storage, files, source), source, size)
+        if storage.is_remote or stays(encoded.nbytes):
+            return encoded, stays(encoded.nbytes)
+    checked = images.Images([Path(files.path(i)) for i in range(len(files))], Path(files.root), size, source)
+    return checked, stays(len(checked) * checked.bytes_each)

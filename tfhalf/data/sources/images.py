@@ -109,7 +109,7 @@ def lazy(items: Encoded, source: str, size: tuple[int, int] | None, *, channels:
         items: at least one.
         source: for messages.
         size: (height, width) that they are resized to, bilinear and antialiased; None where all have one size.
-        channels: 1 or 3; None for 1 where all of a sample of 256 headers say gray.
+        channels: 1 or 3; None for 1 where all headers say gray, of which the rest is read where a sample of 256 do.
 
     Raises:
         DataError: one that is looked at is damaged.
@@ -122,7 +122,11 @@ def lazy(items: Encoded, source: str, size: tuple[int, int] | None, *, channels:
 
 
 def _gray(items: Encoded, reader: Reader) -> bool:
-    probed = np.unique(np.linspace(0, len(items) - 1, min(_PROBED, len(items))).astype(np.intp))
+    few = np.unique(np.linspace(0, len(items) - 1, min(_PROBED, len(items))).astype(np.intp))
+    return _all_gray(items, few, reader) and _all_gray(items, np.arange(len(items)), reader)
+
+
+def _all_gray(items: Encoded, probed: Indices, reader: Reader) -> bool:
     gray = np.zeros(len(probed), bool)
 
     def look(i: int) -> None:

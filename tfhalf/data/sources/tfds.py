@@ -21,8 +21,10 @@ from tfhalf.data import memory
 from tfhalf.data.check import Arrays
 from tfhalf.data.lazy import Array, LazyImages
 from tfhalf.data.sources import encoded, fetch
+from tfhalf.data.storage.base import is_url
+from tfhalf.data.storage.open import storage_of
 from tfhalf.errors import DataError
-from tfhalf.text import first_line
+from tfhalf.text import first_line, printable
 
 Progress = Callable[[str], None]
 
@@ -84,10 +86,10 @@ def read_builder(
     if lazy:
         say(f"{source}: training images stay encoded and are decoded while training goes on")
         with _readable(builder, "train", source):
-            x, y = encoded.read(builder, "train", (image_key, label_key), item, size, source)
+            x, y = encoded.read(builder, "train", (image_key, label_key), item, size, source, say)
     else:
-        x, y = _read_part(builder, "train", image_key, size, source)
-    x_test, y_test = _read_part(builder, test, image_key, size, source) if test else (None, None)
+        x, y = _read_part(builder, "train", image_key, size, source, say)
+    x_test, y_test = _read_part(builder, test, image_key, size, source, say) if test else (None, None)
     if y_test is not None and (y_test < 0).any():
         # Contest sets publish their test part without labels: all are -1.
         other = "" if on_validation or "validation" not in splits else "set data.test: validation, or "
@@ -124,6 +126,7 @@ def _builder(name: str, data_dir: str | None, source: str) -> Any:
             f"{source}: {name!r} is not the name of a set; accepted: tfds:NAME, tfds:NAME/CONFIG, tfds:NAME:VERSION"
         )
     root = _root(data_dir)
+    _check_root(root, source)
     # Without community sets, whose list lies on the network.
     known = tfds.list_builders(with_community_datasets=False)
     if matched[1] not in known and "://" not in str(root) and not (_folder(root) / matched[1]).is_dir():
@@ -135,13 +138,35 @@ def _builder(name: str, data_dir: str | None, source: str) -> Any:
         )
     try:
         return tfds.builder(name, data_dir=root, try_gcs=False)
-    except (AssertionError, ValueError, RuntimeError, OSError) as error:
+    except _faults(root) as error:
         raise DataError(f"{source}: TFDS cannot open it: {first_line(error)}; correct the config or version") from error
 
 
 def _root(data_dir: str | None) -> str | None:
     root = data_dir or os.environ.get("TFDS_DATA_DIR") or None
     return str(Path(root).expanduser()) if root and "://" not in root else root
+
+
+def _check_root(root: str | None, source: str) -> None:
+    """Refuse a URL that TFDS does not read.
+
+    Raises:
+        DataError: its scheme is another than that of Google's buckets, or its library is not installed.
+    """
+    if root is None or not is_url(root):
+        return
+    if root.partition("://")[0].lower() != "gs":  # TFDS reads its descriptions through TensorFlow, which has no other
+        raise DataError(
+            f"{source}: the folder of prepared sets is {printable(root, 80)}; accepted: a path or gs://...; read such "
+            "a set by its folder: data.source: records:URL/NAME/VERSION"
+        )
+    storage_of(root, source)
+
+
+def _faults(root: str | None) -> tuple[type[Exception], ...]:
+    """What opening a set raises; the errors of libraries that read buckets have no base but Exception."""
+    in_bucket = root is not None and is_url(root)
+    return (Exception,) if in_bucket else (AssertionError, ValueError, RuntimeError, OSError)
 
 
 def _folder(root: str | None) -> Path:
@@ -172,6 +197,9 @@ def _item(builder: Any, key: str, size: tuple[int, int] | None, source: str) -> 
     if None not in item:
         return item
     with _readable(builder, "train", source):
+        if encoded.needs_records(builder):
+            keys = builder.info.supervised_keys
+            return encoded.read(builder, "train", keys, None, size, source, lambda line: None)[0].item
         for images, _ in _dataset(builder, "train", shape, size, 1).take(1).as_numpy_iterator():
             return tuple(int(side) for side in images.shape[1:])
     raise encoded.short("train", 0, int(builder.info.splits["train"].num_examples), source)
@@ -200,8 +228,12 @@ def _readable(builder: Any, part: str, source: str) -> Iterator[None]:
 
 
 def _read_part(
-    builder: Any, part: str, image_key: str, size: tuple[int, int] | None, source: str
+    builder: Any, part: str, image_key: str, size: tuple[int, int] | None, source: str, say: Progress
 ) -> tuple[Array, Array]:
+    if encoded.needs_records(builder):
+        with _readable(builder, part, source):
+            x, y = encoded.read(builder, part, builder.info.supervised_keys, None, size, source, say)
+            return x[:], y
     count = int(builder.info.splits[part].num_examples)
     known = builder.info.features[image_key].shape
     # Images that may differ cannot be stacked: they come one by one, and the first that differs is named.
