@@ -14,7 +14,7 @@ import numpy as np
 from tfhalf.data.decode import Array, Indices, fast
 from tfhalf.data.decode.header import Jpeg, jpeg
 from tfhalf.data.decode.pillow import Reader, quiet
-from tfhalf.data.decode.threads import parallel
+from tfhalf.data.decode.threads import at_once, parallel
 from tfhalf.data.encoded import Encoded
 
 MOST = 512
@@ -55,7 +55,7 @@ class Canvas:
             out[i, :height, :width] = image
             sides[i] = height, width
 
-        parallel(one, len(indices))
+        parallel(one, len(indices), threads=at_once(self.items))
 
     def pack(self, indices: Indices, out: Array, sides: Array) -> None:
         """As `fill`, but each image lies at the beginning of its row of ``out``, uint8 [n, height * width * channels],
@@ -71,7 +71,7 @@ class Canvas:
             if not np.may_share_memory(image, out):
                 out[i, : image.size] = image.reshape(-1)
 
-        parallel(one, len(indices))
+        parallel(one, len(indices), threads=at_once(self.items))
 
     def image(self, index: int, data: bytes | None = None, buffer: Array | None = None) -> Array:
         """One image as uint8 [h, w, channels], scaled down until it fits. ``data`` are its bytes, where they are read;
@@ -146,7 +146,7 @@ def measured(
             seen[i] = max(sides)  # it may be turned
 
     with quiet():
-        parallel(look, len(probed))
+        parallel(look, len(probed), threads=at_once(items))
     needed = math.sqrt(max(ratio[1], 1 / ratio[0]) / scale)
     limits = (min(math.ceil(side * needed), max(MOST, 2 * side)) for side in size)
     height, width = (

@@ -46,13 +46,21 @@ class Reader:
         """
         with self.open(content, name) as image:
             self.check_pixels(image.height, image.width, name)
-            if image.mode.startswith(("I", "F")) and image.mode not in DEEP:
-                raise self.error(
-                    name,
-                    f"has more than 16 bits a channel (mode {image.mode}); accepted: 8 bits, or gray of 16 bits in "
-                    "all; convert it, or load the images with a file.py:load of your own",
-                )
+            self.check_bits(image.mode, name)
             return image.mode, (image.height, image.width)
+
+    def check_bits(self, mode: str, name: str) -> None:
+        """Refuse what has more bits than are read.
+
+        Raises:
+            DataError: an image of Pillow's ``mode`` has more than 16 a channel.
+        """
+        if mode.startswith(("I", "F")) and mode not in DEEP:
+            raise self.error(
+                name,
+                f"has more than 16 bits a channel (mode {mode}); accepted: 8 bits, or gray of 16 bits in all; convert "
+                "it, or load the images with a file.py:load of your own",
+            )
 
     def decode(self, data: bytes, name: str, gray: bool, size: tuple[int, int] | None) -> Array:
         """Uint8 [H, W, 3] or [H, W, 1]; uint16 [H, W, 1] of gray images of 16 bits. Upright by its Exif.
@@ -77,6 +85,7 @@ class Reader:
                 return _array(_resized(image, size), gray)
         with self.open(data, name) as image:
             self.check_pixels(image.height, image.width, name)
+            self.check_bits(image.mode, name)
             return self._whole(image, name, gray, size)
 
     def _whole(self, image: Any, name: str, gray: bool, size: tuple[int, int] | None) -> Array:

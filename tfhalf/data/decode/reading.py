@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 
 from tfhalf.data.decode import Indices
-from tfhalf.data.decode.threads import parallel
+from tfhalf.data.decode.threads import at_once, parallel
 from tfhalf.data.encoded import Encoded
 
 _SLOW = 3e-4  # seconds an image, from which on threads read
@@ -45,6 +45,6 @@ class Reading:
             def one(i: int) -> None:
                 held[i] = self._items.read(rest[i])
 
-            parallel(one, len(rest), 1)
+            parallel(one, len(rest), 1, at_once(self._items))
             data += held
         return data

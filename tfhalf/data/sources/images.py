@@ -11,7 +11,7 @@ import numpy as np
 
 from tfhalf.data import memory
 from tfhalf.data.decode.pillow import GRAY, Reader, quiet
-from tfhalf.data.decode.threads import THREADS, parallel
+from tfhalf.data.decode.threads import THREADS, at_once, parallel
 from tfhalf.data.encoded import Encoded
 from tfhalf.data.image_formats import DEEP
 from tfhalf.data.lazy import Array, Indices, LazyImages
@@ -76,8 +76,6 @@ class Decoder:
 
         def fill(i: int) -> None:
             image = self._decode(int(indices[i]))
-            if image.shape != self.item:
-                raise self.differs(int(indices[i]), image.shape)
             if image.dtype != self.dtype:
                 bits = 8 * image.dtype.itemsize
                 raise self._reader.error(
@@ -85,9 +83,11 @@ class Decoder:
                     f"has {bits} bits a channel, and {self.items.name(0)} {8 * self.dtype.itemsize}; all must have as "
                     "many; convert one",
                 )
+            if image.shape != self.item:
+                raise self.differs(int(indices[i]), image.shape)
             out[i] = image
 
-        parallel(fill, len(indices))
+        parallel(fill, len(indices), threads=at_once(self.items))
 
     def differs(self, index: int, shape: tuple[int, ...]) -> DataError:
         """What to raise where the image at ``index`` has another ``shape`` than the first."""
@@ -127,15 +127,20 @@ def _gray(items: Encoded, reader: Reader) -> bool:
 
 
 def _all_gray(items: Encoded, probed: Indices, reader: Reader) -> bool:
-    gray = np.zeros(len(probed), bool)
+    gray, deep = np.zeros(len(probed), bool), np.zeros(len(probed), bool)
 
     def look(i: int) -> None:
         index = int(probed[i])
         mode, _ = reader.header(items.read(index), items.name(index))
-        gray[i] = mode in GRAY or mode in DEEP
+        gray[i], deep[i] = mode in GRAY or mode in DEEP, mode in DEEP
 
     with quiet():
-        parallel(look, len(probed))
+        parallel(look, len(probed), threads=at_once(items))
+    if deep.any() and not deep[gray].all():
+        raise reader.error(
+            items.name(int(probed[int(deep.argmax())])),
+            "has 16 bits a channel where others have not; accepted: 8 bits, or gray of 16 bits in all; convert it",
+        )
     return bool(gray.all())
 
 
