@@ -302,7 +302,7 @@ def test_stages_take_their_sizes_from_the_crop(folder: Path) -> None:
 def test_only_images_of_files_can_be_cut(folder: Path) -> None:
     values: dict[str, Any] = {"image_size": (8, 8), "augment": {"resized_crop": {}}}
     for source in ("sklearn:digits", "synthetic:8x8x3"):
-        with pytest.raises(DataError, match=r"data\.augment\.resized_crop is set; only folder: and tfds:"):
+        with pytest.raises(DataError, match=r"data\.augment\.resized_crop is set; only folder:, records: and tfds:"):
             load_splits(Data.model_validate({"source": source, **values}), base=folder, seed=0)
     said: list[str] = []
     splits = load_splits(
