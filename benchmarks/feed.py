@@ -216,7 +216,6 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=6, help="of each part")
     parser.add_argument("--minutes", type=float, default=8, help="after which no part begins")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "feed-jpegs")
-    parser.add_argument("--decoders", default="cpu,gpu,both")
     parser.add_argument("--small", action="store_true", help="ResNet-18 at 64 px")
     parser.add_argument("--out", type=Path, help="a JSON file")
     options = parser.parse_args()
@@ -257,15 +256,14 @@ def measure(bench: Bench, runs: Path, gpu: bool) -> None:
     program = program_of(runs, options, of_files, 1)
     images = program.feed.x
     bench.facts["canvas"] = list(images.canvas.sides)
-    kinds = options.decoders.split(",") if gpu else ["cpu"]
-    for kind in kinds:
+    for kind in ("cpu", "gpu") if gpu else ("cpu",):
         own = replace(images, canvas=replace(images.canvas, decoder=kind))
         order = program.order(0)
         bench.part(f"feed {kind.upper()}", lambda own=own, order=order: feed_alone(own, order, seconds / 2))
     if gpu:
         bench.part("difference", lambda: differences(images, min(256, len(images))))
     bench.part("step with crop", lambda: crop_alone(program, images, seconds))
-    for kind in kinds:
+    for kind in ("cpu", "gpu") if gpu else ("cpu",):
 
         def whole(kind: str = kind) -> float:
             program.feed.canvases = canvases_of(replace(images, canvas=replace(images.canvas, decoder=kind)))

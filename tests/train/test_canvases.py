@@ -6,7 +6,6 @@ import ctypes
 import gc
 import io
 import sys
-import threading
 import types
 from pathlib import Path
 from typing import Any
@@ -70,7 +69,7 @@ class FakeCuda(cuda.Cuda):
     on_gpu = False
 
     def __init__(self) -> None:
-        self.number, self.held, self.queued, self.lock = 0, [], [], threading.Lock()
+        self.number, self.held, self.queued = 0, [], []
 
     def allocate(self, size: int) -> int:
         raw = np.zeros(size + 64, np.uint8)
@@ -88,9 +87,8 @@ class FakeCuda(cuda.Cuda):
 
     def synchronize(self, stream: int) -> None:
         """What is copied is copied now, as a GPU may."""
-        with self.lock:
-            while self.queued:
-                ctypes.memmove(*self.queued.pop(0))
+        while self.queued:
+            ctypes.memmove(*self.queued.pop(0))
 
     def wait_asleep(self) -> None:
         pass
@@ -160,24 +158,20 @@ def test_every_way_brings_the_same(gpu: FakeCuda, monkeypatch: pytest.MonkeyPatc
     alike(seen(OnHost(given).bring(ROWS, 4), 12), expected)
     alike(seen(OnGpu(given, gpu, None).bring(ROWS, 4), 12), expected)
     alike(seen(OnGpu(given, gpu, GpuDecoder(given.canvas, gpu)).bring(ROWS, 4), 12), expected)
-    together = OnGpu(given, gpu, GpuDecoder(given.canvas, gpu), together=True)
-    alike(seen(together.bring(ROWS, 4), 12), expected)
-    alike(seen(together.bring(ROWS[:1, :1], 1), 1), expected[:1])  # nothing is left for the CPU
     monkeypatch.setitem(sys.modules, "nvidia.nvimgcodec", library(refuses=(0, 2, 5)))
     alike(seen(OnGpu(given, gpu, GpuDecoder(given.canvas, gpu)).bring(ROWS, 4), 12), expected)
     empty, _ = OnGpu(given, gpu, GpuDecoder(given.canvas, gpu)).bring(ROWS[:0], 4)
     assert empty.pixels.shape == (4, 4, 32, 32, 3)
 
 
-@pytest.mark.parametrize("fault", [6, 7])
-@pytest.mark.parametrize("decoder", ["cpu", "gpu", "both"])
-def test_an_image_at_fault_is_named(gpu: FakeCuda, decoder: str, fault: int) -> None:
+@pytest.mark.parametrize("decoder", ["cpu", "gpu"])
+def test_an_image_at_fault_is_named(gpu: FakeCuda, decoder: str) -> None:
     data = some()
-    data[fault] = data[fault][:200]
+    data[7] = data[7][:200]
     given = of(data)
-    own = None if decoder == "cpu" else GpuDecoder(given.canvas, gpu)
-    with pytest.raises(DataError, match=rf"^s: image {fault} is damaged"):
-        OnGpu(given, gpu, own, together=decoder == "both").bring(ROWS, 3)
+    brings = OnGpu(given, gpu, GpuDecoder(given.canvas, gpu) if decoder == "gpu" else None)
+    with pytest.raises(DataError, match=r"^s: image 7 is damaged"):
+        brings.bring(ROWS, 3)
 
 
 def test_memory_is_used_again_once_its_lease_ends(gpu: FakeCuda) -> None:
@@ -210,8 +204,7 @@ def test_with_a_gpu_the_decoder_is_what_is_there(gpu: FakeCuda, monkeypatch: pyt
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [device])
     monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: [device])
     monkeypatch.setattr(canvases, "cuda", lambda number: gpu)
-    assert canvases_of(of(some())).decoder == "both"
-    assert canvases_of(of(some(), "gpu")).decoder == "gpu"
+    assert canvases_of(of(some())).decoder == "gpu"
     assert canvases_of(of(some(), "cpu")).decoder == "cpu"
     monkeypatch.setitem(sys.modules, "nvidia.nvimgcodec", library(fails=True))
     by_cpu = canvases_of(of(some()))

@@ -23,7 +23,7 @@ whole, few are larger, and those are scaled down by libjpeg while they are decod
 _MULTIPLE = 16  # of sides: matrix products are fast at such
 _PROBED = 512  # images whose headers say how large a set's images are
 
-Decoder = Literal["auto", "both", "cpu", "gpu"]
+Decoder = Literal["auto", "cpu", "gpu"]
 
 
 @dataclass(frozen=True, eq=False)

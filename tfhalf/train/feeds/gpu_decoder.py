@@ -70,11 +70,10 @@ class GpuDecoder:
         except (RuntimeError, ValueError, CudaError) as error:
             raise Unavailable(f"nvImageCodec does not run: {error}"[:200]) from error
 
-    def __call__(self, which: np.ndarray, indices: np.ndarray, address: int, sides: np.ndarray, stream: int) -> None:
+    def __call__(self, indices: np.ndarray, address: int, sides: np.ndarray, stream: int) -> None:
         """Begin to fill canvases.
 
         Args:
-            which: [m], in 0..n-1: those that are to be filled.
             indices: [n], of the source's images.
             address: of uint8 [n, *canvas.item] on the GPU.
             sides: int32 [n, 2], which get heights and widths.
@@ -83,15 +82,11 @@ class GpuDecoder:
         Raises:
             DataError: names the first image that cannot be decoded.
         """
-        for start in range(0, len(which), _BATCH):
-            some = which[start : start + _BATCH]
-            own = np.ones((len(some), 2), np.int32)
-            self._some(
-                indices[some], [address + k * int(np.prod(self._canvas.item)) for k in some.tolist()], own, stream
-            )
-            sides[some] = own
+        for start in range(0, len(indices), _BATCH):
+            part = slice(start, min(start + _BATCH, len(indices)))
+            self._some(indices[part], address + start * int(np.prod(self._canvas.item)), sides[part], stream)
 
-    def _some(self, indices: np.ndarray, addresses: list[int], sides: np.ndarray, stream: int) -> None:
+    def _some(self, indices: np.ndarray, address: int, sides: np.ndarray, stream: int) -> None:
         canvas = self._canvas
         encoded: list[Any] = list(self._reading(indices))
         plain = np.zeros(len(indices), bool)
@@ -106,8 +101,8 @@ class GpuDecoder:
                 odd.append(i)
                 encoded[i] = None
             else:
-                self._copy(image, addresses[i], stream)
-        self._on_cpu(sorted(odd), indices, encoded, addresses, sides, stream)
+                self._copy(image, address, i, stream)
+        self._on_cpu(sorted(odd), indices, encoded, address, sides, stream)
         # The library's memory is used again, and pixels of the CPU are let go.
         self._gpu.synchronize(stream)
 
@@ -123,21 +118,16 @@ class GpuDecoder:
             self._own.images = images
         return images
 
-    def _copy(self, image: Any, target: int, stream: int) -> None:
+    def _copy(self, image: Any, address: int, i: int, stream: int) -> None:
         height, width, channels = image.shape
         facts = image.__cuda_array_interface__
         pitch = facts["strides"][0] if facts.get("strides") else width * channels
         row = self._canvas.sides[1] * channels
+        target = address + i * row * self._canvas.sides[0]
         self._gpu.rows(facts["data"][0], pitch, target, row, width * channels, height, stream)
 
     def _on_cpu(
-        self,
-        odd: list[Any],
-        indices: np.ndarray,
-        encoded: list[Any],
-        addresses: list[int],
-        sides: np.ndarray,
-        stream: int,
+        self, odd: list[Any], indices: np.ndarray, encoded: list[Any], address: int, sides: np.ndarray, stream: int
     ) -> None:
         """Decode images ``odd`` by the CPU, into their canvases."""
         canvas, row = self._canvas, self._canvas.sides[1] * self._canvas.channels
@@ -149,7 +139,8 @@ class GpuDecoder:
             image = held[k] = np.ascontiguousarray(canvas.image(int(indices[i]), data))
             sides[i] = image.shape[:2]
             width = image.shape[1] * canvas.channels
-            self._gpu.rows(image.ctypes.data, width, addresses[i], row, width, image.shape[0], stream, from_host=True)
+            target = address + i * row * canvas.sides[0]
+            self._gpu.rows(image.ctypes.data, width, target, row, width, image.shape[0], stream, from_host=True)
 
         parallel(one, len(odd))
         if odd:

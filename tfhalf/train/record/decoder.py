@@ -9,8 +9,6 @@ from typing import Any
 from tfhalf.files import replacing
 from tfhalf.train.record import run_folder
 
-_WORDS = {"cpu": "the CPU", "gpu": "the GPU", "both": "GPU and CPU"}
-
 
 def note_decoder(run: Path, feed: Any) -> str | None:
     """Record in ``run`` what decodes the JPEGs of ``feed``, where they are decoded while training goes on.
@@ -28,7 +26,7 @@ def note_decoder(run: Path, feed: Any) -> str | None:
             beside.write_text(json.dumps({**facts, "decoder": canvases.decoder}, indent=2) + "\n", encoding="utf-8")
     elif before != canvases.decoder:
         return (
-            f"JPEGs were decoded by {_WORDS.get(before, before)} when the run began, and are by "
-            f"{_WORDS[canvases.decoder]} now: a few pixels differ by a level; data.decoder: {before} keeps them"
+            f"JPEGs were decoded by the {before} when the run began, and are by the {canvases.decoder} now: a few "
+            f"pixels differ by a level; data.decoder: {before} keeps them"
         )
     return None
