@@ -160,8 +160,10 @@ def test_every_way_brings_the_same(gpu: FakeCuda, monkeypatch: pytest.MonkeyPatc
     alike(seen(OnGpu(given, gpu, GpuDecoder(given.canvas, gpu)).bring(ROWS, 4), 12), expected)
     monkeypatch.setitem(sys.modules, "nvidia.nvimgcodec", library(refuses=(0, 2, 5)))
     alike(seen(OnGpu(given, gpu, GpuDecoder(given.canvas, gpu)).bring(ROWS, 4), 12), expected)
-    empty, _ = OnGpu(given, gpu, GpuDecoder(given.canvas, gpu)).bring(ROWS[:0], 4)
-    assert empty.pixels.shape == (4, 4, 32, 32, 3)
+    monkeypatch.setattr(gpu, "pinned", lambda size: np.empty(size, np.uint8) if size else pytest.fail("no bytes"))
+    for decoder in (None, GpuDecoder(given.canvas, gpu)):  # as where a program is compiled
+        empty, _ = OnGpu(given, gpu, decoder).bring(ROWS[:0], 4)
+        assert empty.pixels.shape == (4, 4, 32, 32, 3)
 
 
 @pytest.mark.parametrize("decoder", ["cpu", "gpu"])
@@ -204,7 +206,12 @@ def test_with_a_gpu_the_decoder_is_what_is_there(gpu: FakeCuda, monkeypatch: pyt
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [device])
     monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: [device])
     monkeypatch.setattr(canvases, "cuda", lambda number: gpu)
+    monkeypatch.setattr(canvases, "cores", lambda: 8)
     assert canvases_of(of(some())).decoder == "gpu"
+    monkeypatch.setattr(canvases, "cores", lambda: 16)
+    assert canvases_of(of(some())).decoder == "cpu"
+    assert canvases_of(of(some(), "gpu")).decoder == "gpu"
+    monkeypatch.setattr(canvases, "cores", lambda: 8)
     assert canvases_of(of(some(), "cpu")).decoder == "cpu"
     monkeypatch.setitem(sys.modules, "nvidia.nvimgcodec", library(fails=True))
     by_cpu = canvases_of(of(some()))

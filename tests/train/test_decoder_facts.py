@@ -21,5 +21,5 @@ def test_a_run_records_its_decoder_and_says_where_it_is_another(tmp_path: Path) 
     assert note_decoder(tmp_path, feeds["gpu"]) is None
     said = note_decoder(tmp_path, feeds["cpu"])
     assert said is not None
-    assert "decoded by the gpu when the run began, and are by the cpu now" in said
+    assert "decoded by the GPU when the run began, and are by the CPU now" in said
     assert json.loads(facts.read_text())["decoder"] == "gpu"

@@ -157,8 +157,8 @@ class Data(Section):
     training; ``lazy`` (``folder:``, ``records:`` and ``tfds:``) keeps training images encoded, where they lie, and
     reads and decodes them again each epoch; ``auto`` is eager where that fits into the memory. ``records`` says what of
     ``records:`` is which.
-    ``decoder``: what decodes the JPEGs of ``augment.resized_crop``;
-    ``gpu`` is nvImageCodec (extra ``gpu``), whose pixels differ by a level or two; ``auto`` is that where it runs.
+    ``decoder``: what decodes the JPEGs of ``augment.resized_crop``; ``gpu`` is nvImageCodec (extra ``gpu``), whose
+    pixels differ by a level or two; ``auto`` is that where it runs and a process has fewer than 12 cores.
 
     ``columns`` are roles of the columns of ``csv:``, by their names: number, category, text, target, weight or ignore;
     a column that it does not name is a number where every cell is one, else a category. ``empty`` says what an empty

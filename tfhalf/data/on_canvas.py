@@ -27,7 +27,7 @@ def on_canvas(arrays: Arrays, data: config.Data, say: Callable[[str], None]) -> 
     if not isinstance(x, LazyImages) or x.items is None:
         raise DataError(
             f"{data.source}: data.augment.resized_crop is set, and this source holds no encoded images; accepted: "
-            "folder: and tfds:; leave data.augment.resized_crop out"
+            "folder:, records: and tfds:; leave data.augment.resized_crop out"
         )
     if x.dtype != np.uint8 or x.item[2] not in (1, 3):
         raise DataError(

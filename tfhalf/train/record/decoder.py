@@ -26,7 +26,7 @@ def note_decoder(run: Path, feed: Any) -> str | None:
             beside.write_text(json.dumps({**facts, "decoder": canvases.decoder}, indent=2) + "\n", encoding="utf-8")
     elif before != canvases.decoder:
         return (
-            f"JPEGs were decoded by the {before} when the run began, and are by the {canvases.decoder} now: a few "
-            f"pixels differ by a level; data.decoder: {before} keeps them"
+            f"JPEGs were decoded by the {before.upper()} when the run began, and are by the {canvases.decoder.upper()} "
+            f"now: a few pixels differ by a level; data.decoder: {before} keeps them"
         )
     return None
