@@ -19,7 +19,7 @@ from tfhalf.train.feeds.buffers import Lease, Pool
 from tfhalf.train.feeds.gpu_decoder import GpuDecoder, Unavailable
 
 # Cores that decode about as fast as one GPU trains. Beside a training the GPU's own decoder waits for the step's
-# kernels: by 16 cores ResNet-50 trained at 0.92 of its speed from memory, by the GPU at 0.65 (H200, docs/performance.md).
+# kernels: by 16 cores ResNet-50 trained at 0.92 of its speed from memory, by the GPU at 0.65 (docs/performance.md).
 _ENOUGH = 12
 
 
