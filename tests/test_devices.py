@@ -158,6 +158,22 @@ def test_processes_of_a_launcher_meet_and_one_that_differs_is_refused_by_name(tm
     assert len(list(tmp_path.glob("runs/digits/*"))) == 1
 
 
+def test_one_that_waits_for_a_process_that_failed_is_ended(tmp_path: Path) -> None:
+    """As within a program on a GPU, which no error of a network ends."""
+    script = (
+        "import time; from tfhalf.system import processes\n"
+        "processes._PATIENCE = 0.5\n"
+        "with processes.Processes([None, None], 'tfhalf.cli.process', ['train', 'nothing.yaml']).running():\n"
+        "    time.sleep(100)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=tmp_path, timeout=60
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: process 1 of 2 ended with code 2 (error: nothing.yaml: ")
+    assert done.stderr.endswith("; go on with: tfhalf train PIPELINE --resume\n")
+
+
 def test_the_module_that_others_run_is_the_command(tmp_path: Path) -> None:
     """What it is called with is what a person would type."""
     done = subprocess.run(

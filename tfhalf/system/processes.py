@@ -6,17 +6,20 @@ import os
 import re
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from tfhalf.errors import ConfigError, PeerError
+from tfhalf.errors import ConfigError, PeerError, ShortfallError
 from tfhalf.system.child import Child
 from tfhalf.system.cluster import Cluster
 from tfhalf.system.device import cores, gpu_models, nvidia_device
 from tfhalf.system.join import free_port
+from tfhalf.text import clean
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 _THREADS = "TF_NUM_INTRAOP_THREADS"
+_PATIENCE = 20.0  # seconds in which this process is to notice by itself that another has failed
 _ENDING = 60.0  # seconds that the others have to end, once this process is done with them
 
 
@@ -93,9 +96,14 @@ class Processes:
     def running(self) -> Iterator[None]:
         """Within the block they run. After it they have a while to end by themselves.
 
+        Where one fails and this process does not notice, since it waits within a program on a GPU, it is ended after a
+        while, with a line on standard error.
+
         Raises:
             PeerError: from within the block, with the last words of the process that ended first.
         """
+        over = threading.Event()
+        threading.Thread(target=self._watch, args=(over,), daemon=True).start()
         try:
             yield
         except PeerError as error:
@@ -107,8 +115,16 @@ class Processes:
                 except subprocess.TimeoutExpired:
                     continue
         finally:
+            over.set()
             for child in self.children:
                 child.end()
+
+    def _watch(self, over: threading.Event) -> None:
+        while not over.wait(1):
+            if any(child.process.poll() for child in self.children) and not over.wait(_PATIENCE):
+                line = f"error: {self._words()}; go on with: tfhalf train PIPELINE --resume"
+                os.write(2, f"{clean(line)}\n".encode())
+                os._exit(ShortfallError.exit_code)
 
     def _words(self) -> str:
         """How those that are gone have ended; '' where all are there."""
