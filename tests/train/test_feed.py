@@ -23,6 +23,7 @@ from tfhalf.errors import ConfigError, DataError, ResumeError
 from tfhalf.precision.policy import policy
 from tfhalf.progress import Progress
 from tfhalf.system.device import Device, cpu
+from tfhalf.system.group import ALONE
 from tfhalf.train.build import Builder
 from tfhalf.train.diagnose.non_finite import explain_non_finite
 from tfhalf.train.feeds import choose
@@ -194,7 +195,7 @@ def test_compiled_programs_train_alike() -> None:
 class Stub:
     """Stands for a step, and keeps what it was traced with; its loss is the sum of the batch, plus the size."""
 
-    guarded = False
+    guarded, group = False, ALONE
     objective = Objective(classes(3))
 
     def __init__(self) -> None:
