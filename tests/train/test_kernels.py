@@ -12,7 +12,9 @@ import tensorflow as tf
 from keras import layers, ops
 
 from tfhalf.precision.policy import policy
+from tfhalf.system.group import Group
 from tfhalf.train.kernels import fewer_passes
+from tfhalf.train.kernels.synchronized import synchronized, to_synchronize
 
 pytestmark = pytest.mark.slow
 
@@ -231,3 +233,41 @@ def test_nets_within_nets() -> None:
     compare(lambda x: inner(x), 8, "float32")
     with fewer_passes(keras.Sequential([keras.Input((8, 8, 3)), inner])):
         assert "call" in vars(inner.get_layer("relu"))
+
+
+class Twins(Group):
+    """Stands for two processes that hold the same rows: a sum is twice what one has."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 2)
+
+    def sum(self, x: Any) -> Any:
+        return 2 * x
+
+    def sums(self, tensors: Any) -> list[Any]:
+        return [2 * one for one in tensors]
+
+
+def test_synchronised_norms_take_in_the_rows_of_all_processes() -> None:
+    """Of the same rows twice statistics are those of the rows, and so are answers and gradients."""
+    keras.utils.set_random_seed(1)
+    image = keras.Input((5, 5, 3))
+    model = keras.Model(image, layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(4, 3)(image))))
+    x = tf.constant(np.random.default_rng(0).normal(3, 2, (6, 5, 5, 3)), tf.float32)
+    before = [v.numpy() for v in model.variables]
+    norms = to_synchronize(model, everywhere=True)
+    assert [type(layer) for layer in norms] == [layers.BatchNormalization]
+    assert to_synchronize(model, everywhere=False) == []
+    results = []
+    for context in (
+        fewer_passes(model),
+        fewer_passes(model, norms, Twins()),
+        synchronized(norms, Group()),
+    ):
+        for variable, value in zip(model.variables, before, strict=True):
+            variable.assign(value)
+        with context:
+            results.append(step(model, x))
+    for other in results[1:]:
+        for one, two in zip(results[0], other, strict=True):
+            np.testing.assert_allclose(one, two, rtol=1e-4, atol=max(1e-4, 1e-5 * np.abs(one).max()))
