@@ -18,7 +18,8 @@ from keras import layers
 
 from tfhalf.precision.policy import flat_layers
 from tfhalf.system.group import ALONE, Group
-from tfhalf.train.kernels.norm import batch_normalization
+from tfhalf.train.kernels.calls import computed_by
+from tfhalf.train.kernels.norm import batch_normalization, is_plain
 from tfhalf.train.kernels.pool import max_pooling
 from tfhalf.train.kernels.relu import relu
 from tfhalf.train.kernels.stem import is_stem, stem_convolution
@@ -40,18 +41,13 @@ def fewer_passes(model: keras.Model, synchronized: Sequence[keras.Layer] = (), g
             swapped[layer] = function
     for layer in synchronized:
         swapped[layer] = partial(swapped.get(layer, batch_normalization), group=group)
-    for operation, function in swapped.items():
-        operation.call = partial(function, operation)
-    try:
+    with computed_by(swapped):
         yield
-    finally:
-        for operation in swapped:
-            del operation.call
 
 
 def _equivalent(layer: keras.Layer) -> Callable[..., Any] | None:
     kind = type(layer)
-    if kind is layers.BatchNormalization and not layer.renorm:
+    if is_plain(layer):
         return batch_normalization
     if kind is layers.MaxPooling2D and layer.data_format == "channels_last":
         return max_pooling

@@ -6,9 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
+from keras import layers
 from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 
 from tfhalf.system.group import ALONE, Group
+
+
+def is_plain(layer: Any) -> bool:
+    """Whether `batch_normalization` computes what ``layer`` does."""
+    return type(layer) is layers.BatchNormalization and not layer.renorm
 
 
 def batch_normalization(

@@ -2,39 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
 import keras
 import tensorflow as tf
-from keras import layers
 
 from tfhalf.precision.policy import flat_layers
 from tfhalf.system.group import Group
+from tfhalf.train.kernels.calls import computed_by
+from tfhalf.train.kernels.norm import is_plain
 
 
 def to_synchronize(model: keras.Model, everywhere: bool) -> list[keras.Layer]:
     """The layers of ``model`` that take statistics over all processes: those that say so, or ``everywhere`` all."""
-    return [layer for layer in flat_layers(model) if _can(layer) and (everywhere or layer.synchronized)]
+    return [layer for layer in flat_layers(model) if is_plain(layer) and (everywhere or layer.synchronized)]
 
 
-def _can(layer: keras.Layer) -> bool:
-    return type(layer) is layers.BatchNormalization and not layer.renorm
-
-
-@contextmanager
-def synchronized(norms: Iterable[keras.Layer], group: Group) -> Iterator[None]:
+def synchronized(norms: Iterable[keras.Layer], group: Group) -> AbstractContextManager[None]:
     """Within the block ``norms`` compute by `batch_normalization` over ``group``."""
-    norms = list(norms)
-    for layer in norms:
-        layer.call = partial(batch_normalization, layer, group=group)
-    try:
-        yield
-    finally:
-        for layer in norms:
-            del layer.call
+    return computed_by(dict.fromkeys(norms, partial(batch_normalization, group=group)))
 
 
 def batch_normalization(
