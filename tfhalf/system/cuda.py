@@ -75,11 +75,6 @@ class Cuda:
         self._call("cuMemAlloc_v2", ctypes.byref(address), _Size(size))
         return int(address.value)
 
-    def free(self, address: int) -> None:
-        """Give back what `allocate` gave."""
-        self.enter()
-        self._call("cuMemFree_v2", _Pointer(address))
-
     def pinned(self, size: int) -> npt.NDArray[np.uint8]:
         """New bytes of the host, uint8 [size], which the GPU reads by itself. They stay until the process ends."""
         self.enter()

@@ -94,7 +94,7 @@ def _meet(cluster: Cluster, facts: dict[str, str], wait: float) -> list[str]:
         ]
         text = tf.compat.v1.placeholder(tf.string, [])
         say, hear = [queue.enqueue(text) for queue in queues], [queue.dequeue() for queue in queues]
-        with tf.compat.v1.Session(target, config=tf.compat.v1.ConfigProto(operation_timeout_in_ms=0)) as session:
+        with tf.compat.v1.Session(target) as session:
 
             def run(what: Any, value: str | None = None) -> Any:
                 left = max(1, int(1000 * (end - time.monotonic())))
