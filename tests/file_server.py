@@ -14,7 +14,29 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 from xml.sax.saxutils import escape
 
 
-class FileServer:
+class Loopback:
+    """A server of ``handler``'s answers at ``url``, in a thread, until `close`."""
+
+    def __init__(self, handler: type[BaseHTTPRequestHandler]) -> None:
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, *args: Any) -> None:
+                pass  # clients go away
+
+        self.http = Server(("127.0.0.1", 0), handler)
+        self.url = f"http://127.0.0.1:{self.http.server_port}"
+        self.thread = threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True)
+        self.thread.start()
+
+    def close(self) -> None:
+        """Stop, and free the port."""
+        self.http.shutdown()
+        self.http.server_close()
+        self.thread.join()
+
+
+class FileServer(Loopback):
     """Serves ``root``. ``fault`` is called with each request's path and may answer for it: a status, or a text:
     ``hang``, ``gone`` (no answer), ``cut`` (half of the body), ``whole`` (no ranges), ``endless``,
     ``elsewhere`` (another range)."""
@@ -36,22 +58,7 @@ class FileServer:
             def log_message(self, *args: Any) -> None:
                 pass
 
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-
-            def handle_error(self, *args: Any) -> None:
-                pass  # clients go away
-
-        self.http = Server(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}"
-        self.thread = threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True)
-        self.thread.start()
-
-    def close(self) -> None:
-        """Stop, and free the port."""
-        self.http.shutdown()
-        self.http.server_close()
-        self.thread.join()
+        super().__init__(Handler)
 
     def _answer(self, request: Any, body: bool) -> None:
         parts = urlsplit(request.path)

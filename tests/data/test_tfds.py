@@ -12,7 +12,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 import etils.epath
 import numpy as np
 import pytest
+from file_server import Loopback
 
 from tfhalf.config import Data
 from tfhalf.data import Preprocess, Splits, load_splits, memory
@@ -45,7 +46,7 @@ def load(name: str, data_dir: Path, **rest: Any) -> Splits:
 # --- a set of our own, downloaded over loopback ----------------------------------------------------------------------
 
 
-class Server:
+class Server(Loopback):
     """Serves one zip file with an npz of images in it, and counts the requests."""
 
     def __init__(self) -> None:
@@ -71,15 +72,8 @@ class Server:
             def log_message(self, *args: Any) -> None:
                 pass
 
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}/images.zip"
-        self.thread = threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True)
-        self.thread.start()
-
-    def close(self) -> None:
-        self.http.shutdown()
-        self.http.server_close()
-        self.thread.join()
+        super().__init__(Handler)
+        self.url += "/images.zip"
 
 
 @pytest.fixture
