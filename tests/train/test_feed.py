@@ -23,7 +23,7 @@ from tfhalf.errors import ConfigError, DataError, ResumeError
 from tfhalf.precision.policy import policy
 from tfhalf.progress import Progress
 from tfhalf.system.device import Device, cpu
-from tfhalf.system.group import ALONE
+from tfhalf.system.group import ALONE, Group
 from tfhalf.train.build import Builder
 from tfhalf.train.diagnose.non_finite import explain_non_finite
 from tfhalf.train.feeds import choose
@@ -515,7 +515,7 @@ def test_a_run_gathers_each_block_once_and_the_next_epoch_before_its_turn(
     gathered.clear()
     at_epochs_end: list[int] = []
 
-    def scores(x: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> tuple[float, dict[str, float]]:
+    def scores(x: np.ndarray, y: np.ndarray, weight: np.ndarray | None, group: Group) -> tuple[float, dict[str, float]]:
         settled(gathered, 5 + 5 * len(at_epochs_end) + 2)
         at_epochs_end.append(len(gathered))
         return 1.0, {"accuracy": 0.0}

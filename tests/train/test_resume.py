@@ -523,7 +523,7 @@ def test_the_layer_is_looked_for_where_the_step_began(tmp_path: Path, monkeypatc
     """The steps since the last checkpoint are run again; nothing else changes the weights that are looked at."""
     seen: list[list[np.ndarray]] = []
     monkeypatch.setattr(
-        "tfhalf.train.loop.explain", lambda step, *_: seen.append([np.asarray(v) for v in step.variables]) or "x"
+        "tfhalf.train.replay.explain", lambda step, *_: seen.append([np.asarray(v) for v in step.variables]) or "x"
     )
     t = trainer(tmp_path, train__checkpoint_seconds=100.0, **WILD)
     poison(t, step=8)
