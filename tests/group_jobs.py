@@ -10,7 +10,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,10 @@ from tfhalf.progress import Progress
 from tfhalf.system.cluster import Cluster
 from tfhalf.system.group import ALONE, Group
 from tfhalf.system.tensorflow import import_tensorflow
+
+if TYPE_CHECKING:
+    from tfhalf.system.device import Device
+    from tfhalf.train.job import Job
 
 NET = """
 import keras
@@ -65,6 +69,7 @@ JOBS: dict[str, dict[str, Any]] = {
     "dropout again": DROPOUT,
     "a bad row": {"data": "bad row"},
 }
+MEASURED = ("mixed, streamed", "muon, weighted")
 
 
 def run(name: str, folder: Path, group: Group) -> None:
@@ -102,6 +107,28 @@ def run(name: str, folder: Path, group: Group) -> None:
     ]
     arrays = {f"{i:03}": np.asarray(value) for i, value in enumerate(t.state.values())}
     np.savez(own / "result.npz", rows=json.dumps(facts), **arrays)
+    some = data.x_test[:11]  # a number that nothing divides
+    answers = {"together": t.evaluator.answers(some, group=group), "alone": t.evaluator.answers(some)}
+    np.savez(own / "answers.npz", **{key: np.asarray(one) for key, one in answers.items()})
+    if name in MEASURED:
+        rows, counts, largest = measure(t.job, t.device)
+        np.savez(own / "numerics.npz", rows=json.dumps(rows), counts=counts, largest=largest)
+
+
+def measure(job: Job, device: Device) -> tuple[list[list[str]], np.ndarray, np.ndarray]:
+    """Kinds and names, counts by exponent and largest magnitudes of what a net's numbers are in some steps."""
+    from tfhalf.numerics.measure import Measuring, float32_program
+
+    measuring = Measuring(float32_program(job, device))
+    measuring.compile()
+    timing = measuring.time()
+    tensors = measuring.run(0, 4, 2, timing, Progress(quiet=True)).tensors
+    histograms = [tensor.histogram for tensor in tensors]
+    return (
+        [[tensor.kind, tensor.name] for tensor in tensors],
+        np.array([histogram.counts for histogram in histograms]),
+        np.array([histogram.largest for histogram in histograms]),
+    )
 
 
 def main(folder: str, coordinator: str, size: str, rank: str, *names: str) -> None:

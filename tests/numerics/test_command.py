@@ -139,6 +139,21 @@ def test_check_measures_what_auto_would_keep(folder: Path) -> None:
     assert sorted(folder.iterdir()) == there
 
 
+def test_several_processes_count_what_one_counts(folder: Path, facts: Any) -> None:
+    """The first command's numbers, but for sums in another order."""
+    options = ["--steps", "6", "--every", "3", "--json", "--devices", "2", "--set", "train.sync_batch_norm=true"]
+    command = [sys.executable, "-m", "tfhalf", "numerics", "build.yaml", *options]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    shared = json.loads(done.stdout)
+    assert shared["device"] == f"2 x {facts['device']}"
+    assert [(t["kind"], t["name"]) for t in shared["tensors"]] == [(t["kind"], t["name"]) for t in facts["tensors"]]
+    for one, other in zip(facts["tensors"], shared["tensors"], strict=True):
+        assert other["count"] == one["count"], one["name"]
+        if one["name"] != "conv/bias":  # its gradient is rounding alone, of which Adam makes steps like any other
+            assert other["largest"] == pytest.approx(one["largest"], rel=0.01), one["name"]
+
+
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
 def test_policies_without_a_scale(folder: Path, policy: str) -> None:
     told = call(folder / "build.yaml", "--set", f"precision.policy={policy}", "--steps", 1, "--every", 1, "--json")

@@ -98,6 +98,31 @@ def test_in_half_precision_they_train_alike(folder: Path, name: str) -> None:
         assert other["loss"] == pytest.approx(one["loss"], rel=0.1)
 
 
+@pytest.mark.parametrize(("name", "size"), [("muon, weighted", 2), ("masks", 2), ("masks", 4)])
+def test_a_test_set_is_answered_by_all_as_by_one(folder: Path, name: str, size: int) -> None:
+    """11 rows, of which each process answers some, and every process has the answers to all."""
+    for rank in range(size):
+        with np.load(folder / f"{name} {size} {rank}" / "answers.npz") as answers:
+            assert len(answers["together"]) == 11
+            assert np.array_equal(answers["together"], answers["alone"])
+
+
+@pytest.mark.parametrize("name", group_jobs.MEASURED)
+def test_numbers_are_counted_over_the_whole_batch(folder: Path, name: str) -> None:
+    results = []
+    for size, rank in ((1, 0), (2, 0), (2, 1)):
+        with np.load(folder / f"{name} {size} {rank}" / "numerics.npz") as measured:
+            results.append((json.loads(str(measured["rows"])), measured["counts"], measured["largest"]))
+    (rows, counts, largest), (shared_rows, shared, shared_largest), other = results
+    assert shared_rows == rows
+    assert {"activations", "activation gradients", "weight gradients"} <= {kind for kind, _ in rows}
+    assert np.array_equal(shared.sum(1), counts.sum(1))
+    # Sums in another order put a number here and there beyond a power of two.
+    assert np.abs(shared - counts).sum() <= 0.01 * counts.sum()
+    np.testing.assert_allclose(shared_largest, largest, rtol=1e-3)
+    assert same([shared, shared_largest], list(other[1:]))
+
+
 def test_a_bad_row_in_one_process_is_skipped_by_all(folder: Path) -> None:
     rows, arrays = result(folder, "a bad row", 2)
     assert [row["skipped"] for row in rows] == [1] * len(rows)  # the batch that holds it, once an epoch

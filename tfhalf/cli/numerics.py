@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
+from tfhalf.cli.devices import NAMES, device_options, sharing
 from tfhalf.cli.options import JSON, PATH, QUIET, pipeline_options, progress_for
-from tfhalf.system.tensorflow import import_tensorflow
+from tfhalf.progress import Progress
 
 
 @click.command(short_help="Show what float16 makes of a number.", context_settings={"ignore_unknown_options": True})
@@ -47,6 +49,7 @@ def float16(values: tuple[str, ...], op: str | None, as_json: bool) -> None:
 )
 @click.option("--plot", type=PATH, metavar="FILE", help="Draw the histograms into FILE: PNG or SVG by its suffix.")
 @click.option("--all", "whole", is_flag=True, help="List every layer, not only those that lose most.")
+@device_options
 @QUIET
 @JSON
 def numerics(pipeline: Path | None, plot: Path | None, whole: bool, quiet: bool, as_json: bool, **options: Any) -> None:
@@ -60,12 +63,15 @@ def numerics(pipeline: Path | None, plot: Path | None, whole: bool, quiet: bool,
     from tfhalf.system import plotting
 
     plotting.check(plot)
+    where = {name: options.pop(name) for name in NAMES}
     asked = request.check(pipeline, **options)
-    import_tensorflow()
-    from tfhalf.numerics import plots, run, tables
-
     progress = progress_for(quiet, as_json)
-    report = run.measure(asked, progress)
+    with sharing(progress, asked.facts(), loading={}, **where) as group:
+        from tfhalf.numerics import plots, run, tables
+
+        report = run.measure(asked, progress if group.first else Progress(sys.stderr, quiet=True), group)
+        if not group.first:
+            return
     if as_json:
         click.echo(json.dumps(report.to_dict(), indent=2))
     else:

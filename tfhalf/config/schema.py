@@ -8,7 +8,7 @@ file and words the errors). Overrides (``train.epochs=3``) pass the same checks.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -277,12 +277,24 @@ class Pipeline(Section):
         """Plain dict of every value, defaults included: what JSON can hold."""
         return self.model_dump(mode="json")
 
+    def values(self) -> dict[str, str]:
+        """Every value as text by its whole key: ``train.optimizer.name``."""
+        return dict(_values(self.dump()))
+
     def to_yaml(self) -> str:
         """The text of a pipeline file that `load_pipeline` reads back to an equal pipeline.
 
         ``yaml.safe_dump`` does not do: it leaves the string ``1e3`` unquoted, which is a number in YAML 1.2.
         """
         return write(self.dump())
+
+
+def _values(section: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in section.items():
+        if isinstance(value, Mapping) and value:
+            yield from _values(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", str(value)
 
 
 def load_pipeline(path: str | Path, overrides: Iterable[str] = ()) -> Pipeline:

@@ -106,7 +106,7 @@ def float32_program(job: Job, device: Device, **train: Any) -> TrainProgram:
     precision = pipeline.precision.model_copy(update={"policy": "float32", "keep_float32": ()})
     changed = {"precision": precision, "train": settings}
     job = replace(job, pipeline=pipeline.model_copy(update=changed))
-    return TrainProgram(job, TrainState(job), device)
+    return TrainProgram(job, TrainState(job, device.group), device)
 
 
 class Measuring:
@@ -126,7 +126,8 @@ class Measuring:
         """
         start = time.perf_counter()
         self.program.compile()
-        self.feed(np.zeros((0, self.program.batch_size), np.int32), 0, 0)
+        with self.program.synchronized(self.program.state.model):
+            self.feed(np.zeros((0, self.program.batch_size), np.int32), 0, 0)
         self.compile_seconds = time.perf_counter() - start
 
     def time(self) -> Timing:
@@ -137,12 +138,13 @@ class Measuring:
         return Timing(plain, measured, self.compile_seconds)
 
     def _seconds(self, feed: Feed) -> float:
-        """Of one step, the least of some calls: other programs on the machine can only make them longer."""
+        """Of one step, the least of some calls: other programs on the machine can only make them longer. Processes that
+        share a batch wait for the slowest."""
         samples: list[float] = []
         while len(samples) < 2 or (sum(samples) < _PATIENCE and len(samples) < 20):
             start = time.perf_counter()
             feed(np.arange(self.program.batch_size, dtype=np.int32)[None], 0, 0)
-            samples.append(time.perf_counter() - start)
+            samples.append(self.program.group.largest(time.perf_counter() - start))
         return min(samples)
 
     def run(self, first: int, steps: int, every: int, timing: Timing, progress: Progress) -> Measured:
@@ -166,10 +168,11 @@ class Measuring:
             left = (time.perf_counter() - start) / done * (steps - done)
             progress.status(f"step {done} of {steps}, loss {result.loss[-1]:.4f}, {duration(left)} left")
         progress.clear()
+        counts, largest, lost = self.step.counted()
         return Measured(
-            self._tensors(),
-            self._largest(TAKEN),
-            self._largest(SCORES),
+            self._tensors(counts, largest, lost),
+            self._largest(TAKEN, largest),
+            self._largest(SCORES, largest),
             first,
             steps,
             measured,
@@ -194,9 +197,8 @@ class Measuring:
             yield order[row : row + count], epoch, at, measuring
             at += count
 
-    def _tensors(self) -> tuple[Tensor, ...]:
+    def _tensors(self, counts: np.ndarray, largest: np.ndarray, lost: np.ndarray) -> tuple[Tensor, ...]:
         step = self.step
-        counts, largest, lost = (v.numpy() for v in (step.counts, step.largest, step.lost))
         of_weight = dict(zip((v.path for v in step.variables), lost.tolist(), strict=True))
         tensors = []
         for (kind, name), row, top in zip(step.rows, counts, largest, strict=True):
@@ -205,8 +207,7 @@ class Measuring:
                 tensors.append(Tensor(kind, name, Histogram(row, top), moved))
         return tuple(sorted(tensors, key=lambda tensor: KINDS.index(tensor.kind)))
 
-    def _largest(self, kind: str) -> dict[str, float]:
-        largest = self.step.largest.numpy()
+    def _largest(self, kind: str, largest: np.ndarray) -> dict[str, float]:
         rows = zip(self.step.rows, largest, strict=True)
         return {name: float(top) for (of, name), top in rows if of == kind and top}
 

@@ -16,6 +16,7 @@ from tfhalf.train.step import Batch, Step, StepResult
 KINDS = ("weights", "activations", "activation gradients", "weight gradients", "weight updates")
 TAKEN, SCORES = "taken", "scores"
 """What a layer takes, and what attention takes the softmax of. Only their largest magnitudes are kept."""
+_OF_ROWS = (TAKEN, SCORES, *KINDS[1:3])  # of a batch's rows: where processes share it, each has those of its part
 
 
 class MeasuredStep(Step):
@@ -29,7 +30,7 @@ class MeasuredStep(Step):
         vars(self).update(vars(step))
         self.xla = xla
         self.operations = operations(self.model)
-        self.rows = [(kind, name) for kind in (TAKEN, SCORES, *KINDS[1:3]) for name in self.operations]
+        self.rows = [(kind, name) for kind in _OF_ROWS for name in self.operations]
         self.rows += [
             (kind, v.path) for kind in ("weights", "weight gradients", "weight updates") for v in self.variables
         ]
@@ -54,6 +55,20 @@ class MeasuredStep(Step):
         result = super().gradients(batch, epoch, step, size, variables)
         self._gradients = result[2]
         return result
+
+    def _over_devices(
+        self, loss: Any, sums: Any, gradients: list[Any], before: list[Any]
+    ) -> tuple[Any, Any, list[Any]]:
+        result = super()._over_devices(loss, sums, gradients, before)
+        self._gradients = result[2]
+        return result
+
+    def counted(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """``counts``, ``largest`` and ``lost``, of whole batches where processes share them."""
+        counts, largest, lost = (variable.numpy() for variable in (self.counts, self.largest, self.lost))
+        of_rows = np.array([kind in _OF_ROWS for kind, _ in self.rows])
+        every = self.group.total(counts).astype(counts.dtype)
+        return np.where(of_rows[:, None], every, counts), self.group.gather(largest).max(0), lost
 
     def clear(self) -> None:
         """Forget what was counted."""

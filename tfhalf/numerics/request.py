@@ -22,6 +22,12 @@ class Asked:
     every: int
     batch_size: int | None
 
+    def facts(self) -> dict[str, str]:
+        """What all processes that measure together must have alike, each option or key of the pipeline by its name."""
+        options = {"--run": self.run, "--steps": self.steps, "--every": self.every, "--batch-size": self.batch_size}
+        values = self.pipeline.values() if self.pipeline else {}
+        return {**{name: str(value) for name, value in options.items()}, **values}
+
 
 def check(
     path: Path | None,

@@ -20,25 +20,36 @@ from tfhalf.numerics.request import Asked
 from tfhalf.numerics.taps import operations
 from tfhalf.progress import Progress, duration
 from tfhalf.system.device import detect, grow_memory
+from tfhalf.system.group import ALONE, Group
+from tfhalf.train.alike import check_alike
 from tfhalf.train.job import Job, Places, open_run, prepare, with_weights
+from tfhalf.train.peers import shared
 from tfhalf.train.program import TrainProgram
 from tfhalf.train.record import checkpoint
 from tfhalf.train.record.resume import check_inputs
 from tfhalf.train.state import TrainState
 
 
-def measure(asked: Asked, progress: Progress) -> Report:
-    """Train a pipeline, or a run of one, for some steps in float32, and measure its numbers.
+def measure(asked: Asked, progress: Progress, group: Group = ALONE) -> Report:
+    """Train a pipeline, or a run of one, for some steps in float32, and measure its numbers; the processes of ``group``
+    share each batch, and all of them have the report.
 
     Raises:
         ConfigError, DataError, RefError: the pipeline cannot be run, or an option does not go with it.
         ResumeError: the run has no checkpoint, or not this pipeline's.
         TrainingError: the loss is not finite in float32 either.
+        PeerError: another process of ``group`` has ended.
     """
+    with group.together():
+        return _measure(asked, progress, group)
+
+
+def _measure(asked: Asked, progress: Progress, group: Group) -> Report:
     pipeline, places = _taken_up(asked)
     grow_memory()
-    device = detect()
+    device = replace(detect(), group=group)
     job = prepare(pipeline, places, progress)
+    check_alike(job, group)
     job = job if asked.run else with_weights(job)
     if asked.batch_size is not None:
         settings = job.pipeline.train.model_copy(update={"batch_size": asked.batch_size})
@@ -100,7 +111,8 @@ def _begin(job: Job, program: TrainProgram, run: Path | None, progress: Progress
         where = "precision.loss_scale.initial" if guarded else f"none under {precision.policy}{mode}"
         weights = "" if job.initial is None else f", {job.initial.line()}"
         return 0, exponent, f"new weights, seed {job.pipeline.seed}{weights}; scale in force 2^{exponent} ({where})"
-    loaded = checkpoint.load(run, progress.line)
+    group = program.group
+    loaded = shared(checkpoint.load(run, progress.line) if group.first else None, group)
     if loaded is None:
         raise ResumeError(f"{run}: has no checkpoint; measure its pipeline without --run, or train longer first")
     check_inputs(loaded.record, job.preprocess, job.splits, run)

@@ -78,14 +78,16 @@ def observed(named: dict[str, Any]) -> Iterator[Seen]:
 
         return attended
 
-    patched: list[tuple[Any, str]] = []
+    patched: dict[tuple[int, str], tuple[Any, Any]] = {}  # the operation, and the function of its own that it had
     for name, operation in named.items():
         for method, wrap in (("call", watch), ("_compute_attention", attend)):
-            if hasattr(operation, method) and method not in vars(operation):
+            if hasattr(operation, method) and (id(operation), method) not in patched:
+                patched[id(operation), method] = operation, vars(operation).get(method)
                 setattr(operation, method, wrap(name, getattr(operation, method)))
-                patched.append((operation, method))
     try:
         yield seen
     finally:
-        for operation, method in patched:
+        for (_, method), (operation, before) in patched.items():
             delattr(operation, method)
+            if before is not None:
+                setattr(operation, method, before)

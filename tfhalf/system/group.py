@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 _KEY = 1  # of the one group that there is
+_BLOCK = 1 << 24  # bytes of each process that are sent at a time
 _TASK = re.compile(r"/task:(\d+)")
 
 
@@ -48,8 +49,10 @@ class Group:
 
     def part(self, count: int) -> slice:
         """This process's part of ``count`` items; parts differ in length by one at most."""
-        bounds = [count * rank // self.size for rank in (self.rank, self.rank + 1)]
-        return slice(*bounds)
+        return self._parts(count)[self.rank]
+
+    def _parts(self, count: int) -> list[slice]:
+        return [slice(count * rank // self.size, count * (rank + 1) // self.size) for rank in range(self.size)]
 
     # --- within a compiled step ---------------------------------------------------------------------------------------
 
@@ -107,6 +110,23 @@ class Group:
         rows[self.rank, : values.nbytes] = np.frombuffer(values.tobytes(), np.uint8)
         summed = self._host_sum(rows)
         return np.stack([_array(row[: values.nbytes], values) for row in summed])
+
+    def joined(self, own: np.ndarray, count: int) -> np.ndarray:
+        """``count`` items [count, ...], of which each process has its `part`, ``own``; in all of them, bit by bit."""
+        import numpy as np
+
+        if self.size == 1:
+            return own
+        every = np.empty((count, *own.shape[1:]), own.dtype)
+        rows = max(1, _BLOCK // max(1, every[:1].nbytes))
+        for start in range(0, -(-count // self.size), rows):
+            block = np.zeros((min(rows, -(-count // self.size) - start), *own.shape[1:]), own.dtype)
+            mine = own[start : start + len(block)]
+            block[: len(mine)] = mine
+            for part, sent in zip(self._parts(count), self.gather(block), strict=True):
+                there = every[part][start : start + len(block)]
+                there[:] = sent[: len(there)]
+        return every
 
     def texts(self, text: str) -> list[str]:
         """Every process's ``text``."""

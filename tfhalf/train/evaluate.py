@@ -48,8 +48,17 @@ class Evaluator:
         size = min(2000 if xla else 500, max(images, 1))
         return cls(model, preprocess, objective, batch_size=size, xla=xla)
 
-    def answers(self, x: Array | Columns, views: Views = "none") -> Array | Columns:
-        """Float32 [N, ...] for inputs [N, ...] in the source's dtype, averaged over ``views`` of each image."""
+    def answers(self, x: Array | Columns, views: Views = "none", group: Group = ALONE) -> Array | Columns:
+        """Float32 [N, ...] for inputs [N, ...] in the source's dtype, averaged over ``views`` of each image; each
+        process of ``group`` answers its part of them, and has those of all."""
+        if group.size == 1 or len(x) < group.size:
+            return self._own_answers(x, views)
+        own = self._own_answers(x[group.part(len(x))], views)
+        if isinstance(own, Columns):
+            return own.map(lambda array: group.joined(np.asarray(array), len(x)))
+        return group.joined(np.asarray(own), len(x))
+
+    def _own_answers(self, x: Array | Columns, views: Views) -> Array | Columns:
         size = self.batch_size
         shown = [tuple(map(tf.constant, view)) for view in _VIEWS[views]]
         parts = []
@@ -81,7 +90,7 @@ class Evaluator:
             group = ALONE
         rows = group.part(len(x))
         weight = None if weight is None else weight[rows]
-        return self.objective.scores(y[rows], self.answers(x[rows], views), weight, group)
+        return self.objective.scores(y[rows], self._own_answers(x[rows], views), weight, group)
 
     def _forward(self, x: Any, weight: Any, by: Any, mirrored: Any) -> Any:
         if not isinstance(x, dict) and x.shape.rank == 4:

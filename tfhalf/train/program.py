@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from functools import lru_cache
 
+import keras
 import numpy as np
 
 from tfhalf.errors import ConfigError
@@ -86,13 +87,19 @@ class TrainProgram:
         start = time.perf_counter()
         with ExitStack() as stack:
             for model in (self.state.model, *self.step.twins.values()):
-                norms = to_synchronize(model, self._sync) if self.group.size > 1 else []
-                faster = fewer_passes(model, norms, self.group) if self.xla else synchronized(norms, self.group)
+                faster = fewer_passes(model, self._norms(model), self.group) if self.xla else self.synchronized(model)
                 stack.enter_context(faster)
             for stage in self.stages.all:
                 self.feed(np.zeros((0, self._items(stage)), np.int32), 0, 0, stage)
         self.compile_seconds = time.perf_counter() - start
         return self.compile_seconds
+
+    def synchronized(self, model: keras.Model) -> AbstractContextManager[None]:
+        """Within the block the norms of ``model`` that take statistics over all processes do so."""
+        return synchronized(self._norms(model), self.group)
+
+    def _norms(self, model: keras.Model) -> list[keras.Layer]:
+        return to_synchronize(model, self._sync) if self.group.size > 1 else []
 
     def measure_step(self, patience: float = 1.0) -> float:
         """Seconds that a training step takes here, the mean over all of training; the state is put back as it was.

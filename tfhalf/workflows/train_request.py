@@ -3,7 +3,7 @@ bad input is told at once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -35,15 +35,7 @@ class Request:
     def facts(self) -> dict[str, str]:
         """What all processes that train together must have alike, each key of the pipeline by its name."""
         facts = {"--smoke": self.smoke, "--deterministic": self.deterministic, "--resume": self.run is not None}
-        return {name: str(value) for name, value in {**facts, **dict(_keys(self.pipeline.dump()))}.items()}
-
-
-def _keys(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _keys(value, f"{above}{key}.")
-        else:
-            yield f"{above}{key}", value
+        return {**{name: str(value) for name, value in facts.items()}, **self.pipeline.values()}
 
 
 def check(

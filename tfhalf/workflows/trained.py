@@ -32,16 +32,17 @@ def evaluated(
     draws: bool = True,
 ) -> Finished:
     """``result`` with its metrics on the test set, in words too: in one view as the artifacts have it, in those of
-    ``train.test_views``, and beside always giving the same answer."""
+    ``train.test_views``, and beside always giving the same answer. The processes that share ``device`` share the test
+    set."""
     splits, views, objective = job.splits, job.pipeline.train.test_views, job.objective
-    answers = evaluator.answers(splits.x_test)
+    answers = evaluator.answers(splits.x_test, group=device.group)
     _, metrics = objective.scores(splits.y_test, answers)
     items = f"{len(splits.x_test):,} {splits.noun}"
     progress.line()
     shown = "one view each: what the artifacts give" if splits.has_images else "what the artifacts give"
     progress.line(f"test       {metric_words(objective, metrics)} of {items}, {shown}")
     if views != "none":
-        answers = evaluator.answers(splits.x_test, views)
+        answers = evaluator.answers(splits.x_test, views, device.group)
         _, metrics = objective.scores(splits.y_test, answers)
         count = {"mirror": 2, "mirror_shift": 6}[views]
         line = metric_words(objective, metrics)
