@@ -163,7 +163,8 @@ def test_one_that_waits_for_a_process_that_failed_is_ended(tmp_path: Path) -> No
     script = (
         "import time; from tfhalf.system import processes\n"
         "processes._PATIENCE = 0.5\n"
-        "with processes.Processes([None, None], 'tfhalf.cli.process', ['train', 'nothing.yaml']).running():\n"
+        "with processes.Processes([None, None], 'tfhalf.cli.process', ['train', 'nothing.yaml'],\n"
+        "                         remedy='start it again').running():\n"
         "    time.sleep(100)"
     )
     done = subprocess.run(
@@ -171,7 +172,7 @@ def test_one_that_waits_for_a_process_that_failed_is_ended(tmp_path: Path) -> No
     )
     assert done.returncode == 1
     assert done.stderr.startswith("error: process 1 of 2 ended with code 2 (error: nothing.yaml: ")
-    assert done.stderr.endswith("; go on with: tfhalf train PIPELINE --resume\n")
+    assert done.stderr.endswith("; start it again\n")
 
 
 def test_the_module_that_others_run_is_the_command(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import signal
 import subprocess
 import sys
@@ -36,6 +37,9 @@ def build(*, input_shape, num_classes, does=None):
     if does == "exit in float16" and keras.config.dtype_policy().name == "mixed_float16":
         print("so it ends", file=sys.stderr)
         os._exit(3)
+    if does == "exit in a second process" and "--process-id" in sys.argv:
+        print("so it ends", file=sys.stderr)
+        os._exit(3)
     return keras.Sequential([keras.Input(input_shape), keras.layers.Flatten(), keras.layers.Dense(num_classes)])
 """
 
@@ -54,7 +58,7 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def request(mine: Path, *overrides: str) -> dict[str, Any]:
     asked = {"kind": "training", "pipeline": str(mine), "overrides": list(overrides), "data_dir": None}
-    return {**asked, "policy": "mixed_float16", "repeats": 1, "seconds": 0.05}
+    return {**asked, "policy": "mixed_float16", "devices": [None], "repeats": 1, "seconds": 0.05}
 
 
 @pytest.mark.slow
@@ -67,6 +71,22 @@ def test_an_input_at_fault_is_an_answer(mine: Path) -> None:
     found = worker.answer(request(mine, "model.args={dose: exit}"), unheard())
     assert found["error"].startswith("model.args: net.py:build takes no 'dose'")
     assert found["exit_code"] == 2
+
+
+@pytest.mark.slow
+def test_several_processes_measure_as_one(mine: Path) -> None:
+    """And one of them that fails ends the measurement with its last words."""
+    options = ("--repeats", 1, "--seconds", 0.05, "--policies", "float32", "--devices", 2, "--json")
+    done = tfhalf(mine, "--set", "model.args={does: nothing}", *options)
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout)["policies"]
+    assert (row["devices"], row["batch_size"]) == (2, 16)
+    assert row["device"].startswith("2 x ")
+    assert row["mfu"] == pytest.approx(row["flops_step"] * row["steps_per_s"] / row["matrix_flops"] / 2)
+    done = tfhalf(mine, "--set", "model.args={does: exit in a second process}", *options)
+    assert done.returncode == 1
+    said = "error: float32: process 1 of 2 ended with code 3 (so it ends); start the measurement again"
+    assert done.stderr.splitlines()[-1] == said
 
 
 @pytest.mark.slow

@@ -36,6 +36,8 @@ from tfhalf.progress import Progress
         (["empty", "--policies", "float32", "--repeats", "3"], "is an export, which takes no --policies, --repeats"),
         (["empty", "--set", "seed=1", "--data-dir", "x"], "takes no --set, --data-dir"),
         (["empty", "--feed"], "is an export, which takes no --feed; leave that out"),
+        (["empty", "--devices", "2"], "is an export, which takes no --devices; leave that out"),
+        ([DIGITS, "--devices", "some"], "--devices is 'some'; accepted: all, a number of devices, or GPUs by their"),
         (
             ["empty", "--batch-sizes", "1,0"],
             "--batch-sizes: '0' is not a batch size; accepted: whole numbers from 1 to 65536",

@@ -18,6 +18,7 @@ from bench_helpers import CHECKOUT, DIGITS, Clock, tfhalf, unheard
 from tfhalf.bench import timed as timing
 from tfhalf.errors import TrainingError
 from tfhalf.system.device import cpu
+from tfhalf.system.group import ALONE
 
 
 class Variable:
@@ -54,6 +55,7 @@ class Program:
         self.calls: list[tuple[int, int, list[list[int]], float]] = []
         self.announced: list[list[list[int]]] = []
         self.feed = self
+        self.group = ALONE
         self.measured = 0
         self.waited = 0.0
 
@@ -155,7 +157,7 @@ TRAINING_KEYS = {
     *("policy", "noun", "samples", "batch_size", "steps", "skipped", "compile_seconds", "memory_bytes", "memory_of"),
     *("flops_forward", "flops_step", "uncounted", "matrix", "matrix_flops", "device", "device_kind", "emulated"),
     *("source", "images", "image_bytes", "normalised_by", "model"),
-    *("waited", "step_alone_per_s", "feed_alone_per_s"),
+    *("devices", "waited", "step_alone_per_s", "feed_alone_per_s"),
     *("parameters", "input_shape", "feed", "xla", "images_per_s", "steps_per_s", "spread", "mfu", "ratio_to_float32"),
 }
 

@@ -17,7 +17,8 @@ class Training:
     counted. ``matrix_flops`` is the measured rate, per second, of the product that ``matrix`` describes, in the
     policy's compute dtype. ``memory_of`` says whose peak ``memory_bytes`` is. ``emulated`` is float16 on a device
     without float16 arithmetic. ``images`` is the size of the training set, ``image_bytes`` what all of them take
-    decoded; ``normalised_by`` so many of them were, 0 where none is.
+    decoded; ``normalised_by`` so many of them were, 0 where none is. ``devices`` share each batch: rates are those of
+    all of them together, but ``matrix_flops`` and ``memory_bytes`` are one's.
 
     ``waited`` is the share of the time in which the device had no data. With `--feed` there are also items per second
     of the step alone, on one batch again and again, and of the feed alone, None where it brings nothing.
@@ -49,6 +50,7 @@ class Training:
     feed: str
     xla: str
     noun: str = "images"
+    devices: int = 1
     waited: float = 0.0
     step_alone_per_s: float | None = None
     feed_alone_per_s: float | None = None
@@ -70,10 +72,11 @@ class Training:
 
     @property
     def mfu(self) -> float | None:
-        """Share of ``matrix_flops`` that training reaches (MFU), None where not everything could be counted."""
+        """Share of ``matrix_flops`` of all devices that training reaches (MFU), None where not everything could be
+        counted."""
         if self.uncounted or not self.flops_step:
             return None
-        return self.flops_step * self.steps_per_s / self.matrix_flops
+        return self.flops_step * self.steps_per_s / (self.matrix_flops * self.devices)
 
 
 @dataclass(frozen=True)

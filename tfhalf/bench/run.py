@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from tfhalf.bench.tables import number
 from tfhalf.bench.watch import Watch
 from tfhalf.errors import ConfigError, ShortfallError
 from tfhalf.progress import Progress
+from tfhalf.system.processes import devices_of, visible_gpus
 
 POLICIES: tuple[str, ...] = get_args(config.Precision.model_fields["policy"].annotation)
 BATCH_SIZES = (1, 8, 32, 128, 512)
@@ -34,6 +36,7 @@ class Options:
     policies: str | None = None
     repeats: int | None = None
     feed: bool = False
+    devices: str | None = None
     batch_sizes: str | None = None
     seconds: float = SECONDS
     runtimes: tuple[str, ...] = tuple(RUNTIMES)
@@ -56,6 +59,7 @@ def bench(target: Path, options: Options, progress: Progress) -> TrainingBench |
         return _bench_pipeline(target, options, progress)
     of_pipelines: dict[str, Any] = {"--set": options.overrides, "--data-dir": options.data_dir}
     of_pipelines |= {"--policies": options.policies, "--repeats": options.repeats, "--feed": options.feed}
+    of_pipelines |= {"--devices": options.devices}
     refuse(f"{target} is an export", of_pipelines)
     return _bench_export(target, options, progress)
 
@@ -79,6 +83,7 @@ def refuse(what: str, options: dict[str, Any]) -> None:
 
 def _bench_pipeline(path: Path, options: Options, progress: Progress) -> TrainingBench:
     policies = _policies(options)
+    devices = [None] if options.devices is None else devices_of(options.devices, visible_gpus(os.environ))
     pipeline = config.load_pipeline(path, options.overrides)  # before a process starts: bad input is reported at once
     settings = {"repeats": options.repeats or REPEATS, "seconds": options.seconds, "feed": options.feed}
     overrides = list(options.overrides)
@@ -95,7 +100,8 @@ def _bench_pipeline(path: Path, options: Options, progress: Progress) -> Trainin
     for policy in policies:
         watch.begin(policy)
         try:
-            row = _training(measure_row({"kind": "training", **request, "policy": policy, **settings}, policy, watch))
+            question = {"kind": "training", **request, "policy": policy, "devices": devices, **settings}
+            row = _training(measure_row(question, policy, watch))
         except ShortfallError as error:  # another policy may well do: this one's row is missing
             failed.append(Failed(policy, str(error)))
             watch.end("could not be measured")

@@ -55,7 +55,7 @@ class Timed:
         samples: list[float] = []
         self.stages.stage(f"measuring, {number(1000 * step)} ms a step")
         start = time.perf_counter()
-        while len(samples) < count and time.perf_counter() - start < _OVERRUN * count * seconds:
+        while len(samples) < count and self._since(start) < _OVERRUN * count * seconds:
             self.stages.status(f"repeat {len(samples) + 1} of {count}")
             samples.append(self._go(seconds))
         return samples
@@ -64,6 +64,10 @@ class Timed:
     def waited(self) -> float:
         """The share of the repeats' time in which the device had no data."""
         return self.program.feed.waited / self.seconds
+
+    def _since(self, start: float) -> float:
+        """Seconds since ``start``, of the process that is the last: all that share a batch go on as long."""
+        return self.program.group.largest(time.perf_counter() - start)
 
     def _go(self, seconds: float) -> float:
         """Images per second of about ``seconds`` from the weights that training starts with; at least one call."""
@@ -84,7 +88,7 @@ class Timed:
             done += result.steps
             self.skipped += int((~result.finite).sum())
             calls += 1
-            passed = time.perf_counter() - start
+            passed = self._since(start)
         self.steps += done
         self.seconds += passed
         return done * self.program.batch_size / passed

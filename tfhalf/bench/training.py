@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from tfhalf.data.lazy import subset
 from tfhalf.numerics.auto_islands import settle
 from tfhalf.progress import Progress
 from tfhalf.system.device import Device, detect, grow_memory
+from tfhalf.system.group import ALONE, Group
 from tfhalf.train.job import job_of, splits_of
 from tfhalf.train.program import TrainProgram
 from tfhalf.train.state import TrainState
@@ -41,6 +43,7 @@ def measure(
     seconds: float,
     stages: Stages,
     feed: bool = False,
+    group: Group = ALONE,
 ) -> Training:
     """Build the `TrainProgram` of the file ``pipeline`` as `tfhalf train` does, and time its steps under ``policy``.
 
@@ -48,6 +51,7 @@ def measure(
         repeats: how often about ``seconds`` of training are timed; fewer where steps are too slow for it. Each starts
             from the same weights and, like training, runs many steps a call, with augmentation and everything else.
         feed: whether the step is timed without its feed, too, and the feed without the step.
+        group: the processes that share each batch; all of them measure, at the pace of the slowest.
 
     Raises:
         ConfigError, DataError, RefError: the pipeline cannot be run as it is.
@@ -56,7 +60,7 @@ def measure(
     checked = config.load_pipeline(pipeline, [*overrides, f"precision.policy={policy}"])
     base = Path(pipeline).resolve().parent
     grow_memory()
-    device = detect()
+    device = replace(detect(), group=group)
     stages.stage("reading the data")
     splits = splits_of(checked, base, data_dir, stages.status)
     trained = _train(checked, base, splits, device, repeats, seconds, stages, feed)
@@ -71,6 +75,7 @@ def measure(
         matrix_flops=peak.flops,
         device=device.describe(),
         device_kind=device.kind,
+        devices=group.size,
         emulated=dtype == "float16" and not device.native_float16,
         **trained,
     )
@@ -95,7 +100,7 @@ def _train(
     sample = x[rows] if isinstance(x, Columns) else subset(x, rows)
     quiet = Progress(quiet=True)
     job = settle(job_of(pipeline, splits, base, quiet, sample), device, quiet)
-    program = TrainProgram(job, TrainState(job), device)
+    program = TrainProgram(job, TrainState(job, device.group), device)
     stages.stage("compiling the step" + (" with XLA" if program.xla else ""))
     compiling = program.compile()
     timed = Timed(program, device, stages)

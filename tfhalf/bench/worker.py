@@ -14,7 +14,6 @@ from tfhalf.bench.watch import STAGE, Stages
 from tfhalf.config.refs import raised
 from tfhalf.errors import InputError, ShortfallError, TfhalfError
 from tfhalf.system.child import Channel
-from tfhalf.system.tensorflow import import_tensorflow
 from tfhalf.text import one_line
 
 
@@ -34,11 +33,14 @@ def answer(request: dict[str, Any], stages: Stages) -> dict[str, Any]:
 def _measure(kind: str, arguments: dict[str, Any]) -> Any:
     # Imported here: a runtime that needs no TensorFlow is measured in a process without it.
     if kind == "training":
-        arguments["stages"].stage("importing TensorFlow")
-        import_tensorflow()
-        from tfhalf.bench import training
+        from tfhalf.bench.devices import sharing
 
-        return training.measure(**arguments)
+        stages, devices = arguments.pop("stages"), arguments.pop("devices")
+        stages.stage("importing TensorFlow")
+        with sharing(devices, arguments, stages) as group:
+            from tfhalf.bench import training
+
+            return training.measure(**arguments, stages=stages, group=group)
     from tfhalf.bench import inference
 
     return inference.measure(**arguments)

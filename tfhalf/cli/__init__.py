@@ -17,7 +17,7 @@ import click
 
 from tfhalf._version import __version__
 from tfhalf.cli.compare import compare
-from tfhalf.cli.devices import NAMES, device_options, sharing
+from tfhalf.cli.devices import DEVICES, NAMES, device_options, sharing
 from tfhalf.cli.export import export
 from tfhalf.cli.group import Group, thread_failed
 from tfhalf.cli.inspect import inspect
@@ -213,6 +213,7 @@ def verify(path: Path, pipeline: Path | None, data_dir: str | None, quiet: bool,
     "--seconds", type=float, default=2.0, show_default=True, help="Time to spend on each repeat, or on each batch size."
 )
 @click.option("--feed", is_flag=True, help="Measure a pipeline's feed and its step apart, too.")
+@DEVICES
 @click.option("--plot", type=PATH, metavar="FILE", help="Draw the result into FILE: PNG or SVG by its suffix.")
 @QUIET
 @JSON

@@ -20,13 +20,13 @@ from tfhalf.system.cluster import PORT, cluster_of
 if TYPE_CHECKING:
     from tfhalf.system.group import Group
 
+DEVICES = click.option(
+    "--devices",
+    metavar="all|N|0,1",
+    help="Share every batch among this machine's GPUs, or among N processes of its CPU; a process is started for each.",
+)
 _OPTIONS = (
-    click.option(
-        "--devices",
-        metavar="all|N|0,1",
-        help="Share every batch among this machine's GPUs, or among N processes of its CPU; a process is started for "
-        "each.",
-    ),
+    DEVICES,
     click.option(
         "--coordinator",
         metavar="HOST:PORT",
@@ -73,7 +73,9 @@ def sharing(
         from tfhalf.system.processes import Processes, devices_of, visible_gpus
 
         each = devices_of(devices, visible_gpus(os.environ))
-        processes = Processes(each, "tfhalf.cli.process", _without_devices(click.get_current_context().meta[ARGUMENTS]))
+        context = click.get_current_context()
+        remedy = "go on with: tfhalf train PIPELINE --resume" if context.info_name == "train" else "start it again"
+        processes = Processes(each, "tfhalf.cli.process", _without_devices(context.meta[ARGUMENTS]), remedy=remedy)
         cluster = processes.cluster if len(each) > 1 else None
     if cluster is not None and cluster.rank:  # what the first one says is enough
         progress = Progress(quiet=True)

@@ -73,9 +73,11 @@ class Processes:
     Args:
         devices: as `devices_of` gives them; the first is this process's.
         arguments: of the command that all of them run; what makes a process one of the cluster is added.
+        remedy: what to do where one of them fails.
     """
 
-    def __init__(self, devices: Sequence[str | None], module: str, arguments: Sequence[str]) -> None:
+    def __init__(self, devices: Sequence[str | None], module: str, arguments: Sequence[str], *, remedy: str) -> None:
+        self.remedy = remedy
         self.cluster = Cluster(f"127.0.0.1:{free_port()}", len(devices), 0, launcher="--devices")
         self.children: list[Child] = []
         for rank, device in enumerate(devices):
@@ -122,7 +124,7 @@ class Processes:
     def _watch(self, over: threading.Event) -> None:
         while not over.wait(1):
             if any(child.process.poll() for child in self.children) and not over.wait(_PATIENCE):
-                line = f"error: {self._words()}; go on with: tfhalf train PIPELINE --resume"
+                line = f"error: {self._words()}; {self.remedy}"
                 os.write(2, f"{clean(line)}\n".encode())
                 os._exit(ShortfallError.exit_code)
 
