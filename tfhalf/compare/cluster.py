@@ -6,7 +6,6 @@ tfhalf installed, and see the comparison's folder and the pipeline's files under
 
 from __future__ import annotations
 
-import socket
 import time
 import uuid
 from collections.abc import Iterator
@@ -16,9 +15,9 @@ from typing import Any
 
 from tfhalf.compare.local import Answered, receive
 from tfhalf.compare.plan import Cell
-from tfhalf.errors import ConfigError
 from tfhalf.progress import Progress, duration
 from tfhalf.system.child import Child
+from tfhalf.system.ray_cluster import connect, resources
 
 _TICK = 0.2  # seconds
 
@@ -42,15 +41,6 @@ def run_task(worker: str, request: dict[str, Any], token: str) -> dict[str, Any]
         child.end()
 
 
-def _check_answers(address: str) -> None:
-    """Raise OSError or ValueError where nothing listens at HOST:PORT; ``auto`` is for Ray to find."""
-    if address != "auto":
-        host, colon, port = address.removeprefix("ray://").rpartition(":")
-        if not colon or not host or not port.isdecimal():
-            raise ValueError("accepted: auto, HOST:PORT or ray://HOST:PORT")
-        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
-
-
 @dataclass
 class _Task:
     cell: Cell
@@ -69,28 +59,14 @@ class Cluster:
     """
 
     def __init__(self, address: str, worker: str, folder: Path) -> None:
-        try:
-            import ray
-        except ImportError:
-            raise ConfigError("--ray: Ray is not installed; pip install 'tfhalf[ray]'") from None
-        self._ray, self._worker = ray, worker
-        try:
-            _check_answers(address)  # Ray would try for minutes
-            ray.init(address=address, log_to_driver=False, logging_level="error")
-        except (ConnectionError, OSError, ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ConfigError(
-                f"--ray {address}: no cluster answers there ({reason}); start one with: ray start --head"
-            ) from error
+        self._ray, self._worker = connect(address), worker
         self._token = folder.absolute() / f".shared-{uuid.uuid4().hex}"
         self._token.touch()
         self.busy: list[_Task] = []
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        gpus = sum(int(one.get("GPU", 0)) for one in nodes)
-        self.count = gpus or len(nodes)
+        gpus, cores = resources(self._ray)
+        self.count = gpus or len(cores)
         # Without GPUs a cell takes a whole machine: its processor is what trains.
-        whole = min((one.get("CPU", 1) for one in nodes), default=1)
-        self._options = {"num_gpus": 1, "num_cpus": 1} if gpus else {"num_cpus": whole}
+        self._options = {"num_gpus": 1, "num_cpus": 1} if gpus else {"num_cpus": min(cores, default=1)}
 
     def __enter__(self) -> Cluster:
         return self
