@@ -17,7 +17,7 @@ import click
 
 from tfhalf._version import __version__
 from tfhalf.cli.compare import compare
-from tfhalf.cli.devices import DEVICES, NAMES, device_options, sharing
+from tfhalf.cli.devices import DEVICES, NAMES, RAY, device_options, on_ray, sharing
 from tfhalf.cli.export import export
 from tfhalf.cli.group import Group, thread_failed
 from tfhalf.cli.inspect import inspect
@@ -87,6 +87,7 @@ def main() -> None:
     help="Set train.blowup.action: what to do when the loss blows up.",
 )
 @device_options
+@RAY
 @EXPORTS
 @RUNS
 @QUIET
@@ -98,6 +99,7 @@ def train(
     runs: Path,
     quiet: bool,
     as_json: bool,
+    ray: str | None,
     **options: Any,
 ) -> None:
     """Train PIPELINE, export it in float16, verify the artifacts and publish them.
@@ -117,6 +119,8 @@ def train(
             Progress(quiet=quiet).line(f"published  {there}, before the run was stopped", always=True)
         return
     progress = progress_for(quiet, as_json)
+    if ray is not None:
+        click.get_current_context().exit(on_ray(ray, where, progress))
     loading = {"keep_programs": runs, "deterministic": request.deterministic}
     with sharing(progress, request.facts(), loading=loading, **where) as group:
         from tfhalf.train.job import Places

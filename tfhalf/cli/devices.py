@@ -35,6 +35,12 @@ _OPTIONS = (
     click.option("--num-processes", type=click.IntRange(1), help="Number of processes. [the launcher's]"),
     click.option("--process-id", type=click.IntRange(0), help="Number of this process, from 0. [the launcher's]"),
 )
+RAY = click.option(
+    "--ray",
+    metavar="ADDRESS",
+    help="Share every batch among the GPUs of a Ray cluster, all or --num-processes of them; its machines see this "
+    "folder: auto, HOST:PORT or ray://HOST:PORT.",
+)
 NAMES = ("devices", "coordinator", "num_processes", "process_id")
 
 
@@ -75,7 +81,7 @@ def sharing(
         each = devices_of(devices, visible_gpus(os.environ))
         context = click.get_current_context()
         remedy = "go on with: tfhalf train PIPELINE --resume" if context.info_name == "train" else "start it again"
-        processes = Processes(each, "tfhalf.cli.process", _without_devices(context.meta[ARGUMENTS]), remedy=remedy)
+        processes = Processes(each, "tfhalf.cli.process", without(context.meta[ARGUMENTS], "--devices"), remedy=remedy)
         cluster = processes.cluster if len(each) > 1 else None
     if cluster is not None and cluster.rank:  # what the first one says is enough
         progress = Progress(quiet=True)
@@ -91,14 +97,32 @@ def sharing(
         yield join(cluster, {**_versions(), **{name: str(value) for name, value in facts.items()}}, progress)
 
 
-def _without_devices(arguments: Sequence[str]) -> list[str]:
-    """The command line of a process that is one of those that ``--devices`` asks for."""
+def on_ray(address: str, where: Mapping[str, Any], progress: Progress) -> int:
+    """This command in processes of the Ray cluster at ``address``; ``where`` are the values of `device_options`.
+
+    Returns:
+        Its exit code.
+
+    Raises:
+        ConfigError: the options do not go together, or the cluster cannot be used.
+    """
+    from tfhalf.cli.ray import run_on_ray
+
+    others = [f"--{name.replace('_', '-')}" for name, value in where.items() if value is not None]
+    if wrong := [option for option in others if option != "--num-processes"]:
+        raise ConfigError(f"--ray starts processes on a cluster, and says itself which is which; leave {wrong[0]} out")
+    arguments = without(click.get_current_context().meta[ARGUMENTS], "--ray", "--num-processes")
+    return run_on_ray(address, where["num_processes"], arguments, progress)
+
+
+def without(arguments: Sequence[str], *options: str) -> list[str]:
+    """A command line without ``options`` and their values: that of a process which is one of those they start."""
     kept: list[str] = []
     rest = iter(arguments)
     for argument in rest:
-        if argument == "--devices":
+        if argument in options:
             next(rest, None)
-        elif not argument.startswith("--devices="):
+        elif argument.partition("=")[0] not in options:
             kept.append(argument)
     return kept
 

@@ -164,6 +164,11 @@ class Child(Channel):
         """Kill the process where it has not ended, and put everything away."""
         self._finish()
 
+    def words_from(self, start: int, most: int) -> bytes:
+        """Of what the process has written to standard error, at most ``most`` bytes from ``start`` on."""
+        # By its own offset: the process shares that of the file, and goes on writing there.
+        return os.pread(self._words.fileno(), most, start) if self._words else b""
+
     def last_words(self) -> str:
         """How the process ended, ``by signal 11 (Segmentation fault)`` or ``with code 1 (its last line of standard
         error)``; one that closed its channel and goes on is killed. Then everything is put away."""

@@ -1,0 +1,126 @@
+"""`tfhalf train --ray`: processes that share batches on a Ray cluster of two nodes, both on this machine."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from kill_helpers import COMMAND, DIGITS
+
+from tfhalf.cli import main
+from tfhalf.cli.devices import without
+from tfhalf.system.ray_processes import Member
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+WITH_RAY = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed (tfhalf[ray])")
+SHORT = ("--set", "train.epochs=2", "--set", "export.formats=[onnx]")
+
+
+@pytest.fixture
+def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    monkeypatch.setenv("PYTHONPATH", str(CHECKOUT))
+    local = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    local.add_node(num_cpus=1)
+    try:
+        yield local.address
+    finally:
+        local.shutdown()
+
+
+def train(where: Path, address: str, *arguments: str) -> subprocess.Popen[str]:
+    command = [*COMMAND, "train", *arguments, "--ray", address]
+    return subprocess.Popen(command, cwd=where, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@WITH_RAY
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+def test_two_nodes_train_as_one_and_stop_in_order(tmp_path: Path, address: str) -> None:
+    done = train(tmp_path, address, str(DIGITS), *SHORT)
+    out, errors = done.communicate(timeout=300)
+    assert done.returncode == 0, errors
+    assert "device     2 x " in out
+    (manifest,) = (tmp_path / "exports").glob("*/1/manifest.json")
+    assert json.loads(manifest.read_text())["training"]["epochs"] == 2
+
+    refused = train(tmp_path, address, str(DIGITS), "--set", "train.batch_size=63")
+    out, errors = refused.communicate(timeout=300)
+    assert refused.returncode == 2, errors
+    assert "a batch of 63 does not divide into 2 equal parts" in errors
+    assert errors.count("\n") == 1
+    assert len(list((tmp_path / "exports").glob("*/*/manifest.json"))) == 1
+
+    stopped = train(tmp_path, address, str(DIGITS), "--set", "train.epochs=4000")
+    for line in stopped.stdout or ():
+        if line.startswith("run  "):
+            break
+    time.sleep(3)
+    stopped.send_signal(signal.SIGTERM)
+    out, errors = stopped.communicate(timeout=300)
+    assert stopped.returncode == 143, errors
+    assert "--resume" in errors
+
+
+def test_what_does_not_go_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for option in ("--devices", "--process-id"):
+        result = CliRunner().invoke(main, ["train", str(DIGITS), "--ray", "auto", option, "1"])
+        assert result.exit_code == 2
+        assert (
+            f"--ray starts processes on a cluster, and says itself which is which; leave {option} out" in result.stderr
+        )
+    monkeypatch.setitem(sys.modules, "ray", None)
+    result = CliRunner().invoke(main, ["train", str(DIGITS), "--ray", "auto"])
+    assert (result.exit_code, result.stderr) == (2, "error: --ray: Ray is not installed; pip install 'tfhalf[ray]'\n")
+
+
+def test_the_command_line_of_a_process() -> None:
+    line = ["train", "x.yaml", "--ray", "a:1", "--set", "seed=1", "--num-processes=4", "-q"]
+    assert without(line, "--ray", "--num-processes") == ["train", "x.yaml", "--set", "seed=1", "-q"]
+
+
+@pytest.fixture
+def stood(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A folder that a member may go away from, and this process comes back from."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_member_runs_the_command_where_it_is_sent(stood: Path) -> None:
+    (stood / "there").mkdir()
+    member = Member()
+    assert member.start(str(stood / "there"), "tfhalf.cli.process", ["train", "nothing.yaml"]) == ""
+    assert member.wait(False) == (2, "")
+    out, errors = member.written(0, 0)
+    assert out == b""
+    assert errors.startswith(b"error: nothing.yaml: ")
+    assert member.written(0, 7)[1] == errors[7:]
+    code, words = member.wait(True)
+    assert code == 2
+    assert words.startswith("with code 2 (error: nothing.yaml: ")
+    member.end()
+
+
+def test_a_member_says_that_it_does_not_see_a_folder(stood: Path) -> None:
+    said = Member().start(str(stood / "nowhere"), "tfhalf.cli.process", [])
+    assert said.startswith(f"{stood / 'nowhere'}: is not seen by ")
+
+
+def test_a_member_is_signalled(stood: Path) -> None:
+    member = Member()
+    assert member.start(str(stood), "tfhalf.cli.process", ["--help"]) == ""
+    member.signal(signal.SIGKILL)
+    assert member.wait(False)[0] in (-signal.SIGKILL, 0)
+    member.signal(signal.SIGTERM)  # it has ended
+    member.end()
