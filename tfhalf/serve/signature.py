@@ -112,6 +112,11 @@ class Signature:
     outputs: dict[str, Tensor]
 
     @property
+    def fixed(self) -> bool:
+        """Whether every row has one size, whatever it holds."""
+        return not any(None in tensor.shape[1:] for tensor in self.inputs.values())
+
+    @property
     def may_not_compute(self) -> bool:
         """Whether inputs that fit it may still be such as the model cannot compute: open sizes that do not go together,
         integers that are not indices of a table."""

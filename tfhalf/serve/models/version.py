@@ -46,7 +46,7 @@ class SizeRow:
 
 
 class Sizes:
-    """Executions by batch size. Written by the batcher's thread alone."""
+    """Executions by batch size. Its batcher writes it, one execution at a time."""
 
     def __init__(self) -> None:
         self._rows: dict[int, SizeRow] = {}
@@ -164,6 +164,7 @@ def load(
         settings.batching,
         ladder=runtime.batch_sizes,
         row_seconds=row_seconds,
+        fixed=signature.fixed,
         blame=400 if signature.may_not_compute else 500,
         on_batch=counted,
         name=f"{model}/{version}",
