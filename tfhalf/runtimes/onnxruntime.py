@@ -74,7 +74,8 @@ class Onnx:
             note = ", float16 weights brought to float32 at load"
         self._session: Any = onnxruntime.InferenceSession(blob, _options(file, tuning), providers=providers)
         self.inputs = tuple(value.name for value in self._session.get_inputs())
-        self.outputs = tuple(value.name for value in self._session.get_outputs())
+        self._names = [value.name for value in self._session.get_outputs()]  # or onnxruntime lists them in each call
+        self.outputs = tuple(self._names)
         self.engine = _engine_of(self._session)
         self.about = computed_by(self.engine, onnxruntime.__version__) + note
         if file.beside is not None:
@@ -85,7 +86,7 @@ class Onnx:
     def __call__(self, arrays: Arrays) -> Arrays:
         if self._new_options is not None:
             self._running = self._new_options()
-        return dict(zip(self.outputs, self._session.run(None, arrays, self._running), strict=True))
+        return dict(zip(self.outputs, self._session.run(self._names, arrays, self._running), strict=True))
 
     def stop(self) -> None:
         """End the call that runs."""

@@ -138,7 +138,7 @@ class Engine:
         """
         started = time.perf_counter()
         loaded = self.choose(name, version)
-        facts |= {"model": loaded.model, "version": loaded.version}
+        facts["model"], facts["version"] = loaded.model, loaded.version
         try:
             loaded.batcher.check_admission()
             request = await read(loaded)
@@ -147,7 +147,7 @@ class Engine:
             with disconnect_of() as disconnect:
                 outputs = await self._run(inference, disconnect)
             arguments = (request, outputs, inference.loaded)
-            large = sum(array.nbytes for array in outputs.values()) > _LARGE_OUTPUTS
+            large = sum([array.nbytes for array in outputs.values()]) > _LARGE_OUTPUTS
             response = await asyncio.to_thread(write, *arguments) if large else write(*arguments)
         except RequestError:  # refused or failed: it counts as the version's failure
             loaded.metrics.failure.inc()
@@ -155,8 +155,8 @@ class Engine:
         self._count(inference, time.perf_counter())
         job = inference.job
         assert job is not None
-        facts |= {"version": inference.loaded.version, "rows": job.rows, "batch": job.batch}
-        facts |= {"queue_ms": round(job.queue_ns / 1e6, 3), "compute_ms": round(job.run_ns / 1e6, 3)}
+        facts["version"], facts["rows"], facts["batch"] = inference.loaded.version, job.rows, job.batch
+        facts["queue_ms"], facts["compute_ms"] = round(job.queue_ns / 1e6, 3), round(job.run_ns / 1e6, 3)
         return response
 
     async def _run(self, inference: Inference, disconnect: Disconnect | None) -> Arrays:

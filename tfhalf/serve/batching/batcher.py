@@ -18,7 +18,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from tfhalf.errors import RequestError
 from tfhalf.serve.batching.admission import Admission
@@ -35,8 +35,7 @@ _GAPS = 4  # a pause of so many usual gaps ends the waiting: whoever was to come
 _IN_VAIN = 3  # waits in a row that brought nobody, after which nobody is waited for
 
 
-@dataclass(frozen=True)
-class BatchDone:
+class BatchDone(NamedTuple):
     """What one execution was: ``rows`` of ``requests`` in a batch of ``size`` (padding included), in nanoseconds."""
 
     rows: int
@@ -77,7 +76,8 @@ class Batcher:
         self._join = Joiner(ladder)
         self._admission = Admission(batching, row_seconds)
         self._inline = Inline(fixed)
-        self._condition = threading.Condition()
+        self._lock = threading.Lock()
+        self._condition = threading.Condition(self._lock)
         self._queue: deque[Job] = deque()
         self._waiting = 0  # requests that wait
         self._idle = False
@@ -135,7 +135,7 @@ class Batcher:
         if deadline is not None and deadline <= now:
             raise RequestError(504, "the deadline passed before the request was queued; it was not computed")
         job = Job(feeds, rows, deadline, asyncio.get_running_loop(), now)
-        with self._condition:
+        with self._lock:
             if self._closing:
                 raise RequestError(503, f"{self._name} is being taken down; ask again", retry_after=1)
             if not self._admission.admits(rows):
@@ -173,19 +173,19 @@ class Batcher:
         try:
             self._compute([job.take(job.rows)], finish)
         finally:
-            with self._condition:
+            with self._lock:
                 self._inline.busy = False
                 if self._admission.waiting or self._closing:  # by another event loop
                     self._condition.notify()
 
     def drop(self, job: Job) -> None:
         """Its client is gone: what was not computed of it never is."""
-        with self._condition:
+        with self._lock:
             self._remove(job, State.DROPPED)
         job.forget()
 
     def _expire(self, job: Job) -> None:
-        with self._condition:
+        with self._lock:
             expired = self._remove(job, State.EXPIRED)
         if expired:
             job.fail(RequestError(504, "the deadline passed while the request waited; it was not computed"))
@@ -205,7 +205,7 @@ class Batcher:
 
     async def drain(self) -> None:
         """Take nothing new, and return when all that was accepted is answered and the thread has ended."""
-        with self._condition:
+        with self._lock:
             self._closing = True
             self._condition.notify_all()
         while self._thread.is_alive():
@@ -213,7 +213,7 @@ class Batcher:
 
     def abandon(self) -> None:
         """Answer whatever still waits with 503."""
-        with self._condition:
+        with self._lock:
             self._closing = True
             left = [job for job in self._queue if self._remove(job, State.DROPPED)]
             self._condition.notify_all()
@@ -228,7 +228,7 @@ class Batcher:
 
     def _compute(self, chunks: list[Chunk], answer: Finish) -> None:
         """Have a batch computed, and its requests answered by ``answer``."""
-        start, rows = time.perf_counter_ns(), sum(chunk.rows for chunk in chunks)
+        start, rows = time.perf_counter_ns(), sum([chunk.rows for chunk in chunks])
         try:
             feeds, size = self._join(chunks)
             joined = time.perf_counter_ns()
@@ -238,15 +238,16 @@ class Batcher:
             self._inline.ran(rows, (time.perf_counter_ns() - start) / 1e9)
             self._recover(chunks, error, answer)
             return
-        requests = len({id(chunk.job) for chunk in chunks})
+        requests = 1 if len(chunks) == 1 else len({id(chunk.job) for chunk in chunks})
         # Before the answers go out: whoever has one finds it counted.
         self._on_batch(BatchDone(rows, size, requests, joined - start, ended - joined))
         answer(complete(chunks, outputs, ended - joined))
-        self._admission.ran(rows, (ended - start) / 1e9)
-        self._inline.ran(rows, (ended - start) / 1e9)
+        seconds = (ended - start) / 1e9
+        self._admission.ran(rows, seconds)
+        self._inline.ran(rows, seconds)
 
     def _take(self) -> list[Chunk]:
-        with self._condition:
+        with self._lock:
             self._admission.running = 0
             while True:
                 while not self._admission.waiting or self._inline.busy:
@@ -327,7 +328,7 @@ class Batcher:
                 except Exception as own:  # noqa: BLE001  # as above
                     reason = own
             if reason is not None:
-                with self._condition:
+                with self._lock:
                     self._remove(chunk.job, State.DROPPED)
                 why = f"{self._name} could not compute this: {one_line(reason)}"
                 chunk.job.error = RequestError(self._blame, why)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,8 +24,7 @@ class State(Enum):
     DONE = "done"
 
 
-@dataclass(frozen=True)
-class Chunk:
+class Chunk(NamedTuple):
     """``rows`` rows of ``job`` from row ``start`` on."""
 
     job: Job
@@ -133,9 +132,11 @@ class Job:
 def complete(chunks: list[Chunk], outputs: Arrays, run_ns: int) -> list[Job]:
     """The jobs whose last rows these outputs are; each keeps its own."""
     done = []
-    at, batch = 0, sum(chunk.rows for chunk in chunks)
+    at, batch = 0, sum([chunk.rows for chunk in chunks])
     for chunk in chunks:
-        rows = {name: array[at : at + chunk.rows] for name, array in outputs.items()}
+        rows = {
+            name: array if len(array) == chunk.rows else array[at : at + chunk.rows] for name, array in outputs.items()
+        }
         at += chunk.rows
         if chunk.job.put(chunk, rows, batch, run_ns):
             done.append(chunk.job)

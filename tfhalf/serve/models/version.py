@@ -49,16 +49,16 @@ class Sizes:
     """Executions by batch size. Its batcher writes it, one execution at a time."""
 
     def __init__(self) -> None:
-        self._rows: dict[int, SizeRow] = {}
+        self._sums: dict[int, tuple[int, int, int]] = {}  # by size: count, nanoseconds of joining and of running
 
     def add(self, done: BatchDone) -> None:
         """Count one execution."""
-        row = self._rows.get(done.rows, SizeRow(done.rows, 0, 0, 0))
-        self._rows[done.rows] = SizeRow(done.rows, row.count + 1, row.join_ns + done.join_ns, row.run_ns + done.run_ns)
+        count, join_ns, run_ns = self._sums.get(done.rows, (0, 0, 0))
+        self._sums[done.rows] = count + 1, join_ns + done.join_ns, run_ns + done.run_ns
 
     def rows(self) -> list[SizeRow]:
         """By rising size."""
-        return sorted(self._rows.copy().values(), key=lambda row: row.size)
+        return [SizeRow(size, *sums) for size, sums in sorted(self._sums.copy().items())]
 
 
 @dataclass(frozen=True)
