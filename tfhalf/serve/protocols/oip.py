@@ -79,10 +79,10 @@ def parse(body: bytes, header_length: str | None, signature: Signature, limits: 
     """
     size = _header_size(header_length, len(body))
     view = memoryview(body)
-    text = bytes(view[:size]) if size <= _KEPT else None
-    head: _Head | None = signature.heads.get(text)
+    text = bytes(view[:size]) if header_length is not None and size <= _KEPT else None
+    head: _Head | None = signature.heads.get(text) if text is not None else None
     if head is None:
-        head = _head(loads(view[:size], nan=limits.allow_nan), signature)
+        head = _head(loads(view[:size], nan=limits.allow_nan), signature, keep=text is not None)
         if text is not None and head.answers is not None:
             signature.heads.keep(text, head)
     raw = _Raw(view[size:])
@@ -97,8 +97,8 @@ def parse(body: bytes, header_length: str | None, signature: Signature, limits: 
     return Parsed(head.id, head.rows, feeds, encoded, head.requested, head.timeout, head.binary, head.answers)
 
 
-def _head(message: Any, signature: Signature) -> _Head:
-    """All of a request but its values; ``answers`` where there are none in it, and other requests may say the same."""
+def _head(message: Any, signature: Signature, *, keep: bool) -> _Head:
+    """All of a request but its values; ``answers`` where it may be kept, since other requests may say the same."""
     if not isinstance(message, dict):
         raise RequestError(400, "the request is not a JSON object")
     parameters = _parameters(message)
@@ -123,8 +123,7 @@ def _head(message: Any, signature: Signature) -> _Head:
         raise RequestError(400, f"id is {str(identity)[:50]}; accepted: text")
     binary = parameters.get("binary_data_output") is True
     requested = _outputs(message.get("outputs"), signature, binary)
-    usual = identity is None and all(one.data is None for one in inputs.values())
-    answers = Recent() if usual else None
+    answers = Recent() if keep and identity is None and all(one.data is None for one in inputs.values()) else None
     return _Head(identity, rows, tuple(inputs.values()), requested, timeout_of(parameters), binary, answers)
 
 

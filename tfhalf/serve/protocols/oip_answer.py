@@ -48,20 +48,21 @@ def answer(parsed: Parsed, outputs: Arrays, loaded: Loaded, *, nan: bool) -> tup
         RequestError: 422, JSON was asked for and a value is not finite.
     """
     tensors_sent = [sent(output, outputs, loaded) for output in parsed.requested]
-    blobs = [tensor.raw() for tensor, output in zip(tensors_sent, parsed.requested, strict=True) if output.binary]
     key = None
-    if parsed.heads is not None and len(blobs) == len(tensors_sent):  # then nothing but this is in the head
+    if parsed.heads is not None and all(output.binary for output in parsed.requested):  # then no value is in the JSON
+        blobs = [tensor.raw() for tensor in tensors_sent]
         key = (loaded.version, *[tensor.shape for tensor in tensors_sent], *map(len, blobs))
         if (text := parsed.heads.get(key)) is not None:
             return b"".join((text, *blobs)), len(text)
     head: dict[str, Any] = {"model_name": loaded.model, "model_version": str(loaded.version)}
     if parsed.id is not None:
         head["id"] = parsed.id
-    rows, sizes = [], iter(map(len, blobs))
+    rows, blobs = [], []
     for output, tensor in zip(parsed.requested, tensors_sent, strict=True):
         row: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
         if output.binary:
-            row["parameters"] = {"binary_data_size": next(sizes)}
+            blobs.append(tensor.raw())
+            row["parameters"] = {"binary_data_size": len(blobs[-1])}
         elif tensor.values is None:
             row["data"] = [text.decode() for text in tensor.texts]
         else:
