@@ -4,7 +4,8 @@
 
 Both servers run all the time; in each round each is asked for ``--seconds``, the order changing. Ratios are of one
 round, and their median is printed: what else the machine does meanwhile slows both. Each client sends one image after
-the other, in binary (FP32) or as JSON.
+the other, in binary (FP32) or as JSON. One client asks for ``/v2/health/live`` as well, which takes all but the
+inference: the p50 of both beside each other, in the median round, says what the inference adds.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ import numpy as np
 from serve_load import closed_loop, request
 
 from tfhalf.artifacts.version import find_version
+
+LIVE = b"GET /v2/health/live HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"
 
 
 def start(checkout: Path, version: Path) -> tuple[subprocess.Popen[str], int]:
@@ -83,24 +86,36 @@ def _compare(
 ) -> None:
     for _, port in servers:
         asyncio.run(closed_loop(port, data, args.clients, 2.0))
-    ratios, counts, cpu = [], [0, 0], [0.0, 0.0]
+    ratios, cpu = [], [0.0, 0.0]
+    times: list[list[float]] = [[], []]
+    over_live: list[list[float]] = [[], []]
     for number in range(args.rounds):
         rates = [0.0, 0.0]
         for side in (0, 1) if number % 2 else (1, 0):
             server, port = servers[side]
             began, used = time.perf_counter(), cpu_seconds(server.pid)
-            answers = len(asyncio.run(closed_loop(port, data, args.clients, args.seconds)))
-            rates[side] = answers / (time.perf_counter() - began)
-            counts[side] += answers
+            answers = asyncio.run(closed_loop(port, data, args.clients, args.seconds))
+            rates[side] = len(answers) / (time.perf_counter() - began)
             cpu[side] += cpu_seconds(server.pid) - used
+            times[side] += answers
+            if args.clients == 1:
+                live = asyncio.run(closed_loop(port, LIVE, 1, args.seconds))
+                over_live[side].append(statistics.median(answers) / statistics.median(live))
         ratios.append(rates[1] / rates[0])
     low, middle, high = statistics.quantiles(ratios, n=4)
-    each = [seconds / answers * 1e6 for seconds, answers in zip(cpu, counts, strict=True)]
+    each = [seconds / len(answers) * 1e6 for seconds, answers in zip(cpu, times, strict=True)]
     print(
         f"{kind:7} {args.clients} clients: requests/s after/before {middle:.3f} (quartiles {low:.3f} to {high:.3f}); "
-        f"CPU a request {each[0]:.0f} and {each[1]:.0f} us, {each[1] / each[0]:.3f}",
-        flush=True,
+        f"CPU a request {each[0]:.0f} and {each[1]:.0f} us, {each[1] / each[0]:.3f}"
     )
+    for name, answers in zip(("before", "after"), times, strict=True):
+        parts = statistics.quantiles(answers, n=100)
+        rate = len(answers) / args.seconds / args.rounds
+        print(f"        {name:6} {rate:6.0f} requests/s, p50 {parts[49] * 1e6:6.0f} us, p99 {parts[98] * 1e6:6.0f} us")
+    if args.clients == 1:
+        before, after = (statistics.median(side) for side in over_live)
+        print(f"        p50 over that of /v2/health/live: {before:.2f} before, {after:.2f} after")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -55,6 +55,15 @@ def check_alike(version: Path, spec: RuntimeSpec) -> None:
     runtime.close()
 
 
+@pytest.mark.parametrize("stoppable", [False, True])
+def test_a_stop_when_nothing_runs_spoils_no_later_call(version: Path, stoppable: bool) -> None:
+    runtime = open_runtime(version, here("onnx-cpu"), Tuning(stoppable=stoppable))
+    expected = runtime({"image": ROWS})["logits"]
+    runtime.stop()
+    np.testing.assert_array_equal(runtime({"image": ROWS})["logits"], expected)
+    runtime.close()
+
+
 def test_half_precision_brought_to_float32_answers_nearly_the_same(version: Path) -> None:
     declared, wide = (
         open_runtime(version, RuntimeSpec(ONNXRUNTIME, "onnx", "CPU", precision=precision), Tuning(1, spin=False))

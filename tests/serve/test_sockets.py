@@ -261,3 +261,38 @@ def test_numbers_of_every_kind_are_read(served: Served) -> None:
         for data in (x.reshape(-1).tolist(), x.tolist()):
             body = {"inputs": [{**tensor(x), "data": data}]}
             assert statuses(talk(port, whole(json.dumps(body).encode()))) == [200]
+
+
+def test_an_answer_comes_in_one_piece(served: Served) -> None:
+    """A second packet would be a second wake-up of whoever waits for it."""
+    body = body_of()
+    with socket.create_connection(("127.0.0.1", served[0]), timeout=10) as connection:
+        pieces = 0
+        for _ in range(20):
+            for request in (LIVE, whole(body)):
+                connection.sendall(request)
+                got = b""
+                while not (head := HEAD.search(got)) or len(got) < head.end() + int(head[1]):
+                    got += connection.recv(1 << 16)
+                    pieces += 1
+                assert statuses(got) == [200]
+        assert pieces <= 44, "of 40 answers; the kernel may cut one"
+
+
+def test_an_answer_without_a_body_comes_at_once(served: Served) -> None:
+    with socket.create_connection(("127.0.0.1", served[0]), timeout=10) as connection:
+        for _ in range(2):  # and the connection is kept
+            connection.sendall(LIVE.replace(b"GET", b"HEAD"))
+            got = b""
+            while not got.endswith(b"\r\n\r\n"):
+                got += connection.recv(1 << 16)
+            assert statuses(got) == [200]
+
+
+def test_a_client_that_waits_for_100_is_told_before_its_answer(served: Served) -> None:
+    body = body_of()
+    with socket.create_connection(("127.0.0.1", served[0]), timeout=10) as connection:
+        connection.sendall(whole(b"", b"expect: 100-continue").replace(b"length: 0", b"length: %d" % len(body)))
+        assert statuses(connection.recv(1 << 16)) == [100]
+        connection.sendall(body)
+        assert statuses(connection.recv(1 << 16)) == [200]

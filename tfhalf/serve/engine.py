@@ -138,7 +138,7 @@ class Engine:
         """
         started = time.perf_counter()
         loaded = self.choose(name, version)
-        facts |= {"model": loaded.model, "version": loaded.version}
+        facts["model"], facts["version"] = loaded.model, loaded.version
         try:
             loaded.batcher.check_admission()
             request = await read(loaded)
@@ -147,7 +147,7 @@ class Engine:
             with disconnect_of() as disconnect:
                 outputs = await self._run(inference, disconnect)
             arguments = (request, outputs, inference.loaded)
-            large = sum(array.nbytes for array in outputs.values()) > _LARGE_OUTPUTS
+            large = sum([array.nbytes for array in outputs.values()]) > _LARGE_OUTPUTS
             response = await asyncio.to_thread(write, *arguments) if large else write(*arguments)
         except RequestError:  # refused or failed: it counts as the version's failure
             loaded.metrics.failure.inc()
@@ -155,41 +155,28 @@ class Engine:
         self._count(inference, time.perf_counter())
         job = inference.job
         assert job is not None
-        facts |= {"version": inference.loaded.version, "rows": job.rows, "batch": job.batch}
-        facts |= {"queue_ms": round(job.queue_ns / 1e6, 3), "compute_ms": round(job.run_ns / 1e6, 3)}
+        facts["version"], facts["rows"], facts["batch"] = inference.loaded.version, job.rows, job.batch
+        facts["queue_ms"], facts["compute_ms"] = round(job.queue_ns / 1e6, 3), round(job.run_ns / 1e6, 3)
         return response
 
     async def _run(self, inference: Inference, disconnect: Disconnect | None) -> Arrays:
-        """Queue it and wait for its outputs, by name; where its client goes away, the work is dropped."""
-        loaded = inference.loaded
-        try:
-            for name, files in inference.encoded.items():
-                tensor = loaded.signature.inputs[name]
-                if tensor.words:
-                    words = loaded.lookups.by_input[name]
-                    inference.feeds[name] = await asyncio.to_thread(texts.numbers, files, tensor, words)
-                    continue
-                inference.feeds[name] = await images.decode(
-                    files, tensor, self.settings.limits.max_pixels, inference.deadline, self.readers
-                )
-            inference.parsed = time.perf_counter()
-            job = inference.job = self._submit(inference)
-            loaded = inference.loaded
-            loaded.metrics.pending.set(loaded.batcher.pending)
-            if disconnect is not None:
-                disconnect.then(functools.partial(loaded.batcher.drop, job))
-            outputs = await job.future
-        except asyncio.CancelledError:
-            if inference.job is not None:
-                loaded.batcher.drop(inference.job)
-            if disconnect is not None and disconnect.happened:
-                raise RequestError(499, "the client went away; its request was dropped") from None
-            raise
-        finally:
-            if disconnect is not None:
-                disconnect.then(None)
-            loaded.metrics.pending.set(loaded.batcher.pending)
-        return outputs
+        """Have it computed: its outputs, by name; where its client goes away, the work is dropped."""
+        for name, files in inference.encoded.items():
+            tensor = inference.loaded.signature.inputs[name]
+            if tensor.words:
+                words = inference.loaded.lookups.by_input[name]
+                inference.feeds[name] = await asyncio.to_thread(texts.numbers, files, tensor, words)
+                continue
+            inference.feeds[name] = await images.decode(
+                files, tensor, self.settings.limits.max_pixels, inference.deadline, self.readers
+            )
+        inference.parsed = time.perf_counter()
+        if disconnect is not None and disconnect.happened:
+            raise _dropped()
+        job = inference.job = self._submit(inference)
+        if job.future.done():  # it was computed inline
+            return job.future.result()
+        return await _answered(job, inference.loaded, disconnect)
 
     def _count(self, inference: Inference, ended: float) -> None:
         job = inference.job
@@ -208,3 +195,26 @@ class Engine:
                 raise RequestError(503, f"model {loaded.model!r} was replaced by one that takes other inputs", 1)
             inference.loaded = loaded
         return loaded.batcher.submit(inference.feeds, inference.rows, inference.deadline)
+
+
+async def _answered(job: Job, loaded: Loaded, disconnect: Disconnect | None) -> Arrays:
+    """The outputs of a job that waits or runs."""
+    pending, batcher = loaded.metrics.pending, loaded.batcher
+    pending.set(batcher.pending)
+    try:
+        if disconnect is not None:
+            disconnect.then(functools.partial(batcher.drop, job))
+        return await job.future
+    except asyncio.CancelledError:
+        batcher.drop(job)
+        if disconnect is not None and disconnect.happened:
+            raise _dropped() from None
+        raise
+    finally:
+        if disconnect is not None:
+            disconnect.then(None)
+        pending.set(batcher.pending)
+
+
+def _dropped() -> RequestError:
+    return RequestError(499, "the client went away; its request was dropped")

@@ -9,13 +9,17 @@ from __future__ import annotations
 import os
 import re
 import time
-from dataclasses import dataclass
-from typing import Any
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+Row = TypeVar("Row")
 
 _MODEL = ("model", "version")
 _COUNTERS = {
@@ -29,6 +33,7 @@ _COUNTERS = {
     "compute_infer_duration_us": "Cumulative compute inference duration in microseconds",
     "compute_output_duration_us": "Cumulative compute output duration in microseconds",
 }
+_KEPT = 256  # requests, or executions, that are counted together
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 # prometheus_client writes `_total` after every counter's name, which Triton's lack; and when each counter was made.
 _SUFFIX = re.compile(r"^((?:# (?:HELP|TYPE) )?nv_\w+?)_total\b", re.MULTILINE)
@@ -41,6 +46,7 @@ class Metrics:
     def __init__(self) -> None:
         self._many = "PROMETHEUS_MULTIPROC_DIR" in os.environ
         self._registry = CollectorRegistry()
+        self._versions: dict[tuple[str, str], VersionMetrics] = {}
         own = CollectorRegistry() if self._many else self._registry
         self.counters = {
             name: Counter(f"nv_inference_{name}", about, _MODEL, registry=own) for name, about in _COUNTERS.items()
@@ -76,12 +82,15 @@ class Metrics:
 
     def text(self) -> bytes:
         """All of it, in Prometheus' text format."""
+        self._count()
         text = generate_latest(self._registry).decode()
         return _SUFFIX.sub(r"\1", _CREATED.sub("", text)).encode()
 
     def of(self, model: str, version: int) -> VersionMetrics:
         """The counters of one version, looked up once."""
         labels = (model, str(version))
+        if labels in self._versions:
+            return self._versions[labels]
         names = {
             "success": "request_success",
             "failure": "request_failure",
@@ -93,16 +102,24 @@ class Metrics:
             "compute_infer": "compute_infer_duration_us",
             "compute_output": "compute_output_duration_us",
         }
-        return VersionMetrics(
-            **{field: self.counters[name].labels(*labels) for field, name in names.items()},
+        counters: dict[str, Any] = {key: self.counters[name].labels(*labels) for key, name in names.items()}
+        self._versions[labels] = VersionMetrics(
+            **counters,
             pending=self.pending.labels(*labels),
             last=self.last.labels(*labels),
             batch_rows=self.batch_rows.labels(*labels),
             request_seconds=self.seconds.labels(*labels),
+            kept=0 if self._many else _KEPT,  # another process may be asked at any time
         )
+        return self._versions[labels]
+
+    def _count(self) -> None:
+        for version in self._versions.values():
+            version.count()
 
     def totals(self) -> dict[tuple[str, str], dict[str, float]]:
         """``{(model, version): {name: value}}`` of everything that is counted for versions."""
+        self._count()
         totals: dict[tuple[str, str], dict[str, float]] = {}
         for family in self._registry.collect():
             for sample in family.samples:
@@ -114,7 +131,11 @@ class Metrics:
 
 @dataclass(frozen=True)
 class VersionMetrics:
-    """Children of the counters for one version; durations in microseconds but for ``seconds``."""
+    """Children of the counters for one version; durations in microseconds but for ``seconds``.
+
+    A dozen counters take as long as a small net. So what happens is kept, ``kept`` requests and executions at most, and
+    counted together: when there are as many, or somebody is to know.
+    """
 
     success: Any
     failure: Any
@@ -129,20 +150,55 @@ class VersionMetrics:
     last: Any
     batch_rows: Any
     request_seconds: Any
+    kept: int
+    _batches: deque[tuple[int, float]] = field(default_factory=deque)  # rows, and when
+    _requests: deque[tuple[float, int, int, int, int]] = field(default_factory=deque)
 
     def batch(self, rows: int) -> None:
         """One execution."""
-        self.executions.inc()
-        self.rows.inc(rows)
-        self.batch_rows.observe(rows)
-        self.last.set(time.time())
+        self._batches.append((rows, time.time()))
+        if len(self._batches) > self.kept:
+            self._count_batches()
 
     def request(self, seconds: float, queue_ns: int, input_ns: int, run_ns: int, output_ns: int) -> None:
         """One request that was answered."""
-        self.success.inc()
+        self._requests.append((seconds, queue_ns, input_ns, run_ns, output_ns))
+        if len(self._requests) > self.kept:
+            self._count_requests()
+
+    def count(self) -> None:
+        """Count what is kept."""
+        self._count_batches()
+        self._count_requests()
+
+    def _count_batches(self) -> None:
+        taken = _taken(self._batches)
+        if taken:
+            self.executions.inc(len(taken))
+            self.rows.inc(sum(rows for rows, _ in taken))
+            self.last.set(taken[-1][1])
+        for rows, _ in taken:
+            self.batch_rows.observe(rows)
+
+    def _count_requests(self) -> None:
+        taken = _taken(self._requests)
+        if not taken:
+            return
+        seconds, queue_ns, input_ns, run_ns, output_ns = (sum(column) for column in zip(*taken, strict=True))
+        self.success.inc(len(taken))
         self.duration.inc(seconds * 1e6)
         self.queue.inc(queue_ns / 1e3)
         self.compute_input.inc(input_ns / 1e3)
         self.compute_infer.inc(run_ns / 1e3)
         self.compute_output.inc(output_ns / 1e3)
-        self.request_seconds.observe(seconds)
+        for row in taken:
+            self.request_seconds.observe(row[0])
+
+
+def _taken(rows: deque[Row]) -> list[Row]:
+    """What is there, each for one thread alone."""
+    taken = []
+    with suppress(IndexError):  # another thread takes some, too
+        while rows:
+            taken.append(rows.popleft())
+    return taken

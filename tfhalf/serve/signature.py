@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ DATATYPES: dict[str, np.dtype[Any]] = {
 NAMES = {dtype: name for name, dtype in DATATYPES.items()}
 BYTES = "BYTES"
 
+_MOST_RECENT = 32
 _MOST_ENCODED = 1 << 16  # images or texts in a request; rows of numbers may be more
 
 
@@ -104,12 +105,28 @@ class Tensor:
             )
 
 
+class Recent(dict[Any, Any]):
+    """What was worked out of recent requests, of which many are alike; at most so many. Another process gets none."""
+
+    def keep(self, key: Any, value: Any) -> None:
+        """Have ``value`` there, and nothing else where there was enough."""
+        if len(self) >= _MOST_RECENT:
+            self.clear()
+        self[key] = value
+
+
 @dataclass(frozen=True)
 class Signature:
-    """What a model takes and gives, by name and in order."""
+    """What a model takes and gives, by name and in order. ``heads`` are for the protocol that reads requests."""
 
     inputs: dict[str, Tensor]
     outputs: dict[str, Tensor]
+    heads: Recent = field(default_factory=Recent, init=False, compare=False, repr=False)
+
+    @property
+    def fixed(self) -> bool:
+        """Whether every row has one size, whatever it holds."""
+        return not any(None in tensor.shape[1:] for tensor in self.inputs.values())
 
     @property
     def may_not_compute(self) -> bool:

@@ -1,5 +1,8 @@
 """Adaptive batching: a bounded queue of requests, and a thread that joins their rows and has them computed.
 
+A request that comes alone to a fast model is computed where it is submitted (`Inline`): queue and thread are for those
+that have company, or take their time.
+
 The thread takes what waits whenever it is free, so batches grow with the load by themselves. Only a thread that is free
 waits for more rows, at most ``max_delay_ms`` after the oldest request, and only while requests arrive so fast that
 another is likely within that time. How fast they arrive does not say from how many clients: one that sends its next
@@ -15,23 +18,24 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 from tfhalf.errors import RequestError
 from tfhalf.serve.batching.admission import Admission
+from tfhalf.serve.batching.inline import Inline
 from tfhalf.serve.batching.padding import Joiner
-from tfhalf.serve.batching.request import Arrays, Chunk, Job, State
+from tfhalf.serve.batching.request import Arrays, Chunk, Job, State, complete, finish, finish_on_loops
 from tfhalf.serve.settings import Batching
 from tfhalf.text import one_line
+
+Finish = Callable[[list[Job]], None]  # hands requests their answers
 
 _SMOOTHING = 0.2  # weight of the newest gap between arrivals
 _GAPS = 4  # a pause of so many usual gaps ends the waiting: whoever was to come has come
 _IN_VAIN = 3  # waits in a row that brought nobody, after which nobody is waited for
 
 
-@dataclass(frozen=True)
-class BatchDone:
+class BatchDone(NamedTuple):
     """What one execution was: ``rows`` of ``requests`` in a batch of ``size`` (padding included), in nanoseconds."""
 
     rows: int
@@ -42,7 +46,8 @@ class BatchDone:
 
 
 class Batcher:
-    """The queue of one model version. `submit` is called on an event loop; ``run`` by the thread alone."""
+    """The queue of one model version. `submit` is called on an event loop; ``run`` there or by the thread, one at a
+    time."""
 
     def __init__(
         self,
@@ -51,6 +56,7 @@ class Batcher:
         *,
         ladder: Sequence[int] | None = None,
         row_seconds: float | None = None,
+        fixed: bool = False,
         blame: int = 500,
         on_batch: Callable[[BatchDone], None] = lambda _: None,
         name: str = "model",
@@ -60,15 +66,18 @@ class Batcher:
             run: what computes a batch.
             ladder: sizes that batches are padded to.
             row_seconds: what a row of a full batch takes when nothing else goes on.
+            fixed: whether rows are all of one size; only such are computed inline.
             blame: status of a request whose computation fails though it is alone: 500, or 400 where it may be its own
                 fault.
-            on_batch: told of each execution, by the thread.
+            on_batch: told of each execution, by whichever thread it was on; one at a time.
         """
         self._run, self._batching, self._on_batch, self._name = run, batching, on_batch, name
         self._blame = blame
         self._join = Joiner(ladder)
         self._admission = Admission(batching, row_seconds)
-        self._condition = threading.Condition()
+        self._inline = Inline(fixed)
+        self._lock = threading.Lock()
+        self._condition = threading.Condition(self._lock)
         self._queue: deque[Job] = deque()
         self._waiting = 0  # requests that wait
         self._idle = False
@@ -113,7 +122,7 @@ class Batcher:
         return RequestError(429, f"the queue of {self._name} is full; ask again later", self._admission.seconds)
 
     def submit(self, feeds: Arrays, rows: int, deadline: float | None = None) -> Job:
-        """Queue ``rows`` rows; their answer comes in the job's ``future``.
+        """Queue ``rows`` rows, or compute them at once; their answer comes in the job's ``future``.
 
         Args:
             feeds: by input name, each [rows, ...] in the model's dtype.
@@ -126,35 +135,57 @@ class Batcher:
         if deadline is not None and deadline <= now:
             raise RequestError(504, "the deadline passed before the request was queued; it was not computed")
         job = Job(feeds, rows, deadline, asyncio.get_running_loop(), now)
-        with self._condition:
+        with self._lock:
             if self._closing:
                 raise RequestError(503, f"{self._name} is being taken down; ask again", retry_after=1)
             if not self._admission.admits(rows):
                 raise self.refusal()
-            if self._waiting or self._admission.running:
+            others = bool(self._waiting or self._admission.running)
+            if others:
                 self._in_vain = 0
-            self._admission.enter(rows, rows)
-            self._waiting += 1
-            self._queue.append(job)
-            if self._last > 0:
-                # Clipped, so that one pause between bursts does not hide how fast a burst comes.
-                gap = min(now - self._last, self._batching.max_delay_ms / 500)
-                self._gap = gap if math.isinf(self._gap) else self._gap + _SMOOTHING * (gap - self._gap)
-            self._last = now
-            if self._idle or self._admission.waiting >= self._batching.max_batch:
-                self._condition.notify()
-        if deadline is not None:
+            self._count_arrival(now)
+            inline = self._inline.begins(rows, others)
+            if not inline:
+                self._enqueue(job)
+        if inline:
+            self._compute_inline(job)
+        elif deadline is not None:
             job.timer = job.loop.call_later(deadline - now, self._expire, job)
         return job
 
+    def _count_arrival(self, now: float) -> None:
+        if self._last > 0:
+            # Clipped, so that one pause between bursts does not hide how fast a burst comes.
+            gap = min(now - self._last, self._batching.max_delay_ms / 500)
+            self._gap = gap if math.isinf(self._gap) else self._gap + _SMOOTHING * (gap - self._gap)
+        self._last = now
+
+    def _enqueue(self, job: Job) -> None:
+        self._admission.enter(job.rows, job.rows)
+        self._waiting += 1
+        self._queue.append(job)
+        if self._idle or self._admission.waiting >= self._batching.max_batch:
+            self._condition.notify()
+
+    def _compute_inline(self, job: Job) -> None:
+        """Here and now, as the only one: the thread begins nothing meanwhile."""
+        job.loop.call_soon(self._inline.end_turn)
+        try:
+            self._compute([job.take(job.rows)], finish)
+        finally:
+            with self._lock:
+                self._inline.busy = False
+                if self._admission.waiting or self._closing:  # by another event loop
+                    self._condition.notify()
+
     def drop(self, job: Job) -> None:
         """Its client is gone: what was not computed of it never is."""
-        with self._condition:
+        with self._lock:
             self._remove(job, State.DROPPED)
         job.forget()
 
     def _expire(self, job: Job) -> None:
-        with self._condition:
+        with self._lock:
             expired = self._remove(job, State.EXPIRED)
         if expired:
             job.fail(RequestError(504, "the deadline passed while the request waited; it was not computed"))
@@ -174,7 +205,7 @@ class Batcher:
 
     async def drain(self) -> None:
         """Take nothing new, and return when all that was accepted is answered and the thread has ended."""
-        with self._condition:
+        with self._lock:
             self._closing = True
             self._condition.notify_all()
         while self._thread.is_alive():
@@ -182,7 +213,7 @@ class Batcher:
 
     def abandon(self) -> None:
         """Answer whatever still waits with 503."""
-        with self._condition:
+        with self._lock:
             self._closing = True
             left = [job for job in self._queue if self._remove(job, State.DROPPED)]
             self._condition.notify_all()
@@ -193,28 +224,34 @@ class Batcher:
 
     def _work(self) -> None:
         while chunks := self._take():
-            start = time.perf_counter_ns()
-            try:
-                feeds, size = self._join(chunks)
-                joined = time.perf_counter_ns()
-                outputs = self._run(feeds)
-                ended = time.perf_counter_ns()
-            except Exception as error:  # noqa: BLE001  # whatever a runtime raises is that request's answer, not the server's end
-                self._recover(chunks, error)
-                continue
-            rows = sum(chunk.rows for chunk in chunks)
-            requests = len({id(chunk.job) for chunk in chunks})
-            # Before the answers go out: whoever has one finds it counted.
-            self._on_batch(BatchDone(rows, size, requests, joined - start, ended - joined))
-            self._deliver(chunks, outputs, ended - joined)
-            self._admission.ran(rows, (ended - start) / 1e9)
+            self._compute(chunks, finish_on_loops)
+
+    def _compute(self, chunks: list[Chunk], answer: Finish) -> None:
+        """Have a batch computed, and its requests answered by ``answer``."""
+        start, rows = time.perf_counter_ns(), sum([chunk.rows for chunk in chunks])
+        try:
+            feeds, size = self._join(chunks)
+            joined = time.perf_counter_ns()
+            outputs = self._run(feeds)
+            ended = time.perf_counter_ns()
+        except Exception as error:  # noqa: BLE001  # whatever a runtime raises is that request's answer, not the server's end
+            self._inline.ran(rows, (time.perf_counter_ns() - start) / 1e9)
+            self._recover(chunks, error, answer)
+            return
+        requests = 1 if len(chunks) == 1 else len({id(chunk.job) for chunk in chunks})
+        # Before the answers go out: whoever has one finds it counted.
+        self._on_batch(BatchDone(rows, size, requests, joined - start, ended - joined))
+        answer(complete(chunks, outputs, ended - joined))
+        seconds = (ended - start) / 1e9
+        self._admission.ran(rows, seconds)
+        self._inline.ran(rows, seconds)
 
     def _take(self) -> list[Chunk]:
-        with self._condition:
+        with self._lock:
             self._admission.running = 0
             while True:
-                while not self._admission.waiting:
-                    if self._closing:
+                while not self._admission.waiting or self._inline.busy:
+                    if self._closing and not self._inline.busy:
                         self._queue.clear()  # expired and dropped ones
                         return []
                     self._idle = True
@@ -278,7 +315,7 @@ class Batcher:
         self._queue.extend(again)
         return chunks
 
-    def _recover(self, chunks: list[Chunk], error: Exception) -> None:
+    def _recover(self, chunks: list[Chunk], error: Exception, answer: Finish) -> None:
         """A batch failed: compute its requests one by one, so that only those at fault fail."""
         for chunk in chunks:
             reason: Exception | None = error
@@ -286,28 +323,13 @@ class Batcher:
                 try:
                     start = time.perf_counter_ns()
                     outputs = self._run(self._join([chunk])[0])
-                    self._deliver([chunk], outputs, time.perf_counter_ns() - start)
+                    answer(complete([chunk], outputs, time.perf_counter_ns() - start))
                     reason = None
                 except Exception as own:  # noqa: BLE001  # as above
                     reason = own
             if reason is not None:
-                with self._condition:
+                with self._lock:
                     self._remove(chunk.job, State.DROPPED)
                 why = f"{self._name} could not compute this: {one_line(reason)}"
-                chunk.job.fail_soon(RequestError(self._blame, why))
-
-    def _deliver(self, chunks: list[Chunk], outputs: Arrays, run_ns: int) -> None:
-        complete: dict[Any, list[Job]] = {}
-        at, batch = 0, sum(chunk.rows for chunk in chunks)
-        for chunk in chunks:
-            rows = {name: array[at : at + chunk.rows] for name, array in outputs.items()}
-            at += chunk.rows
-            if chunk.job.put(chunk, rows, batch, run_ns):
-                complete.setdefault(chunk.job.loop, []).append(chunk.job)
-        for loop, jobs in complete.items():
-            loop.call_soon_threadsafe(_hand_over, jobs)
-
-
-def _hand_over(jobs: list[Job]) -> None:
-    for job in jobs:
-        job.succeed()
+                chunk.job.error = RequestError(self._blame, why)
+                answer([chunk.job])

@@ -17,10 +17,12 @@ class Joiner:
 
     def __call__(self, chunks: Sequence[Chunk]) -> tuple[Arrays, int]:
         """The inputs of the batch, and its number of rows with padding."""
-        rows = sum(chunk.rows for chunk in chunks)
+        rows = sum([chunk.rows for chunk in chunks])
         size = next((step for step in self._ladder if step >= rows), rows) if self._ladder else rows
         first = chunks[0]
         if len(chunks) == 1 and size == rows:
+            if rows == first.job.rows:
+                return first.job.feeds, size
             stop = first.start + rows
             return {name: array[first.start : stop] for name, array in first.job.feeds.items()}, size
         return {name: _joined(name, chunks, rows, size) for name in first.job.feeds}, size

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,8 +24,7 @@ class State(Enum):
     DONE = "done"
 
 
-@dataclass(frozen=True)
-class Chunk:
+class Chunk(NamedTuple):
     """``rows`` rows of ``job`` from row ``start`` on."""
 
     job: Job
@@ -37,7 +36,7 @@ class Job:
     """Rows of one request. Requests of one ``key`` (names, dtypes and shapes but for the batch) may share a batch.
 
     ``queue_ns`` is the time until its first row was taken, ``run_ns`` that of the executions it was part of, ``batch``
-    the rows of the last one.
+    the rows of the last one, ``error`` what is raised in the place of an answer.
     """
 
     __slots__ = (
@@ -45,9 +44,9 @@ class Job:
         "batch",
         "deadline",
         "done",
+        "error",
         "feeds",
         "future",
-        "key",
         "loop",
         "queue_ns",
         "queued",
@@ -62,13 +61,18 @@ class Job:
         self, feeds: Arrays, rows: int, deadline: float | None, loop: asyncio.AbstractEventLoop, now: float
     ) -> None:
         self.feeds, self.rows, self.deadline, self.loop, self.queued = feeds, rows, deadline, loop, now
-        self.key: Key = tuple((name, array.dtype.str, array.shape[1:]) for name, array in feeds.items())
         self.future: asyncio.Future[Arrays] = loop.create_future()
         self.timer: asyncio.TimerHandle | None = None
         self.state = State.WAITING
         self.taken = self.done = 0
         self.queue_ns = self.run_ns = self.batch = 0
+        self.error: RequestError | None = None
         self._outputs: Arrays = {}
+
+    @property
+    def key(self) -> Key:
+        """What requests that share a batch have in common."""
+        return tuple((name, array.dtype.str, array.shape[1:]) for name, array in self.feeds.items())
 
     def take(self, most: int) -> Chunk:
         """The next rows, at most ``most`` of them."""
@@ -95,8 +99,11 @@ class Job:
             return True
         return False
 
-    def succeed(self) -> None:
-        """Resolve the future; on its loop."""
+    def finish(self) -> None:
+        """Resolve the future, or have it raise ``error``; on its loop."""
+        if self.error is not None:
+            self.fail(self.error)
+            return
         self._stop_timer()
         if not self.future.done():
             self.future.set_result(self._outputs)
@@ -120,3 +127,32 @@ class Job:
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
+
+
+def complete(chunks: list[Chunk], outputs: Arrays, run_ns: int) -> list[Job]:
+    """The jobs whose last rows these outputs are; each keeps its own."""
+    done = []
+    at, batch = 0, sum([chunk.rows for chunk in chunks])
+    for chunk in chunks:
+        rows = {
+            name: array if len(array) == chunk.rows else array[at : at + chunk.rows] for name, array in outputs.items()
+        }
+        at += chunk.rows
+        if chunk.job.put(chunk, rows, batch, run_ns):
+            done.append(chunk.job)
+    return done
+
+
+def finish(jobs: list[Job]) -> None:
+    """On their event loop."""
+    for job in jobs:
+        job.finish()
+
+
+def finish_on_loops(jobs: list[Job]) -> None:
+    """From another thread."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[Job]] = {}
+    for job in jobs:
+        by_loop.setdefault(job.loop, []).append(job)
+    for loop, own in by_loop.items():
+        loop.call_soon_threadsafe(finish, own)

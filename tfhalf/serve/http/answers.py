@@ -11,6 +11,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from tfhalf.serve.http.disconnect import DISCONNECT, Disconnect
 from tfhalf.serve.settings import Limits
 
+_CONTINUE = b"HTTP/1.1 100"
+_LARGE = 1 << 16  # bytes of a body
 RATE = 1024  # bytes a second that a body, and the reading of an answer, has to keep up with
 
 
@@ -42,6 +44,39 @@ class Flow(FlowControl):
             self._transport.resume_reading()
 
 
+class Together:
+    """What an answer is written to: its head goes out with the first part of its body, in one packet."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport, self._head, self._began = transport, b"", False
+
+    def write(self, data: bytes) -> None:
+        """Send it, but for a head."""
+        if not self._began and not data.startswith(_CONTINUE):
+            self._began, self._head = True, data
+            return
+        self.flush(data)
+
+    def flush(self, data: bytes = b"") -> None:
+        """Send what is kept, and ``data``."""
+        if self._head and len(data) > _LARGE:  # to join them would copy it
+            self._transport.write(self._head)
+        elif self._head:
+            data = self._head + data
+        self._head = b""
+        if data:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        """Send what is kept, and close."""
+        self.flush()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        """Whether nothing more is sent."""
+        return self._transport.is_closing()
+
+
 class AnsweringProtocol(HttpToolsProtocol):
     """Reads no more requests while the answers to earlier ones are not read, and ends a connection where these are read
     more slowly than 1 KiB/s over ``body_seconds``."""
@@ -53,6 +88,7 @@ class AnsweringProtocol(HttpToolsProtocol):
         self._writing: asyncio.TimerHandle | None = None
         self._unsent = 0
         self._active: RequestResponseCycle | None = None  # whose answer is being made
+        self._answer: Together | None = None
         self._backlog = b""  # was received, and is parsed when others have had their turn
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -90,7 +126,14 @@ class AnsweringProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._active = cycle
+        self._answer = cycle.transport = Together(self.transport)  # type: ignore[assignment]
         super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        """An answer is complete, which may have no body."""
+        if self._answer is not None:
+            self._answer.flush()
+        super().on_response_complete()
 
     def timeout_keep_alive_handler(self) -> None:
         """End a connection that waits for its next request too long."""

@@ -6,13 +6,12 @@ import asyncio
 import math
 import time
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from starlette.requests import Request
 
 from tfhalf.errors import RequestError
+from tfhalf.serve.http.headers import header
 from tfhalf.serve.settings import Limits
 
 ENDED = "tfhalf.ended"  # the scope's key under which the HTTP protocol leaves why it reads no more of a request
@@ -45,16 +44,15 @@ class Bodies:
         for held in list(self._reading):
             held.end(RequestError(503, "the server is stopping, and the body was not there yet; ask another one", 1))
 
-    @contextmanager
-    def held(self) -> Iterator[BodyReader]:
-        """Within the block what is read counts towards ``max_bodies``."""
-        held = BodyReader(self)
-        try:
-            yield held
-        finally:
-            self._count(held, -held.bytes)
+    def held(self) -> BodyReader:
+        """A context: within the block what is read counts towards ``max_bodies``."""
+        return BodyReader(self)
 
     def _hold(self, held: BodyReader, count: int) -> None:
+        if held.bytes + count <= _OWN and self._held + count <= self._limits.max_bodies:  # nearly always
+            self._held += count
+            held.bytes += count
+            return
         beyond = _beyond(held.bytes + count) - _beyond(held.bytes)
         while not self._fits(count, beyond):
             slow = [other for other in self._reading if other is not held and other.rate < _NEEDED_RATE and other.bytes]
@@ -81,7 +79,7 @@ def _beyond(count: int) -> int:
 
 
 class BodyReader:
-    """The bytes of one request."""
+    """The bytes of one request, which count until its ``with`` block ends."""
 
     def __init__(self, bodies: Bodies) -> None:
         self._bodies = bodies
@@ -90,6 +88,13 @@ class BodyReader:
         self.bytes = 0
         self._since, self._before = time.monotonic(), 0  # when the rate was measured last, and how many there were
         self._rate = math.inf
+
+    def __enter__(self) -> BodyReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bytes:
+            self._bodies._count(self, -self.bytes)
 
     @property
     def rate(self) -> float:
@@ -139,8 +144,7 @@ class BodyReader:
     async def _received(self, request: Request, most: int) -> tuple[bytes | bytearray, str | None]:
         """The body as it came, and its encoding if it has one. One coroutine, and no generators: a small body is there
         already, and each would cost more than to take it."""
-        headers = request.headers
-        length = headers.get("content-length")
+        length = header(request, b"content-length")
         if length is not None and (not length.isdecimal() or int(length) > most):
             raise _too_large(most)
         self._task = asyncio.current_task()
@@ -167,9 +171,8 @@ class BodyReader:
             raise self._ended from None
         finally:
             self._bodies._reading.discard(self)
-        encoding = headers.get(
-            "content-encoding"
-        )  # the body is given as it is: to copy a large one would hold up everybody
+        encoding = header(request, b"content-encoding")
+        # The body is passed on as it is: to copy a large one would hold up everybody.
         return body, None if encoding is None else _known(encoding)
 
     def take(self, count: int) -> None:

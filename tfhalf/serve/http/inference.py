@@ -17,13 +17,14 @@ from tfhalf.serve.batching.request import Arrays
 from tfhalf.serve.engine import Engine, Inference
 from tfhalf.serve.http import body as bodies
 from tfhalf.serve.http.disconnect import disconnect_of
+from tfhalf.serve.http.headers import header
 from tfhalf.serve.http.middleware import FACTS
 from tfhalf.serve.models.version import Loaded
 from tfhalf.serve.protocols.json_codec import dumps
 from tfhalf.serve.reading.tasks import READ
 
 JSON = "application/json"
-TIMEOUT = "x-request-timeout-ms"
+TIMEOUT = b"x-request-timeout-ms"
 
 _SMALL = 1 << 16  # bytes of a body above which it is read beside the event loop
 _LARGE = 1 << 19  # above which that is done in another process: a JSON parser lets no other thread run before its end
@@ -44,13 +45,11 @@ def answer(request: Request, content: Any, status: int = 200) -> Response:
 
 def send(request: Request, body: bytes, kind: str, headers: Mapping[str, str], status: int = 200) -> Response:
     """``body``, compressed where the client asks for it."""
-    plain = dict(headers)
-    body, encoding = bodies.compress(body, request.headers.get("accept-encoding"))
+    all_headers = {"content-type": kind, **headers}
+    body, encoding = bodies.compress(body, header(request, b"accept-encoding"))
     if encoding is not None:
-        plain |= {"content-encoding": encoding, "vary": "accept-encoding"}
-    response = Response(body, status, plain)
-    response.headers["content-type"] = kind
-    return response
+        all_headers |= {"content-encoding": encoding, "vary": "accept-encoding"}
+    return Response(body, status, all_headers)
 
 
 @dataclass(frozen=True)
@@ -115,13 +114,13 @@ def timeout_of(request: Request) -> float | None:
     Raises:
         RequestError: 400, it is not a number above 0.
     """
-    header = request.headers.get(TIMEOUT)
-    if header is None:
+    text = header(request, TIMEOUT)
+    if text is None:
         return None
     try:
-        milliseconds = float(header)
+        milliseconds = float(text)
     except ValueError:
         milliseconds = math.nan
     if not milliseconds > 0:
-        raise RequestError(400, f"X-Request-Timeout-Ms is {header[:30]!r}; accepted: milliseconds, a number above 0")
+        raise RequestError(400, f"X-Request-Timeout-Ms is {text[:30]!r}; accepted: milliseconds, a number above 0")
     return milliseconds / 1000

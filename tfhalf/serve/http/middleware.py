@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tfhalf.errors import RequestError
 from tfhalf.serve.engine import Engine
+from tfhalf.serve.http.headers import HEADERS
 from tfhalf.serve.log import Log
 from tfhalf.serve.metrics import Metrics
 from tfhalf.serve.protocols.json_codec import dumps
@@ -32,22 +33,23 @@ Headers = list[tuple[bytes, bytes]]
 class RequestContext:
     """A request from its headers to its log line.
 
-    ``extra`` are headers that its answer carries, ``facts`` what the log line tells beside the usual.
+    ``headers`` are its own by name, ``extra`` those that its answer carries, ``facts`` what the log line tells beside
+    the usual.
     """
 
-    __slots__ = ("_client", "_headers", "_method", "_path", "_started", "_trace", "extra", "facts")
+    __slots__ = ("_client", "_method", "_path", "_started", "_trace", "extra", "facts", "headers")
 
     def __init__(self, method: str, path: str, headers: Iterable[tuple[bytes, bytes]], client: Any) -> None:
         self._started = time.perf_counter()
-        self._method, self._path, self._headers, self._client = method, path, dict(headers), client
-        self.extra, self._trace = _identity(self._headers)
+        self._method, self._path, self.headers, self._client = method, path, dict(headers), client
+        self.extra, self._trace = _identity(self.headers)
         self.facts: dict[str, Any] = {}
 
     def unknown(self, token: str | None) -> RequestError | None:
         """The answer where the server asks for ``token`` and the request carries none, or another one."""
         if token is None or self._path in _OPEN:
             return None
-        header = self._headers.get(b"authorization", b"")
+        header = self.headers.get(b"authorization", b"")
         there = header[len(_BEARER) :] if header.lower().startswith(_BEARER) else b""
         if hmac.compare_digest(there.strip(), token.encode()):
             return None
@@ -122,7 +124,7 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         context = RequestContext(scope["method"], scope["path"], scope["headers"], scope.get("client"))
-        scope[FACTS] = context.facts
+        scope[FACTS], scope[HEADERS] = context.facts, context.headers
         status = sent = 0
 
         async def observed(message: Message) -> None:

@@ -116,7 +116,7 @@ class _Protocol(AnsweringProtocol):
         """Parse some of it, and what is the plain body behind that; keep the rest until others have had their turn."""
         at = parsed = 0
         if self._in_head and len(data) <= _TURN and not self.pipeline:  # nearly always: one request, or a part of one
-            at = data.find(_END) + len(_END)
+            at = len(data) if len(data) <= _SLICE else data.find(_END) + len(_END)
             if at < len(_END) or at == len(data):
                 self._feed(data)
                 return

@@ -95,6 +95,8 @@ class Model:
 
     def _default(self) -> Loaded:
         """By the labels' shares, spread evenly (smooth weighted round robin); the rest to `stable`, or the newest."""
+        if not self.labels:
+            return self.loaded[max(self.loaded)]
         rest = 1.0
         for label in self.labels:
             if label.share:

@@ -97,8 +97,7 @@ def specs(kind: str, signature: Signature) -> tuple[RuntimeSpec, ...]:
         gpus = [RuntimeSpec(ONNXRUNTIME, "onnx", device) for device in gpu_devices()]
         return (*gpus, RuntimeSpec(ONNXRUNTIME, "onnx", "CPU", precision="float32"))
     plain = RuntimeSpec(TENSORFLOW, "savedmodel")
-    fixed = not any(None in tensor.shape[1:] for tensor in signature.inputs.values())
-    return (RuntimeSpec(TENSORFLOW, "savedmodel", xla=None), plain) if fixed else (plain,)
+    return (RuntimeSpec(TENSORFLOW, "savedmodel", xla=None), plain) if signature.fixed else (plain,)
 
 
 def _first_that_may(

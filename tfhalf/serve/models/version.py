@@ -46,19 +46,19 @@ class SizeRow:
 
 
 class Sizes:
-    """Executions by batch size. Written by the batcher's thread alone."""
+    """Executions by batch size. Its batcher writes it, one execution at a time."""
 
     def __init__(self) -> None:
-        self._rows: dict[int, SizeRow] = {}
+        self._sums: dict[int, tuple[int, int, int]] = {}  # by size: count, nanoseconds of joining and of running
 
     def add(self, done: BatchDone) -> None:
         """Count one execution."""
-        row = self._rows.get(done.rows, SizeRow(done.rows, 0, 0, 0))
-        self._rows[done.rows] = SizeRow(done.rows, row.count + 1, row.join_ns + done.join_ns, row.run_ns + done.run_ns)
+        count, join_ns, run_ns = self._sums.get(done.rows, (0, 0, 0))
+        self._sums[done.rows] = count + 1, join_ns + done.join_ns, run_ns + done.run_ns
 
     def rows(self) -> list[SizeRow]:
         """By rising size."""
-        return sorted(self._rows.copy().values(), key=lambda row: row.size)
+        return [SizeRow(size, *sums) for size, sums in sorted(self._sums.copy().items())]
 
 
 @dataclass(frozen=True)
@@ -164,6 +164,7 @@ def load(
         settings.batching,
         ladder=runtime.batch_sizes,
         row_seconds=row_seconds,
+        fixed=signature.fixed,
         blame=400 if signature.may_not_compute else 500,
         on_batch=counted,
         name=f"{model}/{version}",

@@ -13,6 +13,7 @@ from tfhalf.errors import RequestError
 from tfhalf.serve.batching.request import Arrays
 from tfhalf.serve.engine import Inference
 from tfhalf.serve.http.forms import FORM, Files
+from tfhalf.serve.http.headers import header
 from tfhalf.serve.http.inference import Reading, answer, engine_of, run, timeout_of
 from tfhalf.serve.models.version import Loaded
 
@@ -38,7 +39,7 @@ async def classify(request: Request) -> Response:
         ]
         return answer(request, {"model_name": loaded.model, "model_version": str(loaded.version), "predictions": rows})
 
-    kind = request.headers.get("content-type", "")
+    kind = header(request, b"content-type") or ""
     task = "form" if kind.split(";")[0].strip().lower() == FORM else "file"
     return await run(request, Reading(task, {"content_type": kind}, 0 if task == "file" else None), inference_of, write)
 

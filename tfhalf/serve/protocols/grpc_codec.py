@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 from tfhalf.errors import RequestError
 from tfhalf.serve.batching.request import Arrays
 from tfhalf.serve.models.version import Loaded
-from tfhalf.serve.protocols import oip, tensors
+from tfhalf.serve.protocols import oip, oip_answer, tensors
 from tfhalf.serve.protocols.grpc_messages import message
 from tfhalf.serve.signature import BYTES, Signature
 
@@ -142,7 +142,7 @@ def respond(parsed: oip.Parsed, outputs: Arrays, loaded: Loaded) -> Any:
     """The ``ModelInferResponse``, with raw contents."""
     response = Response(model_name=loaded.model, model_version=str(loaded.version), id=parsed.id or "")
     for output in parsed.requested:
-        sent = oip.sent(output, outputs, loaded)
+        sent = oip_answer.sent(output, outputs, loaded)
         response.outputs.add(name=sent.name, datatype=sent.datatype, shape=sent.shape)
         response.raw_output_contents.append(sent.raw())
     return response

@@ -1,23 +1,23 @@
-"""Bodies of the Open Inference Protocol's inference, with the binary tensor data extension: read and written."""
+"""Requests of the Open Inference Protocol, with the binary tensor data extension."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tfhalf.errors import RequestError
 from tfhalf.serve.batching.request import Arrays
-from tfhalf.serve.models.version import Loaded
 from tfhalf.serve.protocols import tensors
-from tfhalf.serve.protocols.json_codec import are_large, dumps, loads
+from tfhalf.serve.protocols.json_codec import loads
 from tfhalf.serve.settings import Limits
-from tfhalf.serve.signature import BYTES, DATATYPES, Signature, Tensor, called
+from tfhalf.serve.signature import BYTES, DATATYPES, Recent, Signature, Tensor, called
 
 _SEQUENCE = ("sequence_id", "sequence_start", "sequence_end")
+_KEPT = 1 << 10  # bytes of a JSON head that is kept
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class RequestedOutput:
     alias: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Parsed:
-    """A request's content. ``timeout`` in seconds."""
+    """A request's content. ``timeout`` in seconds. ``heads`` are those of answers to requests like it, if kept."""
 
     id: str | None
     rows: int
@@ -43,6 +43,29 @@ class Parsed:
     requested: tuple[RequestedOutput, ...]
     timeout: float | None
     binary: bool
+    heads: Recent | None = None
+
+
+class _Input(NamedTuple):
+    """An input as the JSON says it: ``data``, or so many bytes behind the JSON."""
+
+    tensor: Tensor
+    shape: tuple[int, ...]
+    datatype: str
+    size: Any
+    data: Any
+
+
+class _Head(NamedTuple):
+    """The JSON of a request."""
+
+    id: str | None
+    rows: int
+    inputs: tuple[_Input, ...]
+    requested: tuple[RequestedOutput, ...]
+    timeout: float | None
+    binary: bool
+    answers: Recent | None
 
 
 def parse(body: bytes, header_length: str | None, signature: Signature, limits: Limits) -> Parsed:
@@ -56,26 +79,43 @@ def parse(body: bytes, header_length: str | None, signature: Signature, limits: 
     """
     size = _header_size(header_length, len(body))
     view = memoryview(body)
-    message = loads(view[:size], nan=limits.allow_nan)
+    text = bytes(view[:size]) if header_length is not None and size <= _KEPT else None
+    head: _Head | None = signature.heads.get(text) if text is not None else None
+    if head is None:
+        head = _head(loads(view[:size], nan=limits.allow_nan), signature, keep=text is not None)
+        if text is not None and head.answers is not None:
+            signature.heads.keep(text, head)
+    raw = _Raw(view[size:])
+    feeds: Arrays = {}
+    encoded: dict[str, list[bytes]] = {}
+    for row in head.inputs:
+        if row.datatype == BYTES:
+            encoded[row.tensor.name] = _encoded(row, raw)
+        else:
+            feeds[row.tensor.name] = _numbers(row, raw)
+    raw.check_end()
+    return Parsed(head.id, head.rows, feeds, encoded, head.requested, head.timeout, head.binary, head.answers)
+
+
+def _head(message: Any, signature: Signature, *, keep: bool) -> _Head:
+    """All of a request but its values; ``answers`` where it may be kept, since other requests may say the same."""
     if not isinstance(message, dict):
         raise RequestError(400, "the request is not a JSON object")
     parameters = _parameters(message)
     listed = message.get("inputs")
     if not isinstance(listed, list) or not all(isinstance(row, dict) for row in listed):
         raise RequestError(400, "inputs is missing, or no list of objects")
-    raw = _Raw(view[size:])
-    feeds: Arrays = {}
-    encoded: dict[str, list[bytes]] = {}
+    inputs: dict[str, _Input] = {}
     rows = 0
     for row in listed:
-        tensor, count = _input(row, signature, raw, feeds, encoded)
+        one = _input(row, signature, inputs)
+        count = math.prod(one.shape) if one.datatype == BYTES else one.shape[0]
         if rows not in (0, count):
             raise RequestError(
-                400, f"input {tensor.name!r} has a batch of {count}, another one {rows}; they must agree"
+                400, f"input {one.tensor.name!r} has a batch of {count}, another one {rows}; they must agree"
             )
-        rows = count
-    raw.check_end()
-    missing = [name for name in signature.inputs if name not in feeds and name not in encoded]
+        rows, inputs[one.tensor.name] = count, one
+    missing = [name for name in signature.inputs if name not in inputs]
     if missing:
         raise RequestError(400, f"input {missing[0]!r} is missing; the model takes {', '.join(signature.inputs)}")
     identity = message.get("id")
@@ -83,7 +123,8 @@ def parse(body: bytes, header_length: str | None, signature: Signature, limits: 
         raise RequestError(400, f"id is {str(identity)[:50]}; accepted: text")
     binary = parameters.get("binary_data_output") is True
     requested = _outputs(message.get("outputs"), signature, binary)
-    return Parsed(identity, rows, feeds, encoded, requested, timeout_of(parameters), binary)
+    answers = Recent() if keep and identity is None and all(one.data is None for one in inputs.values()) else None
+    return _Head(identity, rows, tuple(inputs.values()), requested, timeout_of(parameters), binary, answers)
 
 
 def timeout_of(parameters: Mapping[str, Any]) -> float | None:
@@ -151,10 +192,8 @@ def input_tensor(name: Any, signature: Signature, *taken: Mapping[str, Any]) -> 
     return tensor
 
 
-def _input(
-    row: dict[str, Any], signature: Signature, raw: _Raw, feeds: Arrays, encoded: dict[str, list[bytes]]
-) -> tuple[Tensor, int]:
-    tensor = input_tensor(row.get("name"), signature, feeds, encoded)
+def _input(row: dict[str, Any], signature: Signature, taken: Mapping[str, _Input]) -> _Input:
+    tensor = input_tensor(row.get("name"), signature, taken)
     shape = tensors.check_shape(row.get("shape"), tensor.name)
     datatype = row.get("datatype")
     if not isinstance(datatype, str):
@@ -163,19 +202,23 @@ def _input(
     if (size is None) == ("data" not in row):
         raise RequestError(400, f"input {tensor.name!r}: give data or the parameter binary_data_size, one of them")
     if datatype == BYTES:
-        count = math.prod(shape)
         check_encoded(shape, tensor)
-        if size is not None:
-            encoded[tensor.name] = tensors.split_bytes(raw.take(size, tensor.name), count, tensor.name)
-        else:
-            encoded[tensor.name] = _encoded_json(row["data"], count, tensor)
-        return tensor, count
-    tensor.check_shape(shape)
-    if size is not None:
-        feeds[tensor.name] = tensors.from_bytes(raw.take(size, tensor.name), shape, datatype, tensor)
     else:
-        feeds[tensor.name] = tensors.from_json(row["data"], shape, datatype, tensor)
-    return tensor, shape[0]
+        tensor.check_shape(shape)
+    return _Input(tensor, shape, datatype, size, row.get("data"))
+
+
+def _numbers(row: _Input, raw: _Raw) -> np.ndarray:
+    if row.size is not None:
+        return tensors.from_bytes(raw.take(row.size, row.tensor.name), row.shape, row.datatype, row.tensor)
+    return tensors.from_json(row.data, row.shape, row.datatype, row.tensor)
+
+
+def _encoded(row: _Input, raw: _Raw) -> list[bytes]:
+    count, name = math.prod(row.shape), row.tensor.name
+    if row.size is not None:
+        return tensors.split_bytes(raw.take(row.size, name), count, name)
+    return _encoded_json(row.data, count, row.tensor)
 
 
 def check_encoded(shape: Sequence[int], tensor: Tensor) -> None:
@@ -255,84 +298,3 @@ def requested_output(name: Any, parameters: Mapping[str, Any], signature: Signat
     if datatype is not None and (datatype not in DATATYPES or DATATYPES[datatype].kind != "f"):
         raise RequestError(400, f"output {name!r}: datatype is {str(datatype)[:50]!r}; accepted: FP16, FP32, FP64")
     return RequestedOutput(tensor.name, binary, classes, datatype, name)
-
-
-@dataclass(frozen=True)
-class Sent:
-    """An output as it is sent: numbers in ``values``, or ``texts`` of each row."""
-
-    name: str
-    datatype: str
-    shape: tuple[int, ...]
-    values: np.ndarray | None
-    texts: tuple[bytes, ...] = ()
-
-    def raw(self) -> bytes:
-        """For the binary extension."""
-        return tensors.join_bytes(list(self.texts)) if self.values is None else tensors.to_bytes(self.values)
-
-
-def sent(output: RequestedOutput, outputs: Arrays, loaded: Loaded) -> Sent:
-    """The output that was asked for, as it was asked for."""
-    values, name = outputs[output.name], output.alias or output.name
-    if output.classes:
-        rows = tensors.classes(values, output.classes, loaded.labels)
-        return Sent(name, BYTES, (len(rows), len(rows[0])), None, tuple(text for row in rows for text in row))
-    if output.datatype is not None:
-        with np.errstate(over="ignore"):
-            values = values.astype(DATATYPES[output.datatype])
-    return Sent(name, output.datatype or loaded.signature.outputs[output.name].datatype, values.shape, values)
-
-
-def answer(parsed: Parsed, outputs: Arrays, loaded: Loaded, *, nan: bool) -> tuple[bytes, int | None]:
-    """The body of the answer, and the length of its JSON where binary data follows.
-
-    Raises:
-        RequestError: 422, JSON was asked for and a value is not finite.
-    """
-    head: dict[str, Any] = {"model_name": loaded.model, "model_version": str(loaded.version)}
-    if parsed.id is not None:
-        head["id"] = parsed.id
-    rows, blobs = [], []
-    for output in parsed.requested:
-        tensor = sent(output, outputs, loaded)
-        row: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
-        if output.binary:
-            blobs.append(tensor.raw())
-            row["parameters"] = {"binary_data_size": len(blobs[-1])}
-        elif tensor.values is None:
-            row["data"] = [text.decode() for text in tensor.texts]
-        else:
-            row["data"] = numbers(tensor.values, tensor.name, nan=nan)
-        rows.append(row)
-    head["outputs"] = rows
-    large = are_large(outputs.values())
-    if not blobs:
-        return dumps(head, nan=nan, large=large), None
-    text = dumps(head, large=large)
-    return b"".join([text, *blobs]), len(text)
-
-
-def numbers(values: np.ndarray, name: str, *, nan: bool) -> Any:
-    """Flat values for JSON.
-
-    Raises:
-        RequestError: 422, one is not finite and ``nan`` does not allow it.
-    """
-    check_finite(values, name, nan=nan)
-    flat = values.reshape(-1)
-    # Every float16 number is a float32 number with a short decimal form.
-    wide = flat.astype(np.float32) if flat.dtype == np.float16 else np.ascontiguousarray(flat)
-    return wide.tolist() if nan else wide
-
-
-def check_finite(values: np.ndarray, name: str, *, nan: bool) -> None:
-    """JSON has no NaN and no infinity.
-
-    Raises:
-        RequestError: 422, ``values`` holds one and ``nan`` does not allow it.
-    """
-    if not nan and values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise RequestError(
-            422, f"output {name!r} holds NaN or infinity, which JSON cannot say; ask for binary data, or allow NaN"
-        )

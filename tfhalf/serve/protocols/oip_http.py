@@ -13,9 +13,10 @@ from tfhalf._version import __version__
 from tfhalf.errors import RequestError
 from tfhalf.serve.batching.request import Arrays
 from tfhalf.serve.engine import Inference
+from tfhalf.serve.http.headers import header
 from tfhalf.serve.http.inference import JSON, Reading, answer, engine_of, run, send, timeout_of
 from tfhalf.serve.models.version import Loaded
-from tfhalf.serve.protocols import describe, oip
+from tfhalf.serve.protocols import describe, oip, oip_answer
 
 SERVER = "tfhalf"
 EXTENSIONS = (
@@ -35,7 +36,7 @@ async def infer(request: Request) -> Response:
     """POST .../infer"""
     engine = engine_of(request)
     limits = engine.settings.limits
-    header, accepted = request.headers.get(_HEADER), timeout_of(request)
+    length, accepted = header(request, _HEADER.encode()), timeout_of(request)
 
     def inference_of(parsed: oip.Parsed, loaded: Loaded) -> Inference:
         seconds = accepted if parsed.timeout is None else parsed.timeout
@@ -43,13 +44,13 @@ async def infer(request: Request) -> Response:
         return Inference(loaded, parsed.rows, parsed.feeds, deadline, parsed.encoded)
 
     def write(parsed: oip.Parsed, outputs: Arrays, loaded: Loaded) -> Response:
-        body, size = oip.answer(parsed, outputs, loaded, nan=limits.allow_nan)
+        body, size = oip_answer.answer(parsed, outputs, loaded, nan=limits.allow_nan)
         if size is None:
             return send(request, body, JSON, {})
         return send(request, body, "application/octet-stream", {_HEADER: str(size)})
 
-    size = int(header) if header is not None and header.isdecimal() and len(header) < 12 else None
-    return await run(request, Reading("infer", {"header": header}, size), inference_of, write)
+    size = int(length) if length is not None and length.isdecimal() and len(length) < 12 else None
+    return await run(request, Reading("infer", {"header": length}, size), inference_of, write)
 
 
 async def server(request: Request) -> Response:
@@ -157,19 +158,21 @@ async def _object(request: Request) -> dict[str, Any]:
 
 def routes() -> list[Route]:
     """All of them, the ones that are asked most first."""
-    handlers = []
+    inferences, handlers = [], []
     for prefix in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
+        inferences.append(Route(f"{prefix}/infer", infer, methods=["POST"]))
         handlers += [
-            Route(f"{prefix}/infer", infer, methods=["POST"]),
             Route(prefix, metadata, methods=["GET"]),
             Route(f"{prefix}/ready", model_ready, methods=["GET"]),
             Route(f"{prefix}/config", config, methods=["GET"]),
             Route(f"{prefix}/stats", stats, methods=["GET"]),
         ]
     return [
+        inferences[0],
         Route("/v2/health/live", live, methods=["GET"]),
         Route("/v2/health/ready", ready, methods=["GET"]),
         Route("/v2/models/stats", stats, methods=["GET"]),
+        *inferences[1:],
         *handlers,
         Route("/v2", server, methods=["GET"]),
         Route("/v2/", server, methods=["GET"]),

@@ -15,7 +15,7 @@ from tfhalf.serve.engine import Inference
 from tfhalf.serve.http.inference import JSON, Reading, answer, engine_of, run, send, timeout_of
 from tfhalf.serve.models.model import Model
 from tfhalf.serve.models.version import Loaded
-from tfhalf.serve.protocols import oip
+from tfhalf.serve.protocols import oip_answer
 from tfhalf.serve.protocols.json_codec import are_large, dumps
 from tfhalf.serve.protocols.tfserving_codec import SIGNATURE, Predict
 from tfhalf.serve.signature import BYTES, Tensor
@@ -56,7 +56,7 @@ def _result(parsed: Predict, outputs: Arrays, *, nan: bool) -> dict[str, Any]:
     plain: dict[str, Any] = {}
     for name, values in outputs.items():
         tensors_ = values.astype(np.float32) if values.dtype == np.float16 else np.ascontiguousarray(values)
-        oip.check_finite(tensors_, name, nan=nan)
+        oip_answer.check_finite(tensors_, name, nan=nan)
         plain[name] = tensors_.tolist() if nan else tensors_
     if parsed.by_row:
         if len(plain) == 1:

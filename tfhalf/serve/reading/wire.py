@@ -18,7 +18,7 @@ from tfhalf.serve.http.forms import Files
 from tfhalf.serve.protocols.oip import Parsed, RequestedOutput
 from tfhalf.serve.protocols.tfserving_codec import Predict
 from tfhalf.serve.settings import Limits
-from tfhalf.serve.signature import Signature, Tensor
+from tfhalf.serve.signature import Recent, Signature, Tensor
 
 TYPES: dict[str, Callable[..., Any]] = {
     kind.__name__: kind for kind in (Files, Limits, Parsed, Predict, Signature, Tensor, RequestedOutput)
@@ -84,10 +84,12 @@ def _plain(value: Any, blobs: list[memoryview]) -> Any:
         return ["dtype", value.str]
     if isinstance(value, list | tuple):
         return [type(value).__name__, [_plain(item, blobs) for item in value]]
+    if isinstance(value, Recent):
+        return None
     if isinstance(value, dict):
         return {key: _plain(item, blobs) for key, item in value.items()}
     if is_dataclass(value):
-        named = {field.name: _plain(getattr(value, field.name), blobs) for field in fields(value)}
+        named = {field.name: _plain(getattr(value, field.name), blobs) for field in fields(value) if field.init}
         return [type(value).__name__, named]
     return value
 
