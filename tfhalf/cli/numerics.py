@@ -61,10 +61,10 @@ def numerics(pipeline: Path | None, plot: Path | None, whole: bool, quiet: bool,
 
     plotting.check(plot)
     asked = request.check(pipeline, **options)
-    import_tensorflow()
+    progress = progress_for(quiet, as_json)
+    import_tensorflow(progress.line)
     from tfhalf.numerics import plots, run, tables
 
-    progress = progress_for(quiet, as_json)
     report = run.measure(asked, progress)
     if as_json:
         click.echo(json.dumps(report.to_dict(), indent=2))

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tfhalf.system.cache import cache_folder
+from tfhalf.system.cache import cache_folder, make_folder
 from tfhalf.system.npz import read_npz
 from tfhalf.text import one_line
 
@@ -47,7 +47,7 @@ def store(name: str, key: str, arrays: Mapping[str, np.ndarray], say: Callable[[
     """Keep ``arrays`` under ``name``, whole or not at all; a disk that does not take them is said."""
     there = cache_folder()
     try:
-        there.mkdir(parents=True, exist_ok=True)
+        make_folder(there)
         # Several processes may keep the same at once: each writes a file of its own, and the last one stays.
         handle, written = tempfile.mkstemp(prefix=f".{name[:40]}.", dir=there)
         try:
