@@ -17,7 +17,8 @@ class Training:
     counted. ``matrix_flops`` is the measured rate, per second, of the product that ``matrix`` describes, in the
     policy's compute dtype. ``memory_of`` says whose peak ``memory_bytes`` is. ``emulated`` is float16 on a device
     without float16 arithmetic. ``images`` is the size of the training set, ``image_bytes`` what all of them take
-    decoded; ``normalised_by`` so many of them were, 0 where none is.
+    decoded; ``normalised_by`` so many of them were, 0 where none is. ``from_cache``: whether the compiled program was
+    in the user's cache, None without one.
 
     ``waited`` is the share of the time in which the device had no data. With `--feed` there are also items per second
     of the step alone, on one batch again and again, and of the feed alone, None where it brings nothing.
@@ -49,6 +50,7 @@ class Training:
     feed: str
     xla: str
     noun: str = "images"
+    from_cache: bool | None = None
     waited: float = 0.0
     step_alone_per_s: float | None = None
     feed_alone_per_s: float | None = None
