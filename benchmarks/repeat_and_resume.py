@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
+import os
 import signal
 import subprocess
 import sys
@@ -34,9 +34,6 @@ def main() -> None:
     arguments.out.mkdir(parents=True)
     whole = _trained(arguments, "whole")
     for name in ("again", "killed"):
-        programs = arguments.out / "whole/runs/.xla"
-        if programs.is_dir():  # not without XLA
-            shutil.copytree(programs, arguments.out / name / "runs/.xla")
         run = _trained(arguments, name, kill=name == "killed")
         print(json.dumps({"pair": f"whole, {name}", **_compared(whole, run)}), flush=True)
 
@@ -51,7 +48,8 @@ def _trained(arguments: argparse.Namespace, name: str, kill: bool = False) -> Pa
     command += [part for setting in settings for part in ("--set", setting)]
     start = time.perf_counter()
     log = (arguments.out / f"{name}.txt").open("ab")
-    with log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+    env = {**os.environ, "TFHALF_CACHE_DIR": str(arguments.out.absolute() / "cache")}
+    with log, subprocess.Popen(command, stdout=log, stderr=log, env=env) as process:
         if kill:
             _kill(process, folder / "runs", arguments.at)
         code = process.wait()

@@ -112,6 +112,14 @@ def test_notes_of_a_training() -> None:
     assert text(found)[0][6] == text(found)[0][-1] == "-"
 
 
+def test_whether_a_program_came_from_the_cache_is_said() -> None:
+    rows = (replace(HALF, from_cache=True), replace(ROW, from_cache=False))
+    assert tables.notes(replace(TRAINED, rows=rows)) == [
+        "mixed_float16: compiled in 12.3 s, from the cache",
+        "float32: compiled in 12.3 s, kept for the next time",
+    ]
+
+
 def test_the_table_of_an_export() -> None:
     assert text(SERVED) == [
         ["SavedModel", "1", "1.50", "2.50", "600", "100", "400"],

@@ -155,6 +155,7 @@ def test_the_peak_of_memory_is_this_process_own() -> None:
 
 TRAINING_KEYS = {
     *("policy", "noun", "samples", "batch_size", "steps", "skipped", "compile_seconds", "memory_bytes", "memory_of"),
+    "from_cache",
     *("flops_forward", "flops_step", "uncounted", "matrix", "matrix_flops", "device", "device_kind", "emulated"),
     *("source", "images", "image_bytes", "normalised_by", "model"),
     *("devices", "waited", "step_alone_per_s", "feed_alone_per_s"),
@@ -192,6 +193,7 @@ def test_digits_are_trained_for_real(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert (row["waited"], row["step_alone_per_s"], row["feed_alone_per_s"]) == (0, None, None)
         assert row["memory_bytes"] > 10**8
         assert row["compile_seconds"] > 0
+        assert row["from_cache"] is None  # nothing is kept on a CPU
     assert told["policies"][1]["ratio_to_float32"] == 1
     heard = [line.split("/2 ")[1] for line in done.stderr.splitlines() if "/2 " in line]
     for policy in policies:

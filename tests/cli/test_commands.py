@@ -700,10 +700,37 @@ def test_doctor() -> None:
     assert re.search(r"^ok +Python +3\.", result.stdout, re.MULTILINE)
     told = call("doctor", "--json")
     findings = json.loads(told.stdout)
-    assert set(findings) == {"healthy", "findings"}
+    assert set(findings) == {"healthy", "findings", "cache"}
     assert findings["healthy"] is all(row["status"] != "bad" for row in findings["findings"])
     assert result.exit_code == told.exit_code == (0 if findings["healthy"] else 1)
-    assert {"Python", "tensorflow", "XLA"} <= {row["name"] for row in findings["findings"]}
+    assert {"Python", "tensorflow", "XLA", "cache"} <= {row["name"] for row in findings["findings"]}
+
+
+def test_doctor_empties_the_cache(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    key = cache / "programs" / "0123456789abcdef"
+    key.mkdir(parents=True)
+    (key / "a.pb").write_bytes(b"x" * 1000)
+    (cache / f"folder-{'0' * 32}.npz").write_bytes(b"y" * 500)
+    (cache / "mine.txt").write_bytes(b"zz")
+    result = call("doctor", "--clear-cache", TFHALF_CACHE_DIR=str(cache))
+    assert result.exit_code == 0
+    assert result.stdout.splitlines() == [
+        f"{cache}: removed 2 files, 1.50 kB",
+        "left       1 files that tfhalf did not write, 2 bytes",
+    ]
+    assert [path.name for path in cache.rglob("*")] == ["mine.txt"]
+    again = json.loads(call("doctor", "--clear-cache", "--json", TFHALF_CACHE_DIR=str(cache)).stdout)
+    assert again["removed"] == {"files": 0, "bytes": 0}
+    assert again["others"] == {"files": 1, "bytes": 2}
+
+
+def test_a_limit_of_the_cache_that_is_not_a_size_is_one_line() -> None:
+    for arguments in (("doctor",), ("doctor", "--clear-cache")):
+        assert "TFHALF_CACHE_LIMIT='much' is not a size" in refused(call(*arguments, TFHALF_CACHE_LIMIT="much"))
+    Path("p.yaml").write_text(BASE)
+    for arguments in (("train", "p.yaml"), ("numerics", "p.yaml"), ("bench", "p.yaml")):
+        assert "TFHALF_CACHE_LIMIT='much' is not a size" in refused(call(*arguments, TFHALF_CACHE_LIMIT="much"))
 
 
 def test_another_backend_is_refused() -> None:

@@ -16,8 +16,8 @@ from record_files import encoded, pixels
 from tfhalf.config import Data
 from tfhalf.data import LazyImages, Splits, load_splits, memory
 from tfhalf.data.sources import folder, images, listing
-from tfhalf.data.storage import cache
 from tfhalf.errors import DataError
+from tfhalf.system.cache import cache_folder
 
 TRAIN, TEST = pixels(30), pixels(6, seed=1)
 
@@ -146,7 +146,7 @@ def test_many_gray_files(root: Path) -> None:
 def kept(root: Path) -> Path:
     """The file in which the listing is."""
     load(root)
-    (file,) = cache.folder().iterdir()
+    (file,) = cache_folder().iterdir()
     return file
 
 
@@ -174,7 +174,7 @@ def test_a_folder_that_changed_just_now_is_not_kept(root: Path) -> None:
     (root / "train/cat/more").write_text("")
     (root / "train/cat/more").unlink()
     assert is_whole(load(root))
-    assert not cache.folder().exists()
+    assert not cache_folder().exists()
 
 
 def named(names: np.ndarray, old: bytes, new: bytes) -> np.ndarray:

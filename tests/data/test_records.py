@@ -19,9 +19,9 @@ from tfhalf.config import Data
 from tfhalf.data import LazyImages, Splits, load_splits, memory
 from tfhalf.data.sources.records import items, shards
 from tfhalf.data.sources.records import tfrecord as tfrecord_format
-from tfhalf.data.storage import cache
 from tfhalf.data.storage.local import Local
 from tfhalf.errors import DataError
+from tfhalf.system.cache import cache_folder
 
 WRITERS = {"tfrecord": tfrecord, "array_record": array_record}
 TRAIN = pixels(36)
@@ -175,7 +175,7 @@ def test_many_threads_and_few_open_files(root: Path, monkeypatch: pytest.MonkeyP
 def kept(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The file in which the training part's index is; the set was read once."""
     load(root)
-    (file,) = (path for path in cache.folder().iterdir() if len(np.load(path)["labels"]) == 36)
+    (file,) = (path for path in cache_folder().iterdir() if len(np.load(path)["labels"]) == 36)
     return file
 
 
@@ -211,7 +211,7 @@ def test_a_changed_shard_is_read_anew(root: Path, kept: Path, monkeypatch: pytes
     assert "train-00002-of-00003" in scanned
     tfrecord(path, records(TRAIN)[:3])
     assert len(load(root).x_train) == 27
-    assert len(list(cache.folder().iterdir())) == 2  # none is left of a set as it was
+    assert len(list(cache_folder().iterdir())) == 2  # none is left of a set as it was
 
 
 def rewritten(**changes: Any) -> Callable[[Path], None]:
@@ -284,16 +284,6 @@ def test_a_cache_that_takes_nothing_is_said(root: Path, tmp_path: Path, monkeypa
     assert any("file does not keep where the items are (File exists): it is read again" in line for line in lines)
 
 
-def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("TFHALF_CACHE_DIR")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
-    assert cache.folder() == Path("/x/tfhalf")
-    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
-    assert cache.folder() == Path("~/.cache/tfhalf").expanduser()
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache.folder() == Path("~/.cache/tfhalf").expanduser()
-
-
 # --- what is wrong ----------------------------------------------------------------------------------------------------
 
 
@@ -344,7 +334,7 @@ def test_a_damaged_shard_is_refused_by_shard_and_record(
     with pytest.raises(DataError, match=rf"^records:/.*/set: {words}") as caught:
         load(root)
     assert "\n" not in str(caught.value)
-    assert not cache.folder().exists()
+    assert not cache_folder().exists()
 
 
 def test_a_length_that_nothing_holds(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -162,6 +162,14 @@ def test_a_batch_holds_what_the_data_is_of() -> None:
     assert f"; with 2^{report.proposal.lowest} hardly more become 0" in said
 
 
+def test_whether_the_programs_came_from_the_cache_is_said() -> None:
+    measured = told(activation_gradients__a=1.0, weight_gradients__a=1.0)
+    for cached, words in ((None, ""), (True, ", from the cache"), (False, ", kept for the next time")):
+        report = reported(replace(measured, timing=Timing(1, 1, 2, cached)))
+        assert tables.heading(report)[-1].endswith(f"; compiled in 2.0 s{words}")
+        assert report.to_dict()["overhead"]["from_cache"] is cached
+
+
 def test_what_is_pasted_is_yaml_whatever_a_layer_is_called() -> None:
     found = (Island("it's", ("gives up to 9,000",)), Island("a: b # c", ("weights",)))
     pasted = yaml.safe_load("\n".join(tables.paste(reported(told(), found))))

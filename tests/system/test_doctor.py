@@ -18,7 +18,8 @@ from rich.console import Console
 
 from tfhalf.system import device, doctor
 from tfhalf.system.device import Device
-from tfhalf.system.doctor import Finding, diagnose, healthy
+from tfhalf.system.doctor import diagnose, healthy
+from tfhalf.system.finding import Finding
 
 H200 = Device("GPU", "NVIDIA H200", (9, 0), 139 * 2**30, True, True, 16)
 P100 = Device("GPU", "Tesla P100", (6, 0), 16 * 2**30, True, False, 1)

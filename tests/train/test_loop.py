@@ -21,7 +21,9 @@ from train_loops import NET, StopAfter, Stopped, pipeline, run_folder, said, tra
 
 from tfhalf.data import Preprocess
 from tfhalf.errors import ResumeError, TrainingError
+from tfhalf.system import programs
 from tfhalf.system.device import float32_exactly
+from tfhalf.train import program
 from tfhalf.train.evaluate import Evaluator, _view
 from tfhalf.train.loop import run_training
 from tfhalf.train.objective import Objective
@@ -308,6 +310,18 @@ def test_a_state_that_is_held_stays_as_it_was(folder: Path, xla: str) -> None:
     assert equal(t.state.values(), before)
     t.program.feed(t.program.order(0), 0, 0)
     assert equal([tensor.numpy() for tensor in held], before)
+
+
+@pytest.mark.parametrize(("xla", "names", "cached"), [("on", ["p"], True), ("on", [], None), ("off", ["p"], None)])
+def test_a_program_says_whether_it_came_from_the_cache(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, xla: str, names: list[str], cached: bool | None
+) -> None:
+    for module in (programs, program):
+        monkeypatch.setattr(module, "program_names", lambda: frozenset(names))
+    t = trainer(folder, train__xla=xla)
+    assert t.program.from_cache is None
+    t.program.compile()
+    assert t.program.from_cache is cached
 
 
 def test_no_validation_part(folder: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -34,8 +36,8 @@ def train_pipeline(
     `tfhalf train` does. It sets Python's, numpy's and Keras' random seeds to the pipeline's.
 
     TensorFlow reads some settings when it is imported. Where tfhalf imports it, XLA's compiled GPU programs are kept in
-    ``runs/.xla`` for the next time; where the caller has, they are compiled anew, and the log says so. SIGINT and
-    SIGTERM end training after a checkpoint, if this is called from the main thread.
+    the user's cache folder for the next time; where the caller has, they are compiled anew, and the log says so. SIGINT
+    and SIGTERM end training after a checkpoint, if this is called from the main thread.
 
     Args:
         pipeline: of `load_pipeline`, or the path of a pipeline file. Left out with ``from_run``, or with a run's folder
@@ -73,25 +75,25 @@ def train_pipeline(
         else:
             request = _request(pipeline, Path(runs), Path(exports), data_dir, smoke, resume, deterministic)
         progress = progress_of(verbose)
-        _start(progress, Path(runs), deterministic=request.deterministic)
-        from tfhalf.system.device import grow_memory
-        from tfhalf.train.job import Places
-        from tfhalf.workflows.train import train_and_export
+        with _started(progress, deterministic=request.deterministic):
+            from tfhalf.system.device import grow_memory
+            from tfhalf.train.job import Places
+            from tfhalf.workflows.train import train_and_export
 
-        if not grow_memory():
-            raise ConfigError(
-                "TensorFlow has taken the GPU's memory whole, and the process that verifies needs some: call "
-                "tf.config.experimental.set_memory_growth(gpu, True) for each GPU before anything runs on it"
+            if not grow_memory():
+                raise ConfigError(
+                    "TensorFlow has taken the GPU's memory whole, and the process that verifies needs some: call "
+                    "tf.config.experimental.set_memory_growth(gpu, True) for each GPU before anything runs on it"
+                )
+            return train_and_export(
+                request.pipeline,
+                Places(request.source, Path(runs), Path(exports), request.data_dir),
+                progress,
+                smoke=request.smoke,
+                resume=request.run,
+                deterministic=request.deterministic,
+                origin=request.origin,
             )
-        return train_and_export(
-            request.pipeline,
-            Places(request.source, Path(runs), Path(exports), request.data_dir),
-            progress,
-            smoke=request.smoke,
-            resume=request.run,
-            deterministic=request.deterministic,
-            origin=request.origin,
-        )
 
 
 def measure_numerics(
@@ -131,10 +133,10 @@ def measure_numerics(
     with python_words():
         check_at_hand(pipeline.data, data_dir)
         progress = progress_of(verbose)
-        _start(progress)
-        from tfhalf.numerics.run import measure
+        with _started(progress):
+            from tfhalf.numerics.run import measure
 
-        return measure(Asked(pipeline.file, pipeline, data_dir, None, steps, every, batch_size), progress)
+            return measure(Asked(pipeline.file, pipeline, data_dir, None, steps, every, batch_size), progress)
 
 
 def _request(
@@ -207,21 +209,27 @@ def _loaded(pipeline: Pipeline | str | Path) -> Pipeline:
     return pipeline if isinstance(pipeline, Pipeline) else load_pipeline(pipeline)
 
 
-def _start(progress: Progress, keep_programs: Path | None = None, *, deterministic: bool = False) -> None:
-    """TensorFlow, and as much of what the command sets before it as can be set.
+@contextmanager
+def _started(progress: Progress, *, deterministic: bool = False) -> Iterator[None]:
+    """Within the block there is TensorFlow, and as much of what the command sets before it as can be set.
 
     Raises:
         ConfigError: ``deterministic`` comes too late for a GPU.
     """
-    from tfhalf.system.tensorflow import keep_compiled_programs, keep_same_bits, set_same_bits
+    from tfhalf.system.programs import keep_programs, program_names, trim_programs
+    from tfhalf.system.tensorflow import keep_same_bits, set_same_bits
 
     in_time = not deterministic or set_same_bits()
-    if keep_programs is not None and "tensorflow" not in sys.modules:
-        keep_compiled_programs(keep_programs)
-    elif keep_programs is not None:
+    if "tensorflow" not in sys.modules or program_names() is not None:
+        keep_programs(progress.line)
+    else:
         progress.line(
             "xla        compiled programs are not kept: TensorFlow was imported before tfhalf could say where"
         )
     need_tensorflow()
     if deterministic:
         keep_same_bits(in_time)
+    try:
+        yield
+    finally:
+        trim_programs(progress.line)

@@ -18,7 +18,8 @@ class Training:
     policy's compute dtype. ``memory_of`` says whose peak ``memory_bytes`` is. ``emulated`` is float16 on a device
     without float16 arithmetic. ``images`` is the size of the training set, ``image_bytes`` what all of them take
     decoded; ``normalised_by`` so many of them were, 0 where none is. ``devices`` share each batch: rates are those of
-    all of them together, but ``matrix_flops`` and ``memory_bytes`` are one's.
+    all of them together, but ``matrix_flops`` and ``memory_bytes`` are one's. ``from_cache``: whether the compiled
+    program was in the user's cache, None without one.
 
     ``waited`` is the share of the time in which the device had no data. With `--feed` there are also items per second
     of the step alone, on one batch again and again, and of the feed alone, None where it brings nothing.
@@ -51,6 +52,7 @@ class Training:
     xla: str
     noun: str = "images"
     devices: int = 1
+    from_cache: bool | None = None
     waited: float = 0.0
     step_alone_per_s: float | None = None
     feed_alone_per_s: float | None = None

@@ -8,6 +8,7 @@ from rich.table import Table
 from tfhalf.bench.results import Inference, InferenceBench, Training, TrainingBench
 from tfhalf.bench.runtimes import RUNTIMES
 from tfhalf.progress import Progress, duration, size
+from tfhalf.system.programs import origin_words
 
 _TRAINING = (
     *("slowest", "fastest", "spread", "steps/s", "x float32", "compile", "peak memory"),
@@ -109,6 +110,8 @@ def notes(bench: TrainingBench | InferenceBench) -> list[str]:
         return [f"{RUNTIMES[row.runtime][0]}: {row.note}" for row in bench.rows if row.note]
     lines = []
     for row in bench.rows:
+        if row.from_cache is not None:
+            lines.append(f"{row.policy}: compiled in {duration(row.compile_seconds)}{origin_words(row.from_cache)}")
         if row.skipped:
             lines.append(f"{row.policy}: {row.skipped} of {row.steps} steps were skipped for a non-finite gradient")
         if len(row.samples) < bench.settings["repeats"]:

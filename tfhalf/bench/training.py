@@ -120,6 +120,7 @@ def _train(
         "steps": timed.steps,
         "skipped": timed.skipped,
         "compile_seconds": compiling,
+        "from_cache": program.from_cache,
         "memory_bytes": memory,
         "memory_of": memory_of,
         "flops_forward": work.forward,

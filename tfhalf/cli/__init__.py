@@ -18,6 +18,7 @@ import click
 from tfhalf._version import __version__
 from tfhalf.cli.compare import compare
 from tfhalf.cli.devices import DEVICES, NAMES, RAY, device_options, on_ray, sharing
+from tfhalf.cli.doctor import doctor
 from tfhalf.cli.export import export
 from tfhalf.cli.group import Group, thread_failed
 from tfhalf.cli.inspect import inspect
@@ -38,7 +39,7 @@ from tfhalf.cli.output import say_outcome
 from tfhalf.cli.predict import predict
 from tfhalf.cli.serve import serve
 from tfhalf.progress import Progress
-from tfhalf.system.tensorflow import import_tensorflow
+from tfhalf.system.programs import keep_programs
 from tfhalf.text import clean
 
 _STARTED = time.perf_counter()
@@ -121,7 +122,7 @@ def train(
     progress = progress_for(quiet, as_json)
     if ray is not None:
         click.get_current_context().exit(on_ray(ray, where, progress))
-    loading = {"keep_programs": runs, "deterministic": request.deterministic}
+    loading = {"deterministic": request.deterministic}
     with sharing(progress, request.facts(), loading=loading, **where) as group:
         from tfhalf.train.job import Places
         from tfhalf.workflows.train import take_part, train_and_export
@@ -231,6 +232,7 @@ def bench(target: Path, plot: Path | None, quiet: bool, as_json: bool, **options
 
     plotting.check(plot)
     progress = progress_for(quiet, as_json)
+    keep_programs(progress.line)  # by the processes of the rows
     results = run.bench(target, run.Options(**options), progress)
     if as_json:
         click.echo(json.dumps(results.to_dict(), indent=2))
@@ -240,24 +242,8 @@ def bench(target: Path, plot: Path | None, quiet: bool, as_json: bool, **options
     run.check(results)
 
 
-@main.command(short_help="Check this machine, and advise what to do.")
-@DATA_DIR
-@JSON
-def doctor(data_dir: str | None, as_json: bool) -> None:
-    """Look at Python, TensorFlow, GPUs, XLA, disk and data, with advice for whatever is off."""
-    import_tensorflow()
-    from tfhalf.system.doctor import diagnose, healthy, table
-
-    findings = diagnose(data_dir, Path.cwd())
-    well = healthy(findings)
-    if as_json:
-        click.echo(json.dumps({"healthy": well, "findings": [f.to_dict() for f in findings]}, indent=2))
-    else:
-        _print_table(table(findings))
-    click.get_current_context().exit(0 if well else 1)
-
-
 main.add_command(compare)
+main.add_command(doctor)
 main.add_command(export)
 main.add_command(float16)
 main.add_command(inspect)
@@ -276,14 +262,6 @@ def init(directory: Path) -> None:
         click.echo(path)
     click.echo("own data: copy a file of pipelines/templates into pipelines, and fill it in")
     click.echo(f"next: cd {directory} && tfhalf train pipelines/digits.yaml")
-
-
-def _print_table(table: Any) -> None:
-    from rich.console import Console
-
-    console = Console()
-    # Cells may hold names out of files: none of them is markup.
-    Console(width=None if console.is_terminal else 160, markup=False, emoji=False).print(table)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from tfhalf.config.refs import raised
 from tfhalf.errors import InputError, Interrupted, TfhalfError
 from tfhalf.files import disk_fault
 from tfhalf.progress import Progress
+from tfhalf.system.programs import trim_programs
 from tfhalf.text import clean
 
 ARGUMENTS = "tfhalf.arguments"
@@ -65,6 +66,8 @@ class Group(click.Group):
             _show_cause(error)
             Progress(sys.stderr).line(f"error: the code that was given fails: {raised(error)}", always=True)
             ctx.exit(InputError.exit_code)
+        finally:
+            trim_programs(Progress(sys.stderr).line)
 
 
 def _show_cause(error: BaseException) -> None:

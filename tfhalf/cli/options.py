@@ -59,11 +59,11 @@ def pipeline_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return DATA_DIR(_SET(function))
 
 
-def load_tensorflow(progress: Progress, *, keep_programs: Path | None = None, deterministic: bool = False) -> None:
-    """As `import_tensorflow`, with a word before: it takes seconds, on a slow disk many."""
+def load_tensorflow(progress: Progress, *, deterministic: bool = False) -> None:
+    """As `import_tensorflow`, which keeps XLA's programs, with a word before: it takes seconds, on a slow disk many."""
     if "tensorflow" not in sys.modules:
         progress.wait("TensorFlow")
-    import_tensorflow(keep_programs, deterministic=deterministic)
+    import_tensorflow(progress.line, deterministic=deterministic)
 
 
 def progress_for(quiet: bool, as_json: bool) -> Progress:

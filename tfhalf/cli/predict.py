@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import click
@@ -10,6 +11,7 @@ import click
 from tfhalf.artifacts.formats import FORMATS
 from tfhalf.cli.options import JSON, PATH
 from tfhalf.errors import InputError
+from tfhalf.progress import Progress
 from tfhalf.system.tensorflow import import_tensorflow
 from tfhalf.text import clean
 
@@ -66,7 +68,7 @@ def predict(
     An .npz file does for every model: an array for each input by its name, [N, ...] (.npy: for the only one). Arrays
     of str are texts or categories, which are looked up.
     """
-    import_tensorflow()
+    import_tensorflow(Progress(sys.stderr).line)
     from tfhalf.workflows.predict import Request, in_words
     from tfhalf.workflows.predict import predict as predicted
 

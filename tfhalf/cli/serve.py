@@ -12,6 +12,7 @@ import click
 from tfhalf.cli.options import PATH, QUIET
 from tfhalf.errors import InputError
 from tfhalf.progress import Progress
+from tfhalf.system.programs import keep_programs
 
 
 @click.command("serve", short_help="Answer inference requests over HTTP and gRPC.")
@@ -143,6 +144,7 @@ def serve(
     endpoint = Endpoint(host, port, grpc_port, tls_certificate, tls_key, drain_seconds)
     check(endpoint)
     progress = Progress(quiet=quiet)
+    keep_programs(progress.line)
     with listen(endpoint) as listener:
         url = f"{'https' if tls_certificate else 'http'}://{_shown(host)}:{listener.getsockname()[1]}"
         if workers > 1:

@@ -27,6 +27,7 @@ from tfhalf.errors import (
 from tfhalf.files import read_bytes, replacing
 from tfhalf.progress import Progress
 from tfhalf.system.child import Channel
+from tfhalf.system.programs import trim_programs
 from tfhalf.system.tensorflow import import_tensorflow
 from tfhalf.text import clean, one_line
 
@@ -58,12 +59,14 @@ def main(channel: Channel) -> None:
     folder = Path(request["folder"])
     with (folder / LOG).open("a", encoding="utf-8") as file:
         progress = Progress(_Log(file, channel))  # type: ignore[arg-type]  # what Progress needs of a stream
-        channel.send_json(_answer(request, folder, progress))
+        answer = _answer(request, folder, progress)
+        trim_programs(progress.line)
+        channel.send_json(answer)
 
 
 def _answer(request: dict[str, Any], folder: Path, progress: Progress) -> dict[str, Any]:
     try:
-        import_tensorflow(Path(request["programs"]))
+        import_tensorflow(progress.line)
         result = _run(request, folder, progress)
     except (InputError, Interrupted) as error:
         return {"error": str(error), "exit_code": error.exit_code}

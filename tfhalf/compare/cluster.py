@@ -84,7 +84,7 @@ class Cluster:
 
     def start(self, cell: Cell, request: dict[str, Any]) -> None:
         """Hand a cell to Ray, whose paths it takes as they are seen from the root."""
-        paths = {name: str(Path(request[name]).absolute()) for name in ("source", "folder", "programs")}
+        paths = {name: str(Path(request[name]).absolute()) for name in ("source", "folder")}
         task = self._ray.remote(run_task).options(**self._options, max_retries=0, scheduling_strategy="SPREAD")
         reference = task.remote(self._worker, {**request, **paths}, str(self._token))
         self.busy.append(_Task(cell, reference, time.perf_counter()))

@@ -18,7 +18,6 @@ from tfhalf.progress import Progress, duration
 from tfhalf.train.record.run_folder import held_if_free
 
 CELLS = "cells"
-_PROGRAMS = "programs"  # XLA's, which cells share
 
 
 class Workers(Protocol):
@@ -137,7 +136,6 @@ class Matrix:
             "overrides": list(cell.overrides),
             "folder": str(folder),
             "data_dir": self.plan.data_dir,
-            "programs": str(self.folder / _PROGRAMS),
             "at_once": self.at_once,
             "bench": None if benched is None else {"batch_sizes": benched.batch_sizes, "seconds": benched.seconds},
         }

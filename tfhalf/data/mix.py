@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-from scipy.special import betaincinv
 
 from tfhalf.config import Augment
 from tfhalf.data.augment import Draws
@@ -80,6 +79,8 @@ def mix(x_NHWC: Any, y: Any, draws: Draws, config: Augment) -> tuple[Any, Any]:
 def shares(alpha: float) -> npt.NDArray[np.float64]:
     """The quantiles of Beta(alpha, alpha) at the middles of `STEPS` equal steps, rising: one drawn evenly among them is
     distributed so, to 2^-17 in probability."""
+    from scipy.special import betaincinv  # a tenth of a second, which most trainings need not wait for
+
     return np.asarray(betaincinv(alpha, alpha, (np.arange(STEPS) + 0.5) / STEPS), np.float64)
 
 

@@ -19,6 +19,7 @@ from tfhalf.numerics.histogram import Histogram, together
 from tfhalf.numerics.measured_step import KINDS, SCORES, TAKEN, MeasuredStep
 from tfhalf.progress import Progress, duration
 from tfhalf.system.device import Device
+from tfhalf.system.programs import from_cache, program_names
 from tfhalf.train.feeds.base import Feed
 from tfhalf.train.job import Job
 from tfhalf.train.optim.rounded import EPSILON
@@ -45,11 +46,13 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds: of a step, of one that is measured as well, and of compiling both."""
+    """Seconds: of a step, of one that is measured as well, and of compiling both. ``from_cache``: whether both programs
+    were in the user's cache, None without one."""
 
     plain: float
     measured: float
     compile: float
+    from_cache: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,7 @@ class Measuring:
         self.step = MeasuredStep(program.step, program.xla)
         self.feed = program.feed.beside(self.step)
         self.compile_seconds = 0.0
+        self.from_cache: bool | None = None
 
     def compile(self) -> None:
         """Trace and compile both programs, and run none.
@@ -124,18 +128,19 @@ class Measuring:
         Raises:
             ConfigError: XLA cannot compile what measures.
         """
-        start = time.perf_counter()
+        start, names = time.perf_counter(), program_names()
         self.program.compile()
         with self.program.synchronized(self.program.state.model):
             self.feed(np.zeros((0, self.program.batch_size), np.int32), 0, 0)
         self.compile_seconds = time.perf_counter() - start
+        self.from_cache = from_cache(names) if self.program.xla else None
 
     def time(self) -> Timing:
         """Run a few steps of either kind, and put every variable back."""
         with self.program.state.unchanged():
             plain, measured = (self._seconds(feed) for feed in (self.program.feed, self.feed))
         self.step.clear()
-        return Timing(plain, measured, self.compile_seconds)
+        return Timing(plain, measured, self.compile_seconds, self.from_cache)
 
     def _seconds(self, feed: Feed) -> float:
         """Of one step, the least of some calls: other programs on the machine can only make them longer. Processes that

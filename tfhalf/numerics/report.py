@@ -121,6 +121,7 @@ class Report:
                 "factor": self.overhead,
                 "factor_in_all": self.overhead_in_all,
                 "compile_seconds": measured.timing.compile,
+                "from_cache": measured.timing.from_cache,
             },
             "exponents": {"from": LOW, "to": HIGH},
             "scale": {"in_force": 2.0**self.scale_exponent, "proposed": 2.0**self.proposal.exponent},

@@ -14,6 +14,7 @@ from tfhalf.numerics.report import GRADIENTS, Report
 from tfhalf.numerics.scale_proposal import HEADROOM
 from tfhalf.precision import cast
 from tfhalf.progress import Progress, duration
+from tfhalf.system.programs import origin_words
 
 _LAYERS = 24
 _WIDTH = 110
@@ -56,7 +57,8 @@ def heading(report: Report) -> list[str]:
         "in         float32, with the same weights and batches: in half precision what overflowed is infinite",
         "           already, and small gradients are zero",
         f"overhead   a step takes {seconds}: {report.overhead:.2f} times as long; "
-        f"{report.overhead_in_all:.2f} times in all; compiled in {duration(timing.compile)}",
+        f"{report.overhead_in_all:.2f} times in all; compiled in {duration(timing.compile)}"
+        f"{origin_words(timing.from_cache)}",
     ]
 
 

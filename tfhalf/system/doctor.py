@@ -14,33 +14,17 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from tfhalf.system import device
+from tfhalf.system.finding import Finding, Status
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 DISK_WARN, DISK_BAD = 2 << 30, 200 << 20  # bytes
 PACKAGES = ("tensorflow", "keras", "numpy", "protobuf", "onnx", "onnxruntime", "tf2onnx", "tensorflow-datasets")
-
-Status = Literal["ok", "warn", "bad"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing looked at. ``advice`` is empty only where nothing is off."""
-
-    name: str
-    status: Status
-    value: str
-    advice: str = ""
-
-    def to_dict(self) -> dict[str, str]:
-        """The four fields, for JSON."""
-        return asdict(self)
 
 
 def diagnose(data_dir: str | None, where: Path) -> list[Finding]:

@@ -1,4 +1,4 @@
-"""Starting TensorFlow: without its chatter, and with XLA's programs kept on disk.
+"""Starting TensorFlow: without its chatter, and with XLA's programs kept for the user.
 
 Everything here happens before TensorFlow is imported: it reads its settings once.
 """
@@ -6,21 +6,15 @@ Everything here happens before TensorFlow is imported: it reads its settings onc
 from __future__ import annotations
 
 import gc
-import hashlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib import metadata
-from pathlib import Path
 
 from tfhalf.errors import ConfigError
-from tfhalf.system.device import gpu_models, nvidia_device, nvidia_driver
+from tfhalf.system.programs import keep_programs
 
-PROGRAMS = ".xla"
-_CACHE = "--tf_xla_persistent_cache_directory"
-_KERNELS = "--xla_gpu_experimental_autotuner_cache_dir"
 _SAME_BITS = "--xla_gpu_deterministic_ops"  # which also has no kernel chosen by how fast it was
 # TensorFlow and Keras import these where they are installed, for wrappers and plots that nothing here uses: a third of
 # the time that TensorFlow's import takes.
@@ -28,27 +22,28 @@ _UNUSED = ("sklearn", "matplotlib", "pandas", "jax")
 
 
 def import_tensorflow(
-    keep_programs: Path | None = None, *, deterministic: bool = False, without: tuple[str, ...] = ()
+    say: Callable[[str], None] | None = None, *, deterministic: bool = False, without: tuple[str, ...] = ()
 ) -> None:
     """Import TensorFlow without the lines that its libraries write to file descriptor 2 before they read any setting.
 
     They are shown after all when the import fails.
 
     Args:
-        keep_programs: folder under which XLA's compiled GPU programs are kept for the next run; None keeps none.
+        say: takes a line where XLA's compiled GPU programs cannot be kept for the next time (`keep_programs`). None
+            leaves that to the process that started this one.
         deterministic: have every operation give the same bits each time, or be refused.
         without: packages that TensorFlow and Keras import where they can, beside `_UNUSED`; they do without.
 
     Raises:
-        ConfigError: Keras is set to another backend.
+        ConfigError: Keras is set to another backend, or the cache's limit is not a size.
     """
     backend = os.environ.get("KERAS_BACKEND")
     if backend != "tensorflow":
         raise ConfigError(f"KERAS_BACKEND is {backend!r}; tfhalf needs tensorflow: unset it")
     if deterministic:
         set_same_bits()
-    if keep_programs is not None:
-        keep_compiled_programs(keep_programs)
+    if say is not None:
+        keep_programs(say)
     if "tensorflow" not in sys.modules:
         _import(without)
     if deterministic:
@@ -139,31 +134,3 @@ def unlisted_tables() -> Iterator[None]:
         yield
     finally:
         tf.compat.v1.get_default_graph().clear_collection(tf.compat.v1.GraphKeys.TABLE_INITIALIZERS)
-
-
-def keep_compiled_programs(folder: Path) -> None:
-    """Have XLA look for its programs in ``folder/.xla/KEY`` and leave new ones there; and beside them which kernels
-    were the fastest for each convolution and matrix product, so that a changed program need not try them all again.
-
-    KEY stands for what a program depends on beside its own text, which XLA compares itself: the versions, the GPUs,
-    their driver, and XLA's flags. Only for GPUs: on a CPU compiling is short, and reading programs back has crashed.
-    """
-    flags = os.environ.get("TF_XLA_FLAGS", "")
-    if _CACHE in flags or nvidia_device() is None or " " in str(folder.absolute()):
-        return  # the user's own setting stands; a path with a blank cannot be said in flags
-    xla = os.environ.get("XLA_FLAGS", "")
-    parts = [
-        *(metadata.version(package) for package in ("tensorflow", "keras")),
-        nvidia_driver() or "",
-        *gpu_models(),
-        " ".join(flag for flag in xla.split() if not flag.startswith(_KERNELS)),
-    ]
-    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-    programs = folder.absolute() / PROGRAMS / key
-    os.environ["TF_XLA_FLAGS"] = (
-        f"{flags} {_CACHE}={programs} --tf_xla_persistent_cache_device_types=GPU,XLA_GPU_JIT".strip()
-    )
-    if _KERNELS not in xla:
-        kernels = programs / "kernels"
-        kernels.mkdir(parents=True, exist_ok=True)
-        os.environ["XLA_FLAGS"] = f"{xla} {_KERNELS}={kernels}".strip()

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import bdtrc, stdtr  # scipy.stats takes most of a second to import
 
 from tfhalf.tasks import Regression, Several, Task
 
@@ -50,6 +49,8 @@ class Chance:
 def against_majority(accuracy: float, y: np.ndarray, labels: Sequence[str]) -> Chance:
     """The exact one-sided binomial test (Clopper and Pearson 1934) of ``accuracy``, 0 to 1, on labels ``y`` [N],
     against the share of the most frequent class."""
+    from scipy.special import bdtrc  # here, so that the first step does not wait for its import
+
     counts = np.bincount(y, minlength=len(labels))
     most, right = int(counts.argmax()), round(accuracy * len(y))
     share = float(counts[most] / len(y))
@@ -62,6 +63,8 @@ def against_constant(task: Task, y: Any, predictions: Any) -> Chance:
     Of one class an item `against_majority`; of others a one-sided paired t-test of how good each item's answer is:
     squared error of scaled numbers, share of right pixels, steps or labels.
     """
+    from scipy.special import stdtr  # scipy.stats takes most of a second to import
+
     if isinstance(task, Several):  # by the first output alone
         name, first = next(iter(task.tasks.items()))
         return against_constant(first, y[name], predictions[name])

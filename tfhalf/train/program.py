@@ -12,6 +12,7 @@ import numpy as np
 from tfhalf.errors import ConfigError
 from tfhalf.precision.loss_scale import GuardedLossScaleOptimizer
 from tfhalf.system.device import Device
+from tfhalf.system.programs import from_cache, program_names
 from tfhalf.train.batches import Batches
 from tfhalf.train.crop import crop_of
 from tfhalf.train.feeds.choose import make
@@ -81,10 +82,12 @@ class TrainProgram:
         )
         self.rows = self.feed.capacity
         self.compile_seconds = 0.0
+        self.from_cache: bool | None = None
 
     def compile(self) -> float:
-        """Trace and compile the step, for each stage, without running one; returns and keeps the seconds it took."""
-        start = time.perf_counter()
+        """Trace and compile the step, for each stage, without running one; returns and keeps the seconds it took, and
+        keeps whether XLA's programs were in the user's cache, None without one."""
+        start, names = time.perf_counter(), program_names()
         with ExitStack() as stack:
             for model in (self.state.model, *self.step.twins.values()):
                 faster = fewer_passes(model, self._norms(model), self.group) if self.xla else self.synchronized(model)
@@ -92,6 +95,7 @@ class TrainProgram:
             for stage in self.stages.all:
                 self.feed(np.zeros((0, self._items(stage)), np.int32), 0, 0, stage)
         self.compile_seconds = time.perf_counter() - start
+        self.from_cache = from_cache(names) if self.xla else None
         return self.compile_seconds
 
     def synchronized(self, model: keras.Model) -> AbstractContextManager[None]:

@@ -16,6 +16,7 @@ from tfhalf.numerics.constants import keep_constants
 from tfhalf.progress import Progress, duration
 from tfhalf.system.device import detect, grow_memory, spared_from_collection
 from tfhalf.system.group import ALONE, Group
+from tfhalf.system.programs import origin_words
 from tfhalf.train import stages
 from tfhalf.train.alike import check_alike
 from tfhalf.train.job import Places, new_run, prepare, with_weights
@@ -180,8 +181,8 @@ def _device_truth(trainer: Trainer, progress: Progress) -> None:
     step = program.measure_step()
     total = step * sum(program.batches.plan)
     progress.line(
-        f"steps      {program.batches.words(splits.noun)}; compiled in {duration(compiling)}; about {duration(total)} "
-        "to go"
+        f"steps      {program.batches.words(splits.noun)}; compiled in {duration(compiling)}"
+        f"{origin_words(program.from_cache)}; about {duration(total)} to go"
     )
     if policy != "float32" and not device.native_float16:
         _say_emulated(trainer, progress, measure=total >= WORTH_MEASURING)

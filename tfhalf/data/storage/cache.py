@@ -15,20 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from tfhalf.system.cache import cache_folder, make_folder
 from tfhalf.system.npz import read_npz
 from tfhalf.text import one_line
 
 VERSION = 1
 _KEY = "key"
-
-
-def folder() -> Path:
-    """``$TFHALF_CACHE_DIR``, else ``$XDG_CACHE_HOME/tfhalf``, else ``~/.cache/tfhalf``."""
-    own, shared = os.environ.get("TFHALF_CACHE_DIR"), os.environ.get("XDG_CACHE_HOME")
-    if own:
-        return Path(own).expanduser()
-    # The XDG Base Directory Specification has a relative path ignored.
-    return (Path(shared) if shared and Path(shared).is_absolute() else Path("~/.cache").expanduser()) / "tfhalf"
 
 
 def digest(parts: Sequence[str]) -> str:
@@ -42,7 +34,7 @@ def digest(parts: Sequence[str]) -> str:
 
 def load(name: str, key: str) -> dict[str, np.ndarray] | None:
     """The arrays kept under ``name``, where they were kept with the same ``key``; they may hold anything still."""
-    path = folder() / f"{name}.npz"
+    path = cache_folder() / f"{name}.npz"
     try:
         arrays = read_npz(path)
     except (OSError, ValueError):
@@ -53,9 +45,9 @@ def load(name: str, key: str) -> dict[str, np.ndarray] | None:
 
 def store(name: str, key: str, arrays: Mapping[str, np.ndarray], say: Callable[[str], None]) -> None:
     """Keep ``arrays`` under ``name``, whole or not at all; a disk that does not take them is said."""
-    there = folder()
+    there = cache_folder()
     try:
-        there.mkdir(parents=True, exist_ok=True)
+        make_folder(there)
         # Several processes may keep the same at once: each writes a file of its own, and the last one stays.
         handle, written = tempfile.mkstemp(prefix=f".{name[:40]}.", dir=there)
         try:
