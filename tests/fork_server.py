@@ -79,7 +79,7 @@ def start(
     """``tfhalf`` with ``arguments`` in the folder ``where``, writing to two files.
 
     Args:
-        environment: all of it; None: this process's.
+        environment: all of it; None: this process's. ``PYTHON*`` come too late.
         new_session: make it the leader of a process group, as `subprocess.Popen` does.
         script: a Python file to run in place of ``tfhalf``.
     """
@@ -207,7 +207,6 @@ def main() -> None:
     """The server, with the file descriptor of its socket as the first argument; and, forked off it, the command."""
     requests = socket.socket(fileno=int(sys.argv[1]))
     os.environ.update(KERAS_BACKEND="tensorflow", TF_CPP_MIN_LOG_LEVEL="3")
-    sys.path.insert(1, str(Path(__file__).resolve().parent.parent))
     from tfhalf.system.tensorflow import import_tensorflow
 
     import_tensorflow()
