@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import fork_server
 from click.testing import CliRunner, Result
 
 from tfhalf.artifacts.manifest import Version
@@ -28,8 +28,7 @@ def call(*arguments: object) -> Result:
 
 def tfhalf(*arguments: object) -> subprocess.CompletedProcess[str]:
     """`tfhalf bench` in a process of its own."""
-    command = [sys.executable, "-m", "tfhalf", "bench", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    return fork_server.run(Path.cwd(), "bench", *arguments)
 
 
 def refused(result: Result, code: int = 2) -> str:

@@ -21,9 +21,11 @@ settings.load_profile("tfhalf")
 # Longest first, by the seconds of a core that their tests take: a file is run whole by one process, and none of these
 # is to begin when the others have ended. The rest is as long as it is, in its order.
 LONGEST = (
-    *("test_job_kills", "export/test_litert", "test_pipelines", "test_kill", "train/test_resume", "train/test_kernels"),
-    *("test_end_to_end", "api/test_docs", "train/test_tasks_end_to_end", "test_compare", "export/test_onnx_rewrites"),
-    *("export/test_any", "train/test_muon", "export/test_zoo", "export/test_reproducible", "test_templates"),
+    *("test_devices", "test_kill", "export/test_litert", "test_pipelines", "train/test_resume", "train/test_kernels"),
+    *("test_end_to_end", "train/test_group", "train/test_tasks_end_to_end", "api/test_docs", "test_job_kills"),
+    *("test_compare", "train/test_callbacks", "train/test_feed", "train/test_faults", "train/test_loop"),
+    *("export/test_onnx_rewrites", "export/test_any", "train/test_muon", "export/test_zoo", "export/test_reproducible"),
+    *("test_templates", "numerics/test_islands", "train/test_train_stages", "train/test_stages"),
 )
 
 # What is imported while tests are collected stays: going through it for garbage takes a fifth of that time.

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kill_helpers import DIGITS, assert_whole, finish, numbers, running, weights
+from kill_helpers import COMMAND, DIGITS, assert_whole, finish, numbers, running, weights
 from random_kills import result
 from task_jobs import KINDS
 
@@ -72,7 +72,8 @@ class Job:
             words.append(self._kill(where, resume, stage or "start-up", after, group=draw.random() < 0.5))
         before = versions(where)
         if unfinished(where):
-            said = finish(where, "train", *self.arguments, "--resume")
+            # With a hash seed of its own: what was killed, and what it is compared with, have one.
+            said = finish(where, "train", *self.arguments, "--resume", command=COMMAND)
             words.append(next((line for line in said.splitlines() if line.startswith(("resumed", "published"))), "?"))
         elif not before:
             finish(where, "train", *self.arguments)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import fork_server
 import onnx
 from onnx import numpy_helper
 
@@ -25,19 +26,22 @@ PATIENCE = 500  # seconds for a job, of ten or twenty where nothing else runs
 
 
 class Running:
-    """A command under way, in a process group of its own."""
+    """A command under way, in a process group of its own; ``tfhalf`` by `fork_server`, unless ``command`` is given."""
 
-    def __init__(self, where: Path, *arguments: object, command: tuple[str, ...] = COMMAND) -> None:
+    def __init__(self, where: Path, *arguments: object, command: tuple[str, ...] = ()) -> None:
         self.started = time.monotonic()
         self.said = (where / "said.txt").open("w+")
         self.complained = (where / "complained.txt").open("w+")
-        self.process = subprocess.Popen(
-            [*command, *map(str, arguments)],
-            cwd=where,
-            stdout=self.said,
-            stderr=self.complained,
-            start_new_session=True,
-        )
+        self.process: fork_server.Process | subprocess.Popen[bytes]
+        if command:
+            words = [*command, *map(str, arguments)]
+            self.process = subprocess.Popen(
+                words, cwd=where, stdout=self.said, stderr=self.complained, start_new_session=True
+            )
+        else:
+            self.process = fork_server.start(
+                where, *arguments, stdout=self.said, stderr=self.complained, new_session=True
+            )
 
     def wait_until(self, happened: Callable[[], bool]) -> bool:
         """Whether it happened while the process ran."""
@@ -66,7 +70,7 @@ class Running:
 
 
 @contextmanager
-def running(where: Path, *arguments: object, command: tuple[str, ...] = COMMAND) -> Iterator[Running]:
+def running(where: Path, *arguments: object, command: tuple[str, ...] = ()) -> Iterator[Running]:
     """The command; what is left of its process group is killed at the end."""
     run = Running(where, *arguments, command=command)
     try:
@@ -81,9 +85,9 @@ def running(where: Path, *arguments: object, command: tuple[str, ...] = COMMAND)
         run.complained.close()
 
 
-def finish(where: Path, *arguments: object) -> str:
+def finish(where: Path, *arguments: object, command: tuple[str, ...] = ()) -> str:
     """The command, run to its end, which must be a good one."""
-    with running(where, *arguments) as run:
+    with running(where, *arguments, command=command) as run:
         code, said, complained = run.end()
     assert (code, complained) == (0, ""), said + complained
     return said

@@ -16,6 +16,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import fork_server
+
 from tfhalf.train.record import checkpoint
 
 NET = """
@@ -61,13 +63,16 @@ class Job:
         """Run ``tfhalf train``; kill it so many seconds after it said where its run is, and in any case once training
         has ended. Returns the run, the seconds of training, and what was said."""
         with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as complained:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "tfhalf", "train", *map(str, arguments)],
-                cwd=self.where,
-                stdout=said,
-                stderr=complained,
-                start_new_session=True,
-            )
+            process: fork_server.Process | subprocess.Popen[bytes]
+            if "--resume" in arguments:  # with a hash seed of its own: the others have that of the server
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "tfhalf", "train", *map(str, arguments)],
+                    cwd=self.where, stdout=said, stderr=complained, start_new_session=True,
+                )  # fmt: skip
+            else:
+                process = fork_server.start(
+                    self.where, "train", *arguments, stdout=said, stderr=complained, new_session=True
+                )
             begun, run = 0.0, None
             try:
                 while process.poll() is None:

@@ -18,6 +18,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import fork_server
 import httpx
 import numpy as np
 import onnx
@@ -114,8 +115,7 @@ def build():
 def exported(folder: Path, net: str, name: str) -> Path:
     """``exports`` with version 1 of what ``build()`` in the source ``net`` gives, by the command."""
     (folder / "net.py").write_text(net)
-    command = [sys.executable, "-m", "tfhalf", "export", "net.py:build", "--name", name, "-o", "exports", "-q"]
-    subprocess.run(command, cwd=folder, check=True, timeout=300)
+    fork_server.run(folder, "export", "net.py:build", "--name", name, "-o", "exports", "-q").check_returncode()
     return folder / "exports"
 
 

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import fork_server
 import pytest
-from kill_helpers import COMMAND, DIGITS
+from kill_helpers import DIGITS
 
 from tfhalf.system.join import free_port
 
@@ -30,8 +31,8 @@ class Command:
     def __init__(self, where: Path, *arguments: str, **environment: str) -> None:
         self.said, self.errors = (where / f"{time.monotonic_ns()}.{name}" for name in ("out", "err"))
         with self.said.open("w") as out, self.errors.open("w") as err:
-            self.process = subprocess.Popen(
-                [*COMMAND, "train", *arguments], cwd=where, stdout=out, stderr=err, env={**os.environ, **environment}
+            self.process = fork_server.start(
+                where, "train", *arguments, stdout=out, stderr=err, environment={**os.environ, **environment}
             )
 
     def wait_for(self, text: str, seconds: float = 240) -> None:

@@ -1,4 +1,4 @@
-"""The whole job as its users run it: each test starts the command in a process of its own."""
+"""The whole job as its users run it: each test has the command in a process of its own."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import fork_server
 import numpy as np
 import onnx
 import onnxruntime
@@ -30,9 +31,8 @@ MLP = CHECKOUT / "models" / "mlp.py"
 
 
 def tfhalf(where: Path, *arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-    """The command in ``where``; standard output and error are pipes, so no terminal codes may be in them."""
-    command = [sys.executable, "-m", "tfhalf", *map(str, arguments)]
-    done = subprocess.run(command, cwd=where, capture_output=True, text=True, timeout=300, check=False)
+    """The command in ``where``; standard output and error are no terminals, so no terminal codes may be in them."""
+    done = fork_server.run(where, *arguments)
     assert done.returncode == code, done.stdout + done.stderr
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f\x9b]", done.stdout + done.stderr)
     if code == 0 and "--json" not in arguments:  # which leaves standard output to the JSON

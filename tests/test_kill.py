@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from kill_helpers import DIGITS, SAVES_OFTEN, assert_whole, content, finish, numbers, running, weights
+from kill_helpers import COMMAND, DIGITS, SAVES_OFTEN, assert_whole, content, finish, numbers, running, weights
 from random_kills import POLICIES, Job
 
 from tfhalf.artifacts import manifest as manifests
@@ -117,7 +117,7 @@ def test_a_run_killed_in_training_is_taken_up_again(normal: tuple[Path, float], 
     assert code == 1
     assert not [line for line in said.splitlines() if not line.startswith("loading ")]
     assert re.fullmatch(r"error: \S+: ended after epoch \d+ of 30; finish it first: .*\n", complained)
-    said = finish(tmp_path, "train", "--resume", folder)
+    said = finish(tmp_path, "train", "--resume", folder, command=COMMAND)  # with a hash seed of its own
     resumed = re.search(r"^resumed after epoch (\d+) of 30$", said, re.MULTILINE)  # an epoch is one call
     assert resumed
     assert 8 <= int(resumed[1]) <= 29  # the checkpoint of the last line may have been half-written
@@ -221,9 +221,9 @@ def test_random_kills(policy: str, tmp_path: Path) -> None:
 
 def test_a_deterministic_run(tmp_path: Path) -> None:
     """Written down, taken up as such, and the same bits again."""
-    for name in ("one", "two"):
+    for name, command in (("one", ()), ("two", COMMAND)):  # each with a hash seed of its own
         (tmp_path / name).mkdir()
-        finish(tmp_path / name, "train", DIGITS, "--set", "train.epochs=4", "--deterministic")
+        finish(tmp_path / name, "train", DIGITS, "--set", "train.epochs=4", "--deterministic", command=command)
     one, two = (tmp_path / name / "exports/digits/1" for name in ("one", "two"))
     assert weights(one) == weights(two)
     assert manifests.read(one).training.to_dict()["deterministic"] is True

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
+import fork_server
 import pytest
 
 from tfhalf import config
@@ -123,8 +122,7 @@ def test_its_header(path: Path) -> None:
 @pytest.mark.parametrize("path", MEASURED, ids=lambda path: path.stem)
 def test_it_is_measured(path: Path, tmp_path: Path) -> None:
     options = ["--policies", "float32", "--repeats", "1", "--seconds", "0.1", "--json", *settings(path)]
-    command = [sys.executable, "-m", "tfhalf", "bench", str(path), *options]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=400, check=False)
+    done = fork_server.run(tmp_path, "bench", path, *options)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["pipeline"] == path.stem
@@ -149,8 +147,7 @@ def test_it_runs(path: Path, tmp_path: Path) -> None:
         pytest.importorskip(NEEDS[path.stem], reason=f"{path.stem} needs the package {NEEDS[path.stem]}")
     # Of float16 emulated a step takes a twentieth of a second for each image.
     options = ["--smoke", "--json", "--data-dir", str(where), "--set", "train.batch_size=8", *settings(path)]
-    command = [sys.executable, "-m", "tfhalf", "train", str(path), *options]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=400, check=False)
+    done = fork_server.run(tmp_path, "train", path, *options)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["smoke"] is True

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+import fork_server
 import numpy as np
 import pytest
 from PIL import Image
@@ -60,14 +59,7 @@ def item(name: str, folder: Path) -> list[str]:
 
 
 def tfhalf(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "tfhalf", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    done = fork_server.run(folder, *arguments, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

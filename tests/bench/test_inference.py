@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import fork_server
 import numpy as np
 import pytest
 from bench_helpers import DIGITS, Clock, call, refused, tfhalf, unheard, unseen, version_of
@@ -205,8 +204,7 @@ def test_a_runtime_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.Monkey
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``exports/digits`` of a smoke run."""
     where = tmp_path_factory.mktemp("exported")
-    command = [sys.executable, "-m", "tfhalf", "train", str(DIGITS), "--smoke", "--quiet"]
-    done = subprocess.run(command, cwd=where, capture_output=True, text=True, timeout=300, check=False)
+    done = fork_server.run(where, "train", DIGITS, "--smoke", "--quiet")
     assert done.returncode == 0, done.stderr
     return next((where / "runs" / "digits").iterdir()) / "exports" / "digits"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from tfhalf.config import Data
 from tfhalf.data import Splits, load_splits
 from tfhalf.data.draw import draw
+from tfhalf.data.sources import digits
 from tfhalf.errors import DataError, RefError
 
 labels = st.lists(st.integers(0, 6), min_size=2, max_size=200).map(lambda y: np.unique(y, return_inverse=True)[1])
@@ -185,6 +187,27 @@ def test_digits(tmp_path):
     assert splits.class_names == tuple("0123456789")
 
 
+def test_digits_are_those_of_sklearn():
+    """Read without it: importing it takes more than a second."""
+    from sklearn.datasets import load_digits
+
+    ours, theirs = digits.read("digits", "sklearn:digits"), load_digits()
+    assert ours.x_train.shape == (1797, 8, 8, 1)
+    np.testing.assert_array_equal(ours.x_train[..., 0], np.rint(theirs.images * (255 / 16)))
+    np.testing.assert_array_equal(ours.y_train, theirs.target)
+    assert (ours.x_train.dtype, ours.y_train.dtype) == (np.uint8, np.int32)
+    assert ours.class_names == tuple(map(str, theirs.target_names))
+
+
+@pytest.mark.parametrize("spec", [None, ModuleSpec("sklearn", None, is_package=True)])
+def test_digits_of_a_sklearn_that_keeps_them_elsewhere(spec, monkeypatch):
+    expected = digits.read("digits", "sklearn:digits")
+    monkeypatch.setattr(digits, "find_spec", lambda name: spec)
+    read = digits.read("digits", "sklearn:digits")
+    np.testing.assert_array_equal(read.x_train, expected.x_train)
+    np.testing.assert_array_equal(read.y_train, expected.y_train)
+
+
 def test_other_sets_of_sklearn_are_refused(tmp_path):
     with pytest.raises(DataError, match="'iris' is not offered; accepted: sklearn:digits"):
         load(tmp_path, "sklearn:iris")
@@ -192,7 +215,7 @@ def test_other_sets_of_sklearn_are_refused(tmp_path):
 
 def test_importing_the_package_imports_no_heavy_library():
     code = (
-        "import sys, tfhalf.data; "
+        "import sys, tfhalf.data; from tfhalf.data.sources import digits; digits.read('digits', 'sklearn:digits'); "
         "print([m for m in ('tensorflow', 'keras', 'tensorflow_datasets', 'sklearn', 'PIL') if m in sys.modules])"
     )
     done = subprocess.run(

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import fork_server
 import keras
 import numpy as np
 import onnx
@@ -65,8 +66,7 @@ def test_the_files(exported: Path) -> None:
 
 @pytest.mark.parametrize("command", ["verify", "inspect"])
 def test_a_fresh_process_reads_it(exported: Path, command: str) -> None:
-    arguments = [sys.executable, "-m", "tfhalf", command, str(exported), "--json"]
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    done = fork_server.run(exported, command, exported, "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     json.loads(done.stdout)
     assert "model.onnx.data" not in done.stderr

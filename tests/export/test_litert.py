@@ -8,10 +8,10 @@ import os
 import random
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import fork_server
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -422,8 +422,7 @@ def test_a_refusal_where_the_format_was_asked_for(tmp_path: Path) -> None:
 
 
 def tfhalf(where: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tfhalf", *map(str, arguments)]
-    return subprocess.run(command, cwd=where, capture_output=True, text=True, timeout=300, check=False)
+    return fork_server.run(where, *arguments)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import fork_server
 import keras
 import numpy as np
 import pytest
@@ -159,8 +160,8 @@ def test_neither_tensorflow_nor_keras_is_imported(exports: Path) -> None:
 
 @pytest.mark.slow
 def test_what_a_job_publishes(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tfhalf", "train", str(CHECKOUT / "pipelines" / "digits.yaml"), "--smoke", "-q"]
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    done = fork_server.run(tmp_path, "train", CHECKOUT / "pipelines" / "digits.yaml", "--smoke", "-q")
+    assert done.returncode == 0, done.stderr
     base = next((tmp_path / "runs" / "digits").iterdir()) / "exports" / "digits"
     text = flat(said(base))
     assert text.count("float16: 99.9 % of the parameters, 8 of 11 arithmetic operations compute in float16") == 2

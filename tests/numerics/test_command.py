@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import fork_server
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -203,14 +204,11 @@ def test_bad_input_is_told_before_tensorflow_is_imported(folder: Path) -> None:
 def test_a_run_is_taken_up(folder: Path, tmp_path: Path) -> None:
     """Its weights, its loss scale, and its last epoch's learning rate; the run is left as it is."""
     path = folder / "build.yaml"
-    command = [sys.executable, "-m", "tfhalf", "train", str(path), "--json", "--set", "precision.keep_float32=auto"]
-    command += [
-        "--set",
-        "precision.loss_scale={initial: 1024}",
-        "--set",
+    changes = (
+        *("precision.keep_float32=auto", "precision.loss_scale={initial: 1024}"),
         "verify={min_agreement: 0, max_accuracy_drop: 100}",
-    ]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=400, check=False)
+    )
+    done = fork_server.run(tmp_path, "train", path, "--json", *(word for one in changes for word in ("--set", one)))
     assert done.returncode == 0, done.stderr
     run = tmp_path / json.loads(done.stdout)["run"]
     before = sorted((p.relative_to(run), p.stat().st_mtime_ns) for p in run.rglob("*") if p.is_file())

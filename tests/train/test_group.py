@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import fork_server
 import group_jobs
 import numpy as np
 import pytest
@@ -27,12 +26,15 @@ def train(folder: Path, size: int, names: tuple[str, ...]) -> None:
     """Each of ``names`` in ``size`` processes."""
     where = f"127.0.0.1:{free_port()}"
     environment = {**os.environ, "TF_NUM_INTRAOP_THREADS": "1"}
-    script = [sys.executable, group_jobs.__file__, str(folder), where, str(size)]
+    script = Path(group_jobs.__file__)
     files = [(folder / f"said {size} {rank}.txt").open("w") for rank in range(size)]
     processes = [
-        subprocess.Popen([*script, str(rank), *names], stdout=file, stderr=file, env=environment)
+        fork_server.start(
+            folder, folder, where, size, rank, *names,
+            script=script, stdout=file, stderr=file, environment=environment,
+        )
         for rank, file in enumerate(files)
-    ]
+    ]  # fmt: skip
     try:
         codes = [process.wait(500) for process in processes]
     finally:

@@ -194,9 +194,9 @@ def test_a_learning_rate_that_is_set_moves_muon_too() -> None:
 def test_moving_averages_hold_muons_kernels_too() -> None:
     optimizer, variables = start(settings(ema_momentum=0.75))
     kernel = next(v for v in variables if v.path == "conv/kernel")
-    average = None
+    apply, average = applier(optimizer, variables), None
     for step in draw(held(variables), 3):
-        feed(optimizer, variables, [step])
+        apply(*[tf.constant(step[v.path], tf.float32) for v in variables])
         now = np.asarray(kernel).astype(np.float64)
         average = now if average is None else 0.75 * average + 0.25 * now
     optimizer.finalize_variable_values(variables)

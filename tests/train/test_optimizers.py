@@ -204,6 +204,24 @@ def test_accumulated_gradients_are_averaged() -> None:
         np.testing.assert_allclose(np.asarray(v), old - RATE * 3.0, rtol=1e-6)
 
 
+def test_decoupled_decay_traces_the_schedule_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not once for each of the four variables; and decay follows the schedule from step to step."""
+    schedule = EpochSchedule(Schedule(name="cosine"), RATE, steps_per_epoch=3, epochs=2)
+    variables = net().trainable_variables
+    optimizer = make_optimizer(Optimizer(momentum=0.0, weight_decay=0.3), schedule)
+    optimizer.build(variables)
+    calls, rate = [], EpochSchedule.__call__
+    monkeypatch.setattr(EpochSchedule, "__call__", lambda self, step: calls.append(step) or rate(self, step))
+    apply = tf.function(lambda: optimizer.apply([tf.zeros(v.shape) for v in variables], variables))
+    expected = [np.asarray(v).astype(np.float64) for v in variables]
+    for step in range(4):
+        apply()
+        expected = [v * (1 - 0.3 * RATE * (1 + math.cos(math.pi * (step + 0.5) / 6)) / 2) for v in expected]
+        for value, v in zip(expected, variables, strict=True):
+            np.testing.assert_allclose(np.asarray(v), value, rtol=1e-6)
+    assert len(calls) == 2  # for decay, and for the step
+
+
 def test_moving_average_of_the_weights() -> None:
     model = net()
     optimizer = make_optimizer(Optimizer(ema_momentum=0.75), RATE)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
+import fork_server
 import numpy as np
 import pytest
 
@@ -39,8 +38,7 @@ def test_what_is_said_of_a_policy(precision: dict[str, object], words: str) -> N
 
 
 def tfhalf(where: Path, *arguments: object) -> str:
-    command = [sys.executable, "-m", "tfhalf", *map(str, arguments)]
-    done = subprocess.run(command, cwd=where, capture_output=True, text=True, timeout=300, check=False)
+    done = fork_server.run(where, *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

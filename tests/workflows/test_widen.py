@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
+import fork_server
 import pytest
 
 NET = """
@@ -42,8 +41,7 @@ precision: {policy: float32}
 
 
 def tfhalf(where: Path, *arguments: str) -> str:
-    command = [sys.executable, "-m", "tfhalf", *arguments]
-    done = subprocess.run(command, cwd=where, capture_output=True, text=True, timeout=300, check=False)
+    done = fork_server.run(where, *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

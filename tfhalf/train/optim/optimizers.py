@@ -99,6 +99,7 @@ class _PerVariable(keras.optimizers.Optimizer):
         super().__init__(**kwargs)
         self.settings, self.updates = settings, updates
         self.accumulate_dtype, self.rounding_seed = accumulate_dtype, rounding_seed
+        self._scheduled: Any = None  # the learning rate, within `_apply_weight_decay`
         self.stage_rate = 1.0  # what the learning rate is multiplied by in the stage whose step is traced
         self.paths: tuple[str, ...] = ()
 
@@ -234,6 +235,8 @@ class _PerVariable(keras.optimizers.Optimizer):
         self._learning_rate.assign(value)
 
     def _get_current_learning_rate(self) -> Any:
+        if self._scheduled is not None:
+            return self._scheduled
         rate = super()._get_current_learning_rate()
         return rate if self.stage_rate == 1 else ops.multiply(rate, self.stage_rate)
 
@@ -272,8 +275,16 @@ class _PerVariable(keras.optimizers.Optimizer):
         raise NotImplementedError
 
     def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
-        """Keras' decoupled decay; that of float16 variables belongs to their step."""
-        super()._apply_weight_decay([v for v in variables if not is_float16(v)])
+        """Keras' decoupled decay; that of float16 variables belongs to their step.
+
+        Keras takes the learning rate anew for each variable; here a schedule's is traced once for all of them.
+        """
+        if self.weight_decay is not None and callable(self._learning_rate):
+            self._scheduled = self._get_current_learning_rate()
+        try:
+            super()._apply_weight_decay([v for v in variables if not is_float16(v)])
+        finally:
+            self._scheduled = None
 
     def _update_model_variables_moving_average(self, trainable_variables: Sequence[Any]) -> None:
         if not any(map(is_float16, trainable_variables)):
