@@ -27,7 +27,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 BETWEEN = {"400 Gb/s a device": 50e9, "100 Gb/s a device": 12.5e9}  # bytes a second
 LATENCY = 20e-6  # seconds of one message between machines
@@ -93,22 +93,29 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], dest="overrides")
     parser.add_argument("--rates", help="in place of a pipeline: DEVICES:RATE,...")
     parser.add_argument("--parameters", type=float, help="of the net, with --rates")
-    parser.add_argument("--reduce-bytes", type=int, default=4, choices=(2, 4), help="of a gradient on its way")
+    parser.add_argument("--reduce-bytes", type=int, default=4, choices=(2, 4), help="of a gradient, when measured")
+    parser.add_argument("--predict-bytes", type=int, choices=(2, 4), help="in the prediction; default: the same")
     parser.add_argument("--read", type=float, default=0.0, help="seconds in which a device's items of a step are read")
     options = parser.parse_args()
     parameters = options.parameters
+    if (options.pipeline is None) == (options.rates is None):
+        parser.error("give a pipeline, or --rates, one of them")
+    if options.rates and options.parameters is None:
+        parser.error("--rates needs --parameters of the net")
+    pairs = (options.rates or options.devices).split(",")
+    if 1 not in [int(pair.partition(":")[0]) for pair in pairs]:
+        parser.error("a rate of one device is needed: begin with 1")
     if options.rates:
         rates = {int(n): float(rate) for n, rate in (pair.split(":") for pair in options.rates.split(","))}
     else:
         rates = {}
         for n in map(int, options.devices.split(",")):
             rates[n], parameters = measured(options.pipeline, options.batch, n, options.policy, options.overrides)
-    if parameters is None or 1 not in rates:
-        parser.error("--rates needs that of one device, and --parameters")
     print(f"{'devices':>8} {'items/s':>12} {'of n times one':>15}")
     for n, rate in rates.items():
         print(f"{n:>8} {rate:>12,.0f} {rate / n / rates[1]:>15.3f}")
     model = Model.fitted(rates, options.batch, options.reduce_bytes * parameters)
+    model = replace(model, gradient_bytes=(options.predict_bytes or options.reduce_bytes) * parameters)
     print(f"\na step of one {model.compute * 1e3:.2f} ms; {model.gradient_bytes / 1e6:.1f} MB of gradients at "
           f"{model.within / 1e9:.1f} GB/s within a machine; more:")  # fmt: skip
     print(f"{'devices':>8} " + " ".join(f"{name:>18}" for name in BETWEEN))

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 from kill_helpers import COMMAND, DIGITS
 
-from tfhalf.cli import main
+from tfhalf.cli import main, ray
 from tfhalf.cli.devices import without
 from tfhalf.system.ray_processes import Member
 
@@ -100,7 +100,7 @@ def stood(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def test_a_member_runs_the_command_where_it_is_sent(stood: Path) -> None:
     (stood / "there").mkdir()
     member = Member()
-    assert member.start(str(stood / "there"), "tfhalf.cli.process", ["train", "nothing.yaml"]) == ""
+    assert member.start(str(stood / "there"), "tfhalf.cli.process", ["train", "nothing.yaml"], {}) == ""
     assert member.wait(False) == (2, "")
     out, errors = member.written(0, 0)
     assert out == b""
@@ -108,19 +108,52 @@ def test_a_member_runs_the_command_where_it_is_sent(stood: Path) -> None:
     assert member.written(0, 7)[1] == errors[7:]
     code, words = member.wait(True)
     assert code == 2
-    assert words.startswith("with code 2 (error: nothing.yaml: ")
-    member.end()
+    assert words.startswith("ended with code 2 (error: nothing.yaml: ")
+    put_away(member)
 
 
 def test_a_member_says_that_it_does_not_see_a_folder(stood: Path) -> None:
-    said = Member().start(str(stood / "nowhere"), "tfhalf.cli.process", [])
+    said = Member().start(str(stood / "nowhere"), "tfhalf.cli.process", [], {})
     assert said.startswith(f"{stood / 'nowhere'}: is not seen by ")
 
 
-def test_a_member_is_signalled(stood: Path) -> None:
+def test_a_member_is_signalled(stood: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     member = Member()
-    assert member.start(str(stood), "tfhalf.cli.process", ["--help"]) == ""
+    assert member.start(str(stood), "fake_cell", [], {}) == ""  # it waits for a request
     member.signal(signal.SIGKILL)
-    assert member.wait(False)[0] in (-signal.SIGKILL, 0)
+    assert member.wait(False) == (-signal.SIGKILL, "")
     member.signal(signal.SIGTERM)  # it has ended
-    member.end()
+    put_away(member)
+
+
+def put_away(member: Member) -> None:
+    """As the end of an actor's process does."""
+    assert member._child is not None
+    assert member._out is not None
+    member._child.end()
+    member._out.close()
+
+
+@pytest.mark.parametrize(
+    ("ended", "stopped", "code", "lines"),
+    [
+        ({0: (0, ""), 1: (0, "")}, False, 0, []),
+        ({0: (1, ""), 1: (3, "ended with code 3 (so it ends), on a")}, False, 1,
+         ["error: process 1 of 2 ended with code 3 (so it ends), on a"]),
+        ({0: (2, ""), 1: (2, "ended with code 2 (error: no), on a")}, False, 2, []),
+        ({0: (143, ""), 1: (143, "ended with code 143 (no word), on a")}, True, 143, []),
+        ({0: (-9, ""), 1: (0, "")}, False, 1, ["error: process 0 of 2 ended by signal 9"]),
+        ({0: (1, "was lost by Ray: its node died")}, True, 1, ["error: process 0 of 2 was lost by Ray: its node died"]),
+        ({1: (1, "ended with code 1 (x), on a")}, False, 1,
+         ["error: process 0 of 2 did not end within 60 s of another",
+          "error: process 1 of 2 ended with code 1 (x), on a"]),
+        ({0: (0, ""), 1: (1, "ended with code 1 (x), on a")}, False, 1,
+         ["error: process 1 of 2 ended with code 1 (x), on a"]),
+    ],
+)  # fmt: skip
+def test_how_it_ends(
+    ended: dict[int, tuple[int, str]], stopped: bool, code: int, lines: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ray._exit_code(ended, 2, stopped) == code
+    assert capsys.readouterr().err.splitlines() == lines

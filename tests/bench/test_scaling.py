@@ -46,3 +46,21 @@ def test_the_script_takes_rates() -> None:
     command = [sys.executable, "benchmarks/scaling.py", "--rates", "1:7008,2:13603", "--parameters", "25.6e6"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=CHECKOUT, check=True, timeout=60)
     assert "a step of one 36.53 ms; 102.4 MB of gradients at 92.3 GB/s within a machine" in done.stdout
+    done = subprocess.run([*command, "--predict-bytes", "2"], capture_output=True, text=True, cwd=CHECKOUT, check=True)
+    assert "51.2 MB of gradients at 92.3 GB/s within a machine" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "give a pipeline, or --rates, one of them"),
+        (["x.yaml", "--rates", "1:2"], "give a pipeline, or --rates, one of them"),
+        (["x.yaml", "--devices", "2"], "a rate of one device is needed: begin with 1"),
+        (["--rates", "1:7"], "--rates needs --parameters of the net"),
+    ],
+)
+def test_what_the_script_does_not_take(arguments: list[str], words: str) -> None:
+    command = [sys.executable, "benchmarks/scaling.py", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=CHECKOUT, check=False, timeout=60)
+    assert done.returncode == 2
+    assert words in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -704,6 +705,18 @@ def test_doctor() -> None:
     assert findings["healthy"] is all(row["status"] != "bad" for row in findings["findings"])
     assert result.exit_code == told.exit_code == (0 if findings["healthy"] else 1)
     assert {"Python", "tensorflow", "XLA", "cache"} <= {row["name"] for row in findings["findings"]}
+
+
+def test_doctor_says_of_a_cache_that_it_cannot_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    def contents() -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "/there/programs")
+
+    monkeypatch.setattr("tfhalf.system.cache_contents.contents", contents)
+    findings = json.loads(call("doctor", "--json").stdout)
+    assert findings["cache"] is None
+    (cache,) = [row for row in findings["findings"] if row["name"] == "cache"]
+    assert (cache["status"], cache["value"]) == ("warn", "/there/programs: Permission denied")
+    assert "set TFHALF_CACHE_DIR" in cache["advice"]
 
 
 def test_doctor_empties_the_cache(tmp_path: Path) -> None:

@@ -351,6 +351,22 @@ def test_bringing_computes_nothing() -> None:
     assert len(settled(gathered, 3)) == 3
 
 
+def test_of_a_shared_batch_a_process_brings_its_part() -> None:
+    gathered: list[list[int]] = []
+
+    def decode(places: np.ndarray, out: np.ndarray) -> None:
+        gathered.append(places.tolist())
+        out[:] = X[places]
+
+    stub: Any = Stub()
+    stub.group = Group(1, 2)
+    fed = Streamed(stub, lazy(X, decode), Y, batch_size=2, capacity=10, xla=False, max_skipped=5, block_bytes=4 * ITEM)
+    fed.announce(ORDER[4:6])
+    fed.bring(ORDER[:4])
+    mine = [ORDER[start : start + 2, 2:].ravel().tolist() for start in (0, 2, 4)]
+    assert settled(gathered, 3) == sorted(mine)
+
+
 def test_what_cannot_be_decoded_ends_the_call() -> None:
     def decode(places: np.ndarray, out: np.ndarray) -> None:
         if ORDER[7, 2] in places:

@@ -216,11 +216,11 @@ def _started(progress: Progress, *, deterministic: bool = False) -> Iterator[Non
     Raises:
         ConfigError: ``deterministic`` comes too late for a GPU.
     """
-    from tfhalf.system.programs import keep_programs, program_names, trim_programs
+    from tfhalf.system.programs import are_kept, keep_programs, program_names, trim_programs
     from tfhalf.system.tensorflow import keep_same_bits, set_same_bits
 
     in_time = not deterministic or set_same_bits()
-    if "tensorflow" not in sys.modules or program_names() is not None:
+    if "tensorflow" not in sys.modules or are_kept() or program_names() is not None:
         keep_programs(progress.line)
     else:
         progress.line(

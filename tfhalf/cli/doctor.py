@@ -27,14 +27,19 @@ def doctor(data_dir: str | None, clear_cache: bool, as_json: bool) -> None:
         return
     import_tensorflow()
     from tfhalf.system.cache_contents import contents
-    from tfhalf.system.cache_findings import cache_findings
+    from tfhalf.system.cache_findings import cache_findings, unreadable
     from tfhalf.system.doctor import diagnose, healthy, table
 
-    held = contents()
-    findings = [*diagnose(data_dir, Path.cwd()), *cache_findings(held)]
+    held: dict[str, Any] | None = None
+    try:
+        cache = contents()
+        held, about_cache = cache.to_dict(), cache_findings(cache)
+    except OSError as error:
+        about_cache = [unreadable(error)]
+    findings = [*diagnose(data_dir, Path.cwd()), *about_cache]
     well = healthy(findings)
     if as_json:
-        facts = {"healthy": well, "findings": [f.to_dict() for f in findings], "cache": held.to_dict()}
+        facts = {"healthy": well, "findings": [f.to_dict() for f in findings], "cache": held}
         click.echo(json.dumps(facts, indent=2))
     else:
         _print_table(table(findings))

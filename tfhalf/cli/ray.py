@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tfhalf.errors import InputError, ShortfallError
 from tfhalf.progress import Progress
-from tfhalf.text import clean
 from tfhalf.train.signals import Signals
 
 _TICK = 0.3  # seconds
@@ -32,31 +31,37 @@ def run_on_ray(address: str, count: int | None, arguments: Sequence[str], progre
     progress.clear()
     ended: dict[int, tuple[int, str]] = {}
     failed_at: float | None = None
-    passed_on = False
+    stopped = False  # by a signal: then each ends when it has saved what there is
     try:
         with Signals() as signals:
             while processes.running:
                 ended |= processes.ended(_TICK)
                 _relay(processes.written())
-                if signals.number is not None and not passed_on:
-                    passed_on = True
+                if signals.number is not None and not stopped:
+                    stopped = True
                     processes.signal(signals.number)
                 if failed_at is None and any(code for code, _ in ended.values()):
                     failed_at = time.monotonic()
-                if failed_at is not None and time.monotonic() - failed_at > _ENDING:
+                if failed_at is not None and not stopped and time.monotonic() - failed_at > _ENDING:
                     break
         while any(written := processes.written()):
             _relay(written)
     finally:
         processes.end()
-    code = ended.get(0, (ShortfallError.exit_code, ""))[0]
-    for rank, (other, words) in sorted(ended.items()):
-        # Bad input is refused by each of them, in the same line.
-        if rank and other and not passed_on and not other == code == InputError.exit_code:
-            line = f"note       process {rank} of {processes.count} ended {words}"
-            Progress(sys.stderr).line(clean(line), always=True)
-    failed = any(other for other, _ in ended.values())
-    return code if code >= 0 and (code or not failed) else ShortfallError.exit_code
+    return _exit_code(ended, processes.count, stopped)
+
+
+def _exit_code(ended: Mapping[int, tuple[int, str]], count: int, stopped: bool) -> int:
+    """Process 0's, with a line for whatever it has not said itself."""
+    code, words = ended.get(0, (ShortfallError.exit_code, f"did not end within {_ENDING:.0f} s of another"))
+    lines = [f"process {rank} of {count} {said}" for rank, (other, said) in sorted(ended.items())
+             # Bad input is refused by each of them, in the same line.
+             if rank and other and not stopped and not other == code == InputError.exit_code]  # fmt: skip
+    if code < 0 or words:
+        lines.insert(0, f"process 0 of {count} {words or f'ended by signal {-code}'}")
+    for line in lines:
+        Progress(sys.stderr).line(f"error: {line}", always=True)
+    return ShortfallError.exit_code if code < 0 or (lines and not code) else code
 
 
 def _relay(written: tuple[bytes, bytes]) -> None:

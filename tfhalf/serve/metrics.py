@@ -114,7 +114,7 @@ class Metrics:
         return self._versions[labels]
 
     def _count(self) -> None:
-        for version in self._versions.values():
+        for version in list(self._versions.values()):  # another is being loaded, by a thread
             version.count()
 
     def totals(self) -> dict[tuple[str, str], dict[str, float]]:

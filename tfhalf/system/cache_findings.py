@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from tfhalf.progress import size
-from tfhalf.system.cache import check_private
+from tfhalf.system.cache import cache_folder, check_private
 from tfhalf.system.cache_contents import Contents, KeyContents
 from tfhalf.system.finding import Finding
 from tfhalf.system.program_key import PROGRAMS
@@ -25,6 +25,12 @@ def cache_findings(cache: Contents) -> list[Finding]:
         if part.files:
             findings.append(Finding(name, "ok", f"{part.files}, {size(part.bytes)}"))
     return findings
+
+
+def unreadable(error: OSError) -> Finding:
+    """What is said where looking through the cache raises ``error``."""
+    advice = "nothing is kept there; have it belong to you, or set TFHALF_CACHE_DIR to a folder of your own"
+    return Finding("cache", "warn", f"{error.filename or cache_folder()}: {error.strerror}", advice)
 
 
 def _fault(cache: Contents) -> str | None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 _KEY = 1  # of the one group that there is
-_BLOCK = 1 << 24  # bytes of each process that are sent at a time
+_BLOCK = 1 << 24  # bytes of all processes that are sent at a time
 _TASK = re.compile(r"/task:(\d+)")
 
 
@@ -118,7 +118,7 @@ class Group:
         if self.size == 1:
             return own
         every = np.empty((count, *own.shape[1:]), own.dtype)
-        rows = max(1, _BLOCK // max(1, every[:1].nbytes))
+        rows = max(1, _BLOCK // (self.size * max(1, every[:1].nbytes)))
         for start in range(0, -(-count // self.size), rows):
             block = np.zeros((min(rows, -(-count // self.size) - start), *own.shape[1:]), own.dtype)
             mine = own[start : start + len(block)]

@@ -18,7 +18,8 @@ from tfhalf.system.join import free_port
 from tfhalf.text import clean
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
-_THREADS = "TF_NUM_INTRAOP_THREADS"
+THREADS = "TF_NUM_INTRAOP_THREADS"
+"""The environment variable of how many cores one operation of TensorFlow takes."""
 _PATIENCE = 20.0  # seconds in which this process is to notice by itself that another has failed
 _ENDING = 60.0  # seconds that the others have to end, once this process is done with them
 
@@ -92,7 +93,7 @@ class Processes:
     @staticmethod
     def _share(count: int) -> dict[str, str]:
         """Processes that compute on one CPU share its cores."""
-        return {_THREADS: os.environ.get(_THREADS) or str(max(1, cores() // count))}
+        return {THREADS: os.environ.get(THREADS) or str(max(1, cores() // count))}
 
     @contextmanager
     def running(self) -> Iterator[None]:

@@ -85,11 +85,8 @@ class ProgramKey:
         for _ in range(100):
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = open_lock(self.lock_path)
-            # The one that held it alone may have removed the folder, and the lock with it.
-            if _locked(lock, fcntl.LOCK_SH):
-                with suppress(FileNotFoundError):
-                    if os.path.samestat(os.fstat(lock.fileno()), (self.lock_path).stat()):
-                        return lock
+            if self._holds(lock, fcntl.LOCK_SH):
+                return lock
             lock.close()
             time.sleep(0.05)
         raise TimeoutError(0, "another process is trimming it", str(self.folder))
@@ -140,7 +137,14 @@ class ProgramKey:
             yield False
             return
         with lock:
-            yield _locked(lock, fcntl.LOCK_EX)
+            yield self._holds(lock, fcntl.LOCK_EX)
+
+    def _holds(self, lock: BinaryIO, how: int) -> bool:
+        """Whether ``lock`` could be locked, and is still that of the key: who held it alone before may have removed the
+        folder, and the lock with it."""
+        with suppress(FileNotFoundError):
+            return _locked(lock, how) and os.path.samestat(os.fstat(lock.fileno()), self.lock_path.stat())
+        return False
 
     def remove(self) -> int:
         """Remove what XLA and tfhalf wrote, and the folder where nothing else lies in it; bytes. For whoever is
@@ -153,7 +157,7 @@ class ProgramKey:
         for file in self.files():
             file.path.unlink(missing_ok=True)
             total += file.size
-        (self.lock_path).unlink(missing_ok=True)
+        self.lock_path.unlink(missing_ok=True)
         for part in sorted(_OURS, reverse=True):
             with suppress(OSError):  # what is not ours stays, and its folder with it
                 (self.folder / part).rmdir()

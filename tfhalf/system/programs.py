@@ -108,6 +108,11 @@ def trim_programs(say: Callable[[str], None]) -> None:
         say(f"xla        the cache of compiled programs is not trimmed: {_why(error)}")
 
 
+def are_kept() -> bool:
+    """Whether TensorFlow has read, or will read, from this process that programs are kept."""
+    return _last is not None
+
+
 def program_names() -> frozenset[str] | None:
     """Names of the programs where XLA looks for them, for `from_cache` afterwards; None where it keeps none."""
     flags = os.environ.get("TF_XLA_FLAGS", "").split()

@@ -33,9 +33,9 @@ def connect(address: str) -> Any:
 
 
 def resources(ray: Any) -> tuple[int, list[float]]:
-    """How many GPUs the cluster has, and the cores of each of its machines."""
+    """How many GPUs the cluster has, and the cores of each of its machines that work may be placed on."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return sum(int(one.get("GPU", 0)) for one in nodes), [one.get("CPU", 1) for one in nodes]
+    return sum(int(one.get("GPU", 0)) for one in nodes), [one["CPU"] for one in nodes if one.get("CPU", 0) >= 1]
 
 
 def _check_answers(address: str) -> None:

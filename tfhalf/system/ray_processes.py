@@ -6,19 +6,22 @@ own runtime, as those of any launcher (`tfhalf.system.join`).
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import IO
+from typing import IO, Any
 
 from tfhalf.errors import ConfigError
 from tfhalf.system.child import Child
 from tfhalf.system.join import free_port
+from tfhalf.system.processes import THREADS
 from tfhalf.system.ray_cluster import connect, resources
 
 _PATIENCE = 60.0  # seconds in which the cluster must have the devices free
+_MOST = 1 << 16  # processes
 _AT_ONCE = 8  # calls that one member answers at a time
 _LARGEST = 1 << 20  # bytes of what a process has written, at a time
 
@@ -37,14 +40,14 @@ class Member:
         host = ray.util.get_node_ip_address()
         return f"[{host}]:{free_port()}" if ":" in host else f"{host}:{free_port()}"
 
-    def start(self, folder: str, module: str, arguments: Sequence[str]) -> str:
+    def start(self, folder: str, module: str, arguments: Sequence[str], environment: Mapping[str, str]) -> str:
         """Start ``main`` of ``module`` in ``folder``; '' or, in words, why that cannot be."""
         try:
             os.chdir(folder)
         except OSError as error:
             return f"{folder}: is not seen by {socket.gethostname()} ({error.strerror})"
         self._out = tempfile.TemporaryFile()  # noqa: SIM115  # it lives as long as the actor
-        self._child = Child(module, *arguments, stdout=self._out)
+        self._child = Child(module, *arguments, environment=environment, stdout=self._out)
         return ""
 
     def written(self, out: int, errors: int) -> tuple[bytes, bytes]:
@@ -58,20 +61,13 @@ class Member:
         which nothing that it has `written` is there any more."""
         assert self._child is not None
         code = self._child.process.wait()
-        return code, f"{self._child.last_words()}, on {socket.gethostname()}" if with_words else ""
+        return code, f"ended {self._child.last_words()}, on {socket.gethostname()}" if with_words else ""
 
     def signal(self, number: int) -> None:
         """Send the process a signal."""
         assert self._child is not None
         with suppress(ProcessLookupError):
             self._child.process.send_signal(number)
-
-    def end(self) -> None:
-        """Kill the process where it has not ended, and put everything away."""
-        if self._child is not None:
-            self._child.end()
-        if self._out is not None:
-            self._out.close()
 
 
 class RayProcesses:
@@ -86,15 +82,32 @@ class RayProcesses:
 
     def __init__(self, address: str, count: int | None, module: str, arguments: Sequence[str]) -> None:
         self._ray = ray = connect(address)
-        gpus, cores = resources(ray)
-        there = gpus or len(cores)
-        count = count or there
-        if gpus and count > gpus:
+        self.members: list[Any] = []
+        self._read = [0, 0]
+        try:
+            self.count = self._start(address, count, module, arguments)
+        except ray.exceptions.RayError as error:
+            self.end()
+            reason = str(error).strip().splitlines()[-1][:200]
             raise ConfigError(
-                f"--num-processes is {count} and the cluster at {address} has {gpus} GPUs; accepted: 1 to {gpus}"
+                f"--ray {address}: its machines cannot run this command ({reason}); install the same tfhalf on all"
+            ) from error
+        except BaseException:
+            self.end()
+            raise
+
+    def _start(self, address: str, count: int | None, module: str, arguments: Sequence[str]) -> int:
+        ray = self._ray
+        gpus, cores = resources(ray)
+        count = count or gpus or len(cores)
+        if count > (gpus or _MOST) or not cores:
+            there = f"{gpus} GPUs" if gpus else f"{len(cores)} machines with cores to compute on"
+            raise ConfigError(
+                f"--ray {address}: {count} processes, and the cluster has {there}; accepted: 1 to {gpus or _MOST} "
+                "processes; correct --num-processes, or add machines"
             )
-        self.count = count
-        bundle = {"GPU": 1.0, "CPU": 1.0} if gpus else {"CPU": max(1.0, sum(cores) // max(count, len(cores)))}
+        # Without GPUs the processes of a machine share its cores.
+        bundle = {"GPU": 1.0, "CPU": 1.0} if gpus else {"CPU": max(1.0, min(cores) // math.ceil(count / len(cores)))}
         group = ray.util.placement_group([bundle] * count, strategy="PACK")
         if not ray.wait([group.ready()], timeout=_PATIENCE)[0]:
             raise ConfigError(
@@ -114,15 +127,16 @@ class RayProcesses:
             for index in range(count)
         ]
         where = ["--coordinator", ray.get(self.members[0].address.remote()), "--num-processes", str(count)]
-        every = where if count > 1 else where[2:]
+        every = [*arguments, *(where if count > 1 else where[2:])]
+        environment = {} if gpus else {THREADS: f"{bundle['CPU']:.0f}"}
         started = [
-            one.start.remote(os.getcwd(), module, [*arguments, *every, *(["--process-id", str(rank)] * (count > 1))])
+            one.start.remote(os.getcwd(), module, [*every, *(["--process-id", str(rank)] * (count > 1))], environment)
             for rank, one in enumerate(self.members)
         ]
         if refused := next(filter(None, ray.get(started)), ""):
             raise ConfigError(f"{refused}; all machines must see it under this path")
         self._ends = {one.wait.remote(rank > 0): rank for rank, one in enumerate(self.members)}
-        self._read = [0, 0]
+        return count
 
     def written(self) -> tuple[bytes, bytes]:
         """What process 0 has written to standard output and error since the last call."""
@@ -142,7 +156,7 @@ class RayProcesses:
             try:
                 ended[rank] = self._ray.get(reference)
             except self._ray.exceptions.RayError as error:
-                ended[rank] = 1, f"Ray lost it: {str(error).splitlines()[0]}"
+                ended[rank] = 1, f"was lost by Ray: {str(error).splitlines()[0]}"
         return ended
 
     @property

@@ -18,7 +18,7 @@ class Inline:
     the same turn is company, and so are all that are read together, for which a batch is worth more than a short way.
 
     What so many rows take is known from earlier executions of as many, by the thread at first. A slow one counts at
-    once, faster ones little by little: one that was held up has the thread compute the next dozens.
+    once, faster ones little by little: one that was held up has the thread compute the next few.
     """
 
     def __init__(self, fixed: bool) -> None:

@@ -120,8 +120,8 @@ class Streamed(Feed):
         return joined(results)
 
     def bring(self, order: np.ndarray) -> None:
-        """Bring the images of the steps ``order`` to the device, and compute nothing."""
-        blocks = self._blocks(order)
+        """Bring the images of the steps ``order`` to the device, this process's part of them, and compute nothing."""
+        blocks = self._blocks(self.step.group.rows(order))
         for i in range(len(blocks)):
             self._fetch([*blocks[i:], *self._announced][: 1 + AHEAD])
             self._coming.popleft()[1].result()
