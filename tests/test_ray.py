@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import signal
 import subprocess
@@ -14,28 +13,18 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from kill_helpers import COMMAND, DIGITS
+from ray_nodes import WITH_RAY, two_nodes
 
 from tfhalf.cli import main, ray
 from tfhalf.cli.devices import without
 from tfhalf.system.ray_processes import Member
 
-CHECKOUT = Path(__file__).resolve().parent.parent
-WITH_RAY = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed (tfhalf[ray])")
 SHORT = ("--set", "train.epochs=2", "--set", "export.formats=[onnx]")
 
 
 @pytest.fixture
 def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    from ray.cluster_utils import Cluster
-
-    monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    monkeypatch.setenv("PYTHONPATH", str(CHECKOUT))
-    local = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    local.add_node(num_cpus=1)
-    try:
-        yield local.address
-    finally:
-        local.shutdown()
+    yield from two_nodes(monkeypatch, str(Path(__file__).resolve().parent.parent))
 
 
 def train(where: Path, address: str, *arguments: str) -> subprocess.Popen[str]:

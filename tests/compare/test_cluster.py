@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from fake_cell import PIPELINE
+from ray_nodes import WITH_RAY, two_nodes
 
 from tfhalf.compare.cluster import run_task
 from tfhalf.compare.matrix import CELLS, Matrix
@@ -20,7 +20,6 @@ from tfhalf.errors import ConfigError
 from tfhalf.progress import Progress
 
 TESTS = Path(__file__).resolve().parent.parent
-WITH_RAY = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed (tfhalf[ray])")
 
 
 @pytest.fixture
@@ -33,16 +32,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
 
 @pytest.fixture
 def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    from ray.cluster_utils import Cluster
-
-    monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    monkeypatch.setenv("PYTHONPATH", f"{TESTS}:{TESTS.parent}")
-    local = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    local.add_node(num_cpus=1)
-    try:
-        yield local.address
-    finally:
-        local.shutdown()
+    yield from two_nodes(monkeypatch, f"{TESTS}:{TESTS.parent}")
 
 
 def run(plan: Plan, folder: Path, ray: str | None) -> dict[str, object]:
