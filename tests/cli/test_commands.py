@@ -378,6 +378,14 @@ def test_check_says_what_a_pipeline_resolves_to() -> None:
     assert told["data"]["classes"] == list("0123456789")
     assert told["model"]["parameters"] == 64 * 128 + 128 + 128 * 64 + 64 + 64 * 10 + 10
     assert told["islands"] is None
+    batch = told["pipeline"]["train"]["batch_size"]
+    assert told["steps"] == 3 * (1294 // batch)
+    assert f"# steps: {1294 // batch} of {batch} images x 3 epochs" in result.stdout
+    schedule = "train.schedule={name: step, milestones: [2], factor: 0.5, decay: batch, max_batch_size: 512}"
+    grown = call(
+        "check", "p.yaml", "--set", "train.epochs=3", "--set", schedule, "--set", "train.batch_size=128"
+    ).stdout
+    assert "# steps: 10 of 128 images x 2, 5 of 256 images x 1 epochs\n# batches of 128, 256, one after" in grown
     assert not Path("runs").exists()
     assert not Path("exports").exists()
 

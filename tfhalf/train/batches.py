@@ -8,6 +8,7 @@ are fewer of them.
 
 from __future__ import annotations
 
+import math
 from itertools import groupby
 
 from tfhalf import config
@@ -35,7 +36,8 @@ class Batches:
         """How often the batch grows in place of the rate's fall; what falls after that is the rate."""
         if self.schedule.decay == "batch":
             bound = min(self.schedule.max_batch_size or max(self.base, items // LARGEST_SHARE), items)
-            while self.base * self._times ** (self.growth + 1) <= bound:
+            most = len(self.schedule.milestones) if self.schedule.name == "step" else math.inf
+            while self.growth < most and self.base * self._times ** (self.growth + 1) <= bound:
                 self.growth += 1
 
     @property

@@ -9,6 +9,7 @@ from tfhalf import config
 from tfhalf.numerics.auto_islands import auto, auto_lines
 from tfhalf.numerics.constants import constant_layers, constant_lines, with_layers
 from tfhalf.progress import Progress
+from tfhalf.train.batches import Batches
 from tfhalf.train.callbacks import Callbacks
 from tfhalf.train.job import Job, Places, prepare, with_weights
 from tfhalf.train.optim.patterns import trained_variables
@@ -49,6 +50,7 @@ def check_pipeline(pipeline: config.Pipeline, places: Places, progress: Progress
     counted = parameters(model, checked.train.optimizer)
     trained = trained_variables(model, checked.train.optimizer)
     stages = lines(job, stages_of(job, model, trained), trained)
+    batches = Batches(checked.train, len(splits.x_train))
     check_model(job, model)
     callbacks, unheard = _check_callbacks(job)
     notes = [*job.builder.remarks, *remarks(checked, splits, model), *unheard]
@@ -59,6 +61,7 @@ def check_pipeline(pipeline: config.Pipeline, places: Places, progress: Progress
         "preprocess": job.preprocess.to_dict(),
         "model": {"name": model.name, "parameters": model.count_params(), "layers": len(model.layers)},
         "weights": job.initial.facts() if job.initial else None,
+        "steps": sum(batches.plan),
         "callbacks": callbacks,
         "notes": notes,
         "constants": [island.to_dict() for island in constants],
@@ -69,6 +72,8 @@ def check_pipeline(pipeline: config.Pipeline, places: Places, progress: Progress
         f"data: {size_words(splits)}; {learnt(job)}",
         f"model: {model.name}, {counted}, {len(model.layers)} layers",
         *([f"weights: {job.initial.line()}"] if job.initial else []),
+        f"steps: {batches.words(splits.noun)}",
+        *batches.lines(),
         *stages,
         *([f"callbacks: {', '.join(callbacks)}"] if callbacks else []),
         f"export: {', '.join(checked.export.formats)} can be made in float16",
