@@ -172,33 +172,33 @@ class VersionMetrics:
         self._count_requests()
 
     def _count_batches(self) -> None:
-        taken = _taken(self._batches)
-        if taken:
-            self.executions.inc(len(taken))
-            self.rows.inc(sum(rows for rows, _ in taken))
-            self.last.set(taken[-1][1])
-        for rows, _ in taken:
+        popped = _popped(self._batches)
+        if popped:
+            self.executions.inc(len(popped))
+            self.rows.inc(sum(rows for rows, _ in popped))
+            self.last.set(popped[-1][1])
+        for rows, _ in popped:
             self.batch_rows.observe(rows)
 
     def _count_requests(self) -> None:
-        taken = _taken(self._requests)
-        if not taken:
+        popped = _popped(self._requests)
+        if not popped:
             return
-        seconds, queue_ns, input_ns, run_ns, output_ns = (sum(column) for column in zip(*taken, strict=True))
-        self.success.inc(len(taken))
+        seconds, queue_ns, input_ns, run_ns, output_ns = (sum(column) for column in zip(*popped, strict=True))
+        self.success.inc(len(popped))
         self.duration.inc(seconds * 1e6)
         self.queue.inc(queue_ns / 1e3)
         self.compute_input.inc(input_ns / 1e3)
         self.compute_infer.inc(run_ns / 1e3)
         self.compute_output.inc(output_ns / 1e3)
-        for row in taken:
+        for row in popped:
             self.request_seconds.observe(row[0])
 
 
-def _taken(rows: deque[Row]) -> list[Row]:
+def _popped(rows: deque[Row]) -> list[Row]:
     """What is there, each for one thread alone."""
-    taken = []
+    popped = []
     with suppress(IndexError):  # another thread takes some, too
         while rows:
-            taken.append(rows.popleft())
-    return taken
+            popped.append(rows.popleft())
+    return popped
