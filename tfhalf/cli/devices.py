@@ -66,7 +66,7 @@ def sharing(
         PeerError: a process did not come, or has ended.
     """
     devices, options = where["devices"], {name: where[name] for name in NAMES[1:]}
-    others = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
+    others = _names_of(options)
     if devices is not None and others:
         raise ConfigError(
             f"--devices starts processes on this machine, {others[0]} belongs to processes that are started already; "
@@ -108,11 +108,15 @@ def on_ray(address: str, where: Mapping[str, Any], progress: Progress) -> int:
     """
     from tfhalf.cli.ray import run_on_ray
 
-    others = [f"--{name.replace('_', '-')}" for name, value in where.items() if value is not None]
-    if wrong := [option for option in others if option != "--num-processes"]:
+    if wrong := [option for option in _names_of(where) if option != "--num-processes"]:
         raise ConfigError(f"--ray starts processes on a cluster, and says itself which is which; leave {wrong[0]} out")
     arguments = without(click.get_current_context().meta[ARGUMENTS], "--ray", "--num-processes")
     return run_on_ray(address, where["num_processes"], arguments, progress)
+
+
+def _names_of(values: Mapping[str, Any]) -> list[str]:
+    """The options that have a value, as they are written."""
+    return [f"--{name.replace('_', '-')}" for name, value in values.items() if value is not None]
 
 
 def without(arguments: Sequence[str], *options: str) -> list[str]:

@@ -23,7 +23,7 @@ from tfhalf.system.device import detect, grow_memory
 from tfhalf.system.group import ALONE, Group
 from tfhalf.train.alike import check_alike
 from tfhalf.train.job import Job, Places, open_run, prepare, with_weights
-from tfhalf.train.peers import shared
+from tfhalf.train.peers import last_checkpoint
 from tfhalf.train.program import TrainProgram
 from tfhalf.train.record import checkpoint
 from tfhalf.train.record.resume import check_inputs
@@ -111,8 +111,7 @@ def _begin(job: Job, program: TrainProgram, run: Path | None, progress: Progress
         where = "precision.loss_scale.initial" if guarded else f"none under {precision.policy}{mode}"
         weights = "" if job.initial is None else f", {job.initial.line()}"
         return 0, exponent, f"new weights, seed {job.pipeline.seed}{weights}; scale in force 2^{exponent} ({where})"
-    group = program.group
-    loaded = shared(checkpoint.load(run, progress.line) if group.first else None, group)
+    loaded = last_checkpoint(run, program.group, progress.line)
     if loaded is None:
         raise ResumeError(f"{run}: has no checkpoint; measure its pipeline without --run, or train longer first")
     check_inputs(loaded.record, job.preprocess, job.splits, run)

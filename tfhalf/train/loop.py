@@ -20,7 +20,7 @@ from tfhalf.train.diagnose.divergence import BlowUp, advice_for, blown_up
 from tfhalf.train.diagnose.non_finite import all_finite
 from tfhalf.train.diagnose.scale_log import ScaleLog
 from tfhalf.train.feeds.base import ChunkResult, joined
-from tfhalf.train.peers import Peers
+from tfhalf.train.peers import Peers, last_checkpoint
 from tfhalf.train.plateau import lowered
 from tfhalf.train.record import checkpoint
 from tfhalf.train.record.history import Epoch, History, header
@@ -83,7 +83,7 @@ class Epochs:
 
     def go(self, resume: bool) -> TrainResult:
         """From the first step, or with ``resume`` from the run's last checkpoint, to the last; see `run_training`."""
-        saved = self.peers.last_checkpoint(self.run, self.progress.line, set_aside=True) if resume else None
+        saved = last_checkpoint(self.run, self.peers.group, self.progress.line, set_aside=True) if resume else None
         if not resume:
             checkpoint.clear(self.run)
         if saved is not None:
@@ -315,7 +315,7 @@ class Epochs:
         """
         settings = self.pipeline.train.blowup
         self.trainer.writer.wait()
-        saved = self.peers.last_checkpoint(self.run)
+        saved = last_checkpoint(self.run, self.peers.group)
         why = blow_up.why
         if not blow_up.explained:
             self.progress.status("looking for the layer ...")

@@ -30,12 +30,13 @@ class Peers:
             self.signals.number = number or None
         return due, self.signals.number is not None
 
-    def last_checkpoint(
-        self, run: Path, say: Callable[[str], None] | None = None, *, set_aside: bool = False
-    ) -> Checkpoint | None:
-        """The last checkpoint that can be read, of the first process's ``run``; arguments as `checkpoint.load`."""
-        saved = checkpoint.load(run, say, set_aside=set_aside) if self.group.first else None
-        return shared(saved, self.group)
+
+def last_checkpoint(
+    run: Path, group: Group, say: Callable[[str], None] | None = None, *, set_aside: bool = False
+) -> Checkpoint | None:
+    """The last checkpoint that can be read, of the run of the first process of ``group``, in all of them; arguments as
+    `checkpoint.load`."""
+    return shared(checkpoint.load(run, say, set_aside=set_aside) if group.first else None, group)
 
 
 def shared(saved: Checkpoint | None, group: Group) -> Checkpoint | None:
