@@ -27,6 +27,7 @@ from tfhalf.system import cuda
 from tfhalf.system.device import cpu
 from tfhalf.train import job
 from tfhalf.train.feeds import canvases
+from tfhalf.train.feeds.buffers import Buffer
 from tfhalf.train.feeds.canvases import OnGpu, OnHost, canvases_of
 from tfhalf.train.feeds.gpu_decoder import GpuDecoder, Unavailable
 from tfhalf.train.program import TrainProgram
@@ -189,6 +190,17 @@ def test_memory_is_used_again_once_its_lease_ends(gpu: FakeCuda) -> None:
     alike(seen((one, first), 4), before)
     np.testing.assert_array_equal(two.pixels.numpy(), three.pixels.numpy())  # the same memory
     del third
+
+
+def test_a_tensor_may_outlive_what_made_it() -> None:
+    """As where garbage is collected, in any order: TensorFlow then asks the tensor's description for a deleter."""
+    memory = np.arange(256, dtype=np.uint8)
+    made = [Buffer(memory.ctypes.data, (4, 4), gpu=False).tensor for _ in range(64)]
+    gc.collect()
+    elsewhere = [(ctypes.c_uint64 * words)(*[1] * words) for words in range(1, 16) for _ in range(64)]
+    np.testing.assert_array_equal(made[0].numpy().reshape(-1), np.arange(16))
+    made.clear()  # with a pointer to 1, the process ends here
+    assert len(elsewhere)
 
 
 # --- which way --------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from tfhalf.system.cuda import Cuda
 
 _CPU, _CUDA = 1, 2  # DLDeviceType
 _UINT = 1  # DLDataTypeCode
+_NAME = ctypes.c_char_p(b"dltensor")
 
 
 class _Tensor(ctypes.Structure):
@@ -26,21 +27,24 @@ class _Tensor(ctypes.Structure):
     ]  # fmt: skip
 
 
+_described: list[_Tensor] = []
+"""Kept until the process ends: TensorFlow asks a tensor's description for a deleter when the tensor goes, and what goes
+together goes in any order."""
+
+
 class Buffer:
     """Memory at ``address``, which stays, and ``tensor``, uint8 of ``shape``, which shows what is in it at the time."""
 
     def __init__(self, address: int, shape: tuple[int, ...], *, gpu: bool) -> None:
         self.address = address
-        self._shape = (ctypes.c_int64 * len(shape))(*shape)
-        # TensorFlow keeps a pointer to it, and calls no deleter where there is none.
-        self._managed = _Tensor(
+        described = _Tensor(
             data=address, device_type=_CUDA if gpu else _CPU, device_id=0, ndim=len(shape), code=_UINT, bits=8, lanes=1,
-            shape=self._shape, strides=None, byte_offset=0, manager=None, deleter=None,
+            shape=(ctypes.c_int64 * len(shape))(*shape), strides=None, byte_offset=0, manager=None, deleter=None,
         )  # fmt: skip
+        _described.append(described)
         capsule = ctypes.pythonapi.PyCapsule_New
         capsule.restype, capsule.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
-        self._name = ctypes.c_char_p(b"dltensor")
-        self.tensor: Any = tf.experimental.dlpack.from_dlpack(capsule(ctypes.byref(self._managed), self._name, None))
+        self.tensor: Any = tf.experimental.dlpack.from_dlpack(capsule(ctypes.byref(described), _NAME, None))
 
 
 class Lease:

@@ -142,9 +142,11 @@ class GpuDecoder:
             target = address + i * row * canvas.sides[0]
             self._gpu.rows(image.ctypes.data, width, target, row, width, image.shape[0], stream, from_host=True)
 
-        parallel(one, len(odd))
-        if odd:
-            self._gpu.synchronize(stream)  # before ``held`` is let go
+        try:
+            parallel(one, len(odd))
+        finally:
+            if odd:
+                self._gpu.synchronize(stream)  # before ``held`` is let go
 
     def _decoder(self) -> Any:
         """This thread's decoder: one is used by one thread at a time."""
