@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import fork_server
 import pytest
 from hypothesis import settings
 
@@ -39,6 +40,13 @@ def _dtype_policy() -> str:
     with."""
     keras = sys.modules.get("keras")
     return "float32" if keras is None else keras.config.dtype_policy().name
+
+
+@pytest.fixture(autouse=True, scope="session")
+def children_are_forked() -> None:
+    """Start the processes that tfhalf starts without their imports; tests of `tfhalf.system.child` have modules of
+    their own, which are started as they are by users."""
+    fork_server.fork_children()
 
 
 @pytest.fixture(autouse=True)

