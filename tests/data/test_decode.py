@@ -12,6 +12,7 @@ from PIL import Image, ImageFile, ImageOps
 
 from tfhalf.data.decode import fast
 from tfhalf.data.decode.canvas import Canvas, measured
+from tfhalf.data.decode.fit import Fit
 from tfhalf.data.decode.header import jpeg
 from tfhalf.data.decode.pillow import Reader
 from tfhalf.data.encoded import Held
@@ -95,13 +96,13 @@ def test_upright_by_its_exif_is_plain() -> None:
     header = jpeg(turned(1))
     assert header is not None
     assert header.plain
-    np.testing.assert_array_equal(Reader("s").decode(turned(1), "a", False, (9, 8)).shape, (9, 8, 3))
+    np.testing.assert_array_equal(Reader("s").decode(turned(1), "a", False, Fit((9, 8))).shape, (9, 8, 3))
 
 
 def test_resizing_is_pillows() -> None:
     data = saved(picture(40, 60))
     own = Image.fromarray(exact(data)).resize((16, 24), Image.Resampling.BILINEAR)
-    np.testing.assert_array_equal(Reader("s").decode(data, "a", False, (24, 16)), np.asarray(own))
+    np.testing.assert_array_equal(Reader("s").decode(data, "a", False, Fit((24, 16))), np.asarray(own))
 
 
 @pytest.mark.parametrize("cut", [0.3, 0.6, 0.95])
@@ -153,7 +154,7 @@ def held(*data: bytes) -> Held:
 
 
 def test_lazy_takes_the_bytes_of_any_source() -> None:
-    some = images.lazy(held(*(saved(picture(20, 30)) for _ in range(5))), "s", (8, 6))
+    some = images.lazy(held(*(saved(picture(20, 30)) for _ in range(5))), "s", Fit((8, 6)))
     assert (some.shape, some.dtype) == ((5, 8, 6, 3), np.uint8)
     own = Image.fromarray(exact(some.items.read(3))).resize((6, 8), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(some[3:4][0], np.asarray(own))

@@ -13,6 +13,7 @@ from PIL import Image, PngImagePlugin
 
 from tfhalf.config import Data
 from tfhalf.data import Splits, load_splits, memory
+from tfhalf.data.decode.fit import Fit
 from tfhalf.data.sources import folder
 from tfhalf.errors import DataError
 
@@ -143,7 +144,7 @@ def test_differing_sizes_name_two_files_and_image_size(flat):
         load(flat)
     splits = load(flat, image_size=[8, 10])
     assert splits.input_shape == (8, 10, 3)
-    assert folder.read(flat, (8, 10), "s", lambda message: None).x_train.shape == (10, 8, 10, 3)
+    assert folder.read(flat, Fit((8, 10)), "s", lambda message: None).x_train.shape == (10, 8, 10, 3)
 
 
 def refused(path: Path, message: str, **rest: Any) -> None:

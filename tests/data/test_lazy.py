@@ -15,6 +15,7 @@ from tfhalf import config
 from tfhalf.config import Data
 from tfhalf.data import LazyImages, Preprocess, Splits, lazy, load_splits, memory
 from tfhalf.data.check import Arrays
+from tfhalf.data.decode.fit import Fit
 from tfhalf.data.sources import encoded, folder, tfds
 from tfhalf.errors import DataError
 from tfhalf.progress import Progress
@@ -136,7 +137,11 @@ def test_statistics_of_many_images_are_those_of_a_fixed_sample(monkeypatch: pyte
 
 
 @pytest.mark.parametrize(
-    "more", [{}, {"image_size": [9, 16]}, {"image_size": [40, 28]}, {"validation": 0, "test": 0.4}]
+    "more",
+    [
+        *({}, {"image_size": [9, 16]}, {"image_size": [40, 28]}, {"validation": 0, "test": 0.4}),
+        {"image_size": [20, 14], "center_crop": 0.6},
+    ],
 )
 def test_a_folder_gives_the_pixels_it_gives_decoded(photos: Path, more: dict[str, Any]) -> None:
     alike(load(photos, decode="lazy", **more), load(photos, decode="eager", **more))
@@ -284,12 +289,12 @@ def builder(data_dir: Path, file_format: str = "tfrecord", **changes: Any) -> An
     return built
 
 
-def read(built: Any, size: tuple[int, int] | None = None, decode: str = "lazy") -> Arrays:
-    return tfds.read_builder(built, size, "tfds:made", lambda message: None, decode)
+def read(built: Any, fit: Fit | None = None, decode: str = "lazy") -> Arrays:
+    return tfds.read_builder(built, fit, "tfds:made", lambda message: None, decode)
 
 
-def both(built: Any, size: tuple[int, int] | None = None) -> None:
-    some, decoded = read(built, size), read(built, size, "eager")
+def both(built: Any, fit: Fit | None = None) -> None:
+    some, decoded = read(built, fit), read(built, fit, "eager")
     assert isinstance(some.x_train, LazyImages)
     assert (some.x_train.shape, some.x_train.dtype) == (decoded.x_train.shape, decoded.x_train.dtype)
     np.testing.assert_array_equal(some.x_train[:], decoded.x_train)
@@ -307,13 +312,13 @@ def test_a_tfds_set_gives_the_pixels_it_gives_decoded(
 ) -> None:
     monkeypatch.setattr(encoded, "_BATCH", 7)
     built = builder(tmp_path, encoding=encoding, shape=shape)
-    for size in (None, (9, 16), (40, 28), (20, 14)):
-        both(built, size)
+    for fit in (None, Fit((9, 16)), Fit((40, 28)), Fit((20, 14)), Fit((20, 14), 0.6)):
+        both(built, fit)
 
 
 def test_tfds_images_of_varying_size(tmp_path: Path) -> None:
     built = builder(tmp_path, shape=(None, None, 3), crop=3)
-    both(built, (12, 12))
+    both(built, Fit((12, 12)))
     found = read(built).x_train
     with pytest.raises(
         DataError, match=r"^tfds:made: image \d+ of 'train' in .* of another shape .*set data\.image_size"
@@ -356,8 +361,8 @@ def test_a_tfds_image_that_cannot_be_decoded_is_named(tmp_path: Path, monkeypatc
 def test_a_set_of_array_records(tmp_path: Path, shape: Any) -> None:
     """What TensorFlow cannot read, and the same set in TFRecord."""
     built, other = builder(tmp_path / "a", "array_record", shape=shape), builder(tmp_path / "b", shape=shape)
-    for size in (None, (9, 16)):
-        both(built, size)
+    for fit in (None, Fit((9, 16)), Fit((9, 16), 0.6)):
+        both(built, fit)
     some, same = read(built), read(other, None, "eager")
     for array in ("x", "y"):
         ours, theirs = (getattr(arrays, f"{array}_train")[:].astype(np.int64) for arrays in (some, same))

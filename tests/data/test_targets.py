@@ -12,6 +12,7 @@ from tfhalf.config import Data
 from tfhalf.data import Splits, load_splits
 from tfhalf.data.check import Arrays, check
 from tfhalf.data.columns import Columns
+from tfhalf.data.decode.fit import Fit
 from tfhalf.data.resize import resize
 from tfhalf.errors import DataError
 
@@ -142,7 +143,7 @@ def test_several_outputs_may_be_of_several_kinds():
         "mask": (12, 4, 6),
     }
     assert arrays.output_classes == {"kind": ("0", "1", "2"), "where": (), "mask": ("0", "1", "2")}
-    small = resize(arrays, (2, 3), "s", kinds)
+    small = resize(arrays, Fit((2, 3)), "s", kinds)
     assert small.x_train.shape == (12, 2, 3, 3)
     assert small.y_train.arrays["mask"].shape == (12, 2, 3)
     assert small.y_train.arrays["where"].shape == (12, 4)

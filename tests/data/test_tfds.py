@@ -25,6 +25,7 @@ from file_server import Loopback
 from tfhalf.config import Data
 from tfhalf.data import Preprocess, Splits, load_splits, memory
 from tfhalf.data.check import Arrays, check
+from tfhalf.data.decode.fit import Fit
 from tfhalf.data.sources import fetch, tfds
 from tfhalf.errors import DataError
 
@@ -131,7 +132,7 @@ def builder(server: Server | None, data_dir: Path, **changes: Any) -> Any:
 
 
 def read(built: Any, size: tuple[int, int] | None = None) -> Arrays:
-    return tfds.read_builder(built, size, "tfds:loopback", lambda message: None)
+    return tfds.read_builder(built, Fit(size) if size else None, "tfds:loopback", lambda message: None)
 
 
 def in_order(x: np.ndarray, y: np.ndarray) -> list[tuple[bytes, int]]:

@@ -165,9 +165,9 @@ def test_grey_and_turned_images_come_as_predict_has_them(settings: Settings, tmp
     exif = Image.Exif()
     exif[0x0112] = 6
     image.save(tmp_path / "turned.jpg", exif=exif)
-    for shape in ((4, 4, 3), (8, 8, 1)):
-        got = decode_one((tmp_path / "turned.jpg").read_bytes(), shape, 10_000)
-        predicted = read_image(tmp_path / "turned.jpg", shape, np.dtype("float32"), (0.0, 255.0))
+    for shape, center in (((4, 4, 3), None), ((8, 8, 1), None), ((8, 8, 3), 0.7)):
+        got = decode_one((tmp_path / "turned.jpg").read_bytes(), shape, center, 10_000)
+        predicted = read_image(tmp_path / "turned.jpg", shape, np.dtype("float32"), (0.0, 255.0), center)
         np.testing.assert_array_equal(got, predicted)
 
 

@@ -211,10 +211,10 @@ def test_scans_of_an_image_are_bounded(settings: Settings, scans: int) -> None:
     assert content.count(b"\xff\xda") == scans
     if scans > 100:
         with pytest.raises(RequestError, match="200 scans") as error:
-            decode_one(content, (4, 4, 3), 1_000_000)
+            decode_one(content, (4, 4, 3), None, 1_000_000)
         assert error.value.status == 413
     else:
-        assert decode_one(content, (4, 4, 3), 1_000_000).shape == (4, 4, 3)
+        assert decode_one(content, (4, 4, 3), None, 1_000_000).shape == (4, 4, 3)
 
 
 def test_bodies_have_a_limit_after_decompression(settings: Settings) -> None:

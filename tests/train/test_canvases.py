@@ -19,6 +19,7 @@ from tfhalf import config
 from tfhalf.config import Data
 from tfhalf.data import LazyImages, load_splits
 from tfhalf.data.decode.canvas import Canvas
+from tfhalf.data.decode.fit import Fit
 from tfhalf.data.encoded import Held
 from tfhalf.data.sources import images
 from tfhalf.errors import ConfigError, DataError
@@ -52,7 +53,7 @@ def some() -> list[bytes]:
 
 def of(data: list[bytes], decoder: Any = "auto") -> LazyImages:
     items = Held(data, lambda index: f"image {index}")
-    plain = images.lazy(items, "s", (8, 8), channels=3)
+    plain = images.lazy(items, "s", Fit((8, 8)), channels=3)
     return LazyImages(
         plain.decode,
         plain.indices[::-1].copy(),

@@ -273,6 +273,12 @@ class Manifest(Record):
         return None if (output := self.class_output) is None else (output.name, self.labels)
 
     @property
+    def center_crop(self) -> float | None:
+        """How much of an image is kept where one of another size is to be predicted or served, as ``data.center_crop``
+        says; None: all of it."""
+        return self.config.data.center_crop if self.config.data else None
+
+    @property
     def input_dtypes(self) -> dict[str, str]:
         """The dtype of each input by its name."""
         return {port.name: port.dtype for port in self.inputs}

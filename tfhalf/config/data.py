@@ -43,7 +43,8 @@ class Augment(Section):
     both each image gets one, by a coin. ``mix_probability`` is the share of images that are mixed.
 
     ``resized_crop`` is for images of files (``folder:``, ``tfds:``), which stay encoded: each is decoded at its own
-    size, and cut and resized on the device. Validation and test images are resized to ``data.image_size`` as a whole.
+    size, and cut and resized on the device. Validation and test images come to ``data.image_size`` as
+    ``data.center_crop`` says.
     """
 
     flip: Literal["none", "random", "alternating"] = "none"
@@ -148,10 +149,13 @@ class Data(Section):
 
     ``args`` are the function's keyword arguments. ``synthetic:224x224x3`` makes random images of that height, width and
     number of channels, to measure speed on; its ``args`` are ``classes`` (10), ``train`` (5120) and ``test`` (512).
-    ``image_size`` is (height, width). ``validation`` (share below 1, or a number of items) is taken from the training
-    part, never from the test set; ``test`` is the share split off where the source has no test set of its own, or
-    what is held out for it: ``dev`` (``val``, ``validation``, ``valid``), the source's own validation part, or
-    `HeldOut` items.
+    ``image_size`` is (height, width), to which images are stretched. With ``center_crop`` they keep their proportions:
+    of the largest box in the middle that has those of ``image_size``, this share of each side is kept; 0.875 is what
+    ImageNet is commonly tested by (resized to 256, 224 in the middle). That holds for what is predicted and served,
+    too, and not for training images that ``augment.resized_crop`` cuts.
+    ``validation`` (share below 1, or a number of items) is taken from the training part, never from the test set;
+    ``test`` is the share split off where the source has no test set of its own, or what is held out for it: ``dev``
+    (``val``, ``validation``, ``valid``), the source's own validation part, or `HeldOut` items.
     ``normalize``: ``standardize`` uses each channel's mean and standard deviation over the training part, ``unit``
     divides integers by 255 and floats by their largest absolute value. ``decode``: ``eager`` decodes every image before
     training; ``lazy`` (``folder:``, ``records:`` and ``tfds:``) keeps training images encoded, where they lie, and
@@ -169,6 +173,7 @@ class Data(Section):
     source: Annotated[str, Field(min_length=3)]
     args: dict[str, Any] = Field(default_factory=dict)
     image_size: tuple[Annotated[int, Field(ge=1, le=4096)], Annotated[int, Field(ge=1, le=4096)]] | None = None
+    center_crop: Annotated[float, Field(gt=0, le=1)] | None = None
     validation: Annotated[int, Field(ge=0)] | Share = Field(0.1, description=VALIDATION)
     test: Annotated[float, Field(gt=0, lt=1)] | Literal["val", "validation", "dev", "valid"] | HeldOut = Field(
         0.2, description=TEST
@@ -184,6 +189,8 @@ class Data(Section):
 
     @model_validator(mode="after")
     def _crops_of_files(self) -> Data:
+        if self.center_crop is not None and self.image_size is None:
+            raise ValueError("center_crop needs image_size, for example image_size: [224, 224]")
         if self.augment.resized_crop is None:
             return self
         if self.image_size is None:

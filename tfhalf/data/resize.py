@@ -10,14 +10,15 @@ import numpy as np
 
 from tfhalf.data.check import PARTS, Arrays
 from tfhalf.data.columns import Columns
+from tfhalf.data.decode.fit import Fit
 from tfhalf.data.image_formats import DEEP
 from tfhalf.data.lazy import Array, LazyImages
 from tfhalf.data.types import Kinds
 from tfhalf.errors import DataError
 
 
-def resize(arrays: Arrays, size: tuple[int, int] | None, source: str, kind: Kinds = "classes") -> Arrays:
-    """The same arrays with every image [N, H, W, C] at ``size`` (height, width); unchanged where it is so already.
+def resize(arrays: Arrays, fit: Fit | None, source: str, kind: Kinds = "classes") -> Arrays:
+    """The same arrays with every image [N, H, W, C] brought to a size; unchanged where it is so already.
 
     The dtype stays. Integers are rounded and clipped to their range; each channel is resized by itself, so any number
     of channels is taken. Of several inputs the images are resized. Masks [N, H, W] take the nearest pixel's class.
@@ -25,7 +26,7 @@ def resize(arrays: Arrays, size: tuple[int, int] | None, source: str, kind: Kind
     Raises:
         DataError: a size is asked for and the items are not images of rank 4.
     """
-    if size is None:
+    if fit is None:
         return arrays
     x_train = arrays.x_train
     ranks = [array.ndim for array in x_train.arrays.values()] if isinstance(x_train, Columns) else [x_train.ndim]
@@ -35,8 +36,8 @@ def resize(arrays: Arrays, size: tuple[int, int] | None, source: str, kind: Kind
             f"{source}: x_train has {shape} and data.image_size is set; it is for images [N, H, W, C]; reshape x or "
             "leave image_size out"
         )
-    changed: dict[str, Any] = {f"x_{part}": _resized(getattr(arrays, f"x_{part}"), size) for part in PARTS}
-    changed |= {f"y_{part}": _resized_masks(getattr(arrays, f"y_{part}"), size, kind) for part in PARTS}
+    changed: dict[str, Any] = {f"x_{part}": _resized(getattr(arrays, f"x_{part}"), fit) for part in PARTS}
+    changed |= {f"y_{part}": _resized_masks(getattr(arrays, f"y_{part}"), fit.size, kind) for part in PARTS}
     return dataclasses.replace(arrays, **changed)
 
 
@@ -49,8 +50,9 @@ def nearest(masks: Array, size: tuple[int, int]) -> Array:
     return masks[:, rows[:, None], columns]
 
 
-def fitted(image: Any, shape: Sequence[int], *, exact: bool = False) -> np.ndarray:
-    """A Pillow image as a model takes it: upright, grey or RGB, resized to ``shape`` (height, width, 1 or 3), uint8.
+def fitted(image: Any, shape: Sequence[int], center: float | None = None, *, exact: bool = False) -> np.ndarray:
+    """A Pillow image as a model takes it: upright, grey or RGB, brought to ``shape`` (height, width, 1 or 3) as `Fit`
+    says with ``center``, uint8.
 
     What `tfhalf predict` and `tfhalf serve` make of the same file is the same. Gray images of 16 bits are brought to
     0..255; with ``exact`` as float32, which loses nothing of them.
@@ -58,25 +60,22 @@ def fitted(image: Any, shape: Sequence[int], *, exact: bool = False) -> np.ndarr
     from PIL import Image, ImageOps
 
     height, width, channels = shape
+    fit = Fit((height, width), center)
     upright = ImageOps.exif_transpose(image)
     if upright.mode in DEEP:
-        plane = Image.fromarray(np.asarray(upright).astype(np.float32) / 257)  # 65535 is 255
-        if plane.size != (width, height):
-            plane = plane.resize((width, height), Image.Resampling.BILINEAR)
+        plane = fit.pillow(Image.fromarray(np.asarray(upright).astype(np.float32) / 257))  # 65535 is 255
         values = np.asarray(plane)[..., None].repeat(channels, axis=-1)
         return values if exact else np.rint(values).astype(np.uint8)
-    plain = upright.convert("L" if channels == 1 else "RGB")
-    if plain.size != (width, height):
-        plain = plain.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=3.0)
+    plain = fit.pillow(upright.convert("L" if channels == 1 else "RGB"), reducing_gap=3.0)
     return np.asarray(plain, np.uint8).reshape(height, width, channels)
 
 
-def _resized(x: Any, size: tuple[int, int]) -> Any:
+def _resized(x: Any, fit: Fit) -> Any:
     if isinstance(x, Columns):
-        return x.map(lambda array: _images(array, size) if array.ndim == 4 else array)
+        return x.map(lambda array: _images(array, fit) if array.ndim == 4 else array)
     if x is None or isinstance(x, LazyImages):  # which are decoded at that size
         return x
-    return _images(x, size)
+    return _images(x, fit)
 
 
 def _resized_masks(y: Any, size: tuple[int, int], kind: Kinds) -> Any:
@@ -87,24 +86,23 @@ def _resized_masks(y: Any, size: tuple[int, int], kind: Kinds) -> Any:
     return nearest(y, size) if y is not None and kind == "masks" else y
 
 
-def _images(x_NHWC: Array, size: tuple[int, int]) -> Array:
+def _images(x_NHWC: Array, fit: Fit) -> Array:
     from PIL import Image
 
-    if x_NHWC.shape[1:3] == size:
+    if fit.leaves(*x_NHWC.shape[1:3]):
         return x_NHWC
-    resized = np.empty((len(x_NHWC), *size, x_NHWC.shape[3]), x_NHWC.dtype)
-    target_size = size[::-1]
+    resized = np.empty((len(x_NHWC), *fit.size, x_NHWC.shape[3]), x_NHWC.dtype)
     if x_NHWC.dtype == np.uint8:
         for image, target in zip(x_NHWC, resized, strict=True):
             for channel in range(image.shape[2]):
                 plane = Image.fromarray(np.ascontiguousarray(image[..., channel]))
-                target[..., channel] = np.asarray(plane.resize(target_size, Image.Resampling.BILINEAR))
+                target[..., channel] = np.asarray(fit.pillow(plane))
         return resized
     whole = x_NHWC.dtype.kind in "ui"
     for image, target in zip(x_NHWC, resized, strict=True):
         for channel in range(image.shape[2]):
             plane = Image.fromarray(np.ascontiguousarray(image[..., channel], dtype=np.float32))
-            values = np.asarray(plane.resize(target_size, Image.Resampling.BILINEAR))
+            values = np.asarray(fit.pillow(plane))
             if whole:
                 limits = np.iinfo(x_NHWC.dtype)
                 values = np.clip(np.rint(values.astype(np.float64)), limits.min, limits.max)

@@ -16,6 +16,7 @@ from tfhalf import config
 from tfhalf.data import categories
 from tfhalf.data.check import PARTS, Arrays, check
 from tfhalf.data.columns import Columns
+from tfhalf.data.decode.fit import Fit
 from tfhalf.data.draw import Indices, draw
 from tfhalf.data.held_out import held_out
 from tfhalf.data.lazy import LazyImages
@@ -37,6 +38,7 @@ FORMS = (
 )
 _SCHEMES = ("tfds", "folder", "records", "npz", "sklearn", "csv", "masks", "synthetic")
 _ENCODED = ("tfds", "folder", "records")
+_SIZED = (*_ENCODED, "masks")  # their images come at data.image_size
 # The test set of a source without one must be the same for every run, whatever its seed.
 _TEST_SEED = 1797
 
@@ -87,13 +89,24 @@ def load_splits(
     """
     source = data.source
     say = progress or (lambda message: None)
+    if data.center_crop is not None and "masks" in ([kind] if isinstance(kind, str) else kind.values()):
+        raise DataError(
+            f"{source}: data.center_crop is set, and each pixel has a class, also of what would be cut off; leave "
+            "data.center_crop out"
+        )
     if data.augment.resized_crop is not None:
         data = data.model_copy(update={"decode": "lazy"})
     arrays = check(_read(data, base, data_dir, say, kind), source, kind, say, ignore)
-    arrays = on_canvas(resize(arrays, data.image_size, source, kind), data, say)
+    if source.partition(":")[0] not in _SIZED:
+        arrays = resize(arrays, _fit(data), source, kind)
+    arrays = on_canvas(arrays, data, say)
     splits = as_numbers(_split(arrays, data, seed, kind, say), data.text, base)
     say(f"{source}: {_summary(splits, kind)}")
     return splits
+
+
+def _fit(data: config.Data) -> Fit | None:
+    return None if data.image_size is None else Fit(data.image_size, data.center_crop)
 
 
 def _summary(splits: Splits, kind: Kinds) -> str:
@@ -143,17 +156,17 @@ def _read(data: config.Data, base: Path, data_dir: str | None, say: Progress, ki
             "synthetic:HxWxC take args; remove data.args"
         )
     if scheme == "tfds":
-        return tfds.read(rest, data_dir, data.image_size, source, say, data.decode, isinstance(data.test, str))
+        return tfds.read(rest, data_dir, _fit(data), source, say, data.decode, isinstance(data.test, str))
     if scheme == "folder":
-        return folder.read(joined(base, rest), data.image_size, source, say, data.decode)
+        return folder.read(joined(base, rest), _fit(data), source, say, data.decode)
     if scheme == "records":
-        return records.read(rest, data.records, base, data.image_size, source, say, data.decode)
+        return records.read(rest, data.records, base, _fit(data), source, say, data.decode)
     if scheme == "npz":
         return npz.read(base / Path(rest).expanduser(), source)
     if scheme == "csv":
         return table.read(base / Path(rest).expanduser(), data.columns, data.empty, kind, source, say)
     if scheme == "masks":
-        return masks.read(base / Path(rest).expanduser(), data.image_size, source, say)
+        return masks.read(base / Path(rest).expanduser(), _fit(data), source, say)
     return digits.read(rest, source)
 
 

@@ -39,7 +39,8 @@ _MOST_ENCODED = 1 << 16  # images or texts in a request; rows of numbers may be 
 class Tensor:
     """An input or output. ``shape`` begins with the batch; None is a free dimension, behind the batch of at most
     ``max_size``. ``aliases`` are other names that requests may call it by. ``words``: whether rows may be sent as
-    texts, whose words the server looks up; numbers are those of words."""
+    texts, whose words the server looks up; numbers are those of words. ``center``: how much is kept of an image of
+    another size (`tfhalf.data.decode.fit.Fit`)."""
 
     name: str
     dtype: np.dtype[Any]
@@ -47,6 +48,7 @@ class Tensor:
     max_size: int | None = None
     aliases: tuple[str, ...] = ()
     words: bool = False
+    center: float | None = None
 
     @property
     def datatype(self) -> str:
@@ -142,16 +144,19 @@ def from_manifest(manifest: Manifest, max_size: int | None = None, words: Collec
     Raises:
         ArtifactError: a dtype in it cannot be served.
     """
-    inputs = {port.name: _tensor(port, max_size, words=port.name in words) for port in manifest.inputs}
+    inputs = {
+        port.name: _tensor(port, max_size, words=port.name in words, center=manifest.center_crop)
+        for port in manifest.inputs
+    }
     return Signature(inputs, {port.name: _tensor(port, max_size) for port in manifest.outputs})
 
 
-def _tensor(port: Port, max_size: int | None, *, words: bool = False) -> Tensor:
+def _tensor(port: Port, max_size: int | None, *, words: bool = False, center: float | None = None) -> Tensor:
     dtype = None if port.dtype == "string" else np.dtype(port.dtype)
     if dtype is None or dtype not in NAMES:
         name = printable(port.name, 60)
         raise ArtifactError(f"the manifest says {port.dtype} of {name!r}; served are {', '.join(map(str, NAMES))}")
-    return Tensor(port.name, dtype, port.shape, max_size, port.aliases, words)
+    return Tensor(port.name, dtype, port.shape, max_size, port.aliases, words, center)
 
 
 def called(tensors: Mapping[str, Tensor], name: Any) -> Tensor | None:

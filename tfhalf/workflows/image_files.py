@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tfhalf.artifacts.ports import Port
+from tfhalf.artifacts.record import Manifest
 from tfhalf.data.image_formats import DAMAGE, FORMATS, SUFFIXES, WORDS, is_image
 from tfhalf.errors import ArtifactError, InputError
 from tfhalf.files import open_regular
@@ -37,15 +38,17 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class ImageInput:
-    """An input that takes images: ``shape`` is (height, width, channels), where None takes any size."""
+    """An input that takes images: ``shape`` is (height, width, channels), where None takes any size; ``center``: how
+    much is kept of one of another size (`tfhalf.data.decode.fit.Fit`)."""
 
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int | None, int | None, int]
+    center: float | None = None
 
     @classmethod
-    def of(cls, port: Port, directory: Path) -> ImageInput:
-        """Of what the manifest in ``directory`` says, [N, H, W, 1 or 3].
+    def of(cls, port: Port, manifest: Manifest, directory: Path) -> ImageInput:
+        """Of what the ``manifest`` in ``directory`` says of a ``port``, [N, H, W, 1 or 3].
 
         Raises:
             ArtifactError: its images are larger than any that are read.
@@ -56,7 +59,8 @@ class ImageInput:
                 f"{directory}: its manifest says images of {printable(str(port.dims()[1:]), 60)}, {count:,} values, "
                 f"more than the {MAX_VALUES:,} that are made ready; it is damaged, export again"
             )
-        return cls(port.name, np.dtype(port.dtype), (sides[0], sides[1], sides[2] or 1))
+        center = manifest.center_crop if sides[0] and sides[1] else None
+        return cls(port.name, np.dtype(port.dtype), (sides[0], sides[1], sides[2] or 1), center)
 
     @property
     def values(self) -> int | None:
@@ -66,7 +70,7 @@ class ImageInput:
 
     def read(self, path: Path, value_range: tuple[float, float]) -> np.ndarray:
         """`read_image` for this input."""
-        return read_image(path, self.shape, self.dtype, value_range)
+        return read_image(path, self.shape, self.dtype, value_range, self.center)
 
 
 def image_files(images: Sequence[Path], most: int = MAX_IMAGES) -> Iterator[ImageFile]:
@@ -104,9 +108,14 @@ def _inside(folder: Path, most: int) -> list[Path]:
 
 
 def read_image(
-    path: Path, shape: tuple[int | None, int | None, int], dtype: np.dtype[Any], value_range: tuple[float, float]
+    path: Path,
+    shape: tuple[int | None, int | None, int],
+    dtype: np.dtype[Any],
+    value_range: tuple[float, float],
+    center: float | None = None,
 ) -> np.ndarray:
-    """[H, W, C] of ``dtype``, resized to ``shape`` where that is fixed, black and white as ``value_range`` says.
+    """[H, W, C] of ``dtype``, resized to ``shape`` where that is fixed, of which ``center`` is kept, black and white as
+    ``value_range`` says.
 
     Raises:
         InputError: the file is not an image, or has too many pixels.
@@ -121,7 +130,7 @@ def read_image(
             size = (height or image.height, width or image.width, channels)
             if math.prod(size) > MAX_VALUES:
                 raise InputError(f"{path}: has {image.width} x {image.height} pixels; make it smaller")
-            values = fitted(image, size, exact=value_range != RAW)
+            values = fitted(image, size, center, exact=value_range != RAW)
     except InputError:
         raise
     except FileNotFoundError:

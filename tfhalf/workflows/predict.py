@@ -139,7 +139,9 @@ def _of_tables(model: Model, lookups: Lookups, request: Request, say: Say) -> It
     if not request.files and not request.rows:
         raise InputError(f"{directory}: takes tables; give a .csv or .tsv file, or --row with a JSON object")
     ports = {port.name: port for port in manifest.inputs}
-    images = {field.name: ImageInput.of(ports[field.input], directory) for field in own if field.kind == "image"}
+    images = {
+        field.name: ImageInput.of(ports[field.input], manifest, directory) for field in own if field.kind == "image"
+    }
     taken = Columns(own, manifest, lookups, images, request.value_range)
     sizes = [image.values for image in images.values()]
     each = None if None in sizes else len(own) + sum(size or 0 for size in sizes)
@@ -162,7 +164,7 @@ def _tables(request: Request, own: Sequence[fields.Field], say: Say) -> Iterator
 
 
 def _of_images(model: Model, request: Request) -> Iterator[dict[str, Any]]:
-    image = ImageInput.of(model.manifest.inputs[0], model.directory)
+    image = ImageInput.of(model.manifest.inputs[0], model.manifest, model.directory)
     if request.rows or not request.files:
         raise InputError(
             f"{model.directory}: takes images; give image files or folders" + ", not --row" * bool(request.rows)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tfhalf.data.decode import Array, fast
+from tfhalf.data.decode.fit import Fit
 from tfhalf.data.decode.header import jpeg
 from tfhalf.data.image_formats import DAMAGE, DEEP, FORMATS, WORDS
 from tfhalf.errors import DataError
@@ -62,12 +63,12 @@ class Reader:
                 "it, or load the images with a file.py:load of your own",
             )
 
-    def decode(self, data: bytes, name: str, gray: bool, size: tuple[int, int] | None) -> Array:
+    def decode(self, data: bytes, name: str, gray: bool, fit: Fit | None) -> Array:
         """Uint8 [H, W, 3] or [H, W, 1]; uint16 [H, W, 1] of gray images of 16 bits. Upright by its Exif.
 
         Args:
             gray: one channel.
-            size: (height, width) to resize to, bilinear and antialiased; None for its own.
+            fit: how it comes to a size, bilinear and antialiased; None for its own.
 
         Raises:
             DataError: it is damaged, or holds too many pixels.
@@ -79,29 +80,29 @@ class Reader:
             self.check_pixels(header.height, header.width, name)
             pixels = fast.decode(data, header, 1 if gray else 3)
             if pixels is not None:
-                if size is None or pixels.shape[:2] == size:
+                if fit is None or fit.leaves(*pixels.shape[:2]):
                     return pixels
                 image = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if gray else pixels))
-                return _array(_resized(image, size), gray)
+                return _array(fit.pillow(image), gray)
         with self.open(data, name) as image:
             self.check_pixels(image.height, image.width, name)
             self.check_bits(image.mode, name)
-            return self._whole(image, name, gray, size)
+            return self._whole(image, name, gray, fit)
 
-    def _whole(self, image: Any, name: str, gray: bool, size: tuple[int, int] | None) -> Array:
+    def _whole(self, image: Any, name: str, gray: bool, fit: Fit | None) -> Array:
         from PIL import ImageOps
 
         try:
             turned = ImageOps.exif_transpose(image)
             if turned.mode in DEEP:
-                return _deep(turned, size)
+                return _deep(turned, fit)
             if "transparency" in turned.info and not gray:
                 # Pillow warns where it goes from a palette with transparency to RGB in one step.
                 turned = turned.convert("RGBA")
             turned = turned.convert("L" if gray else "RGB")
         except DAMAGE as error:
             raise self.damaged(name, error) from error
-        return _array(turned if size is None else _resized(turned, size), gray)
+        return _array(turned if fit is None else fit.pillow(turned), gray)
 
     def plain(self, file: Path, name: str) -> Array:
         """The numbers that an image file holds, [H, W] or [H, W, C], upright: of a palette the indices.
@@ -175,19 +176,12 @@ def _array(image: Any, gray: bool) -> Array:
     return array[..., None] if gray else array
 
 
-def _resized(image: Any, size: tuple[int, int]) -> Any:
-    from PIL import Image
-
-    return image if image.size == size[::-1] else image.resize(size[::-1], Image.Resampling.BILINEAR)
-
-
-def _deep(image: Any, size: tuple[int, int] | None) -> Array:
+def _deep(image: Any, fit: Fit | None) -> Array:
     """A gray image of 16 bits as uint16 [H, W, 1]."""
     from PIL import Image
 
     values = np.asarray(image).astype(np.uint16)
-    if size is not None and values.shape != size:
-        plane = Image.fromarray(values.astype(np.float32))
-        resized = np.asarray(plane.resize(size[::-1], Image.Resampling.BILINEAR))
+    if fit is not None and not fit.leaves(*values.shape):
+        resized = np.asarray(fit.pillow(Image.fromarray(values.astype(np.float32))))
         values = np.rint(resized).astype(np.uint16)
     return values[..., None]

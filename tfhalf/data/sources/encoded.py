@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfhalf.data import memory
+from tfhalf.data.decode.fit import Fit
 from tfhalf.data.encoded import Encoded, Held
 from tfhalf.data.lazy import Array, LazyImages
 from tfhalf.data.sources.records import shards
@@ -27,14 +28,14 @@ _CYCLE, _BLOCK = 16, 16  # shards that TFDS reads in turn, and records of each a
 
 
 def read(
-    builder: Any, part: str, keys: Keys, item: Item | None, size: Any, source: str, say: Callable[[str], None]
+    builder: Any, part: str, keys: Keys, item: Item | None, fit: Fit | None, source: str, say: Callable[[str], None]
 ) -> tuple[LazyImages, Array]:
     """The images of ``part``, encoded, and their labels, int [N], in the order that TFDS gives them decoded.
 
     Args:
         keys: of image and label.
         item: (height, width, channels) of a decoded, resized image; None where the first image is to say.
-        size: (height, width) to resize to, or None.
+        fit: how images come to one size; None where all have one.
         source: for messages.
         say: called with lines of progress.
 
@@ -54,8 +55,8 @@ def read(
         raise short(part, len(items), count, source)
     feature = builder.info.features[keys[0]]
     name = f"{source}: image {{}} of {part!r} in {builder.data_path}"
-    item = item or _shape(items, feature, size, name)
-    decode = _Decode(items, feature, item, size, name)
+    item = item or _shape(items, feature, fit, name)
+    decode = _Decode(items, feature, item, fit, name)
     every = np.arange(count, dtype=np.intp)
     return LazyImages(decode, every, item, np.dtype(feature.np_dtype), source, items), labels
 
@@ -76,13 +77,31 @@ def needs_records(builder: Any) -> bool:
     return stored or (is_url(str(builder.data_path)) and is_direct(builder))
 
 
-def resized(images: Any, size: tuple[int, int]) -> Any:
-    """``images`` [..., H, W, C] at ``size`` (height, width) by antialiased bilinear interpolation; the dtype stays."""
+def resized(images: Any, fit: Fit) -> Any:
+    """``images`` [..., H, W, C] at the size of ``fit`` by antialiased bilinear interpolation; the dtype stays."""
     import tensorflow as tf
 
     kind = images.dtype
-    images = tf.image.resize(images, size, method="bilinear", antialias=True)
+    if fit.center is None:
+        images = tf.image.resize(images, fit.size, method="bilinear", antialias=True)
+    else:
+        images = _middle(images, fit)
     return tf.saturate_cast(tf.round(images), kind) if kind.is_integer else images
+
+
+def _middle(images: Any, fit: Fit) -> Any:
+    """What `Fit.box` keeps, resized, in float32."""
+    import tensorflow as tf
+
+    sides, size = tf.cast(tf.shape(images)[-3:-1], tf.float32), tf.constant(fit.size, tf.float32)
+    scale = 1 / (tf.reduce_min(sides / size) * tf.constant(fit.center, tf.float32))
+    corner = (sides - size / scale) / 2
+    batch = tf.reshape(images, tf.concat([[-1], tf.shape(images)[-3:]], 0))
+    scales = tf.stack([scale, scale])
+    middle = tf.raw_ops.ScaleAndTranslate(
+        images=batch, size=fit.size, scale=scales, translation=-corner * scales, kernel_type="triangle", antialias=True
+    )
+    return tf.reshape(middle, tf.concat([tf.shape(images)[:-3], fit.size, tf.shape(images)[-1:]], 0))
 
 
 def short(part: str, held: int, count: int, source: str) -> DataError:
@@ -152,7 +171,7 @@ def _held(builder: Any, part: str, keys: Keys, source: str) -> tuple[Held, Array
     return Held(images, lambda index: f"image {index} of {part!r} in {builder.data_path}"), np.concatenate(labels)
 
 
-def _shape(items: Encoded, feature: Any, size: tuple[int, int] | None, name: str) -> Item:
+def _shape(items: Encoded, feature: Any, fit: Fit | None, name: str) -> Item:
     """(height, width, channels) of the first image, decoded and resized."""
     import tensorflow as tf
 
@@ -161,21 +180,21 @@ def _shape(items: Encoded, feature: Any, size: tuple[int, int] | None, name: str
     except tf.errors.OpError as error:
         what = next(iter(str(error).splitlines()), type(error).__name__)[:200]
         raise DataError(f"{name.format(0)} is damaged ({what}); prepare the set again") from error
-    return (*(size or tuple(map(int, shape[:2]))), int(shape[2]))
+    return (*(fit.size if fit else tuple(map(int, shape[:2]))), int(shape[2]))
 
 
 class _Decode:
     """Decodes ``items`` as `LazyImages` wants it, by the operations that decode the whole set: the same pixels."""
 
-    def __init__(self, items: Encoded, feature: Any, item: Item, size: tuple[int, int] | None, name: str) -> None:
+    def __init__(self, items: Encoded, feature: Any, item: Item, fit: Fit | None, name: str) -> None:
         import tensorflow as tf
 
         self.items, self.name = items, name
 
         def one(encoded: Any) -> Any:
             image = feature.decode_example(encoded)
-            if size is not None and size != feature.shape[:2]:
-                image = resized(image, size)
+            if fit is not None and not fit.leaves(*feature.shape[:2]):
+                image = resized(image, fit)
             return tf.ensure_shape(image, item)
 
         def many(encoded: Any) -> Any:

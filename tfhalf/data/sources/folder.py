@@ -10,6 +10,7 @@ import numpy as np
 
 from tfhalf.data import memory
 from tfhalf.data.check import Arrays
+from tfhalf.data.decode.fit import Fit
 from tfhalf.data.lazy import Array, LazyImages
 from tfhalf.data.sources import images, listing
 from tfhalf.data.sources.listing import LAYOUT, VALIDATION, Listing
@@ -24,7 +25,7 @@ _WALKED = 10_000
 
 def read(
     path: str | Path,
-    size: tuple[int, int] | None,
+    fit: Fit | None,
     source: str,
     say: Callable[[str], None],
     decode: Literal["auto", "eager", "lazy"] = "auto",
@@ -39,7 +40,7 @@ def read(
 
     Args:
         path: PATH, or a URL.
-        size: (height, width) that images are resized to, antialiased bilinear; None where all have one size.
+        fit: how images come to one size, antialiased bilinear; None where all have one.
         source: for messages.
         say: called with progress messages.
         decode: whether training images are decoded here or when they are asked for; ``auto`` goes by the memory.
@@ -60,7 +61,7 @@ def read(
     counts = files.counts()
     say(f"{source}: reading {len(files)} images of {len(files.classes['train'])} classes")
     labels = {part: np.repeat(np.arange(len(each), dtype=np.int32), each) for part, each in counts.items()}
-    x = _images(storage, files, {part: len(y) for part, y in labels.items()}, size, source, say, decode)
+    x = _images(storage, files, {part: len(y) for part, y in labels.items()}, fit, source, say, decode)
     held_out = next((part for part in VALIDATION if part in labels), "")
     return Arrays(
         x["train"],
@@ -137,13 +138,13 @@ def _images(
     storage: Storage,
     files: Listing,
     parts: dict[str, int],
-    size: tuple[int, int] | None,
+    fit: Fit | None,
     source: str,
     say: Callable[[str], None],
     decode: str,
 ) -> dict[str, Any]:
     """The images of each part, so many in a row of ``files``; those to train on encoded still where they are to be."""
-    whole, stays = _whole(storage, files, size, source, decode)
+    whole, stays = _whole(storage, files, fit, source, decode)
     if stays:
         say(f"{source}: {parts['train']} training images stay encoded and are decoded while training goes on")
     x: dict[str, Array | LazyImages] = {}
@@ -159,7 +160,7 @@ def _images(
 
 
 def _whole(
-    storage: Storage, files: Listing, size: tuple[int, int] | None, source: str, decode: str
+    storage: Storage, files: Listing, fit: Fit | None, source: str, decode: str
 ) -> tuple[LazyImages | images.Images, bool]:
     """All images, and whether those to train on stay encoded. Of many, and of those behind a URL, no header is read but
     a few."""
@@ -168,8 +169,8 @@ def _whole(
         return decode == "lazy" or (decode == "auto" and not memory.fits(2 * bytes_decoded))
 
     if storage.is_remote or (len(files) > _WALKED and decode != "eager"):
-        encoded = images.lazy(Files(storage, files, source), source, size)
+        encoded = images.lazy(Files(storage, files, source), source, fit)
         if storage.is_remote or stays(encoded.nbytes):
             return encoded, stays(encoded.nbytes)
-    checked = images.Images([Path(files.path(i)) for i in range(len(files))], Path(files.root), size, source)
+    checked = images.Images([Path(files.path(i)) for i in range(len(files))], Path(files.root), fit, source)
     return checked, stays(len(checked) * checked.bytes_each)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tfhalf.data import memory
+from tfhalf.data.decode.fit import Fit
 from tfhalf.data.decode.pillow import GRAY, Reader, quiet
 from tfhalf.data.decode.threads import THREADS, at_once, parallel
 from tfhalf.data.encoded import Encoded
@@ -59,11 +60,11 @@ class Files:
 
 
 class Decoder:
-    """Images of one size as `LazyImages` has them: ``size`` (height, width) that they are resized to, else that of the
-    first image, which all must have."""
+    """Images of one size as `LazyImages` has them: that of ``fit``, else that of the first image, which all must
+    have."""
 
-    def __init__(self, items: Encoded, source: str, size: tuple[int, int] | None, gray: bool) -> None:
-        self.items, self.gray, self.size, self._reader = items, gray, size, Reader(source)
+    def __init__(self, items: Encoded, source: str, fit: Fit | None, gray: bool) -> None:
+        self.items, self.gray, self.fit, self._reader = items, gray, fit, Reader(source)
         first = self._decode(0)
         self.item, self.dtype = first.shape, first.dtype
 
@@ -99,16 +100,16 @@ class Decoder:
         )
 
     def _decode(self, index: int) -> Array:
-        return self._reader.decode(self.items.read(index), self.items.name(index), self.gray, self.size)
+        return self._reader.decode(self.items.read(index), self.items.name(index), self.gray, self.fit)
 
 
-def lazy(items: Encoded, source: str, size: tuple[int, int] | None, *, channels: int | None = None) -> LazyImages:
+def lazy(items: Encoded, source: str, fit: Fit | None, *, channels: int | None = None) -> LazyImages:
     """Images of any source that has their bytes, to be decoded when they are asked for.
 
     Args:
         items: at least one.
         source: for messages.
-        size: (height, width) that they are resized to, bilinear and antialiased; None where all have one size.
+        fit: how they come to one size, bilinear and antialiased; None where all have one.
         channels: 1 or 3; None for 1 where all headers say gray, of which the rest is read where a sample of 256 do.
 
     Raises:
@@ -116,7 +117,7 @@ def lazy(items: Encoded, source: str, size: tuple[int, int] | None, *, channels:
     """
     if channels is None:
         channels = 1 if _gray(items, Reader(source)) else 3
-    decoder = Decoder(items, source, size, channels == 1)
+    decoder = Decoder(items, source, fit, channels == 1)
     every = np.arange(len(items), dtype=np.intp)
     return LazyImages(decoder, every, decoder.item, decoder.dtype, source, items)
 
@@ -151,15 +152,15 @@ class Images:
     Args:
         files: files below ``root``, at least one.
         root: names in messages start from here.
-        size: (height, width) to resize to; None where all have one size.
+        fit: how they come to one size; None where all have one.
         source: for messages.
 
     Raises:
         DataError: a file's header is damaged, tells of too many pixels, of more bits a channel than others have, or of
-            another size than the first file's where ``size`` is None; or the first file cannot be decoded.
+            another size than the first file's where ``fit`` is None; or the first file cannot be decoded.
     """
 
-    def __init__(self, files: Sequence[Path], root: Path, size: tuple[int, int] | None, source: str) -> None:
+    def __init__(self, files: Sequence[Path], root: Path, fit: Fit | None, source: str) -> None:
         self.source, self._files, self._reader = source, Files(files, root, source), Reader(source)
         with quiet(), ThreadPoolExecutor(THREADS) as pool:
             # The whole list is walked, so that each header is checked before anything is decoded.
@@ -167,9 +168,9 @@ class Images:
         modes = [mode for mode, _ in headers]
         self.gray = all(mode in GRAY or mode in DEEP for mode in modes)
         self._one_depth(modes)
-        self._decoder = Decoder(self._files, source, size, self.gray)
+        self._decoder = Decoder(self._files, source, fit, self.gray)
         self.item, self.dtype = self._decoder.item, self._decoder.dtype
-        if size is None:
+        if fit is None:
             self._one_size([sides for _, sides in headers])
 
     def __len__(self) -> int:

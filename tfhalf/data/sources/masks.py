@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from tfhalf.data import memory
 from tfhalf.data.check import Arrays
+from tfhalf.data.decode.fit import Fit
 from tfhalf.data.decode.pillow import Reader
 from tfhalf.data.image_formats import WORDS, is_image
 from tfhalf.data.lazy import Array
@@ -27,14 +28,14 @@ LAYOUT = "PATH/image/* with PATH/label/* (or images/ and masks/), the same below
 _THREADS = min(32, os.cpu_count() or 1)
 
 
-def read(path: Path, size: tuple[int, int] | None, source: str, say: Callable[[str], None]) -> Arrays:
+def read(path: Path, fit: Fit | None, source: str, say: Callable[[str], None]) -> Arrays:
     """x as `tfhalf.data.sources.folder` reads images; y [N, H, W] of the masks' own numbers. Pairs are
     files of one stem, in the order of their names as people count (2 before 10).
 
     Args:
         path: PATH.
-        size: (height, width) to resize to: images antialiased bilinear, masks by the nearest pixel; None where all have
-            one size.
+        fit: how they come to one size: images antialiased bilinear, masks by the nearest pixel; None where all have
+            one.
         source: for messages.
         say: called with progress messages.
 
@@ -47,10 +48,10 @@ def read(path: Path, size: tuple[int, int] | None, source: str, say: Callable[[s
     pairs = {part: _pairs(folder, path, source) for part, folder in _parts(path, source).items()}
     files = [pair for listed in pairs.values() for pair in listed]
     say(f"{source}: reading {len(files)} images and their masks")
-    decoded = images.Images([image for image, _ in files], path, size, source)
+    decoded = images.Images([image for image, _ in files], path, fit, source)
     x = decoded.read(range(len(files)))
     memory.guard(8 * x.shape[0] * x.shape[1] * x.shape[2], source, "set a smaller data.image_size")
-    y = _Masks(path, decoded.item[:2], size is not None, source).read(files)
+    y = _Masks(path, decoded.item[:2], fit is not None, source).read(files)
     arrays: dict[str, Any] = {}
     start = 0
     for part, listed in pairs.items():

@@ -19,6 +19,7 @@ import numpy as np
 
 from tfhalf.data import memory
 from tfhalf.data.check import Arrays
+from tfhalf.data.decode.fit import Fit
 from tfhalf.data.lazy import Array, LazyImages
 from tfhalf.data.sources import encoded, fetch
 from tfhalf.data.storage.base import is_url
@@ -35,7 +36,7 @@ _BATCH = 256
 def read(
     name: str,
     data_dir: str | None,
-    size: tuple[int, int] | None,
+    fit: Fit | None,
     source: str,
     say: Progress,
     decode: Literal["auto", "eager", "lazy"] = "auto",
@@ -46,7 +47,7 @@ def read(
     Args:
         name: ``NAME``, ``NAME/CONFIG``, either with ``:VERSION``.
         data_dir: where sets are prepared; else ``TFDS_DATA_DIR``, else TFDS's default.
-        size: (height, width) that images are resized to, antialiased bilinear; needed where they vary.
+        fit: how images come to one size, antialiased bilinear; needed where they vary.
         source: for messages.
         say: called with progress messages.
         decode: whether training images are decoded here or when they are asked for; ``auto`` goes by the memory.
@@ -55,12 +56,12 @@ def read(
     Raises:
         DataError: unknown name, no image-classification set, not to be had, damaged, or too large for the memory.
     """
-    return read_builder(_builder(name, data_dir, source), size, source, say, decode, on_validation)
+    return read_builder(_builder(name, data_dir, source), fit, source, say, decode, on_validation)
 
 
 def read_builder(
     builder: Any,
-    size: tuple[int, int] | None,
+    fit: Fit | None,
     source: str,
     say: Progress,
     decode: str = "auto",
@@ -78,7 +79,7 @@ def read_builder(
     names = tuple(builder.info.features[label_key].names)
     parts = ["train"] + ([test] if test else [])
     say(f"{source}: reading {' and '.join(parts)} from {builder.data_path}")
-    item = _item(builder, image_key, size, source)
+    item = _item(builder, image_key, fit, source)
     lazy = decode == "lazy" or (decode == "auto" and not memory.fits(_needed(builder, parts, image_key, item)))
     needed = _needed(builder, parts[1:] if lazy else parts, image_key, item)
     memory.guard(needed, source, "set a smaller data.image_size, or use a smaller set")
@@ -86,10 +87,10 @@ def read_builder(
     if lazy:
         say(f"{source}: training images stay encoded and are decoded while training goes on")
         with _readable(builder, "train", source):
-            x, y = encoded.read(builder, "train", (image_key, label_key), item, size, source, say)
+            x, y = encoded.read(builder, "train", (image_key, label_key), item, fit, source, say)
     else:
-        x, y = _read_part(builder, "train", image_key, size, source, say)
-    x_test, y_test = _read_part(builder, test, image_key, size, source, say) if test else (None, None)
+        x, y = _read_part(builder, "train", image_key, fit, source, say)
+    x_test, y_test = _read_part(builder, test, image_key, fit, source, say) if test else (None, None)
     if y_test is not None and (y_test < 0).any():
         # Contest sets publish their test part without labels: all are -1.
         other = "" if on_validation or "validation" not in splits else "set data.test: validation, or "
@@ -190,17 +191,17 @@ def _keys(builder: Any, source: str) -> tuple[str, str]:
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
-def _item(builder: Any, key: str, size: tuple[int, int] | None, source: str) -> tuple[int, ...]:
-    """(height, width, channels) of a decoded image: the first one's, where neither the set nor ``size`` tells."""
+def _item(builder: Any, key: str, fit: Fit | None, source: str) -> tuple[int, ...]:
+    """(height, width, channels) of a decoded image: the first one's, where neither the set nor ``fit`` tells."""
     shape = builder.info.features[key].shape
-    item = (*(size or shape[:2]), shape[2])
+    item = (*(fit.size if fit else shape[:2]), shape[2])
     if None not in item:
         return item
     with _readable(builder, "train", source):
         if encoded.needs_records(builder):
             keys = builder.info.supervised_keys
-            return encoded.read(builder, "train", keys, None, size, source, lambda line: None)[0].item
-        for images, _ in _dataset(builder, "train", shape, size, 1).take(1).as_numpy_iterator():
+            return encoded.read(builder, "train", keys, None, fit, source, lambda line: None)[0].item
+        for images, _ in _dataset(builder, "train", shape, fit, 1).take(1).as_numpy_iterator():
             return tuple(int(side) for side in images.shape[1:])
     raise encoded.short("train", 0, int(builder.info.splits["train"].num_examples), source)
 
@@ -228,35 +229,36 @@ def _readable(builder: Any, part: str, source: str) -> Iterator[None]:
 
 
 def _read_part(
-    builder: Any, part: str, image_key: str, size: tuple[int, int] | None, source: str, say: Progress
+    builder: Any, part: str, image_key: str, fit: Fit | None, source: str, say: Progress
 ) -> tuple[Array, Array]:
     if encoded.needs_records(builder):
         with _readable(builder, part, source):
-            x, y = encoded.read(builder, part, builder.info.supervised_keys, None, size, source, say)
+            x, y = encoded.read(builder, part, builder.info.supervised_keys, None, fit, source, say)
             return x[:], y
     count = int(builder.info.splits[part].num_examples)
     known = builder.info.features[image_key].shape
     # Images that may differ cannot be stacked: they come one by one, and the first that differs is named.
-    batch = 1 if size is None and None in known else _BATCH
+    batch = 1 if fit is None and None in known else _BATCH
     with _readable(builder, part, source):
-        return _fill(_dataset(builder, part, known, size, batch), part, count, source)
+        return _fill(_dataset(builder, part, known, fit, batch), part, count, source)
 
 
-def _dataset(builder: Any, part: str, known: tuple[int | None, ...], size: tuple[int, int] | None, batch: int) -> Any:
+def _dataset(builder: Any, part: str, known: tuple[int | None, ...], fit: Fit | None, batch: int) -> Any:
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
     def resized(images: Any, labels: Any) -> tuple[Any, Any]:
-        assert size is not None
-        return encoded.resized(images, size), labels
+        assert fit is not None
+        return encoded.resized(images, fit), labels
 
     parallel = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
-    if batch > 1 and size in (None, known[:2]) and _in_one_file(builder, part):
+    as_stored = fit is None or fit.leaves(*known[:2])
+    if batch > 1 and as_stored and _in_one_file(builder, part):
         return _of_one_file(builder, part, batch).prefetch(tf.data.AUTOTUNE)
     plain = tfds.ReadConfig(try_autocache=False)
     # TFDS decodes in parallel and keeps the order of the files.
     dataset = builder.as_dataset(split=part, shuffle_files=False, as_supervised=True, read_config=plain)
-    if size is None or size == known[:2]:
+    if as_stored:
         return dataset.batch(batch, **parallel).prefetch(tf.data.AUTOTUNE)
     if None in known:
         return dataset.map(resized, **parallel).batch(batch, **parallel).prefetch(tf.data.AUTOTUNE)

@@ -40,35 +40,42 @@ async def decode(
         raise RequestError(400, f"input {tensor.name!r} has shape {tensor.open_shape}: no images of 1 or 3 channels")
     rows = np.empty((len(encoded), *size), tensor.dtype)
     files = iter(enumerate(encoded))
-    while (large := await asyncio.to_thread(_decode_small, files, rows, max_pixels, deadline)) is not None:
-        rows[large] = await readers.read_huge("image", encoded[large], size, max_pixels)
+    while (
+        large := await asyncio.to_thread(_decode_small, files, rows, tensor.center, max_pixels, deadline)
+    ) is not None:
+        rows[large] = await readers.read_huge("image", encoded[large], size, tensor.center, max_pixels)
     return rows
 
 
-def _decode_small(files: Iterator[tuple[int, bytes]], rows: np.ndarray, max_pixels: int, deadline: float) -> int | None:
+def _decode_small(
+    files: Iterator[tuple[int, bytes]], rows: np.ndarray, center: float | None, max_pixels: int, deadline: float
+) -> int | None:
     """Decode files into ``rows`` up to a large one, whose index is returned; None where all are done."""
     for index, file in files:
         if time.monotonic() > deadline:
             raise RequestError(504, f"the deadline passed when {index} of {len(rows)} images were decoded; send fewer")
-        row = _decode(file, rows.shape[1:], max_pixels, _LARGE)
+        row = _decode(file, rows.shape[1:], center, max_pixels, _LARGE)
         if row is None:
             return index
         rows[index] = row
     return None
 
 
-def decode_one(file: bytes, size: tuple[int, ...], max_pixels: int) -> np.ndarray:
-    """One image as uint8 [H, W, C] of ``size``: what `tfhalf predict` feeds a model for the same file.
+def decode_one(file: bytes, size: tuple[int, ...], center: float | None, max_pixels: int) -> np.ndarray:
+    """One image as uint8 [H, W, C] of ``size``, with what ``center`` says is kept: what `tfhalf predict` feeds a model
+    for the same file.
 
     Raises:
         RequestError: 400, it is not an image, or is damaged; 413, it has more than ``max_pixels``.
     """
-    row = _decode(file, size, max_pixels, None)
+    row = _decode(file, size, center, max_pixels, None)
     assert row is not None
     return row
 
 
-def _decode(file: bytes, size: tuple[int, ...], max_pixels: int, large: int | None) -> np.ndarray | None:
+def _decode(
+    file: bytes, size: tuple[int, ...], center: float | None, max_pixels: int, large: int | None
+) -> np.ndarray | None:
     """None where the image is larger than ``large``."""
     if large is not None and len(file) > large:
         return None
@@ -85,7 +92,7 @@ def _decode(file: bytes, size: tuple[int, ...], max_pixels: int, large: int | No
                     raise RequestError(
                         413, f"an image has {image.width} x {image.height} pixels; accepted: {max_pixels:,} in all"
                     )
-                return None if large is not None and pixels * max(1, scans) > large else fitted(image, size)
+                return None if large is not None and pixels * max(1, scans) > large else fitted(image, size, center)
     except RequestError:
         raise
     except Image.DecompressionBombError:

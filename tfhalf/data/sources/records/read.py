@@ -10,6 +10,7 @@ import numpy as np
 from tfhalf import config
 from tfhalf.data import memory
 from tfhalf.data.check import Arrays
+from tfhalf.data.decode.fit import Fit
 from tfhalf.data.lazy import Array
 from tfhalf.data.sources import images
 from tfhalf.data.sources.records import shards
@@ -27,7 +28,7 @@ _NAMES = 1 << 24  # bytes
 
 
 def read(
-    path: str, settings: config.Records, base: Path, size: tuple[int, int] | None, source: str, say: Say, decode: str
+    path: str, settings: config.Records, base: Path, fit: Fit | None, source: str, say: Say, decode: str
 ) -> Arrays:
     """Images and labels of shards.
 
@@ -35,7 +36,7 @@ def read(
         path: a folder, a shard, a glob, or a URL; paths are relative to ``base``.
         settings: the pipeline's ``data.records``.
         base: the pipeline file's folder.
-        size: (height, width) that images are resized to.
+        fit: how images come to one size.
         source: for messages.
         say: called with lines of progress.
         decode: ``data.decode``.
@@ -55,12 +56,12 @@ def read(
         entries = shards.brought_up(storage, entries, source)
         parts[part] = Records(storage, entries, indexer.index(entries), root, source)
     _check_labels(parts, names, settings.first_label, source)
-    return arrays(parts, size, source, say, decode, names)
+    return arrays(parts, fit, source, say, decode, names)
 
 
 def arrays(
     parts: Mapping[str, Records],
-    size: tuple[int, int] | None,
+    fit: Fit | None,
     source: str,
     say: Say,
     decode: str,
@@ -72,7 +73,7 @@ def arrays(
         DataError: they do not fit into the memory, or an image is damaged.
     """
     items = Joined(list(parts.values()))
-    whole = images.lazy(items, source, size)
+    whole = images.lazy(items, source, fit)
     ranges, start = {}, 0
     for part, records in parts.items():
         ranges[part] = whole.subset(np.arange(start, start + len(records)))
