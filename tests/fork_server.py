@@ -130,6 +130,26 @@ def _child(command: Sequence[str], *, pass_fds: Sequence[int] = (), **options: A
         return _forked(request, [nothing.fileno(), *(file.fileno() for file in files), *pass_fds])
 
 
+def children(process: Process, module: str) -> list[int]:
+    """Process ids of the processes that run ``module`` and were forked off the same server as ``process``."""
+    named, server = _named(module), _parent(process.pid)
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended
+            if (folder / "comm").read_text().strip() == named and _parent(folder.name) == server:
+                found.append(int(folder.name))
+    return found
+
+
+def _parent(pid: int | str) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
+
+
+def _named(module: str) -> str:
+    """What a forked process calls itself, as the kernel keeps it."""
+    return module.removeprefix("tfhalf.")[:15]
+
+
 def _forked(request: Mapping[str, Any], files: list[int]) -> Process:
     global _address
     if not _address:
@@ -272,6 +292,7 @@ def _run_command() -> None:
 def _run_child(facts: str, module: str, *arguments: str) -> None:
     from tfhalf.system import child_main
 
+    Path("/proc/self/comm").write_text(_named(module))
     fork_children()
     child_main.main(facts, module, *arguments)
 

@@ -54,8 +54,7 @@ class Command:
 
     def others(self) -> list[int]:
         """Process ids of the processes that it has started to train with."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [int(pid) for pid in children if b"tfhalf.cli.process" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        return fork_server.children(self.process, "tfhalf.cli.process")
 
 
 @contextmanager
