@@ -450,7 +450,8 @@ def test_a_folder_of_images_in_bfloat16(tmp_path: Path) -> None:
             image[:, :3], image[:, -3:] = 255 - image[:, :3], 255 - image[:, -3:]  # which the middle leaves out
             Image.fromarray(image).save(tmp_path / f"pictures/{name}/{i:02}.png")
     (tmp_path / "p.yaml").write_text(
-        f"name: colours\nmodel: {{build: '{MLP}:build'}}\ndata: {{source: 'folder:pictures', image_size: [8, 4], center_crop: 0.9}}\n"
+        f"name: colours\nmodel: {{build: '{MLP}:build'}}\n"
+        "data: {source: 'folder:pictures', image_size: [8, 4], center_crop: 0.9}\n"
         "train: {epochs: 10, batch_size: 8, optimizer: {name: adam, learning_rate: 0.002}}\n"
         "precision: {policy: mixed_bfloat16}\n"
     )

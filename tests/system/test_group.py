@@ -7,7 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from tfhalf.errors import PeerError
 from tfhalf.system import group as groups
 from tfhalf.system.group import ALONE, Group
 
@@ -53,3 +55,17 @@ def test_parts_become_the_whole_again(size: int, count: int, block: int, monkeyp
 def test_one_that_works_alone_has_the_whole() -> None:
     items = np.arange(5)
     assert ALONE.joined(items, 5) is items
+
+
+def test_the_end_of_another_within_a_call_is_told_with_what_the_work_around_says() -> None:
+    def fail() -> None:
+        with group.together():
+            raise tf.errors.UnavailableError(None, None, "from /job:worker/replica:0/task:2")
+
+    group = Group(0, 3)
+    with pytest.raises(PeerError, match="process 2 of 3 has ended or does not answer; start all of them again"):
+        fail()
+    with pytest.raises(PeerError, match="does not answer; go on with it"), group.together("go on with it"):
+        fail()
+    with pytest.raises(PeerError, match="; start all of them again"):
+        fail()

@@ -41,7 +41,7 @@ def sharing(devices: Sequence[str | None], arguments: Mapping[str, Any], stages:
             yield ALONE
             return
         group = join(processes.cluster, {}, stages)
-        with group.together(_REMEDY):
+        with group.watched(_REMEDY):
             yield group
 
 
@@ -56,5 +56,5 @@ def main(channel: Channel, arguments: str, *where: str) -> None:
     group = join(cluster, {}, stages)
     from tfhalf.bench import training
 
-    with group.together(_REMEDY):
+    with group.watched(_REMEDY):
         training.measure(**json.loads(arguments), stages=stages, group=group)

@@ -40,7 +40,7 @@ def measure(asked: Asked, progress: Progress, group: Group = ALONE) -> Report:
         TrainingError: the loss is not finite in float32 either.
         PeerError: another process of ``group`` has ended.
     """
-    with group.together():
+    with group.watched("start all of them again"):
         return _measure(asked, progress, group)
 
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tfhalf.errors import PeerError
+from tfhalf.system.watch import watched
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,6 +34,7 @@ class Group:
     def __init__(self, rank: int = 0, size: int = 1, *, gpu: bool = False) -> None:
         self.rank, self.size, self.gpu = rank, size, gpu
         self._keys = itertools.count(1)
+        self._remedy = "start all of them again"
         self._sums: dict[Any, Callable[[Any], Any]] = {}
 
     @property
@@ -179,8 +181,11 @@ class Group:
         return summed.view(np.uint8)
 
     @contextmanager
-    def together(self, remedy: str = "start all of them again") -> Iterator[None]:
+    def together(self, remedy: str | None = None) -> Iterator[None]:
         """Within the block the end of another process is an error that names it.
+
+        Args:
+            remedy: what to do then; None: what a block around this one says.
 
         Raises:
             PeerError: one has ended, or has not answered for some seconds.
@@ -190,13 +195,34 @@ class Group:
         if self.size == 1:
             yield
             return
+        before = self._remedy
+        self._remedy = remedy or before
         try:
             yield
         except (
             tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError,
             tf.errors.DeadlineExceededError, tf.errors.FailedPreconditionError, tf.errors.InternalError,
         ) as error:  # fmt: skip
-            raise PeerError(self.lost(str(error)), remedy) from error
+            raise PeerError(self.lost(str(error)), self._remedy) from error
+        finally:
+            self._remedy = before
+
+    @contextmanager
+    def watched(self, remedy: str) -> Iterator[None]:
+        """Within the block this process ends once another has gone or stands still, even where it waits for it within
+        a program on a GPU (`tfhalf.system.watch`). All come to the end of the block together.
+
+        Raises:
+            PeerError: as `together`, where this process has noticed by itself.
+        """
+        import numpy as np
+
+        if self.size == 1:
+            yield
+            return
+        with watched(self.rank, self.size, remedy), self.together(remedy):
+            yield
+            self.gather(np.zeros(1))  # else one that is done could be missed by those that are not
 
     def lost(self, message: str) -> str:
         """Which process ``message``, an error of the runtime's, says has gone."""

@@ -49,8 +49,8 @@ def run_training(trainer: Trainer, run: Path, progress: Progress, resume: bool =
     group = trainer.device.group
     named = group.texts(str(run))[0]  # the others keep no run folder
     remedy = f"go on with: tfhalf train --resume {shlex.quote(named)}, on as many devices as there are"
-    with group.together(remedy), trainer.writer, policy(trainer.job.pipeline.precision.policy):
-        # The policy is for layers that users build within call().
+    users = policy(trainer.job.pipeline.precision.policy)  # for layers that they build within call()
+    with group.together(remedy), trainer.writer, users, group.watched(remedy):
         return Epochs(trainer, run, progress, named).go(resume)
 
 
