@@ -18,15 +18,23 @@ _GRACE = 15.0  # seconds from SIGTERM to SIGKILL
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended. ``code``: its exit code, None where the limit ended it; ``out``: its standard output."""
+    """How a command ended. ``code``: its exit code, None where the limit ended it; ``out``: its standard output;
+    ``last_error``: the last line of its errors, empty where they went elsewhere."""
 
     code: int | None
     seconds: float
     out: str
+    last_error: str = ""
 
     def result(self) -> dict[str, Any] | None:
         """The last JSON object that it printed, on one line or many; None without one."""
         return last_object(self.out)
+
+    def trouble(self, limit: float) -> str:
+        """Why it ended as it did: for one that had ``limit`` seconds and did not end by itself with code 0."""
+        if self.code is None:
+            return f"ended by its limit of {limit:.0f} s"
+        return f"code {self.code}: {self.last_error or 'it said nothing'}"
 
 
 def run(
@@ -65,7 +73,8 @@ def run(
             print(f"{limit:.0f} s are over: ending {' '.join(command)}", file=sys.stderr, flush=True)
         finally:
             _end(process)
-    return Ended(code, time.monotonic() - start, out.read_text(encoding="utf-8", errors="replace"))
+    seconds = time.monotonic() - start
+    return Ended(code, seconds, out.read_text(encoding="utf-8", errors="replace"), "" if echo else _last_line(err))
 
 
 def end_on_sigterm() -> None:
@@ -85,6 +94,11 @@ def last_object(text: str) -> dict[str, Any] | None:
                 continue
             return value
     return None
+
+
+def _last_line(path: Path) -> str:
+    lines = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return lines[-1][:160] if lines else ""
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -54,9 +54,13 @@ def begin_step() -> None:
     torch.compiler.cudagraph_mark_step_begin()
 
 
-def captured(step: Callable[[], None], warm_up: int = 3) -> Callable[[], None]:
+def captured(step: Callable[[], None], warm_up: int = 3, *, fresh_peak: bool = False) -> Callable[[], None]:
     """``step`` as one CUDA graph. It takes and gives nothing but what lies in tensors that stay where they are, and
-    must set gradients to None before it makes new ones."""
+    must set gradients to None before it makes new ones.
+
+    Args:
+        fresh_peak: `memory` counts from the capture on. What replays take is counted then, and not again.
+    """
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -64,6 +68,8 @@ def captured(step: Callable[[], None], warm_up: int = 3) -> Callable[[], None]:
             step()
     torch.cuda.current_stream().wait_stream(stream)
     torch.cuda.synchronize()
+    if fresh_peak:
+        torch.cuda.reset_peak_memory_stats()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         step()
@@ -139,6 +145,14 @@ def machine(device: str) -> dict[str, Any]:
     }
 
 
+def forget_peak(device: str, mode: str) -> None:
+    """Have `memory` count from here on. Not where ``mode`` has CUDA graphs of `torch.compile`'s own: what their replays
+    take was counted when they were recorded, and would be left out."""
+    if device == "cuda" and mode not in ("reduce-overhead", "max-autotune"):
+        torch.cuda.reset_peak_memory_stats()
+
+
 def memory(device: str) -> int | None:
-    """Bytes: the most that tensors took on the GPU so far, compilation and cuDNN's trials included."""
+    """Bytes: the most that tensors took on the GPU since `captured` or `forget_peak`, and without them since the start,
+    compilation and cuDNN's trials included."""
     return torch.cuda.max_memory_allocated() if device == "cuda" else None

@@ -24,9 +24,9 @@ import numpy as np
 import torch
 from pytorch_modes import BEST, MODES, each_mode, machine, memory, synchronize, troubles, use_fast_kernels, without_mode
 from pytorch_nets import NETS
-from pytorch_training import DTYPES, RECIPES, Trained
+from pytorch_training import DTYPES, RECIPES, Stepped, Trained
 
-_TINY_BATCH, _LEAST_STEPS = 16, 24
+LEAST_STEPS, _TINY_BATCH = 24, 16
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Repeat:
     last: float
 
 
-def repeat(trained: Trained, steps: int) -> Repeat:
+def repeat(trained: Stepped, steps: int) -> Repeat:
     """``steps`` steps from the first weights."""
     trained.restart()
     window = min(50, steps // 4)
@@ -58,16 +58,13 @@ def repeat(trained: Trained, steps: int) -> Repeat:
     return Repeat(steps * trained.batch / passed, float(first) / window, float(last) / window)
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """One mode's row."""
-    torch.manual_seed(0)
-    use_fast_kernels()
-    trained = Trained(arguments)
+def measure(trained: Stepped, arguments: argparse.Namespace, least: int = LEAST_STEPS) -> dict[str, Any]:
+    """One mode's row: ``seconds`` a repeat, but ``least`` steps; ``repeats`` of them."""
     compiling = trained.warm_up()
     # Twice: the first, of few steps, tells how many there must be and is no measurement.
-    rate = repeat(trained, _LEAST_STEPS).images_per_s
-    rate = repeat(trained, _steps(rate, arguments.seconds / 2, trained.batch)).images_per_s
-    steps = _steps(rate, arguments.seconds, trained.batch)
+    rate = repeat(trained, least).images_per_s
+    rate = repeat(trained, max(least, _steps(rate, arguments.seconds / 2, trained.batch))).images_per_s
+    steps = max(least, _steps(rate, arguments.seconds, trained.batch))
     repeats = [repeat(trained, steps) for _ in range(arguments.repeats)]
     samples = [one.images_per_s for one in repeats]
     scale = float(trained.scaler.get_scale())
@@ -84,7 +81,6 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "loss": {"first": repeats[-1].first, "last": repeats[-1].last},
         "loss_scale": scale,
         "memory_bytes": memory(arguments.device),
-        "data": arguments.data or "synthetic",
         **machine(arguments.device),
     }
     trouble = _trouble(trained, repeats, scale)
@@ -93,17 +89,17 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _steps(rate: float, seconds: float, batch: int) -> int:
-    return max(_LEAST_STEPS, round(rate * seconds / batch))
+    return round(rate * seconds / batch)
 
 
-def _trouble(trained: Trained, repeats: list[Repeat], scale: float) -> str:
+def _trouble(trained: Stepped, repeats: list[Repeat], scale: float) -> str:
     """Why this was no training; empty if it was."""
     if scale < 1:
         return f"does not train: the loss scale fell to {scale:.3g}, so nearly every step was skipped"
     for one in repeats:
         if not np.isfinite([one.first, one.last]).all():
             return f"does not train: the loss is {one.last}"
-        if trained.recipe.pad and one.last > 0.95 * one.first:
+        if trained.learns and one.last > 0.95 * one.first:
             return f"does not train: the loss went from {one.first:.3f} to {one.last:.3f}"
     if not trained.moved():
         return "does not train: weights are what they were at first"
@@ -142,7 +138,9 @@ def main() -> None:
         row = best(arguments, sys.argv[1:])
     else:
         arguments.batch = arguments.batch or (_TINY_BATCH if arguments.tiny else RECIPES[arguments.net].batch)
-        row = measure(arguments)
+        torch.manual_seed(0)
+        use_fast_kernels()
+        row = {**measure(Trained(arguments), arguments), "data": arguments.data or "synthetic"}
     print(json.dumps(row), flush=True)
     raise SystemExit(1 if row.get("trouble") else 0)
 

@@ -1,4 +1,5 @@
-"""The training step that `pytorch_throughput.py` measures: data, net, loss, loss scale and optimizer."""
+"""The training step that `pytorch_throughput.py` and `pytorch_ten_nets.py` measure: data, net, loss, loss scale and
+optimizer."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from pytorch_data import Flip, Images, Resident, learnable, load, moments, noise
-from pytorch_modes import begin_step, captured, compiled, synchronize
+from pytorch_modes import begin_step, captured, compiled, forget_peak, synchronize
 from pytorch_nets import NETS, TINY, SpeedNet, whiten
 from torch import nn
 
@@ -42,68 +43,81 @@ RECIPES = {
 
 
 class Objective(nn.Module):
-    """The loss of the images at ``index``, int64 [N]: what is differentiated, and what is compiled."""
+    """The mean loss of the items at ``index``, int64 [N]: what is differentiated, and what is compiled.
 
-    def __init__(self, net: nn.Module, data: Resident, labels: torch.Tensor, dtype: torch.dtype, smoothing: float):
+    ``net`` gives logits: [N, K], [N, K, H, W] or [N, T, K]; ``labels`` are int64 of the same shape without K.
+    """
+
+    def __init__(self, net: nn.Module, data: nn.Module, labels: torch.Tensor, dtype: torch.dtype, smoothing: float):
         super().__init__()
         self.net, self.data, self.dtype, self.smoothing = net, data, dtype, smoothing
         self.register_buffer("labels", labels, persistent=False)
 
     def forward(self, index: torch.Tensor) -> torch.Tensor:
-        x = self.data(index)
+        x, labels = self.data(index), self.labels[index]
         with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
             logits = self.net(x)
-        return F.cross_entropy(logits.float(), self.labels[index], label_smoothing=self.smoothing)
+        if logits.ndim == 3:
+            logits, labels = logits.flatten(0, 1), labels.flatten()
+        return F.cross_entropy(logits.float(), labels, label_smoothing=self.smoothing)
 
 
-class Trained:
-    """A net with its data and optimizer, and the step that trains it."""
+class Stepped:
+    """A net on its device, and the step that trains it on ``data``: `Resident`, or what has its methods.
 
-    def __init__(self, arguments: argparse.Namespace) -> None:
-        self.device, self.mode = arguments.device, arguments.mode
-        self.recipe, self.dtype = RECIPES[arguments.net], DTYPES[arguments.policy]
-        self.batch = arguments.batch
-        self.images = _images(arguments)
-        mean, std = moments(self.images.x_train[:50_000:10])
-        self.normalise = {"mean": mean, "std": std}
-        recipe = self.recipe
-        self.data = Resident(
-            self.images.x_train,
-            **self.normalise,
-            pad=recipe.pad,
-            flip=recipe.flip,
-            cutout=recipe.cutout,
-            once_an_epoch=self.dtype if self.mode.startswith("eager") and recipe.pad else None,
-        )
-        net = (TINY if arguments.tiny else NETS)[arguments.net]()
-        self.net = net.to(self.device, memory_format=torch.channels_last)
-        if isinstance(net, SpeedNet):
-            plain = Resident(self.images.x_train[:5000], **self.normalise)
-            whiten(net, plain(torch.arange(len(plain), device=self.device)))
-        self.objective = Objective(self.net, self.data, self.images.y_train, self.dtype, recipe.smoothing)
-        self.optimizer = _optimizer(self.net, recipe)
-        self.scaler = torch.amp.GradScaler(self.device, init_scale=2.0**15, enabled=arguments.policy == "float16")
-        self.total = torch.zeros((), device=self.device)
-        self.index = torch.zeros(self.batch, dtype=torch.int64, device=self.device)
-        self.run = compiled(self.objective, self.mode)
-        self.before = {name: value.clone() for name, value in self.net.state_dict().items()}
+    ``learns``: whether the data can be learnt within a repeat, so that the loss has to fall.
+    """
+
+    learns = False
+
+    def __init__(
+        self,
+        net: nn.Module,
+        data: Any,
+        labels: torch.Tensor,
+        optimizer: torch.optim.Optimizer,
+        *,
+        batch: int,
+        mode: str,
+        policy: str,
+        device: str,
+        smoothing: float = 0.0,
+    ) -> None:
+        self.net, self.data, self.optimizer = net, data, optimizer
+        self.batch, self.mode, self.device, self.dtype = batch, mode, device, DTYPES[policy]
+        self.scaler = torch.amp.GradScaler(device, init_scale=2.0**15, enabled=policy == "float16")
+        self.total = torch.zeros((), device=device)
+        self.index = torch.zeros(batch, dtype=torch.int64, device=device)
+        self.run = compiled(Objective(net, data, labels, self.dtype, smoothing), mode)
+        # On the host: the second copy is this measurement's, and none of the training's memory.
+        self.before = {name: value.cpu().clone() for name, value in net.state_dict().items()}
         self.batches = self._batches()
+        self._replay: Callable[[], None] | None = None
 
     def warm_up(self) -> float:
-        """Compile and capture; seconds."""
+        """Compile and capture, the first step within, then a few steps more; the seconds of the former."""
         start = time.perf_counter()
         self.index.copy_(next(self.batches))
-        self._replay: Callable[[], None] | None = captured(self._step) if self.mode.endswith("+graph") else None
+        if self.mode.endswith("+graph"):
+            self._replay = captured(self._step, fresh_peak=True)
+        else:
+            self.step()
+        synchronize(self.device)
+        seconds = time.perf_counter() - start
         for _ in range(_WARM_UP):
             self.step()
         synchronize(self.device)
-        return time.perf_counter() - start
+        if not self.mode.endswith("+graph"):  # where `captured` did so at the only time
+            forget_peak(self.device, self.mode)
+        return seconds
 
     def restart(self) -> None:
         """The first weights again and no momentum, in place. The loss scale stays."""
         self.net.load_state_dict(self.before)
         for state in self.optimizer.state.values():
-            state["momentum_buffer"].zero_()
+            for value in state.values():
+                if torch.is_tensor(value):
+                    value.zero_()
         self.total.zero_()
 
     def step(self) -> None:
@@ -136,7 +150,46 @@ class Trained:
     def moved(self) -> bool:
         """Whether every trainable weight differs from its first value."""
         weights = [(name, value) for name, value in self.net.named_parameters() if value.requires_grad]
-        return all(not torch.equal(value, self.before[name]) for name, value in weights)
+        return all(not torch.equal(value.cpu(), self.before[name]) for name, value in weights)
+
+    def accuracy(self) -> float | None:
+        """Share of right answers on test images, 0 to 1; None without any."""
+        return None
+
+
+class Trained(Stepped):
+    """A net of `RECIPES` with its data and optimizer."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        device, mode = arguments.device, arguments.mode
+        recipe, dtype = RECIPES[arguments.net], DTYPES[arguments.policy]
+        self.learns = bool(recipe.pad)
+        self.images = _images(arguments)
+        mean, std = moments(self.images.x_train[:50_000:10])
+        self.normalise = {"mean": mean, "std": std}
+        data = Resident(
+            self.images.x_train,
+            **self.normalise,
+            pad=recipe.pad,
+            flip=recipe.flip,
+            cutout=recipe.cutout,
+            once_an_epoch=dtype if mode.startswith("eager") and recipe.pad else None,
+        )
+        net = (TINY if arguments.tiny else NETS)[arguments.net]().to(device, memory_format=torch.channels_last)
+        if isinstance(net, SpeedNet):
+            plain = Resident(self.images.x_train[:5000], **self.normalise)
+            whiten(net, plain(torch.arange(len(plain), device=device)))
+        super().__init__(
+            net,
+            data,
+            self.images.y_train,
+            _optimizer(net, recipe),
+            batch=arguments.batch,
+            mode=mode,
+            policy=arguments.policy,
+            device=device,
+            smoothing=recipe.smoothing,
+        )
 
     def accuracy(self) -> float | None:
         """Share of right answers on the test images, 0 to 1; None where they are random."""
@@ -177,7 +230,13 @@ def _optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.SGD:
         weight_decay=recipe.decay,
         fused=True,
     )
-    # The same as none, but fused SGD leaves memory as it finds it where the first step is skipped for an overflow.
-    for _, value in named:
-        optimizer.state[value]["momentum_buffer"] = torch.zeros_like(value)
+    return with_momentum(optimizer)
+
+
+def with_momentum(optimizer: torch.optim.SGD) -> torch.optim.SGD:
+    """``optimizer`` with momentum of 0. That is the same as none, but fused SGD leaves memory as it finds it where the
+    first step is skipped for an overflow."""
+    for group in optimizer.param_groups:
+        for value in group["params"]:
+            optimizer.state[value]["momentum_buffer"] = torch.zeros_like(value)
     return optimizer

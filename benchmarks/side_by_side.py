@@ -12,26 +12,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import shlex
-import shutil
-import subprocess
 import sys
 import time
 from datetime import datetime, timezone
 from fnmatch import fnmatch
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from host import ROOT, environment, facts
 from processes import end_on_sigterm, run
 from side_by_side_jobs import Job, jobs
 from side_by_side_table import rows, table
 
-_ROOT = Path(__file__).resolve().parent.parent
 _LEAST = 20.0  # seconds; with less than that left no command is begun
-_PACKAGES = ("torch", "triton", "tensorflow", "keras", "numpy", "nvidia-cudnn-cu13", "nvidia-cublas")
 
 
 def main() -> None:
@@ -46,7 +40,7 @@ def main() -> None:
         return
     report: dict[str, Any] = {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        **_machine(),
+        **facts(),
         "jobs": [],
     }
     end = time.monotonic() + arguments.limit
@@ -106,50 +100,14 @@ def _done(job: Job, left: float, out: Path) -> dict[str, Any]:
     # Its own budget comes last, so that it has something to say before the limit ends it.
     command = [*job.command, "--budget", f"{limit - 20:.0f}"] if job.budget else job.command
     try:
-        ended = run(command, limit, log, folder=_ROOT, environment=_environment())
+        ended = run(command, limit, log, folder=ROOT, environment=environment())
     except OSError as error:
         return {**entry, "trouble": str(error)}
     entry |= {"code": ended.code, "seconds": round(ended.seconds, 1), "found": ended.result()}
-    if ended.code is None:
-        entry["trouble"] = f"ended by its limit of {limit:.0f} s"
-    elif ended.code:
-        entry["trouble"] = f"code {ended.code}: {_last_line(log.with_name(log.name + '.err'))}"
+    if ended.code != 0:
+        entry["trouble"] = ended.trouble(limit)
     print(f"{job.name}: {ended.seconds:.0f} s {entry.get('trouble', '')}", file=sys.stderr, flush=True)
     return entry
-
-
-def _environment() -> dict[str, str]:
-    # Scripts in benchmarks/ import tfhalf, which need not be installed.
-    paths = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")]))
-    return {**os.environ, "PYTHONPATH": paths, "PYTHONUNBUFFERED": "1"}
-
-
-def _last_line(path: Path) -> str:
-    lines = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return lines[-1][:160] if lines else "it said nothing"
-
-
-def _machine() -> dict[str, Any]:
-    versions = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    gpu: dict[str, str] = {}
-    if shutil.which("nvidia-smi"):
-        query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
-        said = subprocess.run(query, capture_output=True, text=True, check=False, timeout=60).stdout.splitlines()
-        if said:
-            gpu = dict(zip(("name", "driver", "memory"), (part.strip() for part in said[0].split(",")), strict=False))
-    host = {"cpus": os.cpu_count(), "processor": _processor(), "system": platform.platform()}
-    return {"gpu": gpu, "versions": versions, "host": host}
-
-
-def _processor() -> str:
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from host import after_setup
+
 _HERE = Path(__file__).resolve().parent
 _PIPELINES = {
     "speednet": "pipelines/cifar10.yaml",
@@ -111,8 +113,4 @@ def _missing(path: str) -> str:
 
 
 def _tensorflow(arguments: argparse.Namespace, command: Sequence[str]) -> list[str]:
-    """``command`` for the Python that has TensorFlow, after the set-up that it needs."""
-    whole = [arguments.tf_python, *command]
-    if arguments.setup is None:
-        return whole
-    return ["bash", "-c", '. "$0" >&2 && exec "$@"', str(arguments.setup.resolve()), *whole]
+    return after_setup(arguments.setup, [arguments.tf_python, *command])
