@@ -31,7 +31,7 @@ SMALLER = {
     "imagenet_resnet50": (
         *("data.source=synthetic:40x40x3", "data.args={classes: 10, train: 64, test: 16}", "data.test=0.2"),
         *(
-            *("data.image_size=null", "data.augment.resized_crop=null"),
+            *("data.image_size=null", "data.center_crop=null", "data.augment.resized_crop=null"),
             "model.args={width: 8, blocks: [1, 1, 1, 1]}",
             "train.stages=[{epochs: 1, size: 32}]",
         ),
