@@ -70,8 +70,8 @@ def session(model: onnx.ModelProto, threads: int) -> Run:
     """One run in onnxruntime."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level, options.intra_op_num_threads = 3, threads
-    made = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return lambda x: made.run(None, {"x": x})[0]
+    inner = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return lambda x: inner.run(None, {"x": x})[0]
 
 
 def wide(model: onnx.ModelProto, threads: int) -> Run:
