@@ -200,7 +200,7 @@ def attributes_of(model: onnx.ModelProto) -> dict[str, Any]:
     return {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("dtype", ["float16", pytest.param("float32", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("case", TAKEN)
 def test_taken(case: str, dtype: str) -> None:
     function, arrays, said, free = TAKEN[case]
