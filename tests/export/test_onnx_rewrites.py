@@ -26,7 +26,7 @@ from tfhalf.artifacts.ports import Port
 from tfhalf.data import Preprocess
 from tfhalf.errors import ExportError
 from tfhalf.export.onnx import casts as onnx_casts
-from tfhalf.export.onnx import external_weights, shapes, to_onnx, transposes
+from tfhalf.export.onnx import external_weights, norms, shapes, to_onnx, transposes
 from tfhalf.export.onnx.graph import Rewrite, sweep, tidy
 from tfhalf.export.onnx.names import canonical
 from tfhalf.export.program import Program, make_program, variables_of
@@ -229,6 +229,32 @@ def program(shape: tuple[int, ...], body: Layers) -> tuple[keras.Model, Program]
         elif v.path.endswith(("moving_mean", "beta", "bias")):
             v.assign(draw.normal(size=v.shape) * 0.1)
     return model, make_program(rebuild(model, fold_batchnorm=False).model, Preprocess((0.0,), (1.0,)), shape)
+
+
+@pytest.mark.parametrize("gamma_first", [True, False])
+def test_a_root_mean_square_norm_in_either_order(gamma_first: bool) -> None:
+    """TensorFlow's optimizer puts gamma with whichever factor it likes."""
+    gamma = np.linspace(0.5, 1.5, 4).astype(np.float32)
+    last = node("Mul", "x g", "y") if gamma_first else node("Mul", "n gamma", "y")
+    nodes = [
+        node("Mul", "x x", "s"),
+        node("ReduceMean", "s axes", "m", keepdims=1),
+        node("Add", "m epsilon", "a"),
+        node("Sqrt", "a", "r"),
+        node("Reciprocal", "r", "i"),
+        node("Mul", "i gamma", "g") if gamma_first else node("Mul", "x i", "n"),
+        last,
+    ]
+    model = graph(nodes, {"y": SINGLE}, {"axes": np.array([-1]), "epsilon": np.float32(1e-6), "gamma": gamma}, SINGLE)
+    model.opset_import[0].version, model.ir_version = 23, 11
+    inner = ir.from_proto(model)
+    tidy(inner)
+    assert sweep(inner, (norms.rms_normalization,)) == 1
+    tidy(inner)
+    after = ir.to_proto(inner)
+    assert [item.op_type for item in after.graph.node] == ["RMSNormalization"]
+    for old, new in zip(evaluate(model), evaluate(after), strict=True):
+        np.testing.assert_allclose(new, old, rtol=1e-5)
 
 
 def norm(x: Any) -> Any:

@@ -267,3 +267,54 @@ def test_a_recurrent_operator_that_is_not_known() -> None:
     model = one_node("LSTM", np.ones((2, 1, 3), np.float16), w, r, hidden_size=4, clip=1.0)
     with pytest.raises(ValueError, match="LSTM with clip is not supported in true float16"):
         TrueFloat16(model)(np.ones((2, 1, 3), np.float16))
+
+
+def attention(opset: int, *inputs: np.ndarray, **attributes: Any) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
+    kinds = {**TYPES, np.dtype(bool): TensorProto.BOOL}
+    arrays = {f"i{k}": x for k, x in enumerate(inputs)}
+    values = [helper.make_tensor_value_info(name, kinds[x.dtype], x.shape) for name, x in arrays.items()]
+    answer = helper.make_tensor_value_info("y", TYPES[inputs[0].dtype], None)
+    node = helper.make_node("Attention", list(arrays), ["y"], **attributes)
+    graph = helper.make_graph([node], "g", values, [answer])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=11), arrays
+
+
+@pytest.mark.parametrize("opset", [23, 24, 25])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("mask", ["none", "bool", "numbers", "causal"])
+@pytest.mark.parametrize("flat", [True, False])
+def test_attention_as_onnxruntime(flat: bool, mask: str, dtype: Any, opset: int) -> None:
+    """Two key heads for four; float16 rounded where onnxruntime's kernel of float16 does."""
+    draw = np.random.default_rng(4)
+    shapes = [(2, 5, 64), (2, 7, 32), (2, 7, 24)] if flat else [(2, 4, 5, 16), (2, 2, 7, 16), (2, 2, 7, 12)]
+    inputs = [draw.normal(size=shape).astype(dtype) for shape in shapes]
+    allowed = draw.random((2, 1, 5, 7)) > 0.4
+    allowed[..., 0] = True
+    inputs += {"bool": [allowed], "numbers": [draw.normal(size=(4, 5, 7)).astype(dtype)]}.get(mask, [])
+    more = {"q_num_heads": 4, "kv_num_heads": 2} if flat else {}
+    model, arrays = attention(opset, *inputs, scale=0.5, is_causal=int(mask == "causal"), **more)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    expected, got = session.run(None, arrays)[0], TrueFloat16(model)(arrays)["y"]
+    assert (got.dtype, got.shape) == (expected.dtype, expected.shape)
+    np.testing.assert_allclose(got, expected, atol=4e-3 if dtype == np.float16 else 2e-6)
+
+
+def test_scores_that_float16_cannot_hold() -> None:
+    query = np.full((1, 1, 2, 16), 100, np.float16)
+    model, arrays = attention(23, query, query, query, scale=1.0)
+    assert np.isnan(TrueFloat16(model)(arrays)["y"]).all()
+    model, arrays = attention(23, query, query, query)  # divided by 4, they fit
+    np.testing.assert_array_equal(TrueFloat16(model)(arrays)["y"], query)
+
+
+def test_a_row_without_keys_is_zero() -> None:
+    query = np.ones((1, 1, 2, 4), np.float16)
+    model, arrays = attention(23, query, query, query, np.array([[False, False], [True, False]]))
+    np.testing.assert_array_equal(TrueFloat16(model)(arrays)["y"][0, 0], [[0] * 4, [1] * 4])
+
+
+def test_attention_that_is_not_known() -> None:
+    query = np.ones((1, 1, 2, 4), np.float16)
+    model, arrays = attention(23, query, query, query, softcap=2.0)
+    with pytest.raises(ValueError, match="Attention with a cache, softcap or windows is not supported in true float16"):
+        TrueFloat16(model)(arrays)

@@ -20,6 +20,7 @@ from onnx.reference.ops.op_loop import Loop as _Loop
 from onnx.reference.ops.op_one_hot import OneHot as _OneHot
 
 from tfhalf.runtimes.base import TRUE_FLOAT16, Engine
+from tfhalf.runtimes.onnx_reference_attention import Attention
 from tfhalf.runtimes.onnx_reference_recurrent import RECURRENT
 
 
@@ -166,7 +167,7 @@ class Loop(_Loop):
         return answers
 
 
-_OWN = (Conv, GatherElements, Loop, MatMul, MaxPool, OneHot)
+_OWN = (Attention, Conv, GatherElements, Loop, MatMul, MaxPool, OneHot)
 # What kernels compute in float32 within and round once: sums above all. The evaluator's own would add in float16, or
 # take an exponential or a square that does not fit.
 _ROUNDED_ONCE = frozenset(

@@ -61,6 +61,8 @@ def rms_normalization(node: ir.Node, edit: Edit) -> bool:
         return False
     inverse = ("Reciprocal", ("Sqrt", ("Add", ("ReduceMean", ("Mul", "x", "x")), "#epsilon")))
     bound = match(node.outputs[0], ("Mul", ("Mul", "x", inverse), "#gamma"))
+    if bound is None:
+        bound = match(node.outputs[0], ("Mul", "x", ("Mul", inverse, "#gamma")))
     if bound is None and not _scaled(reader(node.outputs[0])):
         bound = match(node.outputs[0], ("Mul", "x", inverse))
     mean = bound["@ReduceMean"].producer() if bound is not None else None

@@ -17,7 +17,18 @@ from onnx_ir.passes.common import (
 )
 from onnxscript import optimizer
 
-from tfhalf.export.onnx import activations, casts, linear, norms, recurrent, selection, shapes, transposes
+from tfhalf.export.onnx import (
+    activations,
+    attention,
+    attention_masks,
+    casts,
+    linear,
+    norms,
+    recurrent,
+    selection,
+    shapes,
+    transposes,
+)
 from tfhalf.export.onnx.graph import Rewrite, sweep, tidy
 from tfhalf.export.onnx.names import canonical
 
@@ -45,6 +56,7 @@ _OPERATORS: tuple[Rewrite, ...] = (
     activations.two_resizes,
     activations.nearest_pixel,
     selection.where,
+    attention_masks.constant_choice,
     selection.mask_of_all,
     selection.negative_index,
 )
@@ -82,15 +94,9 @@ def improve(model: ir.Model) -> ir.Model:
     tidy(model)
     _without_identities(model)
     sweep(model, _CASTS)
-    for _ in range(_ROUNDS):
-        _infer(model)  # shapes of what was changed, which the next rewrites ask for
-        changes = sweep(model, (*_OPERATORS, *_SHAPES, *_CASTS))
-        CommonSubexpressionEliminationPass()(model)
-        _infer(model)
-        model, moved = _fewer_transposes(model)
-        changes += moved + sweep(model, (*_LAST, *_CASTS))
-        if not changes:
-            break
+    model = _settled(model)
+    if sweep(model, (attention.attention,)):  # behind the others, which bring its steps into one order
+        model = _settled(model)
     sweep(model, (transposes.transpose_before_pad, transposes.cancel))
     optimizer.optimize_ir(model, input_size_limit=2**20, output_size_limit=2**24)
     tidy(model)
@@ -102,6 +108,20 @@ def improve(model: ir.Model) -> ir.Model:
     RemoveUnusedOpsetsPass()(model)
     canonical(model)
     _infer(model)
+    return model
+
+
+def _settled(model: ir.Model) -> ir.Model:
+    """The graph once no rewrite finds anything to do."""
+    for _ in range(_ROUNDS):
+        _infer(model)  # shapes of what was changed, which the next rewrites ask for
+        changes = sweep(model, (*_OPERATORS, *_SHAPES, *_CASTS))
+        CommonSubexpressionEliminationPass()(model)
+        _infer(model)
+        model, moved = _fewer_transposes(model)
+        changes += moved + sweep(model, (*_LAST, *_CASTS))
+        if not changes:
+            break
     return model
 
 
