@@ -504,6 +504,12 @@ def test_any_tree_loads_or_is_refused(tmp_path: Path, tree: dict[str, Any]) -> N
     attempt(tmp_path, yaml.safe_dump({**yaml.safe_load(BASE), **tree}))
 
 
+def test_a_name_alone_in_place_of_a_section_is_refused_as_its_name(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(f"{BASE}outputs: {{a: ''}}\n")
+    with pytest.raises(ConfigError, match=r"outputs\.a\.name: received '', accepted: one of classification, binary"):
+        load_pipeline(tmp_path / "p.yaml")
+
+
 def test_numbers_built_in_python_are_finite_too() -> None:
     given = yaml.safe_load(BASE)
     for number in (math.inf, math.nan):

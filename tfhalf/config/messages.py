@@ -237,6 +237,8 @@ def _near(received: Any, choices: list[str]) -> str:
 
 def _value(tree: Any, at: At) -> Any:
     for step in at:
+        if not isinstance(tree, dict | list | tuple):  # a text in place of a section, whose key it stands for
+            break
         tree = tree[step]
     return tree
 
