@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 from train_loops import pipeline, trainer
 
@@ -16,7 +18,8 @@ from tfhalf.config import Train
 from tfhalf.errors import ConfigError
 from tfhalf.train.remat.choose import least
 from tfhalf.train.remat.graph import Graph, functional_of
-from tfhalf.train.remat.units import by_patterns, candidates
+from tfhalf.train.remat.recompute import Compiler
+from tfhalf.train.remat.units import Unit, again, by_patterns, candidates
 from tfhalf.train.trainer import Trainer
 
 NETS = '''
@@ -213,6 +216,41 @@ def test_it_trains_the_same_in_half_precision(nets: Path) -> None:
     np.testing.assert_array_equal(same, losses)
     for a, b in zip(before, after, strict=True):
         np.testing.assert_array_equal(b, a)
+
+
+def gradients(model: keras.Model, x: Any, units: Sequence[Unit], compiler: Compiler) -> list[np.ndarray]:
+    def run(x: Any) -> Any:
+        weights = [v.value for v in model.trainable_variables]
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.square(model(x, training=True))) + tf.add_n([*model.losses, tf.constant(0.0)])
+        return [loss, *tape.gradient(loss, weights)]
+
+    with again(units, compiler):
+        traced = tf.function(run, jit_compile=compiler != "none", autograph=False)(x)
+    return [np.asarray(tf.convert_to_tensor(one)) for one in traced]
+
+
+@pytest.mark.parametrize("compiler", ["none", pytest.param("xla-cpu", marks=pytest.mark.slow)])
+def test_masks_numbers_of_words_and_loops(compiler: Compiler) -> None:
+    """Padding masks go from layer to layer within a part and out of it, int32 goes in, and a recurrent layer whose cell
+    is matched is computed again as a whole."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((5,), dtype="int32"),
+            layers.Embedding(9, 4, mask_zero=True, name="words"),
+            layers.Dense(4, activation="tanh", name="dense"),
+            layers.GRU(3, return_sequences=True, use_cudnn=False, name="gru"),
+            layers.LSTM(3, use_cudnn=False, name="lstm"),
+        ]
+    )
+    x = tf.constant([[1, 2, 0, 0, 0], [3, 4, 5, 6, 0], [7, 8, 1, 1, 1]])
+    plain = gradients(model, x, [], compiler)
+    for patterns in (["words", "dense"], ["gru_cell"], ["."]):
+        units = by_patterns(model, patterns)
+        assert {path.rpartition("/")[2] for unit in units for path in unit.layers} & {"words", "gru"}
+        for one, other in zip(plain, gradients(model, x, units, compiler), strict=True):
+            np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-6)
 
 
 # --- less memory ------------------------------------------------------------------------------------------------------

@@ -20,6 +20,8 @@ from tfhalf.train.state import optimizer_of
 from tfhalf.workflows.rehearse import check_model
 from tfhalf.workflows.trained import learnt, size_words
 
+SETTLED_LATER = "auto is settled when training begins, by XLA's account of the compiled step"
+
 
 @dataclass(frozen=True)
 class Checked:
@@ -77,7 +79,7 @@ def check_pipeline(pipeline: config.Pipeline, places: Places, progress: Progress
         f"steps: {batches.words(splits.noun)}",
         *batches.lines(),
         *stages,
-        *([f"remat: {remat.message}"] if remat.message else []),
+        *([f"remat: {remat.message or SETTLED_LATER}"] if checked.train.remat else []),
         *([f"callbacks: {', '.join(callbacks)}"] if callbacks else []),
         f"export: {', '.join(checked.export.formats)} can be made in float16",
         *(f"note: {note}" for note in notes),

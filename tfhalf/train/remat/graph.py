@@ -14,6 +14,9 @@ from keras.src.models.functional import Functional, operation_fn
 
 from tfhalf.train.remat.recompute import Compiler, recomputed
 
+# What calls the layers in them within loops, and keeps dropout's masks between calls: computed again whole or not.
+LOOPS = (keras.layers.RNN, keras.layers.Bidirectional, keras.layers.TimeDistributed)
+_GATES = 8  # numbers that a recurrent layer keeps for each that it gives, about
 _PIECES = 64  # that a run is cut into, at most
 
 
@@ -81,6 +84,9 @@ class Graph:
     def weight(self, index: int) -> int:
         """Bytes that the call at ``index`` keeps for its gradient, about, of a batch of 1."""
         node = self.nodes[index]
+        if isinstance(node.operation, LOOPS):  # gates and states of each step, whatever of them it returns
+            steps = (node.input_tensors[0].shape[1:2] or (1,))[0] or 1
+            return sum(_GATES * steps * t.shape[-1] * tf.as_dtype(t.dtype).size for t in node.outputs)
         return sum(self._bytes[id(t)] for t in node.outputs) * depth_of(node.operation)
 
     def pieces(self) -> list[Piece]:

@@ -10,12 +10,10 @@ import keras
 
 from tfhalf.errors import ConfigError
 from tfhalf.precision.policy import layer_path, matching
-from tfhalf.train.remat.graph import Graph, Piece, depth_of, functional_of
+from tfhalf.train.remat.graph import LOOPS, Graph, Piece, depth_of, functional_of
 from tfhalf.train.remat.recompute import Compiler, recomputed
 
 KEY = "train.remat"
-# What calls the layers in them within loops, and keeps dropout's masks between calls: whole or not at all.
-_LOOPS = (keras.layers.RNN, keras.layers.Bidirectional, keras.layers.TimeDistributed)
 
 
 class Unit(NamedTuple):
@@ -58,7 +56,7 @@ def by_patterns(model: keras.Model, patterns: Sequence[str]) -> list[Unit]:
 
 
 def _holds(layer: Any, chosen: set[int]) -> bool:
-    return isinstance(layer, _LOOPS) and any(id(inner) in chosen for inner in layer._flatten_layers())
+    return isinstance(layer, LOOPS) and any(id(inner) in chosen for inner in layer._flatten_layers())
 
 
 def _chosen(layer: Any, chosen: Callable[[Any], bool], seen: set[int] | None = None) -> Iterator[Unit]:
@@ -94,7 +92,7 @@ def candidates(model: keras.Model) -> list[Unit]:
 def _of_whole(layer: Any) -> list[Unit]:
     functional = functional_of(layer)
     if functional is None:
-        children = [child for child in layer._layers if child._layers and not isinstance(child, _LOOPS)]
+        children = [child for child in layer._layers if child._layers and not isinstance(child, LOOPS)]
         if len(children) == 1:
             return _of_whole(children[0]) or [Unit(children[0], None, None, depth_of(children[0]))]
         return [Unit(child, None, None, depth_of(child)) for child in children]
@@ -102,7 +100,7 @@ def _of_whole(layer: Any) -> list[Unit]:
     weights = [graph.weight(i) for i in range(len(graph.nodes))]
     heaviest = max(range(len(weights)), key=weights.__getitem__)
     inner = graph.nodes[heaviest].operation
-    if getattr(inner, "_layers", None) and not isinstance(inner, _LOOPS) and 2 * weights[heaviest] > sum(weights):
+    if getattr(inner, "_layers", None) and not isinstance(inner, LOOPS) and 2 * weights[heaviest] > sum(weights):
         return _of_whole(inner)
     return [Unit(layer, graph, piece, piece.saved) for piece in graph.pieces()]
 
