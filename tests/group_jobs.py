@@ -65,6 +65,12 @@ JOBS: dict[str, dict[str, Any]] = {
     },
     "masks": {**FLOAT32, "data": "masks", "model__build": "net.py:masks"},
     "norms together": {"model__args": {"norm": True}, "train__sync_batch_norm": True, **FLOAT32},
+    "norms together, computed twice": {
+        "model__args": {"norm": True},
+        "train__sync_batch_norm": True,
+        "train__remat": ["conv", "norm", "re_lu"],
+        **FLOAT32,
+    },
     "dropout": DROPOUT,
     "dropout again": DROPOUT,
     "a bad row": {"data": "bad row"},

@@ -28,7 +28,7 @@ from tfhalf.config.optimizer import Lookahead as Lookahead
 from tfhalf.config.optimizer import Muon as Muon
 from tfhalf.config.optimizer import Optimizer as Optimizer
 from tfhalf.config.optimizer import Schedule as Schedule
-from tfhalf.config.section import Patterns, Section, check_patterns
+from tfhalf.config.section import Patterns, Positive, Section, check_patterns
 from tfhalf.config.stages import Stage as Stage
 from tfhalf.config.stages import check_stages, with_epochs
 from tfhalf.config.task import Output as Output
@@ -74,6 +74,10 @@ class Train(Section):
     ``feed``: ``resident`` keeps the training set in the device's memory, ``streamed`` brings it there block by block;
     ``auto`` is resident where it fits. Both train the same.
 
+    ``remat``: regular expressions searched in layer paths; what such layers compute is not kept for the backward pass,
+    but worked out again there, in as many parts as leave the least to keep. ``auto``: as few layers as bring the step
+    within ``remat_gib``, by default within the device's memory, by what XLA says of the compiled step.
+
     ``checkpoint_seconds`` lie between two checkpoints, 0 for as many as there can be; ``keep_checkpoints`` of them are
     kept, and that of the best validation accuracy.
     """
@@ -92,6 +96,8 @@ class Train(Section):
     stages: tuple[Stage, ...] = ()
     xla: Literal["auto", "on", "off"] = "auto"
     feed: Literal["auto", "resident", "streamed"] = "auto"
+    remat: Literal["auto"] | Patterns = ()
+    remat_gib: Positive | None = None
     test_views: Literal["none", "mirror", "mirror_shift"] = "none"
     callbacks: tuple[Callback, ...] = ()
     checkpoint_seconds: Annotated[float, Field(ge=0, le=86_400)] = 10.0
@@ -103,6 +109,19 @@ class Train(Section):
     def _patterns(cls, value: dict[str, int]) -> dict[str, int]:
         check_patterns(value)
         return value
+
+    @field_validator("remat")
+    @classmethod
+    def _layer_patterns(cls, value: Literal["auto"] | Patterns) -> Literal["auto"] | Patterns:
+        if value != "auto":
+            check_patterns(value)
+        return value
+
+    @model_validator(mode="after")
+    def _remat(self) -> Train:
+        if self.remat_gib is not None and self.remat != "auto":
+            raise ValueError("remat_gib is a budget for remat: auto; say that, or leave it out")
+        return self
 
     @model_validator(mode="before")
     @classmethod

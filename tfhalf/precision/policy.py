@@ -69,8 +69,10 @@ def flat_layers(model: keras.Model) -> list[keras.layers.Layer]:
     return layers
 
 
-def matching(model: keras.Model, patterns: Iterable[str]) -> list[keras.layers.Layer]:
-    """The layers whose path (``block1/conv``; a top-level layer's path is its name) a pattern matches.
+def matching(
+    model: keras.Model, patterns: Iterable[str], key: str = "precision.keep_float32"
+) -> list[keras.layers.Layer]:
+    """The layers whose path (``block1/conv``; a top-level layer's path is its name) a pattern of ``key`` matches.
 
     Raises:
         ConfigError: a pattern matches no layer; it names some that exist.
@@ -81,7 +83,7 @@ def matching(model: keras.Model, patterns: Iterable[str]) -> list[keras.layers.L
         hits = [layer for layer in layers if re.search(pattern, layer_path(layer))]
         if not hits:
             names = near_names(pattern, [layer_path(layer) for layer in layers])
-            raise ConfigError(f"precision.keep_float32: {pattern!r} matches no layer; the model has {names}")
+            raise ConfigError(f"{key}: {pattern!r} matches no layer; the model has {names}")
         matches.update((id(layer), layer) for layer in hits)
     return list(matches.values())
 

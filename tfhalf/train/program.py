@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import AbstractContextManager, ExitStack
 from functools import lru_cache
@@ -20,6 +21,8 @@ from tfhalf.train.job import Job
 from tfhalf.train.kernels import fewer_passes
 from tfhalf.train.kernels.synchronized import synchronized, to_synchronize
 from tfhalf.train.recurrent import choose_xla
+from tfhalf.train.remat.choose import Remat, to_budget
+from tfhalf.train.remat.recompute import Compiler
 from tfhalf.train.stages import PLAIN, Stage, stages_of, twins
 from tfhalf.train.state import TrainState
 from tfhalf.train.step import Step
@@ -68,6 +71,8 @@ class TrainProgram:
             reduce_dtype=settings.reduce_dtype,
         )
         state.reset_seeds()
+        self.settings, self.device = settings, device
+        self.remat = Remat.of(() if settings.remat == "auto" else settings.remat, self.nets)
         self.feed, self.feed_reason = make(
             settings.feed,
             self.step,
@@ -84,14 +89,50 @@ class TrainProgram:
         self.compile_seconds = 0.0
         self.from_cache: bool | None = None
 
+    @property
+    def nets(self) -> list[keras.Model]:
+        """The model, and those that take images of other sizes."""
+        return [self.state.model, *self.step.twins.values()]
+
+    def choose_remat(self) -> None:
+        """Settle ``train.remat: auto``, as `compile` does where it has not been; nothing is done without it.
+
+        Raises:
+            ConfigError: XLA does not compile the step, or it does not fit into the memory.
+        """
+        if self.settings.remat != "auto" or self.remat.facts is not None:
+            return
+        if not self.xla:
+            raise ConfigError(
+                f"train.remat: auto goes by what XLA says of the compiled step, and {self.xla_reason}; accepted with "
+                "train.xla=on; --set train.xla=on, or give layer patterns"
+            )
+        self.remat = to_budget(self.settings, self.nets, self.device, self._bytes_with)
+
+    def _bytes_with(self, remat: Remat) -> int:
+        """What the largest of the programs takes of memory on each device, with ``remat``."""
+        feed, share = self.feed.beside(self.step.alone), self.group.size
+        largest = max(self.stages.all, key=lambda one: (self._items(one), one.size or math.inf, -len(one.frozen)))
+        with ExitStack() as stack:
+            for model in self.nets:
+                stack.enter_context(fewer_passes(model))
+                stack.enter_context(remat.applied(model, self._compiler))
+            return feed.program_bytes(self._items(largest) // share, largest)
+
+    @property
+    def _compiler(self) -> Compiler:
+        return ("xla-gpu" if self.device.kind == "GPU" else "xla-cpu") if self.xla else "none"
+
     def compile(self) -> float:
         """Trace and compile the step, for each stage, without running one; returns and keeps the seconds it took, and
         keeps whether XLA's programs were in the user's cache, None without one."""
+        self.choose_remat()
         start, names = time.perf_counter(), program_names()
         with ExitStack() as stack:
-            for model in (self.state.model, *self.step.twins.values()):
+            for model in self.nets:
                 faster = fewer_passes(model, self._norms(model), self.group) if self.xla else self.synchronized(model)
                 stack.enter_context(faster)
+                stack.enter_context(self.remat.applied(model, self._compiler))
             for stage in self.stages.all:
                 self.feed(np.zeros((0, self._items(stage)), np.int32), 0, 0, stage)
         self.compile_seconds = time.perf_counter() - start

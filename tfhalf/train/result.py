@@ -16,7 +16,7 @@ class TrainResult:
 
     ``seconds`` splits into ``compile`` and ``train`` (validation and checkpoints included). ``rollbacks`` holds one
     entry for each time that training went back. ``ended`` is False for the state of a run that stopped, or goes on,
-    after ``epochs``; ``steps_more`` it had done of the next one.
+    after ``epochs``; ``steps_more`` it had done of the next one. ``remat``: what was computed twice, `Remat.facts`.
     """
 
     model: keras.Model
@@ -26,6 +26,7 @@ class TrainResult:
     rollbacks: tuple[dict[str, Any], ...] = ()
     ended: bool = True
     steps_more: int = 0
+    remat: dict[str, Any] | None = None
 
     @property
     def skipped(self) -> int:

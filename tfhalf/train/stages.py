@@ -198,9 +198,11 @@ def stages_of(job: Job, model: keras.Model, trained: Sequence[Any]) -> Stages:
 
 
 def unstaged(train: config.Train, **changes: Any) -> config.Train:
-    """``train`` as a single stage without callbacks, whose batches are all as large; with ``changes``."""
+    """``train`` as a single stage without callbacks, whose batches are all as large, and which keeps all that layers
+    compute; with ``changes``."""
     schedule = train.schedule.model_copy(update={"decay": "rate", "max_batch_size": None})
     plain = {"callbacks": (), "sizes": (), "freeze_after": {}, "stages": (), "schedule": schedule}
+    plain |= {"remat": (), "remat_gib": None}
     return train.model_copy(update={**plain, **changes})
 
 

@@ -47,7 +47,8 @@ class Trainer:
     def result(self, rows: list[Epoch], seconds: float, rollbacks: list[dict[str, Any]]) -> TrainResult:
         """The trainer's state, once training is over; ``seconds`` were spent on ``rows``."""
         spent = {"compile": self.program.compile_seconds, "train": seconds}
-        return TrainResult(self.state.model, tuple(rows), self.state.loss_scale(), spent, tuple(rollbacks))
+        model, scale, remat = self.state.model, self.state.loss_scale(), self.program.remat.facts
+        return TrainResult(model, tuple(rows), scale, spent, tuple(rollbacks), remat=remat)
 
     def emulation_cost(self) -> float:
         """How many times longer a step takes here than in float32, measured on a few steps of at most 32 images."""

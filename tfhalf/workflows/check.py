@@ -14,10 +14,13 @@ from tfhalf.train.callbacks import Callbacks
 from tfhalf.train.job import Job, Places, prepare, with_weights
 from tfhalf.train.optim.patterns import trained_variables
 from tfhalf.train.remarks import parameters, remarks
+from tfhalf.train.remat.choose import Remat
 from tfhalf.train.stages import lines, stages_of
 from tfhalf.train.state import optimizer_of
 from tfhalf.workflows.rehearse import check_model
 from tfhalf.workflows.trained import learnt, size_words
+
+SETTLED_LATER = "auto is settled when training begins, by XLA's account of the compiled step"
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ def check_pipeline(pipeline: config.Pipeline, places: Places, progress: Progress
     trained = trained_variables(model, checked.train.optimizer)
     stages = lines(job, stages_of(job, model, trained), trained)
     batches = Batches(checked.train, len(splits.x_train))
+    remat = Remat.of(() if checked.train.remat == "auto" else checked.train.remat, [model])
     check_model(job, model)
     callbacks, unheard = _check_callbacks(job)
     notes = [*job.builder.remarks, *remarks(checked, splits, model), *unheard]
@@ -75,6 +79,7 @@ def check_pipeline(pipeline: config.Pipeline, places: Places, progress: Progress
         f"steps: {batches.words(splits.noun)}",
         *batches.lines(),
         *stages,
+        *([f"remat: {remat.message or SETTLED_LATER}"] if checked.train.remat else []),
         *([f"callbacks: {', '.join(callbacks)}"] if callbacks else []),
         f"export: {', '.join(checked.export.formats)} can be made in float16",
         *(f"note: {note}" for note in notes),

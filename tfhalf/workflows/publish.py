@@ -273,6 +273,7 @@ def _training(finished: Finished) -> dict[str, Any]:
         "skipped": result.skipped,
         "skipped_at_floor": sum(row.skipped_at_floor for row in result.epochs),
         "rollbacks": list(result.rollbacks),
+        "remat": result.remat,
         "deterministic": bool(facts(finished.run).get("deterministic")),
         "run": facts(finished.run).get("id"),
         "weights": facts(finished.run).get("weights"),

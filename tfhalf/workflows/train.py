@@ -175,6 +175,11 @@ def _device_truth(trainer: Trainer, progress: Progress) -> None:
         progress.line(f"           {text}")
     for remark in (*job.builder.remarks, *remarks(job.pipeline, splits, model)):
         progress.line(f"note       {remark}")
+    if settings.remat == "auto":
+        progress.status("compiling the training step, for train.remat: auto ...")
+        program.choose_remat()
+    if program.remat.message:
+        progress.line(f"remat      {program.remat.message}")
     if program.xla:
         progress.status("compiling the training step ...")
     compiling = program.compile()

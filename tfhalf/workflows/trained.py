@@ -110,4 +110,5 @@ def _outcome(finished: Finished, seconds: dict[str, float], digest: str | None, 
             for one in finished.job.objective.metrics
         ],
         noun=finished.job.splits.noun,
+        remat=result.remat,
     )

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from tfhalf.train.remat.figure import program_bytes
 from tfhalf.train.stages import PLAIN, Stage
 from tfhalf.train.step import FINITE, Batch, Step
 
@@ -81,12 +82,23 @@ class Feed(ABC):
         self.step, self.batch_size, self.capacity, self.max_skipped = step, batch_size, capacity, max_skipped
         self.xla, self.waited = xla, 0.0
         self._programs: dict[Stage, Any] = {}
+        self._bytes: int | None = None  # of a program, while they are asked for
 
     def beside(self, step: Step) -> Feed:
         """A feed that runs ``step`` over the same data, which is not held twice."""
         other = copy.copy(self)
         other.step, other._programs, other.waited = step, {}, 0.0
         return other
+
+    def program_bytes(self, items: int, stage: Stage) -> int:
+        """What the program of ``stage`` for batches of ``items`` takes of memory, by XLA, which compiles it and does
+        not run it; nothing is kept of it."""
+        self._bytes = 0
+        try:
+            self(np.zeros((0, items), np.int32), 0, 0, stage)
+            return self._bytes
+        finally:
+            self._bytes = None
 
     @abstractmethod
     def __call__(self, order: np.ndarray, epoch: int, first_step: int, stage: Stage = PLAIN) -> ChunkResult:
@@ -113,13 +125,16 @@ class Feed(ABC):
 
     def _program(self, stage: Stage, *tensors: Any) -> tuple[Any, ...]:
         """Run the program of ``stage``, which the first call for it traces."""
-        if stage not in self._programs:
+        if stage not in self._programs or self._bytes is not None:
             # Tensors by their places alone: with a keyword among them TensorFlow would try another way to call it at
             # each call, and write out every tensor, the training set too, for an error that nobody sees.
             def steps(*tensors: Any) -> tuple[Any, ...]:
                 return self._run(*tensors, stage=stage)
 
             traced = tf.function(steps, jit_compile=self.xla, autograph=False)
+            if self._bytes is not None:
+                self._bytes = program_bytes(traced, tensors)
+                return (tf.constant(0), *[tf.zeros([0])] * len(ChunkResult._fields))
             self._programs[stage] = traced.get_concrete_function(*tensors)
         run: tuple[Any, ...] = self._programs[stage](*tensors)
         return run

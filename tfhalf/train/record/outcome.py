@@ -21,7 +21,7 @@ class RunOutcome:
     of a task without one) and ``test_metrics``, how it stands beside ``chance``. ``version`` is the directory published
     last, None before; ``model_sha256`` of ``model.keras``, None where there is no such file. ``seconds`` are split by
     stage. ``metric_facts`` say of each metric its name, whether more is better, whether it is a share, and its unit;
-    ``noun``, what items are called.
+    ``noun``, what items are called. ``remat``: what ``train.remat`` came to, None without it.
     """
 
     smoke: bool
@@ -36,6 +36,7 @@ class RunOutcome:
     test_metrics: dict[str, float] = field(default_factory=dict)
     metric_facts: list[dict[str, Any]] = field(default_factory=list)
     noun: str = "images"
+    remat: dict[str, Any] | None = None
 
     def write(self, run: Path) -> None:
         """Replace ``run/outcome.json``."""

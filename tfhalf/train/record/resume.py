@@ -20,12 +20,13 @@ from tfhalf.errors import ConfigError, ResumeError
 
 # What is made of a trained model may change, and how images are held and fed, when the run is saved, and what becomes
 # of one that blows up: no number of a training that goes well depends on it.
+# What is worked out again is so to the last bits.
 _FREE = {
     ("export",),
     ("verify",),
     ("data", "decode"),
     ("data", "decoder"),
-    *(("train", key) for key in ("feed", "checkpoint_seconds", "keep_checkpoints", "blowup")),
+    *(("train", key) for key in ("feed", "remat", "remat_gib", "checkpoint_seconds", "keep_checkpoints", "blowup")),
 }
 _NAMED = 8
 _EPOCHS = ("train", "epochs")
