@@ -15,6 +15,7 @@
         |-- ParityError         an artifact does not answer like the float32 model
         |-- IntegrityError      a file is missing or is not what its manifest says
         |-- ResumeError         a run that cannot go on
+        |-- MemoryShortfall     what was to be measured takes more memory than there is
         |-- PeerError           another of the processes that train together has ended
         `-- Interrupted         exit 130, 143: a signal ended training, which can go on from a checkpoint
 
@@ -106,6 +107,10 @@ class IntegrityError(ShortfallError):
 
 class ResumeError(ShortfallError):
     """A run cannot be taken up again."""
+
+
+class MemoryShortfall(ShortfallError):  # noqa: N818  # an answer, where it is the question how much fits
+    """What was to be measured takes more memory than there is."""
 
 
 class PeerError(ShortfallError):

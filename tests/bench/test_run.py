@@ -11,7 +11,7 @@ from bench_helpers import DIGITS, HALF, call, refused, version_of
 
 from tfhalf.bench import run
 from tfhalf.bench.watch import Watch
-from tfhalf.errors import InputError, ShortfallError
+from tfhalf.errors import InputError, MemoryShortfall, ShortfallError
 from tfhalf.progress import Progress
 
 
@@ -26,7 +26,12 @@ from tfhalf.progress import Progress
         ),
         ([DIGITS, "--policies", "float32,"], "--policies: '' is not one of"),
         ([DIGITS, "--policies", "float32,float32"], "--policies: float32, float32 holds a name twice"),
-        ([DIGITS, "--batch-sizes", "1,8"], f"{DIGITS} is a pipeline file, which takes no --batch-sizes"),
+        ([DIGITS, "--batch-sizes", "1,x"], "--batch-sizes: 'x' is not a batch size; accepted: whole numbers from 1 to"),
+        ([DIGITS, "--batch-sizes", "0"], "with commas: 1,8,32, or auto"),
+        (
+            ["empty", "--batch-sizes", "auto"],
+            "--batch-sizes: 'auto' is not a batch size; accepted: whole numbers from 1",
+        ),
         ([DIGITS, "--set", "precision.policy=float32"], "give --policies instead"),
         ([DIGITS, "--set", "train.epocs=3"], "did you mean 'epochs'?"),
         ([DIGITS, "--seconds", "nan"], "--seconds: received nan; accepted: above 0, up to 3600"),
@@ -80,6 +85,79 @@ def test_one_policy_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch
     assert told["failed"] == [{"name": "float32", "error": "float32: out of memory"}]
     assert told["policies"][0]["ratio_to_float32"] is None
     assert refused(call(DIGITS, "--policies", "float32", "--quiet"), 1) == "float32: out of memory"
+
+
+class Memory:
+    """Stands for the processes that measure: ``base`` bytes, ``each`` for an item, of ``limit``, and 5,000 items."""
+
+    def __init__(self, base: int = 1000, each: int = 10, limit: int = 20_000, **trouble: Exception) -> None:
+        self.base, self.each, self.limit, self.trouble, self.asked = base, each, limit, trouble, list[tuple[str, int]]()
+
+    def __call__(self, request: dict[str, Any], name: str, watch: Watch) -> dict[str, Any]:
+        batch = int(request["overrides"][-1].removeprefix("train.batch_size="))
+        self.asked.append((request["policy"], batch))
+        if request["policy"] in self.trouble:
+            raise self.trouble[request["policy"]]
+        needed = self.base + self.each * batch
+        if needed > self.limit:
+            raise MemoryShortfall(f"{name}: out of memory")
+        own = {"policy": request["policy"], "batch_size": batch, "memory_bytes": needed, "memory_limit": self.limit}
+        return {**HALF.__dict__, **own, "images": 5000, "samples": [1.0], "input_shape": [8], "uncounted": []}
+
+
+def test_listed_batches_have_a_row_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "measure_row", Memory())
+    result = call(DIGITS, "--json", "--quiet", "--batch-sizes", "64,4000,32", "--policies", "float32,mixed_float16")
+    assert result.exit_code == 1
+    told = json.loads(result.stdout)
+    assert [(row["policy"], row["batch_size"]) for row in told["policies"]] == [
+        *(("float32", 32), ("float32", 64), ("mixed_float16", 32), ("mixed_float16", 64)),
+    ]
+    assert [row["ratio_to_float32"] for row in told["policies"]] == [1.0] * 4
+    assert [one["name"] for one in told["failed"]] == ["float32, batch 4,000", "mixed_float16, batch 4,000"]
+    assert "largest_batches" not in told
+
+
+def test_the_largest_batch_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = Memory()
+    monkeypatch.setattr(run, "measure_row", memory)
+    result = call(DIGITS, "--policies", "float32", "--batch-sizes", "auto")
+    assert result.exit_code == 0
+    assert [batch for _, batch in memory.asked] == [64, 128, 1024, 1696]  # 90 % of 20,000 bytes are 1,700 items
+    assert "float32: the largest batch that fits is about 1,696: 17.96 kB of 20.00 kB" in result.stdout
+    lines = [line.split()[1] for line in result.stdout.splitlines() if line.startswith("float32 ")]
+    assert lines == ["64", "128", "1,024", "1,696"]
+    told = json.loads(call(DIGITS, "--policies", "float32", "--batch-sizes", "auto", "--json", "--quiet").stdout)
+    assert told["largest_batches"] == {"float32": 1696}
+
+
+@pytest.mark.parametrize(
+    ("memory", "largest"),
+    [
+        (Memory(each=1), 5000),  # all that there are
+        (Memory(base=0, each=700), 25),
+        (Memory(base=19_000, each=100), 8),  # less than the pipeline's own
+        (Memory(base=0, each=40_000), None),
+    ],
+)
+def test_every_way_to_the_largest_batch(memory: Memory, largest: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "measure_row", memory)
+    result = call(DIGITS, "--policies", "float32", "--batch-sizes", "auto", "--json", "--quiet")
+    if largest is None:
+        assert refused(result, 1) == "float32: not one item fits into the memory; take a smaller net, or smaller items"
+        return
+    assert json.loads(result.stdout)["largest_batches"] == {"float32": largest}
+    assert len(memory.asked) <= 8
+    assert len(set(memory.asked)) == len(memory.asked)
+
+
+def test_a_batch_that_fails_for_another_reason_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = Memory(float32=ShortfallError("float32: no such layer"))
+    monkeypatch.setattr(run, "measure_row", memory)
+    result = call(DIGITS, "--policies", "float32,mixed_float16", "--batch-sizes", "auto", "--json", "--quiet")
+    assert result.stderr == "error: float32: no such layer\n"
+    assert [policy for policy, _ in memory.asked].count("float32") == 1
+    assert list(json.loads(result.stdout)["largest_batches"]) == ["mixed_float16"]
 
 
 def test_one_runtime_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

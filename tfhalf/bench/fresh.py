@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from tfhalf.bench.watch import STAGE, Watch
-from tfhalf.errors import InputError, ShortfallError
+from tfhalf.errors import InputError, MemoryShortfall, ShortfallError
 from tfhalf.system.child import Child
 
 _TICK = 0.5  # seconds
@@ -23,7 +23,8 @@ def measure_row(request: dict[str, Any], name: str, watch: Watch) -> dict[str, A
         watch: receives what the process does, and that it is still at it.
 
     Raises:
-        InputError, ShortfallError: the process says what is wrong, or dies.
+        InputError, ShortfallError: the process says what is wrong, or dies; a `MemoryShortfall` where for want of
+            memory.
     """
     child = Child("tfhalf.bench.worker")
     try:
@@ -31,13 +32,16 @@ def measure_row(request: dict[str, Any], name: str, watch: Watch) -> dict[str, A
         answer = _follow(child, watch)
     except (EOFError, OSError):
         words = child.last_words()
-        why = "; the memory may not have sufficed, take a smaller batch" if words.startswith("by signal 9 ") else ""
-        raise ShortfallError(f"{name}: the process that measures it ended {words}{why}") from None
+        ended = f"{name}: the process that measures it ended {words}"
+        if words.startswith("by signal 9 "):
+            raise MemoryShortfall(f"{ended}; the memory may not have sufficed, take a smaller batch") from None
+        raise ShortfallError(ended) from None
     finally:  # Ctrl-C too
         child.end()
         watch.progress.clear()
     if "error" in answer:
         kind = InputError if answer["exit_code"] == InputError.exit_code else ShortfallError
+        kind = MemoryShortfall if answer.get("memory") else kind
         raise kind(f"{name}: {answer['error']}")
     row: dict[str, Any] = answer["row"]
     return row

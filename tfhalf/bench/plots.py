@@ -35,7 +35,8 @@ def _training(bench: TrainingBench) -> Any:
     positions = range(len(rows))
     style = {"width": 0.28 if bench.apart else 0.6, "yerr": [below, above], "capsize": 8, "ecolor": _INK}
     axes.bar(positions, medians, color=_BLUE, **style)
-    axes.set_xticks(positions, [row.policy for row in rows])
+    labels = [f"{row.policy}\nbatch {row.batch_size:,}" if bench.batches else row.policy for row in rows]
+    axes.set_xticks(positions, labels)
     if bench.apart:
         _apart(axes, bench)
     for bar, row in enumerate(rows):
@@ -48,7 +49,7 @@ def _training(bench: TrainingBench) -> Any:
     axes.set_ylabel(f"{rows[0].noun} per second")
     axes.yaxis.set_major_formatter("{x:,.0f}")
     _tidy(axes)
-    title = f"{bench.pipeline}: training throughput, batch {rows[0].batch_size}"
+    title = f"{bench.pipeline}: training throughput" + ("" if bench.batches else f", batch {rows[0].batch_size}")
     axes.set_title(f"{title}\n{_short(rows[0].device)}", fontsize=11)
     figure.supxlabel(
         "bars: median of the repeats; whiskers: slowest, fastest; MFU: share of the measured rate of matrix products",

@@ -19,7 +19,7 @@ class Training:
     without float16 arithmetic. ``images`` is the size of the training set, ``image_bytes`` what all of them take
     decoded; ``normalised_by`` so many of them were, 0 where none is. ``devices`` share each batch: rates are those of
     all of them together, but ``matrix_flops`` and ``memory_bytes`` are one's. ``from_cache``: whether the compiled
-    program was in the user's cache, None without one.
+    program was in the user's cache, None without one. ``memory_limit``: the bytes that ``memory_bytes`` may reach.
 
     ``waited`` is the share of the time in which the device had no data. With `--feed` there are also items per second
     of the step alone, on one batch again and again, and of the feed alone, None where it brings nothing.
@@ -53,6 +53,7 @@ class Training:
     noun: str = "images"
     devices: int = 1
     from_cache: bool | None = None
+    memory_limit: int = 0
     waited: float = 0.0
     step_alone_per_s: float | None = None
     feed_alone_per_s: float | None = None
@@ -91,18 +92,27 @@ class Failed:
 
 @dataclass(frozen=True)
 class TrainingBench:
-    """A pipeline's rows, in the order of the policies asked for."""
+    """A pipeline's rows, in the order of the policies asked for, and of rising batches within each. ``largest``: of
+    each policy the largest batch that fits, where that was looked for."""
 
     pipeline: str
     settings: dict[str, Any]
     versions: dict[str, str]
     rows: tuple[Training, ...]
     failed: tuple[Failed, ...]
+    largest: dict[str, int] | None = None
 
     def ratio(self, row: Training) -> float | None:
-        """Items per second of ``row`` as a multiple of float32's, None where float32 was not measured."""
-        base = next((other for other in self.rows if other.policy == "float32"), None)
+        """Items per second of ``row`` as a multiple of float32's with the same batch; None where there is no such
+        row."""
+        batch = row.batch_size
+        base = next((one for one in self.rows if one.policy == "float32" and one.batch_size == batch), None)
         return row.images_per_s / base.images_per_s if base else None
+
+    @property
+    def batches(self) -> bool:
+        """Whether rows have different batches."""
+        return len({row.batch_size for row in self.rows}) > 1
 
     @property
     def apart(self) -> bool:
@@ -118,6 +128,7 @@ class TrainingBench:
             "versions": self.versions,
             "policies": [self._row(row) for row in self.rows],
             "failed": [asdict(one) for one in self.failed],
+            **({} if self.largest is None else {"largest_batches": self.largest}),
         }
 
     def _row(self, row: Training) -> dict[str, Any]:

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
 from tfhalf import config
 from tfhalf.artifacts import manifest as manifests
 from tfhalf.artifacts.manifest import Version
+from tfhalf.bench import batches
 from tfhalf.bench.fresh import measure_row
 from tfhalf.bench.results import Cell, Failed, Inference, InferenceBench, Training, TrainingBench
 from tfhalf.bench.runtimes import RUNTIMES
 from tfhalf.bench.tables import number
 from tfhalf.bench.watch import Watch
-from tfhalf.errors import ConfigError, ShortfallError
+from tfhalf.errors import ConfigError, MemoryShortfall, ShortfallError
 from tfhalf.progress import Progress
 from tfhalf.system.processes import devices_of, visible_gpus
 
 POLICIES: tuple[str, ...] = get_args(config.Precision.model_fields["policy"].annotation)
 BATCH_SIZES = (1, 8, 32, 128, 512)
 REPEATS, SECONDS = 5, 2.0
-_LARGEST_BATCH, _LONGEST = 65536, 3600
+_LONGEST = 3600
 _ORDER = ("mixed_float16", "float32", "mixed_bfloat16")  # of the rows, where --policies does not say another
 
 
@@ -55,7 +56,6 @@ def bench(target: Path, options: Options, progress: Progress) -> TrainingBench |
     if not target.exists():
         raise ConfigError(f"{target}: does not exist; give a pipeline file, exports/NAME or exports/NAME/VERSION")
     if not target.is_dir():
-        refuse(f"{target} is a pipeline file", {"--batch-sizes": options.batch_sizes})
         return _bench_pipeline(target, options, progress)
     of_pipelines: dict[str, Any] = {"--set": options.overrides, "--data-dir": options.data_dir}
     of_pipelines |= {"--policies": options.policies, "--repeats": options.repeats, "--feed": options.feed}
@@ -93,29 +93,74 @@ def _bench_pipeline(path: Path, options: Options, progress: Progress) -> Trainin
         overrides.append("train.freeze_after={}")
     if pipeline.train.stages:
         overrides.append("train.stages=[]")
+    sizes = batches.sizes_of(options.batch_sizes, (0,), or_auto=True)
+    names = [_name(policy, size) for policy in policies for size in sizes or ()]
     request = {"pipeline": str(path), "overrides": overrides, "data_dir": options.data_dir}
-    rows: list[Training] = []
-    failed: list[Failed] = []
-    watch = Watch(progress, policies)
+    watch, rows = Watch(progress, names), _Rows({"kind": "training", **request, "devices": devices, **settings})
+    largest: dict[str, int] = {}
     for policy in policies:
-        watch.begin(policy)
-        try:
-            question = {"kind": "training", **request, "policy": policy, "devices": devices, **settings}
-            row = _training(measure_row(question, policy, watch))
-        except ShortfallError as error:  # another policy may well do: this one's row is missing
-            failed.append(Failed(policy, str(error)))
-            watch.end("could not be measured")
-            continue
-        rows.append(row)
-        watch.end(f"{number(row.images_per_s)} {row.noun}/s")
+        for size in sizes or ():
+            rows.measure(policy, size, watch)
+        fits = _largest(rows, policy, watch, pipeline.train.batch_size, len(devices)) if sizes is None else None
+        if fits is not None:
+            largest[policy] = fits
     progress.line()
-    check_measured(rows, failed)
+    check_measured(rows.rows, rows.failed)
     recorded = {**request, **settings, "sizes_left_out": list(pipeline.train.sizes)}
-    return TrainingBench(pipeline.name, recorded, manifests.versions(), tuple(rows), tuple(failed))
+    table = TrainingBench(pipeline.name, recorded, manifests.versions(), tuple(rows.rows), tuple(rows.failed))
+    return table if sizes is not None else replace(table, largest=largest)
+
+
+def _name(policy: str, size: int) -> str:
+    return f"{policy}, batch {size:,}" if size else policy
+
+
+class _Rows:
+    """Rows of a pipeline, as they are measured; ``request`` is what all of them ask for."""
+
+    def __init__(self, request: Mapping[str, Any]) -> None:
+        self.request, self.rows, self.failed = request, list[Training](), list[Failed]()
+
+    def measure(self, policy: str, size: int, watch: Watch, *, may_lack: bool = False) -> Training | None:
+        """The row of batches of ``size``, 0 for the pipeline's own; None where it could not be measured, which is a
+        failure unless ``may_lack`` and the memory did not suffice."""
+        name = _name(policy, size)
+        watch.begin(name)
+        overrides = [*self.request["overrides"], *([f"train.batch_size={size}"] if size else [])]
+        try:
+            row = _training(measure_row({**self.request, "overrides": overrides, "policy": policy}, name, watch))
+        except ShortfallError as error:  # another policy may well do: this one's row is missing
+            if may_lack and isinstance(error, MemoryShortfall):
+                watch.end("does not fit")
+            else:
+                self.failed.append(Failed(name, str(error)))
+                watch.end("could not be measured")
+            return None
+        self.rows.append(row)
+        watch.end(f"{number(row.images_per_s)} {row.noun}/s")
+        return row
+
+
+def _largest(rows: _Rows, policy: str, watch: Watch, first: int, devices: int) -> int | None:
+    """The largest batch that fits; every batch on the way to it has a row."""
+    before, own = len(rows.failed), len(rows.rows)
+
+    def measure(size: int) -> batches.Taken | None:
+        row = rows.measure(policy, size, watch, may_lack=True) if len(rows.failed) == before else None
+        return batches.Taken(row.memory_bytes, row.memory_limit, row.images) if row is not None else None
+
+    size = batches.largest(measure, first, devices)
+    rows.rows[own:] = sorted(rows.rows[own:], key=lambda row: row.batch_size)
+    if len(rows.failed) > before:  # for another reason than memory
+        return None
+    if size is None:
+        why = f"{policy}: not one item fits into the memory; take a smaller net, or smaller items"
+        rows.failed.append(Failed(policy, why))
+    return size
 
 
 def _bench_export(path: Path, options: Options, progress: Progress) -> InferenceBench:
-    _batch_sizes(options.batch_sizes)  # before files are hashed, which may take long
+    batches.sizes_of(options.batch_sizes)  # before files are hashed, which may take long
     return bench_version(manifests.open_version(path), options, progress)
 
 
@@ -182,7 +227,7 @@ def bench_side_by_side(
 
 def _settings(version: Version, options: Options) -> dict[str, Any]:
     """What is measured of a version: the batch sizes, of one that takes a fixed number that, and for how long."""
-    sizes, fixed = _batch_sizes(options.batch_sizes), version.manifest.batch
+    sizes, fixed = batches.sizes_of(options.batch_sizes, BATCH_SIZES) or (), version.manifest.batch
     if fixed is not None and options.batch_sizes is not None and sizes != (fixed,):
         raise ConfigError(f"--batch-sizes: {version.directory} takes {fixed} samples at a time; leave that out")
     return {"batch_sizes": list(sizes if fixed is None else (fixed,)), "seconds": options.seconds}
@@ -219,20 +264,6 @@ def each_once(names: list[str], option: str, accepted: Sequence[str]) -> list[st
     if len(set(names)) < len(names):
         raise ConfigError(f"{option}: {', '.join(names)} holds a name twice; give each once")
     return names
-
-
-def _batch_sizes(text: str | None) -> tuple[int, ...]:
-    if text is None:
-        return BATCH_SIZES
-    sizes = []
-    for part in text.split(","):
-        if not part.strip().isdecimal() or not 1 <= int(part) <= _LARGEST_BATCH:
-            raise ConfigError(
-                f"--batch-sizes: {part.strip()!r} is not a batch size; accepted: whole numbers from 1 to "
-                f"{_LARGEST_BATCH}, with commas: 1,8,32"
-            )
-        sizes.append(int(part))
-    return tuple(sorted(set(sizes)))
 
 
 def _training(answer: dict[str, Any]) -> Training:

@@ -37,13 +37,13 @@ def heading(bench: TrainingBench | InferenceBench) -> list[str]:
         f"data       {row.source}: {row.images:,} training {row.noun}, {size(row.image_bytes)}, {_normalised(row)}",
         f"device     {row.device}",
         _versions(bench.versions),
-        f"batch      {row.batch_size} {row.noun}; {times} after warming up"
+        f"batch      {'each its own, of' if bench.batches else row.batch_size} {row.noun}; {times} after warming up"
         + (", augmentation included" if row.noun == "images" else ""),
         f"feed       {row.feed}",
         f"xla        {row.xla}",
         f"memory     {row.memory_of}",
         "matrix     best rate of square products, of which MFU is the share: "
-        + ", ".join(other.matrix for other in bench.rows),
+        + ", ".join(dict.fromkeys(other.matrix for other in bench.rows)),
     ]
     if left_out := bench.settings.get("sizes_left_out"):
         lines.append(f"sizes      images as large as they are: train.sizes, {left_out}, is left out")
@@ -83,9 +83,11 @@ def table(bench: TrainingBench | InferenceBench) -> Table:
     """One row per policy, or per runtime and batch size."""
     if isinstance(bench, InferenceBench):
         return _inference(bench)
-    grid = _empty(("policy", f"{bench.rows[0].noun}/s", *(_APART if bench.apart else ()), *_TRAINING))
+    batch = ("batch",) if bench.batches else ()
+    grid = _empty(("policy", *batch, f"{bench.rows[0].noun}/s", *(_APART if bench.apart else ()), *_TRAINING))
     for row in bench.rows:
-        grid.add_row(row.policy, number(row.images_per_s), *(_apart(row) if bench.apart else ()),
+        own = (f"{row.batch_size:,}",) if bench.batches else ()
+        grid.add_row(row.policy, *own, number(row.images_per_s), *(_apart(row) if bench.apart else ()),
                      *_training_row(row, bench.ratio(row)))  # fmt: skip
     return grid
 
@@ -108,7 +110,7 @@ def notes(bench: TrainingBench | InferenceBench) -> list[str]:
     """What the table cannot say, a line each."""
     if isinstance(bench, InferenceBench):
         return [f"{RUNTIMES[row.runtime][0]}: {row.note}" for row in bench.rows if row.note]
-    lines = []
+    lines = [_largest(bench, policy, batch) for policy, batch in (bench.largest or {}).items()]
     for row in bench.rows:
         if row.from_cache is not None:
             lines.append(f"{row.policy}: compiled in {duration(row.compile_seconds)}{origin_words(row.from_cache)}")
@@ -124,6 +126,14 @@ def notes(bench: TrainingBench | InferenceBench) -> list[str]:
         if row.uncounted:
             lines.append(f"{row.policy}: not counted, so no share of the matrix rate: {', '.join(row.uncounted)}")
     return lines
+
+
+def _largest(bench: TrainingBench, policy: str, batch: int) -> str:
+    row = next(row for row in bench.rows if (row.policy, row.batch_size) == (policy, batch))
+    used = f"{size(row.memory_bytes)} of {size(row.memory_limit)}"
+    if batch > row.images - row.devices:
+        return f"{policy}: all {batch:,} {row.noun} fit into a batch: {used}"
+    return f"{policy}: the largest batch that fits is about {batch:,}: {used}"
 
 
 def _empty(columns: tuple[str, ...]) -> Table:

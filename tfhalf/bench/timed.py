@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import tensorflow as tf
 from tfhalf.bench.tables import number
 from tfhalf.bench.watch import Stages
 from tfhalf.errors import TrainingError
+from tfhalf.system import memory
 from tfhalf.system.device import Device
 from tfhalf.train.program import TrainProgram
 
@@ -106,6 +108,14 @@ def calls(program: TrainProgram, rows: int) -> Iterator[tuple[int, int, np.ndarr
 
     for (epoch, first_step, part), (_, _, after) in itertools.pairwise(parts()):
         yield epoch, first_step, part, after
+
+
+def memory_limit(device: Device) -> int:
+    """Bytes that `memory_peak` may reach: the GPU's memory; else what this process has, and what is free."""
+    if device.kind == "GPU":
+        return device.memory_bytes or 0
+    own = re.search(r"VmRSS:\s+(\d+)", _STATUS.read_text(encoding="ascii"))
+    return memory.free() + (int(own[1]) * 1024 if own else 0)
 
 
 def memory_peak(device: Device) -> tuple[int, str]:

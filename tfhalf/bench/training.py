@@ -17,7 +17,7 @@ import numpy as np
 from tfhalf import config
 from tfhalf.bench import apart, flops, matrix
 from tfhalf.bench.results import Training
-from tfhalf.bench.timed import Timed, memory_peak
+from tfhalf.bench.timed import Timed, memory_limit, memory_peak
 from tfhalf.bench.watch import Stages
 from tfhalf.data import Splits
 from tfhalf.data.columns import Columns
@@ -61,6 +61,7 @@ def measure(
     base = Path(pipeline).resolve().parent
     grow_memory()
     device = replace(detect(), group=group)
+    limit = memory_limit(device)
     stages.stage("reading the data")
     splits = splits_of(checked, base, data_dir, stages.status)
     trained = _train(checked, base, splits, device, repeats, seconds, stages, feed)
@@ -76,6 +77,7 @@ def measure(
         device=device.describe(),
         device_kind=device.kind,
         devices=group.size,
+        memory_limit=limit,
         emulated=dtype == "float16" and not device.native_float16,
         **trained,
     )

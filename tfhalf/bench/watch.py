@@ -34,21 +34,28 @@ class Stages(Progress):
 
 
 class Watch:
-    """In the process that starts others: the rows ``names``, one after another, shown through ``progress``.
+    """In the process that starts others: the rows ``names``, one after another, shown through ``progress``. Without
+    names it is not known beforehand which rows there will be.
 
     A terminal shows one line that counts the seconds; elsewhere each stage is a line that stays, once.
     """
 
     def __init__(self, progress: Progress, names: Sequence[str]) -> None:
-        self.progress, self.names = progress, names
-        self.width = max(map(len, names)) + 2 * len(str(len(names))) + 2
+        self.progress, self.names, self._known = progress, list(names), bool(names)
         self.row_number = 0
         self.started = self.row_started = self.stage_started = time.monotonic()
         self.stage = self.detail = ""
 
+    @property
+    def width(self) -> int:
+        """Columns that the name of a row takes, with its number."""
+        return max(map(len, self.names)) + 2 * len(str(len(self.names))) + 2
+
     def begin(self, name: str) -> None:
         """The row ``name`` is next."""
         self.row_number += 1
+        if not self._known:
+            self.names.append(name)
         self.row_started = time.monotonic()
         self._enter("starting a process")
 
@@ -81,7 +88,8 @@ class Watch:
         return f"{duration(time.monotonic() - self.started):>11}  {self._row():{self.width}} "
 
     def _row(self) -> str:
-        return f"{self.row_number}/{len(self.names)} {self.names[self.row_number - 1]}"
+        number = f"{self.row_number}/{len(self.names)}" if self._known else f"{self.row_number}"
+        return f"{number} {self.names[self.row_number - 1]}"
 
     def _left(self, ended: bool = False) -> str:
         """As long for each row to come as the rows that ended took on average; nothing is known before one did, nor

@@ -13,19 +13,22 @@ from typing import Any
 from tfhalf.bench.watch import STAGE, Stages
 from tfhalf.config.refs import raised
 from tfhalf.errors import InputError, ShortfallError, TfhalfError
+from tfhalf.system import memory
 from tfhalf.system.child import Channel
 from tfhalf.text import one_line
 
 
 def answer(request: dict[str, Any], stages: Stages) -> dict[str, Any]:
-    """``{"row"}`` that ``request`` asks for, or ``{"error", "exit_code"}`` with one line."""
+    """``{"row"}`` that ``request`` asks for, or ``{"error", "exit_code"}`` with one line, and ``memory`` where that was
+    lacking."""
     arguments = {key: value for key, value in request.items() if key != "kind"}
     try:
         return {"row": asdict(_measure(request["kind"], {**arguments, "stages": stages}))}
     except TfhalfError as error:
         return {"error": str(error), "exit_code": error.exit_code}
     except Exception as error:  # noqa: BLE001  # a user's model, TensorFlow, XLA: the one that asks is told
-        return {"error": f"{type(error).__name__}: {one_line(error)}", "exit_code": ShortfallError.exit_code}
+        words = f"{type(error).__name__}: {one_line(error)}"
+        return {"error": words, "exit_code": ShortfallError.exit_code, "memory": bool(memory.lacking(error))}
     except SystemExit as error:  # a model that ends the process would leave no answer
         return {"error": f"the code that was given fails: {raised(error)}", "exit_code": InputError.exit_code}
 

@@ -213,7 +213,12 @@ def verify(path: Path, pipeline: Path | None, data_dir: str | None, quiet: bool,
 @pipeline_options
 @click.option("--policies", metavar="A,B", help="Dtype policies to train under. [default: all but float16]")
 @click.option("--repeats", type=click.IntRange(1, 1000), help="Timed repeats of each policy. [default: 5]")
-@click.option("--batch-sizes", metavar="1,8,32", help="Batch sizes to call an export with. [default: 1,8,32,128,512]")
+@click.option(
+    "--batch-sizes",
+    metavar="1,8,32|auto",
+    help="Batch sizes to call an export with [default: 1,8,32,128,512], or to train a pipeline with; auto: up to the "
+    "largest that fits.",
+)
 @click.option(
     "--seconds", type=float, default=2.0, show_default=True, help="Time to spend on each repeat, or on each batch size."
 )
