@@ -225,7 +225,11 @@ def _serve(listening: socket.socket, lifeline: int) -> Callable[[], object]:
                 _report(pid, children)
         if listening in readable:
             requests, _ = listening.accept()
-            content, files, _, _ = socket.recv_fds(requests, _LARGEST, 8)
+            requests.settimeout(60)  # one that was stopped before it said what it wants is not waited for
+            try:
+                content, files, _, _ = socket.recv_fds(requests, _LARGEST, 8)
+            except TimeoutError:
+                content, files = b"", []
             if not content:  # who asked was killed
                 requests.close()
                 continue

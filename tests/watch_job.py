@@ -19,7 +19,7 @@ from tfhalf.system.join import join
 
 
 def main(port: str, rank: str, what: str) -> None:
-    watch._EVERY, watch._TIMEOUT, watch._GONE, watch._PATIENCE = 0.5, 1.0, 2.0, 1.0
+    watch._EVERY, watch._TIMEOUT, watch._GONE, watch._PATIENCE = 0.5, 2.0, 4.0, 2.0
     group = join(Cluster(f"127.0.0.1:{port}", 2, int(rank), launcher="test"), {}, Progress(quiet=True))
     with group.watched("start it again"):
         group.gather(np.zeros(1))
@@ -29,7 +29,7 @@ def main(port: str, rank: str, what: str) -> None:
                 os.kill(os.getpid(), getattr(signal, what))
             time.sleep(100)
         if rank == "0":
-            time.sleep(6)  # while process 1 waits for the end
+            time.sleep(12)  # while process 1 waits for the end
     print("done", flush=True)
 
 

@@ -3,6 +3,7 @@
     TfhalfError
     |-- InputError              exit 2: what the caller gave is at fault
     |   |-- ConfigError         a pipeline file or an override
+    |   |   `-- BudgetError         a training step takes more memory than it may
     |   |-- RefError            "file.py:name" does not lead to a callable
     |   |-- DataError           a data set, an image, a label
     |   |-- ArtifactError       a path that holds no artifact, or not such a one
@@ -47,6 +48,10 @@ class InputError(TfhalfError):
 
 class ConfigError(InputError):
     """A pipeline file or an override is malformed."""
+
+
+class BudgetError(ConfigError):
+    """A training step takes more memory than it may."""
 
 
 class RefError(InputError):

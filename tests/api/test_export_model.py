@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import random
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 import tfhalf
-from tfhalf.system import device
+from tfhalf.system import child, device
 
 pytestmark = pytest.mark.slow
 
@@ -213,13 +212,13 @@ def test_a_gpu_whose_memory_is_taken_is_left_alone(
 ) -> None:
     """A notebook's TensorFlow has taken it whole: the process that compares would find none."""
     started: list[dict[str, str]] = []
-    popen = subprocess.Popen
+    popen = child.subprocess.Popen
 
     def noting(*arguments: Any, **keywords: Any) -> Any:
         started.append(keywords.get("env") or {})
         return popen(*arguments, **keywords)
 
-    monkeypatch.setattr(subprocess, "Popen", noting)
+    monkeypatch.setattr(child.subprocess, "Popen", noting)
     for grows, visible in ((True, None), (False, "-1")):
         monkeypatch.setattr(device, "grow_memory", lambda grows=grows: grows)
         with caplog.at_level(logging.INFO, logger="tfhalf"):

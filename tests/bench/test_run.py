@@ -87,6 +87,9 @@ def test_one_policy_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch
     assert refused(call(DIGITS, "--policies", "float32", "--quiet"), 1) == "float32: out of memory"
 
 
+ITEMS = 5000
+
+
 class Memory:
     """Stands for the processes that measure: ``base`` bytes, ``each`` for an item, of ``limit``, and 5,000 items."""
 
@@ -101,8 +104,9 @@ class Memory:
         needed = self.base + self.each * batch
         if needed > self.limit:
             raise MemoryShortfall(f"{name}: out of memory")
+        batch = min(batch, ITEMS)
         own = {"policy": request["policy"], "batch_size": batch, "memory_bytes": needed, "memory_limit": self.limit}
-        return {**HALF.__dict__, **own, "images": 5000, "samples": [1.0], "input_shape": [8], "uncounted": []}
+        return {**HALF.__dict__, **own, "images": ITEMS, "samples": [1.0], "input_shape": [8], "uncounted": []}
 
 
 def test_listed_batches_have_a_row_each(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +140,8 @@ def test_the_largest_batch_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (Memory(each=1), 5000),  # all that there are
         (Memory(base=0, each=700), 25),
-        (Memory(base=19_000, each=100), 8),  # less than the pipeline's own
+        (Memory(base=19_000, each=100), 4),  # less than the pipeline's own
+        (Memory(base=19_900, each=100), 1),
         (Memory(base=0, each=40_000), None),
     ],
 )
@@ -147,8 +152,18 @@ def test_every_way_to_the_largest_batch(memory: Memory, largest: int | None, mon
         assert refused(result, 1) == "float32: not one item fits into the memory; take a smaller net, or smaller items"
         return
     assert json.loads(result.stdout)["largest_batches"] == {"float32": largest}
-    assert len(memory.asked) <= 8
+    assert len(memory.asked) <= 10
     assert len(set(memory.asked)) == len(memory.asked)
+
+
+def test_no_batch_has_more_items_than_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "measure_row", Memory(each=1))
+    options = (DIGITS, "--policies", "float32", "--json", "--quiet")
+    told = json.loads(call(*options, "--batch-sizes", "auto", "--set", "train.batch_size=8192").stdout)
+    assert told["largest_batches"] == {"float32": ITEMS}
+    told = json.loads(call(*options, "--batch-sizes", "64,8000,9000").stdout)
+    assert [row["batch_size"] for row in told["policies"]] == [64, ITEMS]
+    assert "does not divide into 2 equal parts" in refused(call(*options, "--batch-sizes", "64,65", "--devices", "2"))
 
 
 def test_a_batch_that_fails_for_another_reason_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,7 @@ def test_one_that_stands_still_or_is_gone_ends_the_other(tmp_path: Path, what: s
             time.sleep(0.05)
         start = time.monotonic()
         assert processes[0].wait(60) == 1
-        assert time.monotonic() - start < 20
+        assert time.monotonic() - start < 40
     last = (tmp_path / "0.txt").read_text().splitlines()[-1]
     assert last == "error: process 1 of 2 has ended or does not answer; start it again"
 

@@ -30,7 +30,7 @@ from keras import layers, ops
 def conv(*, input_shape, num_classes, depth=4):
     image = x = keras.Input(input_shape)
     for i in range(depth):
-        y = layers.Conv2D(8, 3, padding="same", use_bias=False, name=f"b{i}_conv")(x)
+        y = layers.Conv2D(8, 3, padding="same", use_bias=False, activity_regularizer="l2", name=f"b{i}_conv")(x)
         y = layers.ReLU(name=f"b{i}_relu")(layers.BatchNormalization(name=f"b{i}_norm")(y))
         y = layers.Dropout(0.3, name=f"b{i}_drop")(y)
         x = x + y if i else y
@@ -282,16 +282,43 @@ def test_to_a_budget(nets: Path) -> None:
     enough.program.choose_remat()
     assert enough.program.remat.message.startswith("none: a step takes ")
     never = made(nets, "subclass", **WIDE, train__remat="auto", train__remat_gib=1e-4)
-    with pytest.raises(ConfigError, match=r"train.remat: a step takes .* with all 3 parts .* train.batch_size=\d"):
+    with pytest.raises(
+        ConfigError,
+        match=r"train.remat: a step takes .* with all 3 parts .*; take smaller batches",
+    ):
         never.program.choose_remat()
 
 
 def test_a_budget_needs_xla(nets: Path) -> None:
     one = made(nets, "conv", train__remat="auto", train__xla="off")
-    with pytest.raises(ConfigError, match=r"train\.xla=on, or give layer patterns"):
+    with pytest.raises(ConfigError, match=r"layer patterns; --set train\.xla=on, or give those"):
         one.program.choose_remat()
 
 
 def test_the_pipeline_file_keeps_it() -> None:
     assert pipeline(train__remat=["^b"]).train.remat == ("^b",)
     assert pipeline(train__remat="auto", train__remat_gib=7.5).train.remat_gib == 7.5
+
+
+def test_a_layer_that_assigns_what_is_trained_is_refused(nets: Path) -> None:
+    """Its gradient would be another: within a step, what is assigned has none."""
+    with (nets / "nets.py").open("a") as file:
+        file.write(
+            "\n\ndef spectral(*, input_shape, num_classes):\n"
+            "    dense = lambda i: layers.SpectralNormalization(layers.Dense(16, name=f'd{i}'), name=f's{i}')\n"
+            "    parts = [layers.Flatten(), *map(dense, range(4)), layers.Dense(num_classes)]\n"
+            "    return keras.Sequential([keras.Input(input_shape), *parts])\n"
+        )
+    with pytest.raises(ConfigError, match=r"^train\.remat: .*kernel is trained, and assigned in the call of its layer"):
+        trained(nets, "spectral", train__remat=["^s"], precision__policy="float32")
+
+
+def test_the_stage_that_takes_the_most_counts(nets: Path) -> None:
+    """Not the one with the largest batch, in which little is trained."""
+    stages = [{"epochs": 2, "batch_size": 10, "freeze": ["b0_", "b1_", "b2_", "b3_"]}, {"epochs": 2}]
+    one = made(nets, "conv", train__xla="on", train__stages=stages, train__remat="auto")
+    head, whole = one.program.stages.all
+    feed = one.program.feed
+    alone = [feed.program_bytes(one.program._items(stage), stage) for stage in (head, whole)]
+    assert alone[0] < alone[1]
+    assert one.program._bytes_with(one.program.remat) >= 0.9 * alone[1]

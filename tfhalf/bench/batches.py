@@ -6,19 +6,21 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from tfhalf.errors import ConfigError
+from tfhalf.system.device import MEMORY_SHARE
 
 AUTO = "auto"
-SHARE = 0.9  # of the memory that there is: allocators leave gaps
 _LARGEST = 65536
-_TRIALS = 8
+_TRIALS = 10
 _CLOSE = 0.05  # of the largest batch known to fit, by which the next would have to be larger
 _FURTHEST = 8  # times the largest known to fit, beyond which nothing is guessed
 _ROUND = 8  # to multiples of which larger batches are rounded down: matrix products are fast at such
 
 
 class Taken(NamedTuple):
-    """``memory``: bytes at the peak with a batch; ``limit``: those that there are; ``most``: items that there are."""
+    """``batch``: items in it, which may be fewer than were asked for; ``memory``: bytes at the peak; ``limit``: those
+    that there are; ``most``: items that there are."""
 
+    batch: int
     memory: int
     limit: int
     most: int
@@ -46,7 +48,8 @@ def sizes_of(text: str | None, default: tuple[int, ...] = (), *, or_auto: bool =
 
 
 def largest(measure: Callable[[int], Taken | None], first: int, multiple: int = 1) -> int | None:
-    """About the largest batch that fits: within a twentieth, or eight items. None where not one item does.
+    """About the largest batch that fits: within a twentieth, or eight items, or as near as ten trials come. None where
+    not one item does.
 
     Memory grows by as many bytes with each item, so two batches say where it ends; what is said so is tried.
 
@@ -65,23 +68,23 @@ def largest(measure: Callable[[int], Taken | None], first: int, multiple: int = 
         if taken is None:
             failing.append(size)
         else:
-            fitting[size] = taken
+            fitting[taken.batch] = taken
         size = _next(fitting, min(failing), size, multiple)
     return max(fitting, default=None)
 
 
 def _next(fitting: dict[int, Taken], failing: int, last: int, multiple: int) -> int | None:
     if not fitting:
-        return last // 2 // multiple * multiple or None
+        return last // 4 // multiple * multiple or (multiple if last > multiple else None)
     best = max(fitting)
-    memory, limit, most = fitting[best]
-    left, guess = SHARE * limit - memory, float(_FURTHEST * best)
+    _, memory, limit, most = fitting[best]
+    left, guess = MEMORY_SHARE * limit - memory, float(_FURTHEST * best)
     smaller = max((size for size in fitting if size < best), default=None)
     if smaller is not None:
         each = (memory - fitting[smaller].memory) / (best - smaller)
         guess = min(guess, best + left / each) if each > 0 else guess
     else:  # as if all of it were the batch's: with each item no more is taken than that
-        guess = min(2.0 * best, best * SHARE * limit / memory) if memory else 2.0 * best
+        guess = min(2.0 * best, best * MEMORY_SHARE * limit / memory) if memory else 2.0 * best
     if guess >= failing:
         guess = (best + failing) / 2
     step = multiple * (_ROUND if 8 * _ROUND * multiple <= guess < most else 1)

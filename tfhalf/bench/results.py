@@ -20,6 +20,7 @@ class Training:
     decoded; ``normalised_by`` so many of them were, 0 where none is. ``devices`` share each batch: rates are those of
     all of them together, but ``matrix_flops`` and ``memory_bytes`` are one's. ``from_cache``: whether the compiled
     program was in the user's cache, None without one. ``memory_limit``: the bytes that ``memory_bytes`` may reach.
+    ``remat``: what ``train.remat`` came to, in a line.
 
     ``waited`` is the share of the time in which the device had no data. With `--feed` there are also items per second
     of the step alone, on one batch again and again, and of the feed alone, None where it brings nothing.
@@ -54,6 +55,7 @@ class Training:
     devices: int = 1
     from_cache: bool | None = None
     memory_limit: int = 0
+    remat: str = ""
     waited: float = 0.0
     step_alone_per_s: float | None = None
     feed_alone_per_s: float | None = None

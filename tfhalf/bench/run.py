@@ -93,7 +93,12 @@ def _bench_pipeline(path: Path, options: Options, progress: Progress) -> Trainin
         overrides.append("train.freeze_after={}")
     if pipeline.train.stages:
         overrides.append("train.stages=[]")
+    if pipeline.train.schedule.max_batch_size is not None:  # nor of one batch
+        overrides += ["train.schedule.decay=rate", "train.schedule.max_batch_size=null"]
     sizes = batches.sizes_of(options.batch_sizes, (0,), or_auto=True)
+    odd = [size for size in sizes or () if size % len(devices)]
+    if odd:
+        raise ConfigError(f"--batch-sizes: {odd[0]} does not divide into {len(devices)} equal parts; leave it out")
     names = [_name(policy, size) for policy in policies for size in sizes or ()]
     request = {"pipeline": str(path), "overrides": overrides, "data_dir": options.data_dir}
     watch, rows = Watch(progress, names), _Rows({"kind": "training", **request, "devices": devices, **settings})
@@ -136,7 +141,8 @@ class _Rows:
                 self.failed.append(Failed(name, str(error)))
                 watch.end("could not be measured")
             return None
-        self.rows.append(row)
+        if all((one.policy, one.batch_size) != (policy, row.batch_size) for one in self.rows):
+            self.rows.append(row)  # else there are not as many items, and it is another row's batch
         watch.end(f"{number(row.images_per_s)} {row.noun}/s")
         return row
 
@@ -147,7 +153,7 @@ def _largest(rows: _Rows, policy: str, watch: Watch, first: int, devices: int) -
 
     def measure(size: int) -> batches.Taken | None:
         row = rows.measure(policy, size, watch, may_lack=True) if len(rows.failed) == before else None
-        return batches.Taken(row.memory_bytes, row.memory_limit, row.images) if row is not None else None
+        return None if row is None else batches.Taken(row.batch_size, row.memory_bytes, row.memory_limit, row.images)
 
     size = batches.largest(measure, first, devices)
     rows.rows[own:] = sorted(rows.rows[own:], key=lambda row: row.batch_size)

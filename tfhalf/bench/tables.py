@@ -112,19 +112,22 @@ def notes(bench: TrainingBench | InferenceBench) -> list[str]:
         return [f"{RUNTIMES[row.runtime][0]}: {row.note}" for row in bench.rows if row.note]
     lines = [_largest(bench, policy, batch) for policy, batch in (bench.largest or {}).items()]
     for row in bench.rows:
+        name = f"{row.policy}, batch {row.batch_size:,}" if bench.batches else row.policy
+        if row.remat:
+            lines.append(f"{name}: remat: {row.remat}")
         if row.from_cache is not None:
-            lines.append(f"{row.policy}: compiled in {duration(row.compile_seconds)}{origin_words(row.from_cache)}")
+            lines.append(f"{name}: compiled in {duration(row.compile_seconds)}{origin_words(row.from_cache)}")
         if row.skipped:
-            lines.append(f"{row.policy}: {row.skipped} of {row.steps} steps were skipped for a non-finite gradient")
+            lines.append(f"{name}: {row.skipped} of {row.steps} steps were skipped for a non-finite gradient")
         if len(row.samples) < bench.settings["repeats"]:
-            lines.append(f"{row.policy}: {len(row.samples)} of {bench.settings['repeats']} repeats: its steps are slow")
+            lines.append(f"{name}: {len(row.samples)} of {bench.settings['repeats']} repeats: its steps are slow")
         if row.waited >= _WAIT and not bench.apart:
             lines.append(
-                f"{row.policy}: the device waited for data {share(row.waited)} of the time; --feed measures feed and "
+                f"{name}: the device waited for data {share(row.waited)} of the time; --feed measures feed and "
                 "step apart"
             )
         if row.uncounted:
-            lines.append(f"{row.policy}: not counted, so no share of the matrix rate: {', '.join(row.uncounted)}")
+            lines.append(f"{name}: not counted, so no share of the matrix rate: {', '.join(row.uncounted)}")
     return lines
 
 

@@ -134,6 +134,7 @@ def _train(
         "feed": program.feed_reason,
         "xla": program.xla_reason,
         "waited": timed.waited,
+        "remat": program.remat.message,
         **alone,
     }
 

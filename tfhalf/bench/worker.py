@@ -12,7 +12,7 @@ from typing import Any
 
 from tfhalf.bench.watch import STAGE, Stages
 from tfhalf.config.refs import raised
-from tfhalf.errors import InputError, ShortfallError, TfhalfError
+from tfhalf.errors import BudgetError, InputError, ShortfallError, TfhalfError
 from tfhalf.system import memory
 from tfhalf.system.child import Channel
 from tfhalf.text import one_line
@@ -25,7 +25,7 @@ def answer(request: dict[str, Any], stages: Stages) -> dict[str, Any]:
     try:
         return {"row": asdict(_measure(request["kind"], {**arguments, "stages": stages}))}
     except TfhalfError as error:
-        return {"error": str(error), "exit_code": error.exit_code}
+        return {"error": str(error), "exit_code": error.exit_code, "memory": isinstance(error, BudgetError)}
     except Exception as error:  # noqa: BLE001  # a user's model, TensorFlow, XLA: the one that asks is told
         words = f"{type(error).__name__}: {one_line(error)}"
         return {"error": words, "exit_code": ShortfallError.exit_code, "memory": bool(memory.lacking(error))}

@@ -26,6 +26,9 @@ _CPU_FLOAT16 = {"avx512_fp16", "amx_fp16", "asimdhp", "fphp"}  # x86, x86, Arm, 
 # The last stands in Windows' Linux.
 _NVIDIA_NODES = ("/proc/driver/nvidia/version", "/dev/nvidia0", "/dev/nvidiactl", "/usr/lib/wsl/lib/nvidia-smi")
 
+MEMORY_SHARE = 0.9
+"""Of the memory that there is, what a program may take: allocators leave gaps."""
+
 
 @dataclass(frozen=True)
 class Device:

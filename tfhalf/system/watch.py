@@ -46,7 +46,9 @@ def _watch(asked: Any, size: int, remedy: str, over: threading.Event) -> None:
         for rank in asked:
             if _answers(rank):
                 since.pop(rank, None)
-            elif time.monotonic() - since.setdefault(rank, time.monotonic()) > _GONE and not over.wait(_PATIENCE):
+                continue
+            gone = time.monotonic() - since.setdefault(rank, time.monotonic()) > _GONE
+            if gone and not over.wait(_PATIENCE) and not _answers(rank):
                 line = f"error: process {rank} of {size} has ended or does not answer; {remedy}"
                 os.write(2, f"{clean(line)}\n".encode())
                 os._exit(ShortfallError.exit_code)

@@ -103,21 +103,34 @@ class TrainProgram:
         if self.settings.remat != "auto" or self.remat.facts is not None:
             return
         if not self.xla:
+            remedy = "--set train.xla=on, or " if self.settings.xla != "on" else ""
             raise ConfigError(
-                f"train.remat: auto goes by what XLA says of the compiled step, and {self.xla_reason}; accepted with "
-                "train.xla=on; --set train.xla=on, or give layer patterns"
+                f"train.remat: auto goes by what XLA says of the compiled step, and {self.xla_reason}; accepted "
+                f"without XLA: layer patterns; {remedy}give those"
             )
         self.remat = to_budget(self.settings, self.nets, self.device, self._bytes_with)
 
     def _bytes_with(self, remat: Remat) -> int:
         """What the largest of the programs takes of memory on each device, with ``remat``."""
         feed, share = self.feed.beside(self.step.alone), self.group.size
-        largest = max(self.stages.all, key=lambda one: (self._items(one), one.size or math.inf, -len(one.frozen)))
+        stages = [one for one in self.stages.all if not any(self._below(one, other) for other in self.stages.all)]
         with ExitStack() as stack:
             for model in self.nets:
                 stack.enter_context(fewer_passes(model))
                 stack.enter_context(remat.applied(model, self._compiler))
-            return feed.program_bytes(self._items(largest) // share, largest)
+            return max(feed.program_bytes(self._items(stage) // share, stage) for stage in stages)
+
+    def _below(self, one: Stage, other: Stage) -> bool:
+        """Whether ``one`` surely takes no more memory than ``other``: no more items, no larger ones, and no more to
+        train."""
+
+        def figures(stage: Stage) -> tuple[float, float]:
+            return self._items(stage), stage.size or math.inf
+
+        alike = figures(one) == figures(other) and set(one.frozen) == set(other.frozen)
+        less = all(a <= b for a, b in zip(figures(one), figures(other), strict=True))
+        first = self.stages.all.index(other) < self.stages.all.index(one)  # of stages alike one is enough
+        return less and set(one.frozen) >= set(other.frozen) and (first if alike else True)
 
     @property
     def _compiler(self) -> Compiler:

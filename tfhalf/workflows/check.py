@@ -20,7 +20,7 @@ from tfhalf.train.state import optimizer_of
 from tfhalf.workflows.rehearse import check_model
 from tfhalf.workflows.trained import learnt, size_words
 
-SETTLED_LATER = "auto is settled when training begins, by XLA's account of the compiled step"
+SETTLED_LATER = "auto is settled when training begins, by XLA's account of a step; without a GPU it needs train.xla=on"
 
 
 @dataclass(frozen=True)

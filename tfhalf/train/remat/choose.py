@@ -11,14 +11,13 @@ from typing import Any
 import keras
 
 from tfhalf import config
-from tfhalf.data import memory
-from tfhalf.errors import ConfigError
-from tfhalf.system.device import Device
+from tfhalf.errors import BudgetError
+from tfhalf.system import memory
+from tfhalf.system.device import MEMORY_SHARE, Device
 from tfhalf.train.remat.figure import size
 from tfhalf.train.remat.recompute import Compiler
 from tfhalf.train.remat.units import Unit, again, by_patterns, candidates
 
-SHARE = 0.9  # of a device's memory that a program may take: an allocator leaves gaps
 _TRIALS = 4  # between none and all: each is a compilation
 
 
@@ -69,7 +68,7 @@ def to_budget(
         measure: bytes of the program in which a `Remat` is applied; each call compiles it.
 
     Raises:
-        ConfigError: it takes more with all of them.
+        BudgetError: it takes more with all of them.
     """
     each = {id(model): candidates(model) for model in models}
     count = len(each[id(models[0])])
@@ -86,10 +85,11 @@ def to_budget(
 
     number = least(count, bytes_with, budget)
     if number is None:
-        raise ConfigError(
-            f"train.remat: a step takes {size(figures[0])} with everything kept, {size(bytes_with(count))} with all "
-            f"{count} parts computed twice; accepted: at most {size(budget)}, {whose}; --set "
-            f"train.batch_size={_smaller(settings, figures[count], budget)}"
+        raise BudgetError(
+            f"train.remat: a step takes {size(figures[0])} with everything kept, and "
+            + (f"{size(bytes_with(count))} with all {count} parts" if count else "no part of this net can be")
+            + f" computed twice; accepted: at most {size(budget)}, {whose}; "
+            + _remedy(settings, figures[count] / budget, device)
             + (", or raise train.remat_gib" if settings.remat_gib else "")
         )
     remat, model = first(number), models[0]
@@ -125,12 +125,16 @@ def _budget(settings: config.Train, device: Device) -> tuple[int, str]:
     if settings.remat_gib is not None:
         return int(settings.remat_gib * 2**30), "train.remat_gib"
     if device.kind == "GPU" and device.memory_bytes:
-        total, words = int(SHARE * device.memory_bytes), "of the GPU's memory"
+        total, words = int(MEMORY_SHARE * device.memory_bytes), "of the GPU's memory"
     else:
-        total, words = int(SHARE * (memory.available() or device.memory_bytes or 0)), "of the memory that is free"
-    return -int(device.group.largest(-total)), f"{SHARE:.0%} {words}"
+        total, words = int(MEMORY_SHARE * memory.free()), "of the memory that is free"
+    return -int(device.group.largest(-total)), f"{MEMORY_SHARE:.0%} {words}"
 
 
-def _smaller(settings: config.Train, figure: int, budget: int) -> int:
-    """A batch size to try."""
-    return max(1, int(settings.batch_size * budget / figure * SHARE))
+def _remedy(settings: config.Train, over: float, device: Device) -> str:
+    """What to do about a step that takes ``over`` times its budget."""
+    group = device.group.size
+    batch = int(settings.batch_size / over * MEMORY_SHARE) // group * group
+    if batch < 1 or settings.stages or settings.schedule.max_batch_size is not None:
+        return "take smaller batches, smaller items or a smaller net"
+    return f"take a smaller batch (about {batch} may do: --set train.batch_size={batch})"

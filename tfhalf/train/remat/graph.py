@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import keras
@@ -126,6 +127,7 @@ class Graph:
         """The ``call`` of the functional model, in which each of ``pieces`` is `recomputed`. Losses that layers within
         them add become those of ``owner``."""
         starts = {piece.start: piece for piece in pieces}
+        add_loss = partial(keras.layers.Layer.add_loss, owner)  # a functional model's own takes none
 
         def run(tensors: dict[int, Any], nodes: Sequence[Any], options: dict[str, Any]) -> None:
             for node in nodes:
@@ -161,7 +163,7 @@ class Graph:
                     run(local, nodes, options)
                     return [local[key] for key in gives]
 
-                results = recomputed(function, [tensors[key] for key in reads], compiler, owner.add_loss)
+                results = recomputed(function, [tensors[key] for key in reads], compiler, add_loss)
                 tensors.update(zip(gives, results, strict=True))
                 i = piece.stop
             flat = [tensors[id(x)] for x in functional.outputs]

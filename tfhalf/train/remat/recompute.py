@@ -19,12 +19,33 @@ from keras.src.backend.common import global_state
 from keras.src.backend.common.keras_tensor import any_symbolic_tensors
 from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
 
+from tfhalf.errors import ConfigError
 from tfhalf.train.kernels.norm import barrier
 
 Compiler = Literal["xla-gpu", "xla-cpu", "none"]
 
 _CONTEXT = ("current_call_ctx", "autocast_scope")  # of Keras: `training` for the layers within, dtypes of variables
 _ODD_NAN = 0x7FC5A5A5  # a float32 that no arithmetic makes
+
+
+_assigned: list[str] = []  # trained weights that calls assign, while a step is traced
+
+
+@contextmanager
+def refusing_assigned() -> Iterator[None]:
+    """A block in which a step is traced. Of a weight that a call assigns the step has no gradient from there on, while
+    `recomputed` would have one.
+
+    Raises:
+        ConfigError: at its end, where what is `recomputed` in it assigns a weight that is trained.
+    """
+    _assigned.clear()
+    yield
+    if _assigned:
+        raise ConfigError(
+            f"train.remat: {_assigned[0]} is trained, and assigned in the call of its layer; accepted: layers that "
+            "assign no such weight; leave that layer out of the patterns"
+        )
 
 
 class _Values(keras.StatelessScope):
@@ -90,6 +111,7 @@ def recomputed(
 
     first = _Values()
     out, results = forward([flat[i] for i in indices], first)
+    _assigned.extend(variable.path for variable in first.assigned.values() if variable.trainable)
     variables = [first.read[key] for key in first.read]
     values = [first.before(variable) for variable in variables]
     tensors_at = [i for i, result in enumerate(results) if tf.is_tensor(result)]

@@ -11,7 +11,7 @@ import keras
 from tfhalf.errors import ConfigError
 from tfhalf.precision.policy import layer_path, matching
 from tfhalf.train.remat.graph import LOOPS, Graph, Piece, depth_of, functional_of
-from tfhalf.train.remat.recompute import Compiler, recomputed
+from tfhalf.train.remat.recompute import Compiler, recomputed, refusing_assigned
 
 KEY = "train.remat"
 
@@ -125,7 +125,8 @@ def again(units: Sequence[Unit], compiler: Compiler) -> Iterator[None]:
     for operation, call in calls:
         operation.call = call
     try:
-        yield
+        with refusing_assigned():
+            yield
     finally:
         for (operation, _), call in zip(calls, before, strict=True):
             if call is None:
