@@ -16,6 +16,7 @@ from hypothesis.extra import numpy as hnp
 from tfhalf.config import Data
 from tfhalf.data import Splits, load_splits, memory
 from tfhalf.data.check import Arrays, check
+from tfhalf.data.decode.fit import Fit
 from tfhalf.data.resize import resize
 from tfhalf.errors import DataError
 
@@ -375,7 +376,7 @@ def test_available_memory_of_this_machine_is_known():
 )
 @settings(deadline=None)
 def test_resizing_keeps_dtype_count_channels_and_range(x, size):
-    resized = resize(Arrays(x, np.arange(len(x))), size, "s").x_train
+    resized = resize(Arrays(x, np.arange(len(x))), Fit(size), "s").x_train
     assert resized.shape == (len(x), *size, x.shape[3])
     assert resized.dtype == x.dtype
     # Averages lie between the extremes, within rounding.
@@ -386,7 +387,7 @@ def test_resizing_keeps_dtype_count_channels_and_range(x, size):
 def test_resizing_averages_all_pixels_when_shrinking():
     x = np.zeros((2, 16, 16, 1), np.uint8)
     x[:, ::2] = 200
-    small = resize(Arrays(x, np.arange(2)), (2, 2), "s").x_train
+    small = resize(Arrays(x, np.arange(2)), Fit((2, 2)), "s").x_train
     assert np.abs(small.astype(int) - 100).max() <= 12
 
 

@@ -196,7 +196,7 @@ def test_tensorflow_resizes_as_pillow_does(server, tmp_path):
     built = builder(server, tmp_path)
     plain = read(built)
     for size in ((3, 2), (12, 11), (6, 5)):
-        ours = resize(plain, size, "s").x_train.astype(int)
+        ours = resize(plain, Fit(size), "s").x_train.astype(int)
         assert np.abs(read(built, size).x_train.astype(int) - ours).max() <= 1
 
 
