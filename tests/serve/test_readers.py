@@ -153,8 +153,8 @@ def test_another_process_reads_the_same_and_may_end() -> None:
                 assert await made.read_huge("file", b"x", SIGNATURE, limits, content_type="")
             assert made._all == {reader}
             os.kill(reader._child.process.pid, signal.SIGTERM)  # as a service manager does to all processes: it goes on
-            row = await made.read("image", picture.getvalue(), (4, 4, 3), 100)
-            assert np.array_equal(row, READ["image"](picture.getvalue(), (4, 4, 3), 100))
+            row = await made.read("image", picture.getvalue(), (4, 4, 3), None, 100)
+            assert np.array_equal(row, READ["image"](picture.getvalue(), (4, 4, 3), None, 100))
             for wrong, status in ((b"{", 400), (b"[]", 400)):
                 with pytest.raises(RequestError) as refused:
                     await made.read("infer", wrong, SIGNATURE, limits, header=None)
