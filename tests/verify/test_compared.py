@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from orphans import assert_no_orphan
+from orphans import assert_gone, assert_no_orphan, runs
 from pipeline_version import X, Y, export
 
 from tfhalf.artifacts import manifest as manifests
@@ -454,11 +454,6 @@ def test_a_failure_ends_what_runs_beside_it(
 # --- the fresh process ------------------------------------------------------------------------------------------------
 
 
-def stands(pid: int) -> bool:
-    """Whether there is such a process; a zombie counts."""
-    return Path(f"/proc/{pid}").exists()
-
-
 def pid_of(verifier: Verifier) -> int:
     assert verifier._child is not None
     return verifier._child.process.pid
@@ -471,14 +466,14 @@ def test_it_is_started_once_and_goes_with_the_block() -> None:
             pids.append(pid_of(verifier))
             verifier.start()
             pids.append(pid_of(verifier))
-            assert stands(pids[0])
+            assert runs(pids[0])
             raise ZeroDivisionError
 
     pids: list[int] = []
     with pytest.raises(ZeroDivisionError):
         training_fails()
     assert len(set(pids)) == 1
-    assert not stands(pids[0])
+    assert_gone(pids[0])
 
 
 @pytest.mark.slow
@@ -488,7 +483,7 @@ def test_one_that_died_early_is_replaced(version: Path) -> None:
         first = pid_of(verifier)
         os.kill(first, signal.SIGKILL)
         told = verifier(version, TESTED)
-    assert not stands(first)
+    assert_gone(first)
     assert len(told) == 4
     assert all(c.passed for c in told)
 
@@ -502,7 +497,7 @@ def test_one_that_dies_just_before_it_is_asked_is_replaced(version: Path, monkey
         started.append(pid_of(verifier))
         if len(started) == 2:
             os.kill(started[1], signal.SIGKILL)
-            while "zombie" not in Path(f"/proc/{started[1]}/status").read_text():
+            while runs(started[1]):
                 time.sleep(0.001)
 
     with Verifier(quiet()) as verifier:
@@ -511,7 +506,8 @@ def test_one_that_dies_just_before_it_is_asked_is_replaced(version: Path, monkey
         verifier.start()
         assert len(verifier(version, TESTED)) == 4
     assert started[0] == started[1] != started[2]
-    assert not any(map(stands, started))
+    for pid in started:
+        assert_gone(pid)
 
 
 @pytest.mark.parametrize("after", [0.05, pytest.param(8.0, marks=pytest.mark.slow)])

@@ -41,7 +41,7 @@ _FORCE_SECONDS = 10.0  # after `drain_seconds`
 _OTHER_FILES = 128  # descriptors that are not connections
 _LOGGERS = ("uvicorn.error", "grpc", "asyncio")
 _MOST_WAITING = 2048  # connections that wait to be accepted
-_SILENT_SECONDS = 1.0  # for those that have asked nothing yet
+_SILENT_SECONDS = 2.0  # for those that have asked nothing yet
 _ACCEPTED_SECONDS = 0.25  # for requests that are on their way over connections that were accepted
 
 
