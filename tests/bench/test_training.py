@@ -157,6 +157,7 @@ TRAINING_KEYS = {
     *("policy", "noun", "samples", "batch_size", "steps", "skipped", "compile_seconds", "memory_bytes", "memory_of"),
     "from_cache",
     "memory_limit",
+    "remat",
     *("flops_forward", "flops_step", "uncounted", "matrix", "matrix_flops", "device", "device_kind", "emulated"),
     *("source", "images", "image_bytes", "normalised_by", "model"),
     *("devices", "waited", "step_alone_per_s", "feed_alone_per_s"),
