@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -20,6 +22,13 @@ def environment(**more: str) -> dict[str, str]:
     # Scripts in benchmarks/ import tfhalf, which need not be installed.
     paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     return {**os.environ, "PYTHONPATH": paths, "PYTHONUNBUFFERED": "1", **more}
+
+
+def add_side_options(parser: argparse.ArgumentParser) -> None:
+    """What both sides are run by, and on."""
+    parser.add_argument("--setup", type=Path, help="shell file that TensorFlow's commands, and no others, source first")
+    parser.add_argument("--tf-python", default=sys.executable, help="the Python that has TensorFlow")
+    parser.add_argument("--device", choices=("cuda", "cpu"), help="of the PyTorch commands")
 
 
 def after_setup(setup: Path | None, command: Sequence[str]) -> list[str]:

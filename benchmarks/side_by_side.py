@@ -20,7 +20,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from host import ROOT, environment, facts
+from host import ROOT, add_side_options, environment, facts
 from processes import end_on_sigterm, run
 from side_by_side_jobs import Job, jobs
 from side_by_side_table import rows, table
@@ -64,9 +64,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--each", type=float, default=280.0, help="seconds for one command of PyTorch or one race")
     parser.add_argument("--seeds", type=int, default=10, help="of the trainings to 94 %%")
     parser.add_argument("--policies", default="mixed_float16", help="of tfhalf bench")
-    parser.add_argument("--setup", type=Path, help="shell file that TensorFlow's commands, and no others, source first")
-    parser.add_argument("--tf-python", default=sys.executable, help="the Python that has TensorFlow")
-    parser.add_argument("--device", choices=("cuda", "cpu"), help="of the PyTorch commands")
+    add_side_options(parser)
     parser.add_argument("--tiny", action="store_true", help="everything small: to test this script")
     parser.add_argument("--dry-run", action="store_true", help="print the commands and end")
     return parser.parse_args()

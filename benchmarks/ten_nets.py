@@ -25,7 +25,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from host import ROOT, after_setup, environment, facts
+from host import ROOT, add_side_options, after_setup, environment, facts
 from processes import end_on_sigterm, run
 from ten_nets_list import NETS, Net
 from ten_nets_results import TFHALF, Results, Row, measure_all
@@ -133,9 +133,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--budget", type=float, default=240.0, help="seconds for PyTorch's modes of one net")
     parser.add_argument("--limit", type=float, default=570.0, help="seconds for everything")
     parser.add_argument("--retry", action="store_true", help="measure the rows that failed again")
-    parser.add_argument("--setup", type=Path, help="shell file that TensorFlow's commands, and no others, source first")
-    parser.add_argument("--tf-python", default=sys.executable, help="the Python that has TensorFlow")
-    parser.add_argument("--device", choices=("cuda", "cpu"), help="of the PyTorch commands")
+    add_side_options(parser)
     parser.add_argument("--quick", action="store_true", help="shallow nets on tiny items, in float32: for a CPU")
     arguments = parser.parse_args()
     arguments.nets = [name.strip() for name in arguments.nets.split(",") if name.strip()]

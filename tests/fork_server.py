@@ -102,11 +102,11 @@ def start(
         return _forked(request, [stdin.fileno(), stdout.fileno(), stderr.fileno()])
 
 
-def fork_children(put: Callable[[Any, str, Any], None] = setattr) -> None:
-    """Have `tfhalf.system.child` start tfhalf's own processes here; ``put`` sets an attribute, as `setattr` does."""
+def fork_children() -> None:
+    """Have `tfhalf.system.child` start tfhalf's own processes here."""
     from tfhalf.system import child
 
-    put(child, "subprocess", types.SimpleNamespace(**{**vars(subprocess), "Popen": _child}))
+    child.subprocess = types.SimpleNamespace(**{**vars(subprocess), "Popen": _child})  # type: ignore[assignment]
 
 
 def _child(command: Sequence[str], *, pass_fds: Sequence[int] = (), **options: Any) -> Any:
@@ -133,12 +133,12 @@ def _child(command: Sequence[str], *, pass_fds: Sequence[int] = (), **options: A
 def children(process: Process, module: str) -> list[int]:
     """Process ids of the processes that run ``module`` and were forked off the same server as ``process``."""
     named, server = _named(module), _parent(process.pid)
-    found = []
+    pids = []
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has ended
             if (folder / "comm").read_text().strip() == named and _parent(folder.name) == server:
-                found.append(int(folder.name))
-    return found
+                pids.append(int(folder.name))
+    return pids
 
 
 def _parent(pid: int | str) -> str:

@@ -84,6 +84,11 @@ class Training:
         return self.flops_step * self.steps_per_s / (self.matrix_flops * self.devices)
 
 
+def row_name(policy: str, batch: int) -> str:
+    """What a row of training is called; without a ``batch`` (0) by its policy alone."""
+    return f"{policy}, batch {batch:,}" if batch else policy
+
+
 @dataclass(frozen=True)
 class Failed:
     """A row that could not be measured: its name, and why in one line."""

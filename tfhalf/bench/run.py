@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,7 +13,7 @@ from tfhalf.artifacts import manifest as manifests
 from tfhalf.artifacts.manifest import Version
 from tfhalf.bench import batches
 from tfhalf.bench.fresh import measure_row
-from tfhalf.bench.results import Cell, Failed, Inference, InferenceBench, Training, TrainingBench
+from tfhalf.bench.results import Cell, Failed, Inference, InferenceBench, Training, TrainingBench, row_name
 from tfhalf.bench.runtimes import RUNTIMES
 from tfhalf.bench.tables import number
 from tfhalf.bench.watch import Watch
@@ -99,7 +99,7 @@ def _bench_pipeline(path: Path, options: Options, progress: Progress) -> Trainin
     odd = [size for size in sizes or () if size % len(devices)]
     if odd:
         raise ConfigError(f"--batch-sizes: {odd[0]} does not divide into {len(devices)} equal parts; leave it out")
-    names = [_name(policy, size) for policy in policies for size in sizes or ()]
+    names = [row_name(policy, size) for policy in policies for size in sizes or ()]
     request = {"pipeline": str(path), "overrides": overrides, "data_dir": options.data_dir}
     watch, rows = Watch(progress, names), _Rows({"kind": "training", **request, "devices": devices, **settings})
     largest: dict[str, int] = {}
@@ -112,12 +112,9 @@ def _bench_pipeline(path: Path, options: Options, progress: Progress) -> Trainin
     progress.line()
     check_measured(rows.rows, rows.failed)
     recorded = {**request, **settings, "sizes_left_out": list(pipeline.train.sizes)}
-    table = TrainingBench(pipeline.name, recorded, manifests.versions(), tuple(rows.rows), tuple(rows.failed))
-    return table if sizes is not None else replace(table, largest=largest)
-
-
-def _name(policy: str, size: int) -> str:
-    return f"{policy}, batch {size:,}" if size else policy
+    all_rows, failed = tuple(rows.rows), tuple(rows.failed)
+    largest_batches = largest if sizes is None else None
+    return TrainingBench(pipeline.name, recorded, manifests.versions(), all_rows, failed, largest_batches)
 
 
 class _Rows:
@@ -129,7 +126,7 @@ class _Rows:
     def measure(self, policy: str, size: int, watch: Watch, *, may_lack: bool = False) -> Training | None:
         """The row of batches of ``size``, 0 for the pipeline's own; None where it could not be measured, which is a
         failure unless ``may_lack`` and the memory did not suffice."""
-        name = _name(policy, size)
+        name = row_name(policy, size)
         watch.begin(name)
         overrides = [*self.request["overrides"], *([f"train.batch_size={size}"] if size else [])]
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from tfhalf.bench.results import Inference, InferenceBench, Training, TrainingBench
+from tfhalf.bench.results import Inference, InferenceBench, Training, TrainingBench, row_name
 from tfhalf.bench.runtimes import RUNTIMES
 from tfhalf.progress import Progress, duration, size
 from tfhalf.system.programs import origin_words
@@ -112,7 +112,7 @@ def notes(bench: TrainingBench | InferenceBench) -> list[str]:
         return [f"{RUNTIMES[row.runtime][0]}: {row.note}" for row in bench.rows if row.note]
     lines = [_largest(bench, policy, batch) for policy, batch in (bench.largest or {}).items()]
     for row in bench.rows:
-        name = f"{row.policy}, batch {row.batch_size:,}" if bench.batches else row.policy
+        name = row_name(row.policy, row.batch_size if bench.batches else 0)
         if row.remat:
             lines.append(f"{name}: remat: {row.remat}")
         if row.from_cache is not None:

@@ -28,7 +28,7 @@ from tfhalf.config.optimizer import Lookahead as Lookahead
 from tfhalf.config.optimizer import Muon as Muon
 from tfhalf.config.optimizer import Optimizer as Optimizer
 from tfhalf.config.optimizer import Schedule as Schedule
-from tfhalf.config.section import Patterns, Positive, Section, check_patterns
+from tfhalf.config.section import LayerPatterns, Patterns, Positive, Section, check_patterns
 from tfhalf.config.stages import Stage as Stage
 from tfhalf.config.stages import check_stages, with_epochs
 from tfhalf.config.task import Output as Output
@@ -96,7 +96,7 @@ class Train(Section):
     stages: tuple[Stage, ...] = ()
     xla: Literal["auto", "on", "off"] = "auto"
     feed: Literal["auto", "resident", "streamed"] = "auto"
-    remat: Literal["auto"] | Patterns = ()
+    remat: LayerPatterns = ()
     remat_gib: Positive | None = None
     test_views: Literal["none", "mirror", "mirror_shift"] = "none"
     callbacks: tuple[Callback, ...] = ()
@@ -108,13 +108,6 @@ class Train(Section):
     @classmethod
     def _patterns(cls, value: dict[str, int]) -> dict[str, int]:
         check_patterns(value)
-        return value
-
-    @field_validator("remat")
-    @classmethod
-    def _layer_patterns(cls, value: Literal["auto"] | Patterns) -> Literal["auto"] | Patterns:
-        if value != "auto":
-            check_patterns(value)
         return value
 
     @model_validator(mode="after")
@@ -196,15 +189,8 @@ class Precision(Section):
 
     policy: Literal["mixed_float16", "mixed_bfloat16", "float32", "float16"] = "mixed_float16"
     rounding: Literal["nearest", "stochastic"] = "nearest"
-    keep_float32: Literal["auto"] | Patterns = ()
+    keep_float32: LayerPatterns = ()
     loss_scale: LossScale = LossScale()
-
-    @field_validator("keep_float32")
-    @classmethod
-    def _patterns(cls, value: Literal["auto"] | Patterns) -> Literal["auto"] | Patterns:
-        if value != "auto":
-            check_patterns(value)
-        return value
 
     @property
     def float16_gradients(self) -> bool:

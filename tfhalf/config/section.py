@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -32,3 +32,13 @@ def check_patterns(patterns: Iterable[str]) -> None:
             re.compile(pattern)
         except re.error as error:
             raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
+
+
+def _layer_patterns(value: Literal["auto"] | Patterns) -> Literal["auto"] | Patterns:
+    if value != "auto":
+        check_patterns(value)
+    return value
+
+
+LayerPatterns = Annotated[Literal["auto"] | Patterns, AfterValidator(_layer_patterns)]
+"""Regular expressions that are searched in layer paths, or ``auto``."""

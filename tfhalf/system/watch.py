@@ -10,9 +10,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from tfhalf.errors import ShortfallError
 from tfhalf.text import clean
@@ -32,18 +31,18 @@ def watched(rank: int, size: int, remedy: str) -> Iterator[None]:
         remedy: what to do then.
     """
     over = threading.Event()
-    asked = range(1, size) if rank == 0 else (0,)
-    threading.Thread(target=_watch, args=(asked, size, remedy, over), name="tfhalf-watch", daemon=True).start()
+    others = range(1, size) if rank == 0 else (0,)
+    threading.Thread(target=_watch, args=(others, size, remedy, over), name="tfhalf-watch", daemon=True).start()
     try:
         yield
     finally:
         over.set()
 
 
-def _watch(asked: Any, size: int, remedy: str, over: threading.Event) -> None:
+def _watch(others: Sequence[int], size: int, remedy: str, over: threading.Event) -> None:
     since: dict[int, float] = {}
     while not over.wait(_EVERY):
-        for rank in asked:
+        for rank in others:
             if _answers(rank):
                 since.pop(rank, None)
                 continue
